@@ -1,0 +1,164 @@
+"""The checkpoint's `config.json`: one frozen model, parsed once, where an unknown key is an error."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
+
+__all__ = ["CheckpointConfig", "read_config"]
+
+Count = Field(ge=0, le=4096)
+Size = Field(ge=1, le=1 << 24)
+
+
+class CheckpointConfig(BaseModel):
+    """Shape and options of a LUMEN or GLIMMER model (GLIMMER paper, section 3), in T5's field names where T5 has one.
+
+    Layer counts are those of the parts; the papers' proportions are resolved to layers when a checkpoint is made.
+    `num_selected` is None where nothing is selected. Lengths are in tokens, EOS included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    model_type: Literal["glimmer"] = "glimmer"
+    architecture: Literal["glimmer", "lumen", "memory_fid", "fid"]
+
+    vocab_size: int = Size
+    d_model: int = Size
+    d_kv: int = Size
+    d_ff: int = Size
+    num_heads: int = Size
+    num_memory_layers: int = Count
+    num_stage_a_layers: int = Count
+    num_stage_b_layers: int = Count
+    num_decoder_layers: int = Field(ge=1, le=4096)
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "gated-gelu"
+    tie_word_embeddings: bool = False
+    relative_attention_num_buckets: int = Field(default=32, ge=4, le=4096, multiple_of=4)
+    relative_attention_max_distance: int = Field(default=128, ge=2, le=1 << 20)
+    layer_norm_epsilon: float = Field(default=1e-6, gt=0, lt=1)
+
+    separate_question_encoder: bool = False
+    score_pooling: Literal["first", "mean"] = "first"
+    memory_final_norm: bool = False
+    question_length: int = Field(default=48, ge=2, le=1 << 16)
+    passage_length: int = Field(default=304, ge=2, le=1 << 16)
+    question_template: str = "{question}"
+    passage_template: str = "{title} {text}"
+    num_retrieved: int = Field(default=25, ge=1, le=3840)
+    num_selected: int | None = Field(default=None, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1, le=4096)
+
+    pad_token_id: int = Field(default=0, ge=0)
+    eos_token_id: int = Field(default=1, ge=0)
+    decoder_start_token_id: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _parts_fit_architecture(self) -> Self:
+        counts = {
+            "num_memory_layers": self.num_memory_layers,
+            "num_stage_a_layers": self.num_stage_a_layers,
+            "num_stage_b_layers": self.num_stage_b_layers,
+        }
+        used = ARCHITECTURES[self.architecture].stacks
+        for name, count in counts.items():
+            stage = name.removeprefix("num_").removesuffix("_layers")
+            if stage in used and count == 0:
+                raise ValueError(f"{name} is 0, but {self.architecture} needs at least one layer in its {stage} stage")
+            if stage not in used and count:
+                raise ValueError(f"{name} is {count}, but {self.architecture} has no {stage} stage: set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit_architecture(self) -> Self:
+        traits = ARCHITECTURES[self.architecture]
+        if traits.selects:
+            if self.num_selected is None:
+                raise ValueError(f"num_selected is missing: {self.architecture} reads the best num_selected passages")
+            if self.num_selected > self.num_retrieved:
+                raise ValueError(f"num_selected {self.num_selected} is more than num_retrieved {self.num_retrieved}")
+        elif self.num_selected is not None:
+            raise ValueError(f"num_selected is {self.num_selected}, but {self.architecture} selects nothing: use null")
+        if self.separate_question_encoder and not traits.encodes_question:
+            raise ValueError(f"separate_question_encoder is set, but {self.architecture} has no question encoder")
+        if self.memory_final_norm and not traits.has_memory:
+            raise ValueError(f"memory_final_norm is set, but {self.architecture} has no memory")
+        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            if getattr(self, name) >= self.vocab_size:
+                raise ValueError(f"{name} {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
+            raise ValueError("relative_attention_max_distance must exceed relative_attention_num_buckets / 4")
+        _check_template("question_template", self.question_template, {"question"})
+        _check_template("passage_template", self.passage_template, {"title", "text"})
+        return self
+
+    @property
+    def num_live_layers(self) -> int:
+        """Layers that run when a question is asked: stage A and stage B."""
+        return self.num_stage_a_layers + self.num_stage_b_layers
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of the attention heads together, `num_heads * d_kv`; need not equal d_model."""
+        return self.num_heads * self.d_kv
+
+    @property
+    def shape(self) -> ModelShape:
+        """What the runtime needs to know of the model: the part of this config that a bundle's manifest carries."""
+        return ModelShape(**{name: getattr(self, name) for name in ModelShape.field_names()})
+
+
+def _check_template(field: str, template: str, known: set[str]) -> None:
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{field} {template!r} is not a template: {error}") from None
+    names = {name for _, name, _, _ in parts if name is not None}
+    if any(spec or conversion for _, _, spec, conversion in parts) or not names <= known or not names:
+        wanted = ", ".join("{" + name + "}" for name in sorted(known))
+        raise ValueError(f"{field} {template!r} may hold only the plain fields {wanted}, and at least one of them")
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Parse `directory/config.json`.
+
+    Raises CheckpointError where it is missing, not JSON, or has a wrong, missing or unknown field.
+    """
+    path = directory / "config.json"
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"checkpoint {directory}", expected="a file config.json", found="none",
+            fix="name a directory written by `glimmer-export init`",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}", expected="a JSON object", found=str(error), fix="restore the file") from None
+    if not isinstance(data, dict) or data.get("model_type") != "glimmer":
+        found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
+        raise CheckpointError(
+            f"{path}", expected='"model_type": "glimmer"', found=found,
+            fix="a Hugging Face T5 directory becomes a checkpoint with `glimmer-export init --from-t5`",
+        )
+    return parse_config(data, subject=str(path))
+
+
+def parse_config(data: dict[str, Any], *, subject: str) -> CheckpointConfig:
+    """Validate a config given as a mapping; raises CheckpointError that names each wrong field."""
+    try:
+        return CheckpointConfig.model_validate(data)
+    except ValidationError as error:
+        found = "; ".join(
+            (".".join(map(str, item["loc"])) + ": " if item["loc"] else "") + item["msg"] for item in error.errors()
+        )
+        raise CheckpointError(
+            subject, expected="the fields of a glimmer checkpoint, each of its type", found=found,
+            fix="correct the named fields",
+        ) from None

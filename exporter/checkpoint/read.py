@@ -1,0 +1,122 @@
+"""Checkpoint directory -> validated config and tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.checkpoint.config import CheckpointConfig, read_config
+from exporter.checkpoint.safetensors_files import SafetensorsFiles
+from exporter.checkpoint.weights import weight_shapes
+from runtime.contract import CheckpointError, TokenizerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from exporter.stages import GlimmerModel
+
+__all__ = ["Checkpoint", "check_shapes", "check_tokenizer", "model_from_checkpoint", "read_checkpoint"]
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A validated checkpoint. Tensors keep the dtype they were stored in (float32, float16 or bfloat16)."""
+
+    directory: Path
+    config: CheckpointConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer: Path | None
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.directory}"
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """Read a checkpoint directory; every tensor's name and shape is checked before one is loaded.
+
+    Raises CheckpointError (config, missing or unexpected tensor, shape, dtype, NaN or infinity, truncated file) and
+    TokenizerError (unreadable, or more tokens than the embedding has rows).
+    """
+    import torch
+
+    config = read_config(directory)
+    files = SafetensorsFiles(directory)
+    subject = f"checkpoint {directory}"
+    check_shapes(files.shapes(), weight_shapes(config), subject=subject)
+    tensors = {}
+    for name in files:
+        tensor = files.tensor(name)
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise CheckpointError(
+                f"{subject}, tensor {name}", expected="float32, float16 or bfloat16", found=str(tensor.dtype),
+                fix="save the weights in one of these",
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{subject}, tensor {name}", expected="finite numbers", found="NaN or infinity",
+                fix="take a checkpoint from before the training diverged",
+            )
+        tensors[name] = tensor
+    path = directory / TOKENIZER
+    if not path.exists():
+        return Checkpoint(directory, config, tensors, None)
+    check_tokenizer(path, config.vocab_size)
+    return Checkpoint(directory, config, tensors, path)
+
+
+def model_from_checkpoint(checkpoint: Checkpoint) -> GlimmerModel:
+    """The torch model in FP32, in evaluation mode."""
+    import torch
+
+    from exporter.stages import GlimmerModel
+
+    with torch.device("meta"):
+        model = GlimmerModel(checkpoint.config)
+    weights = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, subject: str
+) -> None:
+    """Raise CheckpointError for the first tensor that is missing, misshapen or unexpected."""
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(
+                subject, expected=f"a tensor {name} of shape {list(shape)}", found="none of that name",
+                fix="check the layer counts in config.json, or copy the weights again",
+            )
+        if tuple(found[name]) != shape:
+            raise CheckpointError(
+                f"{subject}, tensor {name}", expected=f"shape {list(shape)}", found=str(list(found[name])),
+                fix="make config.json agree with the weights",
+            )
+    if unexpected := sorted(set(found) - set(expected)):
+        raise CheckpointError(
+            subject, expected="only the tensors its config names", found=f"{len(unexpected)} more: {unexpected[0]}, ...",
+            fix="make config.json agree with the weights",
+        )
+
+
+def check_tokenizer(path: Path, vocab_size: int) -> None:
+    """Raise TokenizerError where a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise TokenizerError(
+            str(path), expected="a tokenizer.json", found=str(error), fix="copy the tokenizer again"
+        ) from None
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= vocab_size:
+        raise TokenizerError(
+            str(path), expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}",
+            fix="take the tokenizer that the model was trained with",
+        )

@@ -1,0 +1,75 @@
+"""The decoder stack: T5 decoder blocks that attend to the concatenated passages (fusion-in-decoder)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor, nn
+
+from exporter.checkpoint.config import CheckpointConfig
+from exporter.stages.encoder import FeedForwardLayer, SelfAttentionLayer
+from exporter.stages.layers import Attention, RMSNorm
+from exporter.stages.relative_bias import RelativeBias
+
+__all__ = ["CrossAttentionLayer", "DecoderBlock", "DecoderStack"]
+
+
+class CrossAttentionLayer(nn.Module):
+    """RMSNorm, attention over the encoder's states, residual add."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.EncDecAttention = Attention(config)
+        self.layer_norm = RMSNorm(config)
+
+    def forward(self, hidden_states: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """(b, t, d_model) over keys and values (b, heads, s, d_kv), bias (b, 1, 1, s) -> (b, t, d_model)."""
+        query = self.EncDecAttention.query(self.layer_norm(hidden_states))
+        return hidden_states + self.EncDecAttention.attend(query, key, value, bias)
+
+
+class DecoderBlock(nn.Module):
+    """One decoder layer: self-attention, cross-attention, feed-forward."""
+
+    def __init__(self, config: CheckpointConfig, relative_bias: RelativeBias | None) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            [SelfAttentionLayer(config, relative_bias), CrossAttentionLayer(config), FeedForwardLayer(config)]
+        )
+
+    @property
+    def self_attention(self) -> SelfAttentionLayer:
+        """The block's first layer."""
+        return cast(SelfAttentionLayer, self.layer[0])
+
+    @property
+    def cross_attention(self) -> CrossAttentionLayer:
+        """The block's second layer."""
+        return cast(CrossAttentionLayer, self.layer[1])
+
+    @property
+    def feed_forward(self) -> FeedForwardLayer:
+        """The block's third layer."""
+        return cast(FeedForwardLayer, self.layer[2])
+
+
+class DecoderStack(nn.Module):
+    """The decoder's blocks and final RMSNorm."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            DecoderBlock(config, RelativeBias(config, bidirectional=False) if index == 0 else None)
+            for index in range(config.num_decoder_layers)
+        )
+        self.final_layer_norm = RMSNorm(config)
+
+    @property
+    def relative_bias(self) -> RelativeBias:
+        """The stack's bias table, owned by its first block."""
+        return next(self.blocks()).self_attention.SelfAttention.relative_attention_bias
+
+    def blocks(self) -> Iterator[DecoderBlock]:
+        """The blocks, first to last."""
+        return (cast(DecoderBlock, block) for block in self.block)

@@ -1,0 +1,92 @@
+"""The layers of a T5 block under Hugging Face's weight names: RMSNorm, attention, feed-forward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from exporter.checkpoint.config import CheckpointConfig
+from exporter.stages.relative_bias import RelativeBias
+
+__all__ = ["Attention", "FeedForward", "RMSNorm", "masked_bias"]
+
+
+class RMSNorm(nn.Module):
+    """T5's layer norm: scaled by the root mean square, no mean subtracted, no bias."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.d_model))
+        self.epsilon = config.layer_norm_epsilon
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., d_model) -> (..., d_model)."""
+        variance = hidden_states.square().mean(-1, keepdim=True)
+        return self.weight * (hidden_states * torch.rsqrt(variance + self.epsilon))
+
+
+class Attention(nn.Module):
+    """Multi-head attention as T5 has it: no bias terms and no 1/sqrt(d_kv) scaling."""
+
+    def __init__(self, config: CheckpointConfig, relative_attention_bias: RelativeBias | None = None) -> None:
+        super().__init__()
+        self.num_heads, self.d_kv = config.num_heads, config.d_kv
+        self.q = nn.Linear(config.d_model, config.inner_dim, bias=False)
+        self.k = nn.Linear(config.d_model, config.inner_dim, bias=False)
+        self.v = nn.Linear(config.d_model, config.inner_dim, bias=False)
+        self.o = nn.Linear(config.inner_dim, config.d_model, bias=False)
+        if relative_attention_bias is not None:
+            self.relative_attention_bias = relative_attention_bias
+
+    def forward(self, hidden_states: Tensor, bias: Tensor) -> Tensor:
+        """Self-attention: (r, n, d_model), bias (r or 1, heads, n, n) -> (r, n, d_model)."""
+        return self.attend(self.query(hidden_states), *self.key_value(hidden_states), bias)
+
+    def query(self, hidden_states: Tensor) -> Tensor:
+        """(r, n, d_model) -> (r, heads, n, d_kv)."""
+        return self._split_heads(self.q(hidden_states))
+
+    def key_value(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """(r, n, d_model) -> keys and values, each (r, heads, n, d_kv)."""
+        return self._split_heads(self.k(hidden_states)), self._split_heads(self.v(hidden_states))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Queries (r, heads, q, d_kv) over keys and values (r, heads, n, d_kv) -> (r, q, d_model)."""
+        weights = torch.softmax(torch.matmul(query, key.transpose(-1, -2)) + bias, dim=-1)
+        context = torch.matmul(weights, value).transpose(1, 2)
+        output: Tensor = self.o(context.flatten(2))
+        return output
+
+    def _split_heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (self.num_heads, self.d_kv)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """T5's feed-forward layer: ReLU (v1.0), or GELU in its tanh form gated by a second projection (v1.1)."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.gated = config.feed_forward_proj == "gated-gelu"
+        if self.gated:
+            self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+            self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., d_model) -> (..., d_model)."""
+        if self.gated:
+            product = nn.functional.gelu(self.wi_0(hidden_states), approximate="tanh") * self.wi_1(hidden_states)
+        else:
+            product = nn.functional.relu(self.wi(hidden_states))
+        output: Tensor = self.wo(product)
+        return output
+
+
+def masked_bias(bias: Tensor, keep: Tensor) -> Tensor:
+    """Replace the bias where nothing may be attended by the lowest finite number.
+
+    Finite, so that a row with nothing to attend gives a mean instead of NaN. `keep` (bool) broadcasts to `bias`.
+    """
+    return torch.where(keep, bias, torch.finfo(bias.dtype).min)

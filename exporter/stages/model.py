@@ -1,0 +1,141 @@
+"""The whole model in torch: one module that holds the weights by name and composes the stages.
+
+The graph stages (memory_encoder.py, live.py, decoding.py) are cut from it; training and the reference run it whole.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from exporter.checkpoint.config import CheckpointConfig
+from exporter.stages.decoder import DecoderStack
+from exporter.stages.encoder import EncoderStack
+from exporter.stages.layers import masked_bias
+
+__all__ = ["GlimmerModel"]
+
+
+class GlimmerModel(nn.Module):
+    """LUMEN, GLIMMER, MemoryFiD or FiD (GLIMMER paper, section 3), as `config.architecture` says.
+
+    Parameters are allocated, not initialised: load a state dict. Masks are 1 where a token counts.
+    """
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.config = config
+        traits = config.shape.traits
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        if traits.has_memory:
+            self.memory_encoder = EncoderStack(config, config.num_memory_layers, final_norm=config.memory_final_norm)
+        if config.separate_question_encoder:
+            self.question_encoder = EncoderStack(config, config.num_memory_layers, final_norm=config.memory_final_norm)
+        self.live_encoder = EncoderStack(config, config.num_live_layers, final_norm=True)
+        if traits.selects:
+            self.score = nn.Linear(config.d_model, 1)
+        self.decoder = DecoderStack(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def encode_memory(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Memory of passages (GLIMMER paper, section 3.1): (r, n) ids and mask -> (r, n, d_model)."""
+        return self._encode(self.memory_encoder, input_ids, attention_mask)
+
+    def encode_question(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Question states, by the memory encoder unless the question has its own: (b, n) -> (b, n, d_model)."""
+        separate = self.config.separate_question_encoder
+        return self._encode(self.question_encoder if separate else self.memory_encoder, input_ids, attention_mask)
+
+    def stage_a(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The live layers that rank (GLIMMER paper, section 3.2).
+
+        question_states (b, n_q, d_model), memory (b, k, n_p, d_model) and their masks -> scores (b, k), -inf for a
+        passage that is all masked, and the un-normalised rerank_states (b, k, n_q + n_p, d_model).
+        """
+        states = self.join(question_states, memory)
+        states = self._live(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
+        if self.config.score_pooling == "first":
+            pooled = states[:, :, 0]
+        else:
+            mask = self.joint_mask(question_mask, memory_mask).unsqueeze(-1).to(states.dtype)
+            pooled = (states * mask).sum(2) / mask.sum(2).clamp(min=1)
+        scores = self.score(pooled).squeeze(-1)
+        return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf), states
+
+    def stage_b(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor) -> Tensor:
+        """The remaining live layers and the final norm: (b, m, n_q + n_p, d_model) -> the same shape."""
+        states = self._live(states, question_mask, memory_mask, slice(self.config.num_stage_a_layers, None))
+        normed: Tensor = self.live_encoder.final_layer_norm(states)
+        return normed
+
+    def encode_joined(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """FiD's encoder, question and passage text together: (b, k, n) ids and mask -> (b, k, n, d_model)."""
+        states = self._encode(self.live_encoder, input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
+        return states.unflatten(0, (input_ids.shape[0], input_ids.shape[1]))
+
+    def decode(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_mask: Tensor) -> Tensor:
+        """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab)."""
+        hidden_states = self.shared(decoder_input_ids)
+        positions = torch.arange(decoder_input_ids.shape[1], dtype=torch.int32, device=decoder_input_ids.device)
+        self_bias = masked_bias(self.decoder.relative_bias(positions, positions), positions <= positions[:, None])
+        cross_bias = self.cross_bias(encoder_mask, hidden_states.dtype)
+        for block in self.decoder.blocks():
+            hidden_states = block.self_attention(hidden_states, self_bias.unsqueeze(0))
+            key, value = block.cross_attention.EncDecAttention.key_value(encoder_hidden_states)
+            hidden_states = block.feed_forward(block.cross_attention(hidden_states, key, value, cross_bias))
+        return self.logits(hidden_states)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """The decoder's final norm and vocabulary projection: (..., d_model) -> (..., vocab)."""
+        hidden_states = self.decoder.final_layer_norm(hidden_states)
+        if self.config.tie_word_embeddings:
+            # T5 v1.0 scales what meets the tied embedding, as the embedding itself was never scaled down.
+            return nn.functional.linear(hidden_states * self.config.d_model**-0.5, self.shared.weight)
+        projected: Tensor = self.lm_head(hidden_states)
+        return projected
+
+    def join(self, question_states: Tensor, memory: Tensor) -> Tensor:
+        """H_i = [QEnc(Q); M_i]: (b, n_q, d) and (b, k, n_p, d) -> (b, k, n_q + n_p, d)."""
+        question = question_states.unsqueeze(1).expand(-1, memory.shape[1], -1, -1)
+        return torch.cat([question, memory], dim=2)
+
+    def joint_mask(self, question_mask: Tensor, memory_mask: Tensor) -> Tensor:
+        """Masks of question (b, n_q) and passages (b, k, n_p), side by side: (b, k, n_q + n_p)."""
+        return torch.cat([question_mask.unsqueeze(1).expand(-1, memory_mask.shape[1], -1), memory_mask], dim=2)
+
+    def readable_mask(self, question_mask: Tensor, memory_mask: Tensor) -> Tensor:
+        """What the decoder may attend: the joint mask, less the question's copy of a passage that is all masked."""
+        present = memory_mask.amax(-1, keepdim=True)
+        return self.joint_mask(question_mask, memory_mask) * present
+
+    @staticmethod
+    def cross_bias(encoder_mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bias of the decoder's cross-attention, which has no positions: mask (b, s) -> (b, 1, 1, s)."""
+        zero = torch.zeros((), dtype=dtype, device=encoder_mask.device)
+        return masked_bias(zero, encoder_mask[:, None, None, :] > 0)
+
+    def _encode(self, stack: EncoderStack, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        positions = torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device)
+        states = stack(self.shared(input_ids), stack.bias(positions, attention_mask))
+        normed: Tensor = stack.final_layer_norm(states) if hasattr(stack, "final_layer_norm") else states
+        return normed
+
+    def _live(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice) -> Tensor:
+        if not self.config.num_live_layers:
+            return states
+        num_question, num_passage = question_mask.shape[1], memory_mask.shape[2]
+        # The question block is question_length positions wide however short the question was cut, so that cutting
+        # padding off either side changes no relative position.
+        positions = torch.cat(
+            [
+                torch.arange(num_question, dtype=torch.int32, device=states.device),
+                torch.arange(num_passage, dtype=torch.int32, device=states.device) + self.config.question_length,
+            ]
+        )
+        mask = self.joint_mask(question_mask, memory_mask).flatten(0, 1)
+        output = self.live_encoder(states.flatten(0, 1), self.live_encoder.bias(positions, mask), layers)
+        unflattened: Tensor = output.unflatten(0, (states.shape[0], states.shape[1]))
+        return unflattened

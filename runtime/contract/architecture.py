@@ -1,0 +1,78 @@
+"""The four architectures (LUMEN paper, section 3; GLIMMER paper, section 3) and the shape of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["ARCHITECTURES", "ArchitectureTraits", "ModelShape"]
+
+
+@dataclass(frozen=True)
+class ArchitectureTraits:
+    """What an architecture has; everything that differs between the four is decided by these flags."""
+
+    stacks: frozenset[str]
+    """Encoder parts with layers of their own, of `memory`, `stage_a` and `stage_b`."""
+    selects: bool
+    """Ranks the k retrieved passages and reads the best m."""
+    encodes_question: bool
+    """Conditions the memory on encoded question states."""
+    has_memory: bool
+    """Reads pre-computed passage representations."""
+    prefixes_decoder: bool
+    """Gives the question to the decoder, as a prefix of its input."""
+
+
+ARCHITECTURES = {
+    "glimmer": ArchitectureTraits(frozenset({"memory", "stage_a", "stage_b"}), True, True, True, False),
+    "lumen": ArchitectureTraits(frozenset({"memory", "stage_b"}), False, True, True, False),
+    "memory_fid": ArchitectureTraits(frozenset({"memory"}), False, False, True, True),
+    "fid": ArchitectureTraits(frozenset({"stage_b"}), False, False, False, False),
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The part of a checkpoint's config that a device needs. Lengths are in tokens, EOS included."""
+
+    architecture: str
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_heads: int
+    num_memory_layers: int
+    num_stage_a_layers: int
+    num_stage_b_layers: int
+    num_decoder_layers: int
+    separate_question_encoder: bool
+    question_length: int
+    passage_length: int
+    question_template: str
+    passage_template: str
+    num_retrieved: int
+    num_selected: int | None
+    max_new_tokens: int
+    pad_token_id: int
+    eos_token_id: int
+    decoder_start_token_id: int
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        return tuple(field.name for field in fields(cls))
+
+    @property
+    def traits(self) -> ArchitectureTraits:
+        """What this model's architecture has."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def decoder_prefix_length(self) -> int:
+        """Tokens the decoder reads before the first answer token: the start token, and the question where prefixed."""
+        return 1 + (self.question_length if self.traits.prefixes_decoder else 0)
+
+    @property
+    def cache_length(self) -> int:
+        """Positions of the decoder's self-attention cache, fixed for all steps of an answer of max_new_tokens."""
+        return self.decoder_prefix_length + self.max_new_tokens - 1

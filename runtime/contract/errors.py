@@ -1,0 +1,75 @@
+"""Errors a user can cause and mend: each names its subject, what was expected, what came, and the fix."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "CheckpointError",
+    "CorpusError",
+    "ExportError",
+    "GlimmerError",
+    "MissingExtraError",
+    "OutputError",
+    "PassageError",
+    "QuestionError",
+    "QuestionFileError",
+    "StoreError",
+    "TokenizerError",
+]
+
+
+class GlimmerError(Exception):
+    """Base of every error that is the input's or the environment's; anything else that is raised is a bug."""
+
+    def __init__(self, subject: str, *, expected: str, found: str, fix: str) -> None:
+        super().__init__(f"{subject}: expected {expected}, found {found}; {fix}")
+        self.subject, self.expected, self.found, self.fix = subject, expected, found, fix
+
+
+class CheckpointError(GlimmerError):
+    """A checkpoint that is incomplete, damaged or inconsistent."""
+
+
+class ExportError(GlimmerError):
+    """A graph that misses its tolerance or breaks a rule of the export."""
+
+
+class BundleError(GlimmerError):
+    """A bundle that is incomplete, changed, unsafe or too new."""
+
+
+class StoreError(GlimmerError):
+    """A memory store that is incomplete, changed, or belongs to another checkpoint."""
+
+
+class TokenizerError(GlimmerError):
+    """A tokenizer that is absent, unreadable or does not fit the model."""
+
+
+class CorpusError(GlimmerError):
+    """A corpus line that cannot be stored."""
+
+
+class QuestionError(GlimmerError):
+    """A question the model cannot take: empty or too long."""
+
+
+class QuestionFileError(GlimmerError):
+    """A file of questions in none of the known layouts."""
+
+
+class PassageError(GlimmerError):
+    """A passage id that the store does not hold, or a passage without text."""
+
+
+class BackendError(GlimmerError):
+    """A backend that cannot run here."""
+
+
+class OutputError(GlimmerError):
+    """A place that cannot be written: it exists already, or the disk is full."""
+
+
+class MissingExtraError(GlimmerError):
+    """A command whose optional dependencies are not installed."""

@@ -1,0 +1,67 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.backends.contract import Array
+from runtime.contract import BackendError, BundleError, GraphIO
+
+__all__ = ["OnnxRuntimeBackend"]
+
+NUMPY_TO_ORT = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
+
+
+class OnnxRuntimeBackend:
+    """Runs graphs with ONNX Runtime's CPU execution provider.
+
+    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core).
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise BackendError(
+                "backend onnxruntime-cpu", expected="the package onnxruntime", found="none",
+                fix='install it: pip install "glimmer-export[cpu]"',
+            ) from None
+        self._onnxruntime: Any = onnxruntime
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 3
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+
+    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
+        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        try:
+            session = self._onnxruntime.InferenceSession(
+                str(path), sess_options=self._options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            raise BundleError(
+                f"graph {path}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0],
+                fix="export the bundle again",
+            ) from None
+        for expected, found in ((io.inputs, session.get_inputs()), (io.outputs, session.get_outputs())):
+            wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
+            actual = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]
+            if wanted != actual:
+                raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
+        return OnnxRuntimeGraph(session)
+
+
+class OnnxRuntimeGraph:
+    """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; inputs must have the dtypes of the contract."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))

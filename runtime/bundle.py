@@ -1,0 +1,59 @@
+"""Open a bundle: every file it names is inside it, of its size and of its digest, before any of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract import BundleError, BundleManifest, FileEntry, GlimmerError, file_digest, inside, read_manifest
+from runtime.text import TextEncoder
+
+__all__ = ["Bundle", "verify_file"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened and verified bundle. `text` is None where the checkpoint had no tokenizer."""
+
+    directory: Path
+    manifest: BundleManifest
+    text: TextEncoder | None
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Bundle:
+        """Read and verify a bundle directory.
+
+        Raises BundleError for a manifest, path, size or digest that is wrong, TokenizerError for its tokenizer.
+        """
+        directory = Path(directory)
+        manifest = read_manifest(directory)
+        for entry in manifest.files():
+            verify_file(directory, entry, error=BundleError, subject=f"bundle {directory}", fix="copy the bundle again")
+        text = None
+        if manifest.tokenizer is not None:
+            text = TextEncoder.open(directory / manifest.tokenizer.path, manifest.model)
+        return cls(directory, manifest, text)
+
+    def graph_path(self, name: str) -> Path:
+        """The model file of a graph."""
+        return self.directory / self.manifest.graphs[name].files[0].path
+
+    def __str__(self) -> str:
+        return f"bundle {self.directory}"
+
+
+def verify_file(
+    directory: Path, entry: FileEntry, *, error: type[GlimmerError], subject: str, fix: str, digest: bool = True
+) -> Path:
+    """Path of a file that a manifest names; raises `error` where it leaves the directory, is missing, or changed.
+
+    The size is looked at first: a digest over a wrong file would be wasted. `digest=False` stops there.
+    """
+    path = inside(directory, entry.path, error=error, subject=subject)
+    if not path.is_file():
+        raise error(subject, expected=f"a file {entry.path}", found="none", fix=fix)
+    if (size := path.stat().st_size) != entry.bytes:
+        raise error(f"{subject}, {entry.path}", expected=f"{entry.bytes} bytes", found=f"{size} bytes", fix=fix)
+    if digest and (found := file_digest(path)) != entry.sha256:
+        raise error(f"{subject}, {entry.path}", expected=f"SHA-256 {entry.sha256}", found=found, fix=fix)
+    return path

@@ -1,0 +1,155 @@
+"""Names, dtypes and dimensions of every graph's inputs and outputs: the one table that exporter and runtime share.
+
+A dimension is a number, or a name for one that varies: `batch`, `passages` (k), `selected` (m), `question` and
+`passage` (lengths in tokens), `tokens` (length of one encoder input), `encoder_tokens` (all that the decoder attends
+to), `prefix` and `cache_length` (decoder positions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.contract.architecture import ModelShape
+
+__all__ = ["Dim", "GraphIO", "IOTensor", "codec_inputs", "graph_io"]
+
+Dim = int | str
+
+
+@dataclass(frozen=True)
+class IOTensor:
+    """One input or output of a graph; dtype is numpy's name."""
+
+    name: str
+    dtype: str
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class GraphIO:
+    """Inputs and outputs of one graph, in order."""
+
+    inputs: tuple[IOTensor, ...]
+    outputs: tuple[IOTensor, ...]
+
+
+def graph_io(shape: ModelShape, *, codec: str = "fp16") -> dict[str, GraphIO]:
+    """The graphs of a model (design section 3), in the order in which they run. Activations are float32."""
+    traits = shape.traits
+    graphs: dict[str, GraphIO] = {}
+    if traits.has_memory:
+        graphs["memory_encoder"] = _text_encoder(shape)
+    if shape.separate_question_encoder:
+        graphs["question_encoder"] = _text_encoder(shape)
+    if not traits.has_memory:
+        graphs["encoder"] = _joined_encoder(shape)
+    if traits.selects:
+        graphs["live_stage_a"] = _live_stage_a(shape, codec)
+    if traits.has_memory:
+        graphs["live_stage_b"] = _live_stage_b(shape, codec)
+    graphs["cross_kv"] = GraphIO((_states(shape),), tuple(_cross_cache(shape)))
+    if traits.prefixes_decoder:
+        graphs["decoder_prefill"] = _decoder(shape, prefix="prefix", reads_cache=False)
+    graphs["decoder_step"] = _decoder(shape, prefix=1, reads_cache=True)
+    return graphs
+
+
+def codec_inputs(shape: ModelShape, codec: str) -> tuple[IOTensor, ...]:
+    """What a graph reads of a passage's memory in a store's codec; `fp16` has one power-of-two scale a passage."""
+    if codec != "fp16":
+        raise ValueError(f"unknown codec {codec!r}")
+    return (
+        IOTensor("memory", "float16", ("batch", "passages", "passage", shape.d_model)),
+        IOTensor("memory_scale", "float32", ("batch", "passages")),
+    )
+
+
+def _text_encoder(shape: ModelShape) -> GraphIO:
+    return GraphIO(
+        (IOTensor("input_ids", "int32", ("batch", "tokens")), IOTensor("attention_mask", "int32", ("batch", "tokens"))),
+        (IOTensor("hidden_states", "float32", ("batch", "tokens", shape.d_model)),),
+    )
+
+
+def _joined_encoder(shape: ModelShape) -> GraphIO:
+    dims = ("batch", "passages", "tokens")
+    return GraphIO(
+        (IOTensor("input_ids", "int32", dims), IOTensor("attention_mask", "int32", dims)), _encoder_outputs(shape)
+    )
+
+
+def _question(shape: ModelShape) -> tuple[IOTensor, ...]:
+    return (
+        IOTensor("question_states", "float32", ("batch", "question", shape.d_model)),
+        IOTensor("question_mask", "int32", ("batch", "question")),
+    )
+
+
+MEMORY_MASK = IOTensor("memory_mask", "int32", ("batch", "passages", "passage"))
+
+
+def _rerank_states(shape: ModelShape) -> IOTensor:
+    return IOTensor("rerank_states", "float32", ("batch", "passages", "tokens", shape.d_model))
+
+
+def _live_stage_a(shape: ModelShape, codec: str) -> GraphIO:
+    return GraphIO(
+        (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK),
+        (IOTensor("scores", "float32", ("batch", "passages")), _rerank_states(shape)),
+    )
+
+
+def _live_stage_b(shape: ModelShape, codec: str) -> GraphIO:
+    inputs: tuple[IOTensor, ...]
+    if shape.traits.selects:
+        question_mask = _question(shape)[1]
+        selected = IOTensor("selected", "int32", ("batch", "selected"))
+        inputs = (_rerank_states(shape), question_mask, MEMORY_MASK, selected)
+    elif shape.traits.encodes_question:
+        inputs = (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK)
+    else:
+        inputs = (*codec_inputs(shape, codec), MEMORY_MASK)
+    return GraphIO(inputs, _encoder_outputs(shape))
+
+
+def _states(shape: ModelShape) -> IOTensor:
+    return IOTensor("encoder_hidden_states", "float32", ("batch", "encoder_tokens", shape.d_model))
+
+
+ENCODER_MASK = IOTensor("encoder_attention_mask", "int32", ("batch", "encoder_tokens"))
+
+
+def _encoder_outputs(shape: ModelShape) -> tuple[IOTensor, ...]:
+    return (_states(shape), ENCODER_MASK)
+
+
+def _cache(shape: ModelShape, root: str, side: str, length: Dim) -> list[IOTensor]:
+    dims = ("batch", shape.num_heads, length, shape.d_kv)
+    return [
+        IOTensor(f"{root}.{layer}.{side}.{part}", "float32", dims)
+        for layer in range(shape.num_decoder_layers)
+        for part in ("key", "value")
+    ]
+
+
+def _cross_cache(shape: ModelShape) -> list[IOTensor]:
+    return _cache(shape, "past_key_values", "encoder", "encoder_tokens")
+
+
+def _decoder(shape: ModelShape, *, prefix: Dim, reads_cache: bool) -> GraphIO:
+    past = _cache(shape, "past_key_values", "decoder", "cache_length") if reads_cache else []
+    length: Dim = "cache_length" if reads_cache else shape.cache_length
+    return GraphIO(
+        (
+            IOTensor("decoder_input_ids", "int32", ("batch", prefix)),
+            IOTensor("step", "int32", ("batch",)),
+            ENCODER_MASK,
+            *past,
+            *_cross_cache(shape),
+        ),
+        (
+            IOTensor("next_token", "int32", ("batch", 1)),
+            IOTensor("logits", "float32", ("batch", shape.vocab_size)),
+            *_cache(shape, "present", "decoder", length),
+        ),
+    )

@@ -1,0 +1,133 @@
+"""The bundle's manifest: what a bundle holds, with digests. Written by the exporter, verified by the runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract.architecture import ARCHITECTURES, ModelShape
+from runtime.contract.errors import BundleError
+from runtime.contract.graph_io import GraphIO, graph_io
+from runtime.contract.records import read_json, record_from_json
+
+__all__ = [
+    "BUNDLE_SCHEMA_VERSION",
+    "MANIFEST",
+    "BundleManifest",
+    "FileEntry",
+    "GraphEntry",
+    "TensorEntry",
+    "read_manifest",
+    "tensor_entries",
+]
+
+BUNDLE_SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+FIX = "export the bundle again with `glimmer-export export`"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: path below the bundle with forward slashes, size in bytes, SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One graph input or output: dims are numbers, or names of dimensions that vary."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One graph: its files (the model first, external data after it), I/O, arithmetic precision and parameters."""
+
+    files: tuple[FileEntry, ...]
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    precision: str
+    num_parameters: int
+
+
+@dataclass(frozen=True)
+class BundleManifest:
+    """`manifest.json` of a bundle.
+
+    `memory_digest` stands for the checkpoint's memory encoder and how passages are put to it; it is the same in every
+    bundle made from one checkpoint, and a store carries it too. `codec` is the store codec that the graphs decode.
+    """
+
+    schema_version: int
+    model: ModelShape
+    graphs: dict[str, GraphEntry]
+    codec: str
+    stage_a: str | None
+    cross_attention: str
+    tokenizer: FileEntry | None
+    checkpoint_digest: str
+    memory_digest: str
+    tokenizer_digest: str | None
+
+    def io(self) -> dict[str, GraphIO]:
+        """The graph I/O that this manifest's model must have."""
+        return graph_io(self.model, codec=self.codec)
+
+    def files(self) -> list[FileEntry]:
+        """Every file that the manifest vouches for."""
+        files = [file for graph in self.graphs.values() for file in graph.files]
+        return files + ([self.tokenizer] if self.tokenizer else [])
+
+
+def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+    """A graph's I/O as the manifest writes it."""
+    inputs, outputs = (
+        tuple(TensorEntry(tensor.name, tensor.dtype, tensor.dims) for tensor in side) for side in (io.inputs, io.outputs)
+    )
+    return inputs, outputs
+
+
+def read_manifest(directory: Path) -> BundleManifest:
+    """Parse and check `directory/manifest.json`; files are not looked at.
+
+    Raises BundleError: absent, not JSON, newer schema, unknown field, unknown architecture or codec, or graphs and
+    I/O other than the model must have.
+    """
+    data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
+    subject = f"bundle {directory}, {MANIFEST}"
+    version = data.get("schema_version")
+    if isinstance(version, int) and version > BUNDLE_SCHEMA_VERSION:
+        raise BundleError(
+            subject, expected=f"schema_version up to {BUNDLE_SCHEMA_VERSION}", found=str(version),
+            fix="install a newer glimmer-export",
+        )
+    manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)
+    if manifest.schema_version != BUNDLE_SCHEMA_VERSION:
+        raise BundleError(subject, expected=f"schema_version {BUNDLE_SCHEMA_VERSION}", found=str(version), fix=FIX)
+    if manifest.model.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise BundleError(subject, expected=f"an architecture of {known}", found=manifest.model.architecture, fix=FIX)
+    if manifest.codec != "fp16":
+        raise BundleError(subject, expected="the codec fp16", found=manifest.codec, fix="install a newer glimmer-export")
+    _check_graphs(manifest, subject)
+    return manifest
+
+
+def _check_graphs(manifest: BundleManifest, subject: str) -> None:
+    expected = manifest.io()
+    if list(manifest.graphs) != list(expected):
+        raise BundleError(
+            subject, expected=f"the graphs {', '.join(expected)}", found=", ".join(manifest.graphs) or "none", fix=FIX
+        )
+    for name, graph in manifest.graphs.items():
+        if not graph.files:
+            raise BundleError(f"{subject}, graph {name}", expected="at least one file", found="none", fix=FIX)
+        if (graph.inputs, graph.outputs) != tensor_entries(expected[name]):
+            raise BundleError(
+                f"{subject}, graph {name}", expected="the inputs and outputs of this architecture", found="others", fix=FIX
+            )

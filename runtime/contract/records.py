@@ -1,0 +1,89 @@
+"""JSON files -> frozen dataclasses, strictly: a missing, unknown or mistyped field is a named error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.contract.errors import GlimmerError
+
+__all__ = ["read_json", "record_from_json", "record_to_json"]
+
+T = TypeVar("T")
+MAX_JSON_BYTES = 64 << 20
+
+
+def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, Any]:
+    """Parse a JSON object; raises `error` where the file is absent, oversized or not a JSON object."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise error(str(path), expected=f"at most {MAX_JSON_BYTES} bytes", found="more", fix=fix)
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix) from None
+    except (OSError, ValueError, RecursionError) as reason:
+        raise error(str(path), expected="a JSON object", found=str(reason), fix=fix) from None
+    if not isinstance(data, dict):
+        raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)
+    return data
+
+
+def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> T:
+    """Build the frozen dataclass `kind` from parsed JSON, checking each field against its annotation.
+
+    Knows dataclasses, `X | None`, tuple[X, ...], dict[str, X], int, float, str and bool. Raises `error`.
+    """
+
+    def fail(where: str, expected: str, value: object) -> GlimmerError:
+        return error(f"{subject}{where}", expected=expected, found=repr(value)[:80], fix=fix)
+
+    def build(annotation: Any, value: Any, where: str) -> Any:
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if dataclasses.is_dataclass(annotation):
+            if not isinstance(value, dict):
+                raise fail(where, "an object", value)
+            hints = typing.get_type_hints(annotation)
+            if unknown := sorted(set(value) - set(hints)):
+                raise fail(where, f"only the fields {', '.join(hints)}", unknown[0])
+            if missing := sorted(set(hints) - set(value)):
+                raise fail(where, f"a field {missing[0]}", "none")
+            return annotation(**{name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+        if origin in (typing.Union, types.UnionType):
+            for argument in arguments:
+                if argument is type(None):
+                    if value is None:
+                        return None
+                elif not isinstance(argument, type) or _is_plain(value, argument):
+                    return build(argument, value, where)
+            raise fail(where, " or ".join(getattr(item, "__name__", str(item)) for item in arguments), value)
+        if origin is tuple:
+            if not isinstance(value, list):
+                raise fail(where, "a list", value)
+            return tuple(build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        if origin is dict:
+            if not isinstance(value, dict):
+                raise fail(where, "an object", value)
+            return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        if not _is_plain(value, annotation):
+            raise fail(where, annotation.__name__, value)
+        return value
+
+    result: T = build(kind, data, "")
+    return result
+
+
+def record_to_json(record: Any) -> str:
+    """The record as JSON text with a stable layout, so that equal records have equal bytes."""
+    return json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_plain(value: object, kind: type) -> bool:
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, dict)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -1,0 +1,78 @@
+"""Text to token ids and back, by the bundle's own tokenizer and templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from runtime.contract import ModelShape, QuestionError, TokenizerError
+
+__all__ = ["TextEncoder"]
+
+
+class TextEncoder:
+    """Encodes questions and passages as the model was trained on them: template, tokens, EOS.
+
+    Special tokens come from the model's shape alone, so a tokenizer's own post-processing, truncation and padding are
+    not used. Safe from several threads.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._shape = shape
+
+    @classmethod
+    def open(cls, path: Path, shape: ModelShape) -> TextEncoder:
+        """Read a tokenizer.json; raises TokenizerError where it is unreadable or larger than the vocabulary."""
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise TokenizerError(
+                str(path), expected="a tokenizer.json", found=str(error), fix="copy the bundle again"
+            ) from None
+        highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if highest >= shape.vocab_size:
+            raise TokenizerError(
+                str(path), expected=f"ids below {shape.vocab_size}", found=str(highest), fix="copy the bundle again"
+            )
+        return cls(tokenizer, shape)
+
+    def question(self, question: str) -> list[int]:
+        """Token ids of a question, EOS last, at most question_length.
+
+        Raises QuestionError where it is empty, too long, or not text that can be encoded.
+        """
+        subject = f"question {question[:60]!r}"
+        if not question.strip():
+            raise QuestionError(subject, expected="some text", found="none", fix="ask something")
+        ids = self._encode(self._shape.question_template.format(question=question), subject)
+        if len(ids) > self._shape.question_length:
+            raise QuestionError(
+                subject, expected=f"at most {self._shape.question_length} tokens, EOS included", found=f"{len(ids)}",
+                fix="shorten the question, or train and export with a greater question_length",
+            )
+        return ids
+
+    def passage(self, title: str, text: str) -> tuple[list[int], bool]:
+        """Token ids of a passage, EOS last, cut to passage_length, and whether it was cut."""
+        filled = self._shape.passage_template.format(title=title, text=text).strip()
+        ids = self._encode(filled, f"passage {title[:60]!r}")
+        limit = self._shape.passage_length
+        return (ids, False) if len(ids) <= limit else ([*ids[: limit - 1], self._shape.eos_token_id], True)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of answer tokens, special tokens left out."""
+        decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return decoded.strip()
+
+    def _encode(self, text: str, subject: str) -> list[int]:
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate
+            raise QuestionError(
+                subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
+            ) from None
+        return [*ids, self._shape.eos_token_id]

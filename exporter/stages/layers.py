@@ -58,7 +58,8 @@ class Attention(nn.Module):
         return output
 
     def _split_heads(self, projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (self.num_heads, self.d_kv)).transpose(1, 2)
+        heads: Tensor = projected.unflatten(-1, (self.num_heads, self.d_kv)).transpose(1, 2)
+        return heads
 
 
 class FeedForward(nn.Module):

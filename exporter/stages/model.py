@@ -74,7 +74,8 @@ class GlimmerModel(nn.Module):
     def encode_joined(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """FiD's encoder, question and passage text together: (b, k, n) ids and mask -> (b, k, n, d_model)."""
         states = self._encode(self.live_encoder, input_ids.flatten(0, 1), attention_mask.flatten(0, 1))
-        return states.unflatten(0, (input_ids.shape[0], input_ids.shape[1]))
+        unflattened: Tensor = states.unflatten(0, (input_ids.shape[0], input_ids.shape[1]))
+        return unflattened
 
     def decode(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_mask: Tensor) -> Tensor:
         """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab)."""

@@ -1,0 +1,52 @@
+"""Digests of a checkpoint: of all of it, and of the part that decides what a passage's memory is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoint.weights import MEMORY_PREFIXES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exporter.checkpoint.read import Checkpoint
+
+__all__ = ["checkpoint_digest", "memory_digest"]
+
+PASSAGE_FIELDS = ("passage_length", "passage_template", "eos_token_id")
+MEMORY_FIELDS = (
+    "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_memory_layers", "feed_forward_proj",
+    "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon", "memory_final_norm",
+)  # fmt: skip
+
+
+def checkpoint_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the config and every tensor's name, dtype, shape and bytes, whatever files they came in."""
+    return _digest(checkpoint.config.model_dump(), checkpoint.tensors, sorted(checkpoint.tensors))
+
+
+def memory_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 over what decides a store's content: passage text handling, and the memory encoder's shape and weights.
+
+    Equal for every bundle made from one checkpoint, and for checkpoints that share a memory encoder. Where there is no
+    memory (`fid`) a store holds only token ids, and the text handling alone counts.
+    """
+    config = checkpoint.config
+    fields = PASSAGE_FIELDS + (MEMORY_FIELDS if config.shape.traits.has_memory else ())
+    names = [name for name in sorted(checkpoint.tensors) if name.startswith(MEMORY_PREFIXES)]
+    values = {field: getattr(config, field) for field in fields}
+    return _digest(values, checkpoint.tensors, names if config.shape.traits.has_memory else [])
+
+
+def _digest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Iterable[str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    for name in names:
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.view(torch.uint8).numpy()).cast("B") if tensor.numel() else b"")
+    return digest.hexdigest()

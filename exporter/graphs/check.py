@@ -1,0 +1,122 @@
+"""A written graph against the stage it was traced from: valid ONNX, allowed operators, and torch's own outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.graphs.samples import Sizes, sample_inputs
+from exporter.graphs.trace import OPSET
+from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
+from runtime.contract import ExportError, GraphIO, ModelShape
+from runtime.memory import decode_fp16
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["FORBIDDEN_OPERATORS", "check_graph", "check_operators", "run_stage"]
+
+FORBIDDEN_OPERATORS = frozenset(
+    {"Attention", "RMSNormalization", "MatMulInteger", "DynamicQuantizeLinear", "GatherND", "BitShift"}
+)
+"""Standard operators that TensorRT 10.3 has not, or takes in a form that ONNX Runtime refuses."""
+
+
+def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *, precision: str = "fp32") -> float:
+    """Check one graph file; returns the largest absolute error against torch over three sizes, none of them the traced.
+
+    Raises ExportError where ONNX's checker refuses it, an operator is not allowed, or a tolerance is missed.
+    """
+    import onnx
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.logger import G_LOGGER
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"graph {path.stem}", expected="valid ONNX", found=str(error).splitlines()[0], fix="report this as a bug"
+        ) from None
+    check_operators(path)
+    worst = 0.0
+    with G_LOGGER.verbosity(G_LOGGER.ERROR), OnnxrtRunner(SessionFromOnnx(str(path), providers=["cpu"])) as runner:
+        for seed, sizes in enumerate(_check_sizes(shape), start=1):
+            inputs = sample_inputs(io, shape, sizes, seed=seed)
+            found = runner.infer(inputs)
+            reference = run_stage(stage, io, inputs)
+            error = compare_outputs(path.stem, found, reference, TOLERANCES[precision])
+            worst = max(worst, error)
+    return worst
+
+
+def check_operators(path: Path) -> None:
+    """Raise ExportError for another opset, a custom domain, or an operator that a target cannot run."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    domains = {entry.domain: entry.version for entry in model.opset_import}
+    custom = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
+    forbidden = sorted({node.op_type for node in model.graph.node} & FORBIDDEN_OPERATORS)
+    if domains != {"": OPSET} or custom or forbidden or model.functions:
+        raise ExportError(
+            f"graph {path.stem}", expected=f"standard operators of opset {OPSET} that every target runs",
+            found=f"opsets {domains}, domains {custom}, operators {forbidden}, {len(model.functions)} functions",
+            fix="report this as a bug",
+        )
+
+
+def run_stage(stage: nn.Module, io: GraphIO, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A stage's outputs in torch; memory in a codec is decoded here, by numpy, as stages take it decoded."""
+    import torch
+
+    values = dict(inputs)
+    if "memory_scale" in values:
+        values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
+    with torch.inference_mode():
+        arguments = [torch.from_numpy(values[tensor.name]) for tensor in io.inputs if tensor.name in values]
+        outputs = stage(*arguments)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {tensor.name: output.numpy() for tensor, output in zip(io.outputs, outputs, strict=True)}
+
+
+def compare_outputs(
+    name: str, found: dict[str, NDArray[Any]], reference: dict[str, NDArray[Any]], tolerance: Tolerance
+) -> float:
+    """Largest absolute error over the outputs; raises ExportError where one misses the tolerance.
+
+    A greedy token may differ only where its logit ties with the reference's best within the tolerance.
+    """
+    worst = 0.0
+    for output, expected in reference.items():
+        if output == "next_token":
+            logits = reference["logits"]
+            chosen = np.take_along_axis(logits, found[output].astype(np.int64), axis=1)
+            error, limit = float((logits.max(1, keepdims=True) - chosen).max()), tolerance.limit(logits)
+        elif np.issubdtype(expected.dtype, np.floating):
+            error, limit = max_abs_error(found[output], expected), tolerance.limit(expected)
+        else:
+            error, limit = max_abs_error(found[output].astype(np.float64), expected.astype(np.float64)), 0.0
+        if error > limit:
+            raise ExportError(
+                f"graph {name}, output {output}", expected=f"at most {limit:.3g} from torch ({tolerance.reason})",
+                found=f"{error:.3g}", fix="report this as a bug",
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _check_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
+    """All ones; the model's own question length and a longer passage; several rows with everything selected."""
+    prefix = shape.decoder_prefix_length if shape.traits.prefixes_decoder else 1
+    passage = min(shape.passage_length, 32)
+    return (
+        Sizes(1, passages=1, selected=1, question=1, passage=1, encoder_tokens=1, prefix=1, cache_length=1),
+        Sizes(
+            1, passages=5, selected=2, question=shape.question_length, passage=passage, encoder_tokens=80,
+            prefix=prefix, cache_length=shape.cache_length,
+        ),
+        Sizes(3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4),
+    )

@@ -1,0 +1,67 @@
+"""Torch stage -> ONNX graph, by torch.export with every varying dimension of the contract left dynamic."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from exporter.graphs.samples import Sizes, sample_inputs
+from runtime.contract import GraphIO, ModelShape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import nn
+
+__all__ = ["OPSET", "graph_from_stage"]
+
+OPSET = 20
+"""TensorRT 10 before 10.14 stops at opset 20; Gelu needs it."""
+
+TRACED_SIZES = Sizes(batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9)
+"""No size is 1 and few are equal, so that the tracer neither specialises a dimension nor ties two together."""
+
+
+def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Model:
+    """Trace a stage whose forward takes `io.inputs` in order; opset 20, standard operators only."""
+    import torch
+
+    sample = sample_inputs(io, shape, TRACED_SIZES, seed=0)
+    arguments = tuple(torch.from_numpy(sample[tensor.name]) for tensor in io.inputs)
+    dynamic: list[Any] = [
+        {axis: dim for axis, dim in enumerate(tensor.dims) if isinstance(dim, str)} for tensor in io.inputs
+    ]
+    parameters = list(inspect.signature(stage.forward).parameters.values())
+    if parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
+        fixed = len(parameters) - 1
+        dynamic = [*dynamic[:fixed], tuple(dynamic[fixed:])]
+    with _quiet():
+        program = torch.onnx.export(
+            stage,
+            arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[tensor.name for tensor in io.inputs],
+            output_names=[tensor.name for tensor in io.outputs],
+            dynamic_shapes=tuple(dynamic),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the tracer says of packages we do not use and of dimensions that share a name on purpose."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,126 @@
+"""The decoder's stages: the cross-attention's keys and values once, then one token at a time.
+
+The self-attention cache has one length for all steps and is written at each row's own position, so that every step of
+an answer has the same shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from exporter.stages.layers import masked_bias
+from exporter.stages.model import GlimmerModel
+
+__all__ = ["CrossKV", "DecoderPrefill", "DecoderStep"]
+
+
+class CrossKV(nn.Module):
+    """Keys and values of the encoder's states, for every decoder layer."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, encoder_hidden_states: Tensor) -> tuple[Tensor, ...]:
+        """(b, s, d_model) -> key and value of each layer in turn, (b, heads, s, d_kv)."""
+        outputs: list[Tensor] = []
+        for block in self.model.decoder.blocks():
+            outputs.extend(block.cross_attention.EncDecAttention.key_value(encoder_hidden_states))
+        return tuple(outputs)
+
+
+class DecoderStep(nn.Module):
+    """One greedy step: a token in, the next out."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *caches: Tensor
+    ) -> tuple[Tensor, ...]:
+        """decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
+        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then the cross-attention's.
+
+        Returns next_token (b, 1) int32, logits (b, vocab), and the self-attention's caches with this token written.
+        """
+        depth = 2 * self.model.config.num_decoder_layers
+        own, cross = caches[:depth], caches[depth:]
+        key_positions = torch.arange(own[0].shape[2], dtype=torch.int32, device=step.device)
+        written = (key_positions == step.unsqueeze(1))[:, None, :, None]
+
+        def store(index: int, new: Tensor) -> Tensor:
+            return torch.where(written, new, own[index])
+
+        hidden_states, present = _run_blocks(
+            self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store
+        )
+        return (*_next_token(self.model, hidden_states.squeeze(1)), *present)
+
+
+class DecoderPrefill(nn.Module):
+    """MemoryFiD's first pass: the start token and the question together (LUMEN paper, section 3)."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *cross: Tensor
+    ) -> tuple[Tensor, ...]:
+        """decoder_input_ids (b, n) padded on the right, step (b,) the position of each row's last token; cross: as in
+        a step. Returns what a step returns, the caches filled up to cache_length; what padding wrote past a row's own
+        step is overwritten before it is ever attended to.
+        """
+        batch, length = decoder_input_ids.shape
+        cache_length = self.model.config.shape.cache_length
+        key_positions = torch.arange(cache_length, dtype=torch.int32, device=step.device)
+        positions = torch.arange(length, dtype=torch.int32, device=step.device).unsqueeze(0)
+
+        def store(index: int, new: Tensor) -> Tensor:
+            return nn.functional.pad(new, (0, 0, 0, cache_length - length))
+
+        hidden_states, present = _run_blocks(
+            self.model, decoder_input_ids, positions, key_positions, encoder_attention_mask, cross, store
+        )
+        last = step + torch.arange(batch, dtype=torch.int32, device=step.device) * length
+        return (*_next_token(self.model, hidden_states.flatten(0, 1).index_select(0, last)), *present)
+
+
+def _run_blocks(
+    model: GlimmerModel,
+    decoder_input_ids: Tensor,
+    positions: Tensor,
+    key_positions: Tensor,
+    encoder_attention_mask: Tensor,
+    cross: Sequence[Tensor],
+    store: Callable[[int, Tensor], Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """Tokens (b, t) at positions (b or 1, t) through all blocks, attending to the cache that `store` extends.
+
+    `store(index, new)` puts new keys or values (b, heads, t, d_kv) into cache number `index` and returns it whole.
+    """
+    hidden_states = model.shared(decoder_input_ids)
+    bias = model.decoder.relative_bias(positions, key_positions)
+    self_bias = masked_bias(bias, (key_positions <= positions.unsqueeze(-1)).unsqueeze(1))
+    cross_bias = model.cross_bias(encoder_attention_mask, hidden_states.dtype)
+    present: list[Tensor] = []
+    for layer, block in enumerate(model.decoder.blocks()):
+        attention = block.self_attention.SelfAttention
+        normed = block.self_attention.layer_norm(hidden_states)
+        new_key, new_value = attention.key_value(normed)
+        key, value = store(2 * layer, new_key), store(2 * layer + 1, new_value)
+        present += [key, value]
+        hidden_states = hidden_states + attention.attend(attention.query(normed), key, value, self_bias)
+        hidden_states = block.cross_attention(hidden_states, cross[2 * layer], cross[2 * layer + 1], cross_bias)
+        hidden_states = block.feed_forward(hidden_states)
+    return hidden_states, present
+
+
+def _next_token(model: GlimmerModel, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+    """Last hidden states (b, d_model) -> greedy next_token (b, 1) int32 and logits (b, vocab)."""
+    logits = model.logits(hidden_states)
+    return logits.argmax(-1, keepdim=True).int(), logits

@@ -1,0 +1,82 @@
+"""The live encoder's two stages: stage A ranks the k retrieved passages, stage B encodes the m selected.
+
+They take decoded float32 memory; the codec is a graph of its own, merged in front at export.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from exporter.stages.model import GlimmerModel
+
+__all__ = ["ConditionedStageB", "LiveStageA", "MemoryStageB", "SelectingStageB"]
+
+
+class LiveStageA(nn.Module):
+    """Stage A in full, with the score head (GLIMMER paper, section 3.2)."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k), rerank_states (b, k, n_q + n_p, d)."""
+        return self.model.stage_a(question_states, question_mask, memory, memory_mask)
+
+
+class SelectingStageB(nn.Module):
+    """Stage B of GLIMMER: gathers the selected passages' states, so that the host need not see them."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, rerank_states: Tensor, question_mask: Tensor, memory_mask: Tensor, selected: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Stage A's states and the masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
+        batch, passages = memory_mask.shape[0], memory_mask.shape[1]
+        rows = torch.arange(batch, dtype=torch.int32, device=selected.device).unsqueeze(1) * passages
+        # index_select becomes Gather; indexing with an int32 tensor would become a GatherND that not every runtime takes.
+        flat = (selected + rows).flatten()
+        states = rerank_states.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))
+        mask = memory_mask.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))
+        return _encoder_output(self.model, states, question_mask, mask)
+
+
+class ConditionedStageB(nn.Module):
+    """The live encoder of LUMEN: all k passages, each conditioned on the question (LUMEN paper, section 3)."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> states (b, k * n, d) and mask (b, k * n)."""
+        states = self.model.join(question_states, memory)
+        return _encoder_output(self.model, states, question_mask, memory_mask)
+
+
+class MemoryStageB(nn.Module):
+    """MemoryFiD, which has no live layers: the final norm over the memory itself."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, k, n_p, d), (b, k, n_p) -> states (b, k * n_p, d) and mask (b, k * n_p)."""
+        states: Tensor = self.model.live_encoder.final_layer_norm(memory)
+        return states.flatten(1, 2), memory_mask.flatten(1)
+
+
+def _encoder_output(
+    model: GlimmerModel, states: Tensor, question_mask: Tensor, memory_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    encoded = model.stage_b(states, question_mask, memory_mask)
+    return encoded.flatten(1, 2), model.readable_mask(question_mask, memory_mask).flatten(1)

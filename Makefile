@@ -1,0 +1,61 @@
+# `make demo` shows the whole road from a trained checkpoint to answers, `make test` runs every check that CI runs.
+# Both need nothing but Python, 3.11 for choice, and an index that pip reaches; PYTHON=... names another interpreter.
+
+ifndef PYTHON
+# A name on PATH may be a version manager's stub for a Python that is not selected, so each is tried.
+PYTHON := $(firstword $(foreach name,python3.11 python3 python3.12 python3.10,\
+    $(shell $(name) -c 'import sys; sys.version_info >= (3, 10) and print("$(name)")' 2>/dev/null)))
+endif
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+DEMO := demo-output
+GLIMMER := $(BIN)/glimmer-export
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint types imports tests clean
+
+help:
+	@echo 'make demo   export the demo checkpoint, build its memory store, compare with torch, ask three questions'
+	@echo 'make test   ruff, mypy, import-linter and pytest, as CI runs them'
+	@echo 'make clean  remove .venv and $(DEMO)'
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'no Python 3.10 or newer found: install one, or name it with PYTHON=...' >&2; exit 1; }
+	@echo 'installing into .venv (minutes where packages must be downloaded)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
+	$(GLIMMER) export $(DEMO)/world/checkpoint -o $(DEMO)/bundle --overwrite
+	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl -o $(DEMO)/store --overwrite
+	$(GLIMMER) parity $(DEMO)/bundle --checkpoint $(DEMO)/world/checkpoint --store $(DEMO)/store \
+	    --questions $(DEMO)/world/questions.jsonl
+	@head -n 3 $(DEMO)/world/questions.jsonl \
+	    | $(BIN)/python -c 'import json, sys; [print(json.loads(line)["question"]) for line in sys.stdin]' \
+	    | while read -r question; do \
+	        echo "$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store \"$$question\""; \
+	        $(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "$$question" </dev/null || exit 1; \
+	    done
+
+test: lint types imports tests
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+# After the linters, so that what is cheap fails first.
+tests: setup lint types imports
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,167 @@
+"""Corpus -> memory store. Killed at any moment and started again, a build goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.memory.corpus import Corpus
+from exporter.memory.encode import encode_shard
+from exporter.memory.plan import BuildPlan, plan_build
+from exporter.memory.progress import progress_bar
+from exporter.memory.texts import write_texts
+from exporter.memory.work import ShardRecord, Work, work_directory
+from exporter.publish import check_target, replace_file, write_errors
+from runtime.backends import Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle, verify_file
+from runtime.contract import (
+    MANIFEST,
+    STORE_SCHEMA_VERSION,
+    TEXTS,
+    FileEntry,
+    StoreError,
+    StoreManifest,
+    file_digest,
+    read_store_manifest,
+    record_to_json,
+)
+from runtime.contract.text_schema import require_fts5
+
+__all__ = ["BuildSummary", "build_store"]
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build made. `truncated` passages were cut to the passage length; `bytes` is the size of the store's files.
+
+    `resumed_shards` were kept from an earlier run; `already_complete`: the store was there, and nothing was done.
+    """
+
+    passages: int
+    tokens: int
+    truncated: int
+    shards: int
+    bytes: int
+    seconds: float
+    resumed_shards: int
+    already_complete: bool
+
+
+def build_store(  # noqa: PLR0913 - as many as the command has options
+    bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
+    overwrite: bool = False, restart: bool = False, batch_tokens: int = 4096, passages_per_shard: int = 4096,
+    threads: int | None = None, progress: bool = False,
+) -> BuildSummary:
+    """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
+
+    Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
+    lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
+    `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core.
+
+    Raises BundleError, TokenizerError (a bundle without one), CorpusError (with the line), StoreError (memory that is
+    not finite, or no FTS5 here), OutputError (something else is there, a build under way, a full disk).
+    """
+    if batch_tokens < 1 or passages_per_shard < 1:
+        raise ValueError("batch_tokens and passages_per_shard must be positive")
+    started, output = time.monotonic(), Path(output)
+    require_fts5()
+    bundle, corpus = Bundle.open(bundle_directory), Corpus.scan(corpus_path, part_size=passages_per_shard)
+    plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
+    with write_errors(output):
+        _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
+        with work_directory(output) as work:
+            # Again: another process may have finished it before the lock was free.
+            if (present := _present(output, plan, overwrite=overwrite)) is not None:
+                work.remove()
+                return _summary(present, started, resumed=0, already_complete=True)
+            work.begin(plan, restart=restart)
+            kept = work.done(plan)
+            built = _build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
+            manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
+            work.publish(output)
+    return _summary(manifest, started, resumed=len(kept), already_complete=False)
+
+
+def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest | None:
+    """The manifest of the store that is there, if it is whole and the one that the plan would make; None to build it.
+
+    Raises OutputError where something else is there that may not be replaced.
+    """
+    if not overwrite:
+        with suppress(StoreError):
+            manifest = read_store_manifest(output)
+            for entry in (*(shard.file for shard in manifest.shards), manifest.texts):
+                verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="", digest=False)
+            if not plan.differences(manifest):
+                return manifest
+    check_target(output, overwrite=overwrite)
+    return None
+
+
+def _build_shards(
+    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, *,
+    kept: set[int], threads: int | None, progress: bool,
+) -> dict[int, ShardRecord]:
+    missing = [index for index in range(plan.num_shards) if index not in kept]
+    if not missing or bundle.text is None:
+        return {}
+    graph = _memory_encoder(bundle, threads) if plan.codec is not None else None
+    records = {}
+    total = sum(plan.shard_passages(index) for index in missing)
+    with progress_bar("Encoding passages", total, shown=progress) as advance:
+        for index, passages in enumerate(corpus.parts()):
+            if index not in kept:
+                records[index] = encode_shard(
+                    work.store, index, passages, plan, text=bundle.text, graph=graph, advance=advance
+                )
+                work.record(index, records[index])
+    return records
+
+
+def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+    name = "memory_encoder"
+    return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
+
+
+def _write_rest(
+    work: Work, plan: BuildPlan, corpus: Corpus, records: dict[int, ShardRecord], *, progress: bool
+) -> StoreManifest:
+    """The texts, and last the manifest."""
+    texts = work.store / TEXTS
+    with progress_bar("Indexing texts", plan.num_passages, shown=progress) as advance:
+        write_texts(texts, corpus.passages(), advance=advance)
+    ordered = [records[index] for index in range(plan.num_shards)]
+    manifest = StoreManifest(
+        schema_version=STORE_SCHEMA_VERSION,
+        memory_digest=plan.memory_digest,
+        tokenizer_digest=plan.tokenizer_digest,
+        codec=plan.codec,
+        precision=plan.precision,
+        d_model=plan.d_model,
+        passage_length=plan.passage_length,
+        passages_per_shard=plan.passages_per_shard,
+        num_passages=plan.num_passages,
+        num_tokens=sum(record.shard.num_tokens for record in ordered),
+        num_truncated=sum(record.num_truncated for record in ordered),
+        corpus_sha256=plan.corpus_sha256,
+        shards=tuple(record.shard for record in ordered),
+        texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
+    )
+    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
+    return manifest
+
+
+def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_complete: bool) -> BuildSummary:
+    files = [*(shard.file for shard in manifest.shards), manifest.texts]
+    return BuildSummary(
+        passages=manifest.num_passages,
+        tokens=manifest.num_tokens,
+        truncated=manifest.num_truncated,
+        shards=len(manifest.shards),
+        bytes=sum(file.bytes for file in files),
+        seconds=time.monotonic() - started,
+        resumed_shards=resumed,
+        already_complete=already_complete,
+    )

@@ -1,0 +1,74 @@
+"""What a build will make: every setting that decides a store's bytes, so that only the same build continues one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from exporter.memory.corpus import Corpus
+from runtime.bundle import Bundle
+from runtime.contract import BundleError, StoreManifest, TokenizerError
+
+__all__ = ["BuildPlan", "plan_build"]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """`plan.json` of a build under way. `batch_tokens` counts padding too; `graph_sha256` lists the encoder's files.
+
+    The number of threads is not here: it may change from one run to the next, on a machine that is busier.
+    """
+
+    corpus_sha256: str
+    num_passages: int
+    memory_digest: str
+    tokenizer_digest: str
+    codec: str | None
+    precision: str | None
+    graph_sha256: tuple[str, ...]
+    d_model: int
+    passage_length: int
+    passages_per_shard: int
+    batch_tokens: int
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards the store will have."""
+        return -(-self.num_passages // self.passages_per_shard)
+
+    def shard_passages(self, index: int) -> int:
+        """How many passages a shard will hold."""
+        return min(self.passages_per_shard, self.num_passages - index * self.passages_per_shard)
+
+    def differences(self, other: BuildPlan | StoreManifest) -> list[str]:
+        """Names of the settings in which another plan, or a finished store so far as it tells, differs."""
+        names = [field.name for field in dataclasses.fields(self) if hasattr(other, field.name)]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch_tokens: int) -> BuildPlan:
+    """The plan for a bundle and a corpus; raises TokenizerError for a bundle that cannot read text."""
+    manifest = bundle.manifest
+    if bundle.text is None:
+        raise TokenizerError(
+            str(bundle), expected="a tokenizer, to encode passages", found="none",
+            fix="export it from a checkpoint with a tokenizer.json",
+        )
+    if manifest.tokenizer_digest is None:
+        raise BundleError(
+            str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
+        )
+    encoder = manifest.graphs.get("memory_encoder")
+    return BuildPlan(
+        corpus_sha256=corpus.sha256,
+        num_passages=corpus.num_passages,
+        memory_digest=manifest.memory_digest,
+        tokenizer_digest=manifest.tokenizer_digest,
+        codec=manifest.codec if encoder else None,
+        precision=encoder.precision if encoder else None,
+        graph_sha256=tuple(file.sha256 for file in encoder.files) if encoder else (),
+        d_model=manifest.model.d_model,
+        passage_length=manifest.model.passage_length,
+        passages_per_shard=passages_per_shard,
+        batch_tokens=batch_tokens,
+    )

@@ -1,0 +1,163 @@
+"""The directory of a build under way: who may write in it, which build it belongs to, and what of it is done.
+
+    OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
+    OUTPUT.partial/plan.json       the BuildPlan
+    OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
+    OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole
+
+Without `store` there is no work in it, only what a build that ended has left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.memory.plan import BuildPlan
+from exporter.publish import replace_file, swap_directory
+from runtime.bundle import verify_file
+from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
+from runtime.contract.records import read_json, record_from_json
+
+__all__ = ["ShardRecord", "Work", "work_directory"]
+
+PLAN, LOCK, RECORDS = "plan.json", "lock", "records"
+OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS)
+"""What may lie in the directory beside a store."""
+RESTART = "pass --restart to throw it away and begin anew"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard, and how many of its passages were cut to the passage length."""
+
+    shard: ShardEntry
+    num_truncated: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """A locked work directory."""
+
+    directory: Path
+
+    @property
+    def store(self) -> Path:
+        """The store under construction."""
+        return self.directory / "store"
+
+    def begin(self, plan: BuildPlan, *, restart: bool) -> None:
+        """Bind the directory to a plan; raises OutputError where it holds the work of another."""
+        if restart:
+            self._clear()
+        if self.store.exists() and (self.directory / PLAN).exists():
+            self._check_plan(plan)
+        elif strange := sorted(path.name for path in self.directory.iterdir() if path.name not in OURS):
+            raise OutputError(
+                f"directory {self.directory}", expected="the work of an earlier build, or nothing",
+                found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
+            )
+        else:
+            replace_file(self.directory / PLAN, record_to_json(plan).encode())
+        (self.store / shard_name(0)).parent.mkdir(parents=True, exist_ok=True)
+        self._records.mkdir(exist_ok=True)
+
+    def done(self, plan: BuildPlan) -> dict[int, ShardRecord]:
+        """The shards that are in place and, by their digest, undamaged; every other is to be built."""
+        records = {}
+        for index in range(plan.num_shards):
+            with suppress(StoreError):
+                data = read_json(self._record(index), error=StoreError, fix="")
+                record = record_from_json(ShardRecord, data, error=StoreError, subject="record", fix="")
+                verify_file(self.store, record.shard.file, error=StoreError, subject="shard", fix="")
+                if record.shard.num_passages == plan.shard_passages(index):
+                    records[index] = record
+        return records
+
+    def record(self, index: int, record: ShardRecord) -> None:
+        """Note that a shard is in place."""
+        replace_file(self._record(index), record_to_json(record).encode())
+
+    def publish(self, output: Path) -> None:
+        """Make the finished store `output`, in place of what is there, and remove the rest."""
+        swap_directory(self.store, output)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the directory, its lock last: whoever takes that may begin at once. Unfinished work is left there."""
+        if self.store.exists():
+            return
+        self._clear()
+        with suppress(OSError):  # not empty: another process has begun here since
+            (self.directory / LOCK).unlink()
+            self.directory.rmdir()
+
+    @property
+    def _records(self) -> Path:
+        return self.directory / RECORDS
+
+    def _record(self, index: int) -> Path:
+        return self._records / f"{index:05d}.json"
+
+    def _check_plan(self, plan: BuildPlan) -> None:
+        path = self.directory / PLAN
+        data = read_json(path, error=OutputError, fix=RESTART)
+        earlier = record_from_json(BuildPlan, data, error=OutputError, subject=str(path), fix=RESTART)
+        if differences := plan.differences(earlier):
+            name = differences[0]
+            raise OutputError(
+                f"unfinished build {self.directory}", expected=f"{name} {getattr(plan, name)}, as asked for",
+                found=str(getattr(earlier, name)), fix=f"give it the settings that it began with, or {RESTART}",
+            )
+
+    def _clear(self) -> None:
+        """Remove all but the lock; the plan goes last, so that what is left at any moment can be told apart."""
+        for path in sorted(self.directory.iterdir(), key=lambda path: path.name == PLAN):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+
+@contextmanager
+def work_directory(output: Path) -> Iterator[Work]:
+    """Make or reopen the work directory of an output, and hold its lock.
+
+    Raises OutputError where another process is building the same output.
+    """
+    directory = output.with_name(f"{output.name}.partial")
+    lock = None
+    while lock is None:
+        lock = _lock(directory)
+    try:
+        yield Work(directory)
+    finally:
+        os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """The locked file's descriptor; None where its owner removed the directory just then."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), (directory / LOCK).stat()):
+            return lock
+    except BlockingIOError:
+        os.close(lock)
+        raise OutputError(
+            f"directory {directory}", expected="no other build of this store under way", found="one",
+            fix="wait until it ends, or name another output",
+        ) from None
+    except FileNotFoundError:
+        pass
+    os.close(lock)
+    return None

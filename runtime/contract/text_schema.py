@@ -1,0 +1,72 @@
+"""The store's SQLite file: passages by number, and a full-text index over them. Shared by its writer and its reader."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from runtime.contract.errors import StoreError
+
+__all__ = [
+    "FILL_INDEX",
+    "INSERT_PASSAGE",
+    "SCHEMA",
+    "SEARCH",
+    "SELECT_HIGHEST",
+    "SELECT_NUMBER",
+    "SELECT_PASSAGE",
+    "fts5_missing",
+    "is_id",
+    "require_fts5",
+]
+
+# A column without a type keeps what it is given: the ids 1 and "1" stay two ids.
+CREATE_TABLE = """
+CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL)
+"""
+# The index refers to the table for its text, so that no text is stored twice.
+CREATE_INDEX = """
+CREATE VIRTUAL TABLE passages_index USING fts5(
+    title, text, content='passages', content_rowid='number', tokenize='porter unicode61 remove_diacritics 2'
+)
+"""
+SCHEMA = (CREATE_TABLE, CREATE_INDEX)
+INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
+FILL_INDEX = (
+    "INSERT INTO passages_index (passages_index) VALUES ('rebuild')",
+    "INSERT INTO passages_index (passages_index) VALUES ('optimize')",
+)
+
+SELECT_HIGHEST = "SELECT max(number) FROM passages"
+SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
+SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
+# bm25() is negative, better is lower; its arguments are the weights of title and text.
+SEARCH = """
+SELECT rowid, -bm25(passages_index, 2.0, 1.0) AS score FROM passages_index WHERE passages_index MATCH ?
+ORDER BY score DESC, rowid LIMIT ?
+"""
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be a passage's id: a string that UTF-8 can write, or a signed integer of 64 bits."""
+    if type(value) is str:
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def fts5_missing() -> StoreError:
+    """The error for a device whose SQLite cannot search text."""
+    return StoreError(
+        "module sqlite3 of this Python", expected="an SQLite with the FTS5 extension",
+        found=f"SQLite {sqlite3.sqlite_version} without it", fix="use a Python that is built with FTS5",
+    )
+
+
+def require_fts5() -> None:
+    """Raise StoreError where this Python's SQLite has no full-text search."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("CREATE VIRTUAL TABLE probe USING fts5(text)")
+    except sqlite3.OperationalError:
+        raise fts5_missing() from None
+    finally:
+        connection.close()

@@ -1,0 +1,113 @@
+"""The store's SQLite file, read from any number of threads at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from runtime.contract import PassageError, StoreError
+from runtime.contract.text_schema import SELECT_HIGHEST, SELECT_NUMBER, SELECT_PASSAGE, fts5_missing, is_id
+from runtime.retrieval import Hit, search_index
+
+__all__ = ["Passage", "PassageTexts"]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage; `id` is None for a text that no store holds."""
+
+    id: int | str | None
+    title: str
+    text: str
+
+
+class PassageTexts:
+    """Ids, titles and texts by passage number, and their full-text index.
+
+    Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
+    many are made as readers there were at one time.
+    """
+
+    def __init__(self, path: Path, num_passages: int) -> None:
+        """Open the file; raises StoreError where it is not SQLite or does not hold `num_passages`."""
+        self._path = path
+        # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
+        self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._closed = Event()
+        with self._connection() as connection:
+            (highest,) = connection.execute(SELECT_HIGHEST).fetchone()
+        if highest != num_passages - 1:
+            self.close()
+            found = "none" if highest is None else f"numbers up to {highest}"
+            raise self._damaged(expected=f"{num_passages} passages", found=found)
+
+    def numbers(self, ids: Sequence[int | str]) -> list[int]:
+        """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""
+        numbers = []
+        with self._connection() as connection:
+            for value in ids:
+                row = connection.execute(SELECT_NUMBER, (value,)).fetchone() if is_id(value) else None
+                if row is None:
+                    raise PassageError(
+                        f"passage id {value!r}", expected=f"an id in {self._path.parent}", found="none",
+                        fix='give ids as the corpus has them (1 and "1" are two ids)',
+                    )
+                numbers.append(row[0])
+        return numbers
+
+    def passages(self, numbers: Sequence[int]) -> list[Passage]:
+        """Passages by number, in their order; raises IndexError for a number that the store does not have."""
+        passages = []
+        with self._connection() as connection:
+            for number in numbers:
+                row = connection.execute(SELECT_PASSAGE, (number,)).fetchone()
+                if row is None:
+                    raise IndexError(f"passage number {number}")
+                passages.append(Passage(*row))
+        return passages
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The best passages for a question by BM25, best first."""
+        with self._connection() as connection:
+            return search_index(connection, question, top_k)
+
+    def close(self) -> None:
+        """Close the file; readers that are under way finish first."""
+        self._closed.set()
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        if self._closed.is_set():
+            raise ValueError("the store is closed")
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        except sqlite3.Error as reason:
+            if "no such module: fts5" in str(reason):
+                raise fts5_missing() from None
+            raise self._damaged(expected="a store's SQLite file", found=str(reason)) from None
+        finally:
+            self._idle.append(connection)
+            if self._closed.is_set():
+                self.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            # One thread at a time has it, though not always the same one.
+            return sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+        except sqlite3.Error as reason:
+            raise self._damaged(expected="a readable file", found=str(reason)) from None
+
+    def _damaged(self, *, expected: str, found: str) -> StoreError:
+        return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")

@@ -1,0 +1,104 @@
+"""One shard of a memory store, mapped into memory: its safetensors header is checked before any data is touched."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.backends import Array
+from runtime.contract import StoreError
+from runtime.contract.shard_layout import ShardTensor
+
+__all__ = ["Shard", "open_shard"]
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 1 << 20
+FIX = "copy the store again, or build it again with `glimmer-export memory build`"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
+
+    offsets (passages + 1,) int64, input_ids (tokens,) int32, memory (tokens, d_model) float16 and memory_scale
+    (passages,) float32; the last two are None in a store without memory.
+    """
+
+    offsets: Array
+    input_ids: Array
+    memory: Array | None
+    memory_scale: Array | None
+
+
+def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
+    """Map a shard that must hold exactly `tensors`; raises StoreError where its header or offsets say otherwise."""
+    subject = f"shard {path}"
+    try:
+        with path.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as reason:  # ValueError: an empty file
+        raise StoreError(subject, expected="a readable file", found=str(reason), fix=FIX) from None
+    start, header = _read_header(mapped, subject)
+    _check_names(header, tensors, subject)
+    views = {tensor.name: _view(mapped, start, header[tensor.name], tensor, subject) for tensor in tensors}
+    offsets, num_tokens = views["offsets"], len(views["input_ids"])
+    if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
+        raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
+    return Shard(offsets, views["input_ids"], views.get("memory"), views.get("memory_scale"))
+
+
+def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:
+    """Where the data starts, in bytes, and the parsed header."""
+    length = int.from_bytes(mapped[:LENGTH_BYTES], "little")
+    limit = min(MAX_HEADER_BYTES, len(mapped) - LENGTH_BYTES)
+    if not 0 < length <= limit:
+        raise StoreError(
+            subject, expected=f"a safetensors header of at most {limit} bytes", found=f"a length of {length}", fix=FIX
+        )
+    start = LENGTH_BYTES + length
+    try:
+        header = json.loads(mapped[LENGTH_BYTES:start])
+    except (ValueError, RecursionError) as reason:
+        raise StoreError(subject, expected="a header in JSON", found=str(reason), fix=FIX) from None
+    if not isinstance(header, dict):
+        raise StoreError(subject, expected="a header that is a JSON object", found=type(header).__name__, fix=FIX)
+    header.pop("__metadata__", None)
+    return start, header
+
+
+def _check_names(header: dict[str, Any], tensors: tuple[ShardTensor, ...], subject: str) -> None:
+    expected = sorted(tensor.name for tensor in tensors)
+    if sorted(header) != expected:
+        raise StoreError(
+            subject, expected=f"the tensors {', '.join(expected)}", found=", ".join(sorted(header)) or "none", fix=FIX
+        )
+
+
+def _view(mapped: mmap.mmap, start: int, entry: Any, tensor: ShardTensor, subject: str) -> Array:
+    begin = _begin(entry, tensor, len(mapped) - start)
+    if begin is None:
+        raise StoreError(
+            f"{subject}, tensor {tensor.name}",
+            expected=f"{tensor.safetensors_dtype} {list(tensor.shape)} within the file", found=repr(entry)[:120],
+            fix=FIX,
+        )
+    count = tensor.num_bytes // np.dtype(tensor.dtype).itemsize
+    return np.frombuffer(mapped, tensor.dtype, count, start + begin).reshape(tensor.shape)
+
+
+def _begin(entry: Any, tensor: ShardTensor, data_bytes: int) -> int | None:
+    """Where the tensor begins in the data, in bytes; None where its entry is not what the manifest calls for."""
+    if not isinstance(entry, dict) or entry.get("dtype") != tensor.safetensors_dtype:
+        return None
+    if entry.get("shape") != list(tensor.shape):
+        return None
+    offsets = entry.get("data_offsets")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
+        return None
+    begin, end = offsets
+    return begin if 0 <= begin <= end <= data_bytes and end - begin == tensor.num_bytes else None

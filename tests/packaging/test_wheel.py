@@ -1,0 +1,66 @@
+"""What the wheel holds."""
+
+from __future__ import annotations
+
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"exporter", "calibration", "runtime"}
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def files_below(directory: Path) -> set[str]:
+    return {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_exactly_three_packages(names):
+    top_level = {name.split("/")[0] for name in names}
+    assert {name for name in top_level if not name.endswith(".dist-info")} == PACKAGES
+    assert len(top_level) == len(PACKAGES) + 1
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_every_module_travels(names, package):
+    modules = {f"{package}/{name}" for name in files_below(ROOT / package) if name.endswith(".py")}
+    assert f"{package}/__init__.py" in modules
+    assert modules <= names
+
+
+def test_configs_travel_as_data_of_the_exporter(names):
+    configs = {f"exporter/configs/{name}" for name in files_below(ROOT / "configs")}
+    assert {f"exporter/configs/models/{size}.yaml" for size in ("small", "base", "large", "xl", "xxl")} <= configs
+    assert configs <= names
+
+
+def test_demo_checkpoint_travels(names):
+    files = {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {f"exporter/demo/checkpoint/{name}" for name in files} <= names
+
+
+def test_nothing_else_travels(names):
+    for name in names:
+        assert "test" not in name.split("/")[0]
+        assert name.endswith((".py", ".yaml", ".json", ".safetensors")) or ".dist-info/" in name, name
+
+
+def test_licence_and_base_dependencies(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata_name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        assert metadata_name.replace("METADATA", "licenses/LICENSE") in archive.namelist()
+        metadata = message_from_string(archive.read(metadata_name).decode())
+    assert metadata["License-Expression"] == "Apache-2.0"
+    base = {line.split("<")[0].split(">")[0] for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
+    assert base == {"numpy", "safetensors", "tokenizers"}

@@ -1,1 +1,14 @@
-"""Device side."""
+"""Device side: answer questions with a bundle and a memory store, without torch.
+
+    from runtime import Session
+
+    with Session.open("BUNDLE", store="STORE") as session:
+        print(session.answer("Who painted the ceiling?").answer)
+"""
+
+from runtime.answer import Answer, RankedPassage
+from runtime.contract import GlimmerError
+from runtime.session import Session
+from runtime.store import Passage
+
+__all__ = ["Answer", "GlimmerError", "Passage", "RankedPassage", "Session"]

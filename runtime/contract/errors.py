@@ -10,6 +10,7 @@ __all__ = [
     "ExportError",
     "GlimmerError",
     "MissingExtraError",
+    "OptionError",
     "OutputError",
     "PassageError",
     "QuestionError",
@@ -65,6 +66,10 @@ class PassageError(GlimmerError):
 
 class BackendError(GlimmerError):
     """A backend that cannot run here."""
+
+
+class OptionError(GlimmerError):
+    """An option out of its range, or one that does not fit the others."""
 
 
 class OutputError(GlimmerError):

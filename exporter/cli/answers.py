@@ -1,0 +1,141 @@
+"""Commands that answer questions: ask one, answer a file, compare with the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exporter.cli.options import (
+    BundleArgument,
+    Json,
+    Limit,
+    NumRetrieved,
+    NumSelected,
+    Passages,
+    PassageSource,
+    Questions,
+    Store,
+    Threads,
+)
+from exporter.cli.output import console, print_json, question_progress
+
+if TYPE_CHECKING:
+    from runtime import Answer
+
+__all__ = ["answer", "ask", "parity"]
+
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
+
+
+def ask(
+    bundle: BundleArgument,
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    store: Store = None,
+    passage: Annotated[
+        list[str] | None, typer.Option("--passage", help="A passage's text to read instead of retrieving; repeatable.")
+    ] = None,
+    top_k: NumRetrieved = None,
+    top_m: NumSelected = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Answer one question; print the answer, the passages with their scores, and the time by stage."""
+    from exporter.answering import answer_to_json
+    from runtime import Passage, Session
+
+    given = [Passage(None, "", text) for text in passage] if passage else None
+    with Session.open(bundle, store, threads=threads) as session:
+        result = session.answer(question, top_k, top_m, passages=given)
+    if as_json:
+        print_json(answer_to_json(result))
+    else:
+        _print_answer(result)
+
+
+def answer(
+    bundle: BundleArgument,
+    questions: Questions,
+    store: Store = None,
+    passages: Passages = PassageSource.retrieve,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Write the answers here, in KILT's format.")
+    ] = None,
+    top_k: NumRetrieved = None,
+    top_m: NumSelected = None,
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a file of questions; print exact match, F1 and time, and write predictions if asked to."""
+    from calibration.questions import read_questions
+    from exporter.answering import answer_questions
+
+    rows = read_questions(questions, limit)
+    with question_progress("Answering", len(rows)) as advance:
+        report = answer_questions(
+            bundle, store, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k,
+            top_m=top_m, batch_size=batch_size, threads=threads, advance=advance,
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        report.print(console())
+
+
+def parity(
+    bundle: BundleArgument,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The checkpoint the bundle was made from.")],
+    questions: Questions,
+    store: Store = None,
+    passages: Passages = PassageSource.retrieve,
+    exact_memory: Annotated[
+        bool, typer.Option("--exact-memory", help="The reference encodes its own FP32 memory, so the codec counts too.")
+    ] = False,
+    top_k: NumRetrieved = None,
+    top_m: NumSelected = None,
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a bundle with the torch checkpoint on real questions: error by graph, selection, answers, EM and F1."""
+    from calibration.questions import read_questions
+    from exporter.parity import ParityOptions, compare_with_checkpoint
+
+    rows = read_questions(questions, limit)
+    options = ParityOptions(
+        given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
+        exact_memory=exact_memory, threads=threads,
+    )
+    with question_progress("Comparing", len(rows)) as advance:
+        report = compare_with_checkpoint(bundle, checkpoint, store, rows, options, advance=advance)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        report.print(console())
+
+
+def _print_answer(result: Answer) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    out.print("[dim]no passage found[/dim]" if result.answer is None else f"[bold]{escape(result.answer)}[/bold]")
+    table = Table()
+    for column in ("rank", "id", "BM25", "score", "read", "title"):
+        table.add_column(column, justify="right" if column in ("rank", "BM25", "score") else "left")
+    for rank, item in enumerate(result.passages, start=1):
+        table.add_row(
+            str(rank), "" if item.passage.id is None else escape(str(item.passage.id)), _number(item.retrieval_score),
+            _number(item.score), "yes" if item.read else "", escape(item.passage.title),
+        )
+    if result.passages:
+        out.print(table)
+    out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

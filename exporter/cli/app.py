@@ -1,0 +1,26 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+import typer
+
+from exporter.cli import answers, bundles, checkpoints, memory
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="glimmer-export",
+    help="Take trained LUMEN and GLIMMER models to the machines that answer questions with them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(checkpoints.init)
+app.command("export")(bundles.export)
+app.command("inspect")(bundles.inspect)
+app.add_typer(memory.app, name="memory")
+app.command("ask")(answers.ask)
+app.command("answer")(answers.answer)
+app.command("parity")(answers.parity)
+app.command("train-demo")(checkpoints.train_demo)
+app.command("demo-data")(checkpoints.demo_data)

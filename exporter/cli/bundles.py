@@ -1,0 +1,114 @@
+"""Commands on bundles: export, inspect."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exporter.cli.options import BundleArgument, Json, Output, Overwrite
+from exporter.cli.output import console, print_json, size_text
+
+if TYPE_CHECKING:
+    from exporter.graphs import ExportedGraph
+    from runtime.contract import BundleManifest
+
+__all__ = ["export", "inspect"]
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")],
+    output: Output,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Export a checkpoint's graphs to ONNX and check each against torch; the result is a bundle."""
+    from rich.console import Console
+
+    from exporter.bundle import export_bundle
+
+    with Console(stderr=True).status("Reading the checkpoint") as status:
+        graphs = export_bundle(
+            checkpoint, output, overwrite=overwrite,
+            on_graph=lambda name, index, count: status.update(f"Exporting {name} ({index + 1} of {count})"),
+        )
+    if as_json:
+        print_json({"bundle": str(output), "graphs": {graph.name: _exported(graph) for graph in graphs}})
+    else:
+        _print_exported(graphs)
+        console().print(f"Wrote [bold]{output}[/bold], {size_text(sum(graph.num_bytes for graph in graphs))}")
+
+
+def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
+    """Verify a bundle and show what it holds."""
+    from runtime.bundle import Bundle
+
+    manifest = Bundle.open(bundle).manifest
+    if as_json:
+        print_json(asdict(manifest))
+        return
+    _print_manifest(bundle, manifest)
+
+
+def _exported(graph: ExportedGraph) -> dict[str, Any]:
+    return {
+        "parameters": graph.num_parameters,
+        "bytes": graph.num_bytes,
+        "max_abs_err": graph.max_abs_err,
+        "seconds": graph.seconds,
+    }
+
+
+def _print_exported(graphs: list[ExportedGraph]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("graph", "parameters", "size", "max abs error", "seconds"):
+        table.add_column(column, justify="left" if column == "graph" else "right")
+    for graph in graphs:
+        table.add_row(
+            graph.name, f"{graph.num_parameters:,}", size_text(graph.num_bytes), f"{graph.max_abs_err:.1e}",
+            f"{graph.seconds:.1f}",
+        )
+    console().print(table)
+
+
+def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
+    from rich.table import Table
+
+    model = manifest.model
+    parts = f"memory {model.num_memory_layers}, stage A {model.num_stage_a_layers}, stage B {model.num_stage_b_layers}"
+    facts = {
+        "architecture": model.architecture,
+        "layers": f"{parts}, decoder {model.num_decoder_layers}",
+        "width": f"d_model {model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads of {model.d_kv}",
+        "lengths": f"question {model.question_length}, passage {model.passage_length}, answer {model.max_new_tokens}",
+        "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
+        "codec": manifest.codec,
+        "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",
+        "tokenizer": manifest.tokenizer_digest[:12] if manifest.tokenizer_digest else "none",
+        "checkpoint": manifest.checkpoint_digest[:12],
+        "memory": manifest.memory_digest[:12],
+    }
+    summary = Table(title=f"{bundle} (schema {manifest.schema_version}, verified)", show_header=False)
+    for name, value in facts.items():
+        summary.add_row(name, value)
+    console().print(summary)
+    table = Table()
+    for column in ("graph", "precision", "parameters", "size", "inputs", "outputs"):
+        table.add_column(column, justify="right" if column in ("parameters", "size") else "left")
+    for name, graph in manifest.graphs.items():
+        table.add_row(
+            name, graph.precision, f"{graph.num_parameters:,}", size_text(sum(file.bytes for file in graph.files)),
+            _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
+        )
+    console().print(table)
+
+
+def _names(names: list[str]) -> str:
+    """Names on one line each; the caches of the layers as one."""
+    plain = [name for name in names if "." not in name]
+    caches = len(names) - len(plain)
+    return "\n".join([*plain, f"{caches} cache tensors"] if caches else plain)

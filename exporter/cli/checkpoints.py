@@ -1,0 +1,150 @@
+"""Commands that make checkpoints."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.options import Json, Output, Overwrite
+from exporter.cli.output import console, print_json
+from runtime.contract import OptionError
+
+__all__ = ["demo_data", "init", "train_demo"]
+
+
+class Architecture(str, Enum):
+    """The four architectures."""
+
+    glimmer = "glimmer"
+    lumen = "lumen"
+    memory_fid = "memory_fid"
+    fid = "fid"
+
+
+class Pooling(str, Enum):
+    """What the score head reads."""
+
+    first = "first"
+    mean = "mean"
+
+
+def init(
+    output: Output,
+    from_t5: Annotated[
+        Path | None, typer.Option("--from-t5", help="Hugging Face T5 checkpoint to partition: v1.0, v1.1 or flan.")
+    ] = None,
+    random: Annotated[
+        str | None, typer.Option("--random", metavar="SIZE", help="Random weights: small, base, large, xl or xxl.")
+    ] = None,
+    architecture: Annotated[Architecture, typer.Option("--architecture")] = Architecture.glimmer,
+    live_proportion: Annotated[
+        str, typer.Option("--live-proportion", help="Share of the encoder that runs live (alpha).")
+    ] = "1/3",
+    rerank_proportion: Annotated[
+        str, typer.Option("--rerank-proportion", help="Share of the live encoder that ranks (beta).")
+    ] = "1/4",
+    memory_layers: Annotated[
+        int | None, typer.Option("--memory-layers", min=1, help="A memory encoder of this depth, with --random.")
+    ] = None,
+    separate_question_encoder: Annotated[
+        bool, typer.Option("--separate-question-encoder", help="Weights of its own for the question encoder.")
+    ] = False,
+    score_pooling: Annotated[Pooling, typer.Option("--score-pooling", help="Token the score reads, or all.")] = Pooling.first,
+    memory_final_norm: Annotated[
+        bool, typer.Option("--memory-final-norm", help="Put T5's final layer norm behind the memory encoder.")
+    ] = False,
+    question_length: Annotated[int, typer.Option("--question-length", help="Tokens, EOS included.")] = 48,
+    passage_length: Annotated[
+        int | None, typer.Option("--passage-length", help="Tokens, EOS included. Default: 304, or 208 as in LUMEN.")
+    ] = None,
+    num_retrieved: Annotated[int, typer.Option("--num-retrieved", "-k", help="Passages retrieved.")] = 25,
+    num_selected: Annotated[
+        int | None, typer.Option("--num-selected", "-m", help="Passages read, in glimmer. Default: 5.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")] = 32,
+    question_template: Annotated[str, typer.Option("--question-template")] = "{question}",
+    passage_template: Annotated[str, typer.Option("--passage-template")] = "{title} {text}",
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: the T5's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of random weights and of the new score head.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a checkpoint: partition a Hugging Face T5 as the papers do, or draw random weights at a known size."""
+    from exporter.checkpoint.options import ModelOptions
+    from exporter.checkpoint.partition import parse_proportion
+    from exporter.init import init_from_t5, init_random
+
+    if (from_t5 is None) == (random is None):
+        raise OptionError(
+            "init", expected="one of --from-t5 DIR and --random SIZE", found="both" if from_t5 else "neither",
+            fix="say what to make the checkpoint from",
+        )
+    options = ModelOptions(
+        architecture=architecture.value,
+        live_proportion=parse_proportion(live_proportion, option="--live-proportion"),
+        rerank_proportion=parse_proportion(rerank_proportion, option="--rerank-proportion"),
+        memory_layers=memory_layers,
+        separate_question_encoder=separate_question_encoder,
+        score_pooling=score_pooling.value,
+        memory_final_norm=memory_final_norm,
+        question_length=question_length,
+        passage_length=passage_length,
+        question_template=question_template,
+        passage_template=passage_template,
+        num_retrieved=num_retrieved,
+        num_selected=num_selected,
+        max_new_tokens=max_new_tokens,
+    )
+    if from_t5 is not None:
+        summary = init_from_t5(from_t5, output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite)
+    else:
+        summary = init_random(str(random), output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite)
+    if as_json:
+        print_json(summary)
+        return
+    layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
+    console().print(
+        f"[bold]{output}[/bold]: {summary['architecture']} from {summary['source']}, "
+        f"{summary['parameters']:,} parameters; layers: {layers}; "
+        f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}"
+    )
+
+
+def train_demo(
+    output: Output,
+    architecture: Annotated[str, typer.Option("--architecture", help="glimmer or lumen.")] = "glimmer",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train the demo checkpoint again: a small model that reads a generated encyclopedia. About half an hour."""
+    from exporter.demo import train_demo as train
+
+    summary = train(output, architecture=architecture, seed=seed, overwrite=overwrite)
+    if as_json:
+        print_json(summary)
+
+
+def demo_data(
+    output: Output,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="How many test questions.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Of the generated world.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
+    from exporter.demo import write_demo
+
+    summary = write_demo(output, num_questions=questions, seed=seed, overwrite=overwrite)
+    if as_json:
+        print_json(summary)
+    else:
+        console().print(
+            f"[bold]{output}[/bold]: checkpoint/, corpus.jsonl ({summary['passages']} passages), "
+            f"questions.jsonl ({summary['questions']} questions)"
+        )

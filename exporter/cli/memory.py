@@ -1,0 +1,54 @@
+"""Commands on memory stores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
+from exporter.cli.output import console, print_json, size_text
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Pre-compute passages into a memory store."""
+
+
+@app.command()
+def build(
+    bundle: BundleArgument,
+    output: Output,
+    corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
+    threads: Threads = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
+    from exporter.memory import build_store
+
+    summary = build_store(
+        bundle, corpus, output, overwrite=overwrite, restart=restart, batch_tokens=batch_tokens,
+        passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    done = "was already complete" if summary.already_complete else f"built in {summary.seconds:.1f} s"
+    console().print(
+        f"[bold]{output}[/bold] {done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
+        f"{summary.shards} shards, {size_text(summary.bytes)}"
+    )
+    if summary.resumed_shards:
+        console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
+    if summary.truncated:
+        console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")

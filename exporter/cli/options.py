@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BundleArgument", "Json", "Limit", "NumRetrieved", "NumSelected", "Output", "Overwrite", "Passages", "PassageSource",
+    "Questions", "Store", "Threads",
+]  # fmt: skip
+
+
+class PassageSource(str, Enum):
+    """Where the passages of a question file come from."""
+
+    retrieve = "retrieve"
+    given = "given"
+
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
+NumRetrieved = Annotated[
+    int | None, typer.Option("--top-k", "-k", min=1, help="Passages to retrieve. Default: the manifest's k.")
+]
+NumSelected = Annotated[
+    int | None, typer.Option("--top-m", "-m", min=1, help="Passages to read. Default: the manifest's m.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+Passages = Annotated[PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")]
+Questions = Annotated[
+    Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+]
+Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
+]

@@ -1,0 +1,52 @@
+"""Printing: reports to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+__all__ = ["console", "print_json", "question_progress", "size_text"]
+
+
+def console() -> Console:
+    """The console of reports."""
+    return Console()
+
+
+def print_json(value: Any) -> None:
+    """A report as JSON on stdout, with NaN and infinity as null, which JSON has not."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def size_text(num_bytes: int) -> str:
+    """A size for people: 1.2 MB."""
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+@contextmanager
+def question_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, shown only on a terminal; yields what to call with the number done."""
+    from exporter.memory.progress import progress_bar
+
+    with progress_bar(description, total, shown=True) as advance:
+        yield advance
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124
+        return None
+    return value

@@ -1,0 +1,127 @@
+"""The reference: the torch checkpoint answering a question, with nothing taken from the graphs or the runtime's loop.
+
+Lengths are padded to the model's own, every layer runs in full, and the decoder has no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exporter.stages import GlimmerModel
+
+__all__ = ["ReferenceAnswer", "TorchReference"]
+
+
+@dataclass(frozen=True)
+class ReferenceAnswer:
+    """Answer tokens without EOS; scores (k,) and the selected positions where the architecture ranks."""
+
+    tokens: list[int]
+    scores: NDArray[np.float32] | None
+    selected: list[int] | None
+
+
+class TorchReference:
+    """Answers with the torch model, one question at a time."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        self.model = model
+        self._config = model.config
+        self._traits = model.config.shape.traits
+
+    def memory(self, passages: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Memory of tokenised passages, each (tokens, d_model) float32, encoded together."""
+        import torch
+
+        ids, mask = self._padded(passages, self._config.passage_length)
+        with torch.inference_mode():
+            states = self.model.encode_memory(ids, mask)
+        return [states[row, : len(passage)].numpy() for row, passage in enumerate(passages)]
+
+    def answer(
+        self,
+        question: Sequence[int],
+        passages: Sequence[Sequence[int]],
+        memory: Sequence[NDArray[np.float32]] | None,
+        num_selected: int | None,
+    ) -> ReferenceAnswer:
+        """Answer one tokenised question from tokenised passages and their memory (None where there is none)."""
+        import torch
+
+        with torch.inference_mode():
+            if memory is None:
+                return ReferenceAnswer(self._decode(question, *self._encode_joined(question, passages)), None, None)
+            return self._answer_from_memory(question, memory, num_selected)
+
+    def _answer_from_memory(
+        self, question: Sequence[int], memory: Sequence[NDArray[np.float32]], num_selected: int | None
+    ) -> ReferenceAnswer:
+        import torch
+
+        length = self._config.passage_length
+        states = torch.zeros(1, len(memory), length, self._config.d_model)
+        mask = torch.zeros(1, len(memory), length, dtype=torch.int32)
+        for place, passage in enumerate(memory):
+            states[0, place, : len(passage)] = torch.from_numpy(passage)
+            mask[0, place, : len(passage)] = 1
+        if not self._traits.encodes_question:
+            normed = self.model.live_encoder.final_layer_norm(states)
+            return ReferenceAnswer(self._decode(question, normed.flatten(1, 2), mask.flatten(1)), None, None)
+        question_ids, question_mask = self._padded([question], self._config.question_length)
+        question_states = self.model.encode_question(question_ids, question_mask)
+        if not self._traits.selects:
+            encoded = self.model.stage_b(self.model.join(question_states, states), question_mask, mask)
+            readable = self.model.readable_mask(question_mask, mask)
+            return ReferenceAnswer(self._decode(question, encoded.flatten(1, 2), readable.flatten(1)), None, None)
+        scores, reranked = self.model.stage_a(question_states, question_mask, states, mask)
+        ranking = sorted(range(len(memory)), key=lambda place: -float(scores[0, place]))
+        selected = sorted(ranking[:num_selected])
+        encoded = self.model.stage_b(reranked[:, selected], question_mask, mask[:, selected])
+        readable = self.model.readable_mask(question_mask, mask[:, selected])
+        tokens = self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
+        return ReferenceAnswer(tokens, scores[0].numpy(), selected)
+
+    def _encode_joined(
+        self, question: Sequence[int], passages: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor]:
+        import torch
+
+        question_ids, question_mask = self._padded([question], self._config.question_length)
+        ids, mask = self._padded(passages, self._config.passage_length)
+        count = len(passages)
+        joined = torch.cat([question_ids.expand(count, -1), ids], 1).unsqueeze(0)
+        joined_mask = torch.cat([question_mask.expand(count, -1), mask], 1).unsqueeze(0)
+        return self.model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)
+
+    def _decode(self, question: Sequence[int], states: Tensor, mask: Tensor) -> list[int]:
+        """Greedy decoding that runs the whole decoder again for every token."""
+        import torch
+
+        ids = [self._config.decoder_start_token_id, *(question if self._traits.prefixes_decoder else ())]
+        tokens: list[int] = []
+        while len(tokens) < self._config.max_new_tokens:
+            logits = self.model.decode(torch.tensor([ids + tokens], dtype=torch.int32), states, mask)
+            token = int(logits[0, -1].argmax())
+            if token == self._config.eos_token_id:
+                break
+            tokens.append(token)
+        return tokens
+
+    @staticmethod
+    def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[Any, Any]:
+        import torch
+
+        ids = torch.zeros(len(rows), length, dtype=torch.int32)
+        mask = torch.zeros(len(rows), length, dtype=torch.int32)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(list(row), dtype=torch.int32)
+            mask[place, : len(row)] = 1
+        return ids, mask

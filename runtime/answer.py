@@ -1,0 +1,50 @@
+"""What a session returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runtime.contract import GlimmerError
+from runtime.store import Passage
+
+__all__ = ["Answer", "RankedPassage"]
+
+
+@dataclass(frozen=True)
+class RankedPassage:
+    """One of the k passages, in retrieval order.
+
+    `retrieval_score` is BM25, higher is better, None where the passage was given; `score` is the model's own, None
+    where the architecture does not rank; `read` says whether the decoder read it.
+    """
+
+    passage: Passage
+    retrieval_score: float | None
+    score: float | None
+    read: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question.
+
+    `answer` is None where nothing was retrieved, or where `error` says why the question could not be taken.
+    `milliseconds` holds wall time by stage; questions answered in one batch share it.
+    """
+
+    question: str
+    answer: str | None
+    token_ids: tuple[int, ...] = ()
+    passages: tuple[RankedPassage, ...] = ()
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    error: GlimmerError | None = None
+
+    @property
+    def scores(self) -> tuple[float | None, ...]:
+        """The model's scores of the k passages, in retrieval order."""
+        return tuple(passage.score for passage in self.passages)
+
+    @property
+    def selected(self) -> tuple[int, ...]:
+        """Positions, among the k, of the passages that were read."""
+        return tuple(position for position, passage in enumerate(self.passages) if passage.read)

@@ -1,0 +1,128 @@
+"""The k passages of each question of a batch: found, fetched, and laid out as the graphs read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.backends import Array, Graph
+from runtime.contract import ModelShape, PassageError
+from runtime.memory import encode_fp16, encode_passages, pad_ids
+from runtime.store import MemoryStore, Passage
+from runtime.text import TextEncoder
+
+__all__ = ["Candidate", "Given", "candidates_from_given", "candidates_from_search", "memory_inputs", "token_inputs"]
+
+Given = int | str | Passage
+"""A passage from the caller's own retriever: its id in the store, or a text."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One passage for one question; `number` is its place in the store, None for a text given by the caller."""
+
+    passage: Passage
+    number: int | None
+    retrieval_score: float | None
+
+
+def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
+    """The `top_k` best by BM25, best first; none where the store shares no word with the question."""
+    hits = store.search(question, top_k)
+    passages = store.passages([hit.number for hit in hits])
+    return [Candidate(passage, hit.number, hit.score) for passage, hit in zip(passages, hits, strict=True)]
+
+
+def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> list[Candidate]:
+    """Passages as the caller ordered them.
+
+    An int is an id; a str is an id where the store holds it, a text where it has white space in it; a Passage is a
+    text with its title. Raises PassageError for an unknown id, for an empty text, and for an id without a store.
+    """
+    candidates: list[Candidate | int | str] = []
+    for item in given:
+        if isinstance(item, Passage):
+            if not item.text.strip():
+                raise PassageError("given passage", expected="some text", found="none", fix="leave it out")
+            candidates.append(Candidate(item, None, None))
+        elif isinstance(item, str) and len(item.split()) > 1 and not _is_id(store, item):
+            candidates.append(Candidate(Passage(None, "", item), None, None))
+        else:
+            candidates.append(item)
+    ids = [item for item in candidates if not isinstance(item, Candidate)]
+    if ids and store is None:
+        raise PassageError(
+            f"passage {ids[0]!r}", expected="a store to look ids up in", found="none",
+            fix="open the session with store=..., or give Passage(text=...) objects",
+        )
+    numbers = store.numbers(ids) if store is not None and ids else []
+    passages = store.passages(numbers) if store is not None and ids else []
+    found = iter([Candidate(passage, number, None) for passage, number in zip(passages, numbers, strict=True)])
+    return [item if isinstance(item, Candidate) else next(found) for item in candidates]
+
+
+def _is_id(store: MemoryStore | None, value: str) -> bool:
+    try:
+        return store is not None and bool(store.numbers([value]))
+    except PassageError:
+        return False
+
+
+def memory_inputs(
+    rows: Sequence[Sequence[Candidate]],
+    store: MemoryStore | None,
+    text: TextEncoder,
+    memory_encoder: Graph,
+    shape: ModelShape,
+) -> dict[str, Array]:
+    """Memory of each row's passages, padded to the longest and the most: `memory` (b, k, n_p, d_model) float16,
+    `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32. Given texts are encoded here, by the graph."""
+    texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
+    tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
+    encoded = iter([encode_fp16(memory) for memory in encode_passages(memory_encoder, tokenised)] if texts else [])
+    memories: list[list[tuple[Array, np.float32]]] = [
+        [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
+        for row in rows
+    ]
+    num_passages = max(map(len, memories))
+    num_tokens = max(len(codes) for row in memories for codes, _ in row)
+    memory = np.zeros((len(rows), num_passages, num_tokens, shape.d_model), np.float16)
+    scale = np.ones((len(rows), num_passages), np.float32)
+    mask = np.zeros((len(rows), num_passages, num_tokens), np.int32)
+    for batch, row in enumerate(memories):
+        for place, (codes, passage_scale) in enumerate(row):
+            memory[batch, place, : len(codes)] = codes
+            scale[batch, place] = passage_scale
+            mask[batch, place, : len(codes)] = 1
+    return {"memory": memory, "memory_scale": scale, "memory_mask": mask}
+
+
+def token_inputs(
+    questions: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[Candidate]],
+    store: MemoryStore | None,
+    text: TextEncoder,
+    shape: ModelShape,
+) -> dict[str, Array]:
+    """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions:
+    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages."""
+
+    def tokens(candidate: Candidate) -> list[int]:
+        if candidate.number is None or store is None:
+            return text.passage(candidate.passage.title, candidate.passage.text)[0]
+        ids: list[int] = store.input_ids(candidate.number).tolist()
+        return ids
+
+    passages = [[tokens(candidate) for candidate in row] for row in rows]
+    num_passages = max(map(len, rows))
+    length = shape.question_length + max(len(ids) for row in passages for ids in row)
+    input_ids = np.zeros((len(rows), num_passages, length), np.int32)
+    mask = np.zeros_like(input_ids)
+    for batch, (question, row) in enumerate(zip(questions, passages, strict=True)):
+        ids, present = pad_ids(row)
+        for target, values in ((input_ids, (question, ids)), (mask, ([1] * len(question), present))):
+            target[batch, : len(row), : len(question)] = values[0]
+            target[batch, : len(row), shape.question_length : shape.question_length + ids.shape[1]] = values[1]
+    return {"input_ids": input_ids, "attention_mask": mask}

@@ -1,0 +1,30 @@
+"""Wall time by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["StageClock"]
+
+
+class StageClock:
+    """Adds up the milliseconds spent in named stages; for one thread."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + 1e3 * (time.perf_counter() - started)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Milliseconds of each stage so far, in the order they began, and `total` since the clock was made."""
+        return {**self._stages, "total": 1e3 * (time.perf_counter() - self._started)}

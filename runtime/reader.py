@@ -1,0 +1,107 @@
+"""The graphs in order: question and candidates in, answer tokens out, with the selection between stage A and stage B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.backends import Array, Graph
+from runtime.candidates import Candidate, memory_inputs, token_inputs
+from runtime.clock import StageClock
+from runtime.contract import ModelShape
+from runtime.decode import greedy_decode
+from runtime.memory import pad_ids
+from runtime.rerank import select_top_m
+from runtime.store import MemoryStore
+from runtime.text import TextEncoder
+
+__all__ = ["Reader", "Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of a batch: answer tokens a row; scores (b, k) and selected (b, m) where the architecture ranks."""
+
+    tokens: list[list[int]]
+    scores: Array | None
+    selected: Array | None
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The decoder's view of the passages: states (b, s, d_model) and mask (b, s)."""
+
+    states: Array
+    mask: Array
+    scores: Array | None = None
+    selected: Array | None = None
+
+
+class Reader:
+    """Runs a bundle's graphs on a batch. Holds no state of a run, so it is safe from several threads."""
+
+    def __init__(
+        self, graphs: Mapping[str, Graph], shape: ModelShape, text: TextEncoder, store: MemoryStore | None
+    ) -> None:
+        self._graphs, self._shape, self._text, self._store = graphs, shape, text, store
+
+    def read(
+        self,
+        questions: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[Candidate]],
+        num_selected: int | None,
+        clock: StageClock,
+    ) -> Reading:
+        """Answer a batch of tokenised questions, each from at least one candidate passage.
+
+        `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected.
+        """
+        if self._shape.traits.has_memory:
+            encoded = self._encode_with_memory(questions, candidates, num_selected, clock)
+        else:
+            with clock.stage("fetch"):
+                inputs = token_inputs(questions, candidates, self._store, self._text, self._shape)
+            encoded = self._encoded("encoder", inputs, clock)
+        prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
+        if self._shape.traits.prefixes_decoder:
+            prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
+        with clock.stage("decode"):
+            tokens = greedy_decode(self._graphs, self._shape, encoded.states, encoded.mask, prefixes)
+        return Reading(tokens, encoded.scores, encoded.selected)
+
+    def _encode_with_memory(
+        self,
+        questions: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[Candidate]],
+        num_selected: int | None,
+        clock: StageClock,
+    ) -> _Encoded:
+        question: dict[str, Array] = {}
+        if self._shape.traits.encodes_question:
+            ids, mask = pad_ids(questions)
+            encoder = "question_encoder" if self._shape.separate_question_encoder else "memory_encoder"
+            with clock.stage("question_encoder"):
+                states = self._graphs[encoder].run({"input_ids": ids, "attention_mask": mask})["hidden_states"]
+            question = {"question_states": states, "question_mask": mask}
+        with clock.stage("fetch"):
+            memory = memory_inputs(candidates, self._store, self._text, self._graphs["memory_encoder"], self._shape)
+        if num_selected is None:
+            return self._encoded("live_stage_b", {**question, **memory}, clock)
+        with clock.stage("live_stage_a"):
+            ranked = self._graphs["live_stage_a"].run({**question, **memory})
+        with clock.stage("select"):
+            # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
+            selected = select_top_m(ranked["scores"], num_selected)
+        inputs = {
+            "rerank_states": ranked["rerank_states"],
+            "question_mask": question["question_mask"],
+            "memory_mask": memory["memory_mask"],
+            "selected": selected,
+        }
+        encoded = self._encoded("live_stage_b", inputs, clock)
+        return _Encoded(encoded.states, encoded.mask, ranked["scores"], selected)
+
+    def _encoded(self, graph: str, inputs: Mapping[str, Array], clock: StageClock) -> _Encoded:
+        with clock.stage(graph):
+            outputs = self._graphs[graph].run(inputs)
+        return _Encoded(outputs["encoder_hidden_states"], outputs["encoder_attention_mask"])

@@ -1,0 +1,185 @@
+"""Answer questions with a bundle and a store: retrieve, encode, rank, read, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runtime.answer import Answer, RankedPassage
+from runtime.backends import Backend, Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle
+from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
+from runtime.clock import StageClock
+from runtime.contract import GlimmerError, OptionError, TokenizerError
+from runtime.reader import Reader, Reading
+from runtime.store import MemoryStore
+from runtime.text import TextEncoder
+
+__all__ = ["Session"]
+
+GivenRow = Sequence[Given]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A question of a batch that can be taken, by its place among all."""
+
+    index: int
+    question_ids: list[int]
+    candidates: list[Candidate]
+
+
+class Session:
+    """A bundle's graphs, loaded, and the store they read. Safe from several threads."""
+
+    def __init__(self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder) -> None:
+        self.bundle = bundle
+        self.store = store
+        self.graphs = graphs
+        self._text = text
+        self._shape = bundle.manifest.model
+        self._reader = Reader(graphs, self._shape, text, store)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path,
+        store: str | Path | None = None,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        backend: Backend | None = None,
+    ) -> Session:
+        """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
+
+        `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's choice). `verify=False` skips
+        the digests of the store's shards, which take a second a gigabyte. Raises BundleError, StoreError,
+        TokenizerError or BackendError.
+        """
+        opened = Bundle.open(bundle)
+        if opened.text is None:
+            raise TokenizerError(
+                str(opened), expected="a tokenizer", found="none",
+                fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
+            )
+        memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
+        chosen = backend if backend is not None else OnnxRuntimeBackend(threads)
+        graphs = {name: chosen.load(opened.graph_path(name), io) for name, io in opened.manifest.io().items()}
+        return cls(opened, memory, graphs, opened.text)
+
+    def answer(
+        self,
+        question: str,
+        top_k: int | None = None,
+        top_m: int | None = None,
+        *,
+        passages: GivenRow | None = None,
+    ) -> Answer:
+        """Answer one question.
+
+        Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
+        m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot. Raises
+        QuestionError (empty, too long), PassageError (unknown id) and OptionError.
+        """
+        given = None if passages is None else [passages]
+        result = self.answer_many([question], top_k, top_m, passages=given)[0]
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def answer_many(
+        self,
+        questions: Sequence[str],
+        top_k: int | None = None,
+        top_m: int | None = None,
+        *,
+        passages: Sequence[GivenRow | None] | None = None,
+    ) -> list[Answer]:
+        """Answer questions in one batch, each as `answer` would; they may differ in k and in length.
+
+        `passages` holds a list for each question, or None to retrieve. A question or passage that cannot be taken
+        gives an Answer with its `error`, and the others their answers. Raises OptionError.
+        """
+        self._check_options(top_k, top_m)
+        if passages is not None and len(passages) != len(questions):
+            raise OptionError(
+                "passages", expected=f"a list for each of {len(questions)} questions", found=f"{len(passages)}",
+                fix="give None for a question that should retrieve",
+            )
+        clock = StageClock()
+        rows: list[_Row] = []
+        errors: dict[int, GlimmerError] = {}
+        for index, question in enumerate(questions):
+            try:
+                rows.append(self._prepare(index, question, passages[index] if passages else None, top_k, clock))
+            except GlimmerError as error:
+                errors[index] = error
+        rows = [row for row in rows if row.candidates]
+        read: dict[int, Answer] = {}
+        if rows:
+            num_selected = top_m or self._shape.num_selected
+            ids, candidates = [row.question_ids for row in rows], [row.candidates for row in rows]
+            reading = self._reader.read(ids, candidates, num_selected, clock)
+            for place, row in enumerate(rows):
+                tokens = reading.tokens[place]
+                read[row.index] = Answer(
+                    questions[row.index], self._text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
+                )
+        milliseconds = clock.milliseconds()
+        return [
+            replace(read.get(index, Answer(question, None, error=errors.get(index))), milliseconds=milliseconds)
+            for index, question in enumerate(questions)
+        ]
+
+    def close(self) -> None:
+        """Release the store's files."""
+        if self.store is not None:
+            self.store.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check_options(self, top_k: int | None, top_m: int | None) -> None:
+        for name, value in (("top_k", top_k), ("top_m", top_m)):
+            if value is not None and value < 1:
+                raise OptionError(name, expected="at least 1", found=str(value), fix="ask for more passages")
+        if top_m is not None and not self._shape.traits.selects:
+            raise OptionError(
+                "top_m", expected=f"None, as {self._shape.architecture} reads all passages", found=str(top_m),
+                fix="leave it out, or lower top_k",
+            )
+
+    def _prepare(
+        self, index: int, question: str, given: GivenRow | None, top_k: int | None, clock: StageClock
+    ) -> _Row:
+        with clock.stage("tokenize"):
+            question_ids = self._text.question(question)
+        with clock.stage("retrieve"):
+            if given is not None:
+                candidates = candidates_from_given(self.store, given[:top_k])
+            elif self.store is None:
+                raise OptionError(
+                    "session", expected="a store to retrieve from, or passages", found="neither",
+                    fix="open it with store=..., or give passages=[...]",
+                )
+            else:
+                candidates = candidates_from_search(self.store, question, top_k or self._shape.num_retrieved)
+        return _Row(index, question_ids, candidates)
+
+
+def _ranked(row: _Row, reading: Reading, place: int) -> tuple[RankedPassage, ...]:
+    """The candidates of one row with the model's scores and what was read of them."""
+    read = None if reading.selected is None else set(reading.selected[place].tolist())
+    return tuple(
+        RankedPassage(
+            passage=candidate.passage,
+            retrieval_score=candidate.retrieval_score,
+            score=None if reading.scores is None else float(reading.scores[place, position]),
+            read=read is None or position in read,
+        )
+        for position, candidate in enumerate(row.candidates)
+    )

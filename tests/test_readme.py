@@ -1,0 +1,102 @@
+"""The README's commands and code, run in its order in one folder; those that take long are checked instead."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.t5_factory import make_t5, save_t5
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+NOT_RUN = "checked, not run: long"
+EXTRAS = set(metadata("glimmer-export").get_all("Provides-Extra"))
+TOKENIZER = ROOT / "exporter" / "demo" / "checkpoint" / "tokenizer.json"
+COMMANDS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, or one block of Python."""
+
+    language: str
+    source: str
+    runs: bool
+
+
+def steps() -> list[Step]:
+    found = []
+    for block in BLOCK.finditer(README):
+        assert block["note"] in (None, NOT_RUN), f"README: a note that means nothing: {block['note']}"
+        if block["language"] == "python":
+            found.append(Step("python", block["body"], block["note"] is None))
+            continue
+        for line in block["body"].splitlines():
+            assert line.startswith("$ "), f"README: a line of a console block that is no command: {line}"
+            found.append(Step("console", line[2:], block["note"] is None))
+    return found
+
+
+STEPS = steps()
+CHECKED = [step.source for step in STEPS if not step.runs]
+
+
+def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    # The README's reader has the environment on PATH; this process may have been started without.
+    environment = {**os.environ, "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An empty folder, but for the Hugging Face T5 that a reader brings."""
+    directory = tmp_path_factory.mktemp("readme")
+    save_t5(make_t5("v1.1", vocab_size=2048, num_layers=6), directory / "t5")
+    shutil.copy(TOKENIZER, directory / "t5")
+    return directory
+
+
+def test_readme_commands_run_in_order(folder):
+    ran = [step for step in STEPS if step.runs]
+    assert len(ran) > 5
+    for step in ran:
+        command = [sys.executable, "-c", step.source] if step.language == "python" else shlex.split(step.source)
+        done = run(command, folder)
+        assert done.returncode == 0, f"{step.source}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), f"{step.source} printed nothing"
+
+
+@pytest.mark.parametrize("command", CHECKED)
+def test_readme_commands_that_are_not_run_exist(command, tmp_path):
+    words = shlex.split(command)
+    if words[0] == "make":
+        done = run(["make", "--dry-run", *words[1:]], ROOT)
+        assert done.returncode == 0, done.stderr
+    elif words[0] == "pip":
+        wanted = re.fullmatch(r"\.\[(.*)\]", words[-1])[1].split(",")
+        assert set(wanted) <= EXTRAS
+        assert (ROOT / words[words.index("-c") + 1]).is_file()
+    else:
+        assert words[0] == "glimmer-export"
+        done = run([*words[:2], "--help"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        for option in (word for word in words if word.startswith("-")):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", done.stdout), f"no option {option}"
+
+
+def test_readme_names_every_extra():
+    for extra in EXTRAS:
+        assert f"`glimmer-export[{extra}]`" in README
+

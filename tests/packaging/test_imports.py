@@ -48,7 +48,7 @@ BUILD_SIDE = {
     "onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers", "typer", "yaml",
 }
 HEAVY = {
-    "numpy", "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "sentencepiece", "torch", "transformers",
+    "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "sentencepiece", "torch", "transformers",
 }
 
 
@@ -73,6 +73,10 @@ def test_runtime_brings_in_nothing_of_the_build_side():
 
 def test_calibration_brings_in_no_torch():
     assert not packages_imported_by("import calibration") & {"exporter", "torch", "transformers"}
+
+
+def test_memory_building_brings_in_no_torch():
+    assert not packages_imported_by("import exporter.memory") & {"torch", "transformers"}
 
 
 @pytest.mark.parametrize("script", ["import exporter.cli", HELP], ids=["import", "help"])

@@ -21,8 +21,11 @@ __all__ = ["AnsweringReport", "answer_questions", "answer_to_json"]
 
 @dataclass(frozen=True)
 class AnsweringReport:
-    """`errors` counts the questions that could not be taken, by the error's name; `milliseconds` is the median over
-    batches, by stage. `em` and `f1` run from 0 to 1, None where no row had answers."""
+    """What came of a file of questions.
+
+    `errors` counts the questions that could not be taken, by the error's name; `milliseconds` is the median over
+    batches, by stage. `em` and `f1` run from 0 to 1, None where no row had answers.
+    """
 
     questions: int
     errors: dict[str, int]
@@ -62,7 +65,7 @@ def answer_questions(
     top_m: int | None = None,
     batch_size: int = 8,
     threads: int | None = None,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> AnsweringReport:
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 

@@ -1,9 +1,11 @@
 """Device side: answer questions with a bundle and a memory store, without torch.
 
-    from runtime import Session
+```python
+from runtime import Session
 
-    with Session.open("BUNDLE", store="STORE") as session:
-        print(session.answer("Who painted the ceiling?").answer)
+with Session.open("BUNDLE", store="STORE") as session:
+    print(session.answer("Who painted the ceiling?").answer)
+```
 """
 
 from runtime.answer import Answer, RankedPassage

@@ -77,8 +77,11 @@ def memory_inputs(
     memory_encoder: Graph,
     shape: ModelShape,
 ) -> dict[str, Array]:
-    """Memory of each row's passages, padded to the longest and the most: `memory` (b, k, n_p, d_model) float16,
-    `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32. Given texts are encoded here, by the graph."""
+    """Memory of each row's passages, padded to the longest and the most.
+
+    `memory` (b, k, n_p, d_model) float16, `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32. Given texts
+    are encoded here, by the graph.
+    """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
     encoded = iter([encode_fp16(memory) for memory in encode_passages(memory_encoder, tokenised)] if texts else [])
@@ -106,8 +109,10 @@ def token_inputs(
     text: TextEncoder,
     shape: ModelShape,
 ) -> dict[str, Array]:
-    """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions:
-    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages."""
+    """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
+
+    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages.
+    """
 
     def tokens(candidate: Candidate) -> list[int]:
         if candidate.number is None or store is None:

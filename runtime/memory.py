@@ -47,6 +47,6 @@ def encode_fp16(memory: Array) -> tuple[Array, np.float32]:
     return (memory / scale).astype(np.float16), scale
 
 
-def decode_fp16(codes: Array, scale: Array) -> Array:
+def decode_fp16(codes: Array, scale: Array | np.float32) -> Array:
     """What the graphs decode: float16 (..., tokens, d_model) and scale (...) -> float32."""
-    return codes.astype(np.float32) * scale[..., None, None]
+    return codes.astype(np.float32) * np.asarray(scale)[..., None, None]

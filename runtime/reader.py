@@ -1,4 +1,4 @@
-"""The graphs in order: question and candidates in, answer tokens out, with the selection between stage A and stage B."""
+"""The graphs in order: question and candidates in, answer tokens out, with the selection between stages A and B."""
 
 from __future__ import annotations
 

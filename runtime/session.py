@@ -37,7 +37,7 @@ class Session:
         self.bundle = bundle
         self.store = store
         self.graphs = graphs
-        self._text = text
+        self.text = text
         self._shape = bundle.manifest.model
         self._reader = Reader(graphs, self._shape, text, store)
 
@@ -124,7 +124,7 @@ class Session:
             for place, row in enumerate(rows):
                 tokens = reading.tokens[place]
                 read[row.index] = Answer(
-                    questions[row.index], self._text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
+                    questions[row.index], self.text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
                 )
         milliseconds = clock.milliseconds()
         return [
@@ -157,7 +157,7 @@ class Session:
         self, index: int, question: str, given: GivenRow | None, top_k: int | None, clock: StageClock
     ) -> _Row:
         with clock.stage("tokenize"):
-            question_ids = self._text.question(question)
+            question_ids = self.text.question(question)
         with clock.stage("retrieve"):
             if given is not None:
                 candidates = candidates_from_given(self.store, given[:top_k])

@@ -32,7 +32,7 @@ class TextEncoder:
         except Exception as error:  # tokenizers raises plain Exception
             raise TokenizerError(
                 str(path), expected="a tokenizer.json", found=str(error), fix="copy the bundle again"
-            ) from None
+            ) from error
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if highest >= shape.vocab_size:
             raise TokenizerError(

@@ -33,7 +33,7 @@ def export_bundle(
     output: Path,
     *,
     overwrite: bool = False,
-    on_graph: Callable[[str, int, int], None] = lambda name, index, count: None,
+    on_graph: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[ExportedGraph]:
     """Export a checkpoint; `on_graph(name, index, count)` is called before each graph.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from exporter.checkpoint.weights import MEMORY_PREFIXES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from exporter.checkpoint.read import Checkpoint
@@ -48,5 +50,6 @@ def _digest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Ite
     for name in names:
         tensor = tensors[name].contiguous()
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.view(torch.uint8).numpy()).cast("B") if tensor.numel() else b"")
+        content: NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(content.data)
     return digest.hexdigest()

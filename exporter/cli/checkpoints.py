@@ -24,6 +24,13 @@ class Architecture(str, Enum):
     fid = "fid"
 
 
+class TrainedArchitecture(str, Enum):
+    """The architectures that the demo's recipe trains."""
+
+    glimmer = "glimmer"
+    lumen = "lumen"
+
+
 class Pooling(str, Enum):
     """What the score head reads."""
 
@@ -52,7 +59,9 @@ def init(
     separate_question_encoder: Annotated[
         bool, typer.Option("--separate-question-encoder", help="Weights of its own for the question encoder.")
     ] = False,
-    score_pooling: Annotated[Pooling, typer.Option("--score-pooling", help="Token the score reads, or all.")] = Pooling.first,
+    score_pooling: Annotated[
+        Pooling, typer.Option("--score-pooling", help="What the score reads: the first token, or the mean of all.")
+    ] = Pooling.first,
     memory_final_norm: Annotated[
         bool, typer.Option("--memory-final-norm", help="Put T5's final layer norm behind the memory encoder.")
     ] = False,
@@ -117,15 +126,15 @@ def init(
 
 def train_demo(
     output: Output,
-    architecture: Annotated[str, typer.Option("--architecture", help="glimmer or lumen.")] = "glimmer",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    architecture: Annotated[TrainedArchitecture, typer.Option("--architecture")] = TrainedArchitecture.glimmer,
+    seed: Annotated[int, typer.Option("--seed", help="Of the world, the weights and the order of batches.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train the demo checkpoint again: a small model that reads a generated encyclopedia. About half an hour."""
-    from exporter.demo import train_demo as train
+    from exporter.demo.train_demo import train_demo as train
 
-    summary = train(output, architecture=architecture, seed=seed, overwrite=overwrite)
+    summary = train(output, architecture=architecture.value, seed=seed, overwrite=overwrite)
     if as_json:
         print_json(summary)
 
@@ -138,7 +147,7 @@ def demo_data(
     as_json: Json = False,
 ) -> None:
     """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
-    from exporter.demo import write_demo
+    from exporter.demo.data import write_demo
 
     summary = write_demo(output, num_questions=questions, seed=seed, overwrite=overwrite)
     if as_json:

@@ -9,8 +9,18 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "BundleArgument", "Json", "Limit", "NumRetrieved", "NumSelected", "Output", "Overwrite", "Passages", "PassageSource",
-    "Questions", "Store", "Threads",
+    "BundleArgument",
+    "Json",
+    "Limit",
+    "NumRetrieved",
+    "NumSelected",
+    "Output",
+    "Overwrite",
+    "PassageSource",
+    "Passages",
+    "Questions",
+    "Store",
+    "Threads",
 ]  # fmt: skip
 
 
@@ -21,7 +31,9 @@ class PassageSource(str, Enum):
     given = "given"
 
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")]
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
 NumRetrieved = Annotated[
@@ -32,7 +44,9 @@ NumSelected = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
-Passages = Annotated[PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")]
+Passages = Annotated[
+    PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")
+]
 Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
 ]

@@ -47,8 +47,7 @@ def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *,
             inputs = sample_inputs(io, shape, sizes, seed=seed)
             found = runner.infer(inputs)
             reference = run_stage(stage, io, inputs)
-            error = compare_outputs(path.stem, found, reference, TOLERANCES[precision])
-            worst = max(worst, error)
+            worst = max(worst, compare_outputs(path.stem, found, reference, TOLERANCES[precision]))
     return worst
 
 
@@ -118,5 +117,7 @@ def _check_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
             1, passages=5, selected=2, question=shape.question_length, passage=passage, encoder_tokens=80,
             prefix=prefix, cache_length=shape.cache_length,
         ),
-        Sizes(3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4),
+        Sizes(
+            3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4
+        ),
     )

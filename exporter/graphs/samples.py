@@ -36,14 +36,18 @@ class Sizes:
 
 
 def sample_inputs(io: GraphIO, shape: ModelShape, sizes: Sizes, *, seed: int) -> dict[str, NDArray[Any]]:
-    """Random inputs that a run could bring: valid ids, masks with padding (one passage wholly absent), distinct
-    selections, normal states, memory with power-of-two scales."""
+    """Random inputs that a run could bring, by name.
+
+    Valid ids, masks with padding (one passage wholly absent), distinct selections, normal states, memory with
+    power-of-two scales.
+    """
     random = np.random.default_rng(seed)
     return {tensor.name: _sample(tensor, shape, sizes, random) for tensor in io.inputs}
 
 
 def _sample(tensor: IOTensor, shape: ModelShape, sizes: Sizes, random: np.random.Generator) -> NDArray[Any]:
     dims = sizes.resolve(tensor.dims)
+    values: NDArray[Any]
     match tensor.name:
         case "input_ids" | "decoder_input_ids":
             values = random.integers(0, shape.vocab_size, dims)

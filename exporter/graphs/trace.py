@@ -21,7 +21,9 @@ __all__ = ["OPSET", "graph_from_stage"]
 OPSET = 20
 """TensorRT 10 before 10.14 stops at opset 20; Gelu needs it."""
 
-TRACED_SIZES = Sizes(batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9)
+TRACED_SIZES = Sizes(
+    batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9
+)
 """No size is 1 and few are equal, so that the tracer neither specialises a dimension nor ties two together."""
 
 
@@ -49,7 +51,8 @@ def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Mod
             dynamic_shapes=tuple(dynamic),
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
     return program.model
 
 

@@ -20,17 +20,19 @@ from exporter.parity.report import ParityReport
 from runtime import Answer, Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import CheckpointError
-from runtime.memory import decode_fp16, encode_fp16
-from runtime.text import TextEncoder
+from runtime.memory import decode_fp16, encode_fp16, encode_passages
 
 __all__ = ["ParityOptions", "compare_with_checkpoint"]
 
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """How to compare: passages retrieved or given with the questions, k and m (None: the manifest's), questions a
-    batch, runs of each graph to compare with torch, and whether the reference encodes its own memory in FP32 instead
-    of reading the store's."""
+    """How to compare.
+
+    `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
+    `batch_size`: questions of one run; `observed_runs`: runs of each graph that torch repeats; `exact_memory`: the
+    reference encodes its own memory in FP32 instead of reading the store's.
+    """
 
     given_passages: bool = False
     top_k: int | None = None
@@ -56,7 +58,7 @@ def compare_with_checkpoint(
     questions: Sequence[Question],
     options: ParityOptions,
     *,
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> ParityReport:
     """Answer every question with both and compare; `advance(n)` is called as n more are done.
 
@@ -76,14 +78,14 @@ def compare_with_checkpoint(
             batch = questions[start : start + options.batch_size]
             comparison.add(batch)
             advance(len(batch))
-        return comparison.report({name: observer.max_abs_err[name] for name in session.graphs if name in observer.max_abs_err})
+        errors = observer.max_abs_err
+        return comparison.report({name: errors[name] for name in session.graphs if name in errors})
 
 
 class _Comparison:
     def __init__(self, session: Session, reference: TorchReference, options: ParityOptions) -> None:
-        assert session.bundle.text is not None
         self._session, self._reference, self._options = session, reference, options
-        self._text: TextEncoder = session.bundle.text
+        self._text = session.text
         self._has_memory = session.bundle.manifest.model.traits.has_memory
         self._compared: list[_Compared] = []
         self._memory_errors: list[float] = []
@@ -138,8 +140,6 @@ class _Comparison:
         return decode_fp16(codes, scale)
 
     def _observe_memory_encoder(self, passages: list[list[int]]) -> None:
-        from runtime.memory import encode_passages
-
         encode_passages(self._session.graphs["memory_encoder"], passages)
 
     def report(self, graphs: dict[str, float]) -> ParityReport:

@@ -42,9 +42,10 @@ class DecoderStep(nn.Module):
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *caches: Tensor
     ) -> tuple[Tensor, ...]:
-        """decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
-        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then the cross-attention's.
+        """Take a token to the next.
 
+        decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
+        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then the cross-attention's.
         Returns next_token (b, 1) int32, logits (b, vocab), and the self-attention's caches with this token written.
         """
         depth = 2 * self.model.config.num_decoder_layers
@@ -71,8 +72,10 @@ class DecoderPrefill(nn.Module):
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *cross: Tensor
     ) -> tuple[Tensor, ...]:
-        """decoder_input_ids (b, n) padded on the right, step (b,) the position of each row's last token; cross: as in
-        a step. Returns what a step returns, the caches filled up to cache_length; what padding wrote past a row's own
+        """Take a prefix to its first answer token.
+
+        decoder_input_ids (b, n) padded on the right, step (b,) the position of each row's last token; cross: as in a
+        step. Returns what a step returns, the caches filled up to cache_length; what padding wrote past a row's own
         step is overwritten before it is ever attended to.
         """
         batch, length = decoder_input_ids.shape
@@ -80,7 +83,7 @@ class DecoderPrefill(nn.Module):
         key_positions = torch.arange(cache_length, dtype=torch.int32, device=step.device)
         positions = torch.arange(length, dtype=torch.int32, device=step.device).unsqueeze(0)
 
-        def store(index: int, new: Tensor) -> Tensor:
+        def store(_index: int, new: Tensor) -> Tensor:
             return nn.functional.pad(new, (0, 0, 0, cache_length - length))
 
         hidden_states, present = _run_blocks(

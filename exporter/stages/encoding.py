@@ -10,7 +10,7 @@ __all__ = ["JoinedEncoder", "MemoryEncoder", "QuestionEncoder"]
 
 
 class MemoryEncoder(nn.Module):
-    """The memory encoder (GLIMMER paper, section 3.1); it encodes questions too where they have no encoder of their own."""
+    """The memory encoder (GLIMMER paper, section 3.1); it encodes questions too unless they have their own."""
 
     def __init__(self, model: GlimmerModel) -> None:
         super().__init__()

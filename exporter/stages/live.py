@@ -37,10 +37,10 @@ class SelectingStageB(nn.Module):
     def forward(
         self, rerank_states: Tensor, question_mask: Tensor, memory_mask: Tensor, selected: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Stage A's states and the masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
+        """Stage A's states, masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
         batch, passages = memory_mask.shape[0], memory_mask.shape[1]
         rows = torch.arange(batch, dtype=torch.int32, device=selected.device).unsqueeze(1) * passages
-        # index_select becomes Gather; indexing with an int32 tensor would become a GatherND that not every runtime takes.
+        # index_select becomes Gather; indexing with an int32 tensor becomes a GatherND that not every runtime takes.
         flat = (selected + rows).flatten()
         states = rerank_states.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))
         mask = memory_mask.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))

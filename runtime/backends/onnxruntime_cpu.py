@@ -46,7 +46,7 @@ class OnnxRuntimeBackend:
             raise BundleError(
                 f"graph {path}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0],
                 fix="export the bundle again",
-            ) from None
+            ) from error
         for expected, found in ((io.inputs, session.get_inputs()), (io.outputs, session.get_outputs())):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
             actual = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]

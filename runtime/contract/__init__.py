@@ -1,4 +1,4 @@
-"""What writer and reader share: errors, model shape, graph I/O, manifest and store layout. Standard library and numpy."""
+"""What writer and reader share: errors, model shape, graph I/O, manifest, store layout. Standard library and numpy."""
 
 from runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
 from runtime.contract.digest import file_digest

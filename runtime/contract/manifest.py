@@ -87,7 +87,8 @@ class BundleManifest:
 def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
     """A graph's I/O as the manifest writes it."""
     inputs, outputs = (
-        tuple(TensorEntry(tensor.name, tensor.dtype, tensor.dims) for tensor in side) for side in (io.inputs, io.outputs)
+        tuple(TensorEntry(tensor.name, tensor.dtype, tensor.dims) for tensor in side)
+        for side in (io.inputs, io.outputs)
     )
     return inputs, outputs
 
@@ -113,7 +114,8 @@ def read_manifest(directory: Path) -> BundleManifest:
         known = ", ".join(ARCHITECTURES)
         raise BundleError(subject, expected=f"an architecture of {known}", found=manifest.model.architecture, fix=FIX)
     if manifest.codec != "fp16":
-        raise BundleError(subject, expected="the codec fp16", found=manifest.codec, fix="install a newer glimmer-export")
+        newer = "install a newer glimmer-export"
+        raise BundleError(subject, expected="the codec fp16", found=manifest.codec, fix=newer)
     _check_graphs(manifest, subject)
     return manifest
 
@@ -129,5 +131,6 @@ def _check_graphs(manifest: BundleManifest, subject: str) -> None:
             raise BundleError(f"{subject}, graph {name}", expected="at least one file", found="none", fix=FIX)
         if (graph.inputs, graph.outputs) != tensor_entries(expected[name]):
             raise BundleError(
-                f"{subject}, graph {name}", expected="the inputs and outputs of this architecture", found="others", fix=FIX
+                f"{subject}, graph {name}", expected="the inputs and outputs of its architecture", found="others",
+                fix=FIX,
             )

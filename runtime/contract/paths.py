@@ -14,7 +14,7 @@ def inside(directory: Path, name: str, *, error: type[GlimmerError], subject: st
 
     `name` is written with forward slashes, whatever the system.
     """
-    relative = PurePosixPath(name) if isinstance(name, str) else PurePosixPath("/")
+    relative = PurePosixPath(name)
     plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and "\0" not in name
     if not plain or not (directory / relative).resolve().is_relative_to(directory.resolve()):
         raise error(

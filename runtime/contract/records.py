@@ -51,7 +51,8 @@ def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], sub
                 raise fail(where, f"only the fields {', '.join(hints)}", unknown[0])
             if missing := sorted(set(hints) - set(value)):
                 raise fail(where, f"a field {missing[0]}", "none")
-            return annotation(**{name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+            fields = {name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()}
+            return typing.cast("typing.Callable[..., Any]", annotation)(**fields)
         if origin in (typing.Union, types.UnionType):
             for argument in arguments:
                 if argument is type(None):

@@ -64,7 +64,10 @@ def shard_name(index: int) -> str:
 
 
 def read_store_manifest(directory: Path) -> StoreManifest:
-    """Parse and check `directory/manifest.json`; raises StoreError: absent, not JSON, other schema, inconsistent counts."""
+    """Parse and check `directory/manifest.json`.
+
+    Raises StoreError: absent, not JSON, other schema, inconsistent counts.
+    """
     subject = f"store {directory}, {MANIFEST}"
     data = read_json(directory / MANIFEST, error=StoreError, fix=FIX)
     version = data.get("schema_version")

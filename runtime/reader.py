@@ -92,12 +92,7 @@ class Reader:
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(ranked["scores"], num_selected)
-        inputs = {
-            "rerank_states": ranked["rerank_states"],
-            "question_mask": question["question_mask"],
-            "memory_mask": memory["memory_mask"],
-            "selected": selected,
-        }
+        inputs = {**question, **memory, **ranked, "selected": selected}
         encoded = self._encoded("live_stage_b", inputs, clock)
         return _Encoded(encoded.states, encoded.mask, ranked["scores"], selected)
 

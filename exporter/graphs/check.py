@@ -68,12 +68,17 @@ def check_operators(path: Path) -> None:
 
 
 def run_stage(stage: nn.Module, io: GraphIO, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A stage's outputs in torch; memory in a codec is decoded here, by numpy, as stages take it decoded."""
+    """A stage's outputs in torch; memory is selected and decoded here, by numpy, as stages take it so."""
     import torch
 
     values = dict(inputs)
     if "memory_scale" in values:
         values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
+        if "selected" in values:
+            selected = values.pop("selected")
+            for name in ("memory", "memory_mask"):
+                rows = [passages[places] for passages, places in zip(values[name], selected, strict=True)]
+                values[name] = np.stack(rows)
     with torch.inference_mode():
         arguments = [torch.from_numpy(values[tensor.name]) for tensor in io.inputs if tensor.name in values]
         outputs = stage(*arguments)

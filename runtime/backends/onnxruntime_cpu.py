@@ -60,8 +60,10 @@ class OnnxRuntimeGraph:
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._inputs = [tensor.name for tensor in session.get_inputs()]
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside."""
+        wanted = {name: inputs[name] for name in self._inputs}
+        return dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))

@@ -27,7 +27,7 @@ from runtime.contract import (
 D_MODEL = 8
 PASSAGE_LENGTH = 24
 WORDS = [f"w{index}" for index in range(60)]
-NOT_FINITE, HUGE = "infinite", "huge"
+NOT_FINITE, HUGE = "<infinite>", "<huge>"
 VOCABULARY = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS, NOT_FINITE, HUGE])}
 PARTS = {"glimmer": (1, 1, 1), "lumen": (1, 0, 1), "memory_fid": (1, 0, 0), "fid": (0, 0, 1)}
 

@@ -310,9 +310,17 @@ def test_a_store_manifest_of_a_newer_schema_is_something_else(bundle, corpus, tm
     shutil.rmtree(tmp_path / "store")
 
 
-@given(
-    lengths=st.lists(st.integers(1, 40), max_size=40), batch_tokens=st.integers(1, 200),
-)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_on_a_terminal_alone(bundle, corpus, tmp_path, capsys, monkeypatch, terminal):
+    monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+    build_store(bundle, corpus, tmp_path / "store", progress=True, **SMALL)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("Encoding passages" in captured.err and "50/50" in captured.err) == terminal
+    assert bool(captured.err.strip()) == terminal
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=40), batch_tokens=st.integers(1, 200))
 def test_batches_are_of_like_length_and_within_the_budget(lengths, batch_tokens):
     batches = list(length_batches(lengths, batch_tokens))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))

@@ -72,8 +72,9 @@ def test_nodes_and_weights_are_named_by_their_modules(exported, variant):
         nodes = [node.name for node in model.graph.node]
         assert all(nodes), name
         assert len(set(nodes)) == len(nodes), name
-    projections = {node.name for node in models(exported(variant))["decoder_step"].graph.node}
-    assert "decoder.block.1.layer.0.SelfAttention.q/MatMul" in projections
+    step = models(exported(variant))["decoder_step"].graph
+    assert "decoder.block.0.layer.0.SelfAttention.q/MatMul" in {node.name for node in step.node}
+    assert "decoder.block.0.layer.0.SelfAttention.q.weight" in {weight.name for weight in step.initializer}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

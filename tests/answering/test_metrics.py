@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.parity.metrics import exact_match, normalise_answer, token_f1
+from exporter.answering.metrics import exact_match, normalise_answer, token_f1
 
 
 @pytest.mark.parametrize(

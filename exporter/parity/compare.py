@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.questions import Question, given_passages
+from exporter.answering.metrics import exact_match, token_f1
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest
-from exporter.answering.metrics import exact_match, token_f1
 from exporter.parity.observe import ObservingBackend
 from exporter.parity.reference import ReferenceAnswer, TorchReference
 from exporter.parity.report import ParityReport

@@ -150,11 +150,13 @@ def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **
         if "layer_norm" in name or name == "score.bias":
             weight.uniform_(0.5, 1.5, generator=generator)
         elif "EncDecAttention" in name:
-            weight.mul_(3)  # so that an answer is of the passages, not of the token before
+            weight.mul_(2)  # so that an answer is of the passages, not of the token before
         elif "Attention.q" in name or "relative_attention_bias" in name:
-            weight.mul_(4)  # so that attention picks tokens and positions out
+            weight.mul_(2)  # so that attention picks tokens and positions out
+    if config.tie_word_embeddings:
+        weights["shared.weight"].mul_(0.2)  # or each token would be followed by itself
     output = weights["shared.weight" if config.tie_word_embeddings else "lm_head.weight"]
-    output[config.eos_token_id] *= 1.5
+    output[config.eos_token_id] *= 1.3
     file = None
     if tokenizer:
         file = directory.with_name(f"{directory.name}.tokenizer.json")

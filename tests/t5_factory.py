@@ -35,6 +35,8 @@ def make_t5(variant: str, *, seed: int = 0, **changes: object) -> T5ForCondition
                 parameter.uniform_(0.5, 1.5)
             elif "relative_attention_bias" in name:
                 parameter.normal_()
+        if model.config.tie_word_embeddings:
+            model.shared.weight.mul_(0.2)  # or each token would be followed by itself, whatever is read
     return model.requires_grad_(False).eval()
 
 

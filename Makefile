@@ -29,6 +29,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The models of demo and tests are tiny: a second thread gains nothing, and on busy cores threads wait for each other
+# many times longer than they compute.
+demo tests: export OMP_NUM_THREADS := 1
+
 demo: setup
 	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
 	$(GLIMMER) export $(DEMO)/world/checkpoint -o $(DEMO)/bundle --overwrite

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runtime.contract import OutputError
 
-__all__ = ["check_target", "publish_directory", "replace_file", "write_errors"]
+__all__ = ["check_target", "publish_directory", "replace_file", "swap_directory", "write_errors"]
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OutputError(
                 f"output {target}", expected="room on the disk", found="a full disk",
                 fix="free some space, or write elsewhere, and run the command again",

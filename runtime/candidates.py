@@ -39,16 +39,15 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     """Passages as the caller ordered them.
 
     An int is an id; a str is an id where the store holds it, a text where it has white space in it; a Passage is a
-    text with its title. Raises PassageError for an unknown id, for an empty text, and for an id without a store.
+    text with its title. Raises PassageError for an unknown id, for a text that is empty or that UTF-8 cannot write,
+    and for an id without a store.
     """
     candidates: list[Candidate | int | str] = []
     for item in given:
         if isinstance(item, Passage):
-            if not item.text.strip():
-                raise PassageError("given passage", expected="some text", found="none", fix="leave it out")
-            candidates.append(Candidate(item, None, None))
+            candidates.append(_candidate_from_text(item))
         elif isinstance(item, str) and len(item.split()) > 1 and not _is_id(store, item):
-            candidates.append(Candidate(Passage(None, "", item), None, None))
+            candidates.append(_candidate_from_text(Passage(None, "", item)))
         else:
             candidates.append(item)
     ids = [item for item in candidates if not isinstance(item, Candidate)]
@@ -61,6 +60,19 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     passages = store.passages(numbers) if store is not None and ids else []
     found = iter([Candidate(passage, number, None) for passage, number in zip(passages, numbers, strict=True)])
     return [item if isinstance(item, Candidate) else next(found) for item in candidates]
+
+
+def _candidate_from_text(passage: Passage) -> Candidate:
+    if not passage.text.strip():
+        raise PassageError("given passage", expected="some text", found="none", fix="leave it out")
+    try:
+        f"{passage.title}{passage.text}".encode()
+    except UnicodeEncodeError:
+        raise PassageError(
+            f"given passage {passage.text[:60]!r}", expected="text that UTF-8 can write", found="a lone surrogate",
+            fix="repair the text",
+        ) from None
+    return Candidate(passage, None, None)
 
 
 def _is_id(store: MemoryStore | None, value: str) -> bool:

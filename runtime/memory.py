@@ -49,4 +49,5 @@ def encode_fp16(memory: Array) -> tuple[Array, np.float32]:
 
 def decode_fp16(codes: Array, scale: Array | np.float32) -> Array:
     """What the graphs decode: float16 (..., tokens, d_model) and scale (...) -> float32."""
-    return codes.astype(np.float32) * np.asarray(scale)[..., None, None]
+    states: Array = codes.astype(np.float32) * np.asarray(scale)[..., None, None]
+    return states

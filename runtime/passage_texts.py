@@ -19,7 +19,7 @@ __all__ = ["Passage", "PassageTexts"]
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage; `id` is None for a text that no store holds."""
+    """A passage; `id` is None for a text that came without one."""
 
     id: int | str | None
     title: str

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from runtime.contract import ModelShape, QuestionError, TokenizerError
+from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
 
 __all__ = ["TextEncoder"]
+
+TEMPLATES = {"question_template": {"question"}, "passage_template": {"title", "text"}}
+"""The fields that each of a model's templates may hold."""
 
 
 class TextEncoder:
@@ -26,7 +30,17 @@ class TextEncoder:
 
     @classmethod
     def open(cls, path: Path, shape: ModelShape) -> TextEncoder:
-        """Read a tokenizer.json; raises TokenizerError where it is unreadable or larger than the vocabulary."""
+        """Read a tokenizer.json.
+
+        Raises TokenizerError where it is unreadable or larger than the vocabulary, BundleError where the shape's
+        templates are none.
+        """
+        for name, fields in TEMPLATES.items():
+            if not _is_template(template := getattr(shape, name), fields):
+                raise BundleError(
+                    f"bundle {path.parent}, {name}", expected=f"plain fields of {', '.join(sorted(fields))}",
+                    found=repr(template), fix="export the bundle again with `glimmer-export export`",
+                )
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
@@ -76,3 +90,13 @@ class TextEncoder:
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
             ) from None
         return [*ids, self._shape.eos_token_id]
+
+
+def _is_template(template: str, fields: set[str]) -> bool:
+    """Whether a template holds some of these fields and nothing that `format` would do more with than fill it in."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return False
+    names = {name for _, name, _, _ in parts if name is not None}
+    return bool(names) and names <= fields and not any(form or conversion for _, _, form, conversion in parts)

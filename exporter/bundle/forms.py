@@ -16,8 +16,11 @@ ANSWER_TOKENS = {"cpu": 20}
 
 @dataclass(frozen=True)
 class FormOptions:
-    """Forms asked for. `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed
-    while `answer_tokens`, the expected length of an answer, is below what pays on `target`."""
+    """Forms asked for.
+
+    `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
+    the expected length of an answer, is below what pays on `target`.
+    """
 
     stage_a: str | None = None
     cross_attention: str = "auto"

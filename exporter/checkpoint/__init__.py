@@ -1,7 +1,10 @@
 """Checkpoints: read, write, initialise, and convert from Hugging Face T5."""
 
 from exporter.checkpoint.config import CheckpointConfig, read_config
+from exporter.checkpoint.convert import convert_t5
 from exporter.checkpoint.initialise import random_weights, score_weights
+from exporter.checkpoint.options import ModelOptions
+from exporter.checkpoint.partition import parse_proportion
 from exporter.checkpoint.read import Checkpoint, model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.weights import weight_shapes
 from exporter.checkpoint.write import write_checkpoint
@@ -9,7 +12,10 @@ from exporter.checkpoint.write import write_checkpoint
 __all__ = [
     "Checkpoint",
     "CheckpointConfig",
+    "ModelOptions",
+    "convert_t5",
     "model_from_checkpoint",
+    "parse_proportion",
     "random_weights",
     "read_checkpoint",
     "read_config",

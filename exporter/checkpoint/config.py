@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
 
-__all__ = ["CheckpointConfig", "read_config"]
+__all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
 
 Count = Field(ge=0, le=4096)
 Size = Field(ge=1, le=1 << 24)
@@ -93,8 +93,9 @@ class CheckpointConfig(BaseModel):
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             if getattr(self, name) >= self.vocab_size:
                 raise ValueError(f"{name} {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
-        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 4:
-            raise ValueError("relative_attention_max_distance must exceed relative_attention_num_buckets / 4")
+        # The decoder looks one way only, so half of its buckets are exact distances; the logarithm starts there.
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise ValueError("relative_attention_max_distance must exceed relative_attention_num_buckets / 2")
         _check_template("question_template", self.question_template, {"question"})
         _check_template("passage_template", self.passage_template, {"title", "text"})
         return self
@@ -155,10 +156,14 @@ def parse_config(data: dict[str, Any], *, subject: str) -> CheckpointConfig:
     try:
         return CheckpointConfig.model_validate(data)
     except ValidationError as error:
-        found = "; ".join(
-            (".".join(map(str, item["loc"])) + ": " if item["loc"] else "") + item["msg"] for item in error.errors()
-        )
         raise CheckpointError(
-            subject, expected="the fields of a glimmer checkpoint, each of its type", found=found,
+            subject, expected="the fields of a glimmer checkpoint, each of its type", found=validation_message(error),
             fix="correct the named fields",
         ) from None
+
+
+def validation_message(error: ValidationError) -> str:
+    """Every wrong field with what is wrong about it, on one line."""
+    return "; ".join(
+        (".".join(map(str, item["loc"])) + ": " if item["loc"] else "") + item["msg"] for item in error.errors()
+    )

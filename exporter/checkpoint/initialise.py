@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig
@@ -44,8 +45,5 @@ def _deviation(name: str, config: CheckpointConfig) -> float | None:
         return None
     if name in ("shared.weight", "lm_head.weight"):
         return 1.0
-    return {
-        "q": (config.d_model * config.d_kv) ** -0.5,
-        "o": config.inner_dim**-0.5,
-        "wo": config.d_ff**-0.5,
-    }.get(name.split(".")[-2], config.d_model**-0.5)
+    fan_in: dict[str, int] = {"q": config.d_model * config.d_kv, "o": config.inner_dim, "wo": config.d_ff}
+    return 1 / math.sqrt(fan_in.get(name.split(".")[-2], config.d_model))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exporter.stages import GlimmerModel
 
-__all__ = ["Checkpoint", "check_shapes", "check_tokenizer", "model_from_checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "check_shapes", "check_tokenizer", "check_values", "model_from_checkpoint", "read_checkpoint"]
 
 TOKENIZER = "tokenizer.json"
 
@@ -42,26 +42,14 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     Raises CheckpointError (config, missing or unexpected tensor, shape, dtype, NaN or infinity, truncated file) and
     TokenizerError (unreadable, or more tokens than the embedding has rows).
     """
-    import torch
-
     config = read_config(directory)
     files = SafetensorsFiles(directory)
     subject = f"checkpoint {directory}"
     check_shapes(files.shapes(), weight_shapes(config), subject=subject)
     tensors = {}
     for name in files:
-        tensor = files.tensor(name)
-        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise CheckpointError(
-                f"{subject}, tensor {name}", expected="float32, float16 or bfloat16", found=str(tensor.dtype),
-                fix="save the weights in one of these",
-            )
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{subject}, tensor {name}", expected="finite numbers", found="NaN or infinity",
-                fix="take a checkpoint from before the training diverged",
-            )
-        tensors[name] = tensor
+        tensors[name] = files.tensor(name)
+        check_values(name, tensors[name], subject=subject)
     path = directory / TOKENIZER
     if not path.exists():
         return Checkpoint(directory, config, tensors, None)
@@ -99,24 +87,42 @@ def check_shapes(
             )
     if unexpected := sorted(set(found) - set(expected)):
         raise CheckpointError(
-            subject, expected="only the tensors its config names", found=f"{len(unexpected)} more: {unexpected[0]}, ...",
-            fix="make config.json agree with the weights",
+            subject, expected="only the tensors its config names",
+            found=f"{len(unexpected)} more, the first {unexpected[0]}", fix="make config.json agree with the weights",
         )
 
 
-def check_tokenizer(path: Path, vocab_size: int) -> None:
+def check_values(name: str, tensor: Tensor, *, subject: str) -> None:
+    """Raise CheckpointError for a dtype that no model is computed in, and for NaN or infinity."""
+    import torch
+
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise CheckpointError(
+            f"{subject}, tensor {name}", expected="float32, float16 or bfloat16", found=str(tensor.dtype),
+            fix="save the weights in one of these",
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(
+            f"{subject}, tensor {name}", expected="finite numbers", found="NaN or infinity",
+            fix="take a checkpoint from before the training diverged",
+        )
+
+
+def check_tokenizer(tokenizer: Path | bytes, vocab_size: int) -> None:
     """Raise TokenizerError where a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
     from tokenizers import Tokenizer
 
+    subject = "the tokenizer" if isinstance(tokenizer, bytes) else f"tokenizer {tokenizer}"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
+        content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+        opened = Tokenizer.from_buffer(content)
+    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
         raise TokenizerError(
-            str(path), expected="a tokenizer.json", found=str(error), fix="copy the tokenizer again"
+            subject, expected="a tokenizer.json", found=str(error), fix="copy the tokenizer again"
         ) from None
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    highest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= vocab_size:
         raise TokenizerError(
-            str(path), expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}",
+            subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}",
             fix="take the tokenizer that the model was trained with",
         )

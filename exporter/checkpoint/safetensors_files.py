@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError, inside
+from exporter.checkpoint.weight_index import weight_paths
+from runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SafetensorsFiles"]
+__all__ = ["INDEX", "SINGLE", "SafetensorsFiles"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,17 +28,21 @@ class SafetensorsFiles:
     def __init__(self, directory: Path) -> None:
         from safetensors import safe_open
 
-        self.directory = directory
         self._files: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        for path in self._paths():
+        for path in weight_paths(directory, single=SINGLE, index=INDEX):
             try:
                 opened = safe_open(path, framework="pt")
-            except Exception as error:  # safetensors raises its own class, and OSError, for one cause
+            except Exception as error:  # noqa: BLE001 - its own class, or OSError, for one cause
                 raise CheckpointError(
                     str(path), expected="a whole safetensors file", found=str(error), fix="copy the weights again"
                 ) from None
             for name in opened.keys():  # noqa: SIM118 - not a mapping
+                if name in self._files:
+                    raise CheckpointError(
+                        str(path), expected="tensors that no other shard holds", found=f"{name} a second time",
+                        fix="copy the shards again, from one checkpoint",
+                    )
                 self._files[name] = opened
                 self._shapes[name] = tuple(opened.get_slice(name).get_shape())
 
@@ -47,34 +51,9 @@ class SafetensorsFiles:
         return dict(self._shapes)
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype it was stored in."""
+        """One tensor, in the dtype it was stored in; a copy that the caller owns."""
         stored: Tensor = self._files[name].get_tensor(name)
         return stored
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
-
-    def _paths(self) -> list[Path]:
-        if (single := self.directory / SINGLE).exists():
-            return [single]
-        index = self.directory / INDEX
-        try:
-            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted(set(weight_map.values()))
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"checkpoint {self.directory}", expected=f"{SINGLE} or {INDEX}", found="neither",
-                fix="copy the weights into the directory",
-            ) from None
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointError(
-                str(index), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
-            ) from None
-        paths = [inside(self.directory, name, error=CheckpointError, subject=str(index)) for name in names]
-        for path in paths:
-            if not path.is_file():
-                raise CheckpointError(
-                    f"checkpoint {self.directory}", expected=f"the shard {path.name}", found="no such file",
-                    fix="copy all shards that the index names",
-                )
-        return paths

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig
 from exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
+from exporter.checkpoint.safetensors_files import INDEX, SINGLE
 from exporter.checkpoint.weights import weight_shapes
 from exporter.publish import publish_directory
 
@@ -25,17 +26,20 @@ def write_checkpoint(
     directory: Path,
     config: CheckpointConfig,
     tensors: Mapping[str, Tensor],
-    tokenizer: Path | None = None,
+    tokenizer: Path | bytes | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
     """Write a checkpoint; beyond 4 GB of weights they are sharded, with an index.
 
+    `tokenizer` is a tokenizer.json, or its content.
+
     Raises CheckpointError where tensors do not fit the config, TokenizerError where the tokenizer does not, and
     OutputError where the directory exists already or cannot be written.
     """
     subject = f"checkpoint {directory}"
-    check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, weight_shapes(config), subject=subject)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    check_shapes(shapes, weight_shapes(config), subject=subject)
     if tokenizer is not None:
         check_tokenizer(tokenizer, config.vocab_size)
     with publish_directory(directory, overwrite=overwrite) as work:
@@ -43,12 +47,10 @@ def write_checkpoint(
         (work / "config.json").write_text(text + "\n", encoding="utf-8")
         _write_weights(work, tensors)
         if tokenizer is not None:
-            shutil.copyfile(tokenizer, work / TOKENIZER)
+            (work / TOKENIZER).write_bytes(tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes())
 
 
 def _write_weights(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
     shards: list[dict[str, Tensor]] = [{}]
     room = MAX_SHARD_BYTES
     for name in sorted(tensors):
@@ -59,13 +61,26 @@ def _write_weights(directory: Path, tensors: Mapping[str, Tensor]) -> None:
         shards[-1][name] = tensor
         room -= tensor.nbytes
     if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
+        _save(shards[0], directory / SINGLE)
         return
     weight_map = {}
     for index, shard in enumerate(shards, start=1):
         file = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file, metadata={"format": "pt"})
+        _save(shard, directory / file)
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Save one shard; safetensors hides the system's error number, without which a full disk has no name, in a text."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number.group(1)), str(error), str(path)) from error
+        raise

@@ -98,7 +98,8 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
     console().print(summary)
     table = Table()
     for column in ("graph", "precision", "parameters", "size", "inputs", "outputs"):
-        table.add_column(column, justify="right" if column in ("parameters", "size") else "left")
+        numeric = column in ("parameters", "size")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "graph")
     for name, graph in manifest.graphs.items():
         table.add_row(
             name, graph.precision, f"{graph.num_parameters:,}", size_text(sum(file.bytes for file in graph.files)),

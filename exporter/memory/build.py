@@ -49,7 +49,7 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(  # noqa: PLR0913 - as many as the command has options
+def build_store(
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
     overwrite: bool = False, restart: bool = False, batch_tokens: int = 4096, passages_per_shard: int = 4096,
     threads: int | None = None, progress: bool = False,

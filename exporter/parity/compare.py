@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.questions import Question, given_passages
+from exporter.answering.metrics import exact_match, token_f1
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest
-from exporter.parity.metrics import exact_match, token_f1
 from exporter.parity.observe import ObservingBackend
 from exporter.parity.reference import ReferenceAnswer, TorchReference
 from exporter.parity.report import ParityReport
-from runtime import Answer, Session
+from runtime import Answer, Passage, Session
 from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import CheckpointError, read_manifest
+from runtime.contract import CheckpointError, PassageError, read_manifest
 from runtime.memory import decode_fp16, encode_fp16, encode_passages
 
 __all__ = ["ParityOptions", "compare_with_checkpoint"]
@@ -119,7 +119,7 @@ class _Comparison:
 
         For the first questions torch encodes the passages in any case, to measure the store and the memory encoder.
         """
-        stored = [self._stored(item.passage.id) for item in answer.passages]
+        stored = [self._stored(item.passage) for item in answer.passages]
         measure = len(self._compared) < self._options.observed_runs
         if not measure and not self._options.exact_memory and all(memory is not None for memory in stored):
             return [memory for memory in stored if memory is not None]
@@ -133,11 +133,18 @@ class _Comparison:
             return exact
         return [_through_codec(own) if found is None else found for found, own in zip(stored, exact, strict=True)]
 
-    def _stored(self, passage_id: int | str | None) -> NDArray[np.float32] | None:
+    def _stored(self, passage: Passage) -> NDArray[np.float32] | None:
+        """What the store holds of a passage; None for a given text, though its id may be that of another passage."""
         store = self._session.store
-        if passage_id is None or store is None:
+        if passage.id is None or store is None:
             return None
-        codes, scale = store.memory(store.numbers([passage_id])[0])
+        try:
+            number = store.numbers([passage.id])[0]
+        except PassageError:
+            return None
+        if store.passage(number) != passage:
+            return None
+        codes, scale = store.memory(number)
         return decode_fp16(codes, scale)
 
     def _observe_memory_encoder(self, passages: list[list[int]]) -> None:

@@ -102,13 +102,14 @@ class TorchReference:
         return self.model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)
 
     def _decode(self, question: Sequence[int], states: Tensor, mask: Tensor) -> list[int]:
-        """Greedy decoding that runs the whole decoder again for every token."""
+        """Greedy decoding that runs the decoder again over all tokens so far for every new one."""
         import torch
 
         ids = [self._config.decoder_start_token_id, *(question if self._traits.prefixes_decoder else ())]
+        key_values = self.model.cross_key_values(states)
         tokens: list[int] = []
         while len(tokens) < self._config.max_new_tokens:
-            logits = self.model.decode(torch.tensor([ids + tokens], dtype=torch.int32), states, mask)
+            logits = self.model.decode_over(torch.tensor([ids + tokens], dtype=torch.int32), key_values, mask)
             token = int(logits[0, -1].argmax())
             if token == self._config.eos_token_id:
                 break

@@ -5,6 +5,8 @@ The graph stages (memory_encoder.py, live.py, decoding.py) are cut from it; trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -88,13 +90,24 @@ class GlimmerModel(nn.Module):
 
     def decode(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_mask: Tensor) -> Tensor:
         """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab)."""
+        return self.decode_over(decoder_input_ids, self.cross_key_values(encoder_hidden_states), encoder_mask)
+
+    def cross_key_values(self, encoder_hidden_states: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values (b, heads, s, d_kv) of states (b, s, d_model), for each decoder layer."""
+        return [
+            block.cross_attention.EncDecAttention.key_value(encoder_hidden_states) for block in self.decoder.blocks()
+        ]
+
+    def decode_over(
+        self, decoder_input_ids: Tensor, key_values: Sequence[tuple[Tensor, Tensor]], encoder_mask: Tensor
+    ) -> Tensor:
+        """`decode` over keys and values that are at hand: ids (b, t) and mask (b, s) -> logits (b, t, vocab)."""
         hidden_states = self.shared(decoder_input_ids)
         positions = torch.arange(decoder_input_ids.shape[1], dtype=torch.int32, device=decoder_input_ids.device)
         self_bias = masked_bias(self.decoder.relative_bias(positions, positions), positions <= positions[:, None])
         cross_bias = self.cross_bias(encoder_mask, hidden_states.dtype)
-        for block in self.decoder.blocks():
+        for block, (key, value) in zip(self.decoder.blocks(), key_values, strict=True):
             hidden_states = block.self_attention(hidden_states, self_bias.unsqueeze(0))
-            key, value = block.cross_attention.EncDecAttention.key_value(encoder_hidden_states)
             hidden_states = block.feed_forward(block.cross_attention(hidden_states, key, value, cross_bias))
         return self.logits(hidden_states)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.bundle_factory import make_bundle, write_corpus
+
+
+@pytest.fixture(autouse=True)
+def _without_sync(monkeypatch):
+    """No test cuts the power, and waiting for the disk took most of their time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The wheel, built once, and virtual environments made of it."""
+"""The wheel, virtual environments made of it, and something to answer in them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundle_factory import VOCABULARY, write_corpus, write_tokenizer
+from tests.t5_factory import make_t5, save_t5
+
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 10)
 
@@ -19,22 +22,49 @@ OLDEST = (3, 10)
 class Venv:
     """A virtual environment outside the source tree."""
 
-    python: Path
+    directory: Path
 
-    def run(self, script: str, *arguments: object) -> str:
+    @classmethod
+    def create(cls, python: Path, directory: Path, wheel: Path, extras: str) -> Venv:
+        """Install the wheel with these extras, at the constraints' versions."""
+        _run([python, "-m", "venv", directory], cwd=wheel.parent)
+        venv = cls(directory)
+        requirement = f"glimmer-export[{extras}] @ {wheel.as_uri()}"
+        install = ["-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", requirement]
+        _run([venv.program("python"), *install], cwd=directory)
+        return venv
+
+    def program(self, name: str) -> Path:
+        return self.directory / "bin" / name
+
+    def python(self, script: str, *arguments: object) -> str:
         """Run a script there, isolated from this process's paths and folder; returns what it prints."""
-        return _run([self.python, "-I", "-c", script, *map(str, arguments)], cwd=self.python.parent)
+        return _run([self.program("python"), "-I", "-c", script, *map(str, arguments)], cwd=self.directory)
+
+    def glimmer(self, *arguments: object) -> str:
+        """Run the command there; returns what it prints."""
+        return _run([self.program("glimmer-export"), *map(str, arguments)], cwd=self.directory)
+
+
+@dataclass(frozen=True)
+class Answerable:
+    """A bundle of random weights, a corpus, and a question that finds passages in it."""
+
+    bundle: Path
+    corpus: Path
+    question: str
 
 
 def _run(command: list[str | Path], cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}", pytrace=False)
     return done.stdout
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     _run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", directory, ROOT], cwd=directory)
     (built,) = directory.glob("*.whl")
@@ -42,17 +72,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["this Python", "Python 3.10"])
-def runtime_venv(
-    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Venv:
-    """What a device installs, glimmer-export[cpu], and nothing else."""
-    python = Path(sys.executable) if request.param == "this Python" else oldest_python()
-    directory = tmp_path_factory.mktemp("runtime") / "venv"
-    _run([python, "-m", "venv", directory], cwd=wheel.parent)
-    venv = Venv(directory / "bin" / "python")
-    install = [venv.python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
-    _run([*install, f"glimmer-export[cpu] @ {wheel.as_uri()}"], cwd=wheel.parent)
-    return venv
+def device_python(request) -> Path:
+    """A Python that a device may have."""
+    return Path(sys.executable) if request.param == "this Python" else oldest_python()
+
+
+@pytest.fixture(scope="session")
+def runtime_venv(device_python, wheel, tmp_path_factory) -> Venv:
+    """What a device needs to answer, and nothing else."""
+    return Venv.create(device_python, tmp_path_factory.mktemp("runtime") / "venv", wheel, "cpu")
+
+
+@pytest.fixture(scope="session")
+def tools_venv(device_python, wheel, tmp_path_factory) -> Venv:
+    """The same, with the command line."""
+    return Venv.create(device_python, tmp_path_factory.mktemp("tools") / "venv", wheel, "cpu,tools")
+
+
+@pytest.fixture(scope="session")
+def answerable(tmp_path_factory) -> Answerable:
+    from fractions import Fraction
+
+    from exporter.bundle import export_bundle
+    from exporter.checkpoint.options import ModelOptions
+    from exporter.init import init_from_t5
+
+    directory = tmp_path_factory.mktemp("answerable")
+    t5 = save_t5(make_t5("v1.1", vocab_size=len(VOCABULARY)), directory / "t5")
+    write_tokenizer(t5 / "tokenizer.json")
+    options = ModelOptions("glimmer", live_proportion=Fraction(2, 3), question_length=12, passage_length=24)
+    init_from_t5(t5, directory / "checkpoint", options)
+    export_bundle(directory / "checkpoint", directory / "bundle")
+    rows = write_corpus(directory / "corpus.jsonl", 40)
+    return Answerable(directory / "bundle", directory / "corpus.jsonl", str(rows[7]["text"]))
 
 
 def oldest_python() -> Path:

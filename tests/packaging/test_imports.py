@@ -75,8 +75,9 @@ def test_calibration_brings_in_no_torch():
     assert not packages_imported_by("import calibration") & {"exporter", "torch", "transformers"}
 
 
-def test_memory_building_brings_in_no_torch():
-    assert not packages_imported_by("import exporter.memory") & {"torch", "transformers"}
+@pytest.mark.parametrize("module", ["exporter.answering", "exporter.memory"])
+def test_what_a_device_runs_brings_in_no_torch(module):
+    assert not packages_imported_by(f"import {module}") & {"onnx_ir", "onnxscript", "torch", "transformers"}
 
 
 @pytest.mark.parametrize("script", ["import exporter.cli", HELP], ids=["import", "help"])

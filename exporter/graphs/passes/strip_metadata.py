@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -17,6 +19,14 @@ class StripMetadata(InPlacePass):
         ClearMetadataAndDocStringPass()(model)
         model.graph.metadata_props.clear()
         model.metadata_props.clear()
+        # The pass above clears nodes alone; inputs, weights and what nodes write have notes of their own.
+        for value in (*model.graph.inputs, *model.graph.initializers.values(), *_outputs(model.graph)):
+            value.metadata_props.clear()
+            value.doc_string = None
         model.producer_name, model.producer_version = "glimmer-export", None
         model.doc_string = None
         return PassResult(model, modified=True)
+
+
+def _outputs(graph: ir.Graph) -> Iterator[ir.Value]:
+    return (value for node in graph for value in node.outputs)

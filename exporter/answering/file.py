@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from calibration.questions import Question, write_kilt_predictions
-from exporter.parity.metrics import exact_match, token_f1
+from calibration.questions import Question, given_passages, write_kilt_predictions
+from exporter.answering.metrics import exact_match, token_f1
 from runtime import Answer, Session
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def answer_questions(
     with Session.open(bundle, store, threads=threads) as session:
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
-            passages = [question.given() for question in batch] if given else None
+            passages = [given_passages(question) for question in batch] if given else None
             found = session.answer_many([row.question for row in batch], top_k, top_m, passages=passages)
             answers.extend(found)
             batches.append(found[0].milliseconds)

@@ -1,0 +1,125 @@
+"""A Hugging Face T5, partitioned into a checkpoint as the papers initialise their models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from exporter.checkpoint import pickle_files, safetensors_files
+from exporter.checkpoint.config import CheckpointConfig
+from exporter.checkpoint.initialise import score_weights
+from exporter.checkpoint.options import ModelOptions, config_from_options
+from exporter.checkpoint.read import check_shapes, check_values
+from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
+from exporter.checkpoint.weights import weight_shapes
+from runtime.contract import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["convert_t5"]
+
+SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
+ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+"""Left over in the first published checkpoints; no T5 reads it."""
+
+
+class WeightFiles(Protocol):
+    """Tensors of a directory, by name, whatever the format."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, dict[str, Tensor]]:
+    """Cut the T5 in directory `source` (v1.0, v1.1 or flan) by depth (LUMEN paper, section 3; GLIMMER, section 3).
+
+    The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
+    encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
+    `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
+    `seed`. Every tensor keeps the dtype it was stored in and owns its memory.
+
+    Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
+    what is not supported; for weights that are missing, damaged, unsafe to load, of the wrong shape, not finite,
+    unexpected, or at odds with the config's tied embedding; for a stage left empty; and for a memory deeper than the T5.
+    """
+    shape = read_t5_shape(source)
+    subject = f"T5 checkpoint {source}"
+    config = config_from_options(options, shape, subject=subject)
+    num_layers = config.num_memory_layers + config.num_live_layers
+    if num_layers != shape.num_layers:
+        raise CheckpointError(
+            subject, expected=f"an encoder of {num_layers} layers, for {config.num_memory_layers} memory layers",
+            found=f"{shape.num_layers}",
+            fix="leave --memory-layers out; only a random model can be given layers that no T5 has",
+        )
+    files = _open_weights(source)
+    found = files.shapes()
+    sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith("score.")}
+    # A T5 that is not tied, but that may leave out lm_head because it equals the embedding.
+    if LM_HEAD in sources and LM_HEAD not in found and shape.tie_word_embeddings:
+        sources[LM_HEAD] = SHARED
+    embedding = next((name for name in (SHARED, *ALIASES) if name in found), SHARED)
+    sources = {name: embedding if origin == SHARED else origin for name, origin in sources.items()}
+    extra = {SHARED, *ALIASES, UNUSED} - set(sources.values())
+    if shape.scales_decoder_output:
+        extra.add(LM_HEAD)
+    expected = {sources[name]: size for name, size in weight_shapes(config).items() if name in sources}
+    check_shapes({name: size for name, size in found.items() if name not in extra}, expected, subject=subject)
+    tensors = {name: files.tensor(origin) for name, origin in sources.items()}
+    for name, tensor in tensors.items():
+        check_values(sources[name], tensor, subject=subject)
+    _check_copies(files, extra & set(found) - {UNUSED}, embedding, tensors[SHARED], shape, subject)
+    if config.shape.traits.selects:
+        tensors |= score_weights(config, seed=seed)
+    return config, tensors
+
+
+def _t5_name(name: str, config: CheckpointConfig) -> str:
+    """Where T5 keeps the tensor that a checkpoint calls `name`."""
+    part, _, rest = name.partition(".")
+    if part not in ("memory_encoder", "question_encoder", "live_encoder"):
+        return name
+    if rest.endswith("relative_attention_bias.weight") or not rest.startswith("block."):
+        return f"encoder.{rest}"
+    _, index, layer = rest.split(".", 2)
+    first = config.num_memory_layers if part == "live_encoder" else 0
+    return f"encoder.block.{int(index) + first}.{layer}"
+
+
+def _open_weights(source: Path) -> WeightFiles:
+    """Safetensors where there are some, else pickles."""
+    layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
+    for layout, names in layouts:
+        if (source / names.SINGLE).exists() or (source / names.INDEX).exists():
+            return layout(source)
+    wanted = [name for _, names in layouts for name in (names.SINGLE, names.INDEX)]
+    raise CheckpointError(
+        f"T5 checkpoint {source}", expected=f"one of {', '.join(wanted)}", found="none of them",
+        fix="copy the weights into the directory",
+    )
+
+
+def _check_copies(
+    files: WeightFiles, names: set[str], embedding: str, shared: Tensor, shape: T5Shape, subject: str
+) -> None:
+    """Refuse a second embedding that differs from the first: whichever were dropped, the model would change."""
+    for name in sorted(names - {embedding}):
+        copy = files.tensor(name)
+        if copy.shape == shared.shape and bool((copy == shared).all()):
+            continue
+        if name == LM_HEAD:
+            declared = "tie_word_embeddings" if shape.scale_decoder_outputs is None else "scale_decoder_outputs"
+            raise CheckpointError(
+                f"{subject}, tensor {name}", expected=f"the embedding again, as config.json says {declared}: true",
+                found="another matrix",
+                fix="set tie_word_embeddings to false if the model was trained with a projection of its own (T5 v1.1)",
+            )
+        raise CheckpointError(
+            f"{subject}, tensor {name}", expected=f"the same as {embedding}", found="another matrix",
+            fix="only T5's one embedding for encoder and decoder is supported",
+        )
+
+

@@ -1,0 +1,84 @@
+"""Tensors in `pytorch_model.bin` files, read so that nothing in them is executed."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoint.weight_index import weight_paths
+from runtime.contract import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["INDEX", "SINGLE", "PickleFiles"]
+
+SINGLE = "pytorch_model.bin"
+INDEX = "pytorch_model.bin.index.json"
+REFUSED = re.compile(r"Unsupported (?:global|class|operand|instruction)[^\n]*?(?:GLOBAL )?([\w.]+) was not")
+
+
+class PickleFiles:
+    """The tensors of a directory that holds `pytorch_model.bin` or `pytorch_model.bin.index.json`.
+
+    Raises CheckpointError for a missing or damaged file, for a pickle that needs more than tensors to be rebuilt (it
+    is refused unread: a pickle can run any code), and for an index that names a file outside the directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        for path in weight_paths(directory, single=SINGLE, index=INDEX):
+            for name, value in _load(path).items():
+                if name in self._tensors:
+                    raise CheckpointError(
+                        str(path), expected="tensors that no other shard holds", found=f"{name} a second time",
+                        fix="copy the shards again, from one checkpoint",
+                    )
+                self._tensors[name] = value
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in the dtype it was stored in; a copy that the caller owns."""
+        return self._tensors[name].clone()
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        # Files older than the zip format cannot be mapped.
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
+        if refused := REFUSED.search(str(error)):
+            raise CheckpointError(
+                str(path), expected="tensors and nothing else", found=f"a pickle that calls {refused.group(1)}",
+                fix="do not load it; take the weights as safetensors, or from a source you trust",
+            ) from None
+        raise CheckpointError(
+            str(path), expected="a whole file of tensors, as torch.save writes it", found=_first_line(error),
+            fix="copy the weights again",
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(
+            str(path), expected="a mapping of names to tensors", found=_content(content),
+            fix="save the model's state_dict alone",
+        )
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _content(content: object) -> str:
+    if isinstance(content, dict):
+        return f"a mapping with the keys {', '.join(map(str, list(content)[:4]))}"
+    return type(content).__name__

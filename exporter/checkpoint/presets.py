@@ -1,0 +1,34 @@
+"""The sizes that a random model may have: `configs/models/<name>.yaml`."""
+
+from __future__ import annotations
+
+from exporter.checkpoint.t5_shape import T5Shape, parse_t5_shape
+from exporter.configs_path import configs_directory
+from runtime.contract import CheckpointError, OptionError
+
+__all__ = ["preset", "preset_names"]
+
+
+def preset_names() -> tuple[str, ...]:
+    """The known sizes."""
+    return tuple(sorted(path.stem for path in (configs_directory() / "models").glob("*.yaml")))
+
+
+def preset(name: str) -> T5Shape:
+    """The T5 shape of a size, such as "base".
+
+    Raises OptionError for an unknown name, CheckpointError for a file that does not describe a T5.
+    """
+    import yaml
+
+    if name not in preset_names():
+        raise OptionError(
+            f"model size {name!r}", expected=f"one of {', '.join(preset_names())}", found="none of that name",
+            fix="choose one of these",
+        )
+    path = configs_directory() / "models" / f"{name}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(str(path), expected="a YAML mapping", found=str(error), fix="restore the file") from None
+    return parse_t5_shape(data, subject=str(path))

@@ -1,0 +1,97 @@
+"""The shape of a T5 model: what its Hugging Face `config.json` says of it, and what our size presets fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exporter.checkpoint.config import Size, validation_message
+from runtime.contract import CheckpointError
+
+__all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
+
+CONFIG = "config.json"
+
+
+class T5Shape(BaseModel):
+    """A T5's sizes, by Hugging Face's field names and with its defaults.
+
+    Those it has defaults for but that no published config leaves out (the sizes) are required: a guess would only be
+    found out, if at all, by a tensor's shape.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    vocab_size: int = Size
+    d_model: int = Size
+    d_kv: int = Size
+    d_ff: int = Size
+    num_layers: int = Field(ge=1, le=4096)
+    num_decoder_layers: int | None = Field(default=None, ge=1, le=4096)
+    num_heads: int = Size
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
+    tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool | None = None
+    pad_token_id: int = 0
+    eos_token_id: int = 1
+    decoder_start_token_id: int | None = None
+
+    @property
+    def scales_decoder_output(self) -> bool:
+        """T5 v1.0's d_model**-0.5 in front of the vocabulary projection, which goes with a tied embedding.
+
+        Before transformers 5, `tie_word_embeddings` said it; since then that is always true, and says only that
+        `lm_head` may be left out of the file.
+        """
+        return self.tie_word_embeddings if self.scale_decoder_outputs is None else self.scale_decoder_outputs
+
+    def checkpoint_fields(self) -> dict[str, Any]:
+        """The fields of a CheckpointConfig that do not depend on how the encoder is cut."""
+        fields = self.model_dump(exclude={"num_layers", "num_decoder_layers", "scale_decoder_outputs"})
+        if self.decoder_start_token_id is None:
+            fields["decoder_start_token_id"] = self.pad_token_id
+        return fields | {
+            "num_decoder_layers": self.num_decoder_layers or self.num_layers,
+            "tie_word_embeddings": self.scales_decoder_output,
+        }
+
+
+def read_t5_shape(directory: Path) -> T5Shape:
+    """Parse the `config.json` of a Hugging Face T5; keys that do not change what is computed are passed over.
+
+    Raises CheckpointError where it is missing, not JSON, of another model, or has a wrong or missing field.
+    """
+    path = directory / CONFIG
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"T5 checkpoint {directory}", expected=f"a file {CONFIG}", found="none",
+            fix="name a directory in Hugging Face's layout, as `save_pretrained` writes it",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
+    if not isinstance(data, dict) or data.get("model_type") != "t5":
+        found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
+        raise CheckpointError(
+            str(path), expected='"model_type": "t5"', found=found,
+            fix="only T5 (v1.0, v1.1, flan) can be partitioned into a checkpoint",
+        )
+    return parse_t5_shape({name: data[name] for name in T5Shape.model_fields if name in data}, subject=str(path))
+
+
+def parse_t5_shape(data: object, *, subject: str) -> T5Shape:
+    """Validate a shape given as a mapping; raises CheckpointError that names each wrong or missing field."""
+    try:
+        return T5Shape.model_validate(data)
+    except ValidationError as error:
+        raise CheckpointError(
+            subject, expected="the sizes and options of a T5, each of its type", found=validation_message(error),
+            fix="correct the named fields; other activations than relu and gated-gelu are not supported",
+        ) from None

@@ -1,0 +1,42 @@
+"""Which files hold a directory's weights: one, or the shards that an index names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.contract import CheckpointError, inside
+
+__all__ = ["weight_paths"]
+
+
+def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
+    """`directory/single` where it exists, else every shard of `directory/index`.
+
+    Raises CheckpointError where there is neither, where the index is not one, where it names a file outside the
+    directory, and where a shard is missing.
+    """
+    if (directory / single).exists():
+        return [directory / single]
+    path = directory / index
+    try:
+        weight_map: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"checkpoint {directory}", expected=f"{single} or {index}", found="neither",
+            fix="copy the weights into the directory",
+        ) from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            str(path), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
+        ) from None
+    shards = [inside(directory, name, error=CheckpointError, subject=str(path)) for name in names]
+    for shard in shards:
+        if not shard.is_file():
+            raise CheckpointError(
+                f"checkpoint {directory}", expected=f"the shard {shard.name}", found="no such file",
+                fix="copy all shards that the index names",
+            )
+    return shards

@@ -1,0 +1,115 @@
+"""What a demo checkpoint is worth: exact match, gold passage selected, and that it reads instead of guessing."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from exporter.demo.batches import Batch, encode_world
+from exporter.demo.world import World, withhold_gold
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from exporter.stages import GlimmerModel
+
+__all__ = ["Evaluation", "answer", "evaluate", "exact_match"]
+
+EVALUATION_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rates from 0 to 1 over the test questions.
+
+    `em_withheld` is over questions and slots alone, with the gold passage withheld: half of all claims can be guessed.
+    `gold_in_m` is 1 where nothing is selected.
+    """
+
+    num_questions: int
+    em: float
+    em_by_task: dict[str, float]
+    gold_in_m: float
+    em_withheld: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, for printing as JSON."""
+        return asdict(self)
+
+
+def exact_match(prediction: str, answers: list[str]) -> bool:
+    """KILT's exact match: equal but for case, punctuation, articles and white space."""
+    return _normalised(prediction) in {_normalised(each) for each in answers}
+
+
+def evaluate(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> Evaluation:
+    """Answer every question of `world` greedily, with and without its gold passage."""
+    right, selected = _results(model, tokenizer, world)
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    for question, result in zip(world.questions, right, strict=True):
+        by_task[question["task"]].append(result)
+    without_claims = World(world.corpus, [question for question in world.questions if question["task"] != "claim"])
+    guessed, _ = _results(model, tokenizer, withhold_gold(without_claims, seed=0))
+    return Evaluation(
+        num_questions=len(right),
+        em=_mean(right),
+        em_by_task={task: _mean(results) for task, results in sorted(by_task.items())},
+        gold_in_m=_mean(selected),
+        em_withheld=_mean(guessed),
+    )
+
+
+@torch.no_grad()
+def answer(model: GlimmerModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Greedy answers (b, max_new_tokens) and the places in k of the passages read (b, m), in retrieval order."""
+    config = model.config
+    question_mask, passage_mask = batch.question_mask, batch.passage_mask
+    size, num_passages, _ = batch.passage_ids.shape
+    question = model.encode_question(batch.question_ids, question_mask)
+    memory = model.encode_memory(batch.passage_ids.flatten(0, 1), passage_mask.flatten(0, 1))
+    memory = memory.unflatten(0, (size, num_passages))
+    if config.num_selected is not None:
+        scores, states = model.stage_a(question, question_mask, memory, passage_mask)
+        kept = scores.topk(min(config.num_selected, num_passages), dim=1).indices.sort(1).values
+    else:
+        states = model.join(question, memory)
+        kept = torch.arange(num_passages, device=states.device).expand(size, -1)
+    rows = torch.arange(size, device=states.device)[:, None]
+    read = model.stage_b(states[rows, kept], question_mask, passage_mask[rows, kept]).flatten(1, 2)
+    mask = model.readable_mask(question_mask, passage_mask[rows, kept]).flatten(1, 2)
+    tokens = torch.full((size, 1), config.decoder_start_token_id, device=states.device)
+    ended = torch.zeros(size, 1, dtype=torch.bool, device=states.device)
+    for _ in range(config.max_new_tokens):
+        following = model.decode(tokens, read, mask)[:, -1:].argmax(-1)
+        tokens = torch.cat([tokens, following.masked_fill(ended, config.pad_token_id)], dim=1)
+        ended |= following == config.eos_token_id
+        if bool(ended.all()):
+            break
+    return tokens[:, 1:], kept
+
+
+def _results(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> tuple[list[bool], list[bool]]:
+    right: list[bool] = []
+    selected: list[bool] = []
+    device = model.shared.weight.device
+    for batch in encode_world(world, tokenizer).ordered_batches(EVALUATION_BATCH):
+        tokens, kept = answer(model, batch.to(device))
+        for text in tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True):
+            right.append(exact_match(text, world.questions[len(right)]["answers"]))
+        selected += (kept.cpu() == batch.gold[:, None]).any(1).tolist()
+    return right, selected
+
+
+def _mean(results: list[bool]) -> float:
+    return sum(results) / len(results) if results else 0.0
+
+
+def _normalised(text: str) -> str:
+    text = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())

@@ -1,0 +1,86 @@
+"""New checkpoints: a T5 partitioned, or a random model of a known size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoint.convert import convert_t5
+from exporter.checkpoint.initialise import random_weights
+from exporter.checkpoint.options import ModelOptions, config_from_options
+from exporter.checkpoint.presets import preset
+from exporter.checkpoint.tokenizer import find_tokenizer
+from exporter.checkpoint.write import write_checkpoint
+from exporter.publish import check_target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from exporter.checkpoint.config import CheckpointConfig
+
+__all__ = ["init_from_t5", "init_random"]
+
+
+def init_from_t5(
+    source: Path,
+    output: Path,
+    options: ModelOptions,
+    *,
+    tokenizer: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Partition the Hugging Face T5 in `source` into the checkpoint `output`; return its summary.
+
+    The tokenizer is the given file, else the T5's own, else there is none. Raises OptionError, CheckpointError,
+    TokenizerError and OutputError, before anything is written.
+    """
+    check_target(output, overwrite=overwrite)
+    found = find_tokenizer(source, tokenizer)
+    config, tensors = convert_t5(source, options, seed=seed)
+    write_checkpoint(output, config, tensors, found, overwrite=overwrite)
+    return {"checkpoint": str(output), "source": str(source)} | _summary(config, tensors, found, seed)
+
+
+def init_random(
+    size: str,
+    output: Path,
+    options: ModelOptions,
+    *,
+    tokenizer: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a checkpoint of random weights at a preset size ("small" to "xxl"); return its summary.
+
+    Raises OptionError, CheckpointError, TokenizerError and OutputError, before anything is written.
+    """
+    check_target(output, overwrite=overwrite)
+    found = find_tokenizer(None, tokenizer)
+    config = config_from_options(options, preset(size), subject=f"random model of size {size}")
+    tensors = random_weights(config, seed=seed)
+    write_checkpoint(output, config, tensors, found, overwrite=overwrite)
+    return {"checkpoint": str(output), "source": f"random {size}"} | _summary(config, tensors, found, seed)
+
+
+def _summary(
+    config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: bytes | None, seed: int
+) -> dict[str, Any]:
+    """What was made: layers of each part, parameters (a number of weights) and bytes of weights."""
+    return {
+        "architecture": config.architecture,
+        "layers": {
+            "memory": config.num_memory_layers,
+            "stage_a": config.num_stage_a_layers,
+            "stage_b": config.num_stage_b_layers,
+            "decoder": config.num_decoder_layers,
+        },
+        "num_retrieved": config.num_retrieved,
+        "num_selected": config.num_selected,
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "weight_bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "has_tokenizer": tokenizer is not None,
+        "seed": seed,
+    }

@@ -1,0 +1,67 @@
+"""A plain FiD on ONNX Runtime by optimum's export: a reference that shares no line with our graphs or our runtime."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.checkpoint.t5_shape import read_t5_shape
+from exporter.publish import publish_directory
+from runtime.contract import MissingExtraError
+
+if TYPE_CHECKING:
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+    from torch import Tensor
+
+__all__ = ["fid_tokens", "ort_model_from_t5"]
+
+TASK = "text2text-generation-with-past"
+
+
+def ort_model_from_t5(t5_dir: Path, out_dir: Path) -> ORTModelForSeq2SeqLM:
+    """Export the Hugging Face T5 in `t5_dir` into the new directory `out_dir` with optimum; open it on the CPU.
+
+    A T5 alone is FiD with one passage. Nothing is downloaded. Raises MissingExtraError without optimum, CheckpointError
+    where `t5_dir` holds no T5 that we read, OutputError where `out_dir` exists or cannot be written.
+    """
+    read_t5_shape(t5_dir)
+    with warnings.catch_warnings():
+        # Its export is the TorchScript one, which torch deprecates and which warns of every branch it freezes. optimum
+        # knows those branches: it exports the decoder once for each.
+        warnings.simplefilter("ignore")
+        try:
+            from optimum.exporters.onnx import main_export
+            from optimum.onnxruntime import ORTModelForSeq2SeqLM
+        except ImportError as error:
+            raise MissingExtraError(
+                "the optimum reference", expected="optimum and optimum-onnx", found=str(error),
+                fix="install glimmer-export[export,cpu]",
+            ) from None
+        with publish_directory(out_dir) as work:
+            # optimum would compare with torch within an absolute 1e-3; tokens are compared by whoever asks for them.
+            main_export(
+                str(t5_dir), output=work, task=TASK, device="cpu", library_name="transformers", do_validation=False,
+                local_files_only=True,
+            )
+        return ORTModelForSeq2SeqLM.from_pretrained(out_dir, local_files_only=True)
+
+
+def fid_tokens(
+    model: ORTModelForSeq2SeqLM, input_ids: Tensor, attention_mask: Tensor, *, max_new_tokens: int
+) -> list[int]:
+    """Answer one question by FiD (Izacard and Grave 2021): ids and mask (k, n) -> tokens without start token and EOS.
+
+    Each row is the question with one passage; the rows are encoded one by one and read as one sequence.
+    """
+    from transformers.modeling_outputs import BaseModelOutput
+
+    states = model.encoder(input_ids=input_ids.long(), attention_mask=attention_mask.long()).last_hidden_state
+    generated = model.generate(
+        encoder_outputs=BaseModelOutput(states.flatten(0, 1).unsqueeze(0)),
+        attention_mask=attention_mask.long().flatten().unsqueeze(0),
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+    )  # fmt: skip
+    tokens: list[int] = generated[0, 1:].tolist()
+    eos = model.config.eos_token_id
+    return tokens[: tokens.index(eos)] if eos in tokens else tokens

@@ -1,0 +1,139 @@
+"""Question files of every layout, what is wrong with the others, and predictions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from calibration.questions import Question, given_passages, read_questions, write_kilt_predictions
+from runtime.contract import OutputError, QuestionFileError
+from runtime.store import Passage
+
+
+def write(tmp_path, content: str | bytes):
+    path = tmp_path / "questions"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_kilt(tmp_path):
+    rows = [
+        {"id": "5f", "input": "who?", "meta": {}, "output": [
+            {"answer": "Ada", "provenance": [{"wikipedia_id": "1"}]}, {"provenance": []}, {"answer": "Lovelace"},
+        ]},
+        {"id": 7, "input": "Ada [SEP] born"},
+    ]
+    path = write(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert read_questions(path) == [
+        Question("5f", "who?", ("Ada", "Lovelace"), None, ()), Question("7", "Ada [SEP] born", (), None, ()),
+    ]
+
+
+def test_fid(tmp_path):
+    rows = [
+        {"question": "who?", "answers": ["Ada"], "target": "Ada", "ctxs": [
+            {"id": "9", "title": "T", "text": "x", "score": 1.5}, {"text": "y"},
+        ]},
+        {"id": "q2", "question": "what?", "answers": [], "ctxs": []},
+    ]
+    path = write(tmp_path, "\ufeff\n " + json.dumps(rows, indent=1))
+    assert read_questions(path) == [
+        Question("1", "who?", ("Ada",), (Passage("9", "T", "x"), Passage(None, "", "y")), ()),
+        Question("q2", "what?", (), (), ()),
+    ]
+
+
+def test_rows(tmp_path):
+    rows = [
+        {"qid": "q", "question": "who?", "answers": ["Ada"], "ctx_ids": [3, "3"], "gold_ids": [3], "scores": [1]},
+        {"question": "é\u2028?", "answers": ["x"]},
+    ]
+    path = write(tmp_path, "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    assert read_questions(path) == [
+        Question("q", "who?", ("Ada",), (3, "3"), (3,)), Question("2", "é\u2028?", ("x",), None, ()),
+    ]
+    assert len(read_questions(path, limit=1)) == 1
+
+
+def test_natural_questions(shared_data):
+    questions = read_questions(shared_data / "qa" / "nq.dev.k20.jsonl")
+    assert len(questions) == 428
+    assert all(question.answers and question.gold_ids and len(given_passages(question)) == 20 for question in questions)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "[]"])
+def test_a_file_without_questions_is_named(tmp_path, content):
+    with pytest.raises(QuestionFileError, match="at least one question"):
+        read_questions(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"question": ', "JSON"),
+        ("5", "a JSON object, found int"),
+        ('{"query": "x"}', 'a "question" that is a string, found no "question"'),
+        ('{"question": 5}', "found 5"),
+        ('{"input": ["x"]}', 'a "input" that is a string'),
+        ('{"question": "x", "answers": "x"}', "a list"),
+        ('{"question": "x", "answers": [1]}', "strings"),
+        ('{"input": "x", "output": [{"answer": 1}]}', '"output"'),
+        ('{"input": "x", "output": ["y"]}', '"output"'),
+        ('{"question": "x", "qid": true}', '"qid"'),
+        ('{"question": "x", "ctx_ids": [1.0]}', '"ctx_ids"'),
+        ('{"question": "x", "ctx_ids": [true]}', '"ctx_ids"'),
+        ('{"question": "x", "gold_ids": 1}', '"gold_ids"'),
+        ('{"question": "x", "ctxs": ["y"]}', '"ctxs"'),
+        ('{"question": "x", "ctxs": [{"title": "y"}]}', '"ctxs"'),
+        ('{"question": "x", "ctxs": [{"text": "y", "id": 1.5}]}', '"ctxs"'),
+    ],
+)
+@pytest.mark.parametrize("array", [False, True])
+def test_a_row_in_no_known_layout_is_named(tmp_path, line, expected, array):
+    good = '{"question": "x", "answers": []}'
+    path = write(tmp_path, f"[{good},\n{line}]" if array else f"{good}\n\n{line}\n")
+    with pytest.raises(QuestionFileError) as caught:
+        read_questions(path)
+    assert expected in str(caught.value)
+    assert "KILT JSONL" in str(caught.value)
+    if expected != "JSON" or not array:
+        assert ("row 2" if array else "line 3") in str(caught.value)
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    with pytest.raises(QuestionFileError, match="UTF-8"):
+        read_questions(write(tmp_path, b"\xff\xfe{"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(QuestionFileError, match="a readable file"):
+            read_questions(path)
+
+
+def test_a_question_without_passages_cannot_give_them():
+    with pytest.raises(QuestionFileError, match="--passages retrieve"):
+        given_passages(Question("q", "x", (), None, ()))
+
+
+def test_predictions_are_kilt_rows(tmp_path):
+    questions = [Question("q1", "é \ud800", ("x",), None, ()), Question("q2", "who?", (), None, ())]
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("old")
+    write_kilt_predictions(path, questions, ["Ada", None])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"id": "q1", "input": "é \ud800", "output": [{"answer": "Ada"}]},
+        {"id": "q2", "input": "who?", "output": [{"answer": ""}]},
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+    assert [question.qid for question in read_questions(path)] == ["q1", "q2"]
+
+
+def test_predictions_that_cannot_be_written_are_named(tmp_path):
+    with pytest.raises(OutputError, match="predictions"):
+        write_kilt_predictions(tmp_path / "absent" / "p.jsonl", [], [])
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="predictions"):
+        write_kilt_predictions(tmp_path / "taken", [], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,216 @@
+"""Tiny random checkpoints of every architecture, each exported once for all tests, with a store of one corpus.
+
+A plugin, which tests/conftest.py names: the fixtures are of the session, whichever folder asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.bundle import FormOptions, export_bundle
+from exporter.checkpoint import (
+    CheckpointConfig,
+    model_from_checkpoint,
+    random_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
+from exporter.graphs import ExportedGraph
+from exporter.memory import build_store
+from exporter.stages import GlimmerModel
+from runtime import Session
+from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
+from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
+
+__all__ = [
+    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "VARIANTS", "Exported", "copy_bundle", "make_checkpoint",
+    "update_manifest",
+]  # fmt: skip
+
+# So small a product is not worth a second thread, which waits for its core wherever something else runs there.
+torch.set_num_threads(1)
+
+TINY: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY), "d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4, "num_memory_layers": 1,
+    "num_stage_a_layers": 0, "num_stage_b_layers": 0, "num_decoder_layers": 2, "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16, "question_length": 12, "passage_length": 24, "num_retrieved": 5,
+    "max_new_tokens": 6,
+}
+GLIMMER = {"architecture": "glimmer", "num_stage_a_layers": 1, "num_stage_b_layers": 1, "num_selected": 2}
+LUMEN = {"architecture": "lumen", "num_stage_b_layers": 2}
+V1_0 = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
+WIDE_HEADS = {"num_heads": 3, "d_kv": 16}
+OPTIONS = {"score_pooling": "mean", "memory_final_norm": True}
+TWO_LAYERS = {"num_stage_a_layers": 2}
+DEEP_MEMORY = {"num_memory_layers": 2, "num_decoder_layers": 1}
+
+FAST: dict[str, dict[str, Any]] = {
+    "glimmer": GLIMMER,
+    "glimmer, every option": {
+        **GLIMMER, **OPTIONS, **DEEP_MEMORY, **TWO_LAYERS, "separate_question_encoder": True,
+    },
+    "glimmer, exact algebra": GLIMMER,
+    "glimmer, exact algebra, two layers": {**GLIMMER, **V1_0, **WIDE_HEADS, **TWO_LAYERS},
+    "lumen": {**LUMEN, **V1_0, **WIDE_HEADS, "separate_question_encoder": True},
+    "memory_fid": {"architecture": "memory_fid", "memory_final_norm": True},
+    "fid": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2},
+}
+"""What every run of the tests exports: all architectures, and every option somewhere."""
+SLOW: dict[str, dict[str, Any]] = {
+    "glimmer, mean pooling and memory norm": {**GLIMMER, **OPTIONS},
+    "glimmer, separate question encoder": {**GLIMMER, "separate_question_encoder": True},
+    "glimmer, v1.0": {**GLIMMER, **V1_0, **WIDE_HEADS},
+    "glimmer, deep memory": {**GLIMMER, **DEEP_MEMORY},
+    "lumen, shared question encoder": LUMEN,
+    "memory_fid, v1.0": {"architecture": "memory_fid", **V1_0},
+    "fid, v1.0": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2, **V1_0, **WIDE_HEADS},
+}
+EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed")
+PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached")
+FORMS = dict.fromkeys(
+    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
+)
+"""Variants whose graphs are not in the papers' form."""
+VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+NUM_PASSAGES = 40
+QUESTIONS = [
+    "w0 w7", "w1", "w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12", "w20 w31 w42 w53", "w14 w15 w16", "w59 w58", "w33",
+    "w8 w44 w9",
+]
+"""Of one word up to question_length, with EOS."""
+
+
+def _corpus() -> list[dict[str, Any]]:
+    """Passages of a few words up to more than passage_length, ids of both types."""
+    random = np.random.default_rng(5)
+    lengths = [int(length) for length in random.integers(2, 26, NUM_PASSAGES)]
+    texts = [" ".join(random.choice(WORDS, length)) for length in lengths]
+    titles = [str(title) for title in random.choice(WORDS, NUM_PASSAGES)]
+    return [
+        {"id": number if number % 2 else f"p{number}", "title": titles[number], "text": text}
+        for number, text in enumerate(texts)
+    ]
+
+
+CORPUS = _corpus()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One variant on disk, and its torch model. Read only: a test that changes something takes a copy."""
+
+    directory: Path
+    graphs: list[ExportedGraph]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.directory / "checkpoint"
+
+    @property
+    def bundle(self) -> Path:
+        return self.directory / "bundle"
+
+    @property
+    def corpus(self) -> Path:
+        return self.directory / "corpus.jsonl"
+
+    @cached_property
+    def store(self) -> Path:
+        write_rows(self.corpus, CORPUS)
+        build_store(self.bundle, self.corpus, self.directory / "store", passages_per_shard=16, threads=1)
+        return self.directory / "store"
+
+    @cached_property
+    def model(self) -> GlimmerModel:
+        return model_from_checkpoint(read_checkpoint(self.checkpoint))
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.model.config.shape
+
+    @property
+    def io(self) -> dict[str, GraphIO]:
+        return graph_io(self.shape, self.forms)
+
+    @property
+    def forms(self) -> Forms:
+        return read_manifest(self.bundle).forms
+
+    def graph(self, name: str) -> Path:
+        """The file of a graph."""
+        return self.bundle / "graphs" / f"{name}.onnx"
+
+    @cached_property
+    def session(self) -> Session:
+        """A session for every test that only asks."""
+        return Session.open(self.bundle, self.store, threads=1)
+
+
+def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
+    """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
+    config = CheckpointConfig(**{**TINY, **(FAST | SLOW)[variant], **changes})
+    weights = random_weights(config, seed=len(variant))
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in weights.items():
+        if "layer_norm" in name or name == "score.bias":
+            weight.uniform_(0.5, 1.5, generator=generator)
+        elif "EncDecAttention" in name:
+            weight.mul_(2)  # so that an answer is of the passages, not of the token before
+        elif "Attention.q" in name or "relative_attention_bias" in name:
+            weight.mul_(2)  # so that attention picks tokens and positions out
+    if config.tie_word_embeddings:
+        weights["shared.weight"].mul_(0.2)  # or each token would be followed by itself
+    output = weights["shared.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    output[config.eos_token_id] *= 1.3
+    file = None
+    if tokenizer:
+        file = directory.with_name(f"{directory.name}.tokenizer.json")
+        write_tokenizer(file)
+    write_checkpoint(directory, config, weights, file)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Gives a variant by name, exported when first asked for."""
+    made: dict[str, Exported] = {}
+
+    def get(name: str) -> Exported:
+        if name not in made:
+            directory = tmp_path_factory.mktemp("exported")
+            make_checkpoint(directory / "checkpoint", name)
+            forms = FORMS.get(name, PAPER_FORM)
+            made[name] = Exported(directory, export_bundle(directory / "checkpoint", directory / "bundle", forms))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def glimmer(exported: Callable[[str], Exported]) -> Exported:
+    """The architecture that has every graph a test of one of them may want."""
+    return exported("glimmer")
+
+
+def copy_bundle(source: Exported, directory: Path) -> Path:
+    """A bundle to damage."""
+    return Path(shutil.copytree(source.bundle, directory))
+
+
+def update_manifest(bundle: Path, graph: str) -> None:
+    """Write into the manifest the sizes and digests that a graph's files have now."""
+    manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    files = [entry(bundle, path) for path in sorted((bundle / "graphs").glob(f"{graph}.onnx*"))]
+    manifest["graphs"][graph]["files"] = [vars(file) for file in files]
+    rewrite(bundle / MANIFEST, **manifest)

@@ -1,0 +1,89 @@
+"""What a corpus may hold, and how each line that may not is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from exporter.memory.corpus import Corpus
+from runtime.contract import CorpusError
+from runtime.store import Passage
+
+GOOD = b'{"id": 1, "title": "t", "text": "x"}'
+
+
+def scan(tmp_path, content: bytes) -> Corpus:
+    path = tmp_path / "corpus.jsonl"
+    path.write_bytes(content)
+    return Corpus.scan(path, part_size=2)
+
+
+def test_reads_passages_in_order_and_skips_blank_lines(tmp_path):
+    rows = [
+        {"id": 1, "title": "One", "text": "first", "source": "ignored"}, {"id": "1", "text": "a\u2028b"},
+        {"id": -(2**63), "title": "", "text": "é"}, {"id": 2**63 - 1, "title": "t\x00t", "text": " x "},
+    ]
+    lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    corpus = scan(tmp_path, b"\n  \n" + b"\r\n".join(lines) + b"\n\n")
+    assert corpus.num_passages == 4
+    expected = [Passage(row["id"], row.get("title", ""), row["text"]) for row in rows]
+    assert list(corpus.passages()) == expected
+    assert list(corpus.parts()) == [expected[:2], expected[2:]]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"id": 2, "text": "x"', "a JSON object"),
+        (b'[{"id": 2}]', "a JSON object"),
+        (b'"id"', "a JSON object"),
+        (b"[" * 100_000, "a JSON object"),
+        (b'{"text": "x"}', 'no "id"'),
+        (b'{"id": true, "text": "x"}', "found True"),
+        (b'{"id": 2.0, "text": "x"}', "found 2.0"),
+        (b'{"id": null, "text": "x"}', "found None"),
+        (b'{"id": [2], "text": "x"}', "found [2]"),
+        (b'{"id": 9223372036854775808, "text": "x"}', "found 9223372036854775808"),
+        (b'{"id": -9223372036854775809, "text": "x"}', "found -9223372036854775809"),
+        (b'{"id": 1, "text": "x"}', "the id of line 1"),
+        (b'{"id": 2}', 'no "text"'),
+        (b'{"id": 2, "text": ""}', "not empty"),
+        (b'{"id": 2, "text": " \\n\\t"}', "not empty"),
+        (b'{"id": 2, "text": 5}', "not empty"),
+        (b'{"id": 2, "title": null, "text": "x"}', '"title"'),
+        (b'{"id": 2, "text": "\\ud800"}', "lone surrogate"),
+        (b'{"id": "\\udfff", "text": "x"}', "lone surrogate"),
+        (b'{"id": 2, "title": "\\ud800", "text": "x"}', "lone surrogate"),
+        ('{"id": 2, "text": "é"}'.encode("latin-1"), "UTF-8"),
+    ],
+)
+def test_names_the_line_that_cannot_be_stored(tmp_path, line, expected):
+    with pytest.raises(CorpusError) as caught:
+        scan(tmp_path, GOOD + b"\n\n" + line + b"\n")
+    assert "line 3" in str(caught.value)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_an_empty_corpus_is_named(tmp_path, content):
+    with pytest.raises(CorpusError, match="at least one passage"):
+        scan(tmp_path, content)
+
+
+def test_a_corpus_that_is_not_a_file_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CorpusError, match="a file"):
+            Corpus.scan(path, part_size=2)
+
+
+def test_an_integer_id_and_its_digits_are_two_ids(tmp_path):
+    assert scan(tmp_path, GOOD + b'\n{"id": "1", "text": "x"}').num_passages == 2
+
+
+@pytest.mark.parametrize("change", [b"", b'{"id": 1, "title": "t", "text": "y"}\n', (GOOD + b"\n") * 3])
+def test_a_corpus_that_changes_after_the_scan_gives_no_passage(tmp_path, change):
+    corpus = scan(tmp_path, GOOD + b"\n")
+    corpus.path.write_bytes(change)
+    with pytest.raises(CorpusError, match="when the build began"):
+        next(corpus.passages())

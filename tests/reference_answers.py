@@ -1,0 +1,70 @@
+"""What a session should answer: torch's own answer from the corpus's text, with nothing of store or session in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from exporter.parity.reference import ReferenceAnswer, TorchReference
+from exporter.tolerances import TOLERANCES, max_abs_error
+from runtime import Answer
+from runtime.memory import decode_fp16, encode_fp16
+from tests.bundle_factory import VOCABULARY
+from tests.exported import CORPUS, Exported
+
+__all__ = ["ROWS", "assert_same_answer", "assert_same_scores", "reference_answer", "words"]
+
+ROWS: Mapping[int | str, dict[str, Any]] = {row["id"]: row for row in CORPUS}
+"""The corpus by id."""
+NAMES = {number: word for word, number in VOCABULARY.items()}
+EOS, UNKNOWN = VOCABULARY["</s>"], VOCABULARY["<unk>"]
+
+
+def words(tokens: Sequence[int]) -> str:
+    """The text of answer tokens."""
+    return " ".join(NAMES[token] for token in tokens)
+
+
+def reference_answer(
+    source: Exported, question: str, ids: Sequence[int | str], num_selected: int | None = None
+) -> ReferenceAnswer:
+    """Torch's answer from the passages of these ids, whose memory went through the store's codec."""
+    reference, shape = TorchReference(source.model), source.shape
+    passages = [_tokens(f"{ROWS[name]['title']} {ROWS[name]['text']}", shape.passage_length) for name in ids]
+    memory = None
+    if shape.traits.has_memory:
+        memory = [decode_fp16(*encode_fp16(states)) for states in reference.memory(passages)]
+    tokens = _tokens(question, shape.question_length)
+    return reference.answer(tokens, passages, memory, num_selected or shape.num_selected)
+
+
+def assert_same_answer(answer: Answer, expected: ReferenceAnswer) -> None:
+    """Every token, every score within the tolerance, and the same passages read."""
+    assert answer.error is None
+    assert list(answer.token_ids) == expected.tokens
+    assert answer.answer == words(expected.tokens)
+    if expected.scores is None:
+        assert set(answer.scores) == {None}
+        assert answer.selected == tuple(range(len(answer.passages)))
+    else:
+        _assert_close(answer.scores, expected.scores)
+        assert list(answer.selected) == expected.selected
+
+
+def assert_same_scores(answer: Answer, other: Answer) -> None:
+    """Equal within the tolerance, or none in both."""
+    if None in other.scores:
+        assert answer.scores == other.scores
+    else:
+        _assert_close(answer.scores, other.scores)
+
+
+def _assert_close(found: Sequence[float | None], expected: Sequence[float | None] | np.ndarray) -> None:
+    reference = np.array(expected, np.float32)
+    assert max_abs_error(np.array(found, np.float32), reference) <= TOLERANCES["fp32"].limit(reference)
+
+
+def _tokens(text: str, length: int) -> list[int]:
+    return [*[VOCABULARY.get(word, UNKNOWN) for word in text.split()][: length - 1], EOS]

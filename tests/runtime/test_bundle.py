@@ -1,0 +1,277 @@
+"""A bundle that was damaged, changed or tampered with is refused by name, before any of it is used."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime import Session
+from runtime.bundle import Bundle
+from runtime.contract import MANIFEST, BundleError, GlimmerError, TokenizerError, file_digest
+from tests.bundle_factory import VOCABULARY, rewrite
+from tests.exported import Exported, copy_bundle, update_manifest
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def bundle(glimmer: Exported, tmp_path: Path) -> Path:
+    return copy_bundle(glimmer, tmp_path / "bundle")
+
+
+def manifest(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+
+
+def graph_file(data: dict[str, Any], graph: str = "live_stage_a") -> dict[str, Any]:
+    return data["graphs"][graph]["files"][0]
+
+
+def test_an_untouched_copy_opens(glimmer, bundle):
+    with Session.open(bundle, glimmer.store, threads=1) as session:
+        assert session.answer("w33").token_ids == glimmer.session.answer("w33").token_ids
+
+
+@pytest.mark.parametrize("name", ["graphs/live_stage_a.onnx", "graphs/decoder_step.onnx", "tokenizer.json"])
+class TestFiles:
+    def test_changed_bytes(self, bundle, name):
+        content = bytearray((bundle / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (bundle / name).write_bytes(content)
+        with pytest.raises(BundleError, match=f"{name}: expected SHA-256"):
+            Bundle.open(bundle)
+
+    def test_truncated(self, bundle, name):
+        os.truncate(bundle / name, 100)
+        with pytest.raises(BundleError, match=f"{name}: expected [0-9]+ bytes, found 100 bytes"):
+            Bundle.open(bundle)
+
+    def test_grown(self, bundle, name):
+        with (bundle / name).open("ab") as stream:
+            stream.write(b"\0")
+        with pytest.raises(BundleError, match="bytes"):
+            Bundle.open(bundle)
+
+    def test_missing(self, bundle, name):
+        (bundle / name).unlink()
+        with pytest.raises(BundleError, match=f"a file {name}, found none"):
+            Bundle.open(bundle)
+
+    def test_a_directory_in_its_place(self, bundle, name):
+        (bundle / name).unlink()
+        (bundle / name).mkdir()
+        with pytest.raises(BundleError, match=f"a file {name}"):
+            Bundle.open(bundle)
+
+    def test_a_link_that_leaves_the_bundle(self, bundle, name, tmp_path):
+        shutil.move(bundle / name, tmp_path / "outside")
+        (bundle / name).symlink_to(tmp_path / "outside")
+        with pytest.raises(BundleError, match="stay inside"):
+            Bundle.open(bundle)
+
+
+def test_a_folder_that_is_a_link_out(bundle, tmp_path):
+    shutil.move(bundle / "graphs", tmp_path / "outside")
+    (bundle / "graphs").symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleError, match="stay inside"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../bundle/graphs/live_stage_a.onnx", "graphs/../../outside", "{absolute}", "graphs\\live_stage_a.onnx", "a\0b",
+     "..", ""],
+)  # fmt: skip
+def test_a_path_out_of_the_bundle(bundle, tmp_path, path):
+    shutil.copy(bundle / "graphs" / "live_stage_a.onnx", tmp_path / "outside")
+    data = manifest(bundle)
+    graph_file(data)["path"] = path.format(absolute=tmp_path / "outside")
+    rewrite(bundle / MANIFEST, **data)
+    with pytest.raises(BundleError, match="stay inside"):
+        Bundle.open(bundle)
+
+
+def swap_inputs(data: dict[str, Any]) -> None:
+    inputs = data["graphs"]["live_stage_a"]["inputs"]
+    inputs[0], inputs[1] = inputs[1], inputs[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(schema_version=2), "schema_version up to 1, found 2; install a newer"),
+        (lambda data: data.update(schema_version=0), "schema_version 1, found 0"),
+        (lambda data: data.update(schema_version="1"), "schema_version"),
+        (lambda data: data.update(schema_version=True), "schema_version"),
+        (lambda data: data.pop("schema_version"), "schema_version"),
+        (lambda data: data.update(extra=1), "only the fields .*found 'extra'"),
+        (lambda data: data["model"].update(extra=1), r"model.*'extra'"),
+        (lambda data: graph_file(data).update(extra=1), r"files\[0\].*'extra'"),
+        (lambda data: data.pop("codec"), "a field codec"),
+        (lambda data: data["model"].pop("d_model"), "a field d_model"),
+        (lambda data: data["model"].update(d_model="32"), r"model\.d_model: expected int, found '32'"),
+        (lambda data: data["model"].update(d_model=True), r"model\.d_model: expected int"),
+        (lambda data: data["model"].update(d_model=64), "inputs and outputs"),
+        (lambda data: data["model"].update(num_decoder_layers=3), "inputs and outputs"),
+        (lambda data: data["model"].update(architecture="bert"), "glimmer, lumen, memory_fid, fid, found bert"),
+        (lambda data: data["model"].update(architecture="lumen", num_selected=None), "graphs"),
+        (lambda data: data.update(codec="int3"), "codec fp16, found int3"),
+        (lambda data: data["graphs"].pop("live_stage_a"), "the graphs .*live_stage_a"),
+        (lambda data: data["graphs"].clear(), "the graphs .*found none"),
+        (lambda data: data["graphs"].update(more=data["graphs"]["cross_kv"]), "found .*more"),
+        (lambda data: data["graphs"]["cross_kv"].update(files=[]), "cross_kv: expected at least one file"),
+        (swap_inputs, "live_stage_a: expected the inputs and outputs"),
+        (lambda data: data["graphs"]["cross_kv"]["outputs"].pop(), "cross_kv: expected the inputs and outputs"),
+        (lambda data: graph_file(data).update(sha256="0" * 64), "SHA-256 000"),
+        (lambda data: graph_file(data).update(bytes=1.5), "bytes: expected int"),
+        (lambda data: data.update(graphs=[]), "graphs: expected an object"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_is_wrong(bundle, change: Change, message):
+    data = manifest(bundle)
+    change(data)
+    (bundle / MANIFEST).write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version": NaN', b"[" * 100_000])
+def test_a_manifest_that_is_no_json_object(bundle, content):
+    (bundle / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match="expected a JSON object"):
+        Bundle.open(bundle)
+
+
+def test_no_manifest(bundle, tmp_path):
+    (bundle / MANIFEST).unlink()
+    for directory in (bundle, tmp_path / "nowhere"):
+        with pytest.raises(BundleError, match=f"a file {MANIFEST}, found none"):
+            Bundle.open(directory)
+
+
+def test_a_file_in_place_of_a_bundle(bundle):
+    with pytest.raises(BundleError):
+        Bundle.open(bundle / MANIFEST)
+
+
+def test_a_damaged_graph_with_a_fresh_digest(bundle):
+    path = bundle / "graphs" / "cross_kv.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    update_manifest(bundle, "cross_kv")
+    Bundle.open(bundle)
+    with pytest.raises(BundleError, match=r"cross_kv\.onnx.*that ONNX Runtime can load"):
+        Session.open(bundle)
+
+
+@pytest.mark.parametrize("change", ["name", "dtype", "rank"])
+def test_a_graph_of_other_inputs_with_a_fresh_digest(bundle, change):
+    path = bundle / "graphs" / "memory_encoder.onnx"
+    model = onnx.load(path)
+    mask = next(value for value in model.graph.input if value.name == "attention_mask")
+    if change == "name":
+        for node in model.graph.node:
+            node.input[:] = ["mask" if name == "attention_mask" else name for name in node.input]
+        mask.name = "mask"
+    elif change == "dtype":
+        mask.type.tensor_type.elem_type = onnx.TensorProto.INT64
+        cast = onnx.helper.make_node("Cast", ["attention_mask"], ["narrow"], to=onnx.TensorProto.INT32)
+        for node in model.graph.node:
+            node.input[:] = ["narrow" if name == "attention_mask" else name for name in node.input]
+        model.graph.node.insert(0, cast)
+    else:
+        del model.graph.output[0].type.tensor_type.shape.dim[:]
+        model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "flat"
+        model.graph.initializer.append(onnx.helper.make_tensor("flat", onnx.TensorProto.INT64, [1], [-1]))
+        (last,) = (node for node in model.graph.node if "hidden_states" in node.output)
+        last.output[:] = ["before"]
+        model.graph.node.append(onnx.helper.make_node("Reshape", ["before", "flat"], ["hidden_states"]))
+    onnx.save(model, path)
+    update_manifest(bundle, "memory_encoder")
+    with pytest.raises(BundleError, match=r"memory_encoder\.onnx: expected I/O"):
+        Session.open(bundle)
+
+
+def test_a_tokenizer_that_is_none_with_a_fresh_digest(bundle):
+    write_tokenizer_bytes(bundle, b'{"model": {}}')
+    with pytest.raises(TokenizerError, match=r"expected a tokenizer\.json"):
+        Bundle.open(bundle)
+
+
+def test_a_tokenizer_larger_than_the_embedding(bundle):
+    content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"]["one more"] = len(VOCABULARY)
+    write_tokenizer_bytes(bundle, json.dumps(content).encode())
+    with pytest.raises(TokenizerError, match=f"ids below {len(VOCABULARY)}, found {len(VOCABULARY)}"):
+        Bundle.open(bundle)
+
+
+def write_tokenizer_bytes(bundle: Path, content: bytes) -> None:
+    path = bundle / "tokenizer.json"
+    path.write_bytes(content)
+    digest = file_digest(path)
+    entry = {"path": "tokenizer.json", "bytes": len(content), "sha256": digest}
+    rewrite(bundle / MANIFEST, tokenizer=entry, tokenizer_digest=digest)
+
+
+@pytest.mark.parametrize(
+    "template", ["{title}", "{question.__class__}", "{question!r}", "{question:>9}", "{", "{}", "{0}", "no field", ""]
+)
+def test_a_template_that_is_none(bundle, template):
+    model = manifest(bundle)["model"]
+    rewrite(bundle / MANIFEST, model={**model, "question_template": template})
+    with pytest.raises(BundleError, match="question_template"):
+        Bundle.open(bundle)
+
+
+JSON_VALUE = st.sampled_from(
+    [None, True, -1, 0, 1, 2**70, 0.5, "", "x", "../x", "{", [], [1], {}, {"x": 1}, "fid", "fp32", "\0"]
+)
+
+
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+    """The path of everything in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path for path in [path] if path] + [place for key, item in items for place in places(item, (*path, key))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_the_manifest_is_refused_by_name_or_harmless(glimmer, tmp_path_factory, data):
+    """One value replaced, or removed: never anything but a named error."""
+    original = json.loads((glimmer.bundle / MANIFEST).read_text(encoding="utf-8"))
+    changed = copy.deepcopy(original)
+    *path, last = data.draw(st.sampled_from(places(original)))
+    parent = changed
+    for key in path:
+        parent = parent[key]
+    if data.draw(st.booleans()):
+        parent[last] = data.draw(JSON_VALUE)
+    else:
+        del parent[last]
+    bundle = tmp_path_factory.mktemp("fuzz")
+    (bundle / MANIFEST).write_text(json.dumps(changed), encoding="utf-8")
+    for name in ("graphs", "tokenizer.json"):
+        # Hard links: a copy for each example would be slow, a symbolic link is refused.
+        if name == "graphs":
+            shutil.copytree(glimmer.bundle / name, bundle / name, copy_function=os.link)
+        else:
+            os.link(glimmer.bundle / name, bundle / name)
+    try:
+        opened = Bundle.open(bundle)
+        if opened.text is not None:
+            opened.text.question("w1")
+            opened.text.passage("w1", "w2")
+    except GlimmerError:
+        pass
+    finally:
+        shutil.rmtree(bundle)

@@ -1,0 +1,50 @@
+"""Selection of the m best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.rerank import select_top_m
+
+# Few values, so that ties are common; -inf for a passage that is absent.
+SCORE = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0])
+ROWS = st.integers(1, 7).flatmap(
+    lambda k: st.lists(st.lists(SCORE, min_size=k, max_size=k), min_size=1, max_size=4)
+)
+
+
+@given(rows=ROWS, num_selected=st.integers(1, 9))
+def test_the_best_are_selected_and_the_earlier_of_equals(rows, num_selected):
+    scores = np.array(rows, np.float32)
+    selected = select_top_m(scores, num_selected)
+    assert selected.dtype == np.int32
+    assert selected.shape == (len(rows), min(num_selected, scores.shape[1]))
+    for row, found in zip(rows, selected.tolist(), strict=True):
+        ranking = sorted(range(len(row)), key=lambda place: (-row[place], place))
+        assert found == sorted(ranking[:num_selected])
+
+
+@given(row=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=30), num_selected=st.integers(1, 30))
+def test_any_scores(row, num_selected):
+    scores = np.array([row], np.float32)
+    selected = set(select_top_m(scores, num_selected)[0].tolist())
+    others = set(range(len(row))) - selected
+    assert min(scores[0, list(selected)]) >= max(scores[0, list(others)], default=-np.inf)
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_selected", "expected"),
+    [
+        ([1.0, 3.0, 2.0], 2, [1, 2]),
+        ([1.0, 1.0, 1.0], 2, [0, 1]),
+        ([0.0, 2.0, 2.0, 2.0], 2, [1, 2]),
+        ([-np.inf, 5.0, -np.inf], 2, [0, 1]),
+        ([4.0], 3, [0]),
+        ([2.0, 1.0], 2, [0, 1]),
+    ],
+)  # fmt: skip
+def test_by_hand(scores, num_selected, expected):
+    assert select_top_m(np.array([scores], np.float32), num_selected).tolist() == [expected]

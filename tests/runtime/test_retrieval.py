@@ -1,0 +1,121 @@
+"""BM25: any text is a query, words are found whatever their form, and ties keep the corpus's order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.memory import build_store
+from runtime.bundle import Bundle
+from runtime.contract import StoreError
+from runtime.retrieval import search_words
+from runtime.store import MemoryStore
+from tests.bundle_factory import make_bundle, write_rows
+
+TEXTS = [
+    ("Ada Lovelace", "She wrote the first program."),
+    ("Charles Babbage", "He designed engines; Lovelace wrote of them."),
+    ("Cafés", "Un caf\u00e9 noir, na\u00efve."),
+    ("Twin", "identical words here"),
+    ("Twin", "identical words here"),
+    ("Question words", "what is the how and why"),
+    ("Operators", "near and not or star"),
+]
+ALL = [title for title, _ in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def store(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrieval")
+    rows = [{"id": number, "title": title, "text": text} for number, (title, text) in enumerate(TEXTS)]
+    build_store(bundle.directory, write_rows(folder / "c.jsonl", rows), folder / "store")
+    with MemoryStore.open(folder / "store", bundle) as opened:
+        yield opened
+
+
+def found(store, question, top_k=10):
+    return [hit.number for hit in store.search(question, top_k)]
+
+
+def test_a_word_in_the_title_counts_more(store):
+    assert found(store, "Who was Lovelace?") == [0, 1]
+
+
+def test_scores_fall_and_are_higher_for_better(store):
+    scores = [hit.score for hit in store.search("Lovelace program", 10)]
+    assert scores == sorted(scores, reverse=True)
+    assert min(scores) > 0
+
+
+def test_words_are_found_in_other_forms(store):
+    assert found(store, "DESIGNING an engine") == [1]
+    for cafe in ("cafe", "CAF\u00c9", "cafe\u0301s"):
+        assert found(store, cafe) == [2]
+
+
+def test_a_tie_goes_to_the_lower_number(store):
+    assert found(store, "identical words")[:2] == [3, 4]
+    assert found(store, "twin", top_k=1) == [3]
+
+
+def test_stop_words_count_only_where_there_is_nothing_else(store):
+    assert search_words("What is the engine?") == ["engine"]
+    assert search_words("What is it?") == ["what", "is", "it"]
+    assert found(store, "what is the why") == [5, 0]
+
+
+def test_operators_are_words(store):
+    assert found(store, "NEAR NOT star*") == [6]
+    assert found(store, "title:twin AND (identical)") == [3, 4]
+
+
+@pytest.mark.parametrize("question", ["", "  ", "?!", '"', "\ud800", "\0", "_", "🙂"])
+def test_no_words_find_nothing(store, question):
+    assert found(store, question) == []
+
+
+def test_no_passage_shares_a_word(store):
+    assert found(store, "zebra") == []
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_nothing_asked_for_nothing_found(store, top_k):
+    assert found(store, "Lovelace", top_k) == []
+
+
+def test_a_question_of_ten_thousand_words(store):
+    assert found(store, " ".join(f"x{number}" for number in range(10_000)) + " Lovelace") == [0, 1]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=st.text(st.characters(exclude_categories=())))
+def test_any_text_is_a_query(store, question):
+    hits = store.search(question, 3)
+    assert len(hits) <= 3
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.sampled_from([*'"*()-^:{}+,', "NEAR", "AND", "OR", "ada"])))
+def test_the_syntax_of_fts5_is_text(store, pieces):
+    text = "".join(pieces)
+    assert (0 in found(store, text)) == ("ada" in search_words(text))
+
+
+def test_a_python_without_fts5_is_named(bundle, store, monkeypatch):
+    monkeypatch.setattr("runtime.retrieval.SEARCH", "CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
+    with pytest.raises(StoreError, match="SQLite"):
+        store.search("Lovelace", 3)
+
+
+def test_gold_passages_of_natural_questions_are_found(shared_data, tmp_path):
+    bundle = Bundle.open(make_bundle(tmp_path / "bundle", architecture="fid"))
+    build_store(bundle.directory, shared_data / "qa" / "corpus.jsonl", tmp_path / "store")
+    rows = [json.loads(line) for line in (shared_data / "qa" / "nq.dev.k20.jsonl").read_text().splitlines()]
+    with MemoryStore.open(tmp_path / "store", bundle, verify=False) as opened:
+        gold = [set(opened.numbers(row["gold_ids"])) for row in rows]
+        hits = [set(found(opened, row["question"], 20)) for row in rows]
+    recall = sum(bool(one & other) for one, other in zip(gold, hits, strict=True)) / len(rows)
+    assert recall >= 0.95

@@ -1,0 +1,213 @@
+"""Opening a store: one test for each way in which it can be wrong; and reading it, from several threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+import runtime.store
+from exporter.memory import build_store
+from runtime.bundle import Bundle
+from runtime.contract import PassageError, StoreError
+from runtime.store import MemoryStore
+from tests.bundle_factory import make_bundle, rewrite, write_rows
+from tests.runtime.conftest import NUM_PASSAGES
+
+SHARD = "shards/00001.safetensors"
+
+
+def change_last_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def change_manifest(store_copy, change):
+    path = store_copy / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_a_store_of_another_checkpoint_is_refused(store_path, tmp_path):
+    other = Bundle.open(make_bundle(tmp_path / "other", checkpoint="b"))
+    with pytest.raises(StoreError, match=r"a store of bundle .*the checkpoint's memory encoder"):
+        MemoryStore.open(store_path, other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("memory_digest", "x"), ("tokenizer_digest", "x"), ("codec", None), ("d_model", 9), ("passage_length", 99)],
+)
+def test_a_store_that_does_not_fit_the_bundle_is_refused(bundle, store_copy, field, value):
+    rewrite(store_copy / "manifest.json", **{field: value})
+    with pytest.raises(StoreError, match="a store of bundle"):
+        MemoryStore.open(store_copy, bundle)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_truncated_shard_is_refused(bundle, store_copy, verify):
+    path = store_copy / SHARD
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(StoreError, match=r"00001\.safetensors: expected \d+ bytes"):
+        MemoryStore.open(store_copy, bundle, verify=verify)
+
+
+def test_changed_shard_bytes_are_refused(bundle, store_copy):
+    change_last_byte(store_copy / SHARD)
+    with pytest.raises(StoreError, match=r"00001\.safetensors: expected SHA-256"):
+        MemoryStore.open(store_copy, bundle)
+
+
+def test_changed_texts_are_refused(bundle, store_copy):
+    change_last_byte(store_copy / "passages.sqlite")
+    with pytest.raises(StoreError, match=r"passages\.sqlite: expected SHA-256"):
+        MemoryStore.open(store_copy, bundle)
+
+
+@pytest.mark.parametrize("name", [SHARD, "passages.sqlite", "manifest.json"])
+def test_a_missing_file_is_refused(bundle, store_copy, name):
+    (store_copy / name).unlink()
+    with pytest.raises(StoreError, match=f"a file {name}"):
+        MemoryStore.open(store_copy, bundle)
+
+
+def test_a_missing_store_is_refused(bundle, tmp_path):
+    with pytest.raises(StoreError):
+        MemoryStore.open(tmp_path / "absent", bundle)
+
+
+def test_a_newer_schema_is_refused(bundle, store_copy):
+    rewrite(store_copy / "manifest.json", schema_version=2)
+    with pytest.raises(StoreError, match="install a newer glimmer-export"):
+        MemoryStore.open(store_copy, bundle)
+
+
+def test_a_path_out_of_the_store_is_refused(bundle, store_copy):
+    shutil.copy(store_copy / SHARD, store_copy.parent / "outside")
+
+    def climb(data):
+        data["shards"][1]["file"]["path"] = "../outside"
+
+    change_manifest(store_copy, climb)
+    with pytest.raises(StoreError, match="inside its directory"):
+        MemoryStore.open(store_copy, bundle)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema_version": 1}'])
+def test_a_damaged_manifest_is_refused(bundle, store_copy, text):
+    (store_copy / "manifest.json").write_text(text)
+    with pytest.raises(StoreError):
+        MemoryStore.open(store_copy, bundle)
+
+
+def test_counts_that_do_not_add_up_are_refused(bundle, store_copy):
+    rewrite(store_copy / "manifest.json", num_passages=NUM_PASSAGES + 1)
+    with pytest.raises(StoreError, match="add up"):
+        MemoryStore.open(store_copy, bundle)
+
+
+def test_texts_that_are_not_sqlite_are_refused(bundle, store_copy):
+    path = store_copy / "passages.sqlite"
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(StoreError, match="a store's SQLite file"):
+        MemoryStore.open(store_copy, bundle, verify=False)
+
+
+def test_the_texts_of_another_store_are_refused(bundle, store_copy, tmp_path):
+    build_store(bundle.directory, write_rows(tmp_path / "c.jsonl", [{"id": 1, "text": "w1"}]), tmp_path / "small")
+    small = json.loads((tmp_path / "small" / "manifest.json").read_text())
+    shutil.copy(tmp_path / "small" / "passages.sqlite", store_copy)
+    rewrite(store_copy / "manifest.json", texts=small["texts"])
+    with pytest.raises(StoreError, match=f"expected {NUM_PASSAGES} passages"):
+        MemoryStore.open(store_copy, bundle)
+
+
+@pytest.mark.parametrize("ids", [[1, 999], ["1"], [0], ["p0\ud800"], [2**63], [True], [1.0], [None]])
+def test_an_unknown_id_is_named(bundle, store_path, ids):
+    with MemoryStore.open(store_path, bundle) as store, pytest.raises(PassageError) as caught:
+        store.numbers(ids)
+    assert f"passage id {ids[-1]!r}" in str(caught.value)
+
+
+def test_ids_come_back_with_their_type(bundle, tmp_path):
+    ids = [1, "1", "01", "", "a\0b", "a\0c", -(2**63), 2**63 - 1, "9223372036854775807", "é", "e\u0301"]
+    corpus = write_rows(tmp_path / "c.jsonl", [{"id": value, "text": "w1"} for value in ids])
+    build_store(bundle.directory, corpus, tmp_path / "store")
+    with MemoryStore.open(tmp_path / "store", bundle) as store:
+        assert store.numbers(ids[::-1]) == list(range(len(ids)))[::-1]
+        found = [passage.id for passage in store.passages(range(len(ids)))]
+    assert found == ids
+    assert [type(value) for value in found] == [type(value) for value in ids]
+
+
+@pytest.mark.parametrize("number", [-1, NUM_PASSAGES])
+def test_a_number_outside_the_store_is_an_index_error(bundle, store_path, number):
+    with MemoryStore.open(store_path, bundle) as store:
+        for read in (store.memory, store.input_ids, store.passage):
+            with pytest.raises(IndexError):
+                read(number)
+
+
+def test_a_path_with_odd_characters_opens(bundle, store_path, tmp_path):
+    odd = tmp_path / "a store?mode=rw#50% é"
+    shutil.copytree(store_path, odd)
+    with MemoryStore.open(odd, bundle) as store:
+        assert store.passage(3).title == "title3"
+
+
+def test_memory_is_a_read_only_view(bundle, store_path):
+    with MemoryStore.open(store_path, bundle) as store:
+        codes, _ = store.memory(20)
+        assert codes.base is not None
+        with pytest.raises(ValueError, match="read-only"):
+            codes[0, 0] = 0
+
+
+def test_views_outlive_the_store(bundle, store_path):
+    with MemoryStore.open(store_path, bundle) as store:
+        codes, _ = store.memory(20)
+        expected = codes.copy()
+    assert np.array_equal(codes, expected)
+
+
+def test_a_closed_store_does_not_read_texts(bundle, store_path):
+    store = MemoryStore.open(store_path, bundle)
+    store.close()
+    with pytest.raises(ValueError, match="closed"):
+        store.passage(0)
+
+
+@pytest.mark.parametrize("mapped", [256, 1])
+def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
+    monkeypatch.setattr(runtime.store, "MAX_MAPPED_SHARDS", mapped)
+    with MemoryStore.open(store_path, bundle) as store:
+
+        def read(numbers):
+            found = []
+            for number in numbers:
+                passage, (codes, scale) = store.passage(number), store.memory(number)
+                hits = store.search(f"{passage.title} w1 w2", 5)
+                ids = store.input_ids(number)
+                found.append((store.numbers([passage.id]), passage, codes.tobytes(), scale, ids.tobytes(), hits))
+            return found
+
+        expected, results = read(range(NUM_PASSAGES)), {}
+        start = threading.Barrier(8)
+
+        def run(name):
+            start.wait()
+            results[name] = read(range(NUM_PASSAGES))
+
+        threads = [threading.Thread(target=run, args=(name,)) for name in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(store._shards) <= mapped + 8
+    assert [results[name] for name in range(8)] == [expected] * 8

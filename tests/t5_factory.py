@@ -1,0 +1,70 @@
+"""Tiny Hugging Face T5s with random weights, and the ways their weights are stored."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+__all__ = ["STORAGE", "VARIANTS", "greedy_tokens", "make_t5", "random_mask", "random_tokens", "save_t5"]
+
+TINY = {
+    "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+    "decoder_start_token_id": 0, "dropout_rate": 0.1,
+}
+VARIANTS = {
+    "v1.0": {"feed_forward_proj": "relu", "tie_word_embeddings": True},
+    "v1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    # T5-small v1.1, T5-3B and T5-11B have heads that together are narrower or wider than the model.
+    "narrow heads": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_heads": 3, "d_kv": 8},
+    "wide heads": {"feed_forward_proj": "relu", "tie_word_embeddings": True, "num_heads": 4, "d_kv": 16},
+}
+STORAGE = ("safetensors", "sharded safetensors", "pickle", "legacy pickle", "sharded pickle")
+
+
+def make_t5(variant: str, *, seed: int = 0, **changes: object) -> T5ForConditionalGeneration:
+    """A random model, in evaluation mode; norms and bias tables are random too, so that none can stand for another."""
+    torch.manual_seed(seed)
+    model = T5ForConditionalGeneration(T5Config(**{**TINY, **VARIANTS[variant], **changes}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif "relative_attention_bias" in name:
+                parameter.normal_()
+        if model.config.tie_word_embeddings:
+            model.shared.weight.mul_(0.2)  # or each token would be followed by itself, whatever is read
+    return model.requires_grad_(False).eval()
+
+
+def save_t5(model: T5ForConditionalGeneration, directory: Path, storage: str = "safetensors") -> Path:
+    """Write the model in one of the ways of STORAGE."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transformers, about generation options
+        size = {"max_shard_size": "20KB"} if storage.startswith("sharded") else {}
+        model.save_pretrained(directory, safe_serialization="pickle" not in storage, **size)
+    if storage == "legacy pickle":
+        torch.save(
+            model.state_dict(), directory / "pytorch_model.bin", _use_new_zipfile_serialization=False
+        )
+    return directory
+
+
+def random_tokens(shape: tuple[int, ...], *, seed: int, vocab_size: int = 96) -> Tensor:
+    """Token ids other than padding and EOS."""
+    return torch.randint(2, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_mask(shape: tuple[int, ...], *, seed: int) -> Tensor:
+    """Masks with holes anywhere, their first token kept."""
+    mask = (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.3).long()
+    mask[..., 0] = 1
+    return mask
+
+
+def greedy_tokens(model: T5ForConditionalGeneration, steps: int, **inputs: object) -> list[list[int]]:
+    """Hugging Face's own greedy decoding, the start token included."""
+    return model.generate(**inputs, max_new_tokens=steps, do_sample=False, num_beams=1).tolist()

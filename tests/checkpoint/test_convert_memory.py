@@ -129,6 +129,22 @@ def test_states(architecture: str, variant: str, question_tokens: int, tmp_path:
     assert_same_states(model, theirs, make_inputs(question_tokens, seed=11), question_tokens)
 
 
+@pytest.mark.parametrize(
+    ("live", "rerank", "cut"),
+    [
+        (Fraction(5, 6), Fraction(3, 5), (1, 3, 2)),
+        (Fraction(2, 3), Fraction(1, 2), (2, 2, 2)),
+        (Fraction(1, 3), Fraction(1, 2), (4, 1, 1)),
+    ],
+)
+def test_states_at_other_depths(live: Fraction, rerank: Fraction, cut: tuple[int, int, int], tmp_path: Path) -> None:
+    theirs = make_t5("v1.1", seed=24, **DEEP)
+    model = convert(theirs, ModelOptions("glimmer", live, rerank), tmp_path)
+    counts = (model.config.num_memory_layers, model.config.num_stage_a_layers, model.config.num_stage_b_layers)
+    assert counts == cut
+    assert_same_states(model, theirs, make_inputs(5, seed=24), 5)
+
+
 @pytest.mark.parametrize("changes", [{"memory_final_norm": True}, {"score_pooling": "mean"}])
 @pytest.mark.parametrize("architecture", ["glimmer", "lumen"])
 def test_states_with_options(architecture: str, changes: dict[str, object], tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_not_written(tmp_path: Path) ->
 def test_tensors_that_do_not_fit_are_not_written(tmp_path: Path) -> None:
     config = tiny_config()
     with pytest.raises(CheckpointError, match=r"expected a tensor live_encoder\.block\.1"):
-        write_checkpoint(tmp_path / "ckpt", config, random_weights(tiny_config("lumen", num_stage_b_layers=2), seed=0))
+        write_checkpoint(tmp_path / "ckpt", config, random_weights(tiny_config("lumen"), seed=0))
     only(tmp_path)
 
 

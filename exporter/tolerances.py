@@ -12,7 +12,7 @@ __all__ = ["TOLERANCES", "Tolerance", "max_abs_error"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest allowed absolute error: `atol + rtol * max|reference|`."""
+    """Largest allowed error: `atol + rtol * |reference|`, of every element or, as `limit` has it, of the greatest."""
 
     atol: float
     rtol: float
@@ -28,8 +28,22 @@ TOLERANCES = {
     "fp32": Tolerance(
         1e-5, 1e-4, "float32 sums in another order: about 1e-7 a sum, amplified by tens of layers and by softmax"
     ),
+    "t5_encoder_states": Tolerance(
+        1e-5, 1e-5, "the same float32 products in another order; a final norm keeps the states near 1"
+    ),
+    "t5_residual_stream": Tolerance(
+        1e-5, 1e-5, "as t5_encoder_states, without the norm: the relative part follows the stream's growth by layers"
+    ),
+    "t5_scores": Tolerance(1e-5, 1e-5, "one dot product with a state of the residual stream"),
+    "t5_logits": Tolerance(
+        1e-4, 1e-5, "a sum of d_model products of states, each off by what t5_encoder_states allows"
+    ),
+    "fp16_codec": Tolerance(
+        1e-5, 2.0**-11, "11 significant bits: half a unit of the last; and float32 in a batch of another shape"
+    ),
 }
-"""By the arithmetic precision of the graph that is compared with torch in float32."""
+"""By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`); our torch model with
+Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
 
 
 def max_abs_error(found: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

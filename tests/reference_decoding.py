@@ -11,7 +11,7 @@ __all__ = ["greedy_tokens"]
 
 
 def greedy_tokens(model: GlimmerModel, states: Tensor, mask: Tensor, steps: int) -> list[list[int]]:
-    """From states (b, s, d_model) and mask (b, s) to tokens, the start token included; rows that have ended are padded."""
+    """Tokens for states (b, s, d_model) and mask (b, s), from the start token on; a row that has ended is padded."""
     config = model.config
     tokens = torch.full((states.shape[0], 1), config.decoder_start_token_id)
     ended = torch.zeros(states.shape[0], dtype=torch.bool)

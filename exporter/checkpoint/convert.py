@@ -39,11 +39,11 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
     The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
     encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
     `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
-    `seed`. Every tensor keeps the dtype it was stored in and owns its memory.
+    `seed`. Every tensor keeps the dtype it was stored in, and none shares another's memory.
 
     Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
-    what is not supported; for weights that are missing, damaged, unsafe to load, of the wrong shape, not finite,
-    unexpected, or at odds with the config's tied embedding; for a stage left empty; and for a memory deeper than the T5.
+    what is not supported; for weights that are missing, damaged, unsafe, of the wrong shape, not finite,
+    unexpected, or at odds with the config's tied embedding; for an empty stage; for memory layers that T5 lacks.
     """
     shape = read_t5_shape(source)
     subject = f"T5 checkpoint {source}"
@@ -68,9 +68,13 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
         extra.add(LM_HEAD)
     expected = {sources[name]: size for name, size in weight_shapes(config).items() if name in sources}
     check_shapes({name: size for name, size in found.items() if name not in extra}, expected, subject=subject)
-    tensors = {name: files.tensor(origin) for name, origin in sources.items()}
-    for name, tensor in tensors.items():
-        check_values(sources[name], tensor, subject=subject)
+    tensors: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, origin in sources.items():
+        tensor = files.tensor(origin)
+        check_values(origin, tensor, subject=subject)
+        tensors[name] = tensor.clone() if origin in used else tensor
+        used.add(origin)
     _check_copies(files, extra & set(found) - {UNUSED}, embedding, tensors[SHARED], shape, subject)
     if config.shape.traits.selects:
         tensors |= score_weights(config, seed=seed)

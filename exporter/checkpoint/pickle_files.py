@@ -17,7 +17,8 @@ __all__ = ["INDEX", "SINGLE", "PickleFiles"]
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
-REFUSED = re.compile(r"Unsupported (?:global|class|operand|instruction)[^\n]*?(?:GLOBAL )?([\w.]+) was not")
+REFUSED = re.compile(r"unsupported (?:global: )?GLOBAL ([\w.]+)", re.IGNORECASE)
+"""How torch says that a pickle names something other than tensors."""
 
 
 class PickleFiles:
@@ -43,7 +44,7 @@ class PickleFiles:
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype it was stored in; a copy that the caller owns."""
+        """One tensor, in the dtype it was stored in; a copy, since views of one storage may lie in a pickle."""
         return self._tensors[name].clone()
 
 
@@ -60,7 +61,7 @@ def _load(path: Path) -> dict[str, Tensor]:
                 fix="do not load it; take the weights as safetensors, or from a source you trust",
             ) from None
         raise CheckpointError(
-            str(path), expected="a whole file of tensors, as torch.save writes it", found=_first_line(error),
+            str(path), expected="a whole file of tensors, as torch.save writes it", found=_reason(error),
             fix="copy the weights again",
         ) from None
     if not isinstance(content, dict) or not all(
@@ -73,8 +74,11 @@ def _load(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _reason(error: Exception) -> str:
+    """The line that says what is wrong; torch puts advice in front that would undo the protection."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Weights only load failed"):
+        return lines[1]
     return lines[0] if lines else type(error).__name__
 
 

@@ -51,7 +51,7 @@ class SafetensorsFiles:
         return dict(self._shapes)
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype it was stored in; a copy that the caller owns."""
+        """One tensor, in the dtype it was stored in; mapped from the file, in memory that every call for it shares."""
         stored: Tensor = self._files[name].get_tensor(name)
         return stored
 

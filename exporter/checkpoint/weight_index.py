@@ -21,8 +21,7 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
         return [directory / single]
     path = directory / index
     try:
-        weight_map: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        names = _shard_names(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise CheckpointError(
             f"checkpoint {directory}", expected=f"{single} or {index}", found="neither",
@@ -32,7 +31,7 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
         raise CheckpointError(
             str(path), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
         ) from None
-    shards = [inside(directory, name, error=CheckpointError, subject=str(path)) for name in names]
+    shards = [inside(directory, name, error=CheckpointError, subject=str(path)) for name in sorted(names)]
     for shard in shards:
         if not shard.is_file():
             raise CheckpointError(
@@ -40,3 +39,10 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
                 fix="copy all shards that the index names",
             )
     return shards
+
+
+def _shard_names(index: Any) -> set[str]:
+    names = set(index["weight_map"].values())
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("a file name that is not text")
+    return names

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from runtime.contract import GlimmerError, MissingExtraError
+from exporter.cli.extras import EXTRAS, missing_extra
+from runtime.contract import GlimmerError
 
 __all__ = ["main"]
-
-EXTRAS = {
-    "typer": "tools",
-    "rich": "tools",
-    "pydantic": "tools",
-    "yaml": "tools",
-    "onnx": "tools",
-    "polygraphy": "tools",
-    "typing_extensions": "tools",
-    "onnxruntime": "cpu",
-    "torch": "export",
-    "transformers": "export",
-    "onnxscript": "export",
-    "onnx_ir": "export",
-    "optimum": "export",
-    "sentencepiece": "export",
-}
-"""The extra that brings each optional package."""
 
 
 def main() -> None:
@@ -39,12 +22,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        _fail(
-            MissingExtraError(
-                f"package {package}", expected="it installed for this command", found="none",
-                fix=f'install its extra: pip install "glimmer-export[{EXTRAS[package]}]"',
-            )
-        )
+        _fail(missing_extra(package))
 
 
 def _fail(error: GlimmerError) -> None:

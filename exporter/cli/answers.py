@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exporter.cli.extras import require
 from exporter.cli.options import (
     BundleArgument,
     Json,
@@ -102,6 +103,7 @@ def parity(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with the torch checkpoint on real questions: error by graph, selection, answers, EM and F1."""
+    require("torch", "onnxruntime")
     from calibration.questions import read_questions
     from exporter.parity import ParityOptions, compare_with_checkpoint
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite
 from exporter.cli.output import console, print_json, size_text
 
@@ -25,6 +26,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint's graphs to ONNX and check each against torch; the result is a bundle."""
+    require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from rich.console import Console
 
     from exporter.bundle import export_bundle

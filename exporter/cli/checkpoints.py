@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
 from exporter.cli.output import console, print_json
 from runtime.contract import OptionError
@@ -84,6 +85,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a checkpoint: partition a Hugging Face T5 as the papers do, or draw random weights at a known size."""
+    require("torch")
     from exporter.checkpoint.options import ModelOptions
     from exporter.checkpoint.partition import parse_proportion
     from exporter.init import init_from_t5, init_random

@@ -13,10 +13,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from exporter.checkpoint import ModelOptions, convert_t5, model_from_checkpoint, read_checkpoint
 from exporter.init import init_from_t5
 from exporter.stages import GlimmerModel
+from exporter.tolerances import TOLERANCES
+from tests.assert_close import assert_close
 from tests.reference_decoding import greedy_tokens
 from tests.t5_factory import STORAGE, VARIANTS, make_t5, random_mask, random_tokens, save_t5
 from tests.t5_factory import greedy_tokens as hugging_face_tokens
-from tests.tolerances import TOLERANCES, assert_close
 
 STEPS = 12
 
@@ -35,11 +36,11 @@ def assert_same_model(ours: GlimmerModel, theirs: T5ForConditionalGeneration, *,
     mask[1, 9:] = 0
     expected = theirs.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
     states = ours.encode_joined(input_ids[:, None], mask[:, None]).squeeze(1)
-    assert_close(states, expected, "encoder_states")
+    assert_close(states, expected, "t5_encoder_states")
 
     prefix = random_tokens((4, 7), seed=seed + 1, vocab_size=vocab_size)
     logits = theirs(input_ids=input_ids, attention_mask=mask, decoder_input_ids=prefix).logits
-    assert_close(ours.decode(prefix, states, mask), logits, "logits")
+    assert_close(ours.decode(prefix, states, mask), logits, "t5_logits")
 
     tokens = hugging_face_tokens(theirs, STEPS, input_ids=input_ids, attention_mask=mask)
     assert greedy_tokens(ours, states, mask, STEPS) == tokens
@@ -79,7 +80,7 @@ def test_several_passages_are_fused_in_the_decoder(tmp_path: Path) -> None:
     encoded = [theirs.encoder(input_ids=input_ids[:, i], attention_mask=mask[:, i]).last_hidden_state for i in range(3)]
     joined: Tensor = torch.cat(encoded, dim=1)
     states = ours.encode_joined(input_ids, mask).flatten(1, 2)
-    assert_close(states, joined, "encoder_states")
+    assert_close(states, joined, "t5_encoder_states")
     tokens = hugging_face_tokens(
         theirs, STEPS, encoder_outputs=BaseModelOutput(joined), attention_mask=mask.flatten(1, 2)
     )
@@ -151,7 +152,8 @@ def test_a_wrong_layer_or_transpose_is_seen(mutation: str, tmp_path: Path) -> No
         for name, (origin, transposed) in MUTATIONS[mutation].items()
     }
     model.load_state_dict(weights | changed)
-    with pytest.raises(AssertionError, match=TOLERANCES["logits"].reason + "|" + TOLERANCES["encoder_states"].reason):
+    reasons = [TOLERANCES[name].reason for name in ("t5_encoder_states", "t5_logits")]
+    with pytest.raises(AssertionError, match="|".join(reasons)):
         assert_same_model(model, theirs, seed=9)
 
 

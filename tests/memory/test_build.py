@@ -22,8 +22,8 @@ from runtime.bundle import Bundle
 from runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
 from runtime.memory import decode_fp16, encode_passages
 from runtime.store import MemoryStore
+from tests.assert_close import assert_close
 from tests.bundle_factory import HUGE, NOT_FINITE, WORDS, make_bundle, rewrite, tree, write_corpus, write_rows
-from tests.tolerances import assert_close
 
 SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
 

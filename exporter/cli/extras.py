@@ -1,0 +1,42 @@
+"""Which extra brings each optional package, and the error for a command that lacks one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from runtime.contract import MissingExtraError
+
+__all__ = ["EXTRAS", "missing_extra", "require"]
+
+EXTRAS = {
+    "typer": "tools",
+    "rich": "tools",
+    "pydantic": "tools",
+    "yaml": "tools",
+    "onnx": "tools",
+    "polygraphy": "tools",
+    "typing_extensions": "tools",
+    "onnxruntime": "cpu",
+    "torch": "export",
+    "transformers": "export",
+    "onnxscript": "export",
+    "onnx_ir": "export",
+    "optimum": "export",
+    "sentencepiece": "export",
+}
+"""The extra that brings each optional package."""
+
+
+def missing_extra(package: str) -> MissingExtraError:
+    """The error for an optional package that is not installed."""
+    return MissingExtraError(
+        f"package {package}", expected="it installed for this command", found="none",
+        fix=f'install its extra: pip install "glimmer-export[{EXTRAS[package]}]"',
+    )
+
+
+def require(*packages: str) -> None:
+    """Raise MissingExtraError where one is not installed: before any work, and before a library words it otherwise."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise missing_extra(package)

@@ -1,0 +1,83 @@
+"""The command line, run in this process: an exception that it does not turn into a message fails the test by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.cli import main
+from runtime.contract import GlimmerError, file_digest
+
+__all__ = ["Cli", "Done", "snapshot"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The report of a command with `--json`, which prints nothing else on stdout."""
+        assert self.code == 0, self.err
+        return json.loads(self.out, parse_constant=pytest.fail)
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run `glimmer-export` with these arguments."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["glimmer-export", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Cli, tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must refuse its input by a named error, and must leave the test's folder as it is."""
+
+    def run(errors: type[GlimmerError] | tuple[type[GlimmerError], ...], *arguments: object) -> str:
+        before = snapshot(tmp_path)
+        done = cli(*arguments)
+        assert done.code == 2, done.out + done.err
+        named = errors if isinstance(errors, tuple) else (errors,)
+        assert done.err.partition(":")[0] in [error.__name__ for error in named], done.err
+        assert done.err.count("\n") == 1, done.err
+        assert "Traceback" not in done.err
+        assert done.out == ""
+        assert snapshot(tmp_path) == before
+        return done.err
+
+    return run
+
+
+def snapshot(directory: Path) -> dict[str, str]:
+    """Everything below a directory: folders, links, and files with their digests."""
+
+    def describe(path: Path) -> str:
+        if path.is_symlink():
+            return f"link to {path.readlink()}"
+        return "folder" if path.is_dir() else file_digest(path)
+
+    return {str(path.relative_to(directory)): describe(path) for path in sorted(directory.rglob("*"))}

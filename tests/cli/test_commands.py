@@ -1,0 +1,248 @@
+"""What the commands print and write when all is well."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from exporter.cli.app import app
+from exporter.demo import data as demo_data
+from runtime.contract import OutputError
+from tests.bundle_factory import tree, write_rows
+from tests.exported import CORPUS, QUESTIONS
+from tests.t5_factory import make_t5, save_t5
+
+QUESTION = "w20 w31 w42 w53"
+PARITY_KEYS = {
+    "questions", "answers_equal", "top_m_overlap", "em_reference", "em_candidate", "f1_reference", "f1_candidate",
+    "graphs",
+}
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that name it."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_the_commands_are_those_of_the_readme():
+    assert {" ".join(path) for path in COMMANDS} >= {
+        "init", "export", "inspect", "memory build", "ask", "answer", "parity", "train-demo", "demo-data",
+    }
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_of_every_command(cli, path):
+    for flag in ("--help", "-h"):
+        done = cli(*path, flag)
+        assert (done.code, done.err) == (0, "")
+        assert "Usage: " in done.out
+        for parameter in COMMANDS[path].params:
+            for option in parameter.opts:
+                assert not option.startswith("--") or option in done.out
+
+
+def test_every_command_that_reports_takes_json():
+    for path, command in COMMANDS.items():
+        if path and not hasattr(command, "commands"):
+            assert "--json" in {option for parameter in command.params for option in parameter.opts}, path
+
+
+def test_shells_are_completed(cli):
+    assert "--install-completion" in cli("--help").out
+    assert "--show-completion" in cli("--help").out
+
+
+def test_a_wrong_option_is_a_message_of_use(cli):
+    for arguments in (["ask"], ["inspect"], ["export", "--strange"], ["strange"], ["ask", "b", "q", "-k", "0"]):
+        done = cli(*arguments)
+        assert done.code == 2
+        assert "Usage: " in done.err
+        assert "Traceback" not in done.err
+
+
+def test_ask_prints_the_answer_the_passages_and_the_time(cli, glimmer):
+    expected = glimmer.session.answer(QUESTION)
+    done = cli("ask", glimmer.bundle, "--store", glimmer.store, QUESTION)
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == expected.answer
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert len(rows) == len(expected.passages)
+    for rank, (row, item) in enumerate(zip(rows, expected.passages, strict=True), start=1):
+        read = "yes" if item.read else ""
+        scores = [f"{item.retrieval_score:.3f}", f"{item.score:.3f}"]
+        assert row == [str(rank), str(item.passage.id), *scores, read, item.passage.title]
+    assert re.search(r"live_stage_a [\d.]+ ms.*decode [\d.]+ ms.*total [\d.]+ ms", lines[-1])
+
+
+def test_ask_as_json(cli, glimmer):
+    expected = glimmer.session.answer(QUESTION, 3, 1)
+    found = cli("ask", glimmer.bundle, "--store", glimmer.store, "-k", "3", "-m", "1", QUESTION, "--json").json
+    assert set(found) == {"question", "answer", "token_ids", "error", "passages", "milliseconds"}
+    assert (found["question"], found["answer"], found["error"]) == (QUESTION, expected.answer, None)
+    assert found["token_ids"] == list(expected.token_ids)
+    assert [item["id"] for item in found["passages"]] == [item.passage.id for item in expected.passages]
+    assert [item["rank"] for item in found["passages"]] == [1, 2, 3]
+    assert [item["read"] for item in found["passages"]].count(True) == 1
+
+
+def test_ask_with_texts_and_where_nothing_is_found(cli, glimmer):
+    texts = [option for row in CORPUS[:3] for option in ("--passage", row["text"])]
+    found = cli("ask", glimmer.bundle, *texts, QUESTION, "--json").json
+    assert [item["id"] for item in found["passages"]] == [None] * 3
+    assert found["answer"] is not None
+    done = cli("ask", glimmer.bundle, "--store", glimmer.store, "nowhere")
+    assert (done.code, done.out.splitlines()[0]) == (0, "no passage found")
+    assert cli("ask", glimmer.bundle, "--store", glimmer.store, "nowhere", "--json").json["answer"] is None
+
+
+def test_markup_in_a_title_is_text(cli, glimmer, tmp_path):
+    corpus = write_rows(tmp_path / "corpus.jsonl", [{"id": "[red]", "title": "[bold]w1[/nothing]", "text": "w2 w3"}])
+    assert cli("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store").code == 0
+    done = cli("ask", glimmer.bundle, "--store", tmp_path / "store", "w2")
+    assert done.code == 0
+    assert "[bold]w1[/nothing]" in done.out
+    assert "[red]" in done.out
+
+
+def test_inspect(cli, glimmer):
+    done = cli("inspect", glimmer.bundle)
+    assert (done.code, done.err) == (0, "")
+    for word in ("glimmer", "fp32", "fp16", "verified", *glimmer.io):
+        assert word in done.out
+    manifest = json.loads((glimmer.bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert cli("inspect", glimmer.bundle, "--json").json == manifest
+
+
+@pytest.mark.parametrize("variant", ["lumen", "memory_fid", "fid"])
+def test_inspect_and_ask_of_the_other_architectures(cli, exported, variant):
+    source = exported(variant)
+    assert variant in cli("inspect", source.bundle).out
+    found = cli("ask", source.bundle, "--store", source.store, QUESTION, "--json").json
+    assert {(item["score"], item["read"]) for item in found["passages"]} == {(None, True)}
+    assert found["token_ids"] == list(source.session.answer(QUESTION).token_ids)
+    assert cli("ask", source.bundle, "--store", source.store, QUESTION).code == 0
+
+
+def test_memory_build(cli, glimmer, tmp_path):
+    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:9])
+    arguments = ("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
+    report = cli(*arguments, "--passages-per-shard", "4", "--json").json
+    assert (report["passages"], report["shards"], report["resumed_shards"]) == (9, 3, 0)
+    assert report["already_complete"] is False
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert report["bytes"] == sum(path.stat().st_size for path in files)
+    again = cli(*arguments, "--passages-per-shard", "4", "--json").json
+    assert again["already_complete"] is True
+    assert "9 passages" in cli(*arguments, "--passages-per-shard", "4").out
+
+
+def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, tmp_path, monkeypatch):
+    """Of export, the same is tested with the bundle that is exported twice."""
+    monkeypatch.setattr(demo_data, "CHECKPOINT", glimmer.checkpoint)
+    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:3])
+    source = save_t5(make_t5("v1.1"), tmp_path / "t5")
+    written = {"store": "manifest.json", "checkpoint": "config.json", "demo": "corpus.jsonl"}
+    for name, arguments in {
+        "store": ("memory", "build", glimmer.bundle, "--corpus", corpus),
+        "checkpoint": ("init", "--from-t5", source, "--live-proportion", "2/3", "--rerank-proportion", "1/2"),
+        "demo": ("demo-data", "--questions", "3"),
+        "bundle": ("export", glimmer.checkpoint),
+    }.items():
+        output = tmp_path / name
+        output.mkdir()
+        (output / "mine.txt").write_text("from before", encoding="utf-8")
+        assert "--overwrite" in refused(OutputError, *arguments, "-o", output)
+        if name == "bundle":
+            continue
+        done = cli(*arguments, "-o", output, "--overwrite")
+        assert done.code == 0, done.err
+        assert not (output / "mine.txt").exists()
+        assert (output / written[name]).is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "corpus.jsonl", "t5", "store", "checkpoint", "demo", "bundle",
+    }
+
+
+def test_an_empty_folder_is_no_output_to_protect(cli, glimmer, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_data, "CHECKPOINT", glimmer.checkpoint)
+    (tmp_path / "demo").mkdir()
+    report = cli("demo-data", "--questions", "3", "-o", tmp_path / "demo", "--json").json
+    assert report["questions"] == 3
+    assert tree(tmp_path / "demo" / "checkpoint") == tree(glimmer.checkpoint)
+
+
+def test_init_reports(cli, tmp_path):
+    source = save_t5(make_t5("v1.1"), tmp_path / "t5")
+    arguments = ("init", "--from-t5", source, "--live-proportion", "2/3", "--rerank-proportion", "1/2", "-k", "4")
+    report = cli(*arguments, "-m", "2", "-o", tmp_path / "one", "--json").json
+    assert report["architecture"] == "glimmer"
+    assert report["layers"] == {"memory": 1, "stage_a": 1, "stage_b": 1, "decoder": 2}
+    assert (report["num_retrieved"], report["num_selected"], report["has_tokenizer"]) == (4, 2, False)
+    done = cli(*arguments, "-o", tmp_path / "two")
+    assert done.code == 0
+    assert "can be exported but not asked" in done.out
+
+
+@pytest.fixture
+def questions(glimmer, tmp_path) -> Path:
+    """Every question, those of the first half with the bundle's own answer among the right ones."""
+    rows = [
+        {"id": f"q{number}", "input": text, "output": [{"answer": "wrong"}, {"answer": answer}]}
+        for number, text in enumerate(QUESTIONS)
+        for answer in [glimmer.session.answer(text).answer if number < 4 else "wrong too"]
+    ]
+    return write_rows(tmp_path / "questions.jsonl", rows)
+
+
+def test_answer_grades_and_writes_kilt_predictions(cli, glimmer, questions, tmp_path):
+    output = tmp_path / "predictions.jsonl"
+    arguments = ("answer", glimmer.bundle, "--store", glimmer.store, "--questions", questions, "--batch-size", "3")
+    report = cli(*arguments, "--predictions", output, "--json").json
+    expected = [glimmer.session.answer(text).answer for text in QUESTIONS]
+    assert [answer["answer"] for answer in report["answers"]] == expected
+    assert (report["em"], report["questions"], report["errors"]) == (0.5, len(QUESTIONS), {})
+    assert report["milliseconds"]["total"] > 0
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert rows == [
+        {"id": f"q{number}", "input": text, "output": [{"answer": answer}]}
+        for number, (text, answer) in enumerate(zip(QUESTIONS, expected, strict=True))
+    ]
+    done = cli(*arguments, "--limit", "2")
+    assert done.code == 0
+    assert "exact match" in done.out
+
+
+def test_parity_as_json_and_as_tables(cli, glimmer, questions):
+    arguments = ("parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--store", glimmer.store)
+    report = cli(*arguments, "--questions", questions, "--json").json
+    assert set(report) >= PARITY_KEYS
+    assert (report["questions"], report["answers_equal"], report["top_m_overlap"]) == (len(QUESTIONS), 1.0, 1.0)
+    assert report["em_reference"] == report["em_candidate"] > 0
+    assert report["f1_reference"] == report["f1_candidate"] > 0
+    assert {name: list(entry) for name, entry in report["graphs"].items()} == {
+        name: ["max_abs_err"] for name in glimmer.io
+    }
+    done = cli(*arguments, "--questions", questions, "--limit", "3", "--exact-memory")
+    assert done.code == 0
+    for word in ("3 questions", "exact match", "answers equal", "1.0000", *glimmer.io):
+        assert word in done.out
+
+
+def test_parity_where_nothing_is_selected(cli, exported, questions):
+    source = exported("lumen")
+    arguments = ("--checkpoint", source.checkpoint, "--store", source.store, "--questions", questions, "--limit", "2")
+    report = cli("parity", source.bundle, *arguments, "--json").json
+    assert report["top_m_overlap"] is None
+    assert cli("parity", source.bundle, *arguments).code == 0

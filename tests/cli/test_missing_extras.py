@@ -1,0 +1,90 @@
+"""A command whose packages are not installed says which extra brings them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.cli.extras import EXTRAS
+from tests.bundle_factory import write_rows
+from tests.exported import CORPUS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WITHOUT = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+hidden = sys.argv.pop(1)
+sys.meta_path.insert(0, Hidden())
+sys.argv[0] = "glimmer-export"
+from exporter.cli import main
+main()
+"""
+
+
+def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, package, *map(str, arguments)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "extra"),
+    [
+        ("typer", "help", "tools"),
+        ("rich", "inspect", "tools"),
+        ("pydantic", "export", "tools"),
+        ("yaml", "init", "tools"),
+        ("torch", "export", "export"),
+        ("onnx", "export", "tools"),
+        ("onnx_ir", "export", "export"),
+        ("onnxscript", "export", "export"),
+        ("polygraphy", "export", "tools"),
+        ("torch", "init", "export"),
+        ("onnxruntime", "ask", "cpu"),
+        ("onnxruntime", "memory", "cpu"),
+        ("torch", "parity", "export"),
+        ("torch", "train-demo", "export"),
+    ],
+)
+def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, command, extra):
+    output = tmp_path / "output"
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
+    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:2])
+    arguments = {
+        "help": ["--help"],
+        "inspect": ["inspect", glimmer.bundle],
+        "export": ["export", glimmer.checkpoint, "-o", output],
+        "init": ["init", "--random", "small", "-o", output],
+        "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
+        "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
+        "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
+        "train-demo": ["train-demo", "-o", output],
+    }[command]
+    done = run_without(package, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert f"glimmer-export[{extra}]" in done.stderr
+    assert package in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnx", "onnx_ir", "polygraphy", "optimum"])
+def test_a_device_answers_and_inspects_without_the_build_side(glimmer, package):
+    assert run_without(package, "inspect", glimmer.bundle, "--json").returncode == 0
+    done = run_without(package, "ask", glimmer.bundle, "--store", glimmer.store, "w1", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_optional_package_has_its_extra():
+    assert set(EXTRAS.values()) == {"tools", "cpu", "export"}

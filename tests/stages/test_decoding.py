@@ -1,0 +1,83 @@
+"""The decoder taken step by step gives the logits of Hugging Face's decoder run at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from exporter.checkpoint import ModelOptions, model_from_checkpoint, read_checkpoint
+from exporter.init import init_from_t5
+from exporter.stages import GlimmerModel, stage_from_model
+from tests.assert_close import assert_close
+from tests.t5_factory import VARIANTS, make_t5, random_mask, random_tokens, save_t5
+
+BATCH, STATES, STEPS = 3, 11, 10
+OPTIONS = ModelOptions("fid", question_length=8, passage_length=12, max_new_tokens=STEPS)
+
+
+def convert(theirs: T5ForConditionalGeneration, architecture: str, folder: Path) -> GlimmerModel:
+    init_from_t5(save_t5(theirs, folder / "t5"), folder / "ckpt", replace(OPTIONS, architecture=architecture))
+    return model_from_checkpoint(read_checkpoint(folder / "ckpt"))
+
+
+def encoded(theirs: T5ForConditionalGeneration, seed: int) -> tuple[Tensor, Tensor]:
+    """Encoder states (b, s, d_model), as large as real ones, and a mask with holes."""
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(BATCH, STATES, theirs.config.d_model, generator=generator)
+    return states, random_mask((BATCH, STATES), seed=seed)
+
+
+def reference(theirs: T5ForConditionalGeneration, tokens: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """Logits of every position: (b, t, vocab)."""
+    return theirs(encoder_outputs=BaseModelOutput(states), attention_mask=mask, decoder_input_ids=tokens).logits
+
+
+def empty_caches(model: GlimmerModel) -> list[Tensor]:
+    """Filled with what must never be read."""
+    config = model.config
+    shape = (BATCH, config.num_heads, config.shape.cache_length, config.d_kv)
+    return [torch.full(shape, 1e4) for _ in range(2 * config.num_decoder_layers)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_steps(variant: str, tmp_path: Path) -> None:
+    theirs = make_t5(variant, seed=41)
+    model = convert(theirs, "fid", tmp_path)
+    states, mask = encoded(theirs, seed=41)
+    tokens = random_tokens((BATCH, STEPS), seed=41)
+    expected = reference(theirs, tokens, states, mask)
+    step, cross = stage_from_model(model, "decoder_step"), stage_from_model(model, "cross_kv")(states)
+    caches = empty_caches(model)
+    for index in range(STEPS):
+        position = torch.full((BATCH,), index, dtype=torch.int32)
+        following, logits, *caches = step(tokens[:, index : index + 1].int(), position, mask, *caches, *cross)
+        assert_close(logits, expected[:, index], "t5_logits")
+        assert following.tolist() == logits.argmax(-1, keepdim=True).tolist()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_prefix_of_rows_of_unequal_length(variant: str, tmp_path: Path) -> None:
+    """MemoryFiD's question is padded on the right: each row goes on at its own position, over what padding wrote."""
+    theirs = make_t5(variant, seed=42)
+    model = convert(theirs, "memory_fid", tmp_path)
+    states, mask = encoded(theirs, seed=42)
+    lengths, longest, more = torch.tensor([7, 2, 5]), 7, 4
+    tokens = random_tokens((BATCH, longest + more), seed=42)
+    expected = reference(theirs, tokens, states, mask)
+    prefix = tokens[:, :longest] * (torch.arange(longest) < lengths[:, None])
+    cross = stage_from_model(model, "cross_kv")(states)
+    position = (lengths - 1).int()
+    _, logits, *caches = stage_from_model(model, "decoder_prefill")(prefix.int(), position, mask, *cross)
+    rows = torch.arange(BATCH)
+    assert_close(logits, expected[rows, lengths - 1], "t5_logits")
+    step = stage_from_model(model, "decoder_step")
+    for _ in range(more):
+        position = position + 1
+        _, logits, *caches = step(tokens[rows, position.long()][:, None].int(), position, mask, *caches, *cross)
+        assert_close(logits, expected[rows, position.long()], "t5_logits")

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
+from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest, memory_digest
 from exporter.graphs import ExportedGraph, export_graph
 from exporter.publish import check_target, publish_directory

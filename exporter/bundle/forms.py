@@ -10,8 +10,11 @@ from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, Option
 __all__ = ["DEFAULT_FORMS", "FormOptions", "choose_forms"]
 
 CODEC = "fp16"
-ANSWER_TOKENS = {"cpu": 20}
-"""Answers up to this long are cheaper absorbed, by target; elsewhere it is d_kv, where the multiply-adds are equal."""
+MAX_ABSORBED_TOKENS = 20
+"""Decoder positions up to which absorbed cross-attention is cheaper on a CPU, where it was timed.
+
+Counting multiply-adds alone it would be d_kv.
+"""
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,12 @@ class FormOptions:
     """Forms asked for.
 
     `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
-    the expected length of an answer, is below what pays on `target`.
+    the expected length of an answer, is so small that it pays.
     """
 
     stage_a: str | None = None
     cross_attention: str = "auto"
     answer_tokens: int = 16
-    target: str = "cpu"
 
 
 DEFAULT_FORMS = FormOptions()
@@ -47,9 +49,8 @@ def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
             )
     cross_attention = options.cross_attention
     if cross_attention == "auto":
-        steps = options.answer_tokens + config.shape.decoder_prefix_length - 1
-        limit = ANSWER_TOKENS.get(options.target, config.d_kv)
-        cross_attention = "absorbed" if steps <= limit else "cached"
+        positions = options.answer_tokens + config.shape.decoder_prefix_length - 1
+        cross_attention = "absorbed" if positions <= MAX_ABSORBED_TOKENS else "cached"
     return Forms(CODEC, stage_a, cross_attention)
 
 

@@ -40,11 +40,11 @@ def export(
     output: Output,
     stage_a: Annotated[
         StageA | None,
-        typer.Option("--stage-a", help="lazy scores one token of stage A's last layer; the default where pooling allows."),
+        typer.Option("--stage-a", help="lazy computes one token of stage A's last layer; the default, unless mean-pooled."),
     ] = None,
     cross_attention: Annotated[
         CrossAttention,
-        typer.Option("--cross-attention", help="Attend to the encoder's states (absorbed) or to projected keys (cached)."),
+        typer.Option("--cross-attention", help="Attend to the encoder's states themselves, or to keys projected once."),
     ] = CrossAttention.auto,
     answer_tokens: Annotated[
         int, typer.Option("--answer-tokens", min=1, help="Expected length of an answer, for --cross-attention auto.")

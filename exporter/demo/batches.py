@@ -53,7 +53,7 @@ class Batch:
 class EncodedWorld:
     """Token ids of a world: passages (P, n_p), questions (Q, n_q), answers (Q, t).
 
-    context (Q, NUM_CONTEXT) holds rows of `passages`, gold (Q,) a place in the context.
+    context (Q, NUM_CONTEXT) holds rows of `passages`, gold (Q,) a place in the context; claims (Q,) is true for claims.
     """
 
     passages: Tensor
@@ -61,16 +61,20 @@ class EncodedWorld:
     answers: Tensor
     context: Tensor
     gold: Tensor
+    claims: Tensor
 
-    def batch(self, rows: Tensor, places: Tensor, gold: Tensor) -> Batch:
-        """Questions `rows` (b,) with the passages at `places` (b, k) of their context; `gold` (b,) counts within k."""
-        passages = self.passages[self.context[rows].gather(1, places)]
-        return Batch(_trim(self.questions[rows]), _trim(passages), _trim(self.answers[rows]), gold)
+    def batch(self, rows: Tensor, context: Tensor, gold: Tensor) -> Batch:
+        """Questions `rows` (b,) with the passages `context` (b, k); `gold` (b,) is a place among these k."""
+        passages = _trim(self.passages[context])
+        return Batch(_trim(self.questions[rows]), passages, _trim(self.answers[rows]), gold)
 
-    def shuffled_batches(self, size: int, num_passages: int, generator: torch.Generator) -> Iterator[Batch]:
+    def shuffled_batches(
+        self, size: int, num_passages: int, generator: torch.Generator, claims_withheld: float = 0.0
+    ) -> Iterator[Batch]:
         """Every question once (less a remainder), each with its gold passage and `num_passages - 1` distractors.
 
-        The passages keep the order of the context.
+        The passages keep the order of the context. In a share `claims_withheld` of the claims, any other passage stands
+        in the gold one's place.
         """
         order = torch.randperm(len(self.questions), generator=generator)
         for rows in order.split(size):
@@ -81,13 +85,17 @@ class EncodedWorld:
             draw.scatter_(1, self.gold[rows, None], 0.0)
             places = draw.argsort(1)[:, :num_passages].sort(1).values
             gold = (places == self.gold[rows, None]).long().argmax(1)
-            yield self.batch(rows, places, gold)
+            context = self.context[rows].gather(1, places)
+            withheld = self.claims[rows] & (torch.rand(size, generator=generator) < claims_withheld)
+            shift = torch.randint(1, len(self.passages), (size,), generator=generator)
+            other = (context[torch.arange(size), gold] + shift) % len(self.passages)
+            context[withheld, gold[withheld]] = other[withheld]
+            yield self.batch(rows, context, gold.masked_fill(withheld, NOT_THERE))
 
     def ordered_batches(self, size: int) -> Iterator[Batch]:
         """Every question in its order with its whole context."""
         for rows in torch.arange(len(self.questions)).split(size):
-            places = torch.arange(NUM_CONTEXT).expand(len(rows), -1)
-            yield self.batch(rows, places, self.gold[rows])
+            yield self.batch(rows, self.context[rows], self.gold[rows])
 
 
 def encode_world(world: World, tokenizer: Tokenizer) -> EncodedWorld:
@@ -100,6 +108,7 @@ def encode_world(world: World, tokenizer: Tokenizer) -> EncodedWorld:
         answers=_encode(tokenizer, [question["answers"][0] for question in world.questions]),
         context=context,
         gold=gold,
+        claims=torch.tensor([question["task"] == "claim" for question in world.questions]),
     )
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.backends import Array, Graph
-from runtime.contract import ModelShape, PassageError
+from runtime.contract import BundleError, ModelShape, PassageError
 from runtime.memory import encode_fp16, encode_passages, pad_ids
 from runtime.store import MemoryStore, Passage
 from runtime.text import TextEncoder
 
 __all__ = ["Candidate", "Given", "candidates_from_given", "candidates_from_search", "memory_inputs", "token_inputs"]
 
+TEXTS_AT_ONCE = 16
 Given = int | str | Passage
 """A passage from the caller's own retriever: its id in the store, or a text."""
 
@@ -96,7 +97,7 @@ def memory_inputs(
     """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
-    encoded = iter([encode_fp16(memory) for memory in encode_passages(memory_encoder, tokenised)] if texts else [])
+    encoded = iter(_encode_texts(tokenised, memory_encoder))
     memories: list[list[tuple[Array, np.float32]]] = [
         [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
         for row in rows
@@ -112,6 +113,21 @@ def memory_inputs(
             scale[batch, place] = passage_scale
             mask[batch, place, : len(codes)] = 1
     return {"memory": memory, "memory_scale": scale, "memory_mask": mask}
+
+
+def _encode_texts(tokenised: list[list[int]], memory_encoder: Graph) -> list[tuple[Array, np.float32]]:
+    """Given passages in the fp16 codec, a few at a time, so that many of them do not need much memory at once."""
+    encoded = []
+    for start in range(0, len(tokenised), TEXTS_AT_ONCE):
+        for memory in encode_passages(memory_encoder, tokenised[start : start + TEXTS_AT_ONCE]):
+            try:
+                encoded.append(encode_fp16(memory))
+            except FloatingPointError:
+                raise BundleError(
+                    "graph memory_encoder", expected="finite memory of a given passage", found="NaN or infinity",
+                    fix="compare the bundle with its checkpoint: `glimmer-export parity`",
+                ) from None
+    return encoded
 
 
 def token_inputs(

@@ -82,7 +82,7 @@ def fresh():
     folder.mkdir()
     if overwrite:
         (folder / "store").mkdir()
-        (folder / "store" / "old").write_text("old")
+        (folder / "store" / "manifest.json").write_text("old")
 
 fresh()
 build_store(folder / "store")

@@ -188,8 +188,10 @@ def test_a_session_without_a_store_names_what_it_lacks(glimmer):
         with pytest.raises(PassageError, match="store"):
             session.answer("w1", passages=[1])
         given = [None, ["w1 w2 w3"]]
-        answers = session.answer_many(["w1", "w2"], passages=given)
-        assert isinstance(answers[0].error, OptionError)
+        with pytest.raises(OptionError, match="store"):
+            session.answer_many(["w1", "w2"], passages=given)
+        answers = session.answer_many(["w1", "w2"], passages=[[7], ["w1 w2 w3"]])
+        assert isinstance(answers[0].error, PassageError)
         assert answers[1].answer is not None
 
 

@@ -13,10 +13,27 @@ from runtime.memory import encode_fp16, encode_passages, pad_ids
 from runtime.store import MemoryStore, Passage
 from runtime.text import TextEncoder
 
-__all__ = ["Candidate", "Given", "candidates_from_given", "candidates_from_search", "memory_inputs", "token_inputs"]
+__all__ = [
+    "Candidate",
+    "Given",
+    "PassageId",
+    "candidates_from_given",
+    "candidates_from_search",
+    "memory_inputs",
+    "token_inputs",
+]
 
 TEXTS_AT_ONCE = 16
-Given = int | str | Passage
+
+
+@dataclass(frozen=True)
+class PassageId:
+    """An id of the store, said to be one: a plain str that has white space in it may be taken for a text."""
+
+    value: int | str
+
+
+Given = int | str | PassageId | Passage
 """A passage from the caller's own retriever: its id in the store, or a text."""
 
 
@@ -39,9 +56,9 @@ def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> lis
 def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> list[Candidate]:
     """Passages as the caller ordered them.
 
-    An int is an id; a str is an id where the store holds it, a text where it has white space in it; a Passage is a
-    text with its title. Raises PassageError for an unknown id, for a text that is empty or that UTF-8 cannot write,
-    and for an id without a store.
+    An int or a PassageId is an id; a str is an id where the store holds it, else a text where it has white space in
+    it; a Passage is a text with its title. Raises PassageError for an unknown id, for a text that is empty or that
+    UTF-8 cannot write, and for an id without a store.
     """
     candidates: list[Candidate | int | str] = []
     for item in given:
@@ -50,7 +67,7 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
         elif isinstance(item, str) and len(item.split()) > 1 and not _is_id(store, item):
             candidates.append(_candidate_from_text(Passage(None, "", item)))
         else:
-            candidates.append(item)
+            candidates.append(item.value if isinstance(item, PassageId) else item)
     ids = [item for item in candidates if not isinstance(item, Candidate)]
     if ids and store is None:
         raise PassageError(

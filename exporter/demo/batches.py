@@ -73,24 +73,23 @@ class EncodedWorld:
     ) -> Iterator[Batch]:
         """Every question once (less a remainder), each with its gold passage and `num_passages - 1` distractors.
 
-        The passages keep the order of the context. In a share `claims_withheld` of the claims, any other passage stands
-        in the gold one's place.
+        The passages keep the order of the context. A share `claims_withheld` of the claims gets distractors alone (and
+        any other passage where the whole context is asked for).
         """
         order = torch.randperm(len(self.questions), generator=generator)
         for rows in order.split(size):
             if len(rows) < size:
                 return
-            # Gold draws zero, the lowest number, so it is always among the kept.
-            draw = torch.rand(size, NUM_CONTEXT, generator=generator)
-            draw.scatter_(1, self.gold[rows, None], 0.0)
-            places = draw.argsort(1)[:, :num_passages].sort(1).values
-            gold = (places == self.gold[rows, None]).long().argmax(1)
-            context = self.context[rows].gather(1, places)
             withheld = self.claims[rows] & (torch.rand(size, generator=generator) < claims_withheld)
-            shift = torch.randint(1, len(self.passages), (size,), generator=generator)
-            other = (context[torch.arange(size), gold] + shift) % len(self.passages)
-            context[withheld, gold[withheld]] = other[withheld]
-            yield self.batch(rows, context, gold.masked_fill(withheld, NOT_THERE))
+            gold = self.gold[rows, None]
+            # The k lowest draws are kept: gold's is the lowest or, where withheld, the highest.
+            draw = torch.rand(size, NUM_CONTEXT, generator=generator).scatter_(1, gold, withheld[:, None].float())
+            places = draw.argsort(1)[:, :num_passages].sort(1).values
+            context = self.context[rows].gather(1, places)
+            other = context + torch.randint(1, len(self.passages), (size, 1), generator=generator)
+            is_gold = places == gold
+            context = torch.where(is_gold & withheld[:, None], other % len(self.passages), context)
+            yield self.batch(rows, context, is_gold.long().argmax(1).masked_fill(withheld, NOT_THERE))
 
     def ordered_batches(self, size: int) -> Iterator[Batch]:
         """Every question in its order with its whole context."""

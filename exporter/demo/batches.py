@@ -53,7 +53,7 @@ class Batch:
 class EncodedWorld:
     """Token ids of a world: passages (P, n_p), questions (Q, n_q), answers (Q, t).
 
-    context (Q, NUM_CONTEXT) holds rows of `passages`, gold (Q,) a place in the context; claims (Q,) is true for claims.
+    context (Q, NUM_CONTEXT) holds rows of `passages`, gold (Q,) a place in the context.
     """
 
     passages: Tensor
@@ -61,40 +61,33 @@ class EncodedWorld:
     answers: Tensor
     context: Tensor
     gold: Tensor
-    claims: Tensor
 
-    def batch(self, rows: Tensor, context: Tensor, gold: Tensor) -> Batch:
-        """Questions `rows` (b,) with the passages `context` (b, k); `gold` (b,) is a place among these k."""
-        passages = _trim(self.passages[context])
-        return Batch(_trim(self.questions[rows]), passages, _trim(self.answers[rows]), gold)
+    def batch(self, rows: Tensor, places: Tensor, gold: Tensor) -> Batch:
+        """Questions `rows` (b,) with the passages at `places` (b, k) of their context; `gold` (b,) counts within k."""
+        passages = self.passages[self.context[rows].gather(1, places)]
+        return Batch(_trim(self.questions[rows]), _trim(passages), _trim(self.answers[rows]), gold)
 
-    def shuffled_batches(
-        self, size: int, num_passages: int, generator: torch.Generator, claims_withheld: float = 0.0
-    ) -> Iterator[Batch]:
+    def shuffled_batches(self, size: int, num_passages: int, generator: torch.Generator) -> Iterator[Batch]:
         """Every question once (less a remainder), each with its gold passage and `num_passages - 1` distractors.
 
-        The passages keep the order of the context. A share `claims_withheld` of the claims gets distractors alone (and
-        any other passage where the whole context is asked for).
+        The passages keep the order of the context.
         """
         order = torch.randperm(len(self.questions), generator=generator)
         for rows in order.split(size):
             if len(rows) < size:
                 return
-            withheld = self.claims[rows] & (torch.rand(size, generator=generator) < claims_withheld)
-            gold = self.gold[rows, None]
-            # The k lowest draws are kept: gold's is the lowest or, where withheld, the highest.
-            draw = torch.rand(size, NUM_CONTEXT, generator=generator).scatter_(1, gold, withheld[:, None].float())
+            # Gold draws zero, the lowest number, so it is always among the kept.
+            draw = torch.rand(size, NUM_CONTEXT, generator=generator)
+            draw.scatter_(1, self.gold[rows, None], 0.0)
             places = draw.argsort(1)[:, :num_passages].sort(1).values
-            context = self.context[rows].gather(1, places)
-            other = context + torch.randint(1, len(self.passages), (size, 1), generator=generator)
-            is_gold = places == gold
-            context = torch.where(is_gold & withheld[:, None], other % len(self.passages), context)
-            yield self.batch(rows, context, is_gold.long().argmax(1).masked_fill(withheld, NOT_THERE))
+            gold = (places == self.gold[rows, None]).long().argmax(1)
+            yield self.batch(rows, places, gold)
 
     def ordered_batches(self, size: int) -> Iterator[Batch]:
         """Every question in its order with its whole context."""
         for rows in torch.arange(len(self.questions)).split(size):
-            yield self.batch(rows, self.context[rows], self.gold[rows])
+            places = torch.arange(NUM_CONTEXT).expand(len(rows), -1)
+            yield self.batch(rows, places, self.gold[rows])
 
 
 def encode_world(world: World, tokenizer: Tokenizer) -> EncodedWorld:
@@ -107,7 +100,6 @@ def encode_world(world: World, tokenizer: Tokenizer) -> EncodedWorld:
         answers=_encode(tokenizer, [question["answers"][0] for question in world.questions]),
         context=context,
         gold=gold,
-        claims=torch.tensor([question["task"] == "claim" for question in world.questions]),
     )
 
 

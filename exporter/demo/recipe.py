@@ -22,8 +22,7 @@ class Phase:
 
     Each question comes with `num_passages` (k), of which `num_selected` (m) are read; passages state
     `facts_per_passage` facts. The learning rate goes linearly from the previous phase's to `learning_rate`. The phase
-    ends early once the running exact match on the training batches reaches `promote_at`. A share `claims_withheld` of
-    the claims comes without its gold passage.
+    ends early once the running exact match on the training batches reaches `promote_at`.
     """
 
     steps: int
@@ -32,7 +31,6 @@ class Phase:
     facts_per_passage: int
     batch_size: int
     learning_rate: float
-    claims_withheld: float = 0.0
     promote_at: float = math.inf
 
     @property
@@ -44,9 +42,7 @@ class Phase:
 # One thing at a time: copying a value, choosing between passages (by the name), choosing between two facts (by the
 # relation, most cheaply with one passage, alternating with two so that names are not forgotten). From k = 6 on, or from
 # two of these at once, nothing is learned for a long time. Passages are encoded independently, so most of the work is
-# done at k <= 4 and only the last phase meets the test's k = 10. Relations are not learned at a rate of 1e-3. Claims
-# without evidence are as often true as false: they teach the reader not to refute whatever it has no evidence for, and
-# so the reranker that the gold passage matters to a false claim too.
+# done at k <= 4 and only the last phase meets the test's k = 10. Relations are not learned at a rate of 1e-3.
 CURRICULUM = (
     Phase(100, 1, 1, facts_per_passage=1, batch_size=48, learning_rate=1e-3),
     Phase(1200, 1, 1, facts_per_passage=1, batch_size=48, learning_rate=1e-3, promote_at=0.90),
@@ -58,8 +54,8 @@ CURRICULUM = (
     * 8,
     Phase(300, 2, 2, facts_per_passage=2, batch_size=48, learning_rate=5e-4),
     Phase(600, 4, 2, facts_per_passage=2, batch_size=32, learning_rate=5e-4),
-    Phase(700, 4, 3, facts_per_passage=2, batch_size=32, learning_rate=2.5e-4, claims_withheld=0.3),
-    Phase(500, 10, 3, facts_per_passage=2, batch_size=24, learning_rate=1e-5, claims_withheld=0.3),
+    Phase(600, 4, 3, facts_per_passage=2, batch_size=32, learning_rate=2.5e-4),
+    Phase(500, 10, 3, facts_per_passage=2, batch_size=24, learning_rate=1e-5),
 )
 
 

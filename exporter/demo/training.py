@@ -116,7 +116,7 @@ class Training:
         world = generate_split("train", steps * phase.batch_size, world_seed, phase.facts_per_passage)
         generator = torch.Generator().manual_seed(world_seed)
         encoded = encode_world(world, self.tokenizer)
-        for batch in encoded.shuffled_batches(phase.batch_size, phase.num_passages, generator, phase.claims_withheld):
+        for batch in encoded.shuffled_batches(phase.batch_size, phase.num_passages, generator):
             yield batch.to(self.device)
 
     def _train_step(self, batch: Batch) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from runtime.candidates import PassageId
 from runtime.contract import OutputError, QuestionFileError
 from runtime.store import Passage
 
@@ -48,14 +49,14 @@ def read_questions(path: str | Path, limit: int | None = None) -> list[Question]
     return questions
 
 
-def given_passages(question: Question) -> list[int | str | Passage]:
-    """The passages that the file gives for a question; raises QuestionFileError where it gives none."""
+def given_passages(question: Question) -> list[PassageId | Passage]:
+    """The passages that the file gives for a question, ids as such; raises QuestionFileError where it gives none."""
     if question.passages is None:
         raise QuestionFileError(
             f"question {question.qid!r}", expected='"ctxs" or "ctx_ids"', found="neither",
             fix="retrieve the passages: --passages retrieve",
         )
-    return list(question.passages)
+    return [item if isinstance(item, Passage) else PassageId(item) for item in question.passages]
 
 
 def write_kilt_predictions(path: str | Path, questions: Sequence[Question], answers: Sequence[str | None]) -> None:

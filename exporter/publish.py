@@ -14,6 +14,9 @@ from runtime.contract import OutputError
 
 __all__ = ["check_target", "publish_directory", "replace_file", "swap_directory", "write_errors"]
 
+OURS = ("manifest.json", "config.json", "questions.jsonl")
+"""One of these stands in every bundle, store, checkpoint and demo."""
+
 
 @contextmanager
 def publish_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -34,7 +37,17 @@ def publish_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise OutputError where `target` exists and may not be replaced."""
+    """Raise OutputError where `target` exists and may not be replaced, or is not something of ours to replace."""
+    if target.name in ("", "..") or target.is_mount():
+        raise OutputError(
+            f"output {target}", expected="the name of a directory to make", found="one that cannot be renamed",
+            fix="name a new directory",
+        )
+    if overwrite and target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in OURS):
+        raise OutputError(
+            f"output {target}", expected="something that glimmer-export wrote, to overwrite it", found="other files",
+            fix="name another, or remove it by hand",
+        )
     if target.exists() and not overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise OutputError(
             f"output {target}", expected="a path that does not exist yet", found="one that does",
@@ -47,7 +60,11 @@ def swap_directory(work: Path, target: Path) -> None:
     if target.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
         target.rename(old / "old")
-        work.rename(target)
+        try:
+            work.rename(target)
+        except OSError:
+            (old / "old").rename(target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         work.rename(target)

@@ -9,8 +9,9 @@ with Session.open("BUNDLE", store="STORE") as session:
 """
 
 from runtime.answer import Answer, RankedPassage
+from runtime.candidates import PassageId
 from runtime.contract import GlimmerError
 from runtime.session import Session
 from runtime.store import Passage
 
-__all__ = ["Answer", "GlimmerError", "Passage", "RankedPassage", "Session"]
+__all__ = ["Answer", "GlimmerError", "Passage", "PassageId", "RankedPassage", "Session"]

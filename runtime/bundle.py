@@ -29,6 +29,7 @@ class Bundle:
         manifest = read_manifest(directory)
         for entry in manifest.files():
             verify_file(directory, entry, error=BundleError, subject=f"bundle {directory}", fix="copy the bundle again")
+        _check_nothing_else(directory, manifest)
         text = None
         if manifest.tokenizer is not None:
             text = TextEncoder.open(directory / manifest.tokenizer.path, manifest.model)
@@ -40,6 +41,18 @@ class Bundle:
 
     def __str__(self) -> str:
         return f"bundle {self.directory}"
+
+
+def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
+    """A graph may name external data beside it: no file may stand there that the manifest does not vouch for."""
+    named = {directory / entry.path for entry in manifest.files()}
+    for path in sorted({file.parent for file in named}):
+        for found in sorted(path.iterdir() if path != directory else ()):
+            if found not in named:
+                raise BundleError(
+                    f"bundle {directory}", expected=f"only the files of its manifest in {path.name}", found=found.name,
+                    fix="copy the bundle again",
+                )
 
 
 def verify_file(

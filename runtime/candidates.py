@@ -8,14 +8,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.backends import Array, Graph
-from runtime.contract import ModelShape, PassageError
+from runtime.contract import BundleError, ModelShape, PassageError
 from runtime.memory import encode_fp16, encode_passages, pad_ids
 from runtime.store import MemoryStore, Passage
 from runtime.text import TextEncoder
 
-__all__ = ["Candidate", "Given", "candidates_from_given", "candidates_from_search", "memory_inputs", "token_inputs"]
+__all__ = [
+    "Candidate",
+    "Given",
+    "PassageId",
+    "candidates_from_given",
+    "candidates_from_search",
+    "memory_inputs",
+    "token_inputs",
+]
 
-Given = int | str | Passage
+TEXTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class PassageId:
+    """An id of the store, said to be one: a plain str that has white space in it may be taken for a text."""
+
+    value: int | str
+
+
+Given = int | str | PassageId | Passage
 """A passage from the caller's own retriever: its id in the store, or a text."""
 
 
@@ -38,9 +56,9 @@ def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> lis
 def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> list[Candidate]:
     """Passages as the caller ordered them.
 
-    An int is an id; a str is an id where the store holds it, a text where it has white space in it; a Passage is a
-    text with its title. Raises PassageError for an unknown id, for a text that is empty or that UTF-8 cannot write,
-    and for an id without a store.
+    An int or a PassageId is an id; a str is an id where the store holds it, else a text where it has white space in
+    it; a Passage is a text with its title. Raises PassageError for an unknown id, for a text that is empty or that
+    UTF-8 cannot write, and for an id without a store.
     """
     candidates: list[Candidate | int | str] = []
     for item in given:
@@ -49,7 +67,7 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
         elif isinstance(item, str) and len(item.split()) > 1 and not _is_id(store, item):
             candidates.append(_candidate_from_text(Passage(None, "", item)))
         else:
-            candidates.append(item)
+            candidates.append(item.value if isinstance(item, PassageId) else item)
     ids = [item for item in candidates if not isinstance(item, Candidate)]
     if ids and store is None:
         raise PassageError(
@@ -96,7 +114,7 @@ def memory_inputs(
     """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
-    encoded = iter([encode_fp16(memory) for memory in encode_passages(memory_encoder, tokenised)] if texts else [])
+    encoded = iter(_encode_texts(tokenised, memory_encoder))
     memories: list[list[tuple[Array, np.float32]]] = [
         [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
         for row in rows
@@ -112,6 +130,21 @@ def memory_inputs(
             scale[batch, place] = passage_scale
             mask[batch, place, : len(codes)] = 1
     return {"memory": memory, "memory_scale": scale, "memory_mask": mask}
+
+
+def _encode_texts(tokenised: list[list[int]], memory_encoder: Graph) -> list[tuple[Array, np.float32]]:
+    """Given passages in the fp16 codec, a few at a time, so that many of them do not need much memory at once."""
+    encoded = []
+    for start in range(0, len(tokenised), TEXTS_AT_ONCE):
+        for memory in encode_passages(memory_encoder, tokenised[start : start + TEXTS_AT_ONCE]):
+            try:
+                encoded.append(encode_fp16(memory))
+            except FloatingPointError:
+                raise BundleError(
+                    "graph memory_encoder", expected="finite memory of a given passage", found="NaN or infinity",
+                    fix="compare the bundle with its checkpoint: `glimmer-export parity`",
+                ) from None
+    return encoded
 
 
 def token_inputs(

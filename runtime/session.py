@@ -11,7 +11,7 @@ from runtime.backends import Backend, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
 from runtime.clock import StageClock
-from runtime.contract import GlimmerError, OptionError, TokenizerError
+from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError
 from runtime.reader import Reader, Reading
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
@@ -19,6 +19,8 @@ from runtime.text import TextEncoder
 __all__ = ["Session"]
 
 GivenRow = Sequence[Given]
+MAX_PASSAGES = 3840
+"""The most that TensorRT's TopK ranks, so what every backend serves."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Session:
                 str(opened), expected="a tokenizer", found="none",
                 fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
             )
-        memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
         chosen = backend if backend is not None else OnnxRuntimeBackend(threads)
         graphs = {name: chosen.load(opened.graph_path(name), io) for name, io in opened.manifest.io().items()}
+        memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
         return cls(opened, memory, graphs, opened.text)
 
     def answer(
@@ -79,8 +81,9 @@ class Session:
         """Answer one question.
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
-        m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot. Raises
-        QuestionError (empty, too long), PassageError (unknown id) and OptionError.
+        m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
+        them are ranked, or the first `top_k`. Raises QuestionError (empty, too long), PassageError (unknown id) and
+        OptionError.
         """
         given = None if passages is None else [passages]
         result = self.answer_many([question], top_k, top_m, passages=given)[0]
@@ -101,19 +104,16 @@ class Session:
         `passages` holds a list for each question, or None to retrieve. A question or passage that cannot be taken
         gives an Answer with its `error`, and the others their answers. Raises OptionError.
         """
+        given: Sequence[GivenRow | None] = [None] * len(questions) if passages is None else passages
         self._check_options(top_k, top_m)
-        if passages is not None and len(passages) != len(questions):
-            raise OptionError(
-                "passages", expected=f"a list for each of {len(questions)} questions", found=f"{len(passages)}",
-                fix="give None for a question that should retrieve",
-            )
+        self._check_passages(questions, given)
         clock = StageClock()
         rows: list[_Row] = []
         errors: dict[int, GlimmerError] = {}
         for index, question in enumerate(questions):
             try:
-                rows.append(self._prepare(index, question, passages[index] if passages else None, top_k, clock))
-            except GlimmerError as error:
+                rows.append(self._prepare(index, question, given[index], top_k, clock))
+            except (QuestionError, PassageError) as error:
                 errors[index] = error
         rows = [row for row in rows if row.candidates]
         read: dict[int, Answer] = {}
@@ -145,12 +145,24 @@ class Session:
 
     def _check_options(self, top_k: int | None, top_m: int | None) -> None:
         for name, value in (("top_k", top_k), ("top_m", top_m)):
-            if value is not None and value < 1:
-                raise OptionError(name, expected="at least 1", found=str(value), fix="ask for more passages")
+            if value is not None and not 1 <= value <= MAX_PASSAGES:
+                raise OptionError(name, expected=f"1 to {MAX_PASSAGES}", found=str(value), fix="choose one of these")
         if top_m is not None and not self._shape.traits.selects:
             raise OptionError(
                 "top_m", expected=f"None, as {self._shape.architecture} reads all passages", found=str(top_m),
                 fix="leave it out, or lower top_k",
+            )
+
+    def _check_passages(self, questions: Sequence[str], given: Sequence[GivenRow | None]) -> None:
+        if len(given) != len(questions):
+            raise OptionError(
+                "passages", expected=f"a list for each of {len(questions)} questions", found=f"{len(given)}",
+                fix="give None for a question that should retrieve",
+            )
+        if self.store is None and any(row is None for row in given):
+            raise OptionError(
+                "session", expected="a store to retrieve from, or passages", found="neither",
+                fix="open it with store=..., or give passages=[...]",
             )
 
     def _prepare(
@@ -159,15 +171,10 @@ class Session:
         with clock.stage("tokenize"):
             question_ids = self.text.question(question)
         with clock.stage("retrieve"):
-            if given is not None:
-                candidates = candidates_from_given(self.store, given[:top_k])
-            elif self.store is None:
-                raise OptionError(
-                    "session", expected="a store to retrieve from, or passages", found="neither",
-                    fix="open it with store=..., or give passages=[...]",
-                )
-            else:
+            if given is None and self.store is not None:
                 candidates = candidates_from_search(self.store, question, top_k or self._shape.num_retrieved)
+            else:
+                candidates = candidates_from_given(self.store, (given or ())[:top_k])
         return _Row(index, question_ids, candidates)
 
 

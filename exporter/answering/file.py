@@ -92,7 +92,8 @@ def answer_questions(
         em=fmean(exact_match(*pair) for pair in graded) if graded else None,
         f1=fmean(token_f1(*pair) for pair in graded) if graded else None,
         milliseconds={
-            stage: median(times.get(stage, 0.0) for times in batches) for stage in (batches[-1] if batches else {})
+            stage: median(times.get(stage, 0.0) for times in batches)
+            for stage in dict.fromkeys(stage for times in batches for stage in times)
         },
         answers=tuple(answers),
     )

@@ -140,7 +140,7 @@ def read_config(directory: Path) -> CheckpointConfig:
             f"checkpoint {directory}", expected="a file config.json", found="none",
             fix="name a directory written by `glimmer-export init`",
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}", expected="a JSON object", found=str(error), fix="restore the file") from None
     if not isinstance(data, dict) or data.get("model_type") != "glimmer":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__

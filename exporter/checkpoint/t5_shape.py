@@ -75,7 +75,7 @@ def read_t5_shape(directory: Path) -> T5Shape:
             f"T5 checkpoint {directory}", expected=f"a file {CONFIG}", found="none",
             fix="name a directory in Hugging Face's layout, as `save_pretrained` writes it",
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
     if not isinstance(data, dict) or data.get("model_type") != "t5":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__

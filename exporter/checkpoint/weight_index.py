@@ -27,11 +27,14 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
             f"checkpoint {directory}", expected=f"{single} or {index}", found="neither",
             fix="copy the weights into the directory",
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(
             str(path), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
         ) from None
-    shards = [inside(directory, name, error=CheckpointError, subject=str(path)) for name in sorted(names)]
+    # Links may lead out: the Hugging Face cache keeps a checkpoint's files elsewhere and links to them.
+    shards = [
+        inside(directory, name, error=CheckpointError, subject=str(path), follow_links=True) for name in sorted(names)
+    ]
     for shard in shards:
         if not shard.is_file():
             raise CheckpointError(
@@ -43,6 +46,6 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
 
 def _shard_names(index: Any) -> set[str]:
     names = set(index["weight_map"].values())
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("a file name that is not text")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError("no file names, or one that is not text")
     return names

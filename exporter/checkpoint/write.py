@@ -80,6 +80,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
     try:
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes for its owner alone
     except SafetensorError as error:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number.group(1)), str(error), str(path)) from error

@@ -11,7 +11,7 @@ import typer
 
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite
-from exporter.cli.output import console, print_json, size_text
+from exporter.cli.output import bold, console, print_json, size_text
 
 if TYPE_CHECKING:
     from exporter.graphs import ExportedGraph
@@ -40,7 +40,7 @@ def export(
     output: Output,
     stage_a: Annotated[
         StageA | None,
-        typer.Option("--stage-a", help="lazy computes one token of stage A's last layer; the default, unless mean-pooled."),
+        typer.Option("--stage-a", help="lazy computes one token of stage A's last layer; default unless mean-pooled."),
     ] = None,
     cross_attention: Annotated[
         CrossAttention,
@@ -69,7 +69,7 @@ def export(
         print_json({"bundle": str(output), "graphs": {graph.name: _exported(graph) for graph in graphs}})
     else:
         _print_exported(graphs)
-        console().print(f"Wrote [bold]{output}[/bold], {size_text(sum(graph.num_bytes for graph in graphs))}")
+        console().print(f"Wrote {bold(output)}, {size_text(sum(graph.num_bytes for graph in graphs))}")
 
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
@@ -123,7 +123,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "checkpoint": manifest.checkpoint_digest[:12],
         "memory": manifest.memory_digest[:12],
     }
-    summary = Table(title=f"{bundle} (schema {manifest.schema_version}, verified)", show_header=False)
+    summary = Table(title=f"{bold(bundle)} (schema {manifest.schema_version}, verified)", show_header=False)
     for name, value in facts.items():
         summary.add_row(name, value)
     console().print(summary)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import console, print_json
+from exporter.cli.output import bold, console, print_json
 from runtime.contract import OptionError
 
 __all__ = ["demo_data", "init", "train_demo"]
@@ -120,7 +121,7 @@ def init(
         return
     layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
     console().print(
-        f"[bold]{output}[/bold]: {summary['architecture']} from {summary['source']}, "
+        f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
         f"{summary['parameters']:,} parameters; layers: {layers}; "
         f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}"
     )
@@ -133,7 +134,7 @@ def train_demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train the demo checkpoint again: a small model that reads a generated encyclopedia. About half an hour."""
+    """Train the demo checkpoint again: a small model that reads a generated encyclopedia. Up to an hour."""
     from exporter.demo.train_demo import train_demo as train
 
     summary = train(output, architecture=architecture.value, seed=seed, overwrite=overwrite)
@@ -156,6 +157,6 @@ def demo_data(
         print_json(summary)
     else:
         console().print(
-            f"[bold]{output}[/bold]: checkpoint/, corpus.jsonl ({summary['passages']} passages), "
+            f"{bold(output)}: checkpoint/, corpus.jsonl ({summary['passages']} passages), "
             f"questions.jsonl ({summary['questions']} questions)"
         )

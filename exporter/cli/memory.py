@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
-from exporter.cli.output import console, print_json, size_text
+from exporter.cli.output import bold, console, print_json, size_text
 
 __all__ = ["app"]
 
@@ -45,7 +45,7 @@ def build(
         return
     done = "was already complete" if summary.already_complete else f"built in {summary.seconds:.1f} s"
     console().print(
-        f"[bold]{output}[/bold] {done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
+        f"{bold(output)} {done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
         f"{summary.shards} shards, {size_text(summary.bytes)}"
     )
     if summary.resumed_shards:

@@ -6,16 +6,23 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
-__all__ = ["console", "print_json", "question_progress", "size_text"]
+__all__ = ["bold", "console", "print_json", "question_progress", "size_text"]
 
 
 def console() -> Console:
     """The console of reports."""
     return Console()
+
+
+def bold(path: Path) -> str:
+    """A path for a line of markup, whatever characters it has."""
+    return f"[bold]{escape(str(path))}[/bold]"
 
 
 def print_json(value: Any) -> None:

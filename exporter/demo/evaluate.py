@@ -28,8 +28,7 @@ EVALUATION_BATCH = 50
 class Evaluation:
     """Rates from 0 to 1 over the test questions.
 
-    `em_withheld` is over questions and slots alone, with the gold passage withheld: half of all claims can be guessed.
-    `gold_in_m` is 1 where nothing is selected.
+    `em_withheld` is that without the gold passage; `gold_in_m` is 1 where nothing is selected.
     """
 
     num_questions: int
@@ -54,8 +53,7 @@ def evaluate(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> Evaluat
     by_task: dict[str, list[bool]] = defaultdict(list)
     for question, result in zip(world.questions, right, strict=True):
         by_task[question["task"]].append(result)
-    without_claims = World(world.corpus, [question for question in world.questions if question["task"] != "claim"])
-    guessed, _ = _results(model, tokenizer, withhold_gold(without_claims, seed=0))
+    guessed, _ = _results(model, tokenizer, withhold_gold(world, seed=0))
     return Evaluation(
         num_questions=len(right),
         em=_mean(right),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -32,7 +32,12 @@ __all__ = [
 ]
 
 Split = Literal["train", "test"]
-TASKS = ("question", "slot", "claim")
+TASKS = {"train": ("question", "slot", "claim"), "test": ("question", "slot")}
+"""Task forms of each split, equally often.
+
+A test asks only what its gold passage alone can answer. A false claim is refuted by finding it nowhere, so whether the
+gold passage was selected says nothing there.
+"""
 NUM_CONTEXT = 10
 TEST_NAMES_ONE_IN = 4
 QUESTIONS_PER_ENTITY = 3
@@ -102,7 +107,7 @@ def generate_split(split: Split, num_questions: int, seed: int, facts_per_passag
     entities, corpus = _entities(rng, split, num_questions, facts_per_passage)
     neighbours = _Neighbours(entities, len(corpus))
     questions: list[Question] = []
-    for qid, (entity, relation, task) in enumerate(islice(_prompts(rng, entities), num_questions)):
+    for qid, (entity, relation, task) in enumerate(islice(_prompts(rng, entities, TASKS[split]), num_questions)):
         text, answer = _ask(rng, task, entity, relation)
         gold = entity.passage_of[relation.name]
         context = [gold, *neighbours.distractors(rng, entity, relation)]
@@ -140,7 +145,7 @@ def _entities(
     rng: random.Random, split: Split, num_questions: int, facts_per_passage: int
 ) -> tuple[list[Entity], list[Passage]]:
     names = {kind.name: names_of_split(kind, split) for kind in KINDS}
-    available = sum(len(names[kind.name]) * len(kind.relations) * len(TASKS) for kind in KINDS)
+    available = sum(len(names[kind.name]) * len(kind.relations) * len(TASKS[split]) for kind in KINDS)
     if num_questions > available:
         raise ValueError(
             f"the {split} split of the demo world has {available} different questions, {num_questions} were asked for: "
@@ -199,16 +204,18 @@ def _sentence(template: str, subject: str, value: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _prompts(rng: random.Random, entities: list[Entity]) -> Iterator[tuple[Entity, Relation, str]]:
+def _prompts(
+    rng: random.Random, entities: list[Entity], tasks: Sequence[str]
+) -> Iterator[tuple[Entity, Relation, str]]:
     """Every fact in every task form, each entity once before any comes again, and no fact twice in one form."""
     plans = []
     for entity in entities:
-        facts = [(relation, rng.randrange(len(TASKS))) for relation in entity.kind.relations]
+        facts = [(relation, rng.randrange(len(tasks))) for relation in entity.kind.relations]
         rng.shuffle(facts)
         plans.append(
             [
-                (entity, relation, TASKS[(task + lap) % len(TASKS)])
-                for lap in range(len(TASKS))
+                (entity, relation, tasks[(task + lap) % len(tasks)])
+                for lap in range(len(tasks))
                 for relation, task in facts
             ]
         )

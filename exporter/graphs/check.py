@@ -54,11 +54,13 @@ def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *,
 def check_operators(path: Path) -> None:
     """Raise ExportError for another opset, a custom domain, or an operator that a target cannot run."""
     import onnx
+    import onnx_ir
 
     model = onnx.load(str(path), load_external_data=False)
     domains = {entry.domain: entry.version for entry in model.opset_import}
-    custom = sorted({node.domain for node in model.graph.node} - {"", "ai.onnx"})
-    forbidden = sorted({node.op_type for node in model.graph.node} & FORBIDDEN_OPERATORS)
+    nodes = list(onnx_ir.traversal.RecursiveGraphIterator(onnx_ir.from_proto(model).graph))
+    custom = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
+    forbidden = sorted({node.op_type for node in nodes} & FORBIDDEN_OPERATORS)
     if domains != {"": OPSET} or custom or forbidden or model.functions:
         raise ExportError(
             f"graph {path.stem}", expected=f"standard operators of opset {OPSET} that every target runs",

@@ -93,7 +93,7 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
         with suppress(StoreError):
             manifest = read_store_manifest(output)
             for entry in (*(shard.file for shard in manifest.shards), manifest.texts):
-                verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="", digest=False)
+                verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
             if not plan.differences(manifest):
                 return manifest
     check_target(output, overwrite=overwrite)

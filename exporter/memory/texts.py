@@ -51,7 +51,7 @@ def _fill(path: Path, passages: Iterable[Passage], advance: Callable[[int], None
             connection.execute(statement)
     except sqlite3.OperationalError as reason:
         # SQLite reports the system's refusal in words of its own; the error code is in Python only from 3.11 on.
-        if "disk is full" in str(reason):
+        if "disk is full" in str(reason) or "disk I/O error" in str(reason):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from reason
         raise
     finally:

@@ -1,6 +1,6 @@
 """The whole model in torch: one module that holds the weights by name and composes the stages.
 
-The graph stages (memory_encoder.py, live.py, decoding.py) are cut from it; training and the reference run it whole.
+The graph stages (encoding.py, live.py, decoding.py) are cut from it; training and the reference run it whole.
 """
 
 from __future__ import annotations

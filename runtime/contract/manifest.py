@@ -26,6 +26,15 @@ MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
 
+TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+STACK_DEPTHS = ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers")
+MAX_SIZES = dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), 1 << 24)
+MAX_SIZES |= dict.fromkeys((*STACK_DEPTHS, "num_decoder_layers", "max_new_tokens"), 4096)
+MAX_SIZES |= dict.fromkeys(("question_length", "passage_length"), 1 << 16)
+MAX_SIZES |= {"num_retrieved": 3840}
+"""The bounds that a checkpoint's config has too; 3840 is the most that TensorRT's TopK ranks."""
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """A file of the bundle: path below the bundle with forward slashes, size in bytes, SHA-256."""
@@ -126,8 +135,26 @@ def read_manifest(directory: Path) -> BundleManifest:
         raise BundleError(subject, expected="a form of stage A", found=repr(manifest.stage_a), fix=FIX)
     if manifest.cross_attention not in CROSS_ATTENTION_FORMS:
         raise BundleError(subject, expected="a form of cross-attention", found=manifest.cross_attention, fix=FIX)
+    _check_shape(manifest.model, subject)
     _check_graphs(manifest, subject)
     return manifest
+
+
+def _check_shape(model: ModelShape, subject: str) -> None:
+    """Refuse sizes that no model has, before anything is allocated by them."""
+    limits = MAX_SIZES | dict.fromkeys(TOKENS, model.vocab_size - 1)
+    for name, limit in limits.items():
+        value = getattr(model, name)
+        least = 0 if name in (*TOKENS, *STACK_DEPTHS) else 1
+        if not least <= value <= limit:
+            raise BundleError(f"{subject}, {name}", expected=f"{least} to {limit}", found=str(value), fix=FIX)
+    selected = model.num_selected
+    in_range = selected is None or 1 <= selected <= model.num_retrieved
+    if (selected is not None) != model.traits.selects or not in_range:
+        raise BundleError(
+            f"{subject}, num_selected", expected="1 to num_retrieved where the architecture selects, else null",
+            found=repr(selected), fix=FIX,
+        )
 
 
 def _check_graphs(manifest: BundleManifest, subject: str) -> None:

@@ -177,12 +177,11 @@ def test_an_index_that_leads_outside(sharded: Path, path: str) -> None:
     refuse(sharded, "file names that stay inside its directory")
 
 
-def test_an_index_that_leads_outside_by_a_link(sharded: Path) -> None:
-    target = sharded.parent / "x.safetensors"
-    save_file({"a": torch.zeros(1)}, target)
-    (sharded / "link.safetensors").symlink_to(target)
-    change_json(sharded / INDEX, lambda content: content["weight_map"].update({WO: "link.safetensors"}))
-    refuse(sharded, "file names that stay inside its directory")
+def test_shards_behind_links(sharded: Path) -> None:
+    """Hugging Face's cache keeps the files elsewhere and links to them."""
+    for shard in sharded.glob("*.safetensors"):
+        shard.symlink_to(shard.rename(sharded.parent / shard.name))
+    assert read_checkpoint(sharded).tensors
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 3}}'])
@@ -193,4 +192,4 @@ def test_damaged_index(sharded: Path, content: str) -> None:
 
 def test_an_index_of_nothing(sharded: Path) -> None:
     (sharded / INDEX).write_text('{"weight_map": {}}')
-    refuse(sharded, r"expected a tensor shared\.weight")
+    refuse(sharded, "no file names")

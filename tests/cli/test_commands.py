@@ -164,8 +164,10 @@ def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, 
         output.mkdir()
         (output / "mine.txt").write_text("from before", encoding="utf-8")
         assert "--overwrite" in refused(OutputError, *arguments, "-o", output)
+        assert "that glimmer-export wrote" in refused(OutputError, *arguments, "-o", output, "--overwrite")
         if name == "bundle":
             continue
+        (output / "manifest.json").write_text("of something written before", encoding="utf-8")
         done = cli(*arguments, "-o", output, "--overwrite")
         assert done.code == 0, done.err
         assert not (output / "mine.txt").exists()

@@ -102,7 +102,7 @@ def test_train_demo_writes_a_small_checkpoint_and_reports(tmp_path):
     console = Console(file=text, width=200)
     result = train_demo(tmp_path / "out", curriculum=SHORT, num_test_questions=30, console=console)
     assert set(result) == {"num_questions", "em", "em_by_task", "gold_in_m", "em_withheld", "seconds"}
-    assert set(result["em_by_task"]) == {"question", "slot", "claim"}
+    assert set(result["em_by_task"]) == {"question", "slot"}
     checkpoint = read_checkpoint(tmp_path / "out")
     assert checkpoint.tokenizer is not None
     assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {torch.float16}
@@ -125,7 +125,8 @@ def test_progress_line_shows_loss_em_and_time_left(terminal):
 
 
 def test_curriculum_grows_to_the_test_setting():
-    passages = [phase.num_passages for phase in CURRICULUM]
-    assert passages == sorted(passages)
     config = demo_config("glimmer")
-    assert (passages[-1], CURRICULUM[-1].num_selected) == (config.num_retrieved, config.num_selected)
+    first, last = CURRICULUM[0], CURRICULUM[-1]
+    assert (first.num_passages, first.facts_per_passage) == (1, 1)
+    assert (last.num_passages, last.num_selected) == (config.num_retrieved, config.num_selected)
+    assert all(phase.num_passages <= 4 for phase in CURRICULUM[:-1])

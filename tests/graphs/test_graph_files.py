@@ -101,7 +101,8 @@ def exported_again(glimmer: Exported, tmp_path_factory) -> tuple[Path, dict]:
     directory.mkdir(parents=True)
     make_checkpoint(directory / "other name", "glimmer")
     (directory / "out").mkdir()
-    (directory / "out" / "old.txt").write_text("from before", encoding="utf-8")
+    for name in (MANIFEST, "old.txt"):
+        (directory / "out" / name).write_text("from before", encoding="utf-8")
     command = [sys.executable, "-c", "from exporter.cli import main; main()"]
     done = subprocess.run(
         [*command, "export", "other name", "-o", "out", "--overwrite", "--json"], cwd=directory,

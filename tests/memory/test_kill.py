@@ -22,7 +22,7 @@ import exporter.memory.encode as encode
 from exporter.memory import build_store
 fast = encode.encode_passages
 def slow(*arguments):
-    time.sleep(0.01)
+    time.sleep(0.06)
     return fast(*arguments)
 encode.encode_passages = slow
 print("begun", flush=True)
@@ -82,7 +82,7 @@ def fresh():
     folder.mkdir()
     if overwrite:
         (folder / "store").mkdir()
-        (folder / "store" / "old").write_text("old")
+        (folder / "store" / "manifest.json").write_text("old")
 
 fresh()
 build_store(folder / "store")
@@ -101,14 +101,14 @@ print(kill_at)
 
 def test_killed_at_random_moments(bundle, tmp_path):
     corpus, output = tmp_path / "corpus.jsonl", tmp_path / "store"
-    write_corpus(corpus, 150)
+    write_corpus(corpus, 400)
     build_store(bundle, corpus, tmp_path / "unbroken", passages_per_shard=8, batch_tokens=60)
     command = [sys.executable, "-c", SLOW_BUILD, str(bundle), str(corpus), str(output)]
     generator = random.Random(5)
     for _ in range(8):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"begun\n"
-            time.sleep(generator.uniform(0.02, 0.2))
+            time.sleep(generator.uniform(0.05, 0.5))
             process.send_signal(signal.SIGKILL)
         assert not output.exists()
     summary = build_store(bundle, corpus, output, passages_per_shard=8, batch_tokens=60)

@@ -11,8 +11,10 @@ from onnx import numpy_helper
 
 from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
+from exporter.parity.reference import TorchReference
 from runtime import Passage
 from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
+from runtime.memory import decode_fp16, encode_fp16
 from tests.exported import CORPUS, QUESTIONS, VARIANTS, Exported, copy_bundle, make_checkpoint, update_manifest
 from tests.reference_answers import reference_answer, words
 
@@ -70,6 +72,24 @@ def test_with_memory_of_its_own_the_reference_measures_the_codec(exported, varia
     if source.shape.traits.has_memory:
         # FP16 with 11 bits: no state of these models is beyond 2**7, and no store of one is exact.
         assert 0 < report.memory_max_abs_err < 2**7 * 2**-11
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_reference_reads_the_memory_it_is_said_to(glimmer, monkeypatch, exact):
+    read = []
+    answer = TorchReference.answer
+
+    def spy(self, tokens, passages, memory, num_selected):
+        read.extend(memory)
+        return answer(self, tokens, passages, memory, num_selected)
+
+    monkeypatch.setattr(TorchReference, "answer", spy)
+    # Fewer observed runs than questions: of the rest, the memory comes from elsewhere.
+    options = ParityOptions(exact_memory=exact, observed_runs=2, threads=1)
+    assert compare(glimmer, [question(text) for text in QUESTIONS], options).answers_equal == 1.0
+    assert len(read) > 20
+    through_codec = [(decode_fp16(*encode_fp16(states)) == states).all() for states in read]
+    assert set(through_codec) == {not exact}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -80,6 +80,13 @@ class TestFiles:
             Bundle.open(bundle)
 
 
+def test_a_file_that_the_manifest_does_not_name(bundle):
+    """A graph could read its weights from it."""
+    (bundle / "graphs" / "more.data").write_bytes(b"weights")
+    with pytest.raises(BundleError, match=r"only the files of its manifest in graphs, found more\.data"):
+        Bundle.open(bundle)
+
+
 def test_a_folder_that_is_a_link_out(bundle, tmp_path):
     shutil.move(bundle / "graphs", tmp_path / "outside")
     (bundle / "graphs").symlink_to(tmp_path / "outside")
@@ -122,6 +129,14 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["model"].update(d_model="32"), r"model\.d_model: expected int, found '32'"),
         (lambda data: data["model"].update(d_model=True), r"model\.d_model: expected int"),
         (lambda data: data["model"].update(d_model=64), "inputs and outputs"),
+        (lambda data: data["model"].update(num_selected=None), "num_selected: expected 1 to num_retrieved"),
+        (lambda data: data["model"].update(num_selected=0), "num_selected"),
+        (lambda data: data["model"].update(num_selected=9), "num_selected"),
+        (lambda data: data["model"].update(num_retrieved=0), "num_retrieved: expected 1 to"),
+        (lambda data: data["model"].update(max_new_tokens=2**40), "max_new_tokens: expected 1 to"),
+        (lambda data: data["model"].update(question_length=-1), "question_length: expected 1 to"),
+        (lambda data: data["model"].update(eos_token_id=-1), "eos_token_id: expected 0 to"),
+        (lambda data: data["model"].update(decoder_start_token_id=9999), "decoder_start_token_id: expected 0 to 64"),
         (lambda data: data["model"].update(num_decoder_layers=3), "inputs and outputs"),
         (lambda data: data["model"].update(architecture="bert"), "glimmer, lumen, memory_fid, fid, found bert"),
         (lambda data: data["model"].update(architecture="lumen", num_selected=None), "graphs"),

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from exporter.memory import build_store
-from runtime import Passage, Session
+from runtime import Passage, PassageId, Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import MANIFEST, OptionError, PassageError, QuestionError, StoreError, TokenizerError
 from tests.bundle_factory import rewrite, write_rows
@@ -188,8 +188,10 @@ def test_a_session_without_a_store_names_what_it_lacks(glimmer):
         with pytest.raises(PassageError, match="store"):
             session.answer("w1", passages=[1])
         given = [None, ["w1 w2 w3"]]
-        answers = session.answer_many(["w1", "w2"], passages=given)
-        assert isinstance(answers[0].error, OptionError)
+        with pytest.raises(OptionError, match="store"):
+            session.answer_many(["w1", "w2"], passages=given)
+        answers = session.answer_many(["w1", "w2"], passages=[[7], ["w1 w2 w3"]])
+        assert isinstance(answers[0].error, PassageError)
         assert answers[1].answer is not None
 
 
@@ -264,3 +266,9 @@ def test_an_id_with_white_space_is_an_id_before_it_is_a_text(glimmer, tmp_path):
     assert by_id.passages[0].passage == Passage("w1 w2", "w3", "w4 w5 w6")
     assert by_text.passages[0].passage == Passage(None, "", "w1  w2")
     assert by_id.scores != by_text.scores
+
+
+def test_an_id_said_to_be_one_is_never_a_text(glimmer):
+    with pytest.raises(PassageError, match="w1 w2 w3"):
+        glimmer.session.answer("w1", passages=[PassageId("w1 w2 w3")])
+    assert glimmer.session.answer("w1", passages=[PassageId(1)]).passages[0].passage.id == 1

@@ -21,7 +21,8 @@ MARGIN = 1e-4
 def random_model(draw: st.DrawFn, stage_a: int) -> GlimmerModel:
     config = CheckpointConfig(
         architecture="glimmer", vocab_size=16, d_model=draw(st.sampled_from([8, 24, 40])),
-        d_kv=draw(st.integers(1, 12)), d_ff=draw(st.integers(1, 48)), num_heads=draw(st.integers(1, 5)), num_memory_layers=1,
+        d_kv=draw(st.integers(1, 12)), d_ff=draw(st.integers(1, 48)), num_heads=draw(st.integers(1, 5)),
+        num_memory_layers=1,
         num_stage_a_layers=stage_a, num_stage_b_layers=draw(st.integers(1, 2)), num_decoder_layers=1,
         question_length=draw(st.integers(6, 12)), passage_length=16, num_retrieved=4, num_selected=2,
         feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])),

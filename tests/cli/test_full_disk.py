@@ -1,0 +1,53 @@
+"""A disk that is full while something is written: a named error, and the output is whole, as before, or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from exporter.bundle import write as bundle_write
+from exporter.memory import shard_writer
+from runtime.contract import OutputError
+from tests.bundle_factory import write_rows
+from tests.exported import CORPUS, copy_bundle
+
+QUESTION = "w20 w31"
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_while_exporting(refused, glimmer, tmp_path, monkeypatch):
+    def export(_model, name, _io, directory, **_options):
+        (directory / f"{name}.onnx").write_bytes(b"half")
+        full_disk()
+
+    monkeypatch.setattr(bundle_write, "export_graph", export)
+    assert "full disk" in refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle")
+    copy_bundle(glimmer, tmp_path / "bundle")
+    refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle", "--overwrite")
+
+
+def test_a_full_disk_while_building_a_store(cli, glimmer, tmp_path, monkeypatch):
+    """Shards that were finished stay, apart from the output; with room again, the same command goes on."""
+    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:6])
+    arguments = ("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writer.os, "pwrite", full_disk)
+        done = cli(*arguments)
+    assert done.code == 2
+    assert done.err.startswith("OutputError: ")
+    assert "full disk" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "store").exists()
+    assert cli(*arguments).code == 0
+    assert cli("ask", glimmer.bundle, "--store", tmp_path / "store", QUESTION).code == 0
+
+
+def test_a_full_disk_while_writing_predictions(refused, glimmer, tmp_path, monkeypatch):
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
+    (tmp_path / "out.jsonl").write_text("from before", encoding="utf-8")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    arguments = ("--store", glimmer.store, "--questions", questions, "--predictions", tmp_path / "out.jsonl")
+    refused(OutputError, "answer", glimmer.bundle, *arguments)

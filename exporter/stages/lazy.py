@@ -100,4 +100,5 @@ def _bias_of_first_token(model: GlimmerModel, positions: Tensor) -> Tensor:
 
 def _mean_square(states: Tensor) -> Tensor:
     """Mean square of each token's state: (..., d_model) -> (..., 1), without a squared copy of the states."""
-    return torch.linalg.vector_norm(states, dim=-1, keepdim=True).square() / states.shape[-1]
+    norm: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    return norm.square() / states.shape[-1]

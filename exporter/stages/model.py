@@ -68,7 +68,8 @@ class GlimmerModel(nn.Module):
 
     def scores(self, pooled: Tensor, memory_mask: Tensor) -> Tensor:
         """The score head: (b, k, d_model) -> (b, k), -inf for a passage that is all masked."""
-        return self.score(pooled).squeeze(-1).masked_fill(memory_mask.amax(-1) == 0, -torch.inf)
+        scores: Tensor = self.score(pooled).squeeze(-1)
+        return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf)
 
     def stage_b(
         self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int | None = None

@@ -23,7 +23,9 @@ class DeclareIO(InPlacePass):
     def call(self, model: ir.Model) -> PassResult:
         """Set the shapes; raises ValueError where names or dtypes are not the contract's."""
         order = {tensor.name: place for place, tensor in enumerate(self.io.inputs)}
-        model.graph.inputs.sort(key=lambda value: order.get(str(value.name), len(order)))
+        inputs = sorted(model.graph.inputs, key=lambda value: order.get(str(value.name), len(order)))
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(inputs)
         for values, tensors in ((model.graph.inputs, self.io.inputs), (model.graph.outputs, self.io.outputs)):
             found = [(value.name, str(value.dtype)) for value in values]
             expected = [(tensor.name, _ONNX_DTYPES[tensor.dtype]) for tensor in tensors]

@@ -48,6 +48,7 @@ def test_a_full_disk_while_building_a_store(cli, glimmer, tmp_path, monkeypatch)
 def test_a_full_disk_while_writing_predictions(refused, glimmer, tmp_path, monkeypatch):
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
     (tmp_path / "out.jsonl").write_text("from before", encoding="utf-8")
-    monkeypatch.setattr(os, "fsync", full_disk)
+    # The store, which is built when first asked for, before the disk is full.
     arguments = ("--store", glimmer.store, "--questions", questions, "--predictions", tmp_path / "out.jsonl")
+    monkeypatch.setattr(os, "fsync", full_disk)
     refused(OutputError, "answer", glimmer.bundle, *arguments)

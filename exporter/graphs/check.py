@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,14 @@ def check_operators(path: Path) -> None:
         )
 
 
-def run_stage(stage: nn.Module, io: GraphIO, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A stage's outputs in torch; memory is selected and decoded here, by numpy, as stages take it so."""
+def run_stage(stage: nn.Module, io: GraphIO, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A stage's outputs in torch; memory is selected and decoded here, by numpy, as stages take it so.
+
+    Of `inputs` those count that are the graph's.
+    """
     import torch
 
-    values = dict(inputs)
+    values = {tensor.name: inputs[tensor.name] for tensor in io.inputs}
     if "memory_scale" in values:
         values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
         if "selected" in values:

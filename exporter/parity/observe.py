@@ -55,7 +55,7 @@ class _ObservedGraph:
         outputs = self._graph.run(inputs)
         if self._runs < self._backend.max_runs:
             self._runs += 1
-            for output, expected in run_stage(self._stage, self._io, dict(inputs)).items():
+            for output, expected in run_stage(self._stage, self._io, inputs).items():
                 if np.issubdtype(expected.dtype, np.floating):
                     self._backend.record(self._name, max_abs_error(outputs[output], expected))
         return outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from runtime.candidates import PassageId
-from runtime.contract import OutputError, QuestionFileError
+from runtime.contract import QuestionFileError
 from runtime.store import Passage
 
-__all__ = ["Question", "given_passages", "read_questions", "write_kilt_predictions"]
+__all__ = ["Question", "given_passages", "kilt_predictions", "read_questions"]
 
 LAYOUTS = (
     'use KILT JSONL ("id", "input", "output"), a JSON array as FiD reads it ("question", "answers", "ctxs"), or JSONL '
@@ -59,28 +58,13 @@ def given_passages(question: Question) -> list[PassageId | Passage]:
     return [item if isinstance(item, Passage) else PassageId(item) for item in question.passages]
 
 
-def write_kilt_predictions(path: str | Path, questions: Sequence[Question], answers: Sequence[str | None]) -> None:
-    """Write one KILT row a question; None is written as an empty answer.
-
-    The file appears whole, in place of an old one. Raises OutputError where it cannot be written.
-    """
-    path = Path(path)
+def kilt_predictions(questions: Sequence[Question], answers: Sequence[str | None]) -> str:
+    """The content of a file of predictions, one KILT row a question; None becomes an empty answer."""
     rows = (
         {"id": question.qid, "input": question.question, "output": [{"answer": answer or ""}]}
         for question, answer in zip(questions, answers, strict=True)
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in rows)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as reason:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"predictions {path}", expected="a place that can be written", found=str(reason), fix="write elsewhere"
-        ) from None
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _questions(path: Path) -> Iterator[Question]:

@@ -37,7 +37,7 @@ def init_from_t5(
     The tokenizer is the given file, else the T5's own, else there is none. Raises OptionError, CheckpointError,
     TokenizerError and OutputError, before anything is written.
     """
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, inputs=[source, tokenizer])
     found = find_tokenizer(source, tokenizer)
     config, tensors = convert_t5(source, options, seed=seed)
     write_checkpoint(output, config, tensors, found, overwrite=overwrite)
@@ -57,7 +57,7 @@ def init_random(
 
     Raises OptionError, CheckpointError, TokenizerError and OutputError, before anything is written.
     """
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, inputs=[tokenizer])
     found = find_tokenizer(None, tokenizer)
     config = config_from_options(options, preset(size), subject=f"random model of size {size}")
     tensors = random_weights(config, seed=seed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex, cast
 
 import numpy as np
 
@@ -33,8 +35,8 @@ class PassageId:
     value: int | str
 
 
-Given = int | str | PassageId | Passage
-"""A passage from the caller's own retriever: its id in the store, or a text."""
+Given = SupportsIndex | str | PassageId | Passage
+"""A passage from the caller's own retriever: its id in the store (an int, numpy's too, or a str), or a text."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,12 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     for item in given:
         if isinstance(item, Passage):
             candidates.append(_candidate_from_text(item))
-        elif isinstance(item, str) and len(item.split()) > 1 and not _is_id(store, item):
-            candidates.append(_candidate_from_text(Passage(None, "", item)))
+            continue
+        value = _plain(item.value if isinstance(item, PassageId) else item)
+        if isinstance(item, str) and isinstance(value, str) and len(value.split()) > 1 and not _is_id(store, value):
+            candidates.append(_candidate_from_text(Passage(None, "", value)))
         else:
-            candidates.append(item.value if isinstance(item, PassageId) else item)
+            candidates.append(value)
     ids = [item for item in candidates if not isinstance(item, Candidate)]
     if ids and store is None:
         raise PassageError(
@@ -78,6 +82,16 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     passages = store.passages(numbers) if store is not None and ids else []
     found = iter([Candidate(passage, number, None) for passage, number in zip(passages, numbers, strict=True)])
     return [item if isinstance(item, Candidate) else next(found) for item in candidates]
+
+
+def _plain(value: SupportsIndex | str) -> int | str:
+    """A value as the store's SQLite takes it: retrievers hand out numpy's integers and strings."""
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # no id: the store refuses it by name, as it does a bool
+        return cast("int", value)
 
 
 def _candidate_from_text(passage: Passage) -> Candidate:

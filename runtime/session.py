@@ -174,7 +174,7 @@ class Session:
             if given is None and self.store is not None:
                 candidates = candidates_from_search(self.store, question, top_k or self._shape.num_retrieved)
             else:
-                candidates = candidates_from_given(self.store, (given or ())[:top_k])
+                candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
         return _Row(index, question_ids, candidates)
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
+from runtime.contract.templates import TEMPLATES, template_fault
 
-__all__ = ["TextEncoder"]
-
-TEMPLATES = {"question_template": {"question"}, "passage_template": {"title", "text"}}
-"""The fields that each of a model's templates may hold."""
-
+__all__ = ["TextEncoder", "read_tokenizer"]
 
 class TextEncoder:
     """Encodes questions and passages as the model was trained on them: template, tokens, EOS.
@@ -36,23 +32,12 @@ class TextEncoder:
         templates are none.
         """
         for name, fields in TEMPLATES.items():
-            if not _is_template(template := getattr(shape, name), fields):
+            if template_fault(name, template := getattr(shape, name)):
                 raise BundleError(
-                    f"bundle {path.parent}, {name}", expected=f"plain fields of {', '.join(sorted(fields))}",
+                    f"bundle {path.parent}, {name}", expected=f"plain fields of {', '.join(fields)}",
                     found=repr(template), fix="export the bundle again with `glimmer-export export`",
                 )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise TokenizerError(
-                str(path), expected="a tokenizer.json", found=str(error), fix="copy the bundle again"
-            ) from error
-        highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if highest >= shape.vocab_size:
-            raise TokenizerError(
-                str(path), expected=f"ids below {shape.vocab_size}", found=str(highest), fix="copy the bundle again"
-            )
-        return cls(tokenizer, shape)
+        return cls(read_tokenizer(path, shape.vocab_size, subject=str(path), fix="copy the bundle again"), shape)
 
     def question(self, question: str) -> list[int]:
         """Token ids of a question, EOS last, at most question_length.
@@ -92,11 +77,18 @@ class TextEncoder:
         return [*ids, self._shape.eos_token_id]
 
 
-def _is_template(template: str, fields: set[str]) -> bool:
-    """Whether a template holds some of these fields and nothing that `format` would do more with than fill it in."""
+def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> Tokenizer:
+    """Open a tokenizer.json, or its content; `subject` and `fix` are those of its errors.
+
+    Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
+    """
     try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError:
-        return False
-    names = {name for _, name, _, _ in parts if name is not None}
-    return bool(names) and names <= fields and not any(form or conversion for _, _, form, conversion in parts)
+        tokenizer = Tokenizer.from_buffer(source if isinstance(source, bytes) else source.read_bytes())
+    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
+        raise TokenizerError(subject, expected="a tokenizer.json", found=str(error), fix=fix) from None
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= vocab_size:
+        raise TokenizerError(
+            subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}", fix=fix
+        )
+    return tokenizer

@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from calibration.questions import Question, given_passages, write_kilt_predictions
+from calibration.questions import Question, given_passages, kilt_predictions
 from exporter.answering.metrics import exact_match, token_f1
+from exporter.publish import check_file, replace_file
 from runtime import Answer, Session
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ def answer_questions(
 ) -> AnsweringReport:
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 
-    Raises what opening a session raises, and OutputError where predictions cannot be written.
+    Raises what opening a session raises, and OutputError, before anything is answered, where predictions cannot be
+    written.
     """
+    if predictions is not None:
+        check_file(predictions)
     answers: list[Answer] = []
     batches: list[dict[str, float]] = []
     with Session.open(bundle, store, threads=threads) as session:
@@ -82,7 +86,7 @@ def answer_questions(
             batches.append(found[0].milliseconds)
             advance(len(batch))
     if predictions is not None:
-        write_kilt_predictions(predictions, questions, [answer.answer for answer in answers])
+        replace_file(predictions, kilt_predictions(questions, [answer.answer for answer in answers]).encode())
     graded = [
         (answer.answer or "", row.answers) for row, answer in zip(questions, answers, strict=True) if row.answers
     ]

@@ -40,7 +40,7 @@ def export_bundle(
     The bundle is written beside `output` and renamed when all graphs have passed their checks. Raises CheckpointError,
     TokenizerError, ExportError or OutputError.
     """
-    check_target(output, overwrite=overwrite)
+    check_target(output, overwrite=overwrite, inputs=[checkpoint_dir])
     checkpoint = read_checkpoint(checkpoint_dir)
     model = model_from_checkpoint(checkpoint)
     shape = checkpoint.config.shape

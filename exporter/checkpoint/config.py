@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
+from runtime.contract.templates import TEMPLATES, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
 
@@ -96,8 +96,9 @@ class CheckpointConfig(BaseModel):
         # The decoder looks one way only, so half of its buckets are exact distances; the logarithm starts there.
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
             raise ValueError("relative_attention_max_distance must exceed relative_attention_num_buckets / 2")
-        _check_template("question_template", self.question_template, {"question"})
-        _check_template("passage_template", self.passage_template, {"title", "text"})
+        for name in TEMPLATES:
+            if fault := template_fault(name, template := getattr(self, name)):
+                raise ValueError(f"{name} {template!r} {fault}")
         return self
 
     @property
@@ -114,17 +115,6 @@ class CheckpointConfig(BaseModel):
     def shape(self) -> ModelShape:
         """What the runtime needs to know of the model: the part of this config that a bundle's manifest carries."""
         return ModelShape(**{name: getattr(self, name) for name in ModelShape.field_names()})
-
-
-def _check_template(field: str, template: str, known: set[str]) -> None:
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ValueError(f"{field} {template!r} is not a template: {error}") from None
-    names = {name for _, name, _, _ in parts if name is not None}
-    if any(spec or conversion for _, _, spec, conversion in parts) or not names <= known or not names:
-        wanted = ", ".join("{" + name + "}" for name in sorted(known))
-        raise ValueError(f"{field} {template!r} may hold only the plain fields {wanted}, and at least one of them")
 
 
 def read_config(directory: Path) -> CheckpointConfig:

@@ -13,7 +13,7 @@ from runtime.contract import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEX", "SINGLE", "PickleFiles"]
+__all__ = ["INDEX", "SINGLE", "PickleFiles", "load_failure"]
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -55,13 +55,13 @@ def _load(path: Path) -> dict[str, Tensor]:
         # Files older than the zip format cannot be mapped.
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
-        if refused := REFUSED.search(str(error)):
+        if REFUSED.search(str(error)):
             raise CheckpointError(
-                str(path), expected="tensors and nothing else", found=f"a pickle that calls {refused.group(1)}",
+                str(path), expected="tensors and nothing else", found=load_failure(error),
                 fix="do not load it; take the weights as safetensors, or from a source you trust",
             ) from None
         raise CheckpointError(
-            str(path), expected="a whole file of tensors, as torch.save writes it", found=_reason(error),
+            str(path), expected="a whole file of tensors, as torch.save writes it", found=load_failure(error),
             fix="copy the weights again",
         ) from None
     if not isinstance(content, dict) or not all(
@@ -74,8 +74,10 @@ def _load(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _reason(error: Exception) -> str:
-    """The line that says what is wrong; torch puts advice in front that would undo the protection."""
+def load_failure(error: Exception) -> str:
+    """What is wrong, of an error of torch.load; in front of that is advice that would undo the protection."""
+    if refused := REFUSED.search(str(error)):
+        return f"a pickle that calls {refused.group(1)}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].startswith("Weights only load failed"):
         return lines[1]

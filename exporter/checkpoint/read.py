@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exporter.checkpoint.config import CheckpointConfig, read_config
 from exporter.checkpoint.safetensors_files import SafetensorsFiles
 from exporter.checkpoint.weights import weight_shapes
-from runtime.contract import CheckpointError, TokenizerError
+from runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,19 +110,7 @@ def check_values(name: str, tensor: Tensor, *, subject: str) -> None:
 
 def check_tokenizer(tokenizer: Path | bytes, vocab_size: int) -> None:
     """Raise TokenizerError where a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
-    from tokenizers import Tokenizer
+    from runtime.text import read_tokenizer
 
     subject = "the tokenizer" if isinstance(tokenizer, bytes) else f"tokenizer {tokenizer}"
-    try:
-        content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
-        opened = Tokenizer.from_buffer(content)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
-        raise TokenizerError(
-            subject, expected="a tokenizer.json", found=str(error), fix="copy the tokenizer again"
-        ) from None
-    highest = max(opened.get_vocab(with_added_tokens=True).values(), default=-1)
-    if highest >= vocab_size:
-        raise TokenizerError(
-            subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}",
-            fix="take the tokenizer that the model was trained with",
-        )
+    read_tokenizer(tokenizer, vocab_size, subject=subject, fix="copy the tokenizer that the model was trained with")

@@ -26,14 +26,14 @@ class SafetensorsFiles:
     """
 
     def __init__(self, directory: Path) -> None:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         self._files: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for path in weight_paths(directory, single=SINGLE, index=INDEX):
             try:
                 opened = safe_open(path, framework="pt")
-            except Exception as error:  # noqa: BLE001 - its own class, or OSError, for one cause
+            except (SafetensorError, OSError) as error:
                 raise CheckpointError(
                     str(path), expected="a whole safetensors file", found=str(error), fix="copy the weights again"
                 ) from None

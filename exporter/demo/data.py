@@ -20,8 +20,8 @@ def write_demo(output: Path, *, num_questions: int, seed: int, overwrite: bool =
 
     Each seed gives another world of the test split. Raises OutputError where the directory exists or cannot be written.
     """
-    world = generate_split("test", num_questions, seed)
-    with publish_directory(output, overwrite=overwrite) as work:
+    with publish_directory(output, overwrite=overwrite, inputs=[CHECKPOINT]) as work:
+        world = generate_split("test", num_questions, seed)
         shutil.copytree(CHECKPOINT, work / "checkpoint")
         write_world(work, world)
     return {"output": str(output), "passages": len(world.corpus), "questions": len(world.questions), "seed": seed}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from exporter.answering import exact_match
 from exporter.demo.batches import Batch, encode_world
 from exporter.demo.world import World, withhold_gold
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from exporter.stages import GlimmerModel
 
-__all__ = ["Evaluation", "answer", "evaluate", "exact_match"]
+__all__ = ["Evaluation", "answer", "evaluate"]
 
 EVALUATION_BATCH = 50
 
@@ -40,11 +39,6 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for printing as JSON."""
         return asdict(self)
-
-
-def exact_match(prediction: str, answers: list[str]) -> bool:
-    """KILT's exact match: equal but for case, punctuation, articles and white space."""
-    return _normalised(prediction) in {_normalised(each) for each in answers}
 
 
 def evaluate(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> Evaluation:
@@ -99,15 +93,10 @@ def _results(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> tuple[l
     for batch in encode_world(world, tokenizer).ordered_batches(EVALUATION_BATCH):
         tokens, kept = answer(model, batch.to(device))
         for text in tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True):
-            right.append(exact_match(text, world.questions[len(right)]["answers"]))
+            right.append(bool(exact_match(text, world.questions[len(right)]["answers"])))
         selected += (kept.cpu() == batch.gold[:, None]).any(1).tolist()
     return right, selected
 
 
 def _mean(results: list[bool]) -> float:
     return sum(results) / len(results) if results else 0.0
-
-
-def _normalised(text: str) -> str:
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())

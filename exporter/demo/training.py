@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ SMOOTHING = 0.04
 WEIGHT_DECAY = 0.01
 GRADIENT_NORM = 1.0
 NOT_ITSELF = -6.0
+PROGRESS = ("phase", "step", "world", "work", "seconds", "loss", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Training:
     def __init__(
         self, config: CheckpointConfig, curriculum: Sequence[Phase], *, seed: int, device: torch.device
     ) -> None:
+        self.config = config
         self.curriculum = curriculum
         self.seed = seed
         self.device = device
@@ -92,21 +94,50 @@ class Training:
                 self.phase, self.step, self.exact_match = self.phase + 1, 0, 0.0
             world_done()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the result, as plain data: only a training of the same may continue from a state."""
+        return {
+            "architecture": self.config.architecture,
+            "seed": self.seed,
+            "config": self.config.model_dump(),
+            "curriculum": [asdict(phase) for phase in self.curriculum],
+        }
+
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs."""
-        names = ("seed", "phase", "step", "world", "work", "seconds", "loss", "exact_match")
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "progress": {name: getattr(self, name) for name in names},
+            "progress": {name: getattr(self, name) for name in PROGRESS},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was taken; raises ValueError, and changes nothing, where it is of another form."""
+        self._check(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raise ValueError for what torch would take in and fail on later: an optimizer's moments go in unseen."""
+        mine = self.state()
+        for name in ("model", "progress"):
+            if _form(state.get(name)) != _form(mine[name]):
+                raise ValueError(f"other names, shapes or types in its {name}")
+        found = state.get("optimizer")
+        groups, moments = (found.get(name) for name in ("param_groups", "state")) if isinstance(found, dict) else (0, 0)
+        moment = {
+            index: {"step": (), "exp_avg": tuple(weight.shape), "exp_avg_sq": tuple(weight.shape)}
+            for index, weight in enumerate(self.model.parameters())
+        }
+        if (
+            _form(groups) != _form(mine["optimizer"]["param_groups"])
+            or not isinstance(moments, dict)
+            or any(_form(each) != moment.get(index) for index, each in moments.items())
+        ):
+            raise ValueError("other names, shapes or types in its optimizer")
 
     def _world_batches(self) -> Iterator[Batch]:
         phase = self.curriculum[self.phase]
@@ -151,6 +182,17 @@ class Training:
             fraction_done=1 - left / total,
             seconds_left=self.seconds / self.work * left,
         )
+
+
+def _form(value: object) -> Any:
+    """What is left of nested data without its values: keys, lengths, shapes and types."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, dict):
+        return {key: _form(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_form(each) for each in value]
+    return type(value)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -13,7 +13,8 @@ from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
-from exporter.publish import check_target, replace_file, write_errors
+from exporter.publish import check_apart, check_target, replace_file, write_errors
+from exporter.swap import recover
 from runtime.backends import Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
@@ -61,12 +62,15 @@ def build_store(
     `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core.
 
     Raises BundleError, TokenizerError (a bundle without one), CorpusError (with the line), StoreError (memory that is
-    not finite, or no FTS5 here), OutputError (something else is there, a build under way, a full disk).
+    not finite, or no FTS5 here), OutputError (something else is there, an input is, a build under way, a full disk).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
     require_fts5()
+    with write_errors(output):
+        check_apart(output, [bundle_directory, corpus_path])
+        recover(output)
     bundle, corpus = Bundle.open(bundle_directory), Corpus.scan(corpus_path, part_size=passages_per_shard)
     plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
     with write_errors(output):

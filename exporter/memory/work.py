@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.plan import BuildPlan
-from exporter.publish import replace_file, swap_directory
+from exporter.publish import replace_file
+from exporter.swap import swap_directory
 from runtime.bundle import verify_file
 from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from runtime.contract.records import read_json, record_from_json

@@ -38,7 +38,7 @@ def ort_model_from_t5(t5_dir: Path, out_dir: Path) -> ORTModelForSeq2SeqLM:
                 "the optimum reference", expected="optimum and optimum-onnx", found=str(error),
                 fix="install glimmer-export[export,cpu]",
             ) from None
-        with publish_directory(out_dir) as work:
+        with publish_directory(out_dir, inputs=[t5_dir]) as work:
             # optimum would compare with torch within an absolute 1e-3; tokens are compared by whoever asks for them.
             main_export(
                 str(t5_dir), output=work, task=TASK, device="cpu", library_name="transformers", do_validation=False,

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from calibration.questions import Question, given_passages, read_questions, write_kilt_predictions
-from runtime.contract import OutputError, QuestionFileError
+from calibration.questions import Question, given_passages, kilt_predictions, read_questions
+from runtime.contract import QuestionFileError
 from runtime.store import Passage
 
 
@@ -119,21 +119,9 @@ def test_a_question_without_passages_cannot_give_them():
 
 def test_predictions_are_kilt_rows(tmp_path):
     questions = [Question("q1", "é \ud800", ("x",), None, ()), Question("q2", "who?", (), None, ())]
-    path = tmp_path / "predictions.jsonl"
-    path.write_text("old")
-    write_kilt_predictions(path, questions, ["Ada", None])
+    path = write(tmp_path, kilt_predictions(questions, ["Ada", None]))
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"id": "q1", "input": "é \ud800", "output": [{"answer": "Ada"}]},
         {"id": "q2", "input": "who?", "output": [{"answer": ""}]},
     ]
-    assert list(tmp_path.iterdir()) == [path]
     assert [question.qid for question in read_questions(path)] == ["q1", "q2"]
-
-
-def test_predictions_that_cannot_be_written_are_named(tmp_path):
-    with pytest.raises(OutputError, match="predictions"):
-        write_kilt_predictions(tmp_path / "absent" / "p.jsonl", [], [])
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="predictions"):
-        write_kilt_predictions(tmp_path / "taken", [], [])
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

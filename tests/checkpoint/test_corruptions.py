@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write, write_checkpoint
+from exporter.checkpoint.safetensors_files import SafetensorsFiles
 from runtime.contract import CheckpointError, GlimmerError, TokenizerError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -74,6 +76,12 @@ def test_missing_weights(checkpoint: Path) -> None:
 def test_truncated_weights(checkpoint: Path, length: int) -> None:
     (checkpoint / WEIGHTS).write_bytes((checkpoint / WEIGHTS).read_bytes()[:length])
     refuse(checkpoint, "expected a whole safetensors file")
+
+
+def test_missing_torch_is_not_taken_for_missing_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        SafetensorsFiles(checkpoint)
 
 
 def test_missing_tensor(checkpoint: Path) -> None:

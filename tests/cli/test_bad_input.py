@@ -17,6 +17,7 @@ from runtime.contract import (
     CheckpointError,
     CorpusError,
     OptionError,
+    OutputError,
     QuestionError,
     QuestionFileError,
     StoreError,
@@ -227,11 +228,28 @@ def test_a_file_that_has_no_questions(refused, glimmer, tmp_path, content):
     refused(QuestionFileError, "parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, *arguments)
 
 
+def test_predictions_that_cannot_be_written_are_refused_before_anything_is_answered(
+    refused, glimmer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("runtime.Session.answer_many", lambda *_, **__: pytest.fail("answered"))
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
+    (tmp_path / "folder").mkdir()
+    arguments = ("--store", glimmer.store, "--questions", questions, "--predictions")
+    for path, message in (("folder", "a directory"), ("absent/p.jsonl", "no directory"), ("/dev/null", "a device")):
+        assert message in refused(OutputError, "answer", glimmer.bundle, *arguments, tmp_path / path)
+
+
 def test_questions_that_give_no_passages(refused, glimmer, tmp_path):
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
     arguments = ("--store", glimmer.store, "--questions", questions, "--passages", "given")
     message = refused(QuestionFileError, "answer", glimmer.bundle, *arguments, "--predictions", tmp_path / "out.jsonl")
     assert "--passages retrieve" in message
+
+
+def test_a_training_that_cannot_be_resumed(refused, tmp_path):
+    (tmp_path / "out.training").mkdir()
+    (tmp_path / "out.training" / "state.pt").write_bytes(b"PK\x03\x04 and no more")
+    assert "remove" in refused(OutputError, "train-demo", "-o", tmp_path / "out")
 
 
 def test_options_that_do_not_fit(refused, glimmer, exported, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from exporter.cli.app import app
 from exporter.demo import data as demo_data
 from runtime.contract import OutputError
 from tests.bundle_factory import tree, write_rows
-from tests.exported import CORPUS, QUESTIONS
+from tests.exported import CORPUS, QUESTIONS, copy_bundle
 from tests.t5_factory import make_t5, save_t5
 
 QUESTION = "w20 w31 w42 w53"
@@ -175,6 +176,29 @@ def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, 
     assert {path.name for path in tmp_path.iterdir()} == {
         "corpus.jsonl", "t5", "store", "checkpoint", "demo", "bundle",
     }
+
+
+def test_what_is_read_is_not_overwritten(refused, glimmer, tmp_path, monkeypatch):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    checkpoint = Path(shutil.copytree(glimmer.checkpoint, tmp_path / "folder" / "checkpoint"))
+    monkeypatch.setattr(demo_data, "CHECKPOINT", checkpoint)
+    corpus = write_rows(tmp_path / "folder" / "corpus.jsonl", CORPUS[:3])
+    source = save_t5(make_t5("v1.1"), tmp_path / "t5")
+    tokenizer = shutil.copy(glimmer.checkpoint / "tokenizer.json", tmp_path / "folder")
+    # So that --overwrite would replace it.
+    for directory in (source, tmp_path / "folder"):
+        (directory / "manifest.json").write_text("{}", encoding="utf-8")
+    for output, *arguments in (
+        (checkpoint, "export", checkpoint),
+        (checkpoint / "bundle", "export", checkpoint),
+        (source, "init", "--from-t5", source),
+        (tmp_path / "folder", "init", "--random", "small", "--tokenizer", tokenizer),
+        (bundle, "memory", "build", bundle, "--corpus", corpus),
+        (tmp_path / "folder", "memory", "build", bundle, "--corpus", corpus),
+        (checkpoint, "demo-data"),
+    ):
+        for option in ((), ("--overwrite",)):
+            assert "apart from what is read" in refused(OutputError, *arguments, "-o", output, *option)
 
 
 def test_an_empty_folder_is_no_output_to_protect(cli, glimmer, tmp_path, monkeypatch):

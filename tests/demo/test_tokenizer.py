@@ -1,6 +1,6 @@
 """The demo tokenizer knows every word of the world and gives answers back."""
 
-from exporter.demo.evaluate import exact_match
+from exporter.answering import exact_match
 from exporter.demo.recipe import demo_config
 from exporter.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from exporter.demo.world import generate_split
@@ -42,8 +42,3 @@ def test_sep_is_one_token():
     tokenizer = build_tokenizer()
     tokens = tokenizer.encode("Alric Ashberg [SEP] profession").tokens
     assert tokens == ["alric", "ashberg", "[SEP]", "profession", "</s>"]
-
-
-def test_exact_match_ignores_case_articles_and_punctuation():
-    assert exact_match("the  Copper-Medal", ["a coppermedal."])
-    assert not exact_match("copper", ["copper medal"])

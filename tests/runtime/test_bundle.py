@@ -226,7 +226,7 @@ def test_a_tokenizer_larger_than_the_embedding(bundle):
     content = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     content["model"]["vocab"]["one more"] = len(VOCABULARY)
     write_tokenizer_bytes(bundle, json.dumps(content).encode())
-    with pytest.raises(TokenizerError, match=f"ids below {len(VOCABULARY)}, found {len(VOCABULARY)}"):
+    with pytest.raises(TokenizerError, match=f"{len(VOCABULARY)} rows, found an id {len(VOCABULARY)}"):
         Bundle.open(bundle)
 
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from exporter.memory import build_store
@@ -170,8 +171,8 @@ def test_the_longest_question_is_taken(glimmer):
 
 @pytest.mark.parametrize(
     "passages",
-    [["p1"], ["0"], [0], [True], [None], [2**70], [""], ["w"], [Passage(None, "t", " ")], ["a \udcff"],
-     [Passage(None, "\udcff", "text")]],
+    [["p1"], ["0"], [0], [True], [np.True_], [np.int64(0)], [1.0], [None], [2**70], [""], ["w"], ["a \udcff"],
+     [Passage(None, "t", " ")], [Passage(None, "\udcff", "text")]],
 )  # fmt: skip
 def test_a_passage_that_cannot_be_taken_is_named(glimmer, passages):
     with pytest.raises(PassageError):
@@ -272,3 +273,16 @@ def test_an_id_said_to_be_one_is_never_a_text(glimmer):
     with pytest.raises(PassageError, match="w1 w2 w3"):
         glimmer.session.answer("w1", passages=[PassageId("w1 w2 w3")])
     assert glimmer.session.answer("w1", passages=[PassageId(1)]).passages[0].passage.id == 1
+
+
+def test_ids_may_be_numpys(glimmer):
+    """A retriever's: `passages=index[0]` of an array."""
+    expected = glimmer.session.answer("w1", passages=[1, 3, IDS[0]])
+    given = [*np.array([1, 3]), np.str_(IDS[0])]
+    for passages in (given, [PassageId(item) for item in given]):
+        answer = glimmer.session.answer("w1", passages=passages)
+        assert [item.passage for item in answer.passages] == [item.passage for item in expected.passages]
+        assert answer.token_ids == expected.token_ids
+    texts = np.array(["w1 w2", "w3 w4"])
+    assert glimmer.session.answer("w1", passages=texts).passages[0].passage.text == "w1 w2"
+    assert len(glimmer.session.answer("w1", passages=np.array([1, 3])).passages) == 2

@@ -1,0 +1,80 @@
+"""The state of a training on disk: saved after each world, and taken up again by the same training alone."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exporter.checkpoint.pickle_files import load_failure
+from exporter.demo.training import Training
+from exporter.publish import replace_file, write_errors
+from runtime.contract import OutputError
+
+__all__ = ["remove_state", "restore_state", "save_state"]
+
+STATE = "state.pt"
+
+
+def save_state(training: Training, directory: Path) -> None:
+    """Write the state into `directory`, in place of an older one; raises OutputError where it cannot be written."""
+    # torch.save to a file hides the system's error number, without which a full disk has no name.
+    content = io.BytesIO()
+    torch.save({"settings": training.settings, **training.state()}, content)
+    with write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        replace_file(directory / STATE, content.getvalue())
+
+
+def restore_state(training: Training, directory: Path) -> None:
+    """Continue from the state in `directory`, if there is one.
+
+    Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
+    """
+    path = directory / STATE
+    if not path.exists():
+        return
+    remove = f"remove {directory} to begin anew"
+    try:
+        state = _load(path, training.device)
+    except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
+        raise OutputError(
+            str(path), expected="the state of a training", found=load_failure(error), fix=remove
+        ) from None
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        raise OutputError(
+            str(path), expected="the state of a training, with its settings", found="something else", fix=remove
+        )
+    for name, asked in training.settings.items():
+        if (found := state["settings"].get(name)) != asked:
+            short = isinstance(asked, (str, int))
+            raise OutputError(
+                f"unfinished training {directory}", found=str(found) if short else "another",
+                expected=f"{name} {asked}, as asked for" if short else f"the {name} of this version",
+                fix=f"run it with the options that it began with, or {remove}",
+            )
+    try:
+        training.restore(state)
+    except ValueError as error:
+        raise OutputError(str(path), expected="the state of this training", found=str(error), fix=remove) from None
+
+
+def _load(path: Path, device: torch.device) -> Any:
+    with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not look at them
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} with another checksum than it was written with")
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def remove_state(directory: Path) -> None:
+    """Remove what `save_state` wrote, and the directory unless there is something else in it."""
+    with write_errors(directory):
+        for name in (STATE, f".{STATE}.tmp"):
+            (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()

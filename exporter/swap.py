@@ -1,0 +1,103 @@
+"""Put a new directory in the place of an old one, and clear up after a command that was killed while it did so.
+
+    .NAME.glimmer-new.XXXXXXXX/       the new content, until it is renamed to NAME
+    .NAME.glimmer-old.XXXXXXXX/old    the old content, from then until it is removed
+
+Both stand beside NAME and are locked by the command that made them: a killed one's lock is gone with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime.contract import OutputError
+
+__all__ = ["new_directory", "recover", "swap_directory"]
+
+NEW, OLD = "glimmer-new", "glimmer-old"
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `target`; it is removed at the end, unless it was renamed."""
+    work = _make(target, NEW)
+    try:
+        with _lock(work):
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def swap_directory(work: Path, target: Path) -> None:
+    """Rename `work` to `target`, whose old content is removed only afterwards."""
+    if not target.exists():
+        work.rename(target)
+        return
+    aside = _make(target, OLD)
+    with _lock(aside):
+        try:
+            target.rename(aside / "old")
+            try:
+                work.rename(target)
+            except OSError:
+                (aside / "old").rename(target)
+                raise
+        except OSError:
+            with suppress(OSError):  # not empty: the old content could not be put back, and must not be lost
+                aside.rmdir()
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Put back the content of `target` that a killed command had moved aside, and remove what else it left.
+
+    Raises OutputError where there is no `target` because another command is just replacing it.
+    """
+    if not target.parent.is_dir():
+        return
+    ours = tuple(f".{target.name}.{kind}." for kind in (NEW, OLD))
+    for path in sorted(target.parent.iterdir()):
+        if path.name.startswith(ours) and path.is_dir() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # its owner has just removed it
+                _recover(target, path)
+
+
+def _recover(target: Path, path: Path) -> None:
+    old = path / "old"
+    with _lock(path) as free:
+        missing = old.exists() and not os.path.lexists(target)
+        if free:
+            if missing:
+                old.rename(target)
+            shutil.rmtree(path, ignore_errors=True)
+        elif missing:
+            raise OutputError(
+                f"output {target}", expected="no other command that replaces it", found=f"its old content in {old}",
+                fix="wait until that command ends; if none is running, rename it back",
+            )
+
+
+def _make(target: Path, kind: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[bool]:
+    """Hold a directory's lock; False where another process has it, or the file system knows no locks."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        free = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)

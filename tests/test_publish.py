@@ -1,0 +1,105 @@
+"""What may be written where: nothing that is not ours is replaced, and nothing that is being read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target
+from runtime.contract import OutputError
+
+
+@pytest.mark.parametrize(
+    ("config", "ours"),
+    [
+        ({"model_type": "glimmer", "architecture": "fid"}, True),
+        ({"model_type": "t5"}, False),
+        (["glimmer"], False),
+        ("{", False),
+        ("\xff", False),
+        ("[" * 100_000, False),
+        (json.dumps({"model_type": "glimmer"}) + " " * MAX_CONFIG_BYTES + "{", True),
+        (" " * MAX_CONFIG_BYTES + json.dumps({"model_type": "glimmer"}), False),
+    ],
+    ids=["glimmer", "t5", "list", "torn", "latin-1", "deep", "more behind", "too long"],
+)
+def test_a_config_of_other_programs_does_not_make_a_directory_ours(tmp_path, config, ours):
+    target = tmp_path / "out"
+    target.mkdir()
+    text = config if isinstance(config, str) else json.dumps(config)
+    (target / "config.json").write_text(text, encoding="latin-1")
+    if ours:
+        check_target(target, overwrite=True)
+    else:
+        with pytest.raises(OutputError, match="that glimmer-export wrote"):
+            check_target(target, overwrite=True)
+
+
+def test_a_file_is_not_overwritten_by_a_directory(tmp_path):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="that glimmer-export wrote, to overwrite it, found a file"):
+        check_target(tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("in", "found the input"),
+        ("in/../in", "found the input"),
+        ("link", "found the input"),
+        (".", "holds the input"),
+        ("in/deep/out", "inside the input"),
+        ("link/out", "inside the input"),
+    ],
+)
+def test_an_input_is_no_output(tmp_path, monkeypatch, output, found):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("link").symlink_to("in")
+    with pytest.raises(OutputError, match=found):
+        check_apart(Path(output), [None, "in"])
+    check_apart(Path("in-2"), [None, "in"])
+
+
+def test_an_output_beside_a_file_that_is_read_is_apart(tmp_path):
+    check_apart(tmp_path / "out", [tmp_path / "corpus.jsonl"])
+    with pytest.raises(OutputError, match="holds the input"):
+        check_apart(tmp_path, [tmp_path / "corpus.jsonl"])
+
+
+def test_a_file_that_can_be_written_passes_and_none_is_made(tmp_path):
+    check_file(tmp_path / "new.jsonl")
+    (tmp_path / "old.jsonl").write_text("old", encoding="utf-8")
+    check_file(tmp_path / "old.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("folder", "a directory"),
+        ("absent/file", "no directory"),
+        ("file/below", "no directory"),
+        ("/dev/null", "a device"),
+        ("n" * 300, "too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named(tmp_path, path, found):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match=found):
+        check_file(tmp_path / path)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """Root, whom no permission stops, is stopped by a file system that is mounted to be read."""
+
+    def refuse(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="Read-only"):
+        check_file(tmp_path / "new.jsonl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -99,9 +99,12 @@ def model_from_preset(
     )
 
 
-def model_from_manifest(name: str, manifest: BundleManifest) -> CostModel:
-    """The model of a bundle; parts that its architecture has not are cut as the papers do."""
-    shape = manifest.model
+def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:
+    """The model of a bundle; parts that its architecture has not are cut as the papers do.
+
+    The decoder's cache is as long as the answer asks for: graphs take it at any length.
+    """
+    shape = replace(manifest.model, max_new_tokens=max(manifest.model.max_new_tokens, workload.answer_tokens))
     layers = (shape.num_memory_layers, shape.num_stage_a_layers, shape.num_stage_b_layers)
     num_layers, num_live, num_stage_a = _cut_layers(sum(layers), DEFAULT_CUT)
     if shape.traits.encodes_question:
@@ -143,6 +146,7 @@ def _feed_forward_matrices(name: str, manifest: BundleManifest) -> int:
     if matrices not in (GATED, UNGATED):
         raise BundleError(
             f"bundle {name}, graph {graph}", expected="the parameters of a T5 encoder",
-            found=str(manifest.graphs[graph].num_parameters), fix="export the bundle again with `glimmer-export export`",
+            found=str(manifest.graphs[graph].num_parameters),
+            fix="export the bundle again with `glimmer-export export`",
         )
     return matrices

@@ -51,24 +51,23 @@ def passage_macs(model: CostModel, workload: Workload) -> int:
 def graph_macs(model: CostModel, graph: str, dims: Mapping[str, int]) -> int:
     """Multiply-adds of one run of a graph at batch 1, with values for the dimensions of `run_dims`."""
     shape = model.shape
+    rows = dims["selected"] if shape.traits.selects and graph == "live_stage_b" else dims["passages"]
     match graph:
         case "memory_encoder" | "question_encoder":
-            return _encoder(model, shape.num_memory_layers, 1, dims["tokens"])
+            macs = _encoder(model, shape.num_memory_layers, 1, dims["tokens"])
         case "encoder":
-            return _encoder(model, shape.num_stage_b_layers, dims["passages"], dims["tokens"])
+            macs = _encoder(model, shape.num_stage_b_layers, rows, dims["tokens"])
         case "live_stage_a":
-            return _stage_a(model, dims)
+            macs = _stage_a(model, dims)
         case "live_stage_b":
-            rows = dims["selected"] if shape.traits.selects else dims["passages"]
-            return _encoder(model, stage_b_layers(model), rows, dims["question"] + dims["passage"])
+            macs = _encoder(model, _stage_b_layers(model), rows, dims["question"] + dims["passage"])
         case "cross_kv":
-            return shape.num_decoder_layers * 2 * model.projection * dims["encoder_tokens"]
-        case "decoder_prefill":
-            return _decoder(model, dims["prefix"], dims)
-        case "decoder_step":
-            return _decoder(model, 1, dims)
+            macs = shape.num_decoder_layers * 2 * model.projection * dims["encoder_tokens"]
+        case "decoder_prefill" | "decoder_step":
+            macs = _decoder(model, 1 if graph == "decoder_step" else dims["prefix"], dims)
         case _:
             raise ValueError(f"no formula for a graph {graph!r}")
+    return macs
 
 
 def graph_weights(model: CostModel, graph: str) -> int:
@@ -82,7 +81,7 @@ def graph_weights(model: CostModel, graph: str) -> int:
         case "live_stage_a":
             return shape.num_stage_a_layers * model.layer
         case "live_stage_b":
-            return stage_b_layers(model) * model.layer
+            return _stage_b_layers(model) * model.layer
         case "cross_kv":
             return shape.num_decoder_layers * 2 * model.projection
         case "decoder_prefill" | "decoder_step":
@@ -94,7 +93,7 @@ def graph_weights(model: CostModel, graph: str) -> int:
             raise ValueError(f"no formula for a graph {graph!r}")
 
 
-def stage_b_layers(model: CostModel) -> int:
+def _stage_b_layers(model: CostModel) -> int:
     """Layers of `live_stage_b`: a lazy stage A leaves its last one to it."""
     return model.shape.num_stage_b_layers + int(model.forms.stage_a == "lazy")
 

@@ -1,6 +1,7 @@
 """The GLIMMER paper's figure 2 beside the formulas: samples per TFLOP at XXL.
 
-The figure does not state an answer length. The ratios between its three models hardly depend on one; the residuals do.
+The ratios between its three models hardly depend on the length of an answer; how far the formulas are off does. The
+length that would suit the figure best is therefore given as a fit, and is no length taken from the paper.
 """
 
 from __future__ import annotations

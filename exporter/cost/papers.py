@@ -1,9 +1,9 @@
 """The papers' formulas: multiply-adds of one question in FiD, MemoryFiD, LUMEN and GLIMMER.
 
 LUMEN paper, section 3, and GLIMMER paper, section 3: every token costs each layer's matrices once, and every token
-that the decoder attends to the keys and values of each decoder layer. As in the papers the products of attention and
-the vocabulary projection are left out. The papers round a layer to multiples of d_model**2; here its matrices are
-counted as they are.
+that the decoder attends to the keys and values of each decoder layer. The products of attention are neglected as in
+the papers, and the vocabulary projection with them. A layer's matrices are counted as they are, not rounded to a
+multiple of d_model**2.
 """
 
 from __future__ import annotations

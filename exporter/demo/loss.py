@@ -39,22 +39,18 @@ def training_loss(model: GlimmerModel, batch: Batch, num_selected: int, temperat
     question = model.encode_question(batch.question_ids, question_mask)
     memory = model.encode_memory(batch.passage_ids.flatten(0, 1), passage_mask.flatten(0, 1))
     memory = memory.unflatten(0, (size, num_passages))
+    scores, states = model.stage_a(question, question_mask, memory, passage_mask)
     distillation = memory.new_zeros(())
-    if model.config.shape.traits.selects:
-        scores, states = model.stage_a(question, question_mask, memory, passage_mask)
-        if num_passages > 1:
-            target = _log_likelihood_alone(model, batch, states.detach())
-            distillation = nn.functional.kl_div(
-                torch.log_softmax(scores / temperature, dim=-1),
-                torch.log_softmax(target / temperature, dim=-1),
-                log_target=True,
-                reduction="batchmean",
-            )
-        # Retrieval order: the decoder reads the passages as they were retrieved, not as they were ranked.
-        kept = scores.detach().topk(min(num_selected, num_passages), dim=1).indices.sort(1).values
-    else:
-        states = model.join(question, memory)
-        kept = torch.arange(num_passages, device=states.device).expand(size, -1)
+    if num_passages > 1:
+        target = _log_likelihood_alone(model, batch, states.detach())
+        distillation = nn.functional.kl_div(
+            torch.log_softmax(scores / temperature, dim=-1),
+            torch.log_softmax(target / temperature, dim=-1),
+            log_target=True,
+            reduction="batchmean",
+        )
+    # Retrieval order: the decoder reads the passages as they were retrieved, not as they were ranked.
+    kept = scores.detach().topk(min(num_selected, num_passages), dim=1).indices.sort(1).values
     rows = torch.arange(size, device=states.device)[:, None]
     read = model.stage_b(states[rows, kept], question_mask, passage_mask[rows, kept])
     mask = model.joint_mask(question_mask, passage_mask[rows, kept])

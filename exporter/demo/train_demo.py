@@ -30,6 +30,8 @@ def train_demo(
 ) -> dict[str, Any]:
     """Train a demo checkpoint, write it in FP16 with its tokenizer, and evaluate it on unseen entities.
 
+    A LUMEN comes of the same training, and is written without the score head: the ranking loss teaches the live layers
+    to tell passages apart, which the language model's loss alone does many times more slowly.
     Uses a GPU where there is one, unless `device` says otherwise. The state after each world is kept in
     `<output_dir>.training` until the checkpoint is written: the same command continues from it.
     Returns `Evaluation`'s fields and `seconds`, the time spent training. Raises OutputError where `output_dir` exists
@@ -38,7 +40,7 @@ def train_demo(
     import torch
     from rich.console import Console
 
-    from exporter.checkpoint import model_from_checkpoint, read_checkpoint, write_checkpoint
+    from exporter.checkpoint import model_from_checkpoint, read_checkpoint, weight_shapes, write_checkpoint
     from exporter.demo.evaluate import evaluate
     from exporter.demo.progress import progress_line
     from exporter.demo.resume import remove_state, restore_state, save_state
@@ -50,12 +52,13 @@ def train_demo(
     console = console or Console(stderr=True)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     work = output_dir.with_name(f"{output_dir.name}.training")
-    config = demo_config(architecture)
-    training = Training(config, curriculum, seed=seed, device=chosen)
+    training = Training(demo_config("glimmer"), curriculum, seed=seed, device=chosen)
     restore_state(training, work)
     with progress_line(console) as report:
         training.run(report, world_done=lambda: save_state(training, work))
-    weights = {name: weight.half().cpu() for name, weight in training.model.state_dict().items()}
+    config = demo_config(architecture)
+    trained = training.model.state_dict()
+    weights = {name: trained[name].half().cpu() for name in weight_shapes(config)}
     tokenizer = training.tokenizer.to_str(pretty=True).encode()
     write_checkpoint(output_dir, config, weights, tokenizer, overwrite=overwrite)
     remove_state(work)

@@ -98,7 +98,6 @@ class Training:
     def settings(self) -> dict[str, Any]:
         """What decides the result, as plain data: only a training of the same may continue from a state."""
         return {
-            "architecture": self.config.architecture,
             "seed": self.seed,
             "config": self.config.model_dump(),
             "curriculum": [asdict(phase) for phase in self.curriculum],

@@ -21,8 +21,8 @@ from runtime.contract import OutputError
 SHORT = (Phase(2, 1, 1, facts_per_passage=1, batch_size=2, learning_rate=1e-3),) * 2
 
 
-def trainer(architecture="glimmer", curriculum=SHORT, seed=0) -> Training:
-    return Training(demo_config(architecture), curriculum, seed=seed, device=torch.device("cpu"))
+def trainer(seed=0) -> Training:
+    return Training(demo_config("glimmer"), SHORT, seed=seed, device=torch.device("cpu"))
 
 
 class StopError(Exception):
@@ -63,10 +63,18 @@ def test_train_demo_goes_on_and_ends_with_the_same_weights(unfinished, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
 
 
+def test_a_lumen_is_the_same_training_without_the_score_head(unfinished, tmp_path):
+    train(tmp_path / "glimmer")
+    assert "phase 1/2" not in train(tmp_path / "out", architecture="lumen")
+    lumen, glimmer = (read_checkpoint(tmp_path / name) for name in ("out", "glimmer"))
+    assert (lumen.config.architecture, lumen.config.num_selected) == ("lumen", None)
+    assert set(glimmer.tensors) - set(lumen.tensors) == {"score.weight", "score.bias"}
+    assert all(torch.equal(weight, glimmer.tensors[name]) for name, weight in lumen.tensors.items())
+
+
 @pytest.mark.parametrize(
     ("changes", "expected", "found"),
     [
-        ({"architecture": "lumen"}, "architecture lumen, as asked for", "glimmer"),
         ({"seed": 1}, "seed 1, as asked for", "0"),
         ({"curriculum": (*SHORT, SHORT[0])}, "the curriculum of this version", "another"),
     ],

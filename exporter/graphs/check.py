@@ -77,8 +77,12 @@ def run_stage(stage: nn.Module, io: GraphIO, inputs: Mapping[str, NDArray[Any]])
     """
     import torch
 
+    from exporter.stages import applies_scale
+
     values = {tensor.name: inputs[tensor.name] for tensor in io.inputs}
-    if "memory_scale" in values:
+    if applies_scale(stage):
+        values["memory"] = values["memory"].astype(np.float32)
+    elif "memory_scale" in values:
         values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
         if "selected" in values:
             selected = values.pop("selected")

@@ -41,7 +41,7 @@ def export_graph(model: GlimmerModel, name: str, io: GraphIO, forms: Forms, dire
     started = time.perf_counter()
     shape = model.config.shape
     stage = stage_from_model(model, name, forms)
-    prefix = memory_prefix(io, shape, forms.codec)
+    prefix = memory_prefix(stage, io, shape, forms.codec)
     graph = graph_from_stage(stage, io if prefix is None else prefix.stage_io, shape)
     prepend = [] if prefix is None else [Prepend(prefix.graph, prefix.replaces)]
     Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)

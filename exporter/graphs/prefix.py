@@ -12,6 +12,7 @@ from runtime.contract import GraphIO, IOTensor, ModelShape, codec_inputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from torch import nn
 
 __all__ = ["MemoryPrefix", "memory_prefix"]
 
@@ -25,12 +26,13 @@ class MemoryPrefix:
     stage_io: GraphIO
 
 
-def memory_prefix(io: GraphIO, shape: ModelShape, codec: str) -> MemoryPrefix | None:
-    """The prefix of a graph with this I/O; None where it reads no memory.
+def memory_prefix(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) -> MemoryPrefix | None:
+    """The prefix of a stage whose graph has this I/O; None where it reads no memory.
 
-    A graph that reads memory and `selected` takes the selected passages first and decodes them alone.
+    A graph that reads memory and `selected` takes the selected passages first and decodes them alone. A stage that
+    applies the codec's scale itself keeps `memory_scale` as an input.
     """
-    from exporter.stages import Fp16Decoder, SelectedMemory
+    from exporter.stages import Fp16Codes, Fp16Decoder, SelectedMemory, applies_scale
 
     inputs = {tensor.name: tensor for tensor in io.inputs}
     if "memory" not in inputs:
@@ -43,6 +45,10 @@ def memory_prefix(io: GraphIO, shape: ModelShape, codec: str) -> MemoryPrefix | 
     if selects:
         prefix_io = GraphIO((*codes, inputs["memory_mask"], inputs["selected"]), (states, mask))
         graph = graph_from_stage(SelectedMemory(Fp16Decoder()), prefix_io, shape)
+    elif applies_scale(stage):
+        codes = tuple(tensor for tensor in codes if tensor.name != "memory_scale")
+        prefix_io = GraphIO(codes, (states,))
+        graph = graph_from_stage(Fp16Codes(), prefix_io, shape)
     else:
         prefix_io = GraphIO(codes, (states,))
         graph = graph_from_stage(Fp16Decoder(), prefix_io, shape)

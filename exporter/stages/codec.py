@@ -8,7 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Fp16Decoder", "SelectedMemory", "take_selected"]
+__all__ = ["Fp16Codes", "Fp16Decoder", "SelectedMemory", "take_selected"]
+
+
+class Fp16Codes(nn.Module):
+    """The fp16 codec up to its scale, for a stage that applies the scale to something smaller."""
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """Codes (b, k, n_p, d_model) float16 -> the same in float32."""
+        return memory.float()
 
 
 class Fp16Decoder(nn.Module):

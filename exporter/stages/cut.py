@@ -11,13 +11,14 @@ from exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, Se
 from exporter.stages.model import GlimmerModel
 from runtime.contract import Forms
 
-__all__ = ["stage_from_model"]
+__all__ = ["applies_scale", "stage_from_model"]
 
 
 def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module:
     """The module of one graph in the given form, sharing the model's weights.
 
-    Memory comes decoded, and selected where the graph selects it: codec and selection are graphs of their own.
+    Memory comes decoded (but for its scale where the stage `applies_scale`), and selected where the graph selects it:
+    codec and selection are graphs of their own.
     """
     absorbed = forms.cross_attention == "absorbed"
     match graph:
@@ -40,6 +41,11 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
         case _:
             raise ValueError(f"no stage makes a graph {graph!r}")
     return stage.eval()
+
+
+def applies_scale(stage: nn.Module) -> bool:
+    """Whether a stage takes memory before the codec's scale, and the scale beside it."""
+    return isinstance(stage, LazyStageA)
 
 
 def _stage_a(model: GlimmerModel, forms: Forms) -> nn.Module:

@@ -51,8 +51,8 @@ class LazyStageA(nn.Module):
     """Stage A of one layer: one pass over the memory, and no hidden states leave it.
 
     The scored token stands in the question, which is the same for all k: its query and the question's part of the
-    attention are computed once. The norm of the memory is not written out: its weight is folded into the probes, its
-    factor a token into the attention's scores and weights.
+    attention are computed once. Neither the memory's scale nor its norm is written out: the norm's weight is folded
+    into the probes, both factors into the attention's scores and weights.
     """
 
     def __init__(self, model: GlimmerModel) -> None:
@@ -60,9 +60,14 @@ class LazyStageA(nn.Module):
         self.model = model
 
     def forward(
-        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+        self,
+        question_states: Tensor,
+        question_mask: Tensor,
+        memory: Tensor,
+        memory_scale: Tensor,
+        memory_mask: Tensor,
     ) -> Tensor:
-        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k)."""
+        """(b, n_q, d), (b, n_q), memory (b, k, n_p, d) to be scaled by (b, k), mask (b, k, n_p) -> scores (b, k)."""
         model = self.model
         layer, feed_forward = _layer(model, 0)
         attention, norm = layer.SelfAttention, layer.layer_norm
@@ -72,7 +77,10 @@ class LazyStageA(nn.Module):
         probes = attention.key_probes(attention.query(question[:, :1])).squeeze(2)
         on_question = torch.matmul(probes, question.transpose(1, 2))
         on_question = masked_bias(on_question + _bias_of_first_token(model, of_question), question_mask[:, None] > 0)
-        factor = torch.rsqrt(_mean_square(memory) + norm.epsilon)
+        scale = memory_scale[:, :, None, None]
+        # A product, as ONNX Runtime takes three times as long to raise to a power.
+        mean_square = (memory * memory).mean(-1, keepdim=True)
+        factor = scale * torch.rsqrt(scale * scale * mean_square + norm.epsilon)
         on_memory = torch.matmul(memory.flatten(1, 2), (probes * norm.weight).transpose(1, 2))
         on_memory = (on_memory.unflatten(1, (passages, -1)) * factor).transpose(2, 3)
         on_memory = masked_bias(on_memory + _bias_of_first_token(model, of_passage), memory_mask[:, :, None] > 0)
@@ -96,9 +104,3 @@ def _bias_of_first_token(model: GlimmerModel, positions: Tensor) -> Tensor:
     first = torch.zeros(1, dtype=torch.int32, device=positions.device)
     bias: Tensor = model.live_encoder.relative_bias(first, positions)
     return bias.squeeze(1)
-
-
-def _mean_square(states: Tensor) -> Tensor:
-    """Mean square of each token's state: (..., d_model) -> (..., 1), without a squared copy of the states."""
-    norm: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    return norm.square() / states.shape[-1]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, megabytes, percent
+from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
 from exporter.publish import replace_file
 from runtime.contract import OutputError
 
@@ -101,11 +101,11 @@ def _stage_table(stages: Mapping[str, StageTimes] | None) -> str:
     rows = [
         [
             escape(name), f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", percent(stage.share),
-            percent(stage.ceiling_share), escape(stage.bound or ""), _bar(stage.median_ms / longest, stage.kind),
+            escape(ceiling_text(stage)), _bar(stage.median_ms / longest, stage.kind),
         ]
         for name, stage in stages.items()
     ]  # fmt: skip
-    return _table(["stage", "median ms", "p95 ms", "share", "of its ceiling", "bound by", ""], rows)
+    return _table(["stage", "median ms", "p95 ms", "share", "of its ceiling", ""], rows)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -98,14 +98,23 @@ class BenchReport:
         console.print(
             f"Ceilings with {self.settings['threads']} threads: FP32 product "
             f"{rates.fp32_macs_per_second / 1e9:.1f} G multiply-adds/s, INT8 {rates.int8_macs_per_second / 1e9:.1f}, "
-            f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s. Outside the graphs: "
-            f"{percent(self.end_to_end.overhead_share)} of end to end."
+            f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
         )
+        console.print(f"Outside the graphs: {percent(self.end_to_end.overhead_share)} of end to end.")
+        for name, peer in self.peers.items():
+            if peer.tokens_equal is not None:
+                console.print(f"Answers that are those of {name}: {percent(peer.tokens_equal)}.")
 
 
 def percent(share: float | None) -> str:
     """A share for people: 12.3%."""
     return "" if share is None else f"{100 * share:.1f}%"
+
+
+def ceiling_text(stage: StageTimes) -> str:
+    """How near a stage is to its ceiling, and which that is."""
+    ceiling = {"arithmetic": "of the FP32 product", "memory": "of the copy"}.get(stage.bound or "")
+    return "" if ceiling is None else f"{percent(stage.ceiling_share)} {ceiling}"
 
 
 def megabytes(num_bytes: int | None) -> str:
@@ -117,8 +126,8 @@ def _print_contenders(report: BenchReport, console: Console) -> None:
     from rich.table import Table
 
     table = Table(title=f"{report.settings['repeats']} interleaved runs of {report.settings['batch_size']} question(s)")
-    table.add_column("")
-    for column in ("passages", "median ms", "p95 ms", "questions/s", "ours is faster by", "peak RSS MB"):
+    table.add_column("", no_wrap=True)
+    for column in ("passages", "median ms", "p95 ms", "per second", "to ours", "peak MB"):
         table.add_column(column, justify="right")
     for name, times in {"ours": report.end_to_end, **report.peers}.items():
         ratio = f"{report.ratios[name]:.2f}x" if name in report.ratios else ""
@@ -133,14 +142,15 @@ def _print_stages(report: BenchReport, console: Console) -> None:
     from rich.table import Table
 
     table = Table(title="Our stages")
-    table.add_column("stage")
-    for column in ("median ms", "p95 ms", "share", "of its ceiling", "ceiling", "alone, warm ms", "x memory copied"):
+    table.add_column("stage", no_wrap=True)
+    for column in ("median ms", "p95 ms", "share", "of its ceiling"):
         table.add_column(column, justify="right")
     for name, stage in report.stages.items():
         table.add_row(
-            name, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", percent(stage.share), percent(stage.ceiling_share),
-            {"arithmetic": "FP32 product", "memory": "copy", None: ""}[stage.bound],
-            "" if stage.alone_ms is None else f"{stage.alone_ms:.2f}",
-            "" if stage.alone_to_copy is None else f"{stage.alone_to_copy:.2f}",
+            name, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", percent(stage.share), ceiling_text(stage)
         )
     console.print(table)
+    for name, stage in report.stages.items():
+        if stage.alone_ms is not None:
+            copies = f", {stage.alone_to_copy:.2f} times as long as copying its memory" if stage.alone_to_copy else ""
+            console.print(f"{name} alone and warm: {stage.alone_ms:.2f} ms{copies}.")

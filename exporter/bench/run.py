@@ -40,7 +40,7 @@ def run_bench(
     options: BenchOptions,
     notify: Callable[[str, int, int], None] = lambda *_: None,
     *,
-    make_ceilings: Callable[[int], Ceilings] = Ceilings,
+    ceilings: Ceilings | None = None,
 ) -> BenchReport:
     """Prepare the contenders, measure them in turn, and report.
 
@@ -59,7 +59,7 @@ def run_bench(
         peaks = _peaks(prepared, options, notify)
         contenders = open_contenders(prepared.specs)
         try:
-            report = _measured(options, prepared, contenders, peaks, notify, make_ceilings(options.num_threads))
+            report = _measured(options, prepared, contenders, peaks, notify, ceilings or Ceilings(options.num_threads))
         finally:
             for contender in contenders.values():
                 if isinstance(contender, SessionContender):

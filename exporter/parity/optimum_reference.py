@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +38,7 @@ def export_with_optimum(t5_dir: Path, out_dir: Path) -> None:
     `out_dir` exists or cannot be written.
     """
     read_t5_shape(t5_dir)
-    with warnings.catch_warnings():
-        # Its export is the TorchScript one, which torch deprecates and which warns of every branch it freezes. optimum
-        # knows those branches: it exports the decoder once for each.
-        warnings.simplefilter("ignore")
+    with _quiet():
         try:
             from optimum.exporters.onnx import main_export
         except ImportError as error:
@@ -53,8 +53,7 @@ def export_with_optimum(t5_dir: Path, out_dir: Path) -> None:
 
 def open_ort_model(directory: Path, *, threads: int | None = None) -> ORTModelForSeq2SeqLM:
     """Open what `export_with_optimum` wrote, on the CPU; `threads` of one graph run, None for ONNX Runtime's choice."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         try:
             from onnxruntime import SessionOptions
             from optimum.onnxruntime import ORTModelForSeq2SeqLM
@@ -64,6 +63,23 @@ def open_ort_model(directory: Path, *, threads: int | None = None) -> ORTModelFo
         if threads is not None:
             options.intra_op_num_threads = threads
         return ORTModelForSeq2SeqLM.from_pretrained(directory, session_options=options, local_files_only=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what optimum warns of and logs.
+
+    Its export is the TorchScript one, which torch deprecates and which warns of every branch it freezes. optimum knows
+    those branches: it exports the decoder once for each.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _missing(error: ImportError) -> MissingExtraError:

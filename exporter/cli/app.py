@@ -22,6 +22,7 @@ app.add_typer(memory.app, name="memory")
 app.command("ask")(answers.ask)
 app.command("answer")(answers.answer)
 app.command("parity")(answers.parity)
-from exporter.cli import answers, bench, bundles, checkpoints, cost, memory
+app.command("cost")(cost.cost)
+app.command("bench")(bench.bench)
 app.command("train-demo")(checkpoints.train_demo)
 app.command("demo-data")(checkpoints.demo_data)

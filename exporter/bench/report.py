@@ -15,7 +15,7 @@ __all__ = ["BenchReport", "ContenderTimes", "StageTimes"]
 
 @dataclass(frozen=True)
 class StageTimes:
-    """One stage of one contender, a batch.
+    """One stage of one contender, a batch; `decoder_step` is all steps of the answer together.
 
     `kind` is `graph` or `host` (outside the graphs); `share` of the end-to-end median. Of a graph: its ceiling
     (`bound`: `arithmetic` or `memory`), its work, and `ceiling_share`, the time the ceiling allows over the median.

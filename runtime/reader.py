@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime.backends import Array, Graph
 from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
 from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
 from runtime.memory import pad_ids
-from runtime.rerank import select_top_m
+from runtime.rerank import select_top_m, take_selected
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
@@ -92,7 +94,10 @@ class Reader:
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(ranked["scores"], num_selected)
-        inputs = {**question, **memory, **ranked, "selected": selected}
+            inputs = {**question, **memory, **ranked, "selected": selected}
+            if "rerank_states" not in ranked:
+                places = np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))
+                inputs.update(take_selected(memory, selected), selected=places)
         encoded = self._encoded("live_stage_b", inputs, clock)
         return _Encoded(encoded.states, encoded.mask, ranked["scores"], selected)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from runtime.backends import Array
 
-__all__ = ["select_top_m"]
+__all__ = ["select_top_m", "take_selected"]
 
 
 def select_top_m(scores: Array, num_selected: int) -> Array:
@@ -17,3 +19,16 @@ def select_top_m(scores: Array, num_selected: int) -> Array:
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :num_selected]
     return np.sort(best, axis=1).astype(np.int32)
+
+
+def take_selected(memory: Mapping[str, Array], selected: Array) -> dict[str, Array]:
+    """A store's tensors (b, k, ...), `memory_mask` (b, k, n_p) among them -> those of the selected (b, m) alone.
+
+    Token axes end where the longest of these does: what padding only the others needed costs stage B nothing.
+    """
+    rows = np.arange(len(selected))[:, None]
+    tokens = max(1, int(memory["memory_mask"][rows, selected].sum(axis=2).max()))
+    return {
+        name: values[rows, selected, :tokens] if values.ndim > 2 else values[rows, selected]
+        for name, values in memory.items()
+    }

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.checkpoint import CheckpointConfig
-from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, OptionError
+from exporter.targets import Target, read_target
+from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, ModelShape, OptionError
 
 __all__ = ["DEFAULT_FORMS", "FormOptions", "choose_forms"]
 
 CODEC = "fp16"
-MAX_ABSORBED_TOKENS = 20
-"""Decoder positions up to which absorbed cross-attention is cheaper on a CPU, where it was timed.
-
-Counting multiply-adds alone it would be d_kv.
-"""
 
 
 @dataclass(frozen=True)
@@ -22,12 +18,13 @@ class FormOptions:
     """Forms asked for.
 
     `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
-    the expected length of an answer, is so small that it pays.
+    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`.
     """
 
     stage_a: str | None = None
     cross_attention: str = "auto"
     answer_tokens: int = 16
+    target: str = "cpu"
 
 
 DEFAULT_FORMS = FormOptions()
@@ -35,23 +32,34 @@ DEFAULT_FORMS = FormOptions()
 
 def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
     """The forms of a checkpoint's graphs; raises OptionError for one that does not exist or does not fit."""
+    target = read_target(options.target)
     if options.stage_a not in (None, *STAGE_A_FORMS):
         raise _unknown("--stage-a", STAGE_A_FORMS, str(options.stage_a))
     if options.cross_attention not in ("auto", *CROSS_ATTENTION_FORMS):
         raise _unknown("--cross-attention", ("auto", *CROSS_ATTENTION_FORMS), options.cross_attention)
-    stage_a = None
+    stage_a = options.stage_a
+    mean = config.score_pooling == "mean"
     if config.shape.traits.selects:
-        stage_a = options.stage_a or ("full" if config.score_pooling == "mean" else "lazy")
-        if stage_a == "lazy" and config.score_pooling == "mean":
-            raise OptionError(
-                "--stage-a", expected="full, as this checkpoint's score is a mean over all tokens", found="lazy",
-                fix="leave the option out",
-            )
+        stage_a = stage_a or ("full" if mean else "lazy")
+    if stage_a is not None and (not config.shape.traits.selects or (mean and stage_a == "lazy")):
+        expected = "full, as the score is a mean over all tokens" if mean else "none, as nothing is ranked"
+        raise OptionError("--stage-a", expected=expected, found=stage_a, fix="leave the option out")
     cross_attention = options.cross_attention
     if cross_attention == "auto":
         positions = options.answer_tokens + config.shape.decoder_prefix_length - 1
-        cross_attention = "absorbed" if positions <= MAX_ABSORBED_TOKENS else "cached"
+        cross_attention = "absorbed" if _absorbed_pays(config.shape, positions, target) else "cached"
     return Forms(CODEC, stage_a, cross_attention)
+
+
+def _absorbed_pays(shape: ModelShape, positions: int, target: Target) -> bool:
+    """Whether absorbed cross-attention costs less than projecting keys and values once (design section 2).
+
+    An encoder token and layer, that saves `2 d_model inner` multiply-adds before the first position and adds
+    `2 (heads d_model - inner)` at each.
+    """
+    inner = shape.num_heads * shape.d_kv
+    saved = shape.d_model * inner * target.absorbed_efficiency
+    return positions * (shape.num_heads * shape.d_model - inner) <= saved
 
 
 def _unknown(option: str, known: tuple[str, ...], found: str) -> OptionError:

@@ -49,6 +49,9 @@ def export(
     answer_tokens: Annotated[
         int, typer.Option("--answer-tokens", min=1, help="Expected length of an answer, for --cross-attention auto.")
     ] = 16,
+    target: Annotated[
+        str, typer.Option("--target", help="Machine of configs/targets that will answer, for --cross-attention auto.")
+    ] = "cpu",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +61,7 @@ def export(
 
     from exporter.bundle import FormOptions, export_bundle
 
-    forms = FormOptions(None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens)
+    forms = FormOptions(None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target)
 
     with Console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(

@@ -14,8 +14,8 @@ from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.request import CostRequest, Resolved, resolve
 from exporter.cost.roofline import Floor, stage_floors
 from exporter.cost.storage import StoreCodec, decoder_cache_bytes, store_codecs
-from exporter.cost.targets import PRECISIONS, Target, read_target
 from exporter.cost.workload import Workload
+from exporter.targets import PRECISIONS, Target, read_target
 
 __all__ = ["CONVENTION", "CostReport", "TargetFloors", "cost_report"]
 

@@ -87,7 +87,9 @@ def _of_preset(request: CostRequest) -> Resolved:
         _proportion(request.live_proportion, "--live-proportion", DEFAULT_CUT.live),
         _proportion(request.rerank_proportion, "--rerank-proportion", DEFAULT_CUT.rerank),
     )
-    forms = FormOptions(request.stage_a, request.cross_attention, request.answer_tokens)
+    forms = FormOptions(
+        request.stage_a, request.cross_attention, request.answer_tokens, request.target or "cpu"
+    )
     architecture = request.architecture or "glimmer"
     pooling = request.score_pooling or "first"
     return Resolved(model_from_preset(request.model, architecture, workload, forms, cut, pooling), workload, None)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from exporter.cost.dims import run_dims
 from exporter.cost.model import CostModel
 from exporter.cost.ours import graph_weights, stage_costs
-from exporter.cost.targets import Target
 from exporter.cost.workload import Workload
+from exporter.targets import Target
 from runtime.contract import IOTensor, graph_io
 
 __all__ = ["Floor", "bytes_per_run", "stage_floors"]

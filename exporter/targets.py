@@ -32,6 +32,8 @@ class Target(BaseModel):
     source: str = Field(min_length=1)
     peak_tops: PeakTops
     memory_bandwidth_gb_per_s: float = Field(gt=0)
+    absorbed_efficiency: float = Field(gt=0, le=1)
+    """Rate of absorbed cross-attention's products, as a share of that of the large products which it saves."""
 
 
 def target_names() -> tuple[str, ...]:

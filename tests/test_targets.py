@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.cost import CostRequest, cost_report, targets
+from exporter import targets
+from exporter.cost import CostRequest, cost_report
 from exporter.cost.request import resolve
 from exporter.cost.roofline import bytes_per_run
-from exporter.cost.targets import PRECISIONS, read_target, target_names
+from exporter.targets import PRECISIONS, read_target, target_names
 from runtime.contract import OptionError
 
 T4 = CostRequest(model="xxl", target="t4")
@@ -66,6 +67,7 @@ def test_unknown_target():
 
 
 GOOD = "description: x\nsource: a data sheet\npeak_tops: {fp32: 1, fp16: 2, int8: 4}\nmemory_bandwidth_gb_per_s: 10\n"
+GOOD += "absorbed_efficiency: 0.5\n"
 
 
 @pytest.mark.parametrize(

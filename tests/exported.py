@@ -25,6 +25,7 @@ from exporter.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from exporter.demo.data import CHECKPOINT
 from exporter.graphs import ExportedGraph
 from exporter.memory import build_store
 from exporter.stages import GlimmerModel
@@ -201,6 +202,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 def glimmer(exported: Callable[[str], Exported]) -> Exported:
     """The architecture that has every graph a test of one of them may want."""
     return exported("glimmer")
+
+
+@pytest.fixture(scope="session")
+def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo checkpoint's bundles: as the options' defaults have it, and in the paper's form."""
+    directory = tmp_path_factory.mktemp("demo")
+    bundles = {"exact algebra": directory / "bundle", "paper's form": directory / "paper-bundle"}
+    export_bundle(CHECKPOINT, bundles["exact algebra"])
+    export_bundle(CHECKPOINT, bundles["paper's form"], PAPER_FORM)
+    return bundles
 
 
 def copy_bundle(source: Exported, directory: Path) -> Path:

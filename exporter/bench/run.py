@@ -19,8 +19,9 @@ from exporter.bench.options import BenchOptions
 from exporter.bench.peak_rss import measure_peak_rss
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes
 from exporter.bench.session_contender import SessionContender
-from exporter.bench.work import Lengths, StageWork, stage_work
+from exporter.bench.work import StageWork, stage_work
 from exporter.bench.workplace import OURS, Prepared, prepare
+from exporter.cost.workload import Workload
 from runtime.contract import read_manifest
 
 __all__ = ["run_bench"]
@@ -96,7 +97,7 @@ def _measured(
     assert isinstance(ours, SessionContender)
     alone_ms = ours.alone_ms(ALONE, prepared.batches[-1], ALONE_REPEATS)
     times = {
-        spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, prepared, options, rates)
+        spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
         for spec in prepared.specs
     }
     end_to_end = times.pop(OURS)
@@ -127,7 +128,6 @@ def _contender_times(
     samples: Samples,
     ours: Samples,
     peaks: Mapping[str, int],
-    prepared: Prepared,
     options: BenchOptions,
     rates: CeilingRates,
 ) -> ContenderTimes:
@@ -141,10 +141,10 @@ def _contender_times(
     )
     if spec.library != "session":
         return times
-    lengths = Lengths(
-        options.k, options.m, options.question_tokens, options.passage_tokens, options.answer_tokens
+    workload = Workload(
+        options.k, options.m, options.question_tokens, options.passage_tokens, options.answer_tokens, corpus_passages=1
     )
-    work = stage_work(prepared.config, lengths, read_manifest(spec.model).forms, options.batch_size)
+    work = stage_work(read_manifest(spec.model), workload, options.batch_size)
     outside = samples.outside_graphs()
     pairs = [
         (mine == theirs)

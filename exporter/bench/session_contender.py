@@ -9,14 +9,14 @@ from statistics import median
 
 from exporter.bench.contender import Answered, ContenderSpec
 from exporter.bench.inputs import BenchQuestion
+from exporter.bench.work import QUESTION_ENCODER
 from runtime import PassageId, Session
 from runtime.backends import Array, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
 from runtime.store import MemoryStore
 
-__all__ = ["QUESTION_ENCODER", "SessionContender"]
+__all__ = ["SessionContender"]
 
-QUESTION_ENCODER = "question_encoder"
 NO_TOKEN = -1
 ALONE_WARMUP = 3
 

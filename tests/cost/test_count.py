@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -41,15 +40,10 @@ def test_at_the_papers_lengths(exported, variant):
     assert report.counted_macs == pytest.approx(report.our_macs, rel=0.02)
 
 
-def test_the_demo_bundle(tmp_path):
-    from exporter.bundle import FormOptions, export_bundle
-
-    checkpoint = Path(__file__).parents[2] / "exporter" / "demo" / "checkpoint"
-    for forms in (FormOptions(), FormOptions("full", "cached")):
-        bundle = tmp_path / str(forms.stage_a)
-        export_bundle(checkpoint, bundle, forms)
-        report = cost_report(CostRequest(bundle=bundle))
-        assert report.counted_macs == pytest.approx(report.our_macs, rel=0.02)
+@pytest.mark.parametrize("forms", ["exact algebra", "paper's form"])
+def test_the_demo_bundle(demo_bundles, forms):
+    report = cost_report(CostRequest(bundle=demo_bundles[forms]))
+    assert report.counted_macs == pytest.approx(report.our_macs, rel=0.02)
 
 
 def test_what_is_precomputed_is_counted_alike(exported):

@@ -94,12 +94,12 @@ class Reader:
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(ranked["scores"], num_selected)
-            inputs = {**question, **memory, **ranked, "selected": selected}
-            if "rerank_states" not in ranked:
-                places = np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))
-                inputs.update(take_selected(memory, selected), selected=places)
-        encoded = self._encoded("live_stage_b", inputs, clock)
-        return _Encoded(encoded.states, encoded.mask, ranked["scores"], selected)
+            # Stage A leaves its states, or stage B begins with the memory.
+            scores = ranked.pop("scores")
+            taken = take_selected({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
+            places = np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))
+        encoded = self._encoded("live_stage_b", {**question, **taken, "selected": places}, clock)
+        return _Encoded(encoded.states, encoded.mask, scores, selected)
 
     def _encoded(self, graph: str, inputs: Mapping[str, Array], clock: StageClock) -> _Encoded:
         with clock.stage(graph):

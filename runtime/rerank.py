@@ -21,14 +21,16 @@ def select_top_m(scores: Array, num_selected: int) -> Array:
     return np.sort(best, axis=1).astype(np.int32)
 
 
-def take_selected(memory: Mapping[str, Array], selected: Array) -> dict[str, Array]:
-    """A store's tensors (b, k, ...), `memory_mask` (b, k, n_p) among them -> those of the selected (b, m) alone.
+def take_selected(tensors: Mapping[str, Array], selected: Array) -> dict[str, Array]:
+    """Tensors of the k passages (b, k, ...), `memory_mask` (b, k, n_p) among them -> of the selected (b, m) alone.
 
-    Token axes end where the longest of these does: what padding only the others needed costs stage B nothing.
+    Token axes, which all end with the passage's own n_p tokens, end where the longest of these does: what padding only
+    the others needed costs stage B nothing.
     """
     rows = np.arange(len(selected))[:, None]
-    tokens = max(1, int(memory["memory_mask"][rows, selected].sum(axis=2).max()))
+    mask = tensors["memory_mask"]
+    padding = min(mask.shape[2] - 1, mask.shape[2] - int(mask[rows, selected].sum(axis=2).max()))
     return {
-        name: values[rows, selected, :tokens] if values.ndim > 2 else values[rows, selected]
-        for name, values in memory.items()
+        name: values[rows, selected, : values.shape[2] - padding] if values.ndim > 2 else values[rows, selected]
+        for name, values in tensors.items()
     }

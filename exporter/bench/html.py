@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
-from exporter.publish import replace_file
-from runtime.contract import OutputError
+from exporter.publish import check_file, replace_file
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
 
@@ -27,11 +26,8 @@ code { background: #f2f4f8; padding: .1rem .3rem } p.note { color: #56606f }
 
 def check_html_target(path: Path | None) -> None:
     """Raise OutputError, before anything is measured, where no file can be written there."""
-    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise OutputError(
-            f"--html {path}", expected="a file in a folder that exists", found="a folder" if path.is_dir() else "none",
-            fix="name another file",
-        )
+    if path is not None:
+        check_file(path)
 
 
 def write_html(report: BenchReport, path: Path) -> None:

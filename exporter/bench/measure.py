@@ -40,12 +40,12 @@ class Samples:
 def interleaved(names: Sequence[str], runs: int) -> Iterator[tuple[int, str]]:
     """Run and contender, in the order they are measured.
 
-    Each has one turn a run, and the first turn goes round, so that none always follows the same other's cache leavings.
+    Each has one turn a run, in an order drawn anew, so that none always follows the same other's cache leavings.
     """
+    drawn = np.random.default_rng(0)
     for run in range(runs):
-        start = run % len(names)
-        for name in (*names[start:], *names[:start]):
-            yield run, name
+        for place in drawn.permutation(len(names)):
+            yield run, names[place]
 
 
 def measure(

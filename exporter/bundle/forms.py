@@ -37,16 +37,17 @@ def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
         raise _unknown("--stage-a", STAGE_A_FORMS, str(options.stage_a))
     if options.cross_attention not in ("auto", *CROSS_ATTENTION_FORMS):
         raise _unknown("--cross-attention", ("auto", *CROSS_ATTENTION_FORMS), options.cross_attention)
-    stage_a = options.stage_a
-    mean = config.score_pooling == "mean"
-    if config.shape.traits.selects:
-        stage_a = stage_a or ("full" if mean else "lazy")
-    if stage_a is not None and (not config.shape.traits.selects or (mean and stage_a == "lazy")):
-        expected = "full, as the score is a mean over all tokens" if mean else "none, as nothing is ranked"
-        raise OptionError("--stage-a", expected=expected, found=stage_a, fix="leave the option out")
+    selects, mean = config.shape.traits.selects, config.score_pooling == "mean"
+    if options.stage_a == "lazy" and (mean or not selects):
+        because = "the score is a mean over all tokens" if selects else f"a {config.architecture} ranks nothing"
+        raise OptionError("--stage-a", expected=f"full, as {because}", found="lazy", fix="leave the option out")
+    stage_a = None
+    if selects:
+        stage_a = options.stage_a or ("full" if mean else "lazy")
     cross_attention = options.cross_attention
     if cross_attention == "auto":
-        positions = options.answer_tokens + config.shape.decoder_prefix_length - 1
+        answer_tokens = min(options.answer_tokens, config.max_new_tokens)
+        positions = answer_tokens + config.shape.decoder_prefix_length - 1
         cross_attention = "absorbed" if _absorbed_pays(config.shape, positions, target) else "cached"
     return Forms(CODEC, stage_a, cross_attention)
 

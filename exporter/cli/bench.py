@@ -66,14 +66,14 @@ def bench(
     check_html_target(html)
     with _progress() as notify:
         report = run_bench(options, notify)
-    if html is not None:
-        write_html(report, html)
     if as_json:
         print_json(report.to_json())
-        return
-    report.print(console())
+    else:
+        report.print(console())
     if html is not None:
-        console().print(f"Wrote {bold(html)}")
+        write_html(report, html)
+        if not as_json:
+            console().print(f"Wrote {bold(html)}")
 
 
 @contextmanager

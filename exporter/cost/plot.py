@@ -11,7 +11,7 @@ from exporter.cost.ours import stage_costs
 from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.report import CostReport
 from exporter.cost.workload import Workload
-from exporter.publish import check_target, replace_file, write_errors
+from exporter.publish import check_file, replace_file, write_errors
 from runtime.contract import OptionError, OutputError
 
 __all__ = ["check_plot", "cost_curves", "plot_cost"]
@@ -29,9 +29,12 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
             "option --plot", expected=f"a file ending in {' or '.join(FORMATS)}", found=repr(path.name),
             fix="name such a file",
         )
-    if path.is_dir():
-        raise OutputError(f"output {path}", expected="a file to write", found="a directory", fix="name another")
-    check_target(path, overwrite=overwrite)
+    check_file(path)
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"output {path}", expected="a file that does not exist yet", found="one that does",
+            fix="name another or pass --overwrite",
+        )
 
 
 def cost_curves(model: CostModel, workload: Workload, ks: range) -> dict[str, list[int]]:

@@ -124,7 +124,7 @@ def _check_bundle_fits(request: CostRequest, manifest: BundleManifest) -> None:
     cross_attention = None if request.cross_attention == "auto" else request.cross_attention
     decided = {
         "--architecture": (request.architecture, manifest.model.architecture),
-        "--stage-a": (request.stage_a, manifest.stage_a),
+        "--stage-a": (request.stage_a, manifest.stage_a or "full"),
         "--cross-attention": (cross_attention, manifest.cross_attention),
         "--live-proportion": (request.live_proportion, None),
         "--rerank-proportion": (request.rerank_proportion, None),

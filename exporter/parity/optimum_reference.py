@@ -60,6 +60,8 @@ def open_ort_model(directory: Path, *, threads: int | None = None) -> ORTModelFo
         except ImportError as error:
             raise _missing(error) from None
         options = SessionOptions()
+        # As our own backend has it, so that a comparison of times is of the graphs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         return ORTModelForSeq2SeqLM.from_pretrained(directory, session_options=options, local_files_only=True)

@@ -80,7 +80,7 @@ class LazyStageA(nn.Module):
         scale = memory_scale[:, :, None, None]
         # A product, as ONNX Runtime takes three times as long to raise to a power.
         mean_square = (memory * memory).mean(-1, keepdim=True)
-        factor = scale * torch.rsqrt(scale * scale * mean_square + norm.epsilon)
+        factor = scale * torch.rsqrt(scale * (scale * mean_square) + norm.epsilon)
         on_memory = torch.matmul(memory.flatten(1, 2), (probes * norm.weight).transpose(1, 2))
         on_memory = (on_memory.unflatten(1, (passages, -1)) * factor).transpose(2, 3)
         on_memory = masked_bias(on_memory + _bias_of_first_token(model, of_passage), memory_mask[:, :, None] > 0)

@@ -22,7 +22,7 @@ def bench_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench_options(bench_checkpoint: Path) -> BenchOptions:
     return BenchOptions(
-        checkpoint=bench_checkpoint, k=5, m=2, question_tokens=11, passage_tokens=20, answer_tokens=6, threads=1,
+        checkpoint=bench_checkpoint, k=5, m=2, question_tokens=11, passage_tokens=20, answer_tokens=3, threads=1,
         repeats=3, warmup=1, peers=PEERS, peak_rss=False, work=bench_checkpoint.parent / "work",
     )
 

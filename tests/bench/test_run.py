@@ -84,7 +84,7 @@ def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report
     batch = prepared.batches[0] + prepared.batches[1]
     answers = {name: contender.answer(batch).tokens for name, contender in contenders.items()}
     assert list(answers) == [OURS, "paper_form", "hf_fid_k2", "hf_fid_k5", "optimum_fid_k2"]
-    assert {len(tokens) for rows in answers.values() for tokens in rows} == {6}
+    assert {len(tokens) for rows in answers.values() for tokens in rows} == {3}
     assert answers[OURS] == answers["paper_form"]
     assert answers["hf_fid_k2"] == answers["optimum_fid_k2"]
     assert answers["hf_fid_k2"] != answers["hf_fid_k5"]
@@ -112,7 +112,7 @@ def test_peak_memory_is_that_of_a_process_of_its_own(bench_options, bench_report
 def test_work_is_kept_and_used_again(bench_options, bench_report):
     work = bench_options.work
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
-    prepare(replace(bench_options, k=3, m=1, answer_tokens=4, peers=("paper-form", "hf-fid-k5")), work)
+    prepare(replace(bench_options, k=3, m=1, answer_tokens=2, peers=("paper-form", "hf-fid-k5")), work)
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
 
 
@@ -129,7 +129,7 @@ def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_pa
 
 def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
     tiny = T5Shape(
-        vocab_size=60, d_model=16, d_kv=4, d_ff=24, num_layers=6, num_decoder_layers=1, num_heads=4,
+        vocab_size=60, d_model=16, d_kv=16, d_ff=200, num_layers=6, num_decoder_layers=1, num_heads=4,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False,
     )
     monkeypatch.setattr(workplace, "preset", lambda name: tiny)
@@ -174,7 +174,7 @@ def test_the_command_says_all_that_counts(bench_options):
     command = replace(bench_options, checkpoint=Path("a b"), seed=3).command
     assert command == (
         "glimmer-export bench --checkpoint 'a b' --k 5 --m 2 --question-tokens 11 --passage-tokens 20 "
-        "--answer-tokens 6 --threads 1 --batch-size 1 --repeats 3 --warmup 1 --peers "
+        "--answer-tokens 3 --threads 1 --batch-size 1 --repeats 3 --warmup 1 --peers "
         "paper-form,hf-fid-k2,hf-fid-k5,optimum-fid-k2 --seed 3"
     )
     assert replace(bench_options, peers=()).command.endswith("--peers none")

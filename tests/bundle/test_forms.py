@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,9 @@ from exporter.checkpoint.presets import preset
 from runtime.contract import OptionError
 
 
-def config_of(architecture: str = "glimmer", **changes: str) -> CheckpointConfig:
-    options = replace(ModelOptions(architecture, question_length=48, passage_length=304), **changes)
+def config_of(architecture: str = "glimmer", **changes: Any) -> CheckpointConfig:
+    options = ModelOptions(architecture, question_length=48, passage_length=304, max_new_tokens=100)
+    options = replace(options, **changes)
     return config_from_options(options, preset("base"), subject="test")
 
 
@@ -27,7 +29,8 @@ def test_stage_a_is_lazy_where_the_score_is_one_tokens():
 @pytest.mark.parametrize("architecture", ["lumen", "memory_fid", "fid"])
 def test_what_ranks_nothing_has_no_stage_a(architecture):
     assert choose_forms(config_of(architecture), FormOptions()).stage_a is None
-    with pytest.raises(OptionError, match="nothing is ranked, found lazy"):
+    assert choose_forms(config_of(architecture), FormOptions(stage_a="full")).stage_a is None
+    with pytest.raises(OptionError, match=f"full, as a {architecture} ranks nothing, found lazy"):
         choose_forms(config_of(architecture), FormOptions(stage_a="lazy"))
 
 
@@ -48,6 +51,10 @@ def test_auto_counts_the_question_where_the_decoder_reads_it():
     options = FormOptions(answer_tokens=16)
     assert choose_forms(config_of("lumen"), options).cross_attention == "absorbed"
     assert choose_forms(config_of("memory_fid"), options).cross_attention == "cached"
+
+
+def test_an_answer_is_never_expected_to_be_longer_than_it_can_be():
+    assert choose_forms(config_of(max_new_tokens=10), FormOptions(answer_tokens=1000)).cross_attention == "absorbed"
 
 
 @pytest.mark.parametrize("form", ["absorbed", "cached"])

@@ -68,6 +68,14 @@ def test_selected_memory_ends_with_the_longest_selected_passage():
             assert taken["memory_mask"][row, place].sum() == lengths[row, passage]
 
 
+def test_states_keep_the_question_in_front():
+    states = np.random.default_rng(0).standard_normal((1, 2, 3 + 5, 4)).astype(np.float32)
+    mask = np.array([[[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]], np.int32)
+    taken = take_selected({"rerank_states": states, "memory_mask": mask}, np.array([[1]], np.int32))
+    assert (taken["rerank_states"] == states[:, 1:, : 3 + 2]).all()
+    assert taken["memory_mask"].tolist() == [[[1, 1]]]
+
+
 def test_selected_memory_keeps_one_token_where_every_passage_is_absent():
     memory = {"memory": np.ones((1, 2, 5, 4), np.float16), "memory_mask": np.zeros((1, 2, 5), np.int32)}
     assert take_selected(memory, np.array([[0]], np.int32))["memory"].shape == (1, 1, 1, 4)

@@ -71,7 +71,7 @@ class Case:
         return reader.read(self.questions[rows], candidates, self.num_selected, StageClock())
 
 
-def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str) -> GlimmerModel:
+def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str, stage_a: str | None) -> GlimmerModel:
     live = {"num_stage_a_layers": 0, "num_stage_b_layers": draw(st.integers(1, 3))}
     if architecture == "glimmer":
         live = {"num_stage_a_layers": draw(st.integers(1, 3)), "num_stage_b_layers": draw(st.integers(1, 2))}
@@ -83,6 +83,7 @@ def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str) -
         num_memory_layers=draw(st.integers(1, 2)), num_decoder_layers=draw(st.integers(1, 3)), **live,
         question_length=draw(st.integers(4, 9)), passage_length=draw(st.integers(4, 12)), max_new_tokens=4,
         num_retrieved=4, num_selected=2 if architecture == "glimmer" else None,
+        score_pooling=draw(st.sampled_from(["first", "mean"])) if stage_a == "full" else "first",
         separate_question_encoder=architecture != "memory_fid" and draw(st.booleans()),
         feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])), tie_word_embeddings=draw(st.booleans()),
         relative_attention_num_buckets=8, relative_attention_max_distance=16,
@@ -100,8 +101,8 @@ def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str) -
 
 
 @st.composite
-def cases(draw: st.DrawFn, architecture: str) -> Case:
-    model = model_of(draw, architecture)
+def cases(draw: st.DrawFn, architecture: str, stage_a: str | None) -> Case:
+    model = model_of(draw, architecture, stage_a)
     config = model.config
     random = np.random.default_rng(draw(st.integers(0, 10_000)))
     states = [
@@ -176,7 +177,7 @@ def test_every_form_answers_as_the_padded_model(architecture: str, stage_a: str 
     forms = Forms("fp16", stage_a, cross_attention)
 
     @settings(max_examples=40, deadline=None, derandomize=True)
-    @given(case=cases(architecture))
+    @given(case=cases(architecture, stage_a))
     def check(case: Case) -> None:
         compare(case, case.read(forms, slice(None)), 0, counts)
         for row in range(1, len(case.questions)):

@@ -45,7 +45,7 @@ def test_ratios_in_other_forms(forms, expected):
 
 def test_auto_is_what_export_would_choose():
     assert resolve(XXL).model.forms.cross_attention == "absorbed"
-    assert resolve(replace(XXL, answer_tokens=32)).model.forms.cross_attention == "cached"
+    assert resolve(replace(XXL, answer_tokens=64)).model.forms.cross_attention == "cached"
     assert resolve(replace(XXL, architecture="memory_fid")).model.forms.cross_attention == "cached"
     assert resolve(replace(XXL, score_pooling="mean")).model.forms.stage_a == "full"
 

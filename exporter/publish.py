@@ -18,6 +18,7 @@ __all__ = ["check_apart", "check_file", "check_target", "publish_directory", "re
 
 OURS = ("manifest.json", "questions.jsonl")
 """One of these stands in every bundle, store and demo; a checkpoint has a config.json, as other programs' have."""
+NO_SUCH_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT)
 MAX_CONFIG_BYTES = 1 << 20
 
 Inputs = Sequence[str | Path | None]
@@ -140,7 +141,7 @@ def write_errors(target: Path) -> Iterator[None]:
                 f"output {target}", expected="room on the disk", found="a full disk",
                 fix="free some space, or write elsewhere, and run the command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *NO_SUCH_PLACE):
             raise OutputError(
                 f"output {target}", expected="a place that can be written", found=str(error), fix="write elsewhere"
             ) from error

@@ -26,7 +26,8 @@ def greedy_decode(
     input ids before the answer: the start token, and the question behind it where the architecture has it so.
     """
     fixed: dict[str, Array] = {"encoder_attention_mask": encoder_attention_mask}
-    fixed.update(graphs["cross_kv"].run({"encoder_hidden_states": encoder_hidden_states}))
+    attended = {"encoder_hidden_states": encoder_hidden_states}
+    fixed.update(graphs["cross_kv"].run(attended) if "cross_kv" in graphs else attended)
     step = np.array([len(prefix) - 1 for prefix in prefixes], np.int32)
     if shape.traits.prefixes_decoder:
         ids, _ = pad_ids(prefixes)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime.backends import Array, Graph
 from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
 from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
 from runtime.memory import pad_ids
-from runtime.rerank import select_top_m
+from runtime.rerank import select_top_m, take_selected
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
@@ -92,14 +94,12 @@ class Reader:
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(ranked["scores"], num_selected)
-        inputs = {
-            "rerank_states": ranked["rerank_states"],
-            "question_mask": question["question_mask"],
-            "memory_mask": memory["memory_mask"],
-            "selected": selected,
-        }
-        encoded = self._encoded("live_stage_b", inputs, clock)
-        return _Encoded(encoded.states, encoded.mask, ranked["scores"], selected)
+            # Stage A leaves its states, or stage B begins with the memory.
+            scores = ranked.pop("scores")
+            taken = take_selected({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
+            places = np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))
+        encoded = self._encoded("live_stage_b", {**question, **taken, "selected": places}, clock)
+        return _Encoded(encoded.states, encoded.mask, scores, selected)
 
     def _encoded(self, graph: str, inputs: Mapping[str, Array], clock: StageClock) -> _Encoded:
         with clock.stage(graph):

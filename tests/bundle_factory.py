@@ -16,6 +16,7 @@ from runtime.contract import (
     MANIFEST,
     BundleManifest,
     FileEntry,
+    Forms,
     GraphEntry,
     ModelShape,
     file_digest,
@@ -48,7 +49,8 @@ def make_bundle(
         decoder_start_token_id=0,
     )
     graphs = {}
-    for name, io in graph_io(shape).items():
+    forms = Forms("fp16", "full" if architecture == "glimmer" else None, "cached")
+    for name, io in graph_io(shape, forms).items():
         path = directory / "graphs" / f"{name}.onnx"
         if name == "memory_encoder":
             onnx.save(memory_encoder(checkpoint), path)
@@ -60,8 +62,8 @@ def make_bundle(
         write_tokenizer(directory / "tokenizer.json")
     file = entry(directory, directory / "tokenizer.json") if tokenizer else None
     manifest = BundleManifest(
-        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, codec="fp16",
-        stage_a="full" if architecture == "glimmer" else None, cross_attention="cached", tokenizer=file,
+        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, codec=forms.codec, stage_a=forms.stage_a,
+        cross_attention=forms.cross_attention, tokenizer=file,
         checkpoint_digest=digest(f"checkpoint {checkpoint}"), memory_digest=digest(f"memory {checkpoint}"),
         tokenizer_digest=file.sha256 if file else None,
     )

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.bundle import export_bundle
+from exporter.bundle import FormOptions, export_bundle
 from exporter.checkpoint import (
     CheckpointConfig,
     model_from_checkpoint,
@@ -25,14 +25,18 @@ from exporter.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from exporter.demo.data import CHECKPOINT
 from exporter.graphs import ExportedGraph
 from exporter.memory import build_store
 from exporter.stages import GlimmerModel
 from runtime import Session
-from runtime.contract import MANIFEST, GraphIO, ModelShape, graph_io
+from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
 
-__all__ = ["CORPUS", "FAST", "QUESTIONS", "VARIANTS", "Exported", "copy_bundle", "make_checkpoint", "update_manifest"]
+__all__ = [
+    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "VARIANTS", "Exported", "copy_bundle", "make_checkpoint",
+    "update_manifest",
+]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
 torch.set_num_threads(1)
@@ -48,13 +52,16 @@ LUMEN = {"architecture": "lumen", "num_stage_b_layers": 2}
 V1_0 = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
 WIDE_HEADS = {"num_heads": 3, "d_kv": 16}
 OPTIONS = {"score_pooling": "mean", "memory_final_norm": True}
+TWO_LAYERS = {"num_stage_a_layers": 2}
 DEEP_MEMORY = {"num_memory_layers": 2, "num_decoder_layers": 1}
 
 FAST: dict[str, dict[str, Any]] = {
     "glimmer": GLIMMER,
     "glimmer, every option": {
-        **GLIMMER, **OPTIONS, **DEEP_MEMORY, "num_stage_a_layers": 2, "separate_question_encoder": True,
+        **GLIMMER, **OPTIONS, **DEEP_MEMORY, **TWO_LAYERS, "separate_question_encoder": True,
     },
+    "glimmer, exact algebra": GLIMMER,
+    "glimmer, exact algebra, two layers": {**GLIMMER, **V1_0, **WIDE_HEADS, **TWO_LAYERS},
     "lumen": {**LUMEN, **V1_0, **WIDE_HEADS, "separate_question_encoder": True},
     "memory_fid": {"architecture": "memory_fid", "memory_final_norm": True},
     "fid": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2},
@@ -69,6 +76,12 @@ SLOW: dict[str, dict[str, Any]] = {
     "memory_fid, v1.0": {"architecture": "memory_fid", **V1_0},
     "fid, v1.0": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2, **V1_0, **WIDE_HEADS},
 }
+EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed")
+PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached")
+FORMS = dict.fromkeys(
+    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
+)
+"""Variants whose graphs are not in the papers' form."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 NUM_PASSAGES = 40
@@ -129,7 +142,11 @@ class Exported:
 
     @property
     def io(self) -> dict[str, GraphIO]:
-        return graph_io(self.shape)
+        return graph_io(self.shape, self.forms)
+
+    @property
+    def forms(self) -> Forms:
+        return read_manifest(self.bundle).forms
 
     def graph(self, name: str) -> Path:
         """The file of a graph."""
@@ -174,7 +191,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         if name not in made:
             directory = tmp_path_factory.mktemp("exported")
             make_checkpoint(directory / "checkpoint", name)
-            made[name] = Exported(directory, export_bundle(directory / "checkpoint", directory / "bundle"))
+            forms = FORMS.get(name, PAPER_FORM)
+            made[name] = Exported(directory, export_bundle(directory / "checkpoint", directory / "bundle", forms))
         return made[name]
 
     return get
@@ -184,6 +202,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 def glimmer(exported: Callable[[str], Exported]) -> Exported:
     """The architecture that has every graph a test of one of them may want."""
     return exported("glimmer")
+
+
+@pytest.fixture(scope="session")
+def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The demo checkpoint's bundles: as the options' defaults have it, and in the paper's form."""
+    directory = tmp_path_factory.mktemp("demo")
+    bundles = {"exact algebra": directory / "bundle", "paper's form": directory / "paper-bundle"}
+    export_bundle(CHECKPOINT, bundles["exact algebra"])
+    export_bundle(CHECKPOINT, bundles["paper's form"], PAPER_FORM)
+    return bundles
 
 
 def copy_bundle(source: Exported, directory: Path) -> Path:

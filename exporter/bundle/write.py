@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from exporter.graphs import ExportedGraph, codec_graph, export_graph
+from exporter.graphs import ExportedGraph, export_graph
 from exporter.publish import check_target, publish_directory
 from runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
@@ -25,12 +26,11 @@ from runtime.contract import (
 
 __all__ = ["export_bundle"]
 
-CODEC = "fp16"
-
 
 def export_bundle(
     checkpoint_dir: Path,
     output: Path,
+    forms: FormOptions = DEFAULT_FORMS,
     *,
     overwrite: bool = False,
     on_graph: Callable[[str, int, int], None] = lambda *_: None,
@@ -44,16 +44,15 @@ def export_bundle(
     checkpoint = read_checkpoint(checkpoint_dir)
     model = model_from_checkpoint(checkpoint)
     shape = checkpoint.config.shape
-    graphs = graph_io(shape, codec=CODEC)
+    chosen = choose_forms(checkpoint.config, forms)
+    graphs = graph_io(shape, chosen)
     exported: list[ExportedGraph] = []
     entries: dict[str, GraphEntry] = {}
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
-        codec = codec_graph(model, CODEC) if shape.traits.has_memory else None
         for index, (name, io) in enumerate(graphs.items()):
             on_graph(name, index, len(graphs))
-            reads_memory = any(tensor.name == "memory" for tensor in io.inputs)
-            graph = export_graph(model, name, io, work / "graphs", codec=codec if reads_memory else None)
+            graph = export_graph(model, name, io, chosen, work / "graphs")
             exported.append(graph)
             entries[name] = _graph_entry(work, graph, io)
         tokenizer = None
@@ -64,9 +63,9 @@ def export_bundle(
             schema_version=BUNDLE_SCHEMA_VERSION,
             model=shape,
             graphs=entries,
-            codec=CODEC,
-            stage_a="full" if shape.traits.selects else None,
-            cross_attention="cached",
+            codec=chosen.codec,
+            stage_a=chosen.stage_a,
+            cross_attention=chosen.cross_attention,
             tokenizer=tokenizer,
             checkpoint_digest=checkpoint_digest(checkpoint),
             memory_digest=memory_digest(checkpoint),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +20,38 @@ if TYPE_CHECKING:
 __all__ = ["export", "inspect"]
 
 
+class StageA(str, Enum):
+    """Forms of stage A."""
+
+    lazy = "lazy"
+    full = "full"
+
+
+class CrossAttention(str, Enum):
+    """Forms of the decoder's cross-attention; `auto` goes by the expected length of an answer."""
+
+    absorbed = "absorbed"
+    cached = "cached"
+    auto = "auto"
+
+
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")],
     output: Output,
+    stage_a: Annotated[
+        StageA | None,
+        typer.Option("--stage-a", help="lazy computes one token of stage A's last layer; default unless mean-pooled."),
+    ] = None,
+    cross_attention: Annotated[
+        CrossAttention,
+        typer.Option("--cross-attention", help="Attend to the encoder's states themselves, or to keys projected once."),
+    ] = CrossAttention.auto,
+    answer_tokens: Annotated[
+        int, typer.Option("--answer-tokens", min=1, help="Expected length of an answer, for --cross-attention auto.")
+    ] = 16,
+    target: Annotated[
+        str, typer.Option("--target", help="Machine of configs/targets that will answer, for --cross-attention auto.")
+    ] = "cpu",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -29,11 +59,13 @@ def export(
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from rich.console import Console
 
-    from exporter.bundle import export_bundle
+    from exporter.bundle import FormOptions, export_bundle
+
+    forms = FormOptions(None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target)
 
     with Console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(
-            checkpoint, output, overwrite=overwrite,
+            checkpoint, output, forms, overwrite=overwrite,
             on_graph=lambda name, index, count: status.update(f"Exporting {name} ({index + 1} of {count})"),
         )
     if as_json:

@@ -23,6 +23,7 @@ EXTRAS = {
     "onnx_ir": "export",
     "optimum": "export",
     "sentencepiece": "export",
+    "matplotlib": "export",
 }
 """The extra that brings each optional package."""
 

@@ -1,5 +1,5 @@
 """Torch stages -> ONNX graphs: trace, rewrite, write, check."""
 
-from exporter.graphs.export import ExportedGraph, codec_graph, export_graph
+from exporter.graphs.export import ExportedGraph, export_graph
 
-__all__ = ["ExportedGraph", "codec_graph", "export_graph"]
+__all__ = ["ExportedGraph", "export_graph"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,25 @@ def check_operators(path: Path) -> None:
         )
 
 
-def run_stage(stage: nn.Module, io: GraphIO, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A stage's outputs in torch; memory in a codec is decoded here, by numpy, as stages take it decoded."""
+def run_stage(stage: nn.Module, io: GraphIO, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A stage's outputs in torch; memory is selected and decoded here, by numpy, as stages take it so.
+
+    Of `inputs` those count that are the graph's.
+    """
     import torch
 
-    values = dict(inputs)
-    if "memory_scale" in values:
+    from exporter.stages import applies_scale
+
+    values = {tensor.name: inputs[tensor.name] for tensor in io.inputs}
+    if applies_scale(stage):
+        values["memory"] = values["memory"].astype(np.float32)
+    elif "memory_scale" in values:
         values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
+        if "selected" in values:
+            selected = values.pop("selected")
+            for name in ("memory", "memory_mask"):
+                rows = [passages[places] for passages, places in zip(values[name], selected, strict=True)]
+                values[name] = np.stack(rows)
     with torch.inference_mode():
         arguments = [torch.from_numpy(values[tensor.name]) for tensor in io.inputs if tensor.name in values]
         outputs = stage(*arguments)

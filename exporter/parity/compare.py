@@ -19,7 +19,7 @@ from exporter.parity.reference import ReferenceAnswer, TorchReference
 from exporter.parity.report import ParityReport
 from runtime import Answer, Passage, Session
 from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import CheckpointError, PassageError
+from runtime.contract import CheckpointError, PassageError, read_manifest
 from runtime.memory import decode_fp16, encode_fp16, encode_passages
 
 __all__ = ["ParityOptions", "compare_with_checkpoint"]
@@ -66,7 +66,8 @@ def compare_with_checkpoint(
     """
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)
-    observer = ObservingBackend(OnnxRuntimeBackend(options.threads), model, options.observed_runs)
+    forms = read_manifest(bundle).forms
+    observer = ObservingBackend(OnnxRuntimeBackend(options.threads), model, forms, options.observed_runs)
     with Session.open(bundle, store, backend=observer) as session:
         if session.bundle.manifest.checkpoint_digest != checkpoint_digest(source):
             raise CheckpointError(

@@ -11,7 +11,7 @@ import numpy as np
 from exporter.graphs.check import run_stage
 from exporter.tolerances import max_abs_error
 from runtime.backends import Array, Backend, Graph
-from runtime.contract import GraphIO
+from runtime.contract import Forms, GraphIO
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,16 +24,16 @@ __all__ = ["ObservingBackend"]
 class ObservingBackend:
     """Records, by graph, the largest absolute error against torch over its first runs; the graphs' outputs go on."""
 
-    def __init__(self, backend: Backend, model: GlimmerModel, max_runs: int) -> None:
+    def __init__(self, backend: Backend, model: GlimmerModel, forms: Forms, max_runs: int) -> None:
         self.name = backend.name
         self.max_abs_err: dict[str, float] = {}
-        self._backend, self._model, self._max_runs = backend, model, max_runs
+        self._backend, self._model, self._forms, self._max_runs = backend, model, forms, max_runs
 
     def load(self, path: Path, io: GraphIO) -> Graph:
         """Load a graph under observation; its name is the file's."""
         from exporter.stages import stage_from_model
 
-        stage = stage_from_model(self._model, path.stem)
+        stage = stage_from_model(self._model, path.stem, self._forms)
         return _ObservedGraph(path.stem, self._backend.load(path, io), stage, io, self)
 
     def record(self, name: str, error: float) -> None:
@@ -55,7 +55,7 @@ class _ObservedGraph:
         outputs = self._graph.run(inputs)
         if self._runs < self._backend.max_runs:
             self._runs += 1
-            for output, expected in run_stage(self._stage, self._io, dict(inputs)).items():
+            for output, expected in run_stage(self._stage, self._io, inputs).items():
                 if np.issubdtype(expected.dtype, np.floating):
                     self._backend.record(self._name, max_abs_error(outputs[output], expected))
         return outputs

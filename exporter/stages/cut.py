@@ -6,24 +6,58 @@ from torch import nn
 
 from exporter.stages.decoding import CrossKV, DecoderPrefill, DecoderStep
 from exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncoder
+from exporter.stages.lazy import DeepLazyStageA, LazyStageA
 from exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
 from exporter.stages.model import GlimmerModel
+from runtime.contract import Forms
 
-__all__ = ["stage_from_model"]
+__all__ = ["applies_scale", "stage_from_model"]
 
 
-def stage_from_model(model: GlimmerModel, graph: str) -> nn.Module:
-    """The module of one graph, sharing the model's weights. Memory comes decoded: codecs are graphs of their own."""
-    traits = model.config.shape.traits
-    stage_b = SelectingStageB if traits.selects else ConditionedStageB if traits.encodes_question else MemoryStageB
-    stages: dict[str, type[nn.Module]] = {
-        "memory_encoder": MemoryEncoder,
-        "question_encoder": QuestionEncoder,
-        "encoder": JoinedEncoder,
-        "live_stage_a": LiveStageA,
-        "live_stage_b": stage_b,
-        "cross_kv": CrossKV,
-        "decoder_prefill": DecoderPrefill,
-        "decoder_step": DecoderStep,
-    }
-    return stages[graph](model).eval()
+def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module:
+    """The module of one graph in the given form, sharing the model's weights.
+
+    Memory comes decoded (but for its scale where the stage `applies_scale`), and selected where the graph selects it:
+    codec and selection are graphs of their own.
+    """
+    absorbed = forms.cross_attention == "absorbed"
+    match graph:
+        case "memory_encoder":
+            stage: nn.Module = MemoryEncoder(model)
+        case "question_encoder":
+            stage = QuestionEncoder(model)
+        case "encoder":
+            stage = JoinedEncoder(model)
+        case "live_stage_a":
+            stage = _stage_a(model, forms)
+        case "live_stage_b":
+            stage = _stage_b(model, forms)
+        case "cross_kv":
+            stage = CrossKV(model)
+        case "decoder_prefill":
+            stage = DecoderPrefill(model, absorbed=absorbed)
+        case "decoder_step":
+            stage = DecoderStep(model, absorbed=absorbed)
+        case _:
+            raise ValueError(f"no stage makes a graph {graph!r}")
+    return stage.eval()
+
+
+def applies_scale(stage: nn.Module) -> bool:
+    """Whether a stage takes memory before the codec's scale, and the scale beside it."""
+    return isinstance(stage, LazyStageA)
+
+
+def _stage_a(model: GlimmerModel, forms: Forms) -> nn.Module:
+    if forms.stage_a == "full":
+        return LiveStageA(model)
+    return LazyStageA(model) if model.config.num_stage_a_layers == 1 else DeepLazyStageA(model)
+
+
+def _stage_b(model: GlimmerModel, forms: Forms) -> nn.Module:
+    traits, depth = model.config.shape.traits, model.config.num_stage_a_layers
+    if not traits.encodes_question:
+        return MemoryStageB(model)
+    if not traits.selects or (forms.stage_a == "lazy" and depth == 1):
+        return ConditionedStageB(model)
+    return SelectingStageB(model, depth - 1 if forms.stage_a == "lazy" else depth)

@@ -28,6 +28,11 @@ class CrossAttentionLayer(nn.Module):
         query = self.EncDecAttention.query(self.layer_norm(hidden_states))
         return hidden_states + self.EncDecAttention.attend(query, key, value, bias)
 
+    def absorbed(self, hidden_states: Tensor, encoder_hidden_states: Tensor, bias: Tensor) -> Tensor:
+        """The same over the encoder's states (b, s, d_model) themselves."""
+        query = self.EncDecAttention.query(self.layer_norm(hidden_states))
+        return hidden_states + self.EncDecAttention.attend_absorbed(query, encoder_hidden_states, bias)
+
 
 class DecoderBlock(nn.Module):
     """One decoder layer: self-attention, cross-attention, feed-forward."""

@@ -1,4 +1,4 @@
-"""The decoder's stages: the cross-attention's keys and values once, then one token at a time.
+"""The decoder's stages: one token at a time, over the encoder's states or over keys and values projected once.
 
 The self-attention cache has one length for all steps and is written at each row's own position, so that every step of
 an answer has the same shapes.
@@ -33,11 +33,12 @@ class CrossKV(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """One greedy step: a token in, the next out."""
+    """One greedy step: a token in, the next out. `absorbed` says what it attends to: see `_run_blocks`."""
 
-    def __init__(self, model: GlimmerModel) -> None:
+    def __init__(self, model: GlimmerModel, *, absorbed: bool) -> None:
         super().__init__()
         self.model = model
+        self.absorbed = absorbed
 
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *caches: Tensor
@@ -45,7 +46,7 @@ class DecoderStep(nn.Module):
         """Take a token to the next.
 
         decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
-        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then the cross-attention's.
+        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then what is attended to.
         Returns next_token (b, 1) int32, logits (b, vocab), and the self-attention's caches with this token written.
         """
         depth = 2 * self.model.config.num_decoder_layers
@@ -57,7 +58,8 @@ class DecoderStep(nn.Module):
             return torch.where(written, new, own[index])
 
         hidden_states, present = _run_blocks(
-            self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store
+            self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store,
+            absorbed=self.absorbed,
         )
         return (*_next_token(self.model, hidden_states.squeeze(1)), *present)
 
@@ -65,9 +67,10 @@ class DecoderStep(nn.Module):
 class DecoderPrefill(nn.Module):
     """MemoryFiD's first pass: the start token and the question together (LUMEN paper, section 3)."""
 
-    def __init__(self, model: GlimmerModel) -> None:
+    def __init__(self, model: GlimmerModel, *, absorbed: bool) -> None:
         super().__init__()
         self.model = model
+        self.absorbed = absorbed
 
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *cross: Tensor
@@ -87,7 +90,8 @@ class DecoderPrefill(nn.Module):
             return nn.functional.pad(new, (0, 0, 0, cache_length - length))
 
         hidden_states, present = _run_blocks(
-            self.model, decoder_input_ids, positions, key_positions, encoder_attention_mask, cross, store
+            self.model, decoder_input_ids, positions, key_positions, encoder_attention_mask, cross, store,
+            absorbed=self.absorbed,
         )
         last = step + torch.arange(batch, dtype=torch.int32, device=step.device) * length
         return (*_next_token(self.model, hidden_states.flatten(0, 1).index_select(0, last)), *present)
@@ -101,10 +105,13 @@ def _run_blocks(
     encoder_attention_mask: Tensor,
     cross: Sequence[Tensor],
     store: Callable[[int, Tensor], Tensor],
+    *,
+    absorbed: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """Tokens (b, t) at positions (b or 1, t) through all blocks, attending to the cache that `store` extends.
 
     `store(index, new)` puts new keys or values (b, heads, t, d_kv) into cache number `index` and returns it whole.
+    `cross` is the encoder's states (b, s, d_model) where `absorbed`, else each layer's key and value of them.
     """
     hidden_states = model.shared(decoder_input_ids)
     bias = model.decoder.relative_bias(positions, key_positions)
@@ -118,7 +125,10 @@ def _run_blocks(
         key, value = store(2 * layer, new_key), store(2 * layer + 1, new_value)
         present += [key, value]
         hidden_states = hidden_states + attention.attend(attention.query(normed), key, value, self_bias)
-        hidden_states = block.cross_attention(hidden_states, cross[2 * layer], cross[2 * layer + 1], cross_bias)
+        if absorbed:
+            hidden_states = block.cross_attention.absorbed(hidden_states, cross[0], cross_bias)
+        else:
+            hidden_states = block.cross_attention(hidden_states, cross[2 * layer], cross[2 * layer + 1], cross_bias)
         hidden_states = block.feed_forward(hidden_states)
     return hidden_states, present
 

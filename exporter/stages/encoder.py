@@ -10,7 +10,7 @@ from exporter.checkpoint.config import CheckpointConfig
 from exporter.stages.layers import Attention, FeedForward, RMSNorm, masked_bias
 from exporter.stages.relative_bias import RelativeBias
 
-__all__ = ["EncoderStack"]
+__all__ = ["EncoderBlock", "EncoderStack", "FeedForwardLayer", "SelfAttentionLayer"]
 
 
 class SelfAttentionLayer(nn.Module):
@@ -67,10 +67,15 @@ class EncoderStack(nn.Module):
         if final_norm:
             self.final_layer_norm = RMSNorm(config)
 
+    @property
+    def relative_bias(self) -> RelativeBias:
+        """The stack's bias table, owned by its first block."""
+        first = cast(SelfAttentionLayer, cast(EncoderBlock, self.block[0]).layer[0])
+        return first.SelfAttention.relative_attention_bias
+
     def bias(self, positions: Tensor, attention_mask: Tensor) -> Tensor:
         """Attention bias of rows that share positions (n,) and differ in mask (r, n): (r, heads, n, n)."""
-        first = cast(SelfAttentionLayer, cast(EncoderBlock, self.block[0]).layer[0])
-        by_position: Tensor = first.SelfAttention.relative_attention_bias(positions, positions)
+        by_position: Tensor = self.relative_bias(positions, positions)
         return masked_bias(by_position.unsqueeze(0), attention_mask[:, None, None, :] > 0)
 
     def forward(self, hidden_states: Tensor, bias: Tensor, layers: slice = slice(None)) -> Tensor:

@@ -5,9 +5,9 @@ They take decoded float32 memory; the codec is a graph of its own, merged in fro
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from exporter.stages.codec import take_selected
 from exporter.stages.model import GlimmerModel
 
 __all__ = ["ConditionedStageB", "LiveStageA", "MemoryStageB", "SelectingStageB"]
@@ -28,27 +28,29 @@ class LiveStageA(nn.Module):
 
 
 class SelectingStageB(nn.Module):
-    """Stage B of GLIMMER: gathers the selected passages' states, so that the host need not see them."""
+    """Stage B of GLIMMER: gathers the selected passages' states, so that the host need not see them.
 
-    def __init__(self, model: GlimmerModel) -> None:
+    It begins with live layer `first_layer`: the one behind stage A, or stage A's last where that was lazy.
+    """
+
+    def __init__(self, model: GlimmerModel, first_layer: int) -> None:
         super().__init__()
         self.model = model
+        self.first_layer = first_layer
 
     def forward(
         self, rerank_states: Tensor, question_mask: Tensor, memory_mask: Tensor, selected: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Stage A's states, masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
-        batch, passages = memory_mask.shape[0], memory_mask.shape[1]
-        rows = torch.arange(batch, dtype=torch.int32, device=selected.device).unsqueeze(1) * passages
-        # index_select becomes Gather; indexing with an int32 tensor becomes a GatherND that not every runtime takes.
-        flat = (selected + rows).flatten()
-        states = rerank_states.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))
-        mask = memory_mask.flatten(0, 1).index_select(0, flat).unflatten(0, (batch, selected.shape[1]))
-        return _encoder_output(self.model, states, question_mask, mask)
+        states, mask = take_selected(selected, rerank_states, memory_mask)
+        return _encoder_output(self.model, states, question_mask, mask, self.first_layer)
 
 
 class ConditionedStageB(nn.Module):
-    """The live encoder of LUMEN: all k passages, each conditioned on the question (LUMEN paper, section 3)."""
+    """The whole live encoder: passages conditioned on the question (LUMEN paper, section 3).
+
+    LUMEN runs it on all k; GLIMMER, where its one-layer stage A was lazy, on the m that were selected.
+    """
 
     def __init__(self, model: GlimmerModel) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class ConditionedStageB(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> states (b, k * n, d) and mask (b, k * n)."""
         states = self.model.join(question_states, memory)
-        return _encoder_output(self.model, states, question_mask, memory_mask)
+        return _encoder_output(self.model, states, question_mask, memory_mask, first_layer=0)
 
 
 class MemoryStageB(nn.Module):
@@ -76,7 +78,7 @@ class MemoryStageB(nn.Module):
 
 
 def _encoder_output(
-    model: GlimmerModel, states: Tensor, question_mask: Tensor, memory_mask: Tensor
+    model: GlimmerModel, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int
 ) -> tuple[Tensor, Tensor]:
-    encoded = model.stage_b(states, question_mask, memory_mask)
+    encoded = model.stage_b(states, question_mask, memory_mask, first_layer)
     return encoded.flatten(1, 2), model.readable_mask(question_mask, memory_mask).flatten(1)

@@ -58,18 +58,28 @@ class GlimmerModel(nn.Module):
         passage that is all masked, and the un-normalised rerank_states (b, k, n_q + n_p, d_model).
         """
         states = self.join(question_states, memory)
-        states = self._live(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
+        states = self.live_layers(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
         if self.config.score_pooling == "first":
             pooled = states[:, :, 0]
         else:
             mask = self.joint_mask(question_mask, memory_mask).unsqueeze(-1).to(states.dtype)
             pooled = (states * mask).sum(2) / mask.sum(2).clamp(min=1)
-        scores = self.score(pooled).squeeze(-1)
-        return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf), states
+        return self.scores(pooled, memory_mask), states
 
-    def stage_b(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor) -> Tensor:
-        """The remaining live layers and the final norm: (b, m, n_q + n_p, d_model) -> the same shape."""
-        states = self._live(states, question_mask, memory_mask, slice(self.config.num_stage_a_layers, None))
+    def scores(self, pooled: Tensor, memory_mask: Tensor) -> Tensor:
+        """The score head: (b, k, d_model) -> (b, k), -inf for a passage that is all masked."""
+        scores: Tensor = self.score(pooled).squeeze(-1)
+        return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf)
+
+    def stage_b(
+        self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int | None = None
+    ) -> Tensor:
+        """The live layers from `first_layer` on and the final norm: (b, m, n_q + n_p, d_model) -> the same shape.
+
+        By default the layers behind stage A; a lazy stage A leaves its last layer to stage B.
+        """
+        first_layer = self.config.num_stage_a_layers if first_layer is None else first_layer
+        states = self.live_layers(states, question_mask, memory_mask, slice(first_layer, None))
         normed: Tensor = self.live_encoder.final_layer_norm(states)
         return normed
 
@@ -137,18 +147,20 @@ class GlimmerModel(nn.Module):
         normed: Tensor = stack.final_layer_norm(states) if hasattr(stack, "final_layer_norm") else states
         return normed
 
-    def _live(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice) -> Tensor:
+    def live_positions(self, num_question: int, num_passage: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Positions (n_q,) and (n_p,) int32 of question and passage tokens in the live encoder.
+
+        The question block is question_length positions wide however short the question was cut, so that cutting
+        padding off either side changes no relative position.
+        """
+        question = torch.arange(num_question, dtype=torch.int32, device=device)
+        return question, torch.arange(num_passage, dtype=torch.int32, device=device) + self.config.question_length
+
+    def live_layers(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice) -> Tensor:
+        """Run some of the live layers, without the final norm: (b, k, n_q + n_p, d_model) -> the same shape."""
         if not self.config.num_live_layers:
             return states
-        num_question, num_passage = question_mask.shape[1], memory_mask.shape[2]
-        # The question block is question_length positions wide however short the question was cut, so that cutting
-        # padding off either side changes no relative position.
-        positions = torch.cat(
-            [
-                torch.arange(num_question, dtype=torch.int32, device=states.device),
-                torch.arange(num_passage, dtype=torch.int32, device=states.device) + self.config.question_length,
-            ]
-        )
+        positions = torch.cat(self.live_positions(question_mask.shape[1], memory_mask.shape[2], states.device))
         mask = self.joint_mask(question_mask, memory_mask).flatten(0, 1)
         output = self.live_encoder(states.flatten(0, 1), self.live_encoder.bias(positions, mask), layers)
         unflattened: Tensor = output.unflatten(0, (states.shape[0], states.shape[1]))

@@ -19,7 +19,7 @@ class Graph(Protocol):
     """A loaded graph. Safe from several threads."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs and outputs by their names in the bundle's contract."""
+        """Run once; inputs and outputs by their names in the bundle's contract. Inputs it does not have are ignored."""
         ...
 
 

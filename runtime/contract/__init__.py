@@ -18,7 +18,15 @@ from runtime.contract.errors import (
     StoreError,
     TokenizerError,
 )
-from runtime.contract.graph_io import GraphIO, IOTensor, codec_inputs, graph_io
+from runtime.contract.graph_io import (
+    CROSS_ATTENTION_FORMS,
+    STAGE_A_FORMS,
+    Forms,
+    GraphIO,
+    IOTensor,
+    codec_inputs,
+    graph_io,
+)
 from runtime.contract.manifest import (
     BUNDLE_SCHEMA_VERSION,
     MANIFEST,
@@ -43,7 +51,9 @@ from runtime.contract.store_layout import (
 __all__ = [
     "ARCHITECTURES",
     "BUNDLE_SCHEMA_VERSION",
+    "CROSS_ATTENTION_FORMS",
     "MANIFEST",
+    "STAGE_A_FORMS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
     "ArchitectureTraits",
@@ -54,6 +64,7 @@ __all__ = [
     "CorpusError",
     "ExportError",
     "FileEntry",
+    "Forms",
     "GlimmerError",
     "GraphEntry",
     "GraphIO",

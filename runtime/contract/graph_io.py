@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from runtime.contract.architecture import ModelShape
 
-__all__ = ["Dim", "GraphIO", "IOTensor", "codec_inputs", "graph_io"]
+__all__ = ["CROSS_ATTENTION_FORMS", "STAGE_A_FORMS", "Dim", "Forms", "GraphIO", "IOTensor", "codec_inputs", "graph_io"]
+
+STAGE_A_FORMS = ("lazy", "full")
+CROSS_ATTENTION_FORMS = ("absorbed", "cached")
 
 Dim = int | str
 
@@ -33,7 +36,21 @@ class GraphIO:
     outputs: tuple[IOTensor, ...]
 
 
-def graph_io(shape: ModelShape, *, codec: str = "fp16") -> dict[str, GraphIO]:
+@dataclass(frozen=True)
+class Forms:
+    """Which of two equal algebraic forms the graphs have, and the store codec they decode.
+
+    `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
+    where nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
+    and values projected from them once.
+    """
+
+    codec: str
+    stage_a: str | None
+    cross_attention: str
+
+
+def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     """The graphs of a model (design section 3), in the order in which they run. Activations are float32."""
     traits = shape.traits
     graphs: dict[str, GraphIO] = {}
@@ -44,13 +61,15 @@ def graph_io(shape: ModelShape, *, codec: str = "fp16") -> dict[str, GraphIO]:
     if not traits.has_memory:
         graphs["encoder"] = _joined_encoder(shape)
     if traits.selects:
-        graphs["live_stage_a"] = _live_stage_a(shape, codec)
+        graphs["live_stage_a"] = _live_stage_a(shape, forms)
     if traits.has_memory:
-        graphs["live_stage_b"] = _live_stage_b(shape, codec)
-    graphs["cross_kv"] = GraphIO((_states(shape),), tuple(_cross_cache(shape)))
+        graphs["live_stage_b"] = _live_stage_b(shape, forms)
+    cross = (_states(shape),) if forms.cross_attention == "absorbed" else tuple(_cross_cache(shape))
+    if forms.cross_attention == "cached":
+        graphs["cross_kv"] = GraphIO((_states(shape),), cross)
     if traits.prefixes_decoder:
-        graphs["decoder_prefill"] = _decoder(shape, prefix="prefix", reads_cache=False)
-    graphs["decoder_step"] = _decoder(shape, prefix=1, reads_cache=True)
+        graphs["decoder_prefill"] = _decoder(shape, cross, prefix="prefix", reads_cache=False)
+    graphs["decoder_step"] = _decoder(shape, cross, prefix=1, reads_cache=True)
     return graphs
 
 
@@ -92,23 +111,31 @@ def _rerank_states(shape: ModelShape) -> IOTensor:
     return IOTensor("rerank_states", "float32", ("batch", "passages", "tokens", shape.d_model))
 
 
-def _live_stage_a(shape: ModelShape, codec: str) -> GraphIO:
+def _hands_states_over(shape: ModelShape, forms: Forms) -> bool:
+    """Whether stage A leaves hidden states: not where its only layer is lazy."""
+    return forms.stage_a == "full" or shape.num_stage_a_layers > 1
+
+
+def _live_stage_a(shape: ModelShape, forms: Forms) -> GraphIO:
+    scores = IOTensor("scores", "float32", ("batch", "passages"))
     return GraphIO(
-        (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK),
-        (IOTensor("scores", "float32", ("batch", "passages")), _rerank_states(shape)),
+        (*_question(shape), *codec_inputs(shape, forms.codec), MEMORY_MASK),
+        (scores, _rerank_states(shape)) if _hands_states_over(shape, forms) else (scores,),
     )
 
 
-def _live_stage_b(shape: ModelShape, codec: str) -> GraphIO:
+def _live_stage_b(shape: ModelShape, forms: Forms) -> GraphIO:
     inputs: tuple[IOTensor, ...]
-    if shape.traits.selects:
-        question_mask = _question(shape)[1]
-        selected = IOTensor("selected", "int32", ("batch", "selected"))
-        inputs = (_rerank_states(shape), question_mask, MEMORY_MASK, selected)
+    memory = codec_inputs(shape, forms.codec)
+    selected = IOTensor("selected", "int32", ("batch", "selected"))
+    if shape.traits.selects and _hands_states_over(shape, forms):
+        inputs = (_rerank_states(shape), _question(shape)[1], MEMORY_MASK, selected)
+    elif shape.traits.selects:
+        inputs = (*_question(shape), *memory, MEMORY_MASK, selected)
     elif shape.traits.encodes_question:
-        inputs = (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK)
+        inputs = (*_question(shape), *memory, MEMORY_MASK)
     else:
-        inputs = (*codec_inputs(shape, codec), MEMORY_MASK)
+        inputs = (*memory, MEMORY_MASK)
     return GraphIO(inputs, _encoder_outputs(shape))
 
 
@@ -136,7 +163,7 @@ def _cross_cache(shape: ModelShape) -> list[IOTensor]:
     return _cache(shape, "past_key_values", "encoder", "encoder_tokens")
 
 
-def _decoder(shape: ModelShape, *, prefix: Dim, reads_cache: bool) -> GraphIO:
+def _decoder(shape: ModelShape, cross: tuple[IOTensor, ...], *, prefix: Dim, reads_cache: bool) -> GraphIO:
     past = _cache(shape, "past_key_values", "decoder", "cache_length") if reads_cache else []
     length: Dim = "cache_length" if reads_cache else shape.cache_length
     return GraphIO(
@@ -145,7 +172,7 @@ def _decoder(shape: ModelShape, *, prefix: Dim, reads_cache: bool) -> GraphIO:
             IOTensor("step", "int32", ("batch",)),
             ENCODER_MASK,
             *past,
-            *_cross_cache(shape),
+            *cross,
         ),
         (
             IOTensor("next_token", "int32", ("batch", 1)),

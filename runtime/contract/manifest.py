@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.contract.architecture import ARCHITECTURES, ModelShape
 from runtime.contract.errors import BundleError
-from runtime.contract.graph_io import GraphIO, graph_io
+from runtime.contract.graph_io import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
 from runtime.contract.records import read_json, record_from_json
 
 __all__ = [
@@ -85,7 +85,12 @@ class BundleManifest:
 
     def io(self) -> dict[str, GraphIO]:
         """The graph I/O that this manifest's model must have."""
-        return graph_io(self.model, codec=self.codec)
+        return graph_io(self.model, self.forms)
+
+    @property
+    def forms(self) -> Forms:
+        """The algebraic forms that the graphs were exported in."""
+        return Forms(self.codec, self.stage_a, self.cross_attention)
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
@@ -125,6 +130,11 @@ def read_manifest(directory: Path) -> BundleManifest:
     if manifest.codec != "fp16":
         newer = "install a newer glimmer-export"
         raise BundleError(subject, expected="the codec fp16", found=manifest.codec, fix=newer)
+    traits = manifest.model.traits
+    if manifest.stage_a not in (STAGE_A_FORMS if traits.selects else (None,)):
+        raise BundleError(subject, expected="a form of stage A", found=repr(manifest.stage_a), fix=FIX)
+    if manifest.cross_attention not in CROSS_ATTENTION_FORMS:
+        raise BundleError(subject, expected="a form of cross-attention", found=manifest.cross_attention, fix=FIX)
     _check_shape(manifest.model, subject)
     _check_graphs(manifest, subject)
     return manifest

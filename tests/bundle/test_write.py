@@ -15,7 +15,7 @@ from exporter.tolerances import TOLERANCES
 from runtime.bundle import Bundle
 from runtime.contract import MANIFEST, ExportError, OutputError
 from tests.bundle_factory import tree
-from tests.exported import VARIANTS, copy_bundle
+from tests.exported import PAPER_FORM, VARIANTS, copy_bundle
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -51,20 +51,20 @@ def strict(monkeypatch):
 
 def test_a_missed_tolerance_leaves_nothing(glimmer, tmp_path, strict):
     with pytest.raises(ExportError, match="graph memory_encoder"):
-        export_bundle(glimmer.checkpoint, tmp_path / "bundle")
+        export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missed_tolerance_leaves_what_was_there(glimmer, tmp_path, strict):
     copy_bundle(glimmer, tmp_path / "bundle")
     with pytest.raises(ExportError):
-        export_bundle(glimmer.checkpoint, tmp_path / "bundle", overwrite=True)
+        export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert tree(tmp_path / "bundle") == tree(glimmer.bundle)
 
 
 def test_a_failure_in_a_late_graph_leaves_nothing(glimmer, tmp_path, monkeypatch):
-    def export(model, name, io, directory, **options):
+    def export(model, name, io, forms, directory):
         (directory / f"{name}.onnx").write_bytes(b"half")
         if name == "cross_kv":
             raise KeyboardInterrupt
@@ -73,7 +73,7 @@ def test_a_failure_in_a_late_graph_leaves_nothing(glimmer, tmp_path, monkeypatch
     monkeypatch.setattr(write, "export_graph", export)
     monkeypatch.setattr(write, "_graph_entry", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        export_bundle(glimmer.checkpoint, tmp_path / "bundle")
+        export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_an_existing_output_is_refused_before_any_work(glimmer, tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "kept.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="--overwrite"):
-        export_bundle(glimmer.checkpoint, tmp_path / "bundle", on_graph=lambda *_: pytest.fail("began"))
+        export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM, on_graph=lambda *_: pytest.fail("began"))
     assert tree(tmp_path).keys() == {"bundle/kept.txt"}
 
 
@@ -89,6 +89,6 @@ def test_on_graph_is_told_of_each(glimmer, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(write, "export_graph", lambda *_, **__: pytest.fail("stop"))
     with pytest.raises(pytest.fail.Exception):
-        export_bundle(glimmer.checkpoint, tmp_path / "bundle", on_graph=lambda *call: told.append(call))
+        export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM, on_graph=lambda *call: told.append(call))
     assert told == [("memory_encoder", 0, 5)]
     assert not Path(tmp_path / "bundle").exists()

@@ -55,6 +55,10 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("onnxruntime", "memory", "cpu"),
         ("torch", "parity", "export"),
         ("torch", "train-demo", "export"),
+        ("matplotlib", "cost", "export"),
+        ("torch", "bench", "export"),
+        ("transformers", "bench", "export"),
+        ("optimum", "bench", "export"),
     ],
 )
 def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, command, extra):
@@ -70,6 +74,8 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
+        "cost": ["cost", "--model", "small", "--plot", output.with_suffix(".svg")],
+        "bench": ["bench", "--checkpoint", glimmer.checkpoint, "--work", output],
     }[command]
     done = run_without(package, *arguments)
     assert done.returncode == 2, done.stderr

@@ -48,7 +48,8 @@ def test_it_scores_minus_infinity_and_changes_no_other_score(exported, variant):
     assert np.isfinite(expected["scores"]).all()
     assert (found["scores"][:, K] == -np.inf).all()
     assert close(found["scores"][:, :K], expected["scores"])
-    assert close(found["rerank_states"][:, :K], expected["rerank_states"])
+    if "rerank_states" in expected:
+        assert close(found["rerank_states"][:, :K], expected["rerank_states"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -95,9 +96,9 @@ def test_the_decoder_sees_no_masked_state(exported, variant, name):
     inputs["encoder_attention_mask"][:] = 1
     more = dict(inputs)
     for tensor, values in inputs.items():
-        axis = {"encoder_attention_mask": 1}.get(tensor, 2 if ".encoder." in tensor else None)
+        axis = 2 if ".encoder." in tensor else 1 if tensor.startswith("encoder_") else None
         if axis is not None:
-            extra = np.zeros_like(values) if axis == 1 else values * 5
+            extra = np.zeros_like(values) if tensor == "encoder_attention_mask" else values * 5
             more[tensor] = np.concatenate([values, extra], axis=axis)
     expected, found = run(source, name, inputs), run(source, name, more)
     assert close(found["logits"], expected["logits"])

@@ -27,7 +27,7 @@ def path(glimmer: Exported, tmp_path: Path) -> Path:
 
 
 def check(glimmer: Exported, path: Path) -> float:
-    return check_graph(path, stage_from_model(glimmer.model, NAME), glimmer.io[NAME], glimmer.shape)
+    return check_graph(path, stage_from_model(glimmer.model, NAME, glimmer.forms), glimmer.io[NAME], glimmer.shape)
 
 
 def rewrite(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:

@@ -6,7 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from exporter.graphs import codec_graph, export_graph, write
+from exporter.graphs import export_graph, write
 from exporter.graphs.samples import Sizes, sample_inputs
 from runtime import Session
 from runtime.contract import BundleError
@@ -22,9 +22,7 @@ def bundle(glimmer: Exported, tmp_path_factory):
     directory = copy_bundle(glimmer, tmp_path_factory.mktemp("external") / "bundle")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "EXTERNAL_DATA_BYTES", 1000)
-        graph = export_graph(
-            glimmer.model, NAME, glimmer.io[NAME], directory / "graphs", codec=codec_graph(glimmer.model, "fp16")
-        )
+        graph = export_graph(glimmer.model, NAME, glimmer.io[NAME], glimmer.forms, directory / "graphs")
     assert [path.name for path in graph.files] == [f"{NAME}.onnx", f"{NAME}.onnx.data"]
     assert graph.num_bytes == sum(path.stat().st_size for path in graph.files)
     update_manifest(directory, NAME)

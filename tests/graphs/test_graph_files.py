@@ -105,7 +105,8 @@ def exported_again(glimmer: Exported, tmp_path_factory) -> tuple[Path, dict]:
         (directory / "out" / name).write_text("from before", encoding="utf-8")
     command = [sys.executable, "-c", "from exporter.cli import main; main()"]
     done = subprocess.run(
-        [*command, "export", "other name", "-o", "out", "--overwrite", "--json"], cwd=directory,
+        [*command, "export", "other name", "-o", "out", "--overwrite", "--json", "--stage-a", "full",
+         "--cross-attention", "cached"], cwd=directory,
         env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT), "USER": "somebody-else"},
         capture_output=True, text=True, check=False,
     )

@@ -48,7 +48,8 @@ BUILD_SIDE = {
     "onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers", "typer", "yaml",
 }
 HEAVY = {
-    "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "sentencepiece", "torch", "transformers",
+    "matplotlib", "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "sentencepiece", "torch",
+    "transformers",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.rerank import select_top_m
+from runtime.rerank import select_top_m, take_selected
 
 # Few values, so that ties are common; -inf for a passage that is absent.
 SCORE = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0])
@@ -48,3 +48,34 @@ def test_any_scores(row, num_selected):
 )  # fmt: skip
 def test_by_hand(scores, num_selected, expected):
     assert select_top_m(np.array([scores], np.float32), num_selected).tolist() == [expected]
+
+
+def test_selected_memory_ends_with_the_longest_selected_passage():
+    random = np.random.default_rng(0)
+    lengths = np.array([[7, 2, 3], [1, 7, 0]])
+    memory = {
+        "memory": random.standard_normal((2, 3, 7, 4)).astype(np.float16),
+        "memory_scale": random.random((2, 3)).astype(np.float32),
+        "memory_mask": (np.arange(7) < lengths[..., None]).astype(np.int32),
+    }
+    selected = np.array([[1, 2], [0, 2]], np.int32)
+    taken = take_selected(memory, selected)
+    assert taken["memory"].shape == (2, 2, 3, 4)
+    for row, places in enumerate(selected):
+        for place, passage in enumerate(places):
+            assert (taken["memory"][row, place] == memory["memory"][row, passage, :3]).all()
+            assert taken["memory_scale"][row, place] == memory["memory_scale"][row, passage]
+            assert taken["memory_mask"][row, place].sum() == lengths[row, passage]
+
+
+def test_states_keep_the_question_in_front():
+    states = np.random.default_rng(0).standard_normal((1, 2, 3 + 5, 4)).astype(np.float32)
+    mask = np.array([[[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]], np.int32)
+    taken = take_selected({"rerank_states": states, "memory_mask": mask}, np.array([[1]], np.int32))
+    assert (taken["rerank_states"] == states[:, 1:, : 3 + 2]).all()
+    assert taken["memory_mask"].tolist() == [[[1, 1]]]
+
+
+def test_selected_memory_keeps_one_token_where_every_passage_is_absent():
+    memory = {"memory": np.ones((1, 2, 5, 4), np.float16), "memory_mask": np.zeros((1, 2, 5), np.int32)}
+    assert take_selected(memory, np.array([[0]], np.int32))["memory"].shape == (1, 1, 1, 4)

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from exporter.checkpoint import ModelOptions, model_from_checkpoint, read_checkpoint
 from exporter.init import init_from_t5
 from exporter.stages import GlimmerModel, stage_from_model
+from runtime.contract import CROSS_ATTENTION_FORMS, Forms
 from tests.assert_close import assert_close
 from tests.t5_factory import VARIANTS, make_t5, random_mask, random_tokens, save_t5
 
@@ -38,6 +39,14 @@ def reference(theirs: T5ForConditionalGeneration, tokens: Tensor, states: Tensor
     return theirs(encoder_outputs=BaseModelOutput(states), attention_mask=mask, decoder_input_ids=tokens).logits
 
 
+def attended(model: GlimmerModel, states: Tensor, forms: Forms) -> tuple[Tensor, ...]:
+    """What the decoder is given of the encoder's states."""
+    if forms.cross_attention == "absorbed":
+        return (states,)
+    cross: tuple[Tensor, ...] = stage_from_model(model, "cross_kv", forms)(states)
+    return cross
+
+
 def empty_caches(model: GlimmerModel) -> list[Tensor]:
     """Filled with what must never be read."""
     config = model.config
@@ -45,14 +54,16 @@ def empty_caches(model: GlimmerModel) -> list[Tensor]:
     return [torch.full(shape, 1e4) for _ in range(2 * config.num_decoder_layers)]
 
 
+@pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_steps(variant: str, tmp_path: Path) -> None:
+def test_steps(variant: str, form: str, tmp_path: Path) -> None:
+    forms = Forms("fp16", None, form)
     theirs = make_t5(variant, seed=41)
     model = convert(theirs, "fid", tmp_path)
     states, mask = encoded(theirs, seed=41)
     tokens = random_tokens((BATCH, STEPS), seed=41)
     expected = reference(theirs, tokens, states, mask)
-    step, cross = stage_from_model(model, "decoder_step"), stage_from_model(model, "cross_kv")(states)
+    step, cross = stage_from_model(model, "decoder_step", forms), attended(model, states, forms)
     caches = empty_caches(model)
     for index in range(STEPS):
         position = torch.full((BATCH,), index, dtype=torch.int32)
@@ -61,9 +72,11 @@ def test_steps(variant: str, tmp_path: Path) -> None:
         assert following.tolist() == logits.argmax(-1, keepdim=True).tolist()
 
 
+@pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_prefix_of_rows_of_unequal_length(variant: str, tmp_path: Path) -> None:
+def test_a_prefix_of_rows_of_unequal_length(variant: str, form: str, tmp_path: Path) -> None:
     """MemoryFiD's question is padded on the right: each row goes on at its own position, over what padding wrote."""
+    forms = Forms("fp16", None, form)
     theirs = make_t5(variant, seed=42)
     model = convert(theirs, "memory_fid", tmp_path)
     states, mask = encoded(theirs, seed=42)
@@ -71,12 +84,12 @@ def test_a_prefix_of_rows_of_unequal_length(variant: str, tmp_path: Path) -> Non
     tokens = random_tokens((BATCH, longest + more), seed=42)
     expected = reference(theirs, tokens, states, mask)
     prefix = tokens[:, :longest] * (torch.arange(longest) < lengths[:, None])
-    cross = stage_from_model(model, "cross_kv")(states)
+    cross = attended(model, states, forms)
     position = (lengths - 1).int()
-    _, logits, *caches = stage_from_model(model, "decoder_prefill")(prefix.int(), position, mask, *cross)
+    _, logits, *caches = stage_from_model(model, "decoder_prefill", forms)(prefix.int(), position, mask, *cross)
     rows = torch.arange(BATCH)
     assert_close(logits, expected[rows, lengths - 1], "t5_logits")
-    step = stage_from_model(model, "decoder_step")
+    step = stage_from_model(model, "decoder_step", forms)
     for _ in range(more):
         position = position + 1
         _, logits, *caches = step(tokens[rows, position.long()][:, None].int(), position, mask, *caches, *cross)

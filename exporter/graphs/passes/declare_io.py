@@ -11,7 +11,10 @@ __all__ = ["DeclareIO"]
 
 
 class DeclareIO(InPlacePass):
-    """The tracer derives names such as `selected*(passage + question)`; a reader is better served by the contract's."""
+    """The tracer derives names such as `selected*(passage + question)`; a reader is better served by the contract's.
+
+    Inputs are put into the contract's order too.
+    """
 
     def __init__(self, io: GraphIO) -> None:
         super().__init__()
@@ -19,6 +22,10 @@ class DeclareIO(InPlacePass):
 
     def call(self, model: ir.Model) -> PassResult:
         """Set the shapes; raises ValueError where names or dtypes are not the contract's."""
+        order = {tensor.name: place for place, tensor in enumerate(self.io.inputs)}
+        inputs = sorted(model.graph.inputs, key=lambda value: order.get(str(value.name), len(order)))
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(inputs)
         for values, tensors in ((model.graph.inputs, self.io.inputs), (model.graph.outputs, self.io.outputs)):
             found = [(value.name, str(value.dtype)) for value in values]
             expected = [(tensor.name, _ONNX_DTYPES[tensor.dtype]) for tensor in tensors]

@@ -1,0 +1,94 @@
+"""What this machine can do at best: a large matrix product in FP32 and INT8, and a copy, sampled between the runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MATRIX_SIZE", "CeilingRates", "Ceilings"]
+
+MATRIX_SIZE = 2048
+COPY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class CeilingRates:
+    """Medians over the samples.
+
+    Multiply-adds a second of square matrix products through ONNX Runtime, and bytes a second of a copy, each byte
+    counted once though it is read and written.
+    """
+
+    fp32_macs_per_second: float
+    int8_macs_per_second: float
+    copy_bytes_per_second: float
+
+
+class Ceilings:
+    """Measures with as many threads as the contenders have, in the same run as they."""
+
+    def __init__(self, threads: int, *, matrix_size: int = MATRIX_SIZE, copy_bytes: int = COPY_BYTES) -> None:
+        self._size, self._copy_bytes = matrix_size, copy_bytes
+        random = np.random.default_rng(0)
+        shape = (matrix_size, matrix_size)
+        activations = random.standard_normal(shape, np.float32)
+        weights = random.standard_normal(shape, np.float32)
+        unsigned = random.integers(0, 256, shape, np.uint8)
+        signed = random.integers(-127, 128, shape, np.int8)
+        self._pool = ThreadPoolExecutor(threads)
+        self._source = np.array_split(random.integers(0, 1 << 62, copy_bytes // 8, np.int64), threads)
+        self._target = [np.ones_like(part) for part in self._source]
+        self._work: dict[str, Callable[[], object]] = {
+            "fp32": _product(activations, weights, "MatMul", threads),
+            "int8": _product(unsigned, signed, "MatMulInteger", threads),
+            "copy": self._copy,
+        }
+        self._seconds: dict[str, list[float]] = {name: [] for name in self._work}
+
+    def sample(self) -> None:
+        """Measure each once, warm: the first of two runs brings its operands back into the caches."""
+        for name, work in self._work.items():
+            work()
+            started = time.perf_counter()
+            work()
+            self._seconds[name].append(time.perf_counter() - started)
+
+    def rates(self) -> CeilingRates:
+        """The medians of what was sampled."""
+        seconds = {name: median(values) for name, values in self._seconds.items()}
+        macs = self._size**3
+        return CeilingRates(macs / seconds["fp32"], macs / seconds["int8"], self._copy_bytes / seconds["copy"])
+
+    def _copy(self) -> None:
+        list(self._pool.map(np.copyto, self._target, self._source))
+
+
+def _product(activations: Any, weights: Any, operator: str, threads: int) -> Callable[[], object]:
+    """A session of one product with constant weights, as the graphs have them."""
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    size = activations.shape[0]
+    output = np.dtype(np.int32 if operator == "MatMulInteger" else np.float32)
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["activations", "weights"], ["product"])], "ceiling",
+        [_tensor("activations", activations.dtype, size)], [_tensor("product", output, size)],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"activations": activations})
+
+
+def _tensor(name: str, dtype: np.dtype[Any], size: int) -> Any:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), [size, size])

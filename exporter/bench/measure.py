@@ -1,0 +1,85 @@
+"""Whole questions in turn: every run of a bench lets each contender answer the same batch once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+
+from exporter.bench.contender import Answered, Contender
+from exporter.bench.inputs import BenchQuestion
+
+__all__ = ["Samples", "interleaved", "measure", "percentile_95"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One contender's counted runs: milliseconds from end to end, and what it said of its own time."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    answered: list[Answered] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        """Median over runs."""
+        return median(self.milliseconds)
+
+    def stage(self, name: str) -> list[float]:
+        """Milliseconds of a stage in every run."""
+        return [answered.graphs.get(name, answered.host.get(name, 0.0)) for answered in self.answered]
+
+    def outside_graphs(self) -> list[float]:
+        """Milliseconds of every run that were spent outside the graphs."""
+        pairs = zip(self.milliseconds, self.answered, strict=True)
+        return [total - sum(answered.graphs.values()) for total, answered in pairs]
+
+
+def interleaved(names: Sequence[str], runs: int) -> Iterator[tuple[int, str]]:
+    """Run and contender, in the order they are measured.
+
+    Each has one turn a run, in an order drawn anew, so that none always follows the same other's cache leavings.
+    """
+    drawn = np.random.default_rng(0)
+    for run in range(runs):
+        for place in drawn.permutation(len(names)):
+            yield run, names[place]
+
+
+def measure(
+    contenders: Mapping[str, Contender],
+    batches: Sequence[Sequence[BenchQuestion]],
+    *,
+    warmup: int,
+    answer_tokens: int,
+    between_runs: Callable[[], None] = lambda: None,
+    advance: Callable[[str, int], None] = lambda *_: None,
+) -> dict[str, Samples]:
+    """Answer `batches[run]` with every contender, the first `warmup` runs uncounted.
+
+    `between_runs` is called before each counted run, `advance(name, done)` before each turn.
+    """
+    samples = {name: Samples() for name in contenders}
+    begun = -1
+    for done, (run, name) in enumerate(interleaved(list(contenders), len(batches))):
+        if run != begun and run >= warmup:
+            between_runs()
+        begun = run
+        advance(name, done)
+        started = time.perf_counter()
+        answered = contenders[name].answer(batches[run])
+        milliseconds = 1e3 * (time.perf_counter() - started)
+        lengths = {len(tokens) for tokens in answered.tokens}
+        if lengths != {answer_tokens}:
+            raise RuntimeError(f"{name} answered with {sorted(lengths)} tokens instead of {answer_tokens}")
+        if run >= warmup:
+            samples[name].milliseconds.append(milliseconds)
+            samples[name].answered.append(answered)
+    return samples
+
+
+def percentile_95(values: Sequence[float]) -> float:
+    """The 95th percentile, interpolated."""
+    return float(np.percentile(values, 95))

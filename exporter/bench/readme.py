@@ -1,0 +1,125 @@
+"""The README's performance section, rendered from a bench's JSON: `python -m exporter.bench.readme BENCH.json`.
+
+Writes it between the two markers in README.md, or with `--check` says by its exit code whether it stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from exporter.publish import replace_file
+from runtime.contract import GlimmerError, OutputError
+
+__all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
+
+BEGIN = "<!-- bench: begin, written by python -m exporter.bench.readme -->"
+END = "<!-- bench: end -->"
+LABELS = {
+    "paper_form": "GLIMMER in the paper's form (full stage A, cached cross-attention)",
+    "hf": "FiD, Hugging Face in torch",
+    "optimum": "FiD, exported by optimum, ONNX Runtime",
+}
+
+
+def section_from_bench(bench: dict[str, Any]) -> str:
+    """Markdown of one bench: contenders, our stages, and what was measured where. `bench` is the JSON of `--json`."""
+    settings, machine = bench["settings"], bench["machine"]
+    ours, overhead = bench["end_to_end"], bench["overhead_share"]
+    what = (
+        f"{bench['model']['source'].capitalize()}, {bench['model']['precision'].upper()}, {settings['k']} passages "
+        f"ranked and {settings['m']} read, {settings['question_tokens']} + {settings['passage_tokens']} tokens, "
+        f"{settings['answer_tokens']}-token answers, batch of {settings['batch_size']}, {settings['threads']} threads "
+        f"of {machine['cpu']}, {bench['date'][:10]}; medians of {settings['repeats']} interleaved runs:"
+    )
+    ceilings = (
+        f"Ceilings measured in the same run: FP32 matrix product {_giga(bench, 'fp32_macs_per_second'):.1f} G "
+        f"multiply-adds/s, copy {_giga(bench, 'copy_bytes_per_second'):.1f} GB/s. The command:"
+    )
+    lines = [
+        what,
+        "",
+        "| | median ms | p95 ms | questions/s | ours is faster by | peak RSS |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        _contender_row("**glimmer-export**", ours, ""),
+        *(
+            _contender_row(_label(name, peer), peer, f"{bench['ratios'][name]:.2f}x")
+            for name, peer in bench["peers"].items()
+        ),
+        "",
+        "| our stage | median ms | share | of its ceiling |",
+        "| --- | ---: | ---: | --- |",
+        *(_stage_row(name, stage) for name, stage in bench["stages"].items() if stage["kind"] == "graph"),
+        f"| outside the graphs | {overhead * ours['median_ms']:.1f} | {_percent(overhead)} | |",
+        "",
+        ceilings,
+        "",
+        "<!-- checked, not run: long -->",
+        "```console",
+        f"$ {bench['command']}",
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def insert_section(readme: str, section: str) -> str:
+    """The README's text with the section between its markers; raises OutputError where it has not both."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise OutputError("the README", expected=f"the lines {BEGIN} and {END}", found="not both", fix="put them in")
+    return f"{head}{BEGIN}\n{section}\n{END}{tail}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m exporter.bench.readme", description=__doc__)
+    parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the README has another text")
+    options = parser.parse_args(arguments)
+    section = section_from_bench(json.loads(options.bench.read_text(encoding="utf-8")))
+    old = options.readme.read_text(encoding="utf-8")
+    try:
+        new = insert_section(old, section)
+        if not options.check:
+            replace_file(options.readme, new.encode())
+    except GlimmerError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 2
+    return int(options.check and new != old)
+
+
+def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
+    peak = times["peak_rss_bytes"]
+    size = "" if peak is None else f"{peak / 1e9:.1f} GB"
+    return (
+        f"| {label} | {times['median_ms']:,.0f} | {times['p95_ms']:,.0f} | {times['questions_per_second']:.2f} "
+        f"| {ratio} | {size} |"
+    )
+
+
+def _label(name: str, peer: dict[str, Any]) -> str:
+    label = LABELS.get(name) or LABELS.get(name.partition("_")[0], name)
+    return label if name == "paper_form" else f"{label}, {peer['passages']} passages"
+
+
+def _stage_row(name: str, stage: dict[str, Any]) -> str:
+    ceiling = "copy" if stage["bound"] == "memory" else "FP32 product"
+    share = f"{_percent(stage['ceiling_share'])} of the {ceiling}"
+    return f"| {name} | {stage['median_ms']:.1f} | {_percent(stage['share'])} | {share} |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _giga(bench: dict[str, Any], name: str) -> float:
+    return float(bench["ceilings"][name]) / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What a bench found: JSON with stable keys, and tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from exporter.bench.ceilings import CeilingRates
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["BenchReport", "ContenderTimes", "StageTimes"]
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """One stage of one contender, a batch; `decoder_step` is all steps of the answer together.
+
+    `kind` is `graph` or `host` (outside the graphs); `share` of the end-to-end median. Of a graph: its ceiling
+    (`bound`: `arithmetic` or `memory`), its work, and `ceiling_share`, the time the ceiling allows over the median.
+    `alone_ms` is the median of that graph alone and warm, `alone_to_copy` its multiple of copying the passages' memory.
+    """
+
+    kind: str
+    median_ms: float
+    p95_ms: float
+    share: float
+    bound: str | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    memory_bytes: int | None = None
+    ceiling_share: float | None = None
+    alone_ms: float | None = None
+    alone_to_copy: float | None = None
+
+
+@dataclass(frozen=True)
+class ContenderTimes:
+    """One contender from end to end, a batch; `times_ms` are its counted runs in order.
+
+    `peak_rss_bytes` is that of a process of its own, None where it was not measured; `tokens_equal` the share of
+    answers that are ours, None where other answers are expected.
+    """
+
+    passages: int
+    median_ms: float
+    p95_ms: float
+    questions_per_second: float
+    peak_rss_bytes: int | None
+    times_ms: tuple[float, ...]
+    tokens_equal: float | None = None
+    overhead_share: float | None = None
+    stages: dict[str, StageTimes] | None = None
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A bench: where, of what, ours, the peers, and this machine's ceilings.
+
+    `ratios` are a peer's median over ours: above 1 we are faster. `overhead_share` is the median over runs of the share
+    of the time from end to end that was spent outside the graphs.
+    """
+
+    command: str
+    date: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    end_to_end: ContenderTimes
+    peers: dict[str, ContenderTimes]
+    ceilings: CeilingRates
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Every peer's median over ours."""
+        return {name: peer.median_ms / self.end_to_end.median_ms for name, peer in self.peers.items()}
+
+    @property
+    def stages(self) -> dict[str, StageTimes]:
+        """Our stages, graphs first."""
+        return self.end_to_end.stages or {}
+
+    def to_json(self) -> dict[str, Any]:
+        """The report under the keys that `--json` promises."""
+        values = asdict(self)
+        ours = values["end_to_end"]
+        values["overhead_share"] = ours.pop("overhead_share")
+        del ours["tokens_equal"]
+        return {**values, "stages": ours.pop("stages"), "ratios": self.ratios}
+
+    def print(self, console: Console) -> None:
+        """Three tables: contenders, our stages, ceilings."""
+        _print_contenders(self, console)
+        _print_stages(self, console)
+        rates = self.ceilings
+        console.print(
+            f"Ceilings with {self.settings['threads']} threads: FP32 product "
+            f"{rates.fp32_macs_per_second / 1e9:.1f} G multiply-adds/s, INT8 {rates.int8_macs_per_second / 1e9:.1f}, "
+            f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
+        )
+        console.print(f"Outside the graphs: {percent(self.end_to_end.overhead_share)} of end to end.")
+        for name, peer in self.peers.items():
+            if peer.tokens_equal is not None:
+                console.print(f"Answers that are those of {name}: {percent(peer.tokens_equal)}.")
+
+
+def percent(share: float | None) -> str:
+    """A share for people: 12.3%."""
+    return "" if share is None else f"{100 * share:.1f}%"
+
+
+def ceiling_text(stage: StageTimes) -> str:
+    """How near a stage is to its ceiling, and which that is."""
+    ceiling = {"arithmetic": "of the FP32 product", "memory": "of the copy"}.get(stage.bound or "")
+    return "" if ceiling is None else f"{percent(stage.ceiling_share)} {ceiling}"
+
+
+def megabytes(num_bytes: int | None) -> str:
+    """A size for people, in MB."""
+    return "" if num_bytes is None else f"{num_bytes / 1e6:,.0f}"
+
+
+def _print_contenders(report: BenchReport, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{report.settings['repeats']} interleaved runs of {report.settings['batch_size']} question(s)")
+    table.add_column("", no_wrap=True)
+    for column in ("passages", "median ms", "p95 ms", "per second", "to ours", "peak MB"):
+        table.add_column(column, justify="right")
+    for name, times in {"ours": report.end_to_end, **report.peers}.items():
+        ratio = f"{report.ratios[name]:.2f}x" if name in report.ratios else ""
+        table.add_row(
+            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.p95_ms:.1f}",
+            f"{times.questions_per_second:.2f}", ratio, megabytes(times.peak_rss_bytes),
+        )
+    console.print(table)
+
+
+def _print_stages(report: BenchReport, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="Our stages")
+    table.add_column("stage", no_wrap=True)
+    for column in ("median ms", "p95 ms", "share", "of its ceiling"):
+        table.add_column(column, justify="right")
+    for name, stage in report.stages.items():
+        table.add_row(
+            name, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", percent(stage.share), ceiling_text(stage)
+        )
+    console.print(table)
+    for name, stage in report.stages.items():
+        if stage.alone_ms is not None:
+            copies = f", {stage.alone_to_copy:.2f} times as long as copying its memory" if stage.alone_to_copy else ""
+            console.print(f"{name} alone and warm: {stage.alone_ms:.2f} ms{copies}.")

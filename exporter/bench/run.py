@@ -1,0 +1,192 @@
+"""A bench from its options to its report."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from exporter.bench.ceilings import CeilingRates, Ceilings
+from exporter.bench.contender import Contender, ContenderSpec
+from exporter.bench.machine import describe_machine, package_versions, utc_now
+from exporter.bench.measure import Samples, measure, percentile_95
+from exporter.bench.open import open_contenders
+from exporter.bench.options import BenchOptions
+from exporter.bench.peak_rss import measure_peak_rss
+from exporter.bench.report import BenchReport, ContenderTimes, StageTimes
+from exporter.bench.session_contender import SessionContender
+from exporter.bench.work import StageWork, stage_work
+from exporter.bench.workplace import OURS, Prepared, prepare
+from exporter.cost.workload import Workload
+from runtime.contract import read_manifest
+
+__all__ = ["run_bench"]
+
+SETTINGS = (
+    "k", "m", "question_tokens", "passage_tokens", "answer_tokens", "batch_size", "repeats", "warmup", "seed",
+)  # fmt: skip
+MODEL_FIELDS = (
+    "d_model", "d_kv", "d_ff", "num_heads", "vocab_size", "num_memory_layers", "num_stage_a_layers",
+    "num_stage_b_layers", "num_decoder_layers",
+)  # fmt: skip
+ALONE = "live_stage_a"
+ALONE_REPEATS = 20
+
+
+def run_bench(
+    options: BenchOptions,
+    notify: Callable[[str, int, int], None] = lambda *_: None,
+    *,
+    ceilings: Ceilings | None = None,
+) -> BenchReport:
+    """Prepare the contenders, measure them in turn, and report.
+
+    `notify(what, done, of)` is told how far it is. Raises OptionError for options that do not fit, OutputError where
+    the working directory holds something else, MissingExtraError where a peer's package is not installed.
+    """
+    options.check()
+    machine, date = describe_machine(), utc_now()
+    place: AbstractContextManager[str] = (
+        tempfile.TemporaryDirectory(prefix="glimmer-bench-") if options.work is None else nullcontext(str(options.work))
+    )
+    with place as directory, warnings.catch_warnings():
+        # optimum reads, while it generates, a class that transformers is about to drop.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="optimum")
+        prepared = prepare(options, Path(directory), notify)
+        peaks = _peaks(prepared, options, notify)
+        contenders = open_contenders(prepared.specs)
+        try:
+            report = _measured(options, prepared, contenders, peaks, notify, ceilings or Ceilings(options.num_threads))
+        finally:
+            for contender in contenders.values():
+                if isinstance(contender, SessionContender):
+                    contender.close()
+    return replace(report, machine=machine, date=date)
+
+
+def _peaks(
+    prepared: Prepared, options: BenchOptions, notify: Callable[[str, int, int], None]
+) -> dict[str, int]:
+    peaks = {}
+    for place, spec in enumerate(prepared.specs if options.peak_rss else ()):
+        notify(f"Peak memory of {spec.key}", place, len(prepared.specs))
+        peaks[spec.key] = measure_peak_rss(spec, prepared.batches)
+    return peaks
+
+
+def _measured(
+    options: BenchOptions,
+    prepared: Prepared,
+    contenders: Mapping[str, Contender],
+    peaks: Mapping[str, int],
+    notify: Callable[[str, int, int], None],
+    ceilings: Ceilings,
+) -> BenchReport:
+    turns = len(contenders) * len(prepared.batches)
+    samples = measure(
+        contenders, prepared.batches, warmup=options.warmup, answer_tokens=options.answer_tokens,
+        between_runs=ceilings.sample, advance=lambda name, done: notify(f"Measuring {name}", done, turns),
+    )
+    notify(f"Measuring {ALONE} alone", turns, turns)
+    rates = ceilings.rates()
+    ours = contenders[OURS]
+    assert isinstance(ours, SessionContender)
+    alone_ms = ours.alone_ms(ALONE, prepared.batches[-1], ALONE_REPEATS)
+    times = {
+        spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
+        for spec in prepared.specs
+    }
+    end_to_end = times.pop(OURS)
+    stages = dict(end_to_end.stages or {})
+    stages[ALONE] = _with_alone(stages[ALONE], alone_ms, rates)
+    config = prepared.config
+    return BenchReport(
+        command=options.command,
+        date="",
+        machine={},
+        versions=package_versions(),
+        model={
+            "source": f"random {options.random}" if options.random else str(options.checkpoint),
+            "stage_a": prepared.forms.stage_a,
+            "cross_attention": prepared.forms.cross_attention,
+            "precision": "fp32",
+            **{name: getattr(config, name) for name in MODEL_FIELDS},
+        },
+        settings={"threads": options.num_threads, **{name: getattr(options, name) for name in SETTINGS}},
+        end_to_end=replace(end_to_end, stages=stages),
+        peers=times,
+        ceilings=rates,
+    )
+
+
+def _contender_times(
+    spec: ContenderSpec,
+    samples: Samples,
+    ours: Samples,
+    peaks: Mapping[str, int],
+    options: BenchOptions,
+    rates: CeilingRates,
+) -> ContenderTimes:
+    times = ContenderTimes(
+        passages=spec.num_passages,
+        median_ms=samples.median_ms,
+        p95_ms=percentile_95(samples.milliseconds),
+        questions_per_second=1e3 * options.batch_size / samples.median_ms,
+        peak_rss_bytes=peaks.get(spec.key),
+        times_ms=tuple(samples.milliseconds),
+    )
+    if spec.library != "session":
+        return times
+    workload = Workload(
+        options.k, options.m, options.question_tokens, options.passage_tokens, options.answer_tokens, corpus_passages=1
+    )
+    work = stage_work(read_manifest(spec.model), workload, options.batch_size)
+    outside = samples.outside_graphs()
+    pairs = [
+        (mine == theirs)
+        for one, other in zip(samples.answered, ours.answered, strict=True)
+        for mine, theirs in zip(one.tokens, other.tokens, strict=True)
+    ]
+    return replace(
+        times,
+        tokens_equal=sum(pairs) / len(pairs),
+        overhead_share=median(part / total for part, total in zip(outside, samples.milliseconds, strict=True)),
+        stages=_stages(samples, work, rates),
+    )
+
+
+def _stages(samples: Samples, work: Mapping[str, StageWork], rates: CeilingRates) -> dict[str, StageTimes]:
+    stages = {name: _graph_times(samples, name, work[name], rates) for name in work}
+    host = list(samples.answered[0].host)
+    values = {name: samples.stage(name) for name in host}
+    rest = zip(samples.outside_graphs(), *values.values(), strict=True)
+    values["other"] = [outside - sum(named) for outside, *named in rest]
+    return stages | {name: _times("host", times, samples.median_ms) for name, times in values.items()}
+
+
+def _graph_times(samples: Samples, name: str, work: StageWork, rates: CeilingRates) -> StageTimes:
+    times = _times("graph", samples.stage(name), samples.median_ms)
+    if work.bound == "memory":
+        allowed_ms = 1e3 * (work.bytes or 0) / rates.copy_bytes_per_second
+    else:
+        allowed_ms = 1e3 * work.macs / rates.fp32_macs_per_second
+    return replace(
+        times, bound=work.bound, macs=work.macs, bytes=work.bytes, memory_bytes=work.memory_bytes,
+        ceiling_share=allowed_ms / times.median_ms,
+    )
+
+
+def _times(kind: str, values: list[float], end_to_end_ms: float) -> StageTimes:
+    middle = median(values)
+    return StageTimes(kind, middle, percentile_95(values), middle / end_to_end_ms)
+
+
+def _with_alone(stage: StageTimes, alone_ms: float, rates: CeilingRates) -> StageTimes:
+    if stage.memory_bytes is None:
+        return replace(stage, alone_ms=alone_ms)
+    copy_ms = 1e3 * stage.memory_bytes / rates.copy_bytes_per_second
+    return replace(stage, alone_ms=alone_ms, alone_to_copy=alone_ms / copy_ms)

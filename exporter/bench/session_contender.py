@@ -1,0 +1,101 @@
+"""GLIMMER through the runtime's own session, with every graph run timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from exporter.bench.contender import Answered, ContenderSpec
+from exporter.bench.inputs import BenchQuestion
+from exporter.bench.work import QUESTION_ENCODER
+from runtime import PassageId, Session
+from runtime.backends import Array, Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle
+from runtime.store import MemoryStore
+
+__all__ = ["SessionContender"]
+
+NO_TOKEN = -1
+ALONE_WARMUP = 3
+
+
+class SessionContender:
+    """A bundle and a store, answering as a device would.
+
+    Its session never meets EOS, and stops after the bench's number of tokens: only that is changed of the model.
+    """
+
+    def __init__(self, spec: ContenderSpec) -> None:
+        self._spec = spec
+        opened = Bundle.open(spec.model)
+        if opened.text is None or spec.store is None:
+            raise ValueError(f"{spec.model} has no tokenizer or no store")
+        backend = OnnxRuntimeBackend(spec.threads)
+        self._graphs = {
+            name: _TimedGraph(backend.load(opened.graph_path(name), io)) for name, io in opened.manifest.io().items()
+        }
+        store = MemoryStore.open(spec.store, opened)
+        shape = replace(opened.manifest.model, eos_token_id=NO_TOKEN, max_new_tokens=spec.answer_tokens)
+        endless = replace(opened, manifest=replace(opened.manifest, model=shape))
+        self._session = Session(endless, store, dict(self._graphs), opened.text)
+
+    def answer(self, batch: Sequence[BenchQuestion]) -> Answered:
+        """Answer a batch; raises what the session raises for a question that cannot be taken."""
+        for graph in self._graphs.values():
+            graph.milliseconds = 0.0
+        passages = [[PassageId(number) for number in question.numbers[: self._spec.num_passages]] for question in batch]
+        answers = self._session.answer_many(
+            [question.text for question in batch], None, self._spec.num_selected, passages=passages
+        )
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error
+        graphs = {_stage(name): graph.milliseconds for name, graph in self._graphs.items() if graph.milliseconds}
+        clock = answers[0].milliseconds
+        decoding = sum(graphs.get(name, 0.0) for name in ("cross_kv", "decoder_step"))
+        host = {name: clock.get(name, 0.0) for name in ("tokenize", "retrieve", "fetch", "select")}
+        host["decode_loop"] = clock.get("decode", 0.0) - decoding
+        return Answered([list(answer.token_ids) for answer in answers], graphs, host)
+
+    def alone_ms(self, name: str, batch: Sequence[BenchQuestion], repeats: int) -> float:
+        """Median milliseconds of one graph run again and again on the inputs that this batch gives it, warm."""
+        graph = self._graphs[name]
+        graph.keeps_inputs = True
+        self.answer(batch)
+        graph.keeps_inputs = False
+        inputs, graph.inputs = graph.inputs, {}
+        times = []
+        for _ in range(ALONE_WARMUP + repeats):
+            started = time.perf_counter()
+            graph.run(inputs)
+            times.append(1e3 * (time.perf_counter() - started))
+        return median(times[ALONE_WARMUP:])
+
+    def close(self) -> None:
+        """Release the store's files."""
+        self._session.close()
+
+
+class _TimedGraph:
+    """Adds up the time of a graph's runs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.milliseconds = 0.0
+        self.keeps_inputs = False
+        self.inputs: Mapping[str, Array] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if self.keeps_inputs:
+            self.inputs = inputs
+        started = time.perf_counter()
+        outputs = self._graph.run(inputs)
+        self.milliseconds += 1e3 * (time.perf_counter() - started)
+        return outputs
+
+
+def _stage(graph: str) -> str:
+    """A graph's stage: when a question is asked, the memory encoder runs on the question alone."""
+    return QUESTION_ENCODER if graph == "memory_encoder" else graph

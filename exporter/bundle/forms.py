@@ -1,0 +1,67 @@
+"""Which algebraic form each graph is exported in: asked for, or chosen by what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporter.checkpoint import CheckpointConfig
+from exporter.targets import Target, read_target
+from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, ModelShape, OptionError
+
+__all__ = ["DEFAULT_FORMS", "FormOptions", "choose_forms"]
+
+CODEC = "fp16"
+
+
+@dataclass(frozen=True)
+class FormOptions:
+    """Forms asked for.
+
+    `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
+    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`.
+    """
+
+    stage_a: str | None = None
+    cross_attention: str = "auto"
+    answer_tokens: int = 16
+    target: str = "cpu"
+
+
+DEFAULT_FORMS = FormOptions()
+
+
+def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
+    """The forms of a checkpoint's graphs; raises OptionError for one that does not exist or does not fit."""
+    target = read_target(options.target)
+    if options.stage_a not in (None, *STAGE_A_FORMS):
+        raise _unknown("--stage-a", STAGE_A_FORMS, str(options.stage_a))
+    if options.cross_attention not in ("auto", *CROSS_ATTENTION_FORMS):
+        raise _unknown("--cross-attention", ("auto", *CROSS_ATTENTION_FORMS), options.cross_attention)
+    selects, mean = config.shape.traits.selects, config.score_pooling == "mean"
+    if options.stage_a == "lazy" and (mean or not selects):
+        because = "the score is a mean over all tokens" if selects else f"a {config.architecture} ranks nothing"
+        raise OptionError("--stage-a", expected=f"full, as {because}", found="lazy", fix="leave the option out")
+    stage_a = None
+    if selects:
+        stage_a = options.stage_a or ("full" if mean else "lazy")
+    cross_attention = options.cross_attention
+    if cross_attention == "auto":
+        answer_tokens = min(options.answer_tokens, config.max_new_tokens)
+        positions = answer_tokens + config.shape.decoder_prefix_length - 1
+        cross_attention = "absorbed" if _absorbed_pays(config.shape, positions, target) else "cached"
+    return Forms(CODEC, stage_a, cross_attention)
+
+
+def _absorbed_pays(shape: ModelShape, positions: int, target: Target) -> bool:
+    """Whether absorbed cross-attention costs less than projecting keys and values once (design section 2).
+
+    An encoder token and layer, that saves `2 d_model inner` multiply-adds before the first position and adds
+    `2 (heads d_model - inner)` at each.
+    """
+    inner = shape.num_heads * shape.d_kv
+    saved = shape.d_model * inner * target.absorbed_efficiency
+    return positions * (shape.num_heads * shape.d_model - inner) <= saved
+
+
+def _unknown(option: str, known: tuple[str, ...], found: str) -> OptionError:
+    return OptionError(option, expected=f"one of {', '.join(known)}", found=found, fix="choose one of them")

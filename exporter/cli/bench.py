@@ -1,0 +1,89 @@
+"""The command that measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.extras import require
+from exporter.cli.options import Json
+from exporter.cli.output import bold, console, print_json
+
+__all__ = ["bench"]
+
+
+def bench(
+    random: Annotated[
+        str | None, typer.Option("--random", metavar="SIZE", help="Random weights: small, base, large, xl or xxl.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A checkpoint of your own, of the architecture glimmer.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Passages ranked.")] = 25,
+    m: Annotated[int, typer.Option("--m", "-m", help="Passages read.")] = 5,
+    question_tokens: Annotated[int, typer.Option("--question-tokens", help="Tokens, EOS included.")] = 48,
+    passage_tokens: Annotated[int, typer.Option("--passage-tokens", help="Tokens, EOS included.")] = 304,
+    answer_tokens: Annotated[
+        int, typer.Option("--answer-tokens", help="Tokens that every contender decodes, EOS or not.")
+    ] = 8,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads of every contender. Default: all CPUs.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Questions of one run.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", help="Counted runs of each contender.")] = 10,
+    warmup: Annotated[int, typer.Option("--warmup", help="Runs before these.")] = 2,
+    peers: Annotated[
+        str, typer.Option("--peers", help="With commas: paper-form, hf-fid-kN, optimum-fid-kN (N passages); or none.")
+    ] = "paper-form,hf-fid-k5,hf-fid-k25,optimum-fid-k5",
+    peak_rss: Annotated[
+        bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, passages and questions.")] = 0,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Keep here what is exported, for the next bench of the same model.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report with a bar per stage here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
+    require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
+    from exporter.bench import BenchOptions, run_bench
+    from exporter.bench.html import check_html_target, write_html
+    from exporter.bench.options import parse_peers, peer_names
+
+    options = BenchOptions(
+        random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,
+        passage_tokens=passage_tokens, answer_tokens=answer_tokens, threads=threads, batch_size=batch_size,
+        repeats=repeats, warmup=warmup, peers=peer_names(peers), peak_rss=peak_rss, seed=seed, work=work,
+    )  # fmt: skip
+    options.check()
+    libraries = {peer.library for peer in parse_peers(options.peers)}
+    require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
+    check_html_target(html)
+    with _progress() as notify:
+        report = run_bench(options, notify)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        report.print(console())
+    if html is not None:
+        write_html(report, html)
+        if not as_json:
+            console().print(f"Wrote {bold(html)}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, shown only on a terminal, whose label says what is being done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    stderr = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
+        task = progress.add_task("Starting", total=None)
+        yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)

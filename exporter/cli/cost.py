@@ -1,0 +1,81 @@
+"""What a question costs, before anything is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.bundles import CrossAttention, StageA
+from exporter.cli.checkpoints import Architecture, Pooling
+from exporter.cli.extras import require
+from exporter.cli.options import Json, Overwrite
+from exporter.cli.output import bold, console, print_json
+
+__all__ = ["cost"]
+
+
+def cost(
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="SIZE", help="small, base, large, xl or xxl; or name a --bundle.")
+    ] = None,
+    architecture: Annotated[Architecture | None, typer.Option("--architecture", help="Default: glimmer.")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="Passages retrieved. Default: 25.")] = None,
+    m: Annotated[int | None, typer.Option("--m", "-m", help="Passages read, in glimmer. Default: 5.")] = None,
+    answer_tokens: Annotated[int, typer.Option("--answer-tokens", help="Tokens of an answer, its end included.")] = 16,
+    question_tokens: Annotated[int | None, typer.Option("--question-tokens", help="Default: 48.")] = None,
+    passage_tokens: Annotated[int | None, typer.Option("--passage-tokens", help="Default: 304.")] = None,
+    stage_a: Annotated[
+        StageA | None, typer.Option("--stage-a", help="Form of stage A. Default: lazy unless mean-pooled.")
+    ] = None,
+    cross_attention: Annotated[
+        CrossAttention, typer.Option("--cross-attention", help="Form of the decoder's cross-attention.")
+    ] = CrossAttention.auto,
+    live_proportion: Annotated[
+        str | None, typer.Option("--live-proportion", help="Share of the encoder that runs live. Default: 1/3.")
+    ] = None,
+    rerank_proportion: Annotated[
+        str | None, typer.Option("--rerank-proportion", help="Share of the live encoder that ranks. Default: 1/4.")
+    ] = None,
+    score_pooling: Annotated[
+        Pooling | None, typer.Option("--score-pooling", help="What the score reads. Default: first.")
+    ] = None,
+    passages: Annotated[int, typer.Option("--passages", help="Passages of the corpus, for the store.")] = 1_000_000,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="NAME", help="t4, jetson-orin-agx, jetson-orin-nano, h200 or cpu: its floor."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Count this bundle's graphs node by node; sizes default to the bundle's."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw cost against k into a .png or .svg.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Reckon a question's multiply-adds, bytes and least time: by the papers' formulas, and in our graphs."""
+    require("onnx", "onnx_ir", "yaml", *(["matplotlib"] if plot else []))
+    from exporter.cost import CostRequest, check_plot, cost_report, plot_cost, print_report
+
+    if plot is not None:
+        check_plot(plot, overwrite=overwrite)
+    report = cost_report(
+        CostRequest(
+            model=model, architecture=architecture and architecture.value, k=k, m=m, question_tokens=question_tokens,
+            passage_tokens=passage_tokens, answer_tokens=answer_tokens, stage_a=stage_a and stage_a.value,
+            cross_attention=cross_attention.value, live_proportion=live_proportion,
+            rerank_proportion=rerank_proportion, score_pooling=score_pooling and score_pooling.value,
+            passages=passages, target=target, bundle=bundle,
+        )
+    )
+    if plot is not None:
+        plot_cost(report, plot)
+    if as_json:
+        print_json(report.to_json() | ({"plot": str(plot)} if plot else {}))
+        return
+    print_report(report, console())
+    if plot is not None:
+        console().print(f"Wrote {bold(plot)}")

@@ -1,0 +1,199 @@
+"""Multiply-adds of an ONNX graph, counted node by node at given dimensions, without running it.
+
+Shapes are inferred one node at a time by ONNX itself, which is told the values of the small integer tensors that
+reshape others: those are computed on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.contract import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+__all__ = ["count_graph", "count_model"]
+
+Shape = tuple[int, ...]
+KNOWN_ELEMENTS = 1024
+"""Larger tensors are no shapes: their values are not followed."""
+UNCOUNTED = frozenset({
+    "Attention", "BlackmanWindow", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Det", "DFT", "GRU", "LSTM",
+    "QLinearConv", "RNN", "STFT", "RotaryEmbedding",
+})  # fmt: skip
+"""Operators with multiply-adds of their own for which there is no rule here: refused, never taken for nothing."""
+FIX = "export the bundle with this version of glimmer-export"
+
+
+def count_graph(path: Path, dims: Mapping[str, int]) -> int:
+    """Multiply-adds of one run of a graph file; weights beside it are not read.
+
+    `dims` gives a number for each named dimension of its inputs. Raises BundleError where it is no ONNX graph or has a
+    node that cannot be counted.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise BundleError(f"graph {path}", expected="an ONNX model", found=str(error), fix=FIX) from None
+    return count_model(model, dims, subject=f"graph {path.stem}")
+
+
+def count_model(model: onnx.ModelProto, dims: Mapping[str, int], *, subject: str) -> int:
+    """The same for a model in memory."""
+    return _Counter(model, dims, subject).count()
+
+
+class _Counter:
+    """Types of all tensors and values of the small ones, as far as the nodes have been walked."""
+
+    def __init__(self, model: onnx.ModelProto, dims: Mapping[str, int], subject: str) -> None:
+        self.model, self.subject = model, subject
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        self.types: dict[str, onnx.TypeProto] = {}
+        self.values: dict[str, NDArray[Any]] = {}
+        self._take_initializers()
+        self._take_inputs(dims)
+
+    def count(self) -> int:
+        """Sum over the nodes, which ONNX keeps in the order of running."""
+        total = 0
+        for node in self.model.graph.node:
+            self._check(node)
+            self._evaluate(node)
+            self._infer(node)
+            if rule := MULTIPLY_ADDS.get(node.op_type):
+                shapes = [self._shape(node, name) for name in node.input if name]
+                total += rule(node, shapes, self._shape(node, node.output[0]))
+        return total
+
+    def _take_initializers(self) -> None:
+        import onnx
+
+        for tensor in self.model.graph.initializer:
+            self.types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            external = tensor.data_location == onnx.TensorProto.EXTERNAL
+            if not external and math.prod(tensor.dims) <= KNOWN_ELEMENTS:
+                self.values[tensor.name] = onnx.numpy_helper.to_array(tensor)
+
+    def _take_inputs(self, dims: Mapping[str, int]) -> None:
+        import onnx
+
+        for value in self.model.graph.input:
+            tensor = value.type.tensor_type
+            shape = [dims.get(dim.dim_param) if dim.dim_param else dim.dim_value for dim in tensor.shape.dim]
+            if None in shape:
+                raise BundleError(
+                    f"{self.subject}, input {value.name}", expected=f"the dimensions {', '.join(dims)}",
+                    found=", ".join(dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim), fix=FIX,
+                )
+            self.types[value.name] = onnx.helper.make_tensor_type_proto(tensor.elem_type, shape)
+
+    def _check(self, node: onnx.NodeProto) -> None:
+        """Refuse what would be counted wrongly: a body of its own, an operator of another domain or without a rule."""
+        import onnx
+
+        bodies = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        found = None
+        if any(attribute.type in bodies for attribute in node.attribute):
+            found = f"{node.op_type}, which has a body"
+        elif node.domain not in ("", "ai.onnx"):
+            found = f"{node.domain}.{node.op_type}"
+        elif node.op_type in UNCOUNTED:
+            found = node.op_type
+        if found:
+            raise BundleError(
+                f"{self.subject}, node {node.name or node.output[0]}", expected="an operator that can be counted",
+                found=found, fix=FIX,
+            )
+
+    def _evaluate(self, node: onnx.NodeProto) -> None:
+        """Values of the outputs, where all inputs are known and the outputs small."""
+        from onnx.reference import ReferenceEvaluator
+
+        if node.op_type == "Shape":
+            start, end = (_attribute(node, name, default) for name, default in (("start", 0), ("end", None)))
+            self.values[node.output[0]] = np.array(self._shape(node, node.input[0])[start:end], np.int64)
+            return
+        inputs = [name for name in node.input if name]
+        if not all(name in self.values for name in inputs):
+            return
+        outputs = ReferenceEvaluator(node).run(None, {name: self.values[name] for name in inputs})
+        for name, value in zip(node.output, outputs, strict=True):
+            if np.size(value) <= KNOWN_ELEMENTS:
+                self.values[name] = np.asarray(value)
+
+    def _infer(self, node: onnx.NodeProto) -> None:
+        import onnx
+
+        inputs = [name for name in node.input if name]
+        schema = onnx.defs.get_schema(node.op_type, self.opsets.get(node.domain, 1), node.domain)
+        known = {name: onnx.numpy_helper.from_array(self.values[name]) for name in inputs if name in self.values}
+        try:
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema, node, {name: self.types[name] for name in inputs}, known,
+                opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version,
+            )
+        except onnx.shape_inference.InferenceError as error:
+            raise BundleError(
+                f"{self.subject}, node {node.name or node.output[0]}", expected="inputs whose shapes fit",
+                found=str(error).splitlines()[0], fix="ask for lengths that the model takes",
+            ) from None
+        self.types.update(inferred)
+
+    def _shape(self, node: onnx.NodeProto, name: str) -> Shape:
+        dims = self.types[name].tensor_type.shape.dim if name in self.types else []
+        if name not in self.types or not all(dim.HasField("dim_value") for dim in dims):
+            raise BundleError(
+                f"{self.subject}, node {node.name or node.output[0]}", expected=f"a shape of {name}", found="none",
+                fix=FIX,
+            )
+        return tuple(int(dim.dim_value) for dim in dims)
+
+
+def _matmul(_node: onnx.NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
+    return math.prod(output) * inputs[0][-1]
+
+
+def _gemm(node: onnx.NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
+    return math.prod(output) * inputs[0][0 if _attribute(node, "transA", 0) else 1]
+
+
+def _einsum(node: onnx.NodeProto, inputs: Sequence[Shape], _output: Shape) -> int:
+    """Every combination of indices once, times the products that more than two operands need."""
+    equation = _attribute(node, "equation", b"").decode().replace(" ", "")
+    terms = equation.partition("->")[0].split(",")
+    if "." in equation or len(terms) != len(inputs):
+        raise BundleError(f"node {node.name}", expected="an Einsum without an ellipsis", found=equation, fix=FIX)
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        sizes.update(zip(term, shape, strict=True))
+    return math.prod(sizes.values()) * max(0, len(terms) - 1)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
+    return default
+
+
+MULTIPLY_ADDS: dict[str, Callable[[onnx.NodeProto, Sequence[Shape], Shape], int]] = {
+    "MatMul": _matmul,
+    "MatMulInteger": _matmul,
+    "QLinearMatMul": _matmul,
+    "Gemm": _gemm,
+    "Einsum": _einsum,
+}
+"""Matrix products; elementwise operators have no multiply-adds to count."""

@@ -1,0 +1,152 @@
+"""What of a model decides its cost: widths and layers, of a size preset or of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from exporter.bundle.forms import FormOptions, choose_forms
+from exporter.checkpoint.options import ModelOptions, config_from_options
+from exporter.checkpoint.partition import round_half_up
+from exporter.checkpoint.presets import preset
+from runtime.contract import BundleError, Forms, ModelShape, OptionError
+
+if TYPE_CHECKING:
+    from exporter.cost.workload import Workload
+    from runtime.contract import BundleManifest
+
+__all__ = ["DEFAULT_CUT", "CostModel", "Proportions", "check_same_size", "model_from_manifest", "model_from_preset"]
+
+MAX_NEW_TOKENS = 32
+"""Length of the self-attention cache of a model that is only a size, unless a longer answer is asked for."""
+GATED, UNGATED = 3, 2
+
+
+@dataclass(frozen=True)
+class Proportions:
+    """Shares of the encoder that run live (alpha), and of those that rank (beta)."""
+
+    live: Fraction
+    rerank: Fraction
+
+
+DEFAULT_CUT = Proportions(Fraction(1, 3), Fraction(1, 4))
+"""The papers'."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """A model of one architecture in some form, and the cut that the other architectures would have at its size.
+
+    `num_layers`, `num_live_layers` and `num_stage_a_layers` are those of the papers' formulas, which need all three
+    whatever the architecture. `feed_forward_matrices` is 3 where the feed-forward layer is gated (T5 v1.1), else 2.
+    """
+
+    name: str
+    shape: ModelShape
+    forms: Forms
+    feed_forward_matrices: int
+    num_layers: int
+    num_live_layers: int
+    num_stage_a_layers: int
+
+    @property
+    def inner_dim(self) -> int:
+        """Width of the attention heads together."""
+        return self.shape.num_heads * self.shape.d_kv
+
+    @property
+    def projection(self) -> int:
+        """Multiply-adds of one token in one of an attention's four projections; also its weights."""
+        return self.shape.d_model * self.inner_dim
+
+    @property
+    def feed_forward(self) -> int:
+        """Multiply-adds of one token in one feed-forward layer; also its weights."""
+        return self.feed_forward_matrices * self.shape.d_model * self.shape.d_ff
+
+    @property
+    def layer(self) -> int:
+        """Multiply-adds of one token in the matrices of one encoder layer; also its weights."""
+        return 4 * self.projection + self.feed_forward
+
+
+def model_from_preset(
+    name: str, architecture: str, workload: Workload, forms: FormOptions, cut: Proportions, score_pooling: str
+) -> CostModel:
+    """A model of a known size.
+
+    Raises OptionError for an unknown size or for forms that do not fit, CheckpointError where a part is left empty.
+    """
+    shape = preset(name)
+    options = ModelOptions(
+        architecture,
+        live_proportion=cut.live,
+        rerank_proportion=cut.rerank,
+        score_pooling=score_pooling,
+        question_length=max(2, workload.question_tokens),
+        passage_length=max(2, workload.passage_tokens),
+        num_retrieved=workload.num_retrieved,
+        num_selected=workload.num_selected if architecture == "glimmer" else None,
+        max_new_tokens=max(MAX_NEW_TOKENS, workload.answer_tokens),
+    )
+    config = config_from_options(options, shape, subject=f"model {name}")
+    gated = config.feed_forward_proj == "gated-gelu"
+    return CostModel(
+        name, config.shape, choose_forms(config, forms), GATED if gated else UNGATED,
+        *_cut_layers(shape.num_layers, cut),
+    )
+
+
+def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:
+    """The model of a bundle; parts that its architecture has not are cut as the papers do.
+
+    The decoder's cache is as long as the answer asks for: graphs take it at any length.
+    """
+    shape = replace(manifest.model, max_new_tokens=max(manifest.model.max_new_tokens, workload.answer_tokens))
+    layers = (shape.num_memory_layers, shape.num_stage_a_layers, shape.num_stage_b_layers)
+    num_layers, num_live, num_stage_a = _cut_layers(sum(layers), DEFAULT_CUT)
+    if shape.traits.encodes_question:
+        num_live = shape.num_stage_a_layers + shape.num_stage_b_layers
+        num_stage_a = shape.num_stage_a_layers or _share(DEFAULT_CUT.rerank, num_live)
+    matrices = _feed_forward_matrices(name, manifest)
+    return CostModel(name, shape, manifest.forms, matrices, num_layers, num_live, num_stage_a)
+
+
+def check_same_size(model: CostModel, name: str) -> None:
+    """Raise OptionError where a bundle's model is not of the named size."""
+    shape, wanted = model.shape, preset(name)
+    for field in ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"):
+        if getattr(shape, field) != getattr(wanted, field):
+            raise OptionError(
+                "option --model", expected=f"the size of {model.name}, with {field} {getattr(shape, field)}",
+                found=f"{name}, with {field} {getattr(wanted, field)}", fix="leave --model out: the bundle says it",
+            )
+
+
+def _cut_layers(num_layers: int, cut: Proportions) -> tuple[int, int, int]:
+    """Layers in all, live, and in stage A."""
+    num_live = _share(cut.live, num_layers)
+    return num_layers, num_live, _share(cut.rerank, num_live)
+
+
+def _share(proportion: Fraction, num_layers: int) -> int:
+    return max(1, round_half_up(proportion * num_layers))
+
+
+def _feed_forward_matrices(name: str, manifest: BundleManifest) -> int:
+    """Whether the feed-forward layer is gated, which a manifest says only by the number of an encoder's parameters."""
+    shape = manifest.model
+    graph = "memory_encoder" if shape.traits.has_memory else "encoder"
+    layers = shape.num_memory_layers if shape.traits.has_memory else shape.num_stage_b_layers
+    attention = 4 * shape.d_model * shape.num_heads * shape.d_kv
+    weights = manifest.graphs[graph].num_parameters - shape.vocab_size * shape.d_model - layers * attention
+    matrices = round(weights / (layers * shape.d_model * shape.d_ff))
+    if matrices not in (GATED, UNGATED):
+        raise BundleError(
+            f"bundle {name}, graph {graph}", expected="the parameters of a T5 encoder",
+            found=str(manifest.graphs[graph].num_parameters),
+            fix="export the bundle again with `glimmer-export export`",
+        )
+    return matrices

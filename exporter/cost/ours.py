@@ -1,0 +1,133 @@
+"""Multiply-adds of our graphs, in closed form: every matrix product, those of attention and the vocabulary included.
+
+The forms are those of `exporter.stages`: lazy stage A and absorbed cross-attention attend to states that are never
+projected to keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exporter.cost.dims import num_runs, run_dims
+from exporter.cost.model import CostModel
+from exporter.cost.workload import Workload
+from runtime.contract import graph_io
+
+__all__ = ["StageCost", "graph_macs", "graph_weights", "passage_macs", "stage_costs"]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one question costs in a graph: its runs, and multiply-adds of each and in all."""
+
+    runs: int
+    macs_per_run: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all runs."""
+        return self.runs * self.macs_per_run
+
+
+def stage_costs(model: CostModel, workload: Workload) -> dict[str, StageCost]:
+    """The cost of each graph that the model's bundle has, under its name in the manifest, in the order of running."""
+    return {
+        name: StageCost(
+            num_runs(model, workload, name), graph_macs(model, name, run_dims(model, workload, name))
+        )
+        for name in graph_io(model.shape, model.forms)
+    }
+
+
+def passage_macs(model: CostModel, workload: Workload) -> int:
+    """Multiply-adds of pre-computing one passage's memory; 0 where there is none (`fid`)."""
+    if not model.shape.traits.has_memory:
+        return 0
+    dims = run_dims(model, workload, "memory_encoder") | {"tokens": workload.passage_tokens}
+    return graph_macs(model, "memory_encoder", dims)
+
+
+def graph_macs(model: CostModel, graph: str, dims: Mapping[str, int]) -> int:
+    """Multiply-adds of one run of a graph at batch 1, with values for the dimensions of `run_dims`."""
+    shape = model.shape
+    rows = dims["selected"] if shape.traits.selects and graph == "live_stage_b" else dims["passages"]
+    match graph:
+        case "memory_encoder" | "question_encoder":
+            macs = _encoder(model, shape.num_memory_layers, 1, dims["tokens"])
+        case "encoder":
+            macs = _encoder(model, shape.num_stage_b_layers, rows, dims["tokens"])
+        case "live_stage_a":
+            macs = _stage_a(model, dims)
+        case "live_stage_b":
+            macs = _encoder(model, _stage_b_layers(model), rows, dims["question"] + dims["passage"])
+        case "cross_kv":
+            macs = shape.num_decoder_layers * 2 * model.projection * dims["encoder_tokens"]
+        case "decoder_prefill" | "decoder_step":
+            macs = _decoder(model, 1 if graph == "decoder_step" else dims["prefix"], dims)
+        case _:
+            raise ValueError(f"no formula for a graph {graph!r}")
+    return macs
+
+
+def graph_weights(model: CostModel, graph: str) -> int:
+    """Weights of the matrices that one run of a graph reads; embeddings are gathered, norms and biases small."""
+    shape = model.shape
+    match graph:
+        case "memory_encoder" | "question_encoder":
+            return shape.num_memory_layers * model.layer
+        case "encoder":
+            return shape.num_stage_b_layers * model.layer
+        case "live_stage_a":
+            return shape.num_stage_a_layers * model.layer
+        case "live_stage_b":
+            return _stage_b_layers(model) * model.layer
+        case "cross_kv":
+            return shape.num_decoder_layers * 2 * model.projection
+        case "decoder_prefill" | "decoder_step":
+            # Keys and values of cross-attention are cross_kv's where they are cached.
+            projections = 8 if model.forms.cross_attention == "absorbed" else 6
+            layer = projections * model.projection + model.feed_forward
+            return shape.num_decoder_layers * layer + shape.d_model * shape.vocab_size
+        case _:
+            raise ValueError(f"no formula for a graph {graph!r}")
+
+
+def _stage_b_layers(model: CostModel) -> int:
+    """Layers of `live_stage_b`: a lazy stage A leaves its last one to it."""
+    return model.shape.num_stage_b_layers + int(model.forms.stage_a == "lazy")
+
+
+def _encoder(model: CostModel, layers: int, rows: int, tokens: int) -> int:
+    """Encoder layers over rows of tokens: matrices, and scores and context of attention."""
+    return layers * rows * tokens * (model.layer + 2 * tokens * model.inner_dim)
+
+
+def _stage_a(model: CostModel, dims: Mapping[str, int]) -> int:
+    """Stage A over the k passages, with the score head (GLIMMER paper, section 3.2; design section 2 where lazy)."""
+    shape = model.shape
+    passages, question, passage = dims["passages"], dims["question"], dims["passage"]
+    layers = shape.num_stage_a_layers
+    if model.forms.stage_a == "full":
+        return _encoder(model, layers, passages, question + passage) + passages * shape.d_model
+    attended = shape.num_heads * shape.d_model
+    scored_token = 2 * model.projection + model.feed_forward + shape.d_model
+    if layers > 1:
+        tokens = question + passage
+        last = 2 * model.projection + scored_token + 2 * tokens * attended
+        return _encoder(model, layers - 1, passages, tokens) + passages * last
+    # One layer deep, the scored token's query and its scores on the question are the same for all k.
+    once = 2 * model.projection + question * attended
+    return once + passages * (scored_token + (question + 2 * passage) * attended)
+
+
+def _decoder(model: CostModel, tokens: int, dims: Mapping[str, int]) -> int:
+    """Decoder tokens over a self-attention cache of fixed length; only the last reaches the vocabulary."""
+    shape = model.shape
+    encoder_tokens = dims["encoder_tokens"]
+    if model.forms.cross_attention == "absorbed":
+        cross = 4 * model.projection + 2 * shape.num_heads * shape.d_model * encoder_tokens
+    else:
+        cross = 2 * model.projection + 2 * model.inner_dim * encoder_tokens
+    own = 4 * model.projection + 2 * model.inner_dim * dims["cache_length"]
+    return shape.num_decoder_layers * tokens * (own + cross + model.feed_forward) + shape.d_model * shape.vocab_size

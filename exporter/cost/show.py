@@ -1,0 +1,123 @@
+"""A cost report as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exporter.cost.figure_2 import FIGURE_2
+from exporter.cost.report import CONVENTION, CostReport, TargetFloors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["print_report"]
+
+
+def print_report(report: CostReport, console: Console) -> None:
+    """Papers and ours side by side, our stages, store and cache, and a machine's floors."""
+    from rich.markup import escape
+
+    work, model = report.workload, report.model
+    forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
+    console.print(
+        f"[bold]{model.shape.architecture} {escape(model.name)}[/bold]: k {work.num_retrieved}, "
+        f"m {work.num_selected}, {work.question_tokens} + {work.passage_tokens} tokens, answers of "
+        f"{work.answer_tokens}; {forms}"
+    )
+    console.print(_totals(report))
+    console.print(
+        f"ours does [bold]{report.ratio_to_paper:.2f}[/bold] times less than the paper's {model.shape.architecture}"
+    )
+    console.print(_stages(report))
+    console.print(_store(report))
+    caches = ", ".join(f"{name} {_bytes(size)}" for name, size in report.cache_bytes.items())
+    console.print(f"decoder cache in FP32: {caches}")
+    if report.floors is not None:
+        console.print(_floors(report.floors))
+        console.print(f"[dim]{escape(report.floors.target.source.strip())}[/dim]")
+    console.print(f"[dim]{escape(_figure_line(report))}[/dim]")
+    console.print(f"[dim]{CONVENTION}[/dim]")
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    return table
+
+
+def _totals(report: CostReport) -> Table:
+    table = _table("a question", "", "multiply-adds", "samples per TFLOP")
+    rates = report.samples_per_tflop
+    for name in report.papers:
+        table.add_row(f"{name}, by the paper", _count(report.paper_macs(name)), f"{rates[name]:.4f}")
+    table.add_row("[bold]ours[/bold]", f"[bold]{_count(report.our_macs)}[/bold]", f"{rates['ours']:.4f}")
+    if report.counted_macs is not None:
+        table.add_row("ours, counted in the graphs", _count(report.counted_macs), f"{1e12 / report.counted_macs:.4f}")
+    return table
+
+
+def _stages(report: CostReport) -> Table:
+    counted = report.counted
+    table = _table("our graphs", "graph", "runs", "a run", "a question", "share", *(["counted"] if counted else []))
+    for name, stage in report.ours.items():
+        row = [
+            name, str(stage.runs), _count(stage.macs_per_run), _count(stage.macs), f"{stage.macs / report.our_macs:.1%}"
+        ]
+        table.add_row(*row, *([_count(counted[name].macs)] if counted else []))
+    return table
+
+
+def _store(report: CostReport) -> Table:
+    passages = report.workload.corpus_passages
+    table = _table(
+        f"store; pre-computing takes {_count(report.passage_macs)} multiply-adds a passage, "
+        f"{_count(report.passage_macs * passages)} in all", "codec", "a passage", f"{passages:,} passages", "",
+    )
+    for name, codec in report.codecs.items():
+        size = codec.bytes_per_passage
+        table.add_row(name, _bytes(size), _bytes(size * passages), "" if codec.available else "planned")
+    return table
+
+
+def _floors(floors: TargetFloors) -> Table:
+    table = _table(f"{floors.name}: floor in ms, and what binds", "graph", *floors.stages)
+    for name in next(iter(floors.stages.values())):
+        cells = [stages[name] for stages in floors.stages.values()]
+        table.add_row(name, *(f"{cell.ms:.3f} {cell.binds}" if cell.binds else "-" for cell in cells))
+    totals = [sum(floor.ms for floor in stages.values()) for stages in floors.stages.values()]
+    table.add_row("in all", *(f"{total:.3f}" for total in totals))
+    hours = [seconds / 3600 for seconds in floors.precomputation_s.values()]
+    table.add_row("pre-computing the store", *(f"{hour:.1f} h" for hour in hours))
+    return table
+
+
+def _figure_line(report: CostReport) -> str:
+    check = report.figure_2
+    residuals = ", ".join(f"{name} k={FIGURE_2[name][0]} {value:+.1%}" for name, value in check.residuals.items())
+    errors = ", ".join(f"{name} {value:+.1%}" for name, value in check.ratio_errors.items())
+    return (
+        f"Formulas against the GLIMMER paper's figure 2 (XXL, answers of {check.answer_tokens}): {residuals}; ratios: "
+        f"{errors}. A fit, not the paper's word: residuals are least at {check.fitted_answer_tokens} answer tokens."
+    )
+
+
+def _count(value: int) -> str:
+    size = float(value)
+    for unit in ("", "k", "M", "G"):
+        if size < 1000:
+            return f"{size:.0f}" if not unit else f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:,.3f} T"
+
+
+def _bytes(value: int) -> str:
+    size = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,0 +1,90 @@
+"""What is written of a bench: tables, one HTML file, the README's section."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from exporter.bench.html import check_html_target, html_from_report, write_html
+from exporter.bench.readme import BEGIN, END, main
+from runtime.contract import OutputError
+
+
+def test_html_is_well_formed_and_complete_in_itself(bench_report, tmp_path):
+    write_html(bench_report, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    root = ET.fromstring(text)
+    assert {element.tag for element in root.iter()}.isdisjoint({"script", "link", "img", "iframe", "object"})
+    assert not re.search(r"(src|href)\s*=|url\(|@import|https?://", text)
+    rows = ["".join(row.itertext()) for row in root.iter("tr")]
+    bars = [element for element in root.iter("div") if "width" in element.get("style", "")]
+    stages = len(bench_report.stages) + len(bench_report.peers["paper_form"].stages)
+    assert len(bars) == 1 + len(bench_report.peers) + stages
+    for name in (*bench_report.stages, *bench_report.peers):
+        assert any(row.startswith(name) for row in rows), name
+
+
+def test_html_escapes(bench_report):
+    strange = replace(bench_report, command="<b>&", model={**bench_report.model, "source": "<i>"})
+    text = html_from_report(strange)
+    assert "<b>" not in text
+    assert "<i>" not in text
+    ET.fromstring(text)
+
+
+def test_html_without_peers(bench_report):
+    ET.fromstring(html_from_report(replace(bench_report, peers={})))
+
+
+def test_where_no_html_can_be_written(tmp_path):
+    check_html_target(None)
+    check_html_target(tmp_path / "new.html")
+    for place in (tmp_path, tmp_path / "nowhere" / "new.html", Path("/proc/new.html")):
+        with pytest.raises(OutputError, match=str(place)):
+            check_html_target(place)
+
+
+def test_tables(bench_report):
+    shown = io.StringIO()
+    bench_report.print(Console(width=100, file=shown))
+    text = shown.getvalue()
+    for name in ("ours", *bench_report.peers, *bench_report.stages):
+        assert name in text
+    assert "live_stage_a alone and warm" in text
+    assert "Answers that are those of paper_form: 100.0%." in text
+
+
+@pytest.fixture
+def written(bench_report, tmp_path):
+    """A bench's JSON and a README with the two markers."""
+    (tmp_path / "bench.json").write_text(json.dumps(bench_report.to_json()), encoding="utf-8")
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    return [str(tmp_path / "bench.json"), "--readme", str(tmp_path / "README.md")]
+
+
+def test_the_readmes_section(bench_report, written, tmp_path):
+    assert main([*written, "--check"]) == 1
+    assert "old" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert main(written) == 0
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\nafter\n")
+    assert "old" not in text
+    assert f"$ {bench_report.command}" in text
+    assert f"{bench_report.ratios['hf_fid_k5']:.2f}x" in text
+    assert "FiD, Hugging Face in torch, 5 passages" in text
+    assert "| live_stage_b |" in text
+    assert main([*written, "--check"]) == 0
+
+
+def test_a_readme_without_markers(written, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
+    assert main(written) == 2
+    assert capsys.readouterr().err.startswith("OutputError: the README")

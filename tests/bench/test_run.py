@@ -1,0 +1,180 @@
+"""A bench of a tiny model: who answers what, and what the report holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from exporter.bench import BenchOptions, run_bench, workplace
+from exporter.bench.open import open_contenders
+from exporter.bench.peak_rss import measure_peak_rss
+from exporter.bench.workplace import OURS, prepare
+from exporter.checkpoint.t5_shape import T5Shape
+from runtime.contract import OptionError, OutputError, file_digest
+from tests.bench.conftest import PEERS, small_ceilings
+
+GRAPHS = ["question_encoder", "live_stage_a", "live_stage_b", "decoder_step"]
+HOST = ["tokenize", "retrieve", "fetch", "select", "decode_loop", "other"]
+
+
+def test_the_keys_that_json_promises(bench_report):
+    found = bench_report.to_json()
+    peers = [name.replace("-", "_") for name in PEERS]
+    assert list(found["ratios"]) == list(found["peers"]) == peers
+    assert sorted(found["stages"]) == sorted(GRAPHS + HOST)
+    for stage in found["stages"].values():
+        assert {"median_ms", "p95_ms", "ceiling_share", "share", "kind"} <= set(stage)
+    assert {"median_ms", "p95_ms", "questions_per_second", "peak_rss_bytes", "times_ms"} <= set(found["end_to_end"])
+    assert set(found["ceilings"]) == {"fp32_macs_per_second", "int8_macs_per_second", "copy_bytes_per_second"}
+    assert min(found["ceilings"].values()) > 0
+    assert 0 < found["overhead_share"] < 1
+    assert {"cpu", "cpus", "memory_bytes", "load_average"} <= set(found["machine"])
+    assert {"python", "numpy", "onnxruntime", "torch"} <= set(found["versions"])
+    assert found["command"].startswith("glimmer-export bench --checkpoint ")
+    assert found["date"]
+
+
+def test_ratios_medians_and_rates_are_those_of_the_raw_times(bench_report):
+    found = bench_report.to_json()
+    ours = median(found["end_to_end"]["times_ms"])
+    for name, times in {"ours": found["end_to_end"], **found["peers"]}.items():
+        assert len(times["times_ms"]) == 3
+        assert times["median_ms"] == median(times["times_ms"])
+        assert times["questions_per_second"] == pytest.approx(1e3 / times["median_ms"])
+        assert min(times["times_ms"]) <= times["median_ms"] <= times["p95_ms"] <= max(times["times_ms"])
+        if name != "ours":
+            assert found["ratios"][name] == pytest.approx(times["median_ms"] / ours)
+
+
+def test_stages_say_which_ceiling_and_how_much_of_it(bench_report):
+    stages = bench_report.stages
+    rates = bench_report.ceilings
+    assert {name: stages[name].bound for name in GRAPHS} == {
+        "question_encoder": "arithmetic", "live_stage_a": "memory", "live_stage_b": "arithmetic",
+        "decoder_step": "memory",
+    }
+    second_b = stages["live_stage_b"]
+    assert second_b.ceiling_share == pytest.approx(
+        second_b.macs / rates.fp32_macs_per_second / (second_b.median_ms / 1e3)
+    )
+    first = stages["live_stage_a"]
+    assert first.memory_bytes == 5 * 20 * 32 * 2
+    assert first.alone_to_copy == pytest.approx(
+        first.alone_ms / 1e3 * rates.copy_bytes_per_second / first.memory_bytes
+    )
+    assert all(stages[name].kind == "host" and stages[name].ceiling_share is None for name in HOST)
+    paper_form = bench_report.peers["paper_form"].stages
+    assert set(paper_form) == {*GRAPHS, *HOST, "cross_kv"}
+    assert {paper_form[name].bound for name in ("live_stage_a", "cross_kv")} == {"arithmetic"}
+
+
+def test_both_forms_give_the_same_answers(bench_report, batch_report):
+    assert bench_report.peers["paper_form"].tokens_equal == 1
+    assert batch_report.peers["paper_form"].tokens_equal == 1
+    assert batch_report.end_to_end.questions_per_second == pytest.approx(3e3 / batch_report.end_to_end.median_ms)
+
+
+def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report):
+    prepared = prepare(bench_options, bench_options.work)
+    assert len(prepared.batches) == 4
+    contenders = open_contenders(prepared.specs)
+    batch = prepared.batches[0] + prepared.batches[1]
+    answers = {name: contender.answer(batch).tokens for name, contender in contenders.items()}
+    assert list(answers) == [OURS, "paper_form", "hf_fid_k2", "hf_fid_k5", "optimum_fid_k2"]
+    assert {len(tokens) for rows in answers.values() for tokens in rows} == {3}
+    assert answers[OURS] == answers["paper_form"]
+    assert answers["hf_fid_k2"] == answers["optimum_fid_k2"]
+    assert answers["hf_fid_k2"] != answers["hf_fid_k5"]
+    assert answers[OURS][0] != answers[OURS][1]
+    one_by_one = [row for question in batch for row in contenders["hf_fid_k5"].answer([question]).tokens]
+    assert answers["hf_fid_k5"] == one_by_one
+
+
+def test_eos_stops_nobody(bench_options, bench_report, bench_checkpoint):
+    """With EOS as likely as any, some answers hold it and go on."""
+    prepared = prepare(bench_options, bench_options.work)
+    specs = [replace(spec, answer_tokens=40) for spec in prepared.specs]
+    contenders = open_contenders(specs)
+    for name in (OURS, "hf_fid_k2", "optimum_fid_k2"):
+        tokens = contenders[name].answer(prepared.batches[0]).tokens
+        assert [len(row) for row in tokens] == [40], name
+
+
+def test_peak_memory_is_that_of_a_process_of_its_own(bench_options, bench_report):
+    prepared = prepare(bench_options, bench_options.work)
+    peak = measure_peak_rss(prepared.specs[0], prepared.batches)
+    assert 20e6 < peak < 2e9
+
+
+def test_work_is_kept_and_used_again(bench_options, bench_report):
+    work = bench_options.work
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    prepare(replace(bench_options, k=3, m=1, answer_tokens=2, peers=("paper-form", "hf-fid-k5")), work)
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_path):
+    with pytest.raises(OutputError, match="name another directory"):
+        prepare(replace(bench_options, passage_tokens=10), bench_options.work)
+    (tmp_path / "file").write_text("")
+    digest = file_digest(tmp_path / "file")
+    with pytest.raises(OutputError, match="found other files"):
+        prepare(bench_options, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file_digest(tmp_path / "file") == digest
+
+
+def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
+    tiny = T5Shape(
+        vocab_size=60, d_model=16, d_kv=16, d_ff=200, num_layers=6, num_decoder_layers=1, num_heads=4,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+    )
+    monkeypatch.setattr(workplace, "preset", lambda name: tiny)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    told: list[str] = []
+    options = BenchOptions(
+        random="base", k=4, m=2, question_tokens=9, passage_tokens=15, answer_tokens=3, threads=1, repeats=2, warmup=0,
+        peers=(), peak_rss=False,
+    )
+    report = run_bench(options, lambda what, done, of: told.append(what), ceilings=small_ceilings())
+    assert report.model["source"] == "random base"
+    assert report.ratios == {}
+    assert (report.model["stage_a"], report.model["cross_attention"]) == ("lazy", "absorbed")
+    assert "Measuring ours" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 4, "m": 5}, "--m: expected at most the 4 passages of --k, found 5"),
+        ({"m": 0}, "--m: expected at least 1"),
+        ({"question_tokens": 1}, "--question-tokens: expected at least 2"),
+        ({"repeats": 0}, "--repeats: expected at least 1"),
+        ({"peers": ("hf-fid",)}, "--peers: expected paper-form, .*, found 'hf-fid'"),
+        ({"peers": ("hf-fid-k0",)}, "found 'hf-fid-k0'"),
+        ({"peers": ("paper-form", "paper-form")}, "each peer once"),
+        ({"random": "base"}, "one of --random SIZE and --checkpoint DIR, found both"),
+        ({"checkpoint": None}, "found neither"),
+        ({"question_tokens": 13}, "--question-tokens: expected at most 12"),
+        ({"passage_tokens": 25}, "--passage-tokens: expected at most 24"),
+        ({"answer_tokens": 7}, "--answer-tokens: expected at most 6"),
+    ],
+)
+def test_options_that_do_not_fit(bench_options, tmp_path, changes, message):
+    with pytest.raises(OptionError, match=message):
+        run_bench(replace(bench_options, work=tmp_path / "work", **changes))
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_command_says_all_that_counts(bench_options):
+    command = replace(bench_options, checkpoint=Path("a b"), seed=3).command
+    assert command == (
+        "glimmer-export bench --checkpoint 'a b' --k 5 --m 2 --question-tokens 11 --passage-tokens 20 "
+        "--answer-tokens 3 --threads 1 --batch-size 1 --repeats 3 --warmup 1 --peers "
+        "paper-form,hf-fid-k2,hf-fid-k5,optimum-fid-k2 --seed 3"
+    )
+    assert replace(bench_options, peers=()).command.endswith("--peers none")

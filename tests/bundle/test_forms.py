@@ -1,0 +1,81 @@
+"""Which form is chosen where none is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exporter.bundle import FormOptions, choose_forms
+from exporter.checkpoint import CheckpointConfig
+from exporter.checkpoint.options import ModelOptions, config_from_options
+from exporter.checkpoint.presets import preset
+from runtime.contract import OptionError
+
+
+def config_of(architecture: str = "glimmer", **changes: Any) -> CheckpointConfig:
+    options = ModelOptions(architecture, question_length=48, passage_length=304, max_new_tokens=100)
+    options = replace(options, **changes)
+    return config_from_options(options, preset("base"), subject="test")
+
+
+def test_stage_a_is_lazy_where_the_score_is_one_tokens():
+    assert choose_forms(config_of(), FormOptions()).stage_a == "lazy"
+    assert choose_forms(config_of(), FormOptions(stage_a="full")).stage_a == "full"
+    assert choose_forms(config_of(score_pooling="mean"), FormOptions()).stage_a == "full"
+
+
+@pytest.mark.parametrize("architecture", ["lumen", "memory_fid", "fid"])
+def test_what_ranks_nothing_has_no_stage_a(architecture):
+    assert choose_forms(config_of(architecture), FormOptions()).stage_a is None
+    assert choose_forms(config_of(architecture), FormOptions(stage_a="full")).stage_a is None
+    with pytest.raises(OptionError, match=f"full, as a {architecture} ranks nothing, found lazy"):
+        choose_forms(config_of(architecture), FormOptions(stage_a="lazy"))
+
+
+@pytest.mark.parametrize(
+    ("target", "answer_tokens", "chosen"),
+    [
+        ("cpu", 40, "absorbed"), ("cpu", 41, "cached"),
+        # 64 dimensions a head of a width of 768: 69.8 tokens.
+        ("t4", 69, "absorbed"), ("t4", 70, "cached"), ("jetson-orin-nano", 69, "absorbed"), ("h200", 70, "cached"),
+    ],
+)  # fmt: skip
+def test_auto_goes_by_the_answers_length_and_the_target(target, answer_tokens, chosen):
+    options = FormOptions(answer_tokens=answer_tokens, target=target)
+    assert choose_forms(config_of(), options).cross_attention == chosen
+
+
+def test_auto_counts_the_question_where_the_decoder_reads_it():
+    options = FormOptions(answer_tokens=16)
+    assert choose_forms(config_of("lumen"), options).cross_attention == "absorbed"
+    assert choose_forms(config_of("memory_fid"), options).cross_attention == "cached"
+
+
+def test_an_answer_is_never_expected_to_be_longer_than_it_can_be():
+    assert choose_forms(config_of(max_new_tokens=10), FormOptions(answer_tokens=1000)).cross_attention == "absorbed"
+
+
+@pytest.mark.parametrize("form", ["absorbed", "cached"])
+def test_a_named_form_is_taken(form):
+    options = FormOptions(cross_attention=form, answer_tokens=1000)
+    assert choose_forms(config_of(), options).cross_attention == form
+
+
+@pytest.mark.parametrize(
+    ("options", "subject"),
+    [
+        (FormOptions(stage_a="half"), "--stage-a"),
+        (FormOptions(cross_attention="some"), "--cross-attention"),
+        (FormOptions(target="abacus"), "abacus"),
+    ],
+)
+def test_unknown_forms_and_targets(options, subject):
+    with pytest.raises(OptionError, match=subject):
+        choose_forms(config_of(), options)
+
+
+def test_a_mean_cannot_be_lazy():
+    with pytest.raises(OptionError, match="a mean over all tokens, found lazy"):
+        choose_forms(config_of(score_pooling="mean"), FormOptions(stage_a="lazy"))

@@ -1,0 +1,49 @@
+"""The command bench; what it measures is tested in tests/bench."""
+
+from __future__ import annotations
+
+import pytest
+
+import exporter.bench.run as bench_run
+from exporter.bench.ceilings import Ceilings
+from runtime.contract import CheckpointError, OptionError, OutputError
+from tests.exported import make_checkpoint
+
+SMALL = ("--k", 3, "--m", 2, "--question-tokens", 9, "--passage-tokens", 12, "--answer-tokens", 4, "--threads", 1)
+QUICK = ("--repeats", 2, "--warmup", 0, "--no-peak-rss")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return make_checkpoint(tmp_path / "checkpoint", "glimmer", tokenizer=False)
+
+
+def test_json_and_html(cli, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_run, "Ceilings", lambda threads: Ceilings(threads, matrix_size=16, copy_bytes=1 << 10))
+    arguments = ("bench", "--checkpoint", checkpoint, *SMALL, *QUICK, "--work", tmp_path / "work")
+    report = cli(*arguments, "--peers", "none", "--html", tmp_path / "report.html", "--json").json
+    assert report["ratios"] == {}
+    assert report["end_to_end"]["questions_per_second"] > 0
+    assert (tmp_path / "report.html").is_file()
+    done = cli(*arguments, "--peers", "none", "--batch-size", 2)
+    assert done.code == 0, done.err
+    assert "ours" in done.out
+    assert "live_stage_b" in done.out
+
+
+def test_bad_input(refused, checkpoint, tmp_path):
+    given = ("bench", "--checkpoint", checkpoint)
+    assert "found neither" in refused(OptionError, "bench")
+    assert "found both" in refused(OptionError, *given, "--random", "base")
+    assert "--m: expected at most the 3" in refused(OptionError, *given, *SMALL, "--m", 4)
+    assert "found 'hf'" in refused(OptionError, *given, *SMALL, "--peers", "hf")
+    assert "--passage-tokens: expected at most 24" in refused(OptionError, *given, *SMALL, "--passage-tokens", 25)
+    assert "model size 'huge'" in refused(OptionError, "bench", "--random", "huge")
+    assert "--html" in refused(OutputError, *given, *SMALL, "--html", tmp_path)
+    assert "other files" in refused(OutputError, *given, *SMALL, "--work", checkpoint)
+    refused(CheckpointError, "bench", "--checkpoint", tmp_path / "nowhere")
+
+
+def test_another_architecture(refused, tmp_path):
+    lumen = make_checkpoint(tmp_path / "lumen", "lumen", tokenizer=False)
+    assert "the architecture glimmer" in refused(OptionError, "bench", "--checkpoint", lumen)

@@ -1,0 +1,97 @@
+"""Targets and the floors that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exporter import targets
+from exporter.cost import CostRequest, cost_report
+from exporter.cost.request import resolve
+from exporter.cost.roofline import bytes_per_run
+from exporter.targets import PRECISIONS, read_target, target_names
+from runtime.contract import OptionError
+
+T4 = CostRequest(model="xxl", target="t4")
+
+
+def test_known_targets():
+    assert set(target_names()) == {"t4", "jetson-orin-agx", "jetson-orin-nano", "h200", "cpu"}
+
+
+@pytest.mark.parametrize("name", ["t4", "jetson-orin-agx", "jetson-orin-nano", "h200", "cpu"])
+def test_rates_have_a_source_and_grow_as_precision_falls(name):
+    target = read_target(name)
+    assert "sheet" in target.source.lower() or "brief" in target.source.lower()
+    assert target.peak_tops.fp32 <= target.peak_tops.fp16 <= target.peak_tops.int8
+
+
+def test_floors_by_hand():
+    floors = cost_report(T4).floors.stages
+    resolved = resolve(T4)
+    stage_b = floors["fp16"]["live_stage_b"]
+    assert stage_b.arithmetic_ms == pytest.approx(2 * cost_report(T4).ours["live_stage_b"].macs / 65e12 * 1e3)
+    assert stage_b.binds == "arithmetic"
+    step = floors["fp16"]["decoder_step"]
+    moved = bytes_per_run(resolved.model, resolved.workload, "decoder_step", "fp16")
+    assert step.bandwidth_ms == pytest.approx(16 * moved / 300e9 * 1e3)
+    # A step reads the decoder's weights for one token: 24 layers of eight projections and a feed-forward, and the
+    # vocabulary; beside these the states it attends to and its cache, in and out.
+    weights = 24 * (8 * 4096**2 + 3 * 4096 * 10240) + 4096 * 32128
+    states = 1760 * 4096 + 2 * 2 * 24 * 4096 * 32 + 32128
+    assert moved == pytest.approx(2 * (weights + states), rel=1e-4)
+    assert step.binds == "bandwidth"
+    assert step.ms == max(step.arithmetic_ms, step.bandwidth_ms)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_stage_b_reads_the_selected_passages_alone(precision):
+    few, many = (resolve(replace(T4, model="base", k=k)) for k in (25, 100))
+    moved = [bytes_per_run(one.model, one.workload, "live_stage_b", precision) for one in (few, many)]
+    assert moved[0] == moved[1]
+    moved = [bytes_per_run(one.model, one.workload, "live_stage_a", precision) for one in (few, many)]
+    # fp16 codes in every precision
+    assert moved[1] - moved[0] == pytest.approx(75 * 304 * 768 * 2, rel=0.01)
+
+
+def test_a_graph_that_a_question_does_not_run_has_no_floor():
+    floors = cost_report(CostRequest(model="base", architecture="memory_fid", target="h200")).floors.stages
+    assert floors["fp32"]["memory_encoder"].binds is None
+    assert floors["fp32"]["live_stage_b"].binds == "bandwidth"
+
+
+def test_unknown_target():
+    with pytest.raises(OptionError, match="cpu, h200, jetson-orin-agx, jetson-orin-nano, t4, found none of that name"):
+        read_target("../models/base")
+
+
+GOOD = "description: x\nsource: a data sheet\npeak_tops: {fp32: 1, fp16: 2, int8: 4}\nmemory_bandwidth_gb_per_s: 10\n"
+GOOD += "absorbed_efficiency: 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("peak_tops: [", "YAML mapping"),
+        ("- a", "valid dictionary"),
+        (GOOD + "clock: 3\n", "clock: Extra inputs are not permitted"),
+        (GOOD.replace("int8: 4", "int4: 4"), "peak_tops.int8: Field required"),
+        (GOOD.replace("10", "0"), "memory_bandwidth_gb_per_s: Input should be greater than 0"),
+        (GOOD.replace("10", "'10'"), "valid number"),
+        (GOOD.replace("source: a data sheet\n", ""), "source: Field required"),
+    ],
+)
+def test_a_damaged_target(text, found, tmp_path, monkeypatch):
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "odd.yaml").write_text(text)
+    monkeypatch.setattr(targets, "configs_directory", lambda: tmp_path)
+    with pytest.raises(OptionError, match=found):
+        read_target("odd")
+
+
+def test_an_undamaged_target(tmp_path, monkeypatch):
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "odd.yaml").write_text(GOOD)
+    monkeypatch.setattr(targets, "configs_directory", lambda: tmp_path)
+    assert read_target("odd").peak_tops.int8 == 4

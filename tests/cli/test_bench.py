@@ -39,7 +39,7 @@ def test_bad_input(refused, checkpoint, tmp_path):
     assert "found 'hf'" in refused(OptionError, *given, *SMALL, "--peers", "hf")
     assert "--passage-tokens: expected at most 24" in refused(OptionError, *given, *SMALL, "--passage-tokens", 25)
     assert "model size 'huge'" in refused(OptionError, "bench", "--random", "huge")
-    assert "--html" in refused(OutputError, *given, *SMALL, "--html", tmp_path)
+    assert "expected the name of a file" in refused(OutputError, *given, *SMALL, "--html", tmp_path)
     assert "other files" in refused(OutputError, *given, *SMALL, "--work", checkpoint)
     refused(CheckpointError, "bench", "--checkpoint", tmp_path / "nowhere")
 

@@ -18,7 +18,7 @@ __all__ = ["check_apart", "check_file", "check_target", "publish_directory", "re
 
 OURS = ("manifest.json", "questions.jsonl")
 """One of these stands in every bundle, store and demo; a checkpoint has a config.json, as other programs' have."""
-NO_SUCH_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT)
+BAD_NAMES = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 MAX_CONFIG_BYTES = 1 << 20
 
 Inputs = Sequence[str | Path | None]
@@ -101,8 +101,13 @@ def check_file(path: Path) -> None:
                 fix="make it, or write elsewhere",
             )
         # Only the attempt tells: root may write everywhere but where the file system forbids it.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except FileNotFoundError as error:  # as /proc says it
+            raise OutputError(
+                f"output {path}", expected="a place that can be written", found=str(error), fix="write elsewhere"
+            ) from None
 
 
 def _is_ours(directory: Path) -> bool:
@@ -141,7 +146,7 @@ def write_errors(target: Path) -> Iterator[None]:
                 f"output {target}", expected="room on the disk", found="a full disk",
                 fix="free some space, or write elsewhere, and run the command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *NO_SUCH_PLACE):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *BAD_NAMES):
             raise OutputError(
                 f"output {target}", expected="a place that can be written", found=str(error), fix="write elsewhere"
             ) from error

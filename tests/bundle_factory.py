@@ -42,6 +42,7 @@ def make_bundle(
     memory, stage_a, stage_b = PARTS[architecture]
     shape = ModelShape(
         architecture=architecture, vocab_size=len(VOCABULARY), d_model=D_MODEL, d_kv=4, d_ff=16, num_heads=2,
+        feed_forward_proj="gated-gelu",
         num_memory_layers=memory, num_stage_a_layers=stage_a, num_stage_b_layers=stage_b, num_decoder_layers=1,
         separate_question_encoder=False, question_length=12, passage_length=passage_length,
         question_template="{question}", passage_template="{title} {text}", num_retrieved=4,

@@ -116,7 +116,10 @@ def _begin(directory: Path, recipe: dict[str, object]) -> None:
     path = directory / RECIPE
     found: object = None
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = f"a damaged {RECIPE}"
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         found = "other files"
     if found is None:

@@ -11,7 +11,7 @@ import typer
 
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite
-from exporter.cli.output import bold, console, print_json, size_text
+from exporter.cli.output import bold, console, print_json
 
 if TYPE_CHECKING:
     from exporter.graphs import ExportedGraph
@@ -58,6 +58,7 @@ def export(
     """Export a checkpoint's graphs to ONNX and check each against torch; the result is a bundle."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from rich.console import Console
+    from rich.filesize import decimal
 
     from exporter.bundle import FormOptions, export_bundle
 
@@ -72,7 +73,7 @@ def export(
         print_json({"bundle": str(output), "graphs": {graph.name: _exported(graph) for graph in graphs}})
     else:
         _print_exported(graphs)
-        console().print(f"Wrote {bold(output)}, {size_text(sum(graph.num_bytes for graph in graphs))}")
+        console().print(f"Wrote {bold(output)}, {decimal(sum(graph.num_bytes for graph in graphs))}")
 
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
@@ -96,6 +97,7 @@ def _exported(graph: ExportedGraph) -> dict[str, Any]:
 
 
 def _print_exported(graphs: list[ExportedGraph]) -> None:
+    from rich.filesize import decimal
     from rich.table import Table
 
     table = Table()
@@ -103,13 +105,14 @@ def _print_exported(graphs: list[ExportedGraph]) -> None:
         table.add_column(column, justify="left" if column == "graph" else "right")
     for graph in graphs:
         table.add_row(
-            graph.name, f"{graph.num_parameters:,}", size_text(graph.num_bytes), f"{graph.max_abs_err:.1e}",
+            graph.name, f"{graph.num_parameters:,}", decimal(graph.num_bytes), f"{graph.max_abs_err:.1e}",
             f"{graph.seconds:.1f}",
         )
     console().print(table)
 
 
 def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
+    from rich.filesize import decimal
     from rich.table import Table
 
     model = manifest.model
@@ -136,7 +139,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "graph")
     for name, graph in manifest.graphs.items():
         table.add_row(
-            name, graph.precision, f"{graph.num_parameters:,}", size_text(sum(file.bytes for file in graph.files)),
+            name, graph.precision, f"{graph.num_parameters:,}", decimal(sum(file.bytes for file in graph.files)),
             _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
         )
     console().print(table)

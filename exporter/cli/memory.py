@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
-from exporter.cli.output import bold, console, print_json, size_text
+from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
 
@@ -34,6 +34,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
+    from rich.filesize import decimal
+
     from exporter.memory import build_store
 
     summary = build_store(
@@ -46,7 +48,7 @@ def build(
     done = "was already complete" if summary.already_complete else f"built in {summary.seconds:.1f} s"
     console().print(
         f"{bold(output)} {done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
-        f"{summary.shards} shards, {size_text(summary.bytes)}"
+        f"{summary.shards} shards, {decimal(summary.bytes)}"
     )
     if summary.resumed_shards:
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ["bold", "console", "print_json", "question_progress", "size_text"]
+__all__ = ["bold", "console", "print_json", "question_progress"]
 
 
 def console() -> Console:
@@ -28,16 +28,6 @@ def bold(path: Path) -> str:
 def print_json(value: Any) -> None:
     """A report as JSON on stdout, with NaN and infinity as null, which JSON has not."""
     sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def size_text(num_bytes: int) -> str:
-    """A size for people: 1.2 MB."""
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from exporter.bundle.forms import FormOptions, choose_forms
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.partition import round_half_up
 from exporter.checkpoint.presets import preset
-from runtime.contract import BundleError, Forms, ModelShape, OptionError
+from runtime.contract import Forms, ModelShape, OptionError
 
 if TYPE_CHECKING:
     from exporter.cost.workload import Workload
@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_CUT", "CostModel", "Proportions", "check_same_size", "model_
 
 MAX_NEW_TOKENS = 32
 """Length of the self-attention cache of a model that is only a size, unless a longer answer is asked for."""
-GATED, UNGATED = 3, 2
+FEED_FORWARD_MATRICES = {"gated-gelu": 3, "relu": 2}
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,12 @@ class CostModel:
     """A model of one architecture in some form, and the cut that the other architectures would have at its size.
 
     `num_layers`, `num_live_layers` and `num_stage_a_layers` are those of the papers' formulas, which need all three
-    whatever the architecture. `feed_forward_matrices` is 3 where the feed-forward layer is gated (T5 v1.1), else 2.
+    whatever the architecture.
     """
 
     name: str
     shape: ModelShape
     forms: Forms
-    feed_forward_matrices: int
     num_layers: int
     num_live_layers: int
     num_stage_a_layers: int
@@ -64,7 +63,8 @@ class CostModel:
     @property
     def feed_forward(self) -> int:
         """Multiply-adds of one token in one feed-forward layer; also its weights."""
-        return self.feed_forward_matrices * self.shape.d_model * self.shape.d_ff
+        matrices = FEED_FORWARD_MATRICES[self.shape.feed_forward_proj]
+        return matrices * self.shape.d_model * self.shape.d_ff
 
     @property
     def layer(self) -> int:
@@ -92,11 +92,7 @@ def model_from_preset(
         max_new_tokens=max(MAX_NEW_TOKENS, workload.answer_tokens),
     )
     config = config_from_options(options, shape, subject=f"model {name}")
-    gated = config.feed_forward_proj == "gated-gelu"
-    return CostModel(
-        name, config.shape, choose_forms(config, forms), GATED if gated else UNGATED,
-        *_cut_layers(shape.num_layers, cut),
-    )
+    return CostModel(name, config.shape, choose_forms(config, forms), *_cut_layers(shape.num_layers, cut))
 
 
 def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:
@@ -110,8 +106,7 @@ def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload)
     if shape.traits.encodes_question:
         num_live = shape.num_stage_a_layers + shape.num_stage_b_layers
         num_stage_a = shape.num_stage_a_layers or _share(DEFAULT_CUT.rerank, num_live)
-    matrices = _feed_forward_matrices(name, manifest)
-    return CostModel(name, shape, manifest.forms, matrices, num_layers, num_live, num_stage_a)
+    return CostModel(name, shape, manifest.forms, num_layers, num_live, num_stage_a)
 
 
 def check_same_size(model: CostModel, name: str) -> None:
@@ -133,20 +128,3 @@ def _cut_layers(num_layers: int, cut: Proportions) -> tuple[int, int, int]:
 
 def _share(proportion: Fraction, num_layers: int) -> int:
     return max(1, round_half_up(proportion * num_layers))
-
-
-def _feed_forward_matrices(name: str, manifest: BundleManifest) -> int:
-    """Whether the feed-forward layer is gated, which a manifest says only by the number of an encoder's parameters."""
-    shape = manifest.model
-    graph = "memory_encoder" if shape.traits.has_memory else "encoder"
-    layers = shape.num_memory_layers if shape.traits.has_memory else shape.num_stage_b_layers
-    attention = 4 * shape.d_model * shape.num_heads * shape.d_kv
-    weights = manifest.graphs[graph].num_parameters - shape.vocab_size * shape.d_model - layers * attention
-    matrices = round(weights / (layers * shape.d_model * shape.d_ff))
-    if matrices not in (GATED, UNGATED):
-        raise BundleError(
-            f"bundle {name}, graph {graph}", expected="the parameters of a T5 encoder",
-            found=str(manifest.graphs[graph].num_parameters),
-            fix="export the bundle again with `glimmer-export export`",
-        )
-    return matrices

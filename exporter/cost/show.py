@@ -16,6 +16,7 @@ __all__ = ["print_report"]
 
 def print_report(report: CostReport, console: Console) -> None:
     """Papers and ours side by side, our stages, store and cache, and a machine's floors."""
+    from rich.filesize import decimal
     from rich.markup import escape
 
     work, model = report.workload, report.model
@@ -31,7 +32,7 @@ def print_report(report: CostReport, console: Console) -> None:
     )
     console.print(_stages(report))
     console.print(_store(report))
-    caches = ", ".join(f"{name} {_bytes(size)}" for name, size in report.cache_bytes.items())
+    caches = ", ".join(f"{name} {decimal(size)}" for name, size in report.cache_bytes.items())
     console.print(f"decoder cache in FP32: {caches}")
     if report.floors is not None:
         console.print(_floors(report.floors))
@@ -72,6 +73,8 @@ def _stages(report: CostReport) -> Table:
 
 
 def _store(report: CostReport) -> Table:
+    from rich.filesize import decimal
+
     passages = report.workload.corpus_passages
     table = _table(
         f"store; pre-computing takes {_count(report.passage_macs)} multiply-adds a passage, "
@@ -79,7 +82,7 @@ def _store(report: CostReport) -> Table:
     )
     for name, codec in report.codecs.items():
         size = codec.bytes_per_passage
-        table.add_row(name, _bytes(size), _bytes(size * passages), "" if codec.available else "planned")
+        table.add_row(name, decimal(size), decimal(size * passages), "" if codec.available else "planned")
     return table
 
 
@@ -112,12 +115,3 @@ def _count(value: int) -> str:
             return f"{size:.0f}" if not unit else f"{size:.2f} {unit}"
         size /= 1000
     return f"{size:,.3f} T"
-
-
-def _bytes(value: int) -> str:
-    size = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

@@ -41,6 +41,7 @@ class ModelShape:
     d_kv: int
     d_ff: int
     num_heads: int
+    feed_forward_proj: str
     num_memory_layers: int
     num_stage_a_layers: int
     num_stage_b_layers: int

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
 
+FEED_FORWARDS = ("gated-gelu", "relu")
 TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 STACK_DEPTHS = ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers")
 MAX_SIZES = dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), 1 << 24)
@@ -142,6 +143,11 @@ def read_manifest(directory: Path) -> BundleManifest:
 
 def _check_shape(model: ModelShape, subject: str) -> None:
     """Refuse sizes that no model has, before anything is allocated by them."""
+    if model.feed_forward_proj not in FEED_FORWARDS:
+        known = " or ".join(FEED_FORWARDS)
+        raise BundleError(
+            f"{subject}, feed_forward_proj", expected=known, found=model.feed_forward_proj, fix=FIX
+        )
     limits = MAX_SIZES | dict.fromkeys(TOKENS, model.vocab_size - 1)
     for name, limit in limits.items():
         value = getattr(model, name)

@@ -119,6 +119,12 @@ def test_work_is_kept_and_used_again(bench_options, bench_report):
 def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_path):
     with pytest.raises(OutputError, match="name another directory"):
         prepare(replace(bench_options, passage_tokens=10), bench_options.work)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "bench.json").write_text("{")
+    with pytest.raises(OutputError, match=r"found a damaged bench\.json"):
+        prepare(bench_options, tmp_path / "damaged")
+    (tmp_path / "damaged" / "bench.json").unlink()
+    (tmp_path / "damaged").rmdir()
     (tmp_path / "file").write_text("")
     digest = file_digest(tmp_path / "file")
     with pytest.raises(OutputError, match="found other files"):
@@ -129,7 +135,7 @@ def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_pa
 
 def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
     tiny = T5Shape(
-        vocab_size=60, d_model=16, d_kv=16, d_ff=200, num_layers=6, num_decoder_layers=1, num_heads=4,
+        vocab_size=60, d_model=16, d_kv=16, d_ff=24, num_layers=6, num_decoder_layers=1, num_heads=4,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False,
     )
     monkeypatch.setattr(workplace, "preset", lambda name: tiny)

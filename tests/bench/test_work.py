@@ -7,7 +7,7 @@ from exporter.checkpoint import ModelOptions
 from exporter.checkpoint.options import config_from_options
 from exporter.checkpoint.presets import preset
 from exporter.cost.workload import Workload
-from runtime.contract import BundleManifest, Forms, GraphEntry
+from runtime.contract import BundleManifest, Forms
 
 OURS, PAPER = Forms("fp16", "lazy", "absorbed"), Forms("fp16", "full", "cached")
 WORKLOAD = Workload(25, 5, 48, 304, answer_tokens=8, corpus_passages=1)
@@ -18,11 +18,8 @@ MEMORY = 25 * 304 * 768 * 2
 
 def work_of(forms: Forms, batch_size: int = 1, size: str = "base") -> dict[str, StageWork]:
     config = config_from_options(ModelOptions("glimmer"), preset(size), subject=size)
-    matrices = 4 * config.inner_dim * config.d_model + 3 * config.d_model * config.d_ff
-    parameters = config.vocab_size * config.d_model + config.num_memory_layers * matrices
-    encoder = GraphEntry((), (), (), "fp32", parameters)
     manifest = BundleManifest(
-        1, config.shape, {"memory_encoder": encoder}, forms.codec, forms.stage_a, forms.cross_attention, None, "", "",
+        1, config.shape, {}, forms.codec, forms.stage_a, forms.cross_attention, None, "", "",
         None,
     )
     return stage_work(manifest, WORKLOAD, batch_size)

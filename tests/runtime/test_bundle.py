@@ -137,6 +137,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["model"].update(question_length=-1), "question_length: expected 1 to"),
         (lambda data: data["model"].update(eos_token_id=-1), "eos_token_id: expected 0 to"),
         (lambda data: data["model"].update(decoder_start_token_id=9999), "decoder_start_token_id: expected 0 to 64"),
+        (lambda data: data["model"].update(feed_forward_proj="silu"), "expected gated-gelu or relu, found silu"),
+        (lambda data: data["model"].pop("feed_forward_proj"), "a field feed_forward_proj"),
         (lambda data: data["model"].update(num_decoder_layers=3), "inputs and outputs"),
         (lambda data: data["model"].update(architecture="bert"), "glimmer, lumen, memory_fid, fid, found bert"),
         (lambda data: data["model"].update(architecture="lumen", num_selected=None), "form of stage A, found 'full'"),

@@ -12,7 +12,8 @@ from runtime.decode import greedy_decode
 
 EOS, START, HEADS, D_KV, LAYERS = 1, 7, 2, 3, 2
 SHAPE = ModelShape(
-    architecture="glimmer", vocab_size=50, d_model=6, d_kv=D_KV, d_ff=8, num_heads=HEADS, num_memory_layers=1,
+    architecture="glimmer", vocab_size=50, d_model=6, d_kv=D_KV, d_ff=8, num_heads=HEADS, feed_forward_proj="relu",
+    num_memory_layers=1,
     num_stage_a_layers=1, num_stage_b_layers=1, num_decoder_layers=LAYERS, separate_question_encoder=False,
     question_length=5, passage_length=9, question_template="{question}", passage_template="{text}", num_retrieved=3,
     num_selected=2, max_new_tokens=4, pad_token_id=0, eos_token_id=EOS, decoder_start_token_id=START,

@@ -28,8 +28,8 @@ from runtime.store import Passage
 
 MARGIN = 1e-4
 """Where the best and the next are nearer than this, relative to the largest, either may win."""
-MOST_EXCLUDED = 0.02
-"""The greatest share of questions that may be left out for that; 0 of the 892 that these tests draw were."""
+MOST_EXCLUDED = 0.01
+"""The greatest share of questions that may be left out for that; 0 of the 864 that these tests draw were."""
 PASSAGE = Passage(None, "", "")
 
 
@@ -105,11 +105,11 @@ def cases(draw: st.DrawFn, architecture: str, stage_a: str | None) -> Case:
     model = model_of(draw, architecture, stage_a)
     config = model.config
     random = np.random.default_rng(draw(st.integers(0, 10_000)))
-    size = 10.0 ** draw(st.integers(-2, 6))
+    # A mean's score grows with its passage, so that beside one a million times larger all others would be near-ties.
+    least, most = (2, 4) if config.score_pooling == "mean" else (-2, 6)
     states = [
         random.standard_normal((random.integers(1, config.passage_length + 1), config.d_model))
-        * size
-        * 2.0 ** draw(st.integers(-3, 3))
+        * 10.0 ** draw(st.integers(least, most))
         for _ in range(6)
     ]
     batch = draw(st.integers(1, 3))

@@ -67,6 +67,8 @@ def export_bundle(
             stage_a=chosen.stage_a,
             cross_attention=chosen.cross_attention,
             tokenizer=tokenizer,
+            calibration=(),
+            quantization=None,
             checkpoint_digest=checkpoint_digest(checkpoint),
             memory_digest=memory_digest(checkpoint),
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,

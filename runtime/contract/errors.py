@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "BundleError",
+    "CalibrationError",
     "CheckpointError",
     "CorpusError",
     "ExportError",
@@ -38,6 +39,10 @@ class ExportError(GlimmerError):
 
 class BundleError(GlimmerError):
     """A bundle that is incomplete, changed, unsafe or too new."""
+
+
+class CalibrationError(GlimmerError):
+    """A table of ranges that is absent, damaged, of other graphs, or that does not allow what is asked of it."""
 
 
 class StoreError(GlimmerError):

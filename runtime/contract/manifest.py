@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +13,27 @@ from runtime.contract.records import read_json, record_from_json
 
 __all__ = [
     "BUNDLE_SCHEMA_VERSION",
+    "CPU_KINDS",
     "MANIFEST",
+    "PRECISIONS",
+    "QUANTIZATION_TARGETS",
     "BundleManifest",
     "FileEntry",
     "GraphEntry",
+    "QuantizationEntry",
     "TensorEntry",
     "read_manifest",
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 1
+BUNDLE_SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
 
+PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+QUANTIZATION_TARGETS = ("cpu", "tensorrt")
+CPU_KINDS = ("x86-vnni", "x86", "arm")
 FEED_FORWARDS = ("gated-gelu", "relu")
 TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 STACK_DEPTHS = ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers")
@@ -66,11 +74,29 @@ class GraphEntry:
 
 
 @dataclass(frozen=True)
+class QuantizationEntry:
+    """How a bundle's graphs were quantised.
+
+    `target` is `cpu` (Q/DQ as ONNX Runtime runs it fastest on `cpu_kind`) or `tensorrt` (signed, symmetric); `method`
+    is the calibrator of `calibration/`; `residual_scales` holds, by graph, the power of two that its residual stream is
+    multiplied by inside; `keep` are the nodes that stayed in float by request, as regular expressions.
+    """
+
+    target: str
+    cpu_kind: str | None
+    method: str | None
+    residual_scales: dict[str, float]
+    keep: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BundleManifest:
     """`manifest.json` of a bundle.
 
     `memory_digest` stands for the checkpoint's memory encoder and how passages are put to it; it is the same in every
     bundle made from one checkpoint, and a store carries it too. `codec` is the store codec that the graphs decode.
+    `calibration` are the files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None
+    where every graph is as it was exported.
     """
 
     schema_version: int
@@ -80,6 +106,8 @@ class BundleManifest:
     stage_a: str | None
     cross_attention: str
     tokenizer: FileEntry | None
+    calibration: tuple[FileEntry, ...]
+    quantization: QuantizationEntry | None
     checkpoint_digest: str
     memory_digest: str
     tokenizer_digest: str | None
@@ -96,7 +124,7 @@ class BundleManifest:
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
         files = [file for graph in self.graphs.values() for file in graph.files]
-        return files + ([self.tokenizer] if self.tokenizer else [])
+        return [*files, *([self.tokenizer] if self.tokenizer else []), *self.calibration]
 
 
 def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
@@ -122,9 +150,9 @@ def read_manifest(directory: Path) -> BundleManifest:
             subject, expected=f"schema_version up to {BUNDLE_SCHEMA_VERSION}", found=str(version),
             fix="install a newer glimmer-export",
         )
+    if version != BUNDLE_SCHEMA_VERSION or isinstance(version, bool):
+        raise BundleError(subject, expected=f"schema_version {BUNDLE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
     manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)
-    if manifest.schema_version != BUNDLE_SCHEMA_VERSION:
-        raise BundleError(subject, expected=f"schema_version {BUNDLE_SCHEMA_VERSION}", found=str(version), fix=FIX)
     if manifest.model.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise BundleError(subject, expected=f"an architecture of {known}", found=manifest.model.architecture, fix=FIX)
@@ -138,6 +166,7 @@ def read_manifest(directory: Path) -> BundleManifest:
         raise BundleError(subject, expected="a form of cross-attention", found=manifest.cross_attention, fix=FIX)
     _check_shape(manifest.model, subject)
     _check_graphs(manifest, subject)
+    _check_quantization(manifest, subject)
     return manifest
 
 
@@ -161,6 +190,28 @@ def _check_shape(model: ModelShape, subject: str) -> None:
             f"{subject}, num_selected", expected="1 to num_retrieved where the architecture selects, else null",
             found=repr(selected), fix=FIX,
         )
+
+
+def _check_quantization(manifest: BundleManifest, subject: str) -> None:
+    """Refuse precisions, targets and scales that no writer gives."""
+    for name, graph in manifest.graphs.items():
+        if graph.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise BundleError(f"{subject}, precision of graph {name}", expected=known, found=graph.precision, fix=FIX)
+    entry = manifest.quantization
+    if entry is None:
+        return
+    if entry.target not in QUANTIZATION_TARGETS or (entry.cpu_kind in CPU_KINDS) != (entry.target == "cpu"):
+        raise BundleError(
+            f"{subject}, quantization", expected="the target cpu with a kind of CPU, or tensorrt without",
+            found=f"{entry.target}, {entry.cpu_kind}", fix=FIX,
+        )
+    for name, scale in entry.residual_scales.items():
+        if name not in manifest.graphs or not 0 < scale <= 1 or math.frexp(scale)[0] != 0.5:
+            raise BundleError(
+                f"{subject}, residual scale of {name}", expected="a power of two up to 1, for a graph it has",
+                found=str(scale), fix=FIX,
+            )
 
 
 def _check_graphs(manifest: BundleManifest, subject: str) -> None:

@@ -75,7 +75,7 @@ def climb_out(bundle: Path) -> None:
 
 
 def take_newer_schema(bundle: Path) -> None:
-    rewrite(bundle / MANIFEST, schema_version=2)
+    rewrite(bundle / MANIFEST, schema_version=3)
 
 
 def drop_manifest(bundle: Path) -> None:

@@ -1,0 +1,59 @@
+"""Balance the channels of the feed-forward product, where T5's outliers are (design section 4). Exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+
+from calibration.balance import balance
+from calibration.linear import Linear, constant, find_linears, set_constant
+from calibration.tracked import TrackedRanges
+
+__all__ = ["EqualizeFeedForward"]
+
+
+class EqualizeFeedForward(InPlacePass):
+    """Divide columns of `wi_1` (ReLU: `wi`), and multiply the rows of `wo` that meet them, by the same powers of two.
+
+    Gated GELU is linear in `wi_1`, and ReLU commutes with positive factors, so no output changes, not even a bit.
+    """
+
+    def __init__(self, ranges: TrackedRanges, strength: float) -> None:
+        super().__init__()
+        self.ranges, self.strength = ranges, strength
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite both weights of every feed-forward product that has a range."""
+        writers = {linear.output: linear for linear in find_linears(model.graph)}
+        modified = False
+        for wo in list(writers.values()):
+            path = _written_by(wo, writers)
+            amax = self.ranges.channel_amax(str(wo.x.name)) if path and str(wo.x.name) in self.ranges else None
+            if path is None or amax is None:
+                continue
+            wi, between = path
+            factor = balance(amax, np.abs(constant(wo.weight)).max(axis=-1), self.strength)
+            set_constant(wi.weight, (constant(wi.weight) / factor).astype(np.float32))
+            set_constant(wo.weight, (constant(wo.weight) * factor[:, None]).astype(np.float32))
+            for value in (*between, wo.x):
+                self.ranges.multiply(str(value.name), 1 / factor)
+            modified = True
+        return PassResult(model, modified)
+
+
+def _written_by(wo: Linear, writers: dict[ir.Value, Linear]) -> tuple[Linear, list[ir.Value]] | None:
+    """The linear whose output `wo` reads, but for a gate or ReLU, and the values between; None where nothing is so."""
+    node = wo.x.producer()
+    if node is None or wo.by_head or len(wo.x.uses()) != 1:
+        return None
+    if node.op_type == "Relu":
+        linear = writers.get(node.inputs[0])
+    elif node.op_type == "Mul":
+        gates = [value for value in node.inputs if value.producer() is not None and value.producer().op_type == "Gelu"]
+        linear = next((writers[value] for value in node.inputs if value in writers), None) if gates else None
+    else:
+        return None
+    if linear is None or linear.by_head or len(linear.output.uses()) != 1:
+        return None
+    return linear, [linear.output]

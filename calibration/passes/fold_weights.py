@@ -1,0 +1,103 @@
+"""Bring every weight into the form that a MatMul reads: reshaped and transposed once, here, instead of at each run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import InPlacePass, PassResult
+
+from calibration.linear import constant
+
+__all__ = ["FoldWeights"]
+
+
+class FoldWeights(InPlacePass):
+    """Reshape and Transpose of an initializer become an initializer; a Gemm without bias becomes a MatMul.
+
+    A MatMul so found is named by its weight, `...EncDecAttention.k/MatMul`, where the tracer had no name for it.
+    """
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fold; raises ValueError for a Gemm that is no plain product."""
+        graph = model.graph
+        modified = False
+        for node in list(graph):
+            source = node.inputs[0] if node.inputs else None
+            if node.op_type in ("Reshape", "Transpose") and _is_weight(graph, source):
+                folded = _folded(node, constant(source), graph)
+                if folded is not None:
+                    _replace(graph, node.outputs[0], folded, f"{source.name}.{node.op_type.lower()}")
+                    graph.remove(node, safe=True)
+                    modified = True
+            elif node.op_type == "Gemm":
+                _gemm_to_matmul(graph, node)
+                modified = True
+        _drop_unused(graph)
+        _name_products(graph)
+        return PassResult(model, modified)
+
+
+def _is_weight(graph: ir.Graph, value: ir.Value | None) -> bool:
+    return value is not None and value.name in graph.initializers and value.dtype == ir.DataType.FLOAT
+
+
+def _folded(node: ir.Node, weight: NDArray[np.float32], graph: ir.Graph) -> NDArray[np.float32] | None:
+    if node.op_type == "Transpose":
+        permutation = node.attributes.get_ints("perm", tuple(reversed(range(weight.ndim))))
+        return np.ascontiguousarray(weight.transpose(permutation))
+    shape = node.inputs[1]
+    if shape is None or shape.name not in graph.initializers:
+        return None
+    return weight.reshape(shape.const_value.numpy())
+
+
+def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("transA", 0)
+    bias = len(node.inputs) > 2 and node.inputs[2] is not None
+    weight = node.inputs[1]
+    if scaled or bias or not _is_weight(graph, weight):
+        raise ValueError(f"{node.name}: a Gemm that is more than a product with a weight")
+    if attributes.get("transB", 0):
+        transposed = np.ascontiguousarray(constant(weight).T)
+        weight = _register(graph, transposed, f"{weight.name}.transpose")
+    product = ir.node("MatMul", [node.inputs[0], weight], name=str(node.name).replace("Gemm", "MatMul"))
+    _take_over(product.outputs[0], node.outputs[0])
+    graph.insert_before(node, product)
+    ir.convenience.replace_all_uses_with(node.outputs[0], product.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _take_over(new: ir.Value, old: ir.Value) -> None:
+    new.name, new.dtype, new.shape = old.name, old.dtype, old.shape
+    old.name = None
+
+
+def _register(graph: ir.Graph, array: NDArray[np.float32], name: str) -> ir.Value:
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def _replace(graph: ir.Graph, old: ir.Value, array: NDArray[np.float32], name: str) -> None:
+    ir.convenience.replace_all_uses_with(old, _register(graph, array, name))
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def _name_products(graph: ir.Graph) -> None:
+    used: Counter[str] = Counter()
+    for node in graph:
+        weight = node.inputs[1] if node.op_type == "MatMul" else None
+        if weight is not None and weight.name in graph.initializers:
+            module = str(weight.name).split(".weight")[0]
+            if "/" not in str(node.name) and module != weight.name:
+                used[module] += 1
+                node.name = f"{module}/MatMul" + (f".{used[module]}" if used[module] > 1 else "")

@@ -1,0 +1,79 @@
+"""Give each token a scale of its own in front of a product: INT8 codes then fit every token, not only the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import InPlacePass, PassResult
+
+from calibration.linear import Linear, find_linears
+from calibration.tracked import TrackedRanges
+
+__all__ = ["ScaleTokens"]
+
+SMALLEST = np.float32(2.0**-14)
+"""The smallest normal float16: a token below it is divided by this, so that a row of zeros stays one."""
+
+
+class ScaleTokens(InPlacePass):
+    """`x W` becomes `((x / t) W) t`, with `t` the largest magnitude of each token's row of x. Exact.
+
+    T5's feed-forward products differ between tokens by more than INT8 can hold at once. What the product reads is then
+    between -1 and 1 for every token, whatever the calibration saw, with constant scales as TensorRT wants them.
+    Products that read one value share its division. `ranges` is told.
+    """
+
+    def __init__(self, ranges: TrackedRanges, names: Collection[str]) -> None:
+        super().__init__()
+        self.ranges, self.names = ranges, names
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite the named products whose weight is not one a head."""
+        graph = model.graph
+        scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        linears = [linear for linear in find_linears(graph) if linear.name in self.names and not linear.by_head]
+        for linear in linears:
+            if linear.x not in scaled:
+                scaled[linear.x] = self._divide(graph, linear)
+            unit, size = scaled[linear.x]
+            linear.node.replace_input_with(0, unit)
+            self._multiply(graph, linear, size)
+        return PassResult(model, bool(linears))
+
+    def _divide(self, graph: ir.Graph, linear: Linear) -> tuple[ir.Value, ir.Value]:
+        x, name = linear.x, str(linear.x.name)
+        last, smallest = _constant(graph, "last_axis", np.array([-1])), _constant(graph, "smallest_token", SMALLEST)
+        magnitude = ir.node("Abs", [x], name=f"{name}/Abs")
+        peak = ir.node("ReduceMax", [magnitude.outputs[0], last], {"keepdims": 1}, name=f"{name}/ReduceMax")
+        size = ir.node("Max", [peak.outputs[0], smallest], name=f"{name}/Max")
+        unit = ir.node("Div", [x, size.outputs[0]], name=f"{name}/Div")
+        row = None if x.shape is None else ir.Shape([*x.shape[:-1], 1])
+        for node, suffix, shape in (
+            (magnitude, "magnitude", x.shape), (peak, "peak", row), (size, "token_scale", row), (unit, "unit", x.shape)
+        ):
+            _describe(node.outputs[0], f"{name}/{suffix}", shape)
+        graph.insert_before(linear.node, [magnitude, peak, size, unit])
+        return unit.outputs[0], size.outputs[0]
+
+    def _multiply(self, graph: ir.Graph, linear: Linear, size: ir.Value) -> None:
+        output, name = linear.output, str(linear.output.name)
+        restored = ir.node("Mul", [output, size], name=f"{linear.name}/Mul")
+        ir.convenience.replace_all_uses_with(output, restored.outputs[0], replace_graph_outputs=True)
+        restored.replace_input_with(0, output)
+        output.name = f"{name}/unit"
+        _describe(restored.outputs[0], name, output.shape)
+        graph.insert_after(linear.node, restored)
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray | np.float32) -> ir.Value:
+    if name in graph.initializers:
+        return graph.initializers[name]
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
+
+
+def _describe(value: ir.Value, name: str, shape: ir.Shape | None) -> None:
+    value.name, value.dtype, value.shape = name, ir.DataType.FLOAT, shape

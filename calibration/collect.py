@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,11 @@ class GraphCollector:
 
     def result(self) -> GraphRanges:
         """Ranges of the tensors that had values, in the graph's order."""
-        results = {}
-        for name, tensor in self._tensors.items():
-            source = self.ranges[tensor.values_of or name]
-            if source.seen:
-                results[name] = self.ranges[name].result(None if tensor.values_of is None else source)
-        return results
+        own = {name: running.result() for name, running in self.followed() if running.seen}
+        return {
+            name: replace(own[tensor.values_of or name], channel_amax=self.ranges[name].channel_amax)
+            for name, tensor in self._tensors.items() if (tensor.values_of or name) in own
+        }
 
     def followed(self) -> Iterator[tuple[str, RunningRange]]:
         """Tensors with values of their own, by name."""
@@ -118,7 +118,8 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Runs are short, and those of the plain graph come between: threads that spin for work take it the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A graph that is given as bytes has no folder of its own.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     if threads is not None:

@@ -23,7 +23,7 @@ BUFFERED_VALUES = 1 << 16
 
 def limit_of(amax: float) -> float:
     """The smallest power of two, from 2**-64 on, that is greater than `amax`."""
-    return max(MIN_LIMIT, math.ldexp(1.0, math.frexp(amax)[1]))
+    return max(MIN_LIMIT, math.ldexp(1.0, math.frexp(amax)[1])) if amax else MIN_LIMIT
 
 
 class RunningHistogram:
@@ -107,17 +107,21 @@ class RunningRange:
         if not self._shape_only:
             self._count(values)
 
-    def result(self, values_of: RunningRange | None = None) -> TensorRange:
-        """The statistics so far; `values_of` has extremes and histogram of a tensor that was followed by shape only."""
-        source = self if values_of is None else values_of
-        source._flush()
+    @property
+    def channel_amax(self) -> NDArray[np.float32] | None:
+        """Largest magnitude of each index of the last axis (channels,), None where that is not followed."""
+        return self._channel_amax
+
+    def result(self) -> TensorRange:
+        """The statistics so far, of a tensor that was not followed by its shape only."""
+        self._flush()
         return TensorRange(
-            minimum=source.minimum + 0.0,  # no negative zero
-            maximum=source.maximum + 0.0,
-            count=int(source._histogram.counts.sum()),
-            limit=source._histogram.limit,
-            histogram=source._histogram.counts.copy(),
-            channel_amax=None if self._channel_amax is None else self._channel_amax.copy(),
+            minimum=self.minimum + 0.0,  # no negative zero
+            maximum=self.maximum + 0.0,
+            count=int(self._histogram.counts.sum()),
+            limit=self._histogram.limit,
+            histogram=self._histogram.counts.copy(),
+            channel_amax=self.channel_amax,
         )
 
     def _count(self, values: NDArray[np.float32]) -> None:

@@ -63,7 +63,7 @@ def instrument(path: Path) -> InstrumentedGraph:
             constants.update(node.output)
             continue
         source = tensors.get(node.input[0]) if node.op_type in SAME_VALUES else None
-        values_of = source and (source.values_of or source.name)
+        values_of = (source.values_of or source.name) if source is not None else None
         for name in node.output:
             value = types.get(name)
             if value is not None and value.type.tensor_type.elem_type in floats:

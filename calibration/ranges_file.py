@@ -1,8 +1,9 @@
 """The table of ranges on disk: what a person reads in JSON, the arrays in safetensors.
 
     calibration/ranges.json         this file's TableRecord
-    calibration/ranges.safetensors  histograms (bins,) int64, `histogram/N`, and channel_amax (channels,) float32,
-                                    `channel_amax/N`, by the numbers that ranges.json gives them; equal arrays once
+    calibration/ranges.safetensors  histograms (bins,) int32, int64 where counts need it, as `histogram/N`, and
+                                    channel_amax (channels,) float32 as `channel_amax/N`, by the numbers that
+                                    ranges.json gives them; equal arrays once
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
     amax: dict[int, float] = {}
 
     def record(tensor: TensorRange) -> TensorRecord:
-        histogram = number("histogram", tensor.histogram)
+        narrow = np.int32 if tensor.count <= np.iinfo(np.int32).max else np.int64
+        histogram = number("histogram", tensor.histogram.astype(narrow))
         if histogram not in amax:
             amax[histogram] = method.amax(tensor)
         return TensorRecord(
@@ -93,6 +95,7 @@ def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
     graphs = {graph: {name: record(item) for name, item in tensors.items()} for graph, tensors in table.graphs.items()}
     (bundle / TABLE).parent.mkdir(exist_ok=True)
     save_file(arrays, bundle / ARRAYS)
+    (bundle / ARRAYS).chmod(0o644)  # as every file of a bundle
     content = TableRecord(
         RANGES_SCHEMA_VERSION, table.method, table.samples, table.graph_digests, table.warnings, graphs
     )
@@ -121,9 +124,9 @@ def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
         graphs[graph] = {}
         for name, tensor in tensors.items():
             channels = None if tensor.channel_amax is None else arrays[f"channel_amax/{tensor.channel_amax}"]
+            histogram = arrays[f"histogram/{tensor.histogram}"].astype(np.int64)
             found = TensorRange(
-                tensor.minimum, tensor.maximum, tensor.count, tensor.limit, arrays[f"histogram/{tensor.histogram}"],
-                channels,
+                tensor.minimum, tensor.maximum, tensor.count, tensor.limit, histogram, channels
             )
             check_tensor(found, tensor.percentiles, tensor.amax, f"{subject}, graph {graph}, tensor {name}", FIX)
             graphs[graph][name] = found
@@ -172,7 +175,7 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
                 found = file.get_slice(name)
                 dtype, shape = found.get_dtype(), list(found.get_shape())
                 if name.startswith("histogram/"):
-                    right, expected = dtype == "I64" and shape == [BINS], f"I64 [{BINS}]"
+                    right, expected = dtype in ("I32", "I64") and shape == [BINS], f"I32 or I64 [{BINS}]"
                 else:
                     right, expected = dtype == "F32" and len(shape) == 1 and math.prod(shape) > 0, "F32 [channels]"
                 if not right:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,14 @@ Places = Mapping[str, NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class UnpaddedRun:
-    """Inputs of one run; `keep` names, by dimension, the indices that are no padding where it could not be cut off."""
+    """Inputs of one run, and the places of the batch that they were taken from.
+
+    `keep` names, by dimension, the indices that are no padding where it could not be cut off.
+    """
 
     inputs: dict[str, Array]
-    keep: Places = field(default_factory=dict)
+    places: Places
+    keep: Places
 
 
 def unpadded_runs(
@@ -49,7 +53,7 @@ def unpadded_runs(
             taken = {tensor.name: _take(inputs[tensor.name], tensor.dims, places) for tensor in io.inputs}
             if "selected" in names:
                 taken["selected"] = np.zeros((1, 1), np.int32)
-            yield UnpaddedRun(taken, keep)
+            yield UnpaddedRun(taken, places, keep)
 
 
 def spread(items: Sequence[int], limit: int) -> list[int]:

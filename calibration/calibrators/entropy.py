@@ -32,7 +32,7 @@ class EntropyCalibrator:
         losses = [divergence(magnitudes, bins, levels) for bins in tried]
         # Of equal losses the widest clips least.
         best = len(tried) - 1 - int(np.argmin(losses[::-1]))
-        return min(tried[best] * tensor.limit / len(magnitudes), tensor.amax)
+        return float(min(tried[best] * tensor.limit / len(magnitudes), tensor.amax))
 
 
 def divergence(magnitudes: NDArray[np.int64], bins: int, levels: int) -> float:
@@ -58,5 +58,6 @@ def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities with a little of every filled bin's mass in the empty ones, where a logarithm has no value."""
     empty = counts == 0
     moved = np.where(empty, SMOOTHING, -SMOOTHING * empty.sum() / max(1, len(counts) - int(empty.sum())))
-    smooth: NDArray[np.float64] = np.maximum(counts + moved, SMOOTHING)
-    return smooth / smooth.sum()
+    smooth = np.maximum(counts + moved, SMOOTHING)
+    probabilities: NDArray[np.float64] = smooth / smooth.sum()
+    return probabilities

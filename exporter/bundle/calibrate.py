@@ -62,7 +62,7 @@ def calibrate_bundle(
 def _link_rest(bundle: Path, work: Path) -> None:
     """Everything but manifest and table: a second name of the same file where the file system has that, else a copy."""
     for path in sorted(bundle.iterdir()):
-        if path.name == MANIFEST or path.name == "calibration":
+        if path.name in (MANIFEST, "calibration"):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,8 +23,9 @@ def check_tensor(
     `percentiles` and `clipped`, the amax by the table's method, are what the file shows to a reader.
     """
     numbers = (tensor.minimum, tensor.maximum, tensor.limit)
-    if not all(map(math.isfinite, numbers)):
-        raise CalibrationError(subject, expected="finite numbers", found=str(numbers), fix=fix)
+    # A comparison, as JSON's integers may be beyond every float.
+    if not all(abs(number) <= sys.float_info.max for number in numbers):
+        raise CalibrationError(subject, expected="finite numbers", found=repr(numbers)[:80], fix=fix)
     if tensor.minimum > tensor.maximum:
         raise CalibrationError(
             subject, expected="a minimum up to the maximum", found=f"{tensor.minimum} above {tensor.maximum}", fix=fix
@@ -55,7 +57,7 @@ def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: 
     expected = {name: graph.files[0].sha256 for name, graph in manifest.graphs.items()}
     for name in sorted({*expected, *table.graph_digests, *table.graphs}):
         found = table.graph_digests.get(name)
-        if found != expected.get(name) or name not in table.graphs:
+        if found is None or found != expected.get(name) or name not in table.graphs:
             raise CalibrationError(
                 f"{subject}, graph {name}", expected=f"ranges of the graph {expected.get(name)}",
                 found=f"of {found}" if name in table.graphs else "none", fix=fix,

@@ -32,7 +32,7 @@ class Recorded:
 
     def run(self, inputs):
         outputs = self.graph.run(inputs)
-        self.runs.append((self, inputs, outputs))
+        self.runs.append((self, inputs, dict(outputs)))  # whose scores the reader takes out
         return outputs
 
 

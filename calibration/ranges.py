@@ -13,11 +13,11 @@ __all__ = ["GraphRanges", "RangeTable", "TensorRange"]
 
 @dataclass(frozen=True)
 class TensorRange:
-    """One float tensor over all samples.
+    """One float tensor over all samples, without padding and without what hides positions from attention.
 
-    `minimum` and `maximum` are exact. `histogram` (bins,) int64 counts values over [-limit, limit], `limit` a power of
-    two. `channel_amax` (channels,) float32 is the largest magnitude of each index of the last axis, None where that
-    axis varies in size. `count` is the number of values seen.
+    `minimum` and `maximum` are exact. `histogram` (bins,) int64 counts `count` values over [-limit, limit], `limit` a
+    power of two; of a large tensor each run adds a part, in even steps over its rows. `channel_amax` (channels,)
+    float32 is the largest magnitude of each index of the last axis, None where that axis varies in size.
     """
 
     minimum: float
@@ -31,6 +31,13 @@ class TensorRange:
     def amax(self) -> float:
         """Largest magnitude."""
         return max(abs(self.minimum), abs(self.maximum))
+
+    @property
+    def magnitudes(self) -> NDArray[np.int64]:
+        """The histogram of magnitudes: (bins / 2,) int64 over [0, limit]."""
+        half = len(self.histogram) // 2
+        counts: NDArray[np.int64] = self.histogram[half:] + self.histogram[half - 1 :: -1]
+        return counts
 
 
 GraphRanges = dict[str, TensorRange]

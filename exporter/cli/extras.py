@@ -20,7 +20,7 @@ EXTRAS = {
     "torch": "export",
     "transformers": "export",
     "onnxscript": "export",
-    "onnx_ir": "export",
+    "onnx_ir": "tools",
     "optimum": "export",
     "sentencepiece": "export",
     "matplotlib": "export",

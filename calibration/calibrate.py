@@ -1,0 +1,164 @@
+"""Questions through a bundle's graphs, in the real order and on the real memory -> the table of ranges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.calibrators import calibrator
+from calibration.collect import CollectingBackend, GraphCollector
+from calibration.coverage import coverage_warnings
+from calibration.questions import Question, given_passages
+from calibration.ranges import RangeTable
+from calibration.unpadded import spread
+from runtime import Answer, Session
+from runtime.backends import OnnxRuntimeBackend
+from runtime.contract import BundleManifest, CalibrationError, read_manifest
+
+__all__ = ["Calibration", "CalibrationOptions", "calibrate"]
+
+FP16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How to calibrate.
+
+    `samples` questions are taken in even steps over the file, or all. `passages_per_question` bounds the passages of
+    a question that each graph is seen with; every passage that is read lies within it at the papers' m = 5. `given`
+    takes the file's passages instead of retrieving.
+    """
+
+    samples: int = 200
+    method: str = "max"
+    given: bool = False
+    passages_per_question: int = 5
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A table, and what became of the questions: `errors` counts those not taken, by the error's name."""
+
+    table: RangeTable
+    questions: int
+    nothing_retrieved: int
+    errors: dict[str, int]
+
+    def by_graph(self) -> dict[str, dict[str, Any]]:
+        """For each graph the number of its tensors, and the one of largest magnitude with its distance from FP16's end.
+
+        Stored memory is left out: its codes fill FP16's range on purpose.
+        """
+        rows = {}
+        for graph, tensors in self.table.graphs.items():
+            own = {name: tensor.amax for name, tensor in tensors.items() if not is_stored_memory(name)}
+            widest = max(own, key=own.__getitem__, default=None)
+            amax = own[widest] if widest is not None else None
+            rows[graph] = {
+                "tensors": len(tensors), "amax": amax, "tensor": widest,
+                "fp16_headroom": FP16_MAX / amax if amax else None,
+            }
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Summary and warnings, then every tensor."""
+        return {
+            "questions": self.questions, "samples": self.table.samples, "nothing_retrieved": self.nothing_retrieved,
+            "errors": self.errors, "method": self.table.method, "warnings": list(self.table.warnings),
+            "graphs": self.by_graph(), "tensors": self.table.summary(),
+        }
+
+
+def is_stored_memory(tensor: str) -> bool:
+    """Whether a tensor is memory in the store's codec, not yet decoded."""
+    return tensor in ("memory", "memory_scale") or tensor.startswith("codec/")
+
+
+def calibrate(
+    bundle: str | Path,
+    store: str | Path | None,
+    questions: Sequence[Question],
+    options: CalibrationOptions,
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Calibration:
+    """Collect the ranges of a bundle's FP32 graphs; nothing is written.
+
+    Questions are run one at a time, each stage fed by the stage before it and memory read through the store's codec.
+    The memory encoder, which a session runs on questions alone, sees the texts of passages that were read too. Equal
+    inputs give equal tables. `advance` is told how many questions came to be done.
+
+    Raises CalibrationError (a bundle that is not FP32, a value that is not finite, no question that could be run),
+    OptionError, and what opening a session raises.
+    """
+    calibrator(options.method)
+    manifest = read_manifest(Path(bundle))
+    _check_precision(manifest, bundle)
+    sample = spread(range(len(questions)), options.samples)
+    backend = CollectingBackend(
+        OnnxRuntimeBackend(options.threads), limit=options.passages_per_question, threads=options.threads
+    )
+    last_tenth = len(sample) - max(1, len(sample) // 10)
+    before: dict[tuple[str, str], float] = {}
+    answers: list[Answer] = []
+    with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+        for done, index in enumerate(sample):
+            if done == last_tenth:
+                before = _amax(backend.collectors)
+            passages = [given_passages(questions[index])] if options.given else None
+            answers += session.answer_many([questions[index].question], passages=passages)
+            if "memory_encoder" in backend.collectors:
+                _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
+            advance(1)
+    run = sum(answer.answer is not None for answer in answers)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    nothing_retrieved = len(answers) - run - len(errors)
+    if not run:
+        raise CalibrationError(
+            f"{len(answers)} questions", expected="at least one that retrieves a passage and can be answered",
+            found=str(errors[0]) if errors else "none that retrieved anything",
+            fix="take questions that go with the store",
+        )
+    warnings = coverage_warnings(backend.collectors, before, run)
+    if run < len(answers):
+        warnings += (f"{len(answers) - run} of {len(answers)} questions could not be run",)
+    table = RangeTable(
+        method=options.method,
+        samples=run,
+        graph_digests={name: graph.files[0].sha256 for name, graph in manifest.graphs.items()},
+        graphs={name: collector.result() for name, collector in backend.collectors.items()},
+        warnings=warnings,
+    )
+    return Calibration(table, len(answers), nothing_retrieved, dict(Counter(type(error).__name__ for error in errors)))
+
+
+def _check_precision(manifest: BundleManifest, bundle: str | Path) -> None:
+    found = sorted({graph.precision for graph in manifest.graphs.values()})
+    if manifest.quantization is not None or found != ["fp32"]:
+        raise CalibrationError(
+            f"bundle {bundle}", expected="the graphs as they were exported, in fp32",
+            found=f"quantised ones, {', '.join(found)}", fix="calibrate the FP32 bundle",
+        )
+
+
+def _amax(collectors: dict[str, GraphCollector]) -> dict[tuple[str, str], float]:
+    return {
+        (graph, tensor): running.amax
+        for graph, collector in collectors.items() for tensor, running in collector.followed()
+    }
+
+
+def _observe_passages(
+    encoder: GraphCollector, session: Session, answer: Answer, options: CalibrationOptions
+) -> None:
+    read = [item.passage for item in answer.passages if item.read]
+    for place in spread(range(len(read)), options.passages_per_question):
+        ids, _ = session.text.passage(read[place].title, read[place].text)
+        tokens = np.array([ids], np.int32)
+        encoder.observe({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})

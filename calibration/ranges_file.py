@@ -1,0 +1,187 @@
+"""The table of ranges on disk: what a person reads in JSON, the arrays in safetensors.
+
+    calibration/ranges.json         this file's TableRecord
+    calibration/ranges.safetensors  histograms (bins,) int32, int64 where counts need it, as `histogram/N`, and
+                                    channel_amax (channels,) float32 as `channel_amax/N`, by the numbers that
+                                    ranges.json gives them; equal arrays once
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.calibrators import calibrator
+from calibration.calibrators.percentile import magnitude_percentile
+from calibration.histogram import BINS
+from calibration.ranges import GraphRanges, RangeTable, TensorRange
+from calibration.ranges_check import check_table, check_tensor
+from runtime.bundle import verify_file
+from runtime.contract import BundleManifest, CalibrationError, OptionError, record_to_json
+from runtime.contract.records import read_json, record_from_json
+
+__all__ = ["FIX", "PERCENTILES", "RANGES_SCHEMA_VERSION", "read_ranges", "write_ranges"]
+
+RANGES_SCHEMA_VERSION = 1
+TABLE, ARRAYS = "calibration/ranges.json", "calibration/ranges.safetensors"
+PERCENTILES = (50.0, 99.0, 99.9, 99.99, 99.999)
+FIX = "calibrate the bundle again with `glimmer-export calibrate`"
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """One tensor; `percentiles` are of the magnitudes, `amax` is by the table's method. Both only tell a reader."""
+
+    minimum: float
+    maximum: float
+    count: int
+    limit: float
+    percentiles: dict[str, float]
+    amax: float
+    histogram: int
+    channel_amax: int | None
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """`ranges.json`."""
+
+    schema_version: int
+    method: str
+    samples: int
+    graph_digests: dict[str, str]
+    warnings: tuple[str, ...]
+    graphs: dict[str, dict[str, TensorRecord]]
+
+
+def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
+    """Write a table below a bundle's directory; returns its files. Equal tables give equal bytes."""
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, NDArray[Any]] = {}
+    numbers: dict[tuple[str, bytes], int] = {}
+
+    def number(kind: str, values: NDArray[Any]) -> int:
+        key = (kind, values.tobytes())
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            arrays[f"{kind}/{numbers[key]}"] = values
+        return numbers[key]
+
+    method = calibrator(table.method)
+    amax: dict[int, float] = {}
+
+    def record(tensor: TensorRange) -> TensorRecord:
+        narrow = np.int32 if tensor.count <= np.iinfo(np.int32).max else np.int64
+        histogram = number("histogram", tensor.histogram.astype(narrow))
+        if histogram not in amax:
+            amax[histogram] = method.amax(tensor)
+        return TensorRecord(
+            minimum=tensor.minimum,
+            maximum=tensor.maximum,
+            count=tensor.count,
+            limit=tensor.limit,
+            percentiles={f"{percent:g}": magnitude_percentile(tensor, percent) for percent in PERCENTILES},
+            amax=amax[histogram],
+            histogram=histogram,
+            channel_amax=None if tensor.channel_amax is None else number("channel_amax", tensor.channel_amax),
+        )
+
+    graphs = {graph: {name: record(item) for name, item in tensors.items()} for graph, tensors in table.graphs.items()}
+    (bundle / TABLE).parent.mkdir(exist_ok=True)
+    save_file(arrays, bundle / ARRAYS)
+    (bundle / ARRAYS).chmod(0o644)  # as every file of a bundle
+    content = TableRecord(
+        RANGES_SCHEMA_VERSION, table.method, table.samples, table.graph_digests, table.warnings, graphs
+    )
+    (bundle / TABLE).write_text(record_to_json(content), encoding="utf-8")
+    return bundle / TABLE, bundle / ARRAYS
+
+
+def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
+    """The table of an opened bundle, checked against its own arrays and the bundle's graphs.
+
+    Raises CalibrationError: none there, of another version, of other graphs, or damaged in any way.
+    """
+    entries = {entry.path: entry for entry in manifest.calibration}
+    if set(entries) != {TABLE, ARRAYS}:
+        raise CalibrationError(
+            f"bundle {bundle}", expected=f"a table of ranges, {TABLE} and {ARRAYS}",
+            found=", ".join(entries) or "none", fix=FIX,
+        )
+    for entry in entries.values():
+        verify_file(bundle, entry, error=CalibrationError, subject=f"bundle {bundle}", fix=FIX)
+    subject = f"bundle {bundle}, {TABLE}"
+    record = _record(bundle / TABLE, subject)
+    arrays = _arrays(bundle / ARRAYS, record)
+    graphs: dict[str, GraphRanges] = {}
+    for graph, tensors in record.graphs.items():
+        graphs[graph] = {}
+        for name, tensor in tensors.items():
+            channels = None if tensor.channel_amax is None else arrays[f"channel_amax/{tensor.channel_amax}"]
+            histogram = arrays[f"histogram/{tensor.histogram}"].astype(np.int64)
+            found = TensorRange(
+                tensor.minimum, tensor.maximum, tensor.count, tensor.limit, histogram, channels
+            )
+            check_tensor(found, tensor.percentiles, tensor.amax, f"{subject}, graph {graph}, tensor {name}", FIX)
+            graphs[graph][name] = found
+    table = RangeTable(record.method, record.samples, record.graph_digests, graphs, record.warnings)
+    check_table(table, manifest, subject, FIX)
+    return table
+
+
+def _record(path: Path, subject: str) -> TableRecord:
+    data = read_json(path, error=CalibrationError, fix=FIX)
+    version = data.get("schema_version")
+    if type(version) is not int or version != RANGES_SCHEMA_VERSION:
+        newer = type(version) is int and version > RANGES_SCHEMA_VERSION
+        raise CalibrationError(
+            subject, expected=f"schema_version {RANGES_SCHEMA_VERSION}", found=repr(version)[:80],
+            fix="install a newer glimmer-export" if newer else FIX,
+        )
+    record = record_from_json(TableRecord, data, error=CalibrationError, subject=subject, fix=FIX)
+    try:
+        calibrator(record.method)
+    except OptionError as reason:
+        raise CalibrationError(
+            f"{subject}, method", expected=reason.expected, found=repr(record.method), fix=FIX
+        ) from None
+    return record
+
+
+def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
+    """The arrays that the record names, each of the type and size it must have; nothing is read before that is known.
+
+    Raises CalibrationError: no safetensors file, other arrays in it, another type or shape.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    tensors = [tensor for graph in record.graphs.values() for tensor in graph.values()]
+    names = {f"histogram/{tensor.histogram}" for tensor in tensors}
+    names |= {f"channel_amax/{tensor.channel_amax}" for tensor in tensors if tensor.channel_amax is not None}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if names != set(file.keys()):
+                odd = sorted(names.symmetric_difference(file.keys()))
+                raise CalibrationError(
+                    str(path), expected="the arrays that ranges.json names", found=f"{odd[0]} in one alone", fix=FIX
+                )
+            for name in sorted(names):
+                found = file.get_slice(name)
+                dtype, shape = found.get_dtype(), list(found.get_shape())
+                if name.startswith("histogram/"):
+                    right, expected = dtype in ("I32", "I64") and shape == [BINS], f"I32 or I64 [{BINS}]"
+                else:
+                    right, expected = dtype == "F32" and len(shape) == 1 and math.prod(shape) > 0, "F32 [channels]"
+                if not right:
+                    raise CalibrationError(
+                        f"{path}, array {name}", expected=expected, found=f"{dtype} {shape}", fix=FIX
+                    )
+            return {name: np.asarray(file.get_tensor(name)) for name in sorted(names)}
+    except (SafetensorError, OSError) as reason:
+        raise CalibrationError(str(path), expected="a safetensors file", found=str(reason), fix=FIX) from None

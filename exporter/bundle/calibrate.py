@@ -1,0 +1,81 @@
+"""A bundle and questions -> the same bundle with its table of ranges, in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from calibration.calibrate import Calibration, CalibrationOptions, calibrate
+from calibration.questions import Question
+from calibration.ranges_file import write_ranges
+from exporter.publish import check_target, publish_directory
+from runtime.contract import (
+    MANIFEST,
+    BundleError,
+    BundleManifest,
+    FileEntry,
+    file_digest,
+    read_manifest,
+    record_to_json,
+)
+
+__all__ = ["calibrate_bundle"]
+
+
+def calibrate_bundle(
+    bundle: Path,
+    store: Path | None,
+    questions: Sequence[Question],
+    options: CalibrationOptions,
+    *,
+    inputs: Sequence[Path] = (),
+    advance: Callable[[int], None] = lambda _: None,
+) -> Calibration:
+    """Calibrate a bundle and put it, with the table, in its own place; a table that it had is replaced.
+
+    Whatever stops this, the bundle stays whole: the old one or the new. `inputs` are further paths that are read and
+    must lie apart from it. Raises what `calibrate` does, and OutputError.
+    """
+    target = Path(os.path.realpath(bundle))
+    manifest = read_manifest(target)
+    read = [store, *inputs]
+    check_target(target, overwrite=True, inputs=read)
+    calibration = calibrate(target, store, questions, options, advance=advance)
+    with publish_directory(target, overwrite=True, inputs=read) as work:
+        if read_manifest(target) != manifest:
+            raise BundleError(
+                f"bundle {bundle}", expected="the bundle that was calibrated", found="another in its place",
+                fix="run the command again",
+            )
+        _link_rest(target, work)
+        files = write_ranges(work, calibration.table)
+        entries = tuple(
+            FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
+        )
+        _write_manifest(work, replace(manifest, calibration=entries))
+    return calibration
+
+
+def _link_rest(bundle: Path, work: Path) -> None:
+    """Everything but manifest and table: a second name of the same file where the file system has that, else a copy."""
+    for path in sorted(bundle.iterdir()):
+        if path.name in (MANIFEST, "calibration"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)
+        else:
+            _link(str(path), str(work / path.name))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, too many names, or one without any
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _write_manifest(work: Path, manifest: BundleManifest) -> None:
+    (work / MANIFEST).write_text(record_to_json(manifest), encoding="utf-8")

@@ -1,0 +1,87 @@
+"""The command that calibrates a bundle."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exporter.cli.extras import require
+from exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
+from exporter.cli.output import bold, console, print_json, question_progress
+
+if TYPE_CHECKING:
+    from calibration.calibrate import Calibration
+
+__all__ = ["calibrate"]
+
+
+class Method(str, Enum):
+    """Calibrators, by the names that `calibration.calibrators` has for them."""
+
+    max = "max"
+    percentile = "percentile"
+    entropy = "entropy"
+    mse = "mse"
+
+
+def calibrate(
+    bundle: BundleArgument,
+    questions: Questions,
+    store: Store = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Questions to run, in even steps over the file.")
+    ] = 200,
+    method: Annotated[
+        Method, typer.Option("--method", help="How `quantize` gets amax from the ranges unless told otherwise.")
+    ] = Method.max,
+    passages: Passages = PassageSource.retrieve,
+    passages_per_question: Annotated[
+        int, typer.Option("--passages-per-question", min=1, help="The most that each graph is seen with.")
+    ] = 5,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Run questions through a bundle's FP32 graphs and write the range of every tensor into the bundle."""
+    require("onnx", "onnx_ir", "onnxruntime")
+    from calibration.calibrate import CalibrationOptions
+    from calibration.questions import read_questions
+    from exporter.bundle.calibrate import calibrate_bundle
+
+    rows = read_questions(questions)
+    options = CalibrationOptions(
+        samples=samples, method=method.value, given=passages is PassageSource.given,
+        passages_per_question=passages_per_question, threads=threads,
+    )
+    with question_progress("Calibrating", min(samples, len(rows))) as advance:
+        calibration = calibrate_bundle(bundle, store, rows, options, inputs=[questions], advance=advance)
+    if as_json:
+        print_json(calibration.to_json())
+    else:
+        _print(calibration, bundle)
+
+
+def _print(calibration: Calibration, bundle: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out, table = console(), Table()
+    for column in ("graph", "tensors", "largest amax", "tensor", "FP16 headroom"):
+        table.add_column(column, justify="left" if column in ("graph", "tensor") else "right", no_wrap=True)
+    for graph, row in calibration.by_graph().items():
+        table.add_row(graph, str(row["tensors"]), *_widest(row))
+    out.print(table)
+    for warning in calibration.table.warnings:
+        out.print(f"[yellow]warning[/yellow] {escape(warning)}")
+    out.print(f"{bold(bundle)} has the ranges of {calibration.table.samples} questions")
+
+
+def _widest(row: dict[str, Any]) -> tuple[str, str, str]:
+    from rich.markup import escape
+
+    if row["tensor"] is None:
+        return "-", "-", "-"
+    headroom = row["fp16_headroom"]
+    return f"{row['amax']:.4g}", escape(row["tensor"]), "-" if headroom is None else f"{headroom:.3g}x"

@@ -77,8 +77,10 @@ class _Planner:
 
     def _source_of(self, node: ir.Node) -> str:
         """Where a node's outputs come from, given that of its inputs."""
-        if node in self._pinned or node.op_type == "Cast" or not any(is_float(value) for value in node.outputs):
+        if node in self._pinned or not any(is_float(value) for value in node.outputs):
             return _SINGLE
+        if node.op_type == "Cast":
+            return _SINGLE if "outside" in self._keep else _HALF
         if node.op_type in PRODUCTS:
             return _SINGLE if self._must_keep(node) else _HALF
         if node.op_type == "DequantizeLinear":

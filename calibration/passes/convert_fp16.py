@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.fp16_range import FP16_MAX, MASKED
+from calibration.passes.columns_as_sums import ColumnsAsSums
 from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
 from calibration.passes.operators import constant, is_float
 from calibration.passes.types import infer_missing_types
@@ -21,7 +22,7 @@ class ConvertFp16(InPlacePass):
     """Give every node of a graph one float type, with a Cast where a value crosses; see `plan_fp16` for the rules.
 
     The graph's inputs and outputs keep their dtypes. A value is cast once for all its readers, and nothing is cast
-    back and forth. Weights that FP16 products read become FP16. A mask's FP32 lowest number becomes MASKED where it
+    back and forth. The score head is computed in FP32 (`ColumnsAsSums`). Weights that FP16 products read become FP16. A mask's FP32 lowest number becomes MASKED where it
     is read in FP16. Q/DQ nodes take the dtype of what stands at them, their scales too. `ranges` are those of the
     graph as it now is; without them nothing is kept in FP32 for its size. `keep_fp32` are the roles of
     `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. After the call, `kept_fp32` lists
@@ -37,6 +38,8 @@ class ConvertFp16(InPlacePass):
     def call(self, model: ir.Model) -> PassResult:
         """Convert; raises ValueError where an FP16 weight or scale would not be finite or exact."""
         infer_missing_types(model)
+        if "outside" in self.keep_fp32:
+            ColumnsAsSums()(model)
         plan = plan_fp16(model.graph, self.ranges, self.keep_fp32)
         self.kept_fp32 = plan.kept
         _Rewriter(model.graph, plan).rewrite()

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.fp16_range import FP16_MAX, amax_of
+from calibration.passes.columns_as_sums import is_column
 from calibration.passes.edit import multiplied, replace_constant
 from calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from calibration.passes.residual_stream import ResidualStream, residual_stream
@@ -121,7 +122,7 @@ def _computed(stream: ResidualStream) -> list[ir.Value]:
 
 
 def _feeds_product(value: ir.Value) -> bool:
-    return any(node.op_type in PRODUCTS for node in value.consumers())
+    return any(node.op_type in PRODUCTS and not is_column(node) for node in value.consumers())
 
 
 def _is_linear(node: ir.Node, place: int) -> bool:

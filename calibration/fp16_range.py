@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
 import numpy as np
+import onnx_ir as ir
 
 from calibration.passes.operators import MOVERS, constant, moved_inputs, scalar
 from calibration.tracked import TrackedRanges

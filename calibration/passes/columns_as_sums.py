@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
+from calibration.passes.edit import initializer
 from calibration.passes.operators import constant
 
 __all__ = ["ColumnsAsSums", "is_column"]
@@ -36,8 +37,8 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     states, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
     if states is None or weight is None or weight.const_value is None:
         return
-    row = _initializer(graph, f"{weight.name}.row", weight.const_value.numpy().reshape(-1))
-    last = _initializer(graph, "last_axis", np.array([-1], np.int64))
+    row = initializer(graph, f"{weight.name}.row", weight.const_value.numpy().reshape(-1))
+    last = initializer(graph, "last_axis", np.array([-1], np.int64))
     terms = ir.Value(name=f"{output.name}.terms", shape=states.shape, type=output.type)
     name, kept = str(output.name), output.shape
     total = ir.Value(name=name, shape=kept, type=output.type)
@@ -54,10 +55,3 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     if not weight.uses():
         del graph.initializers[str(weight.name)]
 
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    if name not in graph.initializers:
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        graph.register_initializer(value)
-    return graph.initializers[name]

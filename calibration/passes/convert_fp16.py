@@ -8,6 +8,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.fp16_range import FP16_MAX, MASKED
 from calibration.passes.columns_as_sums import ColumnsAsSums
+from calibration.passes.edit import initializer
 from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
 from calibration.passes.operators import constant, is_float
 from calibration.passes.types import infer_missing_types
@@ -22,8 +23,8 @@ class ConvertFp16(InPlacePass):
     """Give every node of a graph one float type, with a Cast where a value crosses; see `plan_fp16` for the rules.
 
     The graph's inputs and outputs keep their dtypes. A value is cast once for all its readers, and nothing is cast
-    back and forth. The score head is computed in FP32 (`ColumnsAsSums`). Weights that FP16 products read become FP16. A mask's FP32 lowest number becomes MASKED where it
-    is read in FP16. Q/DQ nodes take the dtype of what stands at them, their scales too. `ranges` are those of the
+    back and forth. The score head is computed in FP32 (`ColumnsAsSums`). Weights that FP16
+    products read become FP16. A mask's FP32 lowest number becomes MASKED where it is read in FP16. Q/DQ nodes take the dtype of what stands at them, their scales too. `ranges` are those of the
     graph as it now is; without them nothing is kept in FP32 for its size. `keep_fp32` are the roles of
     `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. After the call, `kept_fp32` lists
     what the ranges kept in FP32 and why.
@@ -90,9 +91,9 @@ class _Rewriter:
 
     def _made_in(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         node = value.producer()
-        if node is not None and node.op_type == "Cast" and (source := node.inputs[0]) is not None:
-            if source.dtype == dtype:
-                return source
+        source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+        if source is not None and source.dtype == dtype:
+            return source
         if node is not None and node in self._plan.free and node.op_type == "Where" and dtype == HALF:
             return self._copied(node, value)
         return self._cast(value, dtype)
@@ -131,10 +132,7 @@ class _Rewriter:
 
     def _register(self, name: str, array: np.ndarray) -> ir.Value:
         name = f"{name}.{'fp16' if array.dtype == np.float16 else 'fp32'}"
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
+        return initializer(self._graph, name, array)
 
     def _cast_outputs(self) -> None:
         """Outputs of the graph are FP32: the Cast takes the output's name, what it casts the name with `.fp16`."""
@@ -166,7 +164,7 @@ class _Rewriter:
 
 
 def _half(array: np.ndarray, name: str, *, exact: bool) -> np.ndarray:
-    """A constant in FP16, the mask's number replaced; raises ValueError where one would overflow or, if `exact`, round."""
+    """A constant in FP16, the mask's number replaced; raises ValueError where one overflows or, if `exact`, rounds."""
     array = np.where(array == np.finfo(np.float32).min, np.float32(MASKED), array)
     if (np.isfinite(array) & (np.abs(array) > FP16_MAX)).any():
         raise ValueError(f"{name} reaches {np.abs(array).max():.4g}, beyond FP16")

@@ -1,11 +1,25 @@
-"""Two edits that exact rewrites share: a constant scaled for one reader, and a value multiplied by a constant."""
+"""Edits that rewrites share: a new constant, a constant scaled for one reader, a value multiplied by a constant."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-__all__ = ["multiplied", "replace_constant"]
+__all__ = ["initializer", "multiplied", "replace_constant"]
+
+
+def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """The constant of that name, made of `array` where there is none."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        graph.register_initializer(value)
+    return graph.initializers[name]
 
 
 def replace_constant(graph: ir.Graph, node: ir.Node, place: int, factor: float) -> None:
@@ -19,31 +33,21 @@ def replace_constant(graph: ir.Graph, node: ir.Node, place: int, factor: float) 
     name = str(value.name)
     if len(value.uses()) > 1:
         name = f"{name}.x{factor:g}"
-        if name in graph.initializers:
-            node.replace_input_with(place, graph.initializers[name])
-            return
     array = value.const_value.numpy()
-    scaled = ir.tensor(array * np.asarray(factor, array.dtype), name=name)
+    scaled = array * np.asarray(factor, array.dtype)
     if name == value.name:
-        value.const_value = scaled
-        return
-    copy = ir.Value(name=name, shape=scaled.shape, type=ir.TensorType(scaled.dtype), const_value=scaled)
-    graph.register_initializer(copy)
-    node.replace_input_with(place, copy)
+        value.const_value = ir.tensor(scaled, name=name)
+    else:
+        node.replace_input_with(place, initializer(graph, name, scaled))
 
 
 def multiplied(graph: ir.Graph, value: ir.Value, factor: float, *, take_uses: bool = True) -> ir.Value:
     """`value * factor` as a new value, `{name}.x{factor}`, for all present readers of `value` if `take_uses`."""
     dtype = value.dtype or ir.DataType.FLOAT
-    number = f"factor.{factor:g}"
-    if number not in graph.initializers:
-        tensor = ir.tensor(np.asarray(factor, dtype.numpy()), name=number)
-        graph.register_initializer(
-            ir.Value(name=number, shape=tensor.shape, type=ir.TensorType(dtype), const_value=tensor)
-        )
+    number = initializer(graph, f"factor.{factor:g}", np.asarray(factor, dtype.numpy()))
     output = ir.Value(name=f"{value.name}.x{factor:g}", shape=value.shape, type=ir.TensorType(dtype))
     uses = [(node, place) for node, place in value.uses() if node.op_type != "Shape"]
-    node = ir.Node("", "Mul", [value, graph.initializers[number]], outputs=[output], name=f"{output.name}/Mul")
+    node = ir.Node("", "Mul", [value, number], outputs=[output], name=f"{output.name}/Mul")
     producer = value.producer()
     if producer is None:
         graph.insert_before(next(iter(graph)), node)

@@ -83,16 +83,14 @@ class _Planner:
             return _SINGLE if "outside" in self._keep else _HALF
         if node.op_type in PRODUCTS:
             return _SINGLE if self._must_keep(node) else _HALF
-        if node.op_type == "DequantizeLinear":
+        # A dequantised value can be had in either; its scale is the only float among its inputs.
+        sources = {self._of_value(value) for value in node.inputs if is_float(value)}
+        if not sources - {_FREE}:
             self._result.free.add(node)
             return _FREE
-        sources = {self._of_value(value) for value in node.inputs if is_float(value)}
-        if _SINGLE in sources:
+        if _SINGLE in sources or (node.op_type not in MOVERS and self._overflows(node)):
             return _SINGLE
-        if _HALF in sources:
-            return _SINGLE if node.op_type not in MOVERS and self._overflows(node) else _HALF
-        self._result.free.add(node)
-        return _FREE
+        return _HALF
 
     def _of_value(self, value: ir.Value | None) -> str:
         if constant(value) is not None:

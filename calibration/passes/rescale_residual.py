@@ -130,7 +130,7 @@ def _is_linear(node: ir.Node, place: int) -> bool:
     if not is_float(node.outputs[0]):
         return False
     if node.op_type in MOVERS:
-        return len(list(moved_inputs(node))) == 1 and node.inputs[place] in moved_inputs(node)
+        return list(moved_inputs(node)) == [node.inputs[place]]
     if node.op_type == "Mul":
         return node.inputs[0] is not node.inputs[1]
     return place == 0 and node.op_type in {"Div", "ReduceSum", "ReduceMean"}

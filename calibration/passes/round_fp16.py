@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.passes.operators import MOVERS, is_float
+from calibration.passes.operators import MOVERS
 from calibration.passes.types import infer_missing_types
 
 __all__ = ["RoundFp16"]

@@ -1,0 +1,59 @@
+"""Edits that rewrites share: a new constant, a constant scaled for one reader, a value multiplied by a constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+__all__ = ["initializer", "multiplied", "replace_constant"]
+
+
+def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """The constant of that name, made of `array` where there is none."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def replace_constant(graph: ir.Graph, node: ir.Node, place: int, factor: float) -> None:
+    """Give input `place` of a node a scaled constant: in place where the node alone reads it, else a copy.
+
+    Copies are shared by value: `{name}.x{factor}`, which another reader that asks for the same factor finds.
+    """
+    value = node.inputs[place]
+    if value is None or value.const_value is None:
+        raise ValueError(f"input {place} of {node.name} is no constant")
+    name = str(value.name)
+    if len(value.uses()) > 1:
+        name = f"{name}.x{factor:g}"
+    array = value.const_value.numpy()
+    scaled = array * np.asarray(factor, array.dtype)
+    if name == value.name:
+        value.const_value = ir.tensor(scaled, name=name)
+    else:
+        node.replace_input_with(place, initializer(graph, name, scaled))
+
+
+def multiplied(graph: ir.Graph, value: ir.Value, factor: float, *, take_uses: bool = True) -> ir.Value:
+    """`value * factor` as a new value, `{name}.x{factor}`, for all present readers of `value` if `take_uses`."""
+    dtype = value.dtype or ir.DataType.FLOAT
+    number = initializer(graph, f"factor.{factor:g}", np.asarray(factor, dtype.numpy()))
+    output = ir.Value(name=f"{value.name}.x{factor:g}", shape=value.shape, type=ir.TensorType(dtype))
+    uses = [(node, place) for node, place in value.uses() if node.op_type != "Shape"]
+    node = ir.Node("", "Mul", [value, number], outputs=[output], name=f"{output.name}/Mul")
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(next(iter(graph)), node)
+    else:
+        graph.insert_after(producer, node)
+    if take_uses:
+        for reader, place in uses:
+            reader.replace_input_with(place, output)
+    return output

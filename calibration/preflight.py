@@ -1,0 +1,66 @@
+"""Refuse an FP16 graph that would give infinities or NaN on the calibration data, before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from calibration.fp16_range import FP16_MAX, MASKED, MAX_SCORE, amax_of, is_masked
+from calibration.tracked import TrackedRanges
+from runtime.contract import CalibrationError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["check_fp16"]
+
+
+def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> None:
+    """Check every FP16 value of a graph from `ConvertFp16` against what it reached on the calibration data.
+
+    Raises CalibrationError naming the worst tensor and its range: one that passes FP16's largest number, attention
+    scores so large that a masked position could be attended or the sum with the mask overflow, or a tensor of which
+    nothing is known.
+    """
+    worst: tuple[float, str] = (0.0, "")
+    for value in _half_values(graph):
+        if value.is_graph_input():
+            continue
+        amax = amax_of(value, tracked)
+        if amax is None:
+            raise CalibrationError(
+                f"tensor {value.name}", expected="a range in the calibration table", found="none",
+                fix="calibrate this bundle again",
+            )
+        worst = max(worst, (amax, str(value.name)))
+    if worst[0] > FP16_MAX:
+        raise CalibrationError(
+            f"tensor {worst[1]}", expected=f"at most {FP16_MAX:.0f}, FP16's largest number",
+            found=f"{worst[0]:.4g} on the calibration data",
+            fix="keep what computes it in FP32 (--keep), or rescale it",
+        )
+    for node in graph:
+        if node.op_type == "Add" and any(is_masked(value) and _is_half(value) for value in node.inputs):
+            _check_scores(node, tracked)
+
+
+def _check_scores(node: ir.Node, tracked: TrackedRanges) -> None:
+    for value in node.inputs:
+        if value is None or is_masked(value):
+            continue
+        amax = amax_of(value, tracked) or 0.0
+        if amax > MAX_SCORE:
+            raise CalibrationError(
+                f"attention scores {value.name}", expected=f"at most {MAX_SCORE:.0f} beside a mask of {MASKED:.0f}",
+                found=f"{amax:.4g} on the calibration data", fix="keep this attention in FP32 (--keep)",
+            )
+
+
+def _is_half(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype is not None and value.dtype.name == "FLOAT16"
+
+
+def _half_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from (value for value in graph.initializers.values() if _is_half(value))
+    for node in graph:
+        yield from (value for value in node.outputs if _is_half(value))

@@ -1,0 +1,43 @@
+"""A backend that shows what FP16 does: ONNX Runtime on the CPU with every FP16 operator's result rounded to FP16."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.backends import OnnxRuntimeBackend
+from runtime.contract import GraphIO
+
+if TYPE_CHECKING:
+    from runtime.backends.onnxruntime_cpu import OnnxRuntimeGraph
+
+__all__ = ["RoundingBackend"]
+
+
+class RoundingBackend(OnnxRuntimeBackend):
+    """Loads FP16 graphs through `RoundFp16`, to measure their accuracy and find their overflows where no GPU is.
+
+    An FP32 graph runs as it is. Optimisations are off, so that no pair of casts is taken for nothing and no rounding
+    is fused away.
+    """
+
+    name = "onnxruntime-cpu-fp16-rounded"
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
+        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        import onnx_ir
+
+        from calibration.passes.round_fp16 import RoundFp16
+
+        super().load(path, io)
+        model = onnx_ir.load(path)
+        RoundFp16()(model)
+        with tempfile.TemporaryDirectory() as directory:
+            rounded = Path(directory) / path.name
+            onnx_ir.save(model, rounded, external_data=f"{path.name}.data")
+            return super().load(rounded, io)

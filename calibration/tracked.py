@@ -27,6 +27,12 @@ class TrackedRanges:
     def __contains__(self, name: object) -> bool:
         return name in self._ranges
 
+    def define(self, name: str, low: float, high: float) -> None:
+        """Give a range to a value that a rewrite has added."""
+        empty = np.zeros(2, np.int64)
+        self._ranges[name] = TensorRange(low, high, 0, max(abs(low), abs(high)), empty, None)
+        self._factors.pop(name, None)
+
     def source(self, name: str) -> TensorRange:
         """What the FP32 graph's tensor held, before any rewrite."""
         return self._ranges[name]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import constant
+from calibration.passes.edit import initializer
 
 __all__ = ["FoldWeights"]
 
@@ -63,7 +64,7 @@ def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
         raise ValueError(f"{node.name}: a Gemm that is more than a product with a weight")
     if attributes.get("transB", 0):
         transposed = np.ascontiguousarray(constant(weight).T)
-        weight = _register(graph, transposed, f"{weight.name}.transpose")
+        weight = initializer(graph, f"{weight.name}.transpose", transposed)
     product = ir.node("MatMul", [node.inputs[0], weight], name=str(node.name).replace("Gemm", "MatMul"))
     _take_over(product.outputs[0], node.outputs[0])
     graph.insert_before(node, product)
@@ -76,14 +77,8 @@ def _take_over(new: ir.Value, old: ir.Value) -> None:
     old.name = None
 
 
-def _register(graph: ir.Graph, array: NDArray[np.float32], name: str) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
-
-
 def _replace(graph: ir.Graph, old: ir.Value, array: NDArray[np.float32], name: str) -> None:
-    ir.convenience.replace_all_uses_with(old, _register(graph, array, name))
+    ir.convenience.replace_all_uses_with(old, initializer(graph, name, array))
 
 
 def _drop_unused(graph: ir.Graph) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import Linear, constant, find_linears
+from calibration.passes.edit import initializer
 from calibration.scheme import Scheme
 
 __all__ = ["InsertQDQ"]
@@ -44,7 +45,7 @@ class InsertQDQ(InPlacePass):
     def _activation(self, graph: ir.Graph, linear: Linear) -> ir.Value:
         name = str(linear.x.name)
         scale, zero_point = activation_scale(*self.bounds(name), self.scheme)
-        inputs = [_scalar(graph, f"{name}/scale", scale), _scalar(graph, f"{name}/zero_point", zero_point)]
+        inputs = [initializer(graph, f"{name}/scale", scale), initializer(graph, f"{name}/zero_point", zero_point)]
         quantize = ir.node("QuantizeLinear", [linear.x, *inputs], name=f"{name}/QuantizeLinear")
         codes = quantize.outputs[0]
         codes.name, codes.dtype, codes.shape = f"{name}/codes", ir.DataType.from_numpy(zero_point.dtype), linear.x.shape
@@ -57,9 +58,8 @@ class InsertQDQ(InPlacePass):
         name = str(linear.weight.name)
         weight = constant(linear.weight)
         codes, scale = quantize_weight(weight, None if linear.by_head else 1, self.scheme)
-        stored = ir.val(f"{name}.codes", const_value=ir.tensor(codes, name=f"{name}.codes"))
-        graph.register_initializer(stored)
-        inputs = [stored, _scalar(graph, f"{name}.scale", scale)]
+        stored = initializer(graph, f"{name}.codes", codes)
+        inputs = [stored, initializer(graph, f"{name}.scale", scale)]
         axis = {} if linear.by_head else {"axis": 1}
         dequantize = ir.node("DequantizeLinear", inputs, axis, name=f"{name}/DequantizeLinear")
         _describe(dequantize.outputs[0], f"{name}/dequantized", linear.weight)
@@ -98,14 +98,6 @@ def representable(scale: NDArray[np.float32] | np.float32, scheme: Scheme) -> ND
         scale = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
         return np.maximum(scale, np.finfo(np.float16).smallest_subnormal.astype(np.float32))
     return np.maximum(scale, np.finfo(np.float32).tiny)
-
-
-def _scalar(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(value: ir.Value, name: str, like: ir.Value) -> None:

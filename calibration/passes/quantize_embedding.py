@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import constant
+from calibration.passes.edit import initializer
 from calibration.passes.insert_qdq import quantize_weight
 from calibration.scheme import Scheme
 
@@ -13,29 +16,28 @@ __all__ = ["QuantizeEmbedding"]
 
 
 class QuantizeEmbedding(InPlacePass):
-    """Gather(table, ids) becomes Gather(codes, ids) in float, times Gather(scales, ids): one scale a row."""
+    """Gather(table, ids) becomes Gather(codes, ids) in float, times Gather(scales, ids): one scale a row.
 
-    def __init__(self, scheme: Scheme, names: frozenset[str]) -> None:
+    Lookups are those by a graph's own ids; `keep(name)` names those that stay in float.
+    """
+
+    def __init__(self, scheme: Scheme, keep: Callable[[str], bool]) -> None:
         super().__init__()
-        self.scheme, self.names = scheme, names
+        self.scheme, self.keep = scheme, keep
 
     def call(self, model: ir.Model) -> PassResult:
-        """Rewrite the named lookups."""
+        """Rewrite every lookup that is not kept."""
         graph = model.graph
         modified = False
-        for node in [node for node in graph if node.op_type == "Gather" and node.name in self.names]:
+        for node in [node for node in graph if _is_lookup(graph, node) and not self.keep(str(node.name))]:
             table, ids = node.inputs
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
-            stored = [
-                ir.val(f"{name}.{part}", const_value=ir.tensor(array, name=f"{name}.{part}"))
-                for part, array in (("codes", codes), ("scale", scale[:, None]))
-            ]
-            for value in stored:
-                graph.register_initializer(value)
-            rows = ir.node("Gather", [stored[0], ids], name=f"{node.name}.codes")
+            stored = initializer(graph, f"{name}.codes", codes)
+            row_scale = initializer(graph, f"{name}.scale", scale[:, None])
+            rows = ir.node("Gather", [stored, ids], name=f"{node.name}.codes")
             cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}.cast")
-            scales = ir.node("Gather", [stored[1], ids], name=f"{node.name}.scale")
+            scales = ir.node("Gather", [row_scale, ids], name=f"{node.name}.scale")
             product = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{node.name}.dequantize")
             embedded, old = product.outputs[0], node.outputs[0]
             embedded.dtype, embedded.shape = old.dtype, old.shape
@@ -47,3 +49,12 @@ class QuantizeEmbedding(InPlacePass):
                 del graph.initializers[name]
             modified = True
         return PassResult(model, modified)
+
+
+def _is_lookup(graph: ir.Graph, node: ir.Node) -> bool:
+    if node.op_type != "Gather" or node.inputs[0] is None or node.inputs[0].name not in graph.initializers:
+        return False
+    ids = node.inputs[1]
+    while ids is not None and (mover := ids.producer()) is not None and mover.op_type == "Reshape":
+        ids = mover.inputs[0]
+    return constant(node.inputs[0]).ndim == 2 and ids is not None and ids.is_graph_input()

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.linear import Linear, find_linears
+from calibration.linear import Linear, constant, find_linears
+from calibration.passes.edit import initializer
 from calibration.tracked import TrackedRanges
 
 __all__ = ["ScaleTokens"]
@@ -22,7 +23,8 @@ class ScaleTokens(InPlacePass):
 
     T5's feed-forward products differ between tokens by more than INT8 can hold at once. What the product reads is then
     between -1 and 1 for every token, whatever the calibration saw, with constant scales as TensorRT wants them.
-    Products that read one value share its division. `ranges` is told.
+    Products that read one value share its division; each head's row of a query is a token of its own. `ranges` is told
+    of the new values.
     """
 
     def __init__(self, ranges: TrackedRanges, names: Collection[str]) -> None:
@@ -30,10 +32,10 @@ class ScaleTokens(InPlacePass):
         self.ranges, self.names = ranges, names
 
     def call(self, model: ir.Model) -> PassResult:
-        """Rewrite the named products whose weight is not one a head."""
+        """Rewrite the named products."""
         graph = model.graph
         scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
-        linears = [linear for linear in find_linears(graph) if linear.name in self.names and not linear.by_head]
+        linears = [linear for linear in find_linears(graph) if linear.name in self.names]
         for linear in linears:
             if linear.x not in scaled:
                 scaled[linear.x] = self._divide(graph, linear)
@@ -44,7 +46,7 @@ class ScaleTokens(InPlacePass):
 
     def _divide(self, graph: ir.Graph, linear: Linear) -> tuple[ir.Value, ir.Value]:
         x, name = linear.x, str(linear.x.name)
-        last, smallest = _constant(graph, "last_axis", np.array([-1])), _constant(graph, "smallest_token", SMALLEST)
+        last, smallest = initializer(graph, "last_axis", np.array([-1])), initializer(graph, "smallest_token", np.asarray(SMALLEST))
         magnitude = ir.node("Abs", [x], name=f"{name}/Abs")
         peak = ir.node("ReduceMax", [magnitude.outputs[0], last], {"keepdims": 1}, name=f"{name}/ReduceMax")
         size = ir.node("Max", [peak.outputs[0], smallest], name=f"{name}/Max")
@@ -54,6 +56,10 @@ class ScaleTokens(InPlacePass):
             (magnitude, "magnitude", x.shape), (peak, "peak", row), (size, "token_scale", row), (unit, "unit", x.shape)
         ):
             _describe(node.outputs[0], f"{name}/{suffix}", shape)
+        amax = self.ranges.amax(name)
+        for suffix in ("magnitude", "peak", "token_scale"):
+            self.ranges.define(f"{name}/{suffix}", 0.0, max(amax, float(SMALLEST)))
+        self.ranges.define(f"{name}/unit", -1.0, 1.0)
         graph.insert_before(linear.node, [magnitude, peak, size, unit])
         return unit.outputs[0], size.outputs[0]
 
@@ -64,15 +70,9 @@ class ScaleTokens(InPlacePass):
         restored.replace_input_with(0, output)
         output.name = f"{name}/unit"
         _describe(restored.outputs[0], name, output.shape)
+        bound = float(np.abs(constant(linear.weight)).sum(axis=-2).max())
+        self.ranges.define(f"{name}/unit", -bound, bound)
         graph.insert_after(linear.node, restored)
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray | np.float32) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(value: ir.Value, name: str, shape: ir.Shape | None) -> None:

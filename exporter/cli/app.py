@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory
+from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, quantize
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.command("ask")(answers.ask)
 app.command("answer")(answers.answer)
 app.command("parity")(answers.parity)
 app.command("calibrate")(calibrate.calibrate)
+app.command("quantize")(quantize.quantize)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)
 app.command("train-demo")(checkpoints.train_demo)

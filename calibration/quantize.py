@@ -1,0 +1,135 @@
+"""One FP32 graph and its ranges -> the graph that a device runs: the passes in their order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration.calibrators import bounds, calibrator
+from calibration.linear import find_linears
+from calibration.policy import Policy
+from calibration.preflight import check_fp16
+from calibration.scheme import Scheme
+from calibration.tracked import TrackedRanges
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["GraphOptions", "QuantizedGraph", "quantize_graph"]
+
+FEED_FORWARD_STRENGTH = 0.5
+"""Of FP16's equalisation, which only has to keep the feed-forward product within range."""
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How to quantise one graph.
+
+    `int8` and `fp16` may both be set; `keep` are regular expressions beside the policy's; `lazy_layer` is the prefix
+    of the nodes that lazy stage A computes for one token, None elsewhere; `method` a calibrator.
+    """
+
+    name: str
+    int8: bool
+    fp16: bool
+    scheme: Scheme
+    policy: Policy
+    method: str
+    keep: tuple[str, ...] = ()
+    lazy_layer: str | None = None
+
+
+@dataclass
+class QuantizedGraph:
+    """What was done: names of the INT8 products, of those in float, FP16's exceptions, and the residual's scale."""
+
+    int8: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    kept_fp32: list[str] = field(default_factory=list)
+    residual_scale: float = 1.0
+
+
+def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOptions) -> QuantizedGraph:
+    """Rewrite an exported FP32 graph in place; `tracked` are its ranges.
+
+    Exact rewrites come first, on FP32 weights: channels balanced, the residual stream scaled. Then Q/DQ, then FP16.
+    Raises CalibrationError where FP16 would overflow on the calibration data, or a range is missing.
+    """
+    from calibration.passes.convert_fp16 import ConvertFp16
+    from calibration.passes.equalize_feed_forward import EqualizeFeedForward
+    from calibration.passes.fold_weights import FoldWeights
+    from calibration.passes.rescale_codes import RescaleCodes
+    from calibration.passes.rescale_residual import RescaleResidual, residual_scale
+
+    done = QuantizedGraph()
+    FoldWeights()(model)
+    strength = options.policy.equalize.feed_forward if options.int8 else FEED_FORWARD_STRENGTH
+    if strength is not None:
+        EqualizeFeedForward(tracked, strength)(model)
+    if options.fp16:
+        RescaleCodes(tracked)(model)
+        done.residual_scale = residual_scale(model.graph, tracked)
+        RescaleResidual(done.residual_scale, tracked)(model)
+    if options.int8:
+        _insert_int8(model, tracked, options, done)
+    if options.fp16:
+        convert = ConvertFp16(tracked)
+        convert(model)
+        done.kept_fp32 = convert.kept_fp32
+        check_fp16(model.graph, tracked)
+    return done
+
+
+def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions, done: QuantizedGraph) -> None:
+    from calibration.passes.equalize_values import EqualizeValues
+    from calibration.passes.insert_qdq import InsertQDQ
+    from calibration.passes.migrate_into_norm import MigrateIntoNorm
+    from calibration.passes.quantize_embedding import QuantizeEmbedding
+    from calibration.passes.scale_heads import ScaleHeads
+    from calibration.passes.scale_tokens import ScaleTokens
+
+    policy, scheme = options.policy, replace(options.scheme, half_scales=options.fp16)
+    for linear in find_linears(model.graph):
+        (done.kept if _stays(linear.name, options) else done.int8).append(linear.name)
+    if policy.equalize.values is not None:
+        EqualizeValues(tracked, policy.equalize.values)(model)
+    if policy.equalize.norms is not None:
+        MigrateIntoNorm(tracked, policy.equalize.norms)(model)
+    names = frozenset(done.int8)
+    if policy.equalize.heads is not None:
+        ScaleHeads(tracked, policy.equalize.heads, names)(model)
+    scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
+    ScaleTokens(tracked, scaled)(model)
+    InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
+    if policy.embeddings:
+        QuantizeEmbedding(scheme, keep=lambda name: _matches((*policy.keep, *options.keep), options.name, name))(model)
+
+
+def value_bounds(tracked: TrackedRanges, name: str, method: str) -> tuple[float, float]:
+    """Lower and upper end of a value's codes now, by a calibrator.
+
+    Where channels were scaled apart, the histogram of the whole tensor no longer holds: the calibrator's share of the
+    old amax is taken of the new one.
+    """
+    source, factor = tracked.source(name), tracked.factor(name)
+    if source.count == 0:
+        return source.minimum, source.maximum
+    chosen = calibrator(method)
+    if np.ndim(factor) == 0:
+        low, high = bounds(source, chosen)
+        return low * float(factor), high * float(factor)
+    share = chosen.amax(source) / source.amax if source.amax else 1.0
+    amax = tracked.amax(name) * share
+    return (0.0 if source.minimum >= 0 else -amax), amax
+
+
+def _stays(node: str, options: GraphOptions) -> bool:
+    lazy = options.lazy_layer is not None and not options.policy.lazy_layer and node.startswith(options.lazy_layer)
+    return lazy or _matches((*options.policy.keep, *options.keep), options.name, node)
+
+
+def _matches(patterns: tuple[str, ...], graph: str, node: str) -> bool:
+    return any(re.search(pattern, f"{graph}/{node}") for pattern in patterns)

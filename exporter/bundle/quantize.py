@@ -1,0 +1,149 @@
+"""A calibrated FP32 bundle -> a bundle of another precision: every graph rewritten, checked and written anew."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
+from calibration.ranges_file import read_ranges
+from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
+from calibration.tracked import TrackedRanges
+from exporter.graphs.check import check_operators
+from exporter.graphs.write import write_graph
+from exporter.precision import DEFAULT_POLICY, read_policy
+from exporter.publish import check_target, publish_directory
+from runtime.bundle import Bundle
+from runtime.contract import (
+    MANIFEST,
+    BundleError,
+    BundleManifest,
+    FileEntry,
+    GraphEntry,
+    OptionError,
+    QuantizationEntry,
+    file_digest,
+    record_to_json,
+)
+from runtime.cpu_kind import cpu_kind
+
+if TYPE_CHECKING:
+    from calibration.ranges import RangeTable
+
+__all__ = ["QuantizeOptions", "quantize_bundle"]
+
+SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM}
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantise a bundle.
+
+    `precision` int8, fp16 or int8-fp16; `target` cpu or tensorrt; `cpu` the kind of CPU, None for this machine's;
+    `graphs` those to make INT8, None for all; `method` None for the table's; `keep` regular expressions, searched in
+    `graph/node`, of what stays in float.
+    """
+
+    precision: str
+    target: str
+    policy: str = DEFAULT_POLICY
+    graphs: tuple[str, ...] | None = None
+    keep: tuple[str, ...] = ()
+    method: str | None = None
+    cpu: str | None = None
+
+
+def quantize_bundle(
+    bundle_dir: Path,
+    output: Path,
+    options: QuantizeOptions,
+    *,
+    overwrite: bool = False,
+    on_graph: Callable[[str, int, int], None] = lambda *_: None,
+) -> dict[str, QuantizedGraph]:
+    """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
+
+    The table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or FP16 would overflow), OptionError, BundleError for a bundle that is no FP32
+    one, ExportError and OutputError. Nothing is written where one is raised.
+    """
+    check_target(output, overwrite=overwrite, inputs=[bundle_dir])
+    bundle = Bundle.open(bundle_dir)
+    manifest = bundle.manifest
+    if manifest.quantization is not None:
+        raise BundleError(
+            str(bundle), expected="an FP32 bundle", found="one that is quantised already", fix="quantise the FP32 one"
+        )
+    _check_options(options, manifest)
+    table = read_ranges(bundle_dir, manifest)
+    kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
+    done: dict[str, QuantizedGraph] = {}
+    entries: dict[str, GraphEntry] = {}
+    with publish_directory(output, overwrite=overwrite) as work:
+        (work / "graphs").mkdir()
+        for index, name in enumerate(manifest.graphs):
+            on_graph(name, index, len(manifest.graphs))
+            entries[name], done[name] = _quantize(bundle, name, table, options, SCHEMES.get(str(kind), TENSORRT), work)
+        if manifest.tokenizer is not None:
+            shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
+        entry = QuantizationEntry(
+            target=options.target, cpu_kind=kind, method=options.method or table.method,
+            residual_scales={name: graph.residual_scale for name, graph in done.items() if graph.residual_scale != 1},
+            keep=options.keep,
+        )
+        written = replace(manifest, graphs=entries, calibration=(), quantization=entry)
+        (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
+    return done
+
+
+def _quantize(
+    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path
+) -> tuple[GraphEntry, QuantizedGraph]:
+    import onnx_ir
+
+    manifest = bundle.manifest
+    fp16 = "fp16" in options.precision
+    int8 = "int8" in options.precision and (options.graphs is None or name in options.graphs)
+    graph_options = GraphOptions(
+        name, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
+        method=options.method or table.method, keep=options.keep, lazy_layer=_lazy_layer(manifest, name),
+    )
+    model = onnx_ir.load(bundle.graph_path(name))
+    done = QuantizedGraph()
+    if int8 or fp16:
+        done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
+    files = write_graph(model, work / "graphs", name)
+    check_operators(files[0])
+    precision = "-".join(part for part, used in (("int8", int8), ("fp16", fp16)) if used) or "fp32"
+    entry = replace(
+        manifest.graphs[name], precision=precision,
+        files=tuple(FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files),
+    )
+    return entry, done
+
+
+def _lazy_layer(manifest: BundleManifest, name: str) -> str | None:
+    """Prefix of the nodes of the layer that lazy stage A computes for one token."""
+    if name != "live_stage_a" or manifest.stage_a != "lazy":
+        return None
+    return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
+
+
+def _check_options(options: QuantizeOptions, manifest: BundleManifest) -> None:
+    unknown = sorted(set(options.graphs or ()) - set(manifest.graphs))
+    if unknown:
+        raise OptionError(
+            "--graphs", expected=f"some of {', '.join(manifest.graphs)}", found=unknown[0], fix="choose from these"
+        )
+    if options.cpu is not None and options.target != "cpu":
+        raise OptionError("--cpu", expected="none for --target tensorrt", found=options.cpu, fix="leave it out")
+    for pattern in options.keep:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise OptionError(
+                "--keep", expected="a regular expression", found=f"{pattern!r}: {error}", fix="correct it"
+            ) from None

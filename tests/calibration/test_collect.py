@@ -12,6 +12,7 @@ from exporter.graphs import write
 from runtime import Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import CalibrationError, GraphIO, IOTensor
+from runtime.memory import pad_ids
 from tests.exported import QUESTIONS, VARIANTS
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
@@ -21,6 +22,9 @@ def collect(source, questions, *, limit=99):
     backend = CollectingBackend(OnnxRuntimeBackend(1), limit=limit, threads=1)
     with Session.open(source.bundle, source.store, threads=1, backend=backend) as session:
         answers = session.answer_many(questions)
+        if "memory_encoder" in backend.collectors:  # not every architecture runs it on a question
+            ids, mask = pad_ids([session.text.question(question) for question in questions])
+            backend.collectors["memory_encoder"].observe({"input_ids": ids, "attention_mask": mask})
     return backend.collectors, answers
 
 

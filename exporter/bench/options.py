@@ -25,7 +25,8 @@ FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})"
 class Peer:
     """One contender beside ours.
 
-    `library` is `session` (our graphs in INT8, or GLIMMER in the paper's form), `hf` or `optimum` (FiD). `num_passages` is what a FiD reads; None where the bench's own k and m hold. `key` is the name in reports.
+    `library` is `session` (our graphs in INT8, or GLIMMER in the paper's form), `hf` or `optimum` (FiD).
+    `num_passages` is what a FiD reads; None where the bench's own k and m hold. `key` is the name in reports.
     """
 
     name: str

@@ -9,7 +9,7 @@ import pytest
 
 from calibration.fp16_range import FP32_LOWEST, MASKED
 from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.operators import PRODUCTS, is_float
+from calibration.passes.operators import PRODUCTS, constant, is_float
 from calibration.passes.rescale_codes import RescaleCodes
 from calibration.passes.residual_stream import find_norms
 from calibration.passes.round_fp16 import RoundFp16
@@ -186,7 +186,8 @@ def quantised(model: ir.Model) -> ir.Model:
 
     zero = initializer("zero", np.zeros((), np.int8))
     for node in list(graph):
-        if node.op_type != "MatMul" or node.inputs[1].const_value is None or node.inputs[1].producer() is not None:
+        weight = constant(node.inputs[1]) if node.op_type == "MatMul" else None
+        if weight is None or len(weight.shape) != 2:
             continue
         states, weight = node.inputs
         if states not in done:

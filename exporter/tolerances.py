@@ -52,8 +52,8 @@ TOLERANCES = {
     ),
 }
 """By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`, `fp16`); operators
-rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`); our torch model with
-Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
+rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
+our torch model with Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
 
 
 def max_abs_error(found: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

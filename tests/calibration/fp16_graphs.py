@@ -1,4 +1,4 @@
-"""What the tests of FP16 share: graphs of a variant, their inputs, their ranges, and a plain run of a graph in memory."""
+"""What the tests of FP16 share: graphs of a variant, their inputs and ranges, and a plain run of a graph in memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def tracked(model: ir.Model, batches: Sequence[Mapping[str, np.ndarray]]) -> Tra
 
 
 def inflated(path: Path, exponent: int) -> ir.Model:
-    """The same function of a graph up to its residual outputs, the stream 2**exponent larger (epsilon is negligible)."""
+    """The same function, epsilon aside, with the stream and its outputs 2**exponent larger."""
     model = ir.load(path)
     for name, value in model.graph.initializers.items():
         if name == "shared.table" or name.endswith((".o.weight", ".wo.weight")):

@@ -90,7 +90,7 @@ def test_infinities_that_onnx_runtime_hides_are_all_seen(demo_bundles):
     values = reference_values(ir.to_proto(model), inputs)
     model.graph.outputs[:] = [value for node in model.graph for value in node.outputs if value.name in squares]
     expected = {name: int(np.isinf(values[name]).sum()) for name in squares}
-    # A consumer behind it lets ONNX Runtime keep the square in FP32 and take the overflow back.
+    # Where the squares are not outputs, ONNX Runtime keeps them in FP32 and nothing shows.
     hidden = inflated(path, 10)
     ConvertFp16(keep_fp32=frozenset())(hidden)
     plain = run(hidden, inputs, optimised=True)["hidden_states"]

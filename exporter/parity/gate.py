@@ -46,7 +46,7 @@ def gate_names() -> tuple[str, ...]:
 def read_gate(name: str) -> tuple[str, Gate]:
     """A gate by name, such as "default", or by the path of a YAML file, and what to call it.
 
-    Raises OptionError for an unknown name and for a file that is damaged or has an unknown key.
+    Raises OptionError for an unknown name and for a file that is damaged, has an unknown key, or limits nothing.
     """
     import yaml
 
@@ -60,13 +60,16 @@ def read_gate(name: str) -> tuple[str, Gate]:
             fix="choose one of these",
         )
     try:
-        return path.stem, Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        gate = Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise OptionError(str(path), expected="a YAML mapping", found=str(error), fix="name another file") from None
     except ValidationError as error:
         raise OptionError(
             str(path), expected="a gate's limits", found=validation_message(error), fix="correct the named fields"
         ) from None
+    if not gate.model_dump(exclude_defaults=True, exclude={"description"}):
+        raise OptionError(str(path), expected="at least one limit", found="none", fix="name what may be lost")
+    return path.stem, gate
 
 
 def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:

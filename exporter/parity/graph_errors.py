@@ -111,7 +111,7 @@ class ObservedGraph:
         )
 
     def _compare(self, inputs: Mapping[str, Array]) -> None:
-        from polygraphy.comparator import Comparator, CompareFunc
+        from polygraphy.comparator import Comparator, SimpleCompareFunc
         from polygraphy.logger import G_LOGGER
 
         from exporter.parity.runner import GraphRunner
@@ -122,7 +122,7 @@ class ObservedGraph:
         ]
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL), np.errstate(all="ignore"):
             results = Comparator.run(runners, data_loader=[dict(inputs)])
-            simple = CompareFunc.simple(check_error_stat="max", atol=math.inf, rtol=math.inf)
+            simple = SimpleCompareFunc(check_error_stat="max", atol=math.inf, rtol=math.inf)
             (compared,) = Comparator.compare_accuracy(results, compare_func=simple)[0].values()
         reference, candidate = (iterations[0] for _, iterations in results)
         for name, figures in compared[0].items():

@@ -42,5 +42,5 @@ def _mask(name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) 
 
 def _masked(values: Array, mask: NDArray[np.bool_] | None) -> Array:
     if mask is None:
-        return values
+        return np.ascontiguousarray(values)  # torch may hand out a view with its axes swapped
     return np.where(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values, values.dtype.type(0))

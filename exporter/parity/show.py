@@ -51,7 +51,7 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title)
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
     return table
 
 

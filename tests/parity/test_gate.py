@@ -31,8 +31,9 @@ OPTIONS = ParityOptions(threads=1)
 @pytest.fixture(scope="module")
 def rows(glimmer):
     answers = glimmer.session.answer_many(QUESTIONS)
+    gold = [answer.passages[answer.selected[0]].passage.id for answer in answers]
     return [
-        Question(f"q{place}", answer.question, (answer.answer,), None, (answer.passages[answer.selected[0]].passage.id,))
+        Question(f"q{place}", answer.question, (answer.answer,), None, (gold[place],))
         for place, answer in enumerate(answers)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def report(glimmer, tmp_path_factory):
     return replace(found, gate=judge(*read_gate("default"), found))
 
 
-def parse(page: str) -> ElementTree.Element:
-    return ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
+def parse(page: str) -> ET.Element:
+    return ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
 
 
 def test_the_page_has_every_part(report, glimmer, tmp_path):
@@ -66,4 +66,4 @@ def test_pictures_of_nothing_and_of_what_is_not_finite():
     ):
         assert "nan" not in svg
         assert "inf" not in svg
-        assert ElementTree.fromstring(svg) is not None
+        assert ET.fromstring(svg) is not None

@@ -28,9 +28,10 @@ __all__ = ["parity"]
 
 
 class BackendName(str, Enum):
-    """What runs the candidate's graphs."""
+    """What runs the candidate's graphs: ONNX Runtime, or the same with FP16 rounded at every operator."""
 
     onnxruntime_cpu = "onnxruntime-cpu"
+    fp16_rounded = "onnxruntime-cpu-fp16-rounded"
 
 
 def parity(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from calibration.rounding import RoundingBackend
 from runtime.backends import Backend, OnnxRuntimeBackend
 from runtime.contract import OptionError
 
 __all__ = ["BACKENDS", "backend_from_name"]
 
-BACKENDS: dict[str, Callable[[int | None], Backend]] = {OnnxRuntimeBackend.name: OnnxRuntimeBackend}
+BACKENDS: dict[str, Callable[[int | None], Backend]] = {
+    OnnxRuntimeBackend.name: OnnxRuntimeBackend, RoundingBackend.name: RoundingBackend,
+}
 """What makes each, given the number of threads of one graph run."""
 
 

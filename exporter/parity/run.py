@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calibration.questions import Question
+from calibration.ranges import RangeTable
+from calibration.ranges_file import read_ranges
 from exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
 from exporter.parity.gate import judge, read_gate
 from exporter.parity.html import write_html
@@ -15,7 +17,7 @@ from exporter.parity.record import record_parity
 from exporter.parity.report import ParityReport
 from exporter.publish import check_file
 from runtime.backends import Backend
-from runtime.contract import PARITY_RECORD, OptionError
+from runtime.contract import PARITY_RECORD, OptionError, read_manifest
 
 __all__ = ["ParityRequest", "run_parity"]
 
@@ -72,5 +74,13 @@ def run_parity(
         report = replace(report, gate=judge(*named_gate, report))
         record_parity(request.bundle, report)
     if request.html is not None:
-        write_html(report, request.html)
+        write_html(report, request.html, _ranges(request))
     return report
+
+
+def _ranges(request: ParityRequest) -> RangeTable | None:
+    """What the graphs were calibrated on: the bundle's own table, or that of the FP32 bundle it is compared with."""
+    for bundle in (request.bundle, request.reference):
+        if bundle is not None and (manifest := read_manifest(bundle)).calibration:
+            return read_ranges(bundle, manifest)
+    return None

@@ -134,8 +134,7 @@ def _compare(
         )
     store = options.reference_store
     with progress("Finding passages", len(questions)) as advance:
-        rows = rows_from_questions(session, questions, options)
-        advance(len(questions))
+        rows = rows_from_questions(session, questions, options, advance)
     if store is None:
         return _Comparison(session, reference, rows, options, backend, session.store).run(progress)
     with MemoryStore.open(store, session.bundle) as opened:

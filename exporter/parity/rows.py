@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from calibration.questions import Question, given_passages
@@ -72,8 +72,10 @@ class Rows:
     errors: int
 
 
-def rows_from_questions(session: Session, questions: Sequence[Question], options: ParityOptions) -> Rows:
-    """Tokenise each question and find its passages as the candidate's session would.
+def rows_from_questions(
+    session: Session, questions: Sequence[Question], options: ParityOptions, advance: Callable[[int], None]
+) -> Rows:
+    """Tokenise each question and find its passages as the candidate's session would; `advance(1)` for each.
 
     Raises OptionError as a session does, QuestionFileError where passages are to be given and are not.
     """
@@ -87,6 +89,7 @@ def rows_from_questions(session: Session, questions: Sequence[Question], options
     rows: list[Row] = []
     errors = 0
     for question in questions:
+        advance(1)
         try:
             ids = session.text.question(question.question)
             found = _candidates(session, question, options)

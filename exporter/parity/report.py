@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from exporter.parity.options import ParityOptions
 from exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overlap
 from exporter.parity.rows import Rows
 from exporter.parity.sides import Reply
-from runtime.contract import GateResult
+from runtime.backends import Backend
+from runtime.contract import BundleManifest, GateResult
 
 __all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
 
@@ -26,12 +28,23 @@ MAX_SCORE_PAIRS = 2000
 
 @dataclass(frozen=True)
 class SideName:
-    """What was compared: `kind` is `checkpoint` or `bundle`; `precision` the arithmetic's, by graph."""
+    """What was compared: `kind` is `checkpoint` or `bundle`; `precision` the arithmetic's, by graph.
+
+    `graph_bytes` is the size of a bundle's graphs on disk, None for a checkpoint.
+    """
 
     kind: str
     path: str
     backend: str
     precision: dict[str, str]
+    graph_bytes: int | None = None
+
+    @classmethod
+    def of_bundle(cls, path: Path, manifest: BundleManifest, backend: Backend) -> SideName:
+        """A bundle that a backend runs."""
+        graphs = manifest.graphs
+        size = sum(file.bytes for graph in graphs.values() for file in graph.files)
+        return cls("bundle", str(path), backend.name, {name: item.precision for name, item in graphs.items()}, size)
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,9 @@ class ParityReport:
     `questions` were compared, `errors` could not be taken. Shares and metrics run from 0 to 1; None where there was
     nothing to measure: no selection in this architecture, no gold answers, no memory. `memory_max_abs_err` is the
     candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
-    not asked for, `gate` where there was none. `score_pairs` (n, 2) are scores of reference and candidate, for a plot.
+    not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
+    batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs` (n, 2) are scores of
+    reference and candidate, for a plot.
     """
 
     reference: SideName
@@ -70,6 +85,7 @@ class ParityReport:
     differences: Sequence[Difference]
     memory_max_abs_err: float | None
     graphs: dict[str, GraphError]
+    speed: float | None = None
     attribution: dict[str, PartEffect] | None = None
     gate: GateResult | None = None
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
@@ -98,6 +114,7 @@ class ParityReport:
             **metrics,
             "first_difference": asdict(self.first_difference),
             "differences": [asdict(item) for item in self.differences[:MAX_EXAMPLES]],
+            "speed": self.speed,
             "memory_max_abs_err": self.memory_max_abs_err,
             "graphs": {name: asdict(error) for name, error in self.graphs.items()},
             "attribution": None if attribution is None else {name: asdict(part) for name, part in attribution.items()},
@@ -114,6 +131,7 @@ def report_from_replies(
     selects: bool,
     memory_max_abs_err: float | None,
     graphs: dict[str, GraphError],
+    speed: float | None,
     attribution: dict[str, PartEffect] | None,
 ) -> ParityReport:
     """Sum up; `names` and `replies` are the reference's and the candidate's."""
@@ -139,6 +157,7 @@ def report_from_replies(
         differences=differences,
         memory_max_abs_err=memory_max_abs_err,
         graphs=graphs,
+        speed=speed,
         attribution=attribution,
         score_pairs=_score_pairs(references, candidates),
     )

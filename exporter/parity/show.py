@@ -56,6 +56,8 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _answers(report: ParityReport) -> Table:
+    from rich.filesize import decimal
+
     reference = "torch checkpoint" if report.reference.kind == "checkpoint" else "reference bundle"
     table = _table(f"Parity on {report.questions} questions ({report.passages} passages)", "", reference, "bundle")
     table.add_column("difference, points (95%)", justify="right")
@@ -64,6 +66,11 @@ def _answers(report: ParityReport) -> Table:
         table.add_row(name, share(metric.reference), share(metric.candidate), difference)
     gold = report.gold_in_top_m
     table.add_row("gold passage read", share(gold.reference), share(gold.candidate), "")
+    if report.reference.graph_bytes and report.candidate.graph_bytes:
+        sizes = [decimal(report.reference.graph_bytes), decimal(report.candidate.graph_bytes)]
+        table.add_row("graphs", *sizes, f"{report.candidate.graph_bytes / report.reference.graph_bytes:.2f}x")
+    if report.speed is not None:
+        table.add_row("speed", "1.00x", f"{report.speed:.2f}x", "")
     table.add_row("answers equal", "", share(report.answers_equal), "")
     table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
     table.add_row("top-m overlap", "", share(report.top_m_overlap), "")

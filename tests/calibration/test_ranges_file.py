@@ -93,6 +93,14 @@ def test_equal_arrays_are_written_once(written):
     assert len(manifest.graphs) > 1
 
 
+def test_equal_counts_of_another_size_keep_their_own_amax(plain):
+    bundle, manifest = plain
+    tensors = {"small": tensor_of([0.5, -1.0, 1.5, 3.0]), "large": tensor_of([512.0, -1024.0, 1536.0, 3072.0])}
+    assert (tensors["small"].histogram == tensors["large"].histogram).all()
+    write_ranges(bundle, table_of(manifest, tensors))
+    assert read_ranges(bundle, with_files(bundle, manifest)).graphs["live_stage_a"]["large"].amax == 3072.0
+
+
 def test_counts_beyond_int32_are_kept(plain):
     bundle, manifest = plain
     tensor = tensor_of([1.0])

@@ -8,8 +8,9 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import constant
-from calibration.passes.edit import initializer
+from calibration.passes.edit import describe, initializer
 from calibration.passes.insert_qdq import quantize_weight
+from calibration.passes.packed_codes import pack_codes, unpacked
 from calibration.scheme import Scheme
 
 __all__ = ["QuantizeEmbedding"]
@@ -35,15 +36,18 @@ class QuantizeEmbedding(InPlacePass):
                 continue
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
-            stored = initializer(graph, f"{name}.codes", codes)
+            packs = self.scheme.packed_tables and codes.shape[1] % 4 == 0
+            stored = initializer(graph, f"{name}.codes", pack_codes(codes) if packs else codes)
             row_scale = initializer(graph, f"{name}.scale", scale[:, None])
             rows = ir.node("Gather", [stored, ids], name=f"{node.name}.codes")
-            cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}.cast")
+            graph.insert_before(node, rows)
+            found = unpacked(graph, rows.outputs[0], node, str(node.name)) if packs else rows.outputs[0]
+            cast = ir.node("Cast", [found], {"to": ir.DataType.FLOAT}, name=f"{node.name}.cast")
             scales = ir.node("Gather", [row_scale, ids], name=f"{node.name}.scale")
             product = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{node.name}.dequantize")
             embedded, old = product.outputs[0], node.outputs[0]
-            embedded.type, embedded.shape = old.type, old.shape
-            graph.insert_before(node, [rows, cast, scales, product])
+            describe(embedded, None, old)
+            graph.insert_before(node, [cast, scales, product])
             ir.convenience.replace_all_uses_with(old, embedded, replace_graph_outputs=True)
             graph.remove(node, safe=True)
             embedded.name = old.name

@@ -13,7 +13,7 @@ from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
-from exporter.graphs.check import check_operators
+from exporter.graphs.check import check_operators, check_valid
 from exporter.graphs.write import write_graph
 from exporter.precision import DEFAULT_POLICY, read_policy
 from exporter.publish import check_target, publish_directory
@@ -117,6 +117,7 @@ def _quantize(
     if int8 or fp16:
         done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
     files = write_graph(model, work / "graphs", name)
+    check_valid(files[0])
     check_operators(files[0])
     precision = "-".join(part for part, used in (("int8", int8), ("fp16", fp16)) if used) or "fp32"
     entries = tuple(

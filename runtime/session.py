@@ -188,8 +188,8 @@ def _warn_of_other_cpu(bundle: Bundle) -> None:
         return
     loss = "some products saturate, so that answers may be wrong" if here == "x86" else "it runs slower than it could"
     warnings.warn(
-        f"{bundle}: made for a CPU of the kind {made_for.cpu_kind}, this is {here}: {loss}; quantise it again with "
-        f"`glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
+        f"{bundle}: made for a CPU of the kind {made_for.cpu_kind}, this is {here}: {loss}; quantise its "
+        f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
         stacklevel=3,
     )
 

@@ -84,7 +84,8 @@ def test_a_session_on_another_kind_of_cpu_warns_once(glimmer, tmp_path, monkeypa
         assert opened.answer("w33").token_ids
     assert [item.filename for item in caught] == [__file__]
     message = str(caught[0].message)
-    for part in (str(bundle), f"kind {kind}", f"this is {here}", loss, f"glimmer-export quantize BUNDLE --target cpu --cpu {here}"):
+    command = f"glimmer-export quantize BUNDLE --target cpu --cpu {here}"
+    for part in (str(bundle), f"kind {kind}", f"this is {here}", loss, command):
         assert part in message
 
 

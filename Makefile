@@ -16,7 +16,7 @@ GLIMMER := $(BIN)/glimmer-export
 .PHONY: help setup demo test lint types imports tests clean
 
 help:
-	@echo 'make demo   export the demo checkpoint, build its memory store, compare with torch, ask three questions'
+	@echo 'make demo   export the demo checkpoint, build its memory store, quantise it, compare, ask three questions'
 	@echo 'make test   ruff, mypy, import-linter and pytest, as CI runs them'
 	@echo 'make clean  remove .venv and $(DEMO)'
 
@@ -39,6 +39,10 @@ demo: setup
 	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl -o $(DEMO)/store --overwrite
 	$(GLIMMER) parity $(DEMO)/bundle --checkpoint $(DEMO)/world/checkpoint --store $(DEMO)/store \
 	    --questions $(DEMO)/world/questions.jsonl
+	$(GLIMMER) calibrate $(DEMO)/bundle --store $(DEMO)/store --questions $(DEMO)/world/questions.jsonl --samples 100
+	$(GLIMMER) quantize $(DEMO)/bundle --precision int8 --target cpu -o $(DEMO)/bundle-int8 --overwrite
+	$(GLIMMER) parity $(DEMO)/bundle-int8 --reference $(DEMO)/bundle --store $(DEMO)/store \
+	    --questions $(DEMO)/world/questions.jsonl --batch-size 32 --html $(DEMO)/parity.html
 	@head -n 3 $(DEMO)/world/questions.jsonl \
 	    | $(BIN)/python -c 'import json, sys; [print(json.loads(line)["question"]) for line in sys.stdin]' \
 	    | while read -r question; do \

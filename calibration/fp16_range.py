@@ -79,6 +79,6 @@ def _computed_amax(node: ir.Node, tracked: TrackedRanges) -> float | None:
 
 
 def _constant_amax(tensor: ir.TensorProtocol) -> float:
-    array = tensor.numpy().astype(np.float32)
-    finite = np.abs(array[np.isfinite(array) & (array != FP32_LOWEST)].astype(np.float64))
+    array = tensor.numpy().astype(np.float64)
+    finite = np.abs(array[np.isfinite(array) & (array != FP32_LOWEST)])
     return max(float(finite.max(initial=0.0)), -MASKED if (array == FP32_LOWEST).any() else 0.0)

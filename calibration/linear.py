@@ -53,8 +53,9 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
     return linears
 
 
-def constant(value: ir.Value) -> NDArray[np.float32]:
+def constant(value: ir.Value | None) -> NDArray[np.float32]:
     """The numbers of an initializer."""
+    assert value is not None
     assert value.const_value is not None
     return cast("NDArray[np.float32]", value.const_value.numpy())
 

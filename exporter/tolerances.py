@@ -28,6 +28,15 @@ TOLERANCES = {
     "fp32": Tolerance(
         1e-5, 1e-4, "float32 sums in another order: about 1e-7 a sum, amplified by tens of layers and by softmax"
     ),
+    "fp16": Tolerance(
+        1e-4, 1e-2, "11 significant bits at each operator: 2**-11 of it a rounding, of which layers add up to some ten"
+    ),
+    "fp16_product": Tolerance(
+        0, 2.0**-10, "one rounding to 11 bits of the same sum, added up in float32 in another order: one unit at most"
+    ),
+    "fp16_function": Tolerance(
+        0, 2.0**-9, "Softmax and Gelu rounded once here, and at every step of their formulas by the ONNX reference"
+    ),
     "t5_encoder_states": Tolerance(
         1e-5, 1e-5, "the same float32 products in another order; a final norm keeps the states near 1"
     ),
@@ -42,8 +51,9 @@ TOLERANCES = {
         1e-5, 2.0**-11, "11 significant bits: half a unit of the last; and float32 in a batch of another shape"
     ),
 }
-"""By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`); our torch model with
-Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
+"""By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`, `fp16`); operators
+rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
+our torch model with Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
 
 
 def max_abs_error(found: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

@@ -12,7 +12,7 @@ from runtime.backends import Backend, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
 from runtime.clock import StageClock
-from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError
+from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError, check_parity
 from runtime.cpu_kind import cpu_kind
 from runtime.reader import Reader, Reading
 from runtime.store import MemoryStore
@@ -54,14 +54,18 @@ class Session:
         threads: int | None = None,
         verify: bool = True,
         backend: Backend | None = None,
+        require_parity: bool = False,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
         `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's choice). `verify=False` skips
-        the digests of the store's shards, which take a second a gigabyte. Warns where a bundle was quantised for
-        another kind of CPU. Raises BundleError, StoreError, TokenizerError or BackendError.
+        the digests of the store's shards, which take a second a gigabyte. `require_parity` refuses a bundle that has
+        no record of a parity run whose gate it passed. Warns where a bundle was quantised for another kind of CPU.
+        Raises BundleError, StoreError, TokenizerError or BackendError.
         """
         opened = Bundle.open(bundle)
+        if require_parity:
+            check_parity(opened.directory)
         if opened.text is None:
             raise TokenizerError(
                 str(opened), expected="a tokenizer", found="none",

@@ -47,13 +47,11 @@ def _written_by(wo: Linear, writers: dict[ir.Value, Linear]) -> tuple[Linear, li
     node = wo.x.producer()
     if node is None or wo.by_head or len(wo.x.uses()) != 1:
         return None
-    if node.op_type == "Relu":
-        linear = writers.get(node.inputs[0])
-    elif node.op_type == "Mul":
-        gates = [value for value in node.inputs if value.producer() is not None and value.producer().op_type == "Gelu"]
-        linear = next((writers[value] for value in node.inputs if value in writers), None) if gates else None
-    else:
-        return None
+    inputs = [value for value in node.inputs if value is not None]
+    gates = [gate for value in inputs if (gate := value.producer()) is not None and gate.op_type == "Gelu"]
+    linear = None
+    if node.op_type == "Relu" or (node.op_type == "Mul" and gates):
+        linear = next((writers[value] for value in inputs if value in writers), None)
     if linear is None or linear.by_head or len(linear.output.uses()) != 1:
         return None
     return linear, [linear.output]

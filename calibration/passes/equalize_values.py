@@ -62,13 +62,15 @@ def _values(output: Linear, by_output: dict[ir.Value, Linear]) -> Linear | None:
     if product is None or product.op_type != "MatMul":
         return None
     values = _step(_step(product.inputs[1], "Transpose"), "Reshape")
-    linear = by_output.get(values) if values is not None else None
-    return None if linear is None or linear.by_head or len(linear.output.uses()) != 1 else linear
+    found = by_output.get(values) if values is not None else None
+    return None if found is None or found.by_head or len(found.output.uses()) != 1 else found
 
 
 def _step(value: ir.Value | None, op_type: str) -> ir.Value | None:
     """The input of the one node of this kind that writes a value which nothing else reads."""
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != op_type or len(value.uses()) != 1:
+    if value is None or len(value.uses()) != 1:
+        return None
+    node = value.producer()
+    if node is None or node.op_type != op_type:
         return None
     return node.inputs[0]

@@ -26,8 +26,7 @@ class FoldWeights(InPlacePass):
         graph = model.graph
         modified = False
         for node in list(graph):
-            source = node.inputs[0] if node.inputs else None
-            if node.op_type in ("Reshape", "Transpose") and _is_weight(graph, source):
+            if node.op_type in ("Reshape", "Transpose") and (source := _weight(graph, node, 0)) is not None:
                 folded = _folded(node, constant(source), graph)
                 if folded is not None:
                     _replace(graph, node.outputs[0], folded, f"{source.name}.{node.op_type.lower()}")
@@ -41,8 +40,11 @@ class FoldWeights(InPlacePass):
         return PassResult(model, modified)
 
 
-def _is_weight(graph: ir.Graph, value: ir.Value | None) -> bool:
-    return value is not None and value.name in graph.initializers and value.dtype == ir.DataType.FLOAT
+def _weight(graph: ir.Graph, node: ir.Node, place: int) -> ir.Value | None:
+    """Input `place` of a node where it is a float initializer."""
+    value = node.inputs[place] if len(node.inputs) > place else None
+    known = value is not None and value.name in graph.initializers and value.dtype == ir.DataType.FLOAT
+    return value if known else None
 
 
 def _folded(node: ir.Node, weight: NDArray[np.float32], graph: ir.Graph) -> NDArray[np.float32] | None:
@@ -52,15 +54,15 @@ def _folded(node: ir.Node, weight: NDArray[np.float32], graph: ir.Graph) -> NDAr
     shape = node.inputs[1]
     if shape is None or shape.name not in graph.initializers:
         return None
-    return weight.reshape(shape.const_value.numpy())
+    return weight.reshape(constant(shape).astype(np.int64))
 
 
 def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     scaled = attributes.get("alpha", 1.0) != 1.0 or attributes.get("transA", 0)
     bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    weight = node.inputs[1]
-    if scaled or bias or not _is_weight(graph, weight):
+    weight = _weight(graph, node, 1)
+    if scaled or bias or weight is None:
         raise ValueError(f"{node.name}: a Gemm that is more than a product with a weight")
     if attributes.get("transB", 0):
         transposed = np.ascontiguousarray(constant(weight).T)
@@ -73,7 +75,7 @@ def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _take_over(new: ir.Value, old: ir.Value) -> None:
-    new.name, new.dtype, new.shape = old.name, old.dtype, old.shape
+    new.name, new.type, new.shape = old.name, old.type, old.shape
     old.name = None
 
 

@@ -124,7 +124,7 @@ class _Planner:
         if node in wanted:
             return True
         if node.op_type == "Gather" and (table := constant(node.inputs[0])) is not None:
-            return len(table.shape) > 1 and self._magnitude(node.inputs[0]) <= FP16_MAX
+            return len(table.shape) > 1 and table.shape[-1] != 1 and self._magnitude(node.inputs[0]) <= FP16_MAX
         if node.op_type in MOVERS and self._source[node.outputs[0]] == _HALF:
             moved = [value for value in moved_inputs(node) if is_float(value) and self._of_value(value) == _HALF]
             return all(self._is_half(value) for value in moved)
@@ -145,7 +145,9 @@ class _Planner:
             amax = self._magnitude(value)
             if amax > FP16_MAX:
                 return self._note(node, f"{value.name} reaches {amax:.3g}" if value is not None else "")
-            if value is not None and constant(value) is None and value in node.inputs and 0 < amax < SMALLEST_AMAX:
+            # Weights are small: they lose nothing by it that their rounding had not taken.
+            operand = value in node.inputs and self._of_value(value) != _FREE
+            if value is not None and operand and 0 < amax < SMALLEST_AMAX:
                 return self._note(node, f"{value.name} reaches only {amax:.3g}")
         return False
 

@@ -48,7 +48,8 @@ class InsertQDQ(InPlacePass):
         inputs = [initializer(graph, f"{name}/scale", scale), initializer(graph, f"{name}/zero_point", zero_point)]
         quantize = ir.node("QuantizeLinear", [linear.x, *inputs], name=f"{name}/QuantizeLinear")
         codes = quantize.outputs[0]
-        codes.name, codes.dtype, codes.shape = f"{name}/codes", ir.DataType.from_numpy(zero_point.dtype), linear.x.shape
+        codes.name, codes.shape = f"{name}/codes", linear.x.shape
+        codes.dtype = ir.DataType.from_numpy(zero_point.dtype)
         dequantize = ir.node("DequantizeLinear", [codes, *inputs], name=f"{name}/DequantizeLinear")
         _describe(dequantize.outputs[0], f"{name}/dequantized", linear.x)
         graph.insert_before(linear.node, [quantize, dequantize])
@@ -96,9 +97,9 @@ def representable(scale: NDArray[np.float32] | np.float32, scheme: Scheme) -> ND
     if scheme.half_scales:
         half = scale.astype(np.float16)
         scale = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
-        return np.maximum(scale, np.finfo(np.float16).smallest_subnormal.astype(np.float32))
-    return np.maximum(scale, np.finfo(np.float32).tiny)
+    smallest = np.finfo(np.float16).smallest_subnormal if scheme.half_scales else np.finfo(np.float32).tiny
+    return np.asarray(np.maximum(scale, np.float32(smallest)), np.float32)
 
 
 def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
-    value.name, value.dtype, value.shape = name, like.dtype, like.shape
+    value.name, value.type, value.shape = name, like.type, like.shape

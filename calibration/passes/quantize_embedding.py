@@ -29,8 +29,10 @@ class QuantizeEmbedding(InPlacePass):
         """Rewrite every lookup that is not kept."""
         graph = model.graph
         modified = False
-        for node in [node for node in graph if _is_lookup(graph, node) and not self.keep(str(node.name))]:
-            table, ids = node.inputs
+        for node in [node for node in graph if not self.keep(str(node.name))]:
+            table, ids = _lookup(graph, node)
+            if table is None:
+                continue
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
             stored = initializer(graph, f"{name}.codes", codes)
@@ -40,7 +42,7 @@ class QuantizeEmbedding(InPlacePass):
             scales = ir.node("Gather", [row_scale, ids], name=f"{node.name}.scale")
             product = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{node.name}.dequantize")
             embedded, old = product.outputs[0], node.outputs[0]
-            embedded.dtype, embedded.shape = old.dtype, old.shape
+            embedded.type, embedded.shape = old.type, old.shape
             graph.insert_before(node, [rows, cast, scales, product])
             ir.convenience.replace_all_uses_with(old, embedded, replace_graph_outputs=True)
             graph.remove(node, safe=True)
@@ -51,10 +53,13 @@ class QuantizeEmbedding(InPlacePass):
         return PassResult(model, modified)
 
 
-def _is_lookup(graph: ir.Graph, node: ir.Node) -> bool:
+def _lookup(graph: ir.Graph, node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Table and ids of a lookup by the graph's own ids, reshaped or not; None where a node is no such lookup."""
     if node.op_type != "Gather" or node.inputs[0] is None or node.inputs[0].name not in graph.initializers:
-        return False
-    ids = node.inputs[1]
-    while ids is not None and (mover := ids.producer()) is not None and mover.op_type == "Reshape":
-        ids = mover.inputs[0]
-    return constant(node.inputs[0]).ndim == 2 and ids is not None and ids.is_graph_input()
+        return None, None
+    table, ids = node.inputs
+    source = ids
+    while source is not None and (mover := source.producer()) is not None and mover.op_type == "Reshape":
+        source = mover.inputs[0]
+    found = constant(table).ndim == 2 and source is not None and source.is_graph_input()
+    return (table, ids) if found else (None, None)

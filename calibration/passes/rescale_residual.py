@@ -20,7 +20,8 @@ __all__ = ["HEADROOM", "RescaleResidual", "residual_scale"]
 HEADROOM = 4.0
 """How far below FP16's largest number the stream's products stay on the calibration data: other texts reach further.
 
-Measured on the demo: 200 questions more raise no range by 1.5. A power of two more costs FP16 no precision.
+Measured on the demo: 600 questions after the first 100 raise no range by more than 1.42. A power of two more costs
+FP16 no precision.
 """
 
 

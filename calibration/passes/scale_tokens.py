@@ -46,7 +46,8 @@ class ScaleTokens(InPlacePass):
 
     def _divide(self, graph: ir.Graph, linear: Linear) -> tuple[ir.Value, ir.Value]:
         x, name = linear.x, str(linear.x.name)
-        last, smallest = initializer(graph, "last_axis", np.array([-1])), initializer(graph, "smallest_token", np.asarray(SMALLEST))
+        last = initializer(graph, "last_axis", np.array([-1]))
+        smallest = initializer(graph, "smallest_token", np.asarray(SMALLEST))
         magnitude = ir.node("Abs", [x], name=f"{name}/Abs")
         peak = ir.node("ReduceMax", [magnitude.outputs[0], last], {"keepdims": 1}, name=f"{name}/ReduceMax")
         size = ir.node("Max", [peak.outputs[0], smallest], name=f"{name}/Max")

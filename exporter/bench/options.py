@@ -11,18 +11,21 @@ from pathlib import Path
 from exporter.checkpoint import CheckpointConfig
 from runtime.contract import OptionError
 
-__all__ = ["DEFAULT_PEERS", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers", "peer_names"]
+__all__ = ["DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers", "peer_names"]
 
 PAPER_FORM = "paper-form"
-DEFAULT_PEERS = (PAPER_FORM, "hf-fid-k5", "hf-fid-k25", "optimum-fid-k5")
+INT8 = "int8"
+OUR_PEERS = (INT8, PAPER_FORM)
+DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25", "optimum-fid-k5")
 NO_PEERS = "none"
 FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One contender beside ours: `library` is `session` (GLIMMER in the paper's form), `hf` or `optimum` (FiD).
+    """One contender beside ours.
 
+    `library` is `session` (our graphs in INT8, or GLIMMER in the paper's form), `hf` or `optimum` (FiD).
     `num_passages` is what a FiD reads; None where the bench's own k and m hold. `key` is the name in reports.
     """
 
@@ -110,9 +113,9 @@ def parse_peers(names: tuple[str, ...]) -> tuple[Peer, ...]:
     peers: list[Peer] = []
     for name in names:
         match = FID_PEER.fullmatch(name)
-        if match is None and name != PAPER_FORM:
+        if match is None and name not in OUR_PEERS:
             raise OptionError(
-                "--peers", expected=f"{PAPER_FORM}, hf-fid-kN, optimum-fid-kN, with N passages, or {NO_PEERS}",
+                "--peers", expected=f"{INT8}, {PAPER_FORM}, hf-fid-kN, optimum-fid-kN, with N passages, or {NO_PEERS}",
                 found=repr(name), fix="choose among these, with commas between them",
             )
         if any(peer.name == name for peer in peers):

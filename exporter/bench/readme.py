@@ -19,6 +19,7 @@ __all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
 BEGIN = "<!-- bench: begin, written by python -m exporter.bench.readme -->"
 END = "<!-- bench: end -->"
 LABELS = {
+    "int8": "the same in INT8",
     "paper_form": "GLIMMER in the paper's form (full stage A, cached cross-attention)",
     "hf": "FiD, Hugging Face in torch",
     "optimum": "FiD, exported by optimum, ONNX Runtime",
@@ -55,6 +56,7 @@ def section_from_bench(bench: dict[str, Any]) -> str:
         *(_stage_row(name, stage) for name, stage in bench["stages"].items() if stage["kind"] == "graph"),
         f"| outside the graphs | {overhead * ours['median_ms']:.1f} | {_percent(overhead)} | |",
         "",
+        *_int8_lines(bench["int8_gains"]),
         ceilings,
         "",
         "<!-- checked, not run: long -->",
@@ -93,6 +95,17 @@ def main(arguments: list[str] | None = None) -> int:
     return int(options.check and new != old)
 
 
+def _int8_lines(gains: dict[str, float]) -> list[str]:
+    if not gains:
+        return []
+    words = {
+        "live_stage_b": "stage B", "memory_encoder": "the memory encoder on passages", "decoder_step": "decoder steps",
+        "end_to_end": "end to end",
+    }
+    faster = ", ".join(f"{text} {gains[name]:.2f}x" for name, text in words.items() if name in gains)
+    return [f"INT8 against FP32: {faster}; its graphs are {_percent(gains['size'])} of the size.", ""]
+
+
 def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
     peak = times["peak_rss_bytes"]
     size = "" if peak is None else f"{peak / 1e9:.1f} GB"
@@ -104,7 +117,7 @@ def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
 
 def _label(name: str, peer: dict[str, Any]) -> str:
     label = LABELS.get(name) or LABELS.get(name.partition("_")[0], name)
-    return label if name == "paper_form" else f"{label}, {peer['passages']} passages"
+    return label if name in ("int8", "paper_form") else f"{label}, {peer['passages']} passages"
 
 
 def _stage_row(name: str, stage: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from exporter.bench.ceilings import CeilingRates
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["BenchReport", "ContenderTimes", "StageTimes"]
+__all__ = ["BenchReport", "ContenderTimes", "StageTimes", "int8_gains"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class ContenderTimes:
     """One contender from end to end, a batch; `times_ms` are its counted runs in order.
 
     `peak_rss_bytes` is that of a process of its own, None where it was not measured; `tokens_equal` the share of
-    answers that are ours, None where other answers are expected.
+    answers that are ours, None where other answers are expected. Of our own graphs: `graph_bytes` on disk, and
+    `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
     """
 
     passages: int
@@ -51,6 +52,8 @@ class ContenderTimes:
     times_ms: tuple[float, ...]
     tokens_equal: float | None = None
     overhead_share: float | None = None
+    graph_bytes: int | None = None
+    memory_encoder_ms: float | None = None
     stages: dict[str, StageTimes] | None = None
 
 
@@ -88,7 +91,7 @@ class BenchReport:
         ours = values["end_to_end"]
         values["overhead_share"] = ours.pop("overhead_share")
         del ours["tokens_equal"]
-        return {**values, "stages": ours.pop("stages"), "ratios": self.ratios}
+        return {**values, "stages": ours.pop("stages"), "ratios": self.ratios, "int8_gains": int8_gains(self)}
 
     def print(self, console: Console) -> None:
         """Three tables: contenders, our stages, ceilings."""
@@ -101,9 +104,28 @@ class BenchReport:
             f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
         )
         console.print(f"Outside the graphs: {percent(self.end_to_end.overhead_share)} of end to end.")
+        _print_int8(self, console)
         for name, peer in self.peers.items():
             if peer.tokens_equal is not None:
                 console.print(f"Answers that are those of {name}: {percent(peer.tokens_equal)}.")
+
+
+def int8_gains(report: BenchReport) -> dict[str, float]:
+    """How many times faster INT8 is than FP32, by stage, for passages through the memory encoder, and end to end.
+
+    `size` is its graphs' share of the FP32 graphs' bytes. Empty where INT8 was no peer.
+    """
+    ours, int8 = report.end_to_end, report.peers.get("int8")
+    if int8 is None:
+        return {}
+    fast = int8.stages or {}
+    stages = {name: stage.median_ms / fast[name].median_ms for name, stage in report.stages.items() if stage.macs}
+    gains = {**stages, "end_to_end": ours.median_ms / int8.median_ms}
+    if ours.memory_encoder_ms and int8.memory_encoder_ms:
+        gains["memory_encoder"] = ours.memory_encoder_ms / int8.memory_encoder_ms
+    if ours.graph_bytes and int8.graph_bytes:
+        gains["size"] = int8.graph_bytes / ours.graph_bytes
+    return gains
 
 
 def percent(share: float | None) -> str:
@@ -120,6 +142,13 @@ def ceiling_text(stage: StageTimes) -> str:
 def megabytes(num_bytes: int | None) -> str:
     """A size for people, in MB."""
     return "" if num_bytes is None else f"{num_bytes / 1e6:,.0f}"
+
+
+def _print_int8(report: BenchReport, console: Console) -> None:
+    gains = int8_gains(report)
+    if gains:
+        faster = ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items() if name != "size")
+        console.print(f"INT8 against FP32: {faster}; graphs {percent(gains.get('size'))} of the size.")
 
 
 def _print_contenders(report: BenchReport, console: Console) -> None:

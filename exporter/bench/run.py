@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from statistics import median
 from exporter.bench.ceilings import CeilingRates, Ceilings
 from exporter.bench.contender import Contender, ContenderSpec
 from exporter.bench.machine import describe_machine, package_versions, utc_now
-from exporter.bench.measure import Samples, measure, percentile_95
+from exporter.bench.measure import Samples, interleaved, measure, percentile_95
 from exporter.bench.open import open_contenders
 from exporter.bench.options import BenchOptions
 from exporter.bench.peak_rss import measure_peak_rss
@@ -33,6 +34,8 @@ MODEL_FIELDS = (
     "d_model", "d_kv", "d_ff", "num_heads", "vocab_size", "num_memory_layers", "num_stage_a_layers",
     "num_stage_b_layers", "num_decoder_layers",
 )  # fmt: skip
+PASSAGES_AT_ONCE = 8
+ENCODER_REPEATS = 5
 ALONE = "live_stage_a"
 ALONE_REPEATS = 20
 
@@ -91,6 +94,8 @@ def _measured(
         contenders, prepared.batches, warmup=options.warmup, answer_tokens=options.answer_tokens,
         between_runs=ceilings.sample, advance=lambda name, done: notify(f"Measuring {name}", done, turns),
     )
+    notify("Measuring the memory encoder", turns, turns)
+    encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
     notify(f"Measuring {ALONE} alone", turns, turns)
     rates = ceilings.rates()
     ours = contenders[OURS]
@@ -100,6 +105,10 @@ def _measured(
         spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
         for spec in prepared.specs
     }
+    for name, milliseconds in encoders.items():
+        contender = contenders[name]
+        assert isinstance(contender, SessionContender)
+        times[name] = replace(times[name], memory_encoder_ms=milliseconds, graph_bytes=contender.graph_bytes)
     end_to_end = times.pop(OURS)
     stages = dict(end_to_end.stages or {})
     stages[ALONE] = _with_alone(stages[ALONE], alone_ms, rates)
@@ -121,6 +130,18 @@ def _measured(
         peers=times,
         ceilings=rates,
     )
+
+
+def _encoder_times(contenders: Mapping[str, Contender], passages: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Median milliseconds of one batch of passages through each bundle's memory encoder, in turn, after a warm-up."""
+    sessions = {name: item for name, item in contenders.items() if isinstance(item, SessionContender)}
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for run, name in interleaved(list(sessions), 1 + ENCODER_REPEATS):
+        started = time.perf_counter()
+        sessions[name].encode_passages(passages)
+        if run:
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: median(values) for name, values in times.items()}
 
 
 def _contender_times(

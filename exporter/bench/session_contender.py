@@ -13,6 +13,7 @@ from exporter.bench.work import QUESTION_ENCODER
 from runtime import PassageId, Session
 from runtime.backends import Array, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
+from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 
 __all__ = ["SessionContender"]
@@ -72,6 +73,16 @@ class SessionContender:
             graph.run(inputs)
             times.append(1e3 * (time.perf_counter() - started))
         return median(times[ALONE_WARMUP:])
+
+    def encode_passages(self, passages: Sequence[Sequence[int]]) -> None:
+        """Run the memory encoder on a batch of tokenised passages, as building a store does."""
+        encode_passages(self._graphs["memory_encoder"], passages)
+
+    @property
+    def graph_bytes(self) -> int:
+        """Size of the bundle's graphs on disk."""
+        graphs = self._session.bundle.manifest.graphs.values()
+        return sum(file.bytes for graph in graphs for file in graph.files)
 
     def close(self) -> None:
         """Release the store's files."""

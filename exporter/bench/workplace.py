@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from exporter.bench.contender import ContenderSpec
 from exporter.bench.inputs import BenchQuestion, corpus_lines, random_passages, random_questions, word_tokenizer
-from exporter.bench.options import BenchOptions, Peer, check_lengths, parse_peers
+from exporter.bench.int8 import CALIBRATION_QUESTIONS, int8_bundle
+from exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
 from exporter.bundle import FormOptions, choose_forms, export_bundle
 from exporter.checkpoint import CheckpointConfig, ModelOptions, random_weights, read_checkpoint, write_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest
@@ -41,6 +42,7 @@ class Prepared:
     forms: Forms
     specs: tuple[ContenderSpec, ...]
     batches: tuple[tuple[BenchQuestion, ...], ...]
+    passages: tuple[tuple[int, ...], ...]
 
 
 def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: None) -> Prepared:
@@ -71,8 +73,17 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
     )
     specs = [spec]
     for place, peer in enumerate(peers):
-        notify(f"Exporting {peer.name}", 3 + place, steps)
-        specs.append(_peer_spec(directory, source.config, peer, spec))
+        notify(f"{'Calibrating' if peer.name == INT8 else 'Exporting'} {peer.name}", 3 + place, steps)
+        if peer.name == INT8:
+            seen = random_questions(
+                source.config, passages, count=CALIBRATION_QUESTIONS, num_tokens=options.question_tokens,
+                num_passages=options.k, seed=options.seed + 1,
+            )
+            quantized = directory / f"{bundle.name}-int8"
+            int8_bundle(bundle, store, seen, quantized, threads=options.num_threads)
+            specs.append(replace(spec, key=peer.key, model=quantized))
+        else:
+            specs.append(_peer_spec(directory, source.config, peer, spec))
     runs = options.warmup + options.repeats
     questions = random_questions(
         source.config, passages, count=runs * options.batch_size, num_tokens=options.question_tokens,
@@ -80,7 +91,7 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
     )
     size = options.batch_size
     batches = tuple(tuple(questions[start : start + size]) for start in range(0, len(questions), size))
-    return Prepared(source.config, choose_forms(source.config, ours), tuple(specs), batches)
+    return Prepared(source.config, choose_forms(source.config, ours), tuple(specs), batches, tuple(passages))
 
 
 class _Source:

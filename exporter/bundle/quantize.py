@@ -67,8 +67,9 @@ def quantize_bundle(
 ) -> dict[str, QuantizedGraph]:
     """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
 
-    The table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or FP16 would overflow), OptionError, BundleError for a bundle that is no FP32
-    one, ExportError and OutputError. Nothing is written where one is raised.
+    The table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or
+    FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
+    Nothing is written where one is raised.
     """
     check_target(output, overwrite=overwrite, inputs=[bundle_dir])
     bundle = Bundle.open(bundle_dir)
@@ -118,11 +119,10 @@ def _quantize(
     files = write_graph(model, work / "graphs", name)
     check_operators(files[0])
     precision = "-".join(part for part, used in (("int8", int8), ("fp16", fp16)) if used) or "fp32"
-    entry = replace(
-        manifest.graphs[name], precision=precision,
-        files=tuple(FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files),
+    entries = tuple(
+        FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
     )
-    return entry, done
+    return replace(manifest.graphs[name], precision=precision, files=entries), done
 
 
 def _lazy_layer(manifest: BundleManifest, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Commands that answer questions: ask one, answer a file, compare with the checkpoint."""
+"""Commands that answer questions: ask one, answer a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli.extras import require
 from exporter.cli.options import (
+    BatchSize,
     BundleArgument,
     Json,
     Limit,
@@ -25,9 +25,7 @@ from exporter.cli.output import console, print_json, question_progress
 if TYPE_CHECKING:
     from runtime import Answer
 
-__all__ = ["answer", "ask", "parity"]
-
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
+__all__ = ["answer", "ask"]
 
 
 def ask(
@@ -80,40 +78,6 @@ def answer(
             bundle, store, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k,
             top_m=top_m, batch_size=batch_size, threads=threads, advance=advance,
         )
-    if as_json:
-        print_json(report.to_json())
-    else:
-        report.print(console())
-
-
-def parity(
-    bundle: BundleArgument,
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The checkpoint the bundle was made from.")],
-    questions: Questions,
-    store: Store = None,
-    passages: Passages = PassageSource.retrieve,
-    exact_memory: Annotated[
-        bool, typer.Option("--exact-memory", help="The reference encodes its own FP32 memory, so the codec counts too.")
-    ] = False,
-    top_k: NumRetrieved = None,
-    top_m: NumSelected = None,
-    batch_size: BatchSize = 8,
-    limit: Limit = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Compare a bundle with the torch checkpoint on real questions: error by graph, selection, answers, EM and F1."""
-    require("torch", "onnxruntime")
-    from calibration.questions import read_questions
-    from exporter.parity import ParityOptions, compare_with_checkpoint
-
-    rows = read_questions(questions, limit)
-    options = ParityOptions(
-        given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
-        exact_memory=exact_memory, threads=threads,
-    )
-    with question_progress("Comparing", len(rows)) as advance:
-        report = compare_with_checkpoint(bundle, checkpoint, store, rows, options, advance=advance)
     if as_json:
         print_json(report.to_json())
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, quantize
+from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, parity, quantize
 
 __all__ = ["app"]
 
@@ -21,7 +21,7 @@ app.command("inspect")(bundles.inspect)
 app.add_typer(memory.app, name="memory")
 app.command("ask")(answers.ask)
 app.command("answer")(answers.answer)
-app.command("parity")(answers.parity)
+app.command("parity")(parity.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
 app.command("cost")(cost.cost)

@@ -37,8 +37,8 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", help="Counted runs of each contender.")] = 10,
     warmup: Annotated[int, typer.Option("--warmup", help="Runs before these.")] = 2,
     peers: Annotated[
-        str, typer.Option("--peers", help="With commas: paper-form, hf-fid-kN, optimum-fid-kN (N passages); or none.")
-    ] = "paper-form,hf-fid-k5,hf-fid-k25,optimum-fid-k5",
+        str, typer.Option("--peers", help="With commas: int8, paper-form, hf-fid-kN, optimum-fid-kN; or none.")
+    ] = "int8,paper-form,hf-fid-k5,hf-fid-k25,optimum-fid-k5",
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
     ] = True,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "BatchSize",
     "BundleArgument",
     "Json",
     "Limit",
@@ -31,6 +32,7 @@ class PassageSource(str, Enum):
     given = "given"
 
 
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from exporter.finite_json import finite
+
 __all__ = ["bold", "console", "print_json", "question_progress"]
 
 
@@ -27,7 +29,7 @@ def bold(path: Path) -> str:
 
 def print_json(value: Any) -> None:
     """A report as JSON on stdout, with NaN and infinity as null, which JSON has not."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -37,13 +39,3 @@ def question_progress(description: str, total: int) -> Iterator[Callable[[int], 
 
     with progress_bar(description, total, shown=True) as advance:
         yield advance
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124
-        return None
-    return value

@@ -1,54 +1,45 @@
-"""Bundle against checkpoint on real questions: the same passages put to both, answers and graphs compared."""
+"""A bundle against its checkpoint or another bundle on real questions: the same passages put to both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
-import numpy as np
-from numpy.typing import NDArray
+from calibration.questions import Question
+from exporter.parity.attribution import PartEffect, effect_of, mixes
+from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone
+from exporter.parity.observe import observe
+from exporter.parity.options import ParityOptions, Progress, no_progress
+from exporter.parity.reference import TorchReference
+from exporter.parity.report import ParityReport, SideName, report_from_replies
+from exporter.parity.rows import Row, Rows, rows_from_questions
+from exporter.parity.sides import GraphSide, Reply, Side, TorchSide
+from exporter.parity.torch_graphs import graphs_from_model
+from runtime import Session
+from runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
+from runtime.contract import BundleError, CheckpointError, Forms, OptionError
+from runtime.memory import encode_passages
+from runtime.store import MemoryStore
 
-from calibration.questions import Question, given_passages
-from exporter.answering.metrics import exact_match, token_f1
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.checkpoint.digest import checkpoint_digest
-from exporter.parity.observe import ObservingBackend
-from exporter.parity.reference import ReferenceAnswer, TorchReference
-from exporter.parity.report import ParityReport
-from runtime import Answer, Passage, Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import CheckpointError, PassageError, read_manifest
-from runtime.memory import decode_fp16, encode_fp16, encode_passages
-
-__all__ = ["ParityOptions", "compare_with_checkpoint"]
+__all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 
 
 @dataclass(frozen=True)
-class ParityOptions:
-    """How to compare.
+class _Reference:
+    """What the candidate is compared with: as graphs, which can be observed and mixed, and how it encodes memory.
 
-    `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
-    `batch_size`: questions of one run; `observed_runs`: runs of each graph that torch repeats; `exact_memory`: the
-    reference encodes its own memory in FP32 instead of reading the store's.
+    `torch` answers in the graphs' place where the reference is a checkpoint.
     """
 
-    given_passages: bool = False
-    top_k: int | None = None
-    top_m: int | None = None
-    batch_size: int = 8
-    observed_runs: int = 8
-    exact_memory: bool = False
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
-class _Compared:
-    question: Question
-    reference: ReferenceAnswer
-    reference_text: str
-    candidate: Answer
+    name: SideName
+    graphs: dict[str, Graph]
+    forms: Forms
+    encode: Encode
+    torch: TorchReference | None = None
 
 
 def compare_with_checkpoint(
@@ -58,129 +49,197 @@ def compare_with_checkpoint(
     questions: Sequence[Question],
     options: ParityOptions,
     *,
-    advance: Callable[[int], None] = lambda _: None,
+    backend: Backend | None = None,
+    progress: Progress = no_progress,
 ) -> ParityReport:
-    """Answer every question with both and compare; `advance(n)` is called as n more are done.
+    """Compare a bundle with the torch checkpoint it was made from.
 
-    Raises CheckpointError where the bundle was made from another checkpoint, and what opening and answering raise.
+    `backend` runs the bundle's graphs, None for ONNX Runtime on the CPU. Raises CheckpointError where the bundle was
+    made from another checkpoint, and what opening and answering raise.
     """
+    from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+    from exporter.checkpoint.digest import checkpoint_digest
+
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)
-    forms = read_manifest(bundle).forms
-    observer = ObservingBackend(OnnxRuntimeBackend(options.threads), model, forms, options.observed_runs)
-    with Session.open(bundle, store, backend=observer) as session:
+    backend = backend or OnnxRuntimeBackend(options.threads)
+    with Session.open(bundle, store, backend=backend) as session:
         if session.bundle.manifest.checkpoint_digest != checkpoint_digest(source):
             raise CheckpointError(
                 str(source), expected=f"the checkpoint that {session.bundle} was made from", found="another",
                 fix="name that one, or export this checkpoint",
             )
-        comparison = _Comparison(session, TorchReference(model), options)
-        for start in range(0, len(questions), options.batch_size):
-            batch = questions[start : start + options.batch_size]
-            comparison.add(batch)
-            advance(len(batch))
-        errors = observer.max_abs_err
-        return comparison.report({name: errors[name] for name in session.graphs if name in errors})
+        forms = session.bundle.manifest.forms
+        graphs = graphs_from_model(model, forms)
+        torch = TorchReference(model)
+        name = SideName("checkpoint", str(checkpoint), "torch", dict.fromkeys(graphs, "fp32"))
+        reference = _Reference(name, graphs, forms, torch.memory, torch)
+        return _compare(session, reference, questions, options, backend, progress)
+
+
+def compare_with_bundle(
+    bundle: Path,
+    reference: Path,
+    store: Path | None,
+    questions: Sequence[Question],
+    options: ParityOptions,
+    *,
+    backend: Backend | None = None,
+    reference_backend: Backend | None = None,
+    progress: Progress = no_progress,
+) -> ParityReport:
+    """Compare a bundle with another bundle of the same checkpoint, without torch.
+
+    `backend` runs the candidate's graphs and `reference_backend` the reference's, None for ONNX Runtime on the CPU.
+    Raises BundleError where the bundles are of different checkpoints, or in different forms where parts are to be
+    swapped; OptionError for `exact_memory`, which is torch's; and what opening and answering raise.
+    """
+    if options.exact_memory:
+        raise OptionError(
+            "exact memory", expected="a checkpoint as the reference", found=f"bundle {reference}",
+            fix="leave it out, or compare with the checkpoint",
+        )
+    backend = backend or OnnxRuntimeBackend(options.threads)
+    reference_backend = reference_backend or OnnxRuntimeBackend(options.threads)
+    with (
+        Session.open(bundle, store, backend=backend) as session,
+        Session.open(reference, backend=reference_backend) as other,
+    ):
+        manifest, wanted = other.bundle.manifest, session.bundle.manifest
+        if manifest.checkpoint_digest != wanted.checkpoint_digest:
+            raise BundleError(
+                str(other.bundle), expected=f"a bundle of the checkpoint that {session.bundle} was made from",
+                found="one of another", fix="name a bundle of the same checkpoint",
+            )
+        if options.attribution and manifest.forms != wanted.forms:
+            raise BundleError(
+                str(other.bundle), expected=f"graphs in the forms {wanted.forms}, so that parts can be swapped",
+                found=str(manifest.forms), fix="export the reference in the same forms, or leave attribution out",
+            )
+        encode: Encode = _none
+        if manifest.model.traits.has_memory:
+            encode = partial(encode_passages, other.graphs["memory_encoder"])
+        name = SideName.of_bundle(reference, manifest, reference_backend)
+        side = _Reference(name, other.graphs, manifest.forms, encode)
+        return _compare(session, side, questions, options, backend, progress)
+
+
+def _compare(
+    session: Session, reference: _Reference, questions: Sequence[Question], options: ParityOptions, backend: Backend,
+    progress: Progress,
+) -> ParityReport:
+    if options.exact_memory and options.reference_store is not None:
+        raise OptionError(
+            "reference store", expected="none, as the reference is to read exact memory",
+            found=str(options.reference_store), fix="choose one of the two",
+        )
+    store = options.reference_store
+    with progress("Finding passages", len(questions)) as advance:
+        rows = rows_from_questions(session, questions, options, advance)
+    if store is None:
+        return _Comparison(session, reference, rows, options, backend, session.store).run(progress)
+    with MemoryStore.open(store, session.bundle) as opened:
+        return _Comparison(session, reference, rows, options, backend, opened).run(progress)
 
 
 class _Comparison:
-    def __init__(self, session: Session, reference: TorchReference, options: ParityOptions) -> None:
-        self._session, self._reference, self._options = session, reference, options
-        self._text = session.text
-        self._has_memory = session.bundle.manifest.model.traits.has_memory
-        self._compared: list[_Compared] = []
-        self._memory_errors: list[float] = []
-        self._errors = 0
+    """Both sides over the same rows."""
 
-    def add(self, questions: Sequence[Question]) -> None:
-        """Answer a batch with the session, then each question with the reference."""
-        given = [given_passages(question) for question in questions] if self._options.given_passages else None
-        answers = self._session.answer_many(
-            [question.question for question in questions], self._options.top_k, self._options.top_m, passages=given
+    def __init__(
+        self, session: Session, reference: _Reference, rows: Rows, options: ParityOptions, backend: Backend,
+        reference_store: MemoryStore | None,
+    ) -> None:
+        self._session, self._reference, self._rows, self._options = session, reference, rows, options
+        self._manifest = session.bundle.manifest
+        self._num_selected = options.top_m or self._manifest.model.num_selected
+        self._name = SideName.of_bundle(session.bundle.directory, self._manifest, backend)
+        self._own: StoredMemory | None = None
+        self._memory: MemorySource = TokensAlone(rows.table)
+        self._candidate_memory: MemorySource = self._memory
+        if self._manifest.model.traits.has_memory:
+            encoded = EncodedMemory(rows.table, partial(encode_passages, session.graphs["memory_encoder"]))
+            self._own = StoredMemory(rows.table, session.store, encoded, own=True)
+            self._candidate_memory, self._encoded = self._own, encoded
+            exact = EncodedMemory(rows.table, reference.encode)
+            own = reference_store is session.store
+            self._memory = exact if options.exact_memory else StoredMemory(rows.table, reference_store, exact, own=own)
+
+    def run(self, progress: Progress) -> ParityReport:
+        """Observe the graphs, answer with both, and swap parts where that is asked for."""
+        options, manifest = self._options, self._manifest
+        rows = self._rows.rows
+        with progress("Comparing graphs", min(len(rows), options.observed_runs * options.batch_size)) as advance:
+            graphs, memory_error = observe(
+                self._session, self._reference.graphs, self._reference.forms, self._rows, self._memory, self._own,
+                options, advance,
+            )
+        own = self._side(self._session.graphs, self._candidate_memory, margins=True)
+        references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
+        return report_from_replies(
+            (self._reference.name, self._name), self._rows, (references, candidates), options,
+            selects=manifest.model.traits.selects, memory_max_abs_err=memory_error, graphs=graphs,
+            speed=speed, attribution=self._attribute(references, progress) if options.attribution else None,
         )
-        for question, answer in zip(questions, answers, strict=True):
-            if answer.error is not None:
-                self._errors += 1
-            else:
-                reference = self._answer_reference(answer)
-                text = self._text.decode(reference.tokens)
-                self._compared.append(_Compared(question, reference, text, answer))
 
-    def _answer_reference(self, answer: Answer) -> ReferenceAnswer:
-        if not answer.passages:
-            return ReferenceAnswer([], None, [])
-        passages = [self._text.passage(item.passage.title, item.passage.text)[0] for item in answer.passages]
-        memory = self._memory(answer, passages) if self._has_memory else None
-        num_selected = self._options.top_m or self._session.bundle.manifest.model.num_selected
-        return self._reference.answer(self._text.question(answer.question), passages, memory, num_selected)
+    def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:
+        has_memory = self._manifest.model.traits.has_memory
+        other_store = self._options.exact_memory or self._options.reference_store is not None
+        parts = mixes(
+            self._manifest.model, self._reference.graphs, self._session.graphs, self._memory,
+            store=self._own if other_store and self._session.store is not None else None,
+            encoded=self._encoded if has_memory else self._memory,
+        )
+        effects = {}
+        for part, mix in parts.items():
+            mixed = self._answer(self._side(mix.graphs, mix.source), f"Swapping {part}", progress)
+            effects[part] = effect_of(self._rows.rows, references, mixed)
+        return effects
 
-    def _memory(self, answer: Answer, passages: list[list[int]]) -> list[NDArray[np.float32]]:
-        """The passages' memory for the reference: the store's, decoded, or torch's own.
+    def _reference_side(self) -> Side:
+        reference, options = self._reference, self._options
+        if reference.torch is None:
+            return self._side(reference.graphs, self._memory, margins=True)
+        return TorchSide(
+            reference.torch, self._manifest.model, self._session.text, self._rows.table.input_ids,
+            None if options.exact_memory else self._memory, self._num_selected,
+        )
 
-        For the first questions torch encodes the passages in any case, to measure the store and the memory encoder.
+    def _side(self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False) -> GraphSide:
+        text, shape = self._session.text, self._manifest.model
+        return GraphSide(graphs, shape, text, source, self._num_selected, margins=margins)
+
+    def _answer_both(
+        self, reference: Side, candidate: Side, progress: Progress
+    ) -> tuple[list[Reply], list[Reply], float | None]:
+        """Both sides' replies, batch by batch in turn, and how many times faster the candidate is, by the median.
+
+        None beside torch, which answers one question at a time to share nothing with the graphs.
         """
-        stored = [self._stored(item.passage) for item in answer.passages]
-        measure = len(self._compared) < self._options.observed_runs
-        if not measure and not self._options.exact_memory and all(memory is not None for memory in stored):
-            return [memory for memory in stored if memory is not None]
-        exact = self._reference.memory(passages)
-        if measure:
-            self._observe_memory_encoder(passages)
-            for found, expected in zip(stored, exact, strict=True):
-                if found is not None:
-                    self._memory_errors.append(float(np.abs(found - expected).max()))
-        if self._options.exact_memory:
-            return exact
-        return [_through_codec(own) if found is None else found for found, own in zip(stored, exact, strict=True)]
+        rows, size = self._rows.rows, self._options.batch_size
+        replies: tuple[list[Reply], list[Reply]] = ([], [])
+        ratios: list[float] = []
+        with progress("Answering", len(rows)) as advance:
+            for number, start in enumerate(range(0, len(rows), size)):
+                batch, seconds = rows[start : start + size], [0.0, 0.0]
+                for turn in (0, 1) if number % 2 else (1, 0):
+                    started = time.perf_counter()
+                    replies[turn].extend((reference, candidate)[turn].answer(batch))
+                    seconds[turn] = time.perf_counter() - started
+                ratios.append(seconds[0] / seconds[1])
+                advance(len(batch))
+        return *replies, None if isinstance(reference, TorchSide) or not ratios else median(ratios)
 
-    def _stored(self, passage: Passage) -> NDArray[np.float32] | None:
-        """What the store holds of a passage; None for a given text, though its id may be that of another passage."""
-        store = self._session.store
-        if passage.id is None or store is None:
-            return None
-        try:
-            number = store.numbers([passage.id])[0]
-        except PassageError:
-            return None
-        if store.passage(number) != passage:
-            return None
-        codes, scale = store.memory(number)
-        return decode_fp16(codes, scale)
-
-    def _observe_memory_encoder(self, passages: list[list[int]]) -> None:
-        encode_passages(self._session.graphs["memory_encoder"], passages)
-
-    def report(self, graphs: dict[str, float]) -> ParityReport:
-        """Sum up what was added."""
-        compared = self._compared
-        overlaps = [
-            len({*item.reference.selected} & {*item.candidate.selected}) / len(item.reference.selected)
-            for item in compared
-            if item.reference.scores is not None and item.reference.selected
-        ]
-        graded = [item for item in compared if item.question.answers]
-        references = [(item.reference_text, item.question.answers) for item in graded]
-        candidates = [(item.candidate.answer or "", item.question.answers) for item in graded]
-        return ParityReport(
-            questions=len(compared),
-            errors=self._errors,
-            passages="given" if self._options.given_passages else "retrieved",
-            reference_memory="exact" if self._options.exact_memory else "store",
-            answers_equal=_mean([item.reference.tokens == [*item.candidate.token_ids] for item in compared]),
-            top_m_overlap=_mean(overlaps),
-            em_reference=_mean([exact_match(*pair) for pair in references]),
-            em_candidate=_mean([exact_match(*pair) for pair in candidates]),
-            f1_reference=_mean([token_f1(*pair) for pair in references]),
-            f1_candidate=_mean([token_f1(*pair) for pair in candidates]),
-            memory_max_abs_err=max(self._memory_errors, default=None),
-            graphs=graphs,
-        )
+    def _answer(self, side: Side, what: str, progress: Progress) -> list[Reply]:
+        rows: list[Row] = self._rows.rows
+        replies: list[Reply] = []
+        with progress(what, len(rows)) as advance:
+            for start in range(0, len(rows), self._options.batch_size):
+                batch = rows[start : start + self._options.batch_size]
+                replies += side.answer(batch)
+                advance(len(batch))
+        return replies
 
 
-def _through_codec(memory: NDArray[np.float32]) -> NDArray[np.float32]:
-    codes, scale = encode_fp16(memory)
-    return decode_fp16(codes, scale)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
+def _none(_passages: list[list[int]]) -> Sequence[Array]:
+    """FiD encodes no memory."""
+    return []

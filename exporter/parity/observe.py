@@ -1,61 +1,80 @@
-"""A backend that runs each graph and, on the same inputs, the torch stage it was traced from."""
+"""The first questions through the reference's graphs, with the candidate's beside them; and the store's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from exporter.graphs.check import run_stage
-from exporter.tolerances import max_abs_error
-from runtime.backends import Array, Backend, Graph
-from runtime.contract import Forms, GraphIO
+from exporter.parity.graph_errors import GraphError, ObservedGraph
+from exporter.parity.memory_source import MemorySource, StoredMemory
+from exporter.parity.options import ParityOptions
+from exporter.parity.rows import Row, Rows
+from exporter.parity.sides import GraphSide
+from runtime import Session
+from runtime.backends import Graph
+from runtime.contract import Forms
+from runtime.memory import decode_fp16, encode_passages
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = ["observe"]
 
-    from exporter.stages import GlimmerModel
-
-__all__ = ["ObservingBackend"]
-
-
-class ObservingBackend:
-    """Records, by graph, the largest absolute error against torch over its first runs; the graphs' outputs go on."""
-
-    def __init__(self, backend: Backend, model: GlimmerModel, forms: Forms, max_runs: int) -> None:
-        self.name = backend.name
-        self.max_abs_err: dict[str, float] = {}
-        self._backend, self._model, self._forms, self._max_runs = backend, model, forms, max_runs
-
-    def load(self, path: Path, io: GraphIO) -> Graph:
-        """Load a graph under observation; its name is the file's."""
-        from exporter.stages import stage_from_model
-
-        stage = stage_from_model(self._model, path.stem, self._forms)
-        return _ObservedGraph(path.stem, self._backend.load(path, io), stage, io, self)
-
-    def record(self, name: str, error: float) -> None:
-        """Keep the largest error of a graph."""
-        self.max_abs_err[name] = max(error, self.max_abs_err.get(name, 0.0))
-
-    @property
-    def max_runs(self) -> int:
-        """How many runs of each graph are compared."""
-        return self._max_runs
+STAGE_A = ("live_stage_a", "live_stage_b")
+DECODER = ("cross_kv", "decoder_prefill", "decoder_step")
 
 
-class _ObservedGraph:
-    def __init__(self, name: str, graph: Graph, stage: nn.Module, io: GraphIO, backend: ObservingBackend) -> None:
-        self._name, self._graph, self._stage, self._io, self._backend = name, graph, stage, io, backend
-        self._runs = 0
+def observe(
+    session: Session,
+    reference: Mapping[str, Graph],
+    forms: Forms,
+    rows: Rows,
+    source: MemorySource,
+    store: StoredMemory | None,
+    options: ParityOptions,
+    advance: Callable[[int], None],
+) -> tuple[dict[str, GraphError], float | None]:
+    """Error by graph, and the largest between the store's memory and what the reference's encoder gives.
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = self._graph.run(inputs)
-        if self._runs < self._backend.max_runs:
-            self._runs += 1
-            for output, expected in run_stage(self._stage, self._io, inputs).items():
-                if np.issubdtype(expected.dtype, np.floating):
-                    self._backend.record(self._name, max_abs_error(outputs[output], expected))
-        return outputs
+    `session` is the candidate's, `source` the memory that the reference's graphs read, `forms` theirs. A graph of
+    another form is no counterpart and is left out. The memory error is None without a store that has the passages.
+    """
+    manifest = session.bundle.manifest
+    observed = {
+        name: ObservedGraph(name, reference[name], session.graphs[name], io, options.observed_runs)
+        for name, io in manifest.io().items()
+        if name in reference and _comparable(name, manifest.forms, forms)
+    }
+    graphs = {**reference, **observed}
+    taken = [row for row in rows.rows if row.candidates]
+    size = max(1, min(options.batch_size, len(taken) // max(options.observed_runs, 1)))
+    num_selected = options.top_m or manifest.model.num_selected
+    side = GraphSide(graphs, manifest.model, session.text, source, num_selected)
+    memory_error: float | None = None
+    for start in range(0, min(len(taken), size * options.observed_runs), size):
+        batch = taken[start : start + size]
+        if manifest.model.traits.has_memory:
+            memory_error = _worse(memory_error, _memory_error(graphs["memory_encoder"], rows, batch[0], store))
+        side.answer(batch)
+        advance(len(batch))
+    return {name: graph.error for name, graph in observed.items() if graph.error is not None}, memory_error
+
+
+def _comparable(name: str, candidate: Forms, reference: Forms) -> bool:
+    """Whether a graph computes the same in both forms: stage A's form decides where the layers are cut."""
+    if name in STAGE_A:
+        return (candidate.codec, candidate.stage_a) == (reference.codec, reference.stage_a)
+    return name not in DECODER or candidate.cross_attention == reference.cross_attention
+
+
+def _memory_error(encoder: Graph, rows: Rows, row: Row, store: StoredMemory | None) -> float | None:
+    """The encoder runs in any case: for `memory_fid`, nothing else runs it."""
+    exact = encode_passages(encoder, [rows.table.input_ids(number) for number in row.numbers])
+    errors = []
+    if store is not None:
+        for number, states in zip(row.numbers, exact, strict=True):
+            if (found := store.stored(number)) is not None:
+                errors.append(float(np.abs(decode_fp16(*found) - states).max()))
+    return max(errors, default=None)
+
+
+def _worse(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first if second is None else max(first, second)

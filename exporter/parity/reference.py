@@ -6,7 +6,7 @@ Lengths are padded to the model's own, every layer runs in full, and the decoder
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +22,15 @@ __all__ = ["ReferenceAnswer", "TorchReference"]
 
 @dataclass(frozen=True)
 class ReferenceAnswer:
-    """Answer tokens without EOS; scores (k,) and the selected positions where the architecture ranks."""
+    """Answer tokens without EOS; scores (k,) and the selected positions where the architecture ranks.
+
+    `margins`: by step, EOS's included, how far the best logit stood above the next.
+    """
 
     tokens: list[int]
     scores: NDArray[np.float32] | None
     selected: list[int] | None
+    margins: list[float] = field(default_factory=list)
 
 
 class TorchReference:
@@ -58,7 +62,7 @@ class TorchReference:
 
         with torch.inference_mode():
             if memory is None:
-                return ReferenceAnswer(self._decode(question, *self._encode_joined(question, passages)), None, None)
+                return self._decode(question, *self._encode_joined(question, passages))
             return self._answer_from_memory(question, memory, num_selected)
 
     def _answer_from_memory(
@@ -74,20 +78,20 @@ class TorchReference:
             mask[0, place, : len(passage)] = 1
         if not self._traits.encodes_question:
             normed = self.model.live_encoder.final_layer_norm(states)
-            return ReferenceAnswer(self._decode(question, normed.flatten(1, 2), mask.flatten(1)), None, None)
+            return self._decode(question, normed.flatten(1, 2), mask.flatten(1))
         question_ids, question_mask = self._padded([question], self._config.question_length)
         question_states = self.model.encode_question(question_ids, question_mask)
         if not self._traits.selects:
             encoded = self.model.stage_b(self.model.join(question_states, states), question_mask, mask)
             readable = self.model.readable_mask(question_mask, mask)
-            return ReferenceAnswer(self._decode(question, encoded.flatten(1, 2), readable.flatten(1)), None, None)
+            return self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
         scores, reranked = self.model.stage_a(question_states, question_mask, states, mask)
         ranking = sorted(range(len(memory)), key=lambda place: -float(scores[0, place]))
         selected = sorted(ranking[:num_selected])
         encoded = self.model.stage_b(reranked[:, selected], question_mask, mask[:, selected])
         readable = self.model.readable_mask(question_mask, mask[:, selected])
-        tokens = self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
-        return ReferenceAnswer(tokens, scores[0].numpy(), selected)
+        answer = self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
+        return replace(answer, scores=scores[0].numpy(), selected=selected)
 
     def _encode_joined(
         self, question: Sequence[int], passages: Sequence[Sequence[int]]
@@ -101,20 +105,23 @@ class TorchReference:
         joined_mask = torch.cat([question_mask.expand(count, -1), mask], 1).unsqueeze(0)
         return self.model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)
 
-    def _decode(self, question: Sequence[int], states: Tensor, mask: Tensor) -> list[int]:
+    def _decode(self, question: Sequence[int], states: Tensor, mask: Tensor) -> ReferenceAnswer:
         """Greedy decoding that runs the decoder again over all tokens so far for every new one."""
         import torch
 
         ids = [self._config.decoder_start_token_id, *(question if self._traits.prefixes_decoder else ())]
         key_values = self.model.cross_key_values(states)
         tokens: list[int] = []
+        margins: list[float] = []
         while len(tokens) < self._config.max_new_tokens:
             logits = self.model.decode_over(torch.tensor([ids + tokens], dtype=torch.int32), key_values, mask)
             token = int(logits[0, -1].argmax())
+            best = logits[0, -1].topk(2).values
+            margins.append(float(best[0] - best[1]))
             if token == self._config.eos_token_id:
                 break
             tokens.append(token)
-        return tokens
+        return ReferenceAnswer(tokens, None, None, margins)
 
     @staticmethod
     def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[Any, Any]:

@@ -1,67 +1,176 @@
-"""What a parity run found, and how it is printed."""
+"""What a parity run found, and its JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["ParityReport"]
+from exporter.parity.attribution import PartEffect
+from exporter.parity.differences import MAX_EXAMPLES, Difference, FirstDifference, differences_of, first_difference_of
+from exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
+from exporter.parity.graph_errors import GraphError
+from exporter.parity.options import ParityOptions
+from exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overlap
+from exporter.parity.rows import Rows
+from exporter.parity.sides import Reply
+from runtime.backends import Backend
+from runtime.contract import BundleManifest, GateResult
+
+__all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
+
+MAX_SCORE_PAIRS = 2000
+
+
+@dataclass(frozen=True)
+class SideName:
+    """What was compared: `kind` is `checkpoint` or `bundle`; `precision` the arithmetic's, by graph.
+
+    `graph_bytes` is the size of a bundle's graphs on disk, None for a checkpoint.
+    """
+
+    kind: str
+    path: str
+    backend: str
+    precision: dict[str, str]
+    graph_bytes: int | None = None
+
+    @classmethod
+    def of_bundle(cls, path: Path, manifest: BundleManifest, backend: Backend) -> SideName:
+        """A bundle that a backend runs."""
+        graphs = manifest.graphs
+        size = sum(file.bytes for graph in graphs.values() for file in graph.files)
+        return cls("bundle", str(path), backend.name, {name: item.precision for name, item in graphs.items()}, size)
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """A figure of the reference and of the candidate."""
+
+    reference: float | None
+    candidate: float | None
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Bundle (the candidate) against torch checkpoint (the reference) on the same questions and passages.
+    """Bundle (the candidate) against a torch checkpoint or another bundle (the reference), on the same passages.
 
     `questions` were compared, `errors` could not be taken. Shares and metrics run from 0 to 1; None where there was
     nothing to measure: no selection in this architecture, no gold answers, no memory. `memory_max_abs_err` is the
-    store's decoded memory against torch's own.
+    candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
+    not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
+    batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs` (n, 2) are scores of
+    reference and candidate, for a plot.
     """
 
+    reference: SideName
+    candidate: SideName
     questions: int
     errors: int
     passages: str
     reference_memory: str
+    selects: bool
     answers_equal: float | None
+    answers_equal_of_correct: float | None
     top_m_overlap: float | None
-    em_reference: float | None
-    em_candidate: float | None
-    f1_reference: float | None
-    f1_candidate: float | None
+    kendall_tau: float | None
+    gold_in_top_m: BothSides
+    em: Delta
+    f1: Delta
+    first_difference: FirstDifference
+    differences: Sequence[Difference]
     memory_max_abs_err: float | None
-    graphs: dict[str, float]
+    graphs: dict[str, GraphError]
+    speed: float | None = None
+    attribution: dict[str, PartEffect] | None = None
+    gate: GateResult | None = None
+    score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     def to_json(self) -> dict[str, Any]:
-        """The report under the keys that `--json` promises."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["graphs"] = {name: {"max_abs_err": error} for name, error in self.graphs.items()}
-        return values
+        """The report under the keys that `--json` promises; infinities stay, which JSON writes as null."""
+        metrics: dict[str, Any] = {}
+        for name, metric in (("em", self.em), ("f1", self.f1)):
+            metrics |= {
+                f"{name}_reference": metric.reference, f"{name}_candidate": metric.candidate,
+                f"{name}_delta": metric.delta, f"{name}_delta_interval": metric.interval,
+            }  # fmt: skip
+        attribution = self.attribution
+        return {
+            "reference": asdict(self.reference),
+            "candidate": asdict(self.candidate),
+            "questions": self.questions,
+            "errors": self.errors,
+            "passages": self.passages,
+            "reference_memory": self.reference_memory,
+            "answers_equal": self.answers_equal,
+            "answers_equal_of_correct": self.answers_equal_of_correct,
+            "top_m_overlap": self.top_m_overlap,
+            "kendall_tau": self.kendall_tau,
+            "gold_in_top_m": asdict(self.gold_in_top_m),
+            **metrics,
+            "first_difference": asdict(self.first_difference),
+            "differences": [asdict(item) for item in self.differences[:MAX_EXAMPLES]],
+            "speed": self.speed,
+            "memory_max_abs_err": self.memory_max_abs_err,
+            "graphs": {name: asdict(error) for name, error in self.graphs.items()},
+            "attribution": None if attribution is None else {name: asdict(part) for name, part in attribution.items()},
+            "gate": None if self.gate is None else {**asdict(self.gate), "checks": [*map(asdict, self.gate.checks)]},
+        }
 
-    def print(self, console: Console) -> None:
-        """Two tables: answers, and error by graph."""
-        from rich.table import Table
 
-        table = Table(title=f"Parity on {self.questions} questions ({self.passages} passages)")
-        for column in ("", "torch checkpoint", "bundle"):
-            table.add_column(column, justify="left" if not column else "right")
-        table.add_row("exact match", _share(self.em_reference), _share(self.em_candidate))
-        table.add_row("token F1", _share(self.f1_reference), _share(self.f1_candidate))
-        table.add_row("answers equal", "", _share(self.answers_equal))
-        table.add_row("top-m overlap", "", _share(self.top_m_overlap))
-        if self.errors:
-            table.add_row("questions not taken", "", str(self.errors))
-        console.print(table)
-        errors = Table(title="Largest absolute error against torch")
-        errors.add_column("graph")
-        errors.add_column("error", justify="right")
-        for name, error in self.graphs.items():
-            errors.add_row(name, f"{error:.2e}")
-        if self.memory_max_abs_err is not None:
-            errors.add_row("store (codec and encoder)", f"{self.memory_max_abs_err:.2e}")
-        console.print(errors)
+def report_from_replies(
+    names: tuple[SideName, SideName],
+    rows: Rows,
+    replies: tuple[list[Reply], list[Reply]],
+    options: ParityOptions,
+    *,
+    selects: bool,
+    memory_max_abs_err: float | None,
+    graphs: dict[str, GraphError],
+    speed: float | None,
+    attribution: dict[str, PartEffect] | None,
+) -> ParityReport:
+    """Sum up; `names` and `replies` are the reference's and the candidate's."""
+    references, candidates = replies
+    differences = differences_of(rows.rows, references, candidates)
+    memory = "reference_store" if options.reference_store is not None else "store"
+    return ParityReport(
+        reference=names[0],
+        candidate=names[1],
+        questions=len(rows.rows),
+        errors=rows.errors,
+        passages="given" if options.given_passages else "retrieved",
+        reference_memory="exact" if options.exact_memory else memory,
+        selects=selects,
+        answers_equal=answers_equal(references, candidates),
+        answers_equal_of_correct=equal_of_correct(rows.rows, references, candidates),
+        top_m_overlap=top_m_overlap(references, candidates),
+        kendall_tau=mean_kendall_tau(references, candidates),
+        gold_in_top_m=BothSides(gold_in_top_m(rows.rows, references), gold_in_top_m(rows.rows, candidates)),
+        em=em_of(rows.rows, references, candidates),
+        f1=f1_of(rows.rows, references, candidates),
+        first_difference=first_difference_of(differences),
+        differences=differences,
+        memory_max_abs_err=memory_max_abs_err,
+        graphs=graphs,
+        speed=speed,
+        attribution=attribution,
+        score_pairs=_score_pairs(references, candidates),
+    )
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _score_pairs(references: Sequence[Reply], candidates: Sequence[Reply]) -> NDArray[np.float32]:
+    """Scores of both sides (n, 2), evenly thinned out to what a plot can show."""
+    pairs = [
+        np.stack([one.scores, other.scores], 1)
+        for one, other in zip(references, candidates, strict=True)
+        if one.scores is not None and other.scores is not None
+    ]
+    if not pairs:
+        return np.zeros((0, 2), np.float32)
+    together = np.concatenate(pairs)
+    return together[:: -(-len(together) // MAX_SCORE_PAIRS)]

@@ -42,6 +42,15 @@ from runtime.contract.manifest import (
     read_manifest,
     tensor_entries,
 )
+from runtime.contract.parity_record import (
+    PARITY_RECORD,
+    PARITY_SCHEMA_VERSION,
+    GateCheck,
+    GateResult,
+    ParityRecord,
+    check_parity,
+    read_parity_record,
+)
 from runtime.contract.paths import inside
 from runtime.contract.records import record_to_json
 from runtime.contract.store_layout import (
@@ -59,6 +68,8 @@ __all__ = [
     "CPU_KINDS",
     "CROSS_ATTENTION_FORMS",
     "MANIFEST",
+    "PARITY_RECORD",
+    "PARITY_SCHEMA_VERSION",
     "PRECISIONS",
     "QUANTIZATION_TARGETS",
     "STAGE_A_FORMS",
@@ -74,6 +85,8 @@ __all__ = [
     "ExportError",
     "FileEntry",
     "Forms",
+    "GateCheck",
+    "GateResult",
     "GlimmerError",
     "GraphEntry",
     "GraphIO",
@@ -82,6 +95,7 @@ __all__ = [
     "ModelShape",
     "OptionError",
     "OutputError",
+    "ParityRecord",
     "PassageError",
     "QuantizationEntry",
     "QuestionError",
@@ -91,11 +105,13 @@ __all__ = [
     "StoreManifest",
     "TensorEntry",
     "TokenizerError",
+    "check_parity",
     "codec_inputs",
     "file_digest",
     "graph_io",
     "inside",
     "read_manifest",
+    "read_parity_record",
     "read_store_manifest",
     "record_to_json",
     "shard_name",

@@ -11,7 +11,7 @@ from exporter.bench import BenchOptions, BenchReport, run_bench
 from exporter.bench.ceilings import Ceilings
 from tests.exported import make_checkpoint
 
-PEERS = ("paper-form", "hf-fid-k2", "hf-fid-k5", "optimum-fid-k2")
+PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", "optimum-fid-k2")
 
 
 @pytest.fixture(scope="session")

@@ -20,4 +20,4 @@ def test_it_says_where_when_and_how():
     assert bench["command"].startswith("glimmer-export bench --random base --k 25 --m 5 ")
     assert bench["date"][:2] == "20"
     assert bench["machine"]["cpu"]
-    assert set(bench["ratios"]) == {"paper_form", "hf_fid_k5", "hf_fid_k25", "optimum_fid_k5"}
+    assert set(bench["ratios"]) == {"int8", "paper_form", "hf_fid_k5", "hf_fid_k25", "optimum_fid_k5"}

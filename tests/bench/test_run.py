@@ -83,7 +83,7 @@ def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report
     contenders = open_contenders(prepared.specs)
     batch = prepared.batches[0] + prepared.batches[1]
     answers = {name: contender.answer(batch).tokens for name, contender in contenders.items()}
-    assert list(answers) == [OURS, "paper_form", "hf_fid_k2", "hf_fid_k5", "optimum_fid_k2"]
+    assert list(answers) == [OURS, "int8", "paper_form", "hf_fid_k2", "hf_fid_k5", "optimum_fid_k2"]
     assert {len(tokens) for rows in answers.values() for tokens in rows} == {3}
     assert answers[OURS] == answers["paper_form"]
     assert answers["hf_fid_k2"] == answers["optimum_fid_k2"]
@@ -160,7 +160,7 @@ def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
         ({"m": 0}, "--m: expected at least 1"),
         ({"question_tokens": 1}, "--question-tokens: expected at least 2"),
         ({"repeats": 0}, "--repeats: expected at least 1"),
-        ({"peers": ("hf-fid",)}, "--peers: expected paper-form, .*, found 'hf-fid'"),
+        ({"peers": ("hf-fid",)}, "--peers: expected int8, paper-form, .*, found 'hf-fid'"),
         ({"peers": ("hf-fid-k0",)}, "found 'hf-fid-k0'"),
         ({"peers": ("paper-form", "paper-form")}, "each peer once"),
         ({"random": "base"}, "one of --random SIZE and --checkpoint DIR, found both"),

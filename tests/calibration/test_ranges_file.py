@@ -21,6 +21,8 @@ from tests.bundle_factory import entry, make_bundle, tree
 
 CHUNK = st.lists(st.floats(-(2.0**40), 2.0**40, width=32), min_size=2, max_size=12)
 
+NAME = st.text(max_size=8).filter(str.isprintable)
+
 
 def tensor_of(values, channels=None):
     running = RunningRange(channels)
@@ -61,7 +63,7 @@ def written(tmp_path):
 def same(first: RangeTable, second: RangeTable) -> bool:
     def plain(table):
         return [
-            (graph, name, *(value.tolist() if isinstance(value, np.ndarray) else value for value in vars(item).values()))
+            (graph, name, [np.asarray(value, object).tolist() for value in vars(item).values()])
             for graph, tensors in table.graphs.items() for name, item in tensors.items()
         ]
 
@@ -69,7 +71,7 @@ def same(first: RangeTable, second: RangeTable) -> bool:
 
 
 @settings(max_examples=30)
-@given(st.dictionaries(st.text(max_size=8).filter(str.isprintable), CHUNK, max_size=3), st.sampled_from(METHODS), st.booleans())
+@given(st.dictionaries(NAME, CHUNK, max_size=3), st.sampled_from(METHODS), st.booleans())
 def test_a_table_that_was_written_is_read_back(plain, values, method, wide):
     bundle, manifest = plain
     tensors = {
@@ -89,6 +91,14 @@ def test_equal_arrays_are_written_once(written):
     bundle, manifest = written
     assert len(load_file(bundle / ARRAYS)) == 3
     assert len(manifest.graphs) > 1
+
+
+def test_equal_counts_of_another_size_keep_their_own_amax(plain):
+    bundle, manifest = plain
+    tensors = {"small": tensor_of([0.5, -1.0, 1.5, 3.0]), "large": tensor_of([512.0, -1024.0, 1536.0, 3072.0])}
+    assert (tensors["small"].histogram == tensors["large"].histogram).all()
+    write_ranges(bundle, table_of(manifest, tensors))
+    assert read_ranges(bundle, with_files(bundle, manifest)).graphs["live_stage_a"]["large"].amax == 3072.0
 
 
 def test_counts_beyond_int32_are_kept(plain):

@@ -38,7 +38,8 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_those_of_the_readme():
     assert {" ".join(path) for path in COMMANDS} >= {
-        "init", "export", "inspect", "memory build", "ask", "answer", "parity", "bench", "train-demo", "demo-data",
+        "init", "export", "inspect", "memory build", "ask", "answer", "calibrate", "parity", "bench", "train-demo",
+        "demo-data",
     }
 
 
@@ -258,7 +259,7 @@ def test_parity_as_json_and_as_tables(cli, glimmer, questions):
     assert report["em_reference"] == report["em_candidate"] > 0
     assert report["f1_reference"] == report["f1_candidate"] > 0
     assert {name: list(entry) for name, entry in report["graphs"].items()} == {
-        name: ["max_abs_err"] for name in glimmer.io
+        name: ["max_abs_err", "mean_abs_err", "snr_db", "cosine"] for name in glimmer.io
     }
     done = cli(*arguments, "--questions", questions, "--limit", "3", "--exact-memory")
     assert done.code == 0

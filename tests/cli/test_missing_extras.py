@@ -11,7 +11,7 @@ import pytest
 
 from exporter.cli.extras import EXTRAS
 from tests.bundle_factory import write_rows
-from tests.exported import CORPUS
+from tests.exported import CORPUS, copy_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,12 +47,15 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("yaml", "init", "tools"),
         ("torch", "export", "export"),
         ("onnx", "export", "tools"),
-        ("onnx_ir", "export", "export"),
+        ("onnx_ir", "export", "tools"),
         ("onnxscript", "export", "export"),
         ("polygraphy", "export", "tools"),
         ("torch", "init", "export"),
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
+        ("onnx", "calibrate", "tools"),
+        ("onnx_ir", "calibrate", "tools"),
+        ("onnxruntime", "calibrate", "cpu"),
         ("torch", "parity", "export"),
         ("torch", "train-demo", "export"),
         ("matplotlib", "cost", "export"),
@@ -72,6 +75,7 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "init": ["init", "--random", "small", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
+        "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
         "cost": ["cost", "--model", "small", "--plot", output.with_suffix(".svg")],
@@ -90,6 +94,15 @@ def test_a_device_answers_and_inspects_without_the_build_side(glimmer, package):
     assert run_without(package, "inspect", glimmer.bundle, "--json").returncode == 0
     done = run_without(package, "ask", glimmer.bundle, "--store", glimmer.store, "w1", "--json")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript", "optimum", "polygraphy", "matplotlib"])
+def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
+    done = run_without(package, "calibrate", bundle, "--store", glimmer.store, "--questions", questions, "--json")
+    assert done.returncode == 0, done.stderr
+    assert (bundle / "calibration" / "ranges.json").is_file()
 
 
 def test_every_optional_package_has_its_extra():

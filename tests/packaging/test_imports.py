@@ -72,8 +72,13 @@ def test_runtime_brings_in_nothing_of_the_build_side():
     assert not imported & (BUILD_SIDE | {"exporter", "calibration", "onnxruntime"})
 
 
-def test_calibration_brings_in_no_torch():
-    assert not packages_imported_by("import calibration") & {"exporter", "torch", "transformers"}
+@pytest.mark.parametrize("module", ["calibration", "calibration.calibrate", "calibration.ranges_file"])
+def test_calibration_brings_in_no_torch(module):
+    assert not packages_imported_by(f"import {module}") & {"exporter", "onnx", "torch", "transformers"}
+
+
+def test_calibrating_a_bundle_brings_in_no_torch():
+    assert not packages_imported_by("import exporter.bundle.calibrate") & {"onnxscript", "torch", "transformers"}
 
 
 @pytest.mark.parametrize("module", ["exporter.answering", "exporter.memory"])

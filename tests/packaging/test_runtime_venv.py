@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
 BUILD_SIDE = ["onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers"]
@@ -70,6 +71,10 @@ def test_command_line_on_a_device_builds_a_store_and_answers(tools_venv, answera
     tools_venv.glimmer("memory", "build", bundle, "--corpus", answerable.corpus, "-o", store)
     answer = json.loads(tools_venv.glimmer("ask", bundle, "--store", store, answerable.question, "--json"))
     assert answer["passages"]
+    calibrated, questions = shutil.copytree(bundle, tmp_path / "calibrated"), tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"question": answerable.question}), encoding="utf-8")
+    report = tools_venv.glimmer("calibrate", calibrated, "--store", store, "--questions", questions, "--json")
+    assert json.loads(report)["samples"] == 1
     absent = json.dumps(["torch", "transformers", "optimum", "onnxscript"])
     assert json.loads(tools_venv.python(IMPORT_RUNTIME, absent))["installed"] == []
 

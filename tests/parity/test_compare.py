@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from onnx import numpy_helper
 
 from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
+from exporter.parity.graph_errors import GraphError
 from exporter.parity.reference import TorchReference
 from runtime import Passage
 from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
@@ -39,12 +42,16 @@ def compare(source: Exported, questions, options: ParityOptions = ONE_THREAD, *,
     )
 
 
-def assert_good(report: ParityReport, source: Exported, count: int) -> None:
+def assert_good(report: ParityReport, source: Exported, count: int, *, ranked: bool = True) -> None:
     assert (report.questions, report.errors) == (count, 0)
     assert report.answers_equal == 1.0
     assert report.top_m_overlap == (1.0 if source.shape.traits.selects else None)
     assert list(report.graphs) == list(source.io)
-    assert max(report.graphs.values()) < SMALL
+    assert max(error.max_abs_err for error in report.graphs.values()) < SMALL
+    assert min(error.snr_db for error in report.graphs.values()) > 80
+    assert min(error.cosine for error in report.graphs.values()) > 0.999999
+    assert report.kendall_tau == (1.0 if source.shape.traits.selects and ranked else None)
+    assert (report.em.delta, report.first_difference.count, list(report.differences)) == (None, 0, [])
     assert (report.memory_max_abs_err is None) == (not source.shape.traits.has_memory)
 
 
@@ -54,13 +61,19 @@ def test_a_good_bundle_is_equal_in_every_token(exported, variant, passages):
     source = exported(variant)
     rows = given_rows() if passages == "given" else [question(text) for text in QUESTIONS]
     options = ParityOptions(given_passages=passages == "given", batch_size=3, threads=1)
-    told = []
+    told: dict[str, list[int]] = {}
+
+    @contextmanager
+    def progress(what, total):
+        told[what] = []
+        yield told[what].append
+
     report = compare_with_checkpoint(
-        source.bundle, source.checkpoint, source.store, rows, options, advance=told.append
+        source.bundle, source.checkpoint, source.store, rows, options, progress=progress
     )
     assert_good(report, source, len(QUESTIONS))
     assert (report.passages, report.reference_memory) == (passages, "store")
-    assert told == [3, 3, 2]
+    assert told["Answering, reference"] == told["Answering, candidate"] == [3, 3, 2]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -133,7 +146,8 @@ def test_the_error_of_a_perturbed_graph_grows_and_of_no_other(exported, tmp_path
     onnx.save(model, path)
     update_manifest(bundle, graph)
     report = compare(source, [question(text) for text in QUESTIONS], bundle=bundle)
-    assert {name for name, error in report.graphs.items() if error > SMALL} == {graph}
+    assert {name for name, error in report.graphs.items() if error.max_abs_err > SMALL} == {graph}
+    assert {name for name, error in report.graphs.items() if error.snr_db < 60} == {graph}
 
 
 def test_other_answers_are_counted(glimmer, tmp_path):
@@ -164,13 +178,14 @@ def test_another_selection_is_measured(glimmer, tmp_path):
     rows = [question(row.question, passages=tuple(IDS[:3])) for row in given_rows()]
     report = compare(glimmer, rows, ParityOptions(given_passages=True, threads=1), bundle=bundle)
     assert report.top_m_overlap == 0.5
+    assert report.kendall_tau == -1.0
 
 
 def test_top_k_and_top_m_hold_for_both(glimmer):
     rows = [question(text) for text in QUESTIONS]
     for top_k, top_m in ((1, None), (3, 1), (4, 4), (2, 5)):
         report = compare(glimmer, rows, ParityOptions(top_k=top_k, top_m=top_m, threads=1))
-        assert_good(report, glimmer, len(rows))
+        assert_good(report, glimmer, len(rows), ranked=top_k > 1)
 
 
 def test_metrics_are_of_the_rows_that_have_answers(glimmer):
@@ -178,13 +193,14 @@ def test_metrics_are_of_the_rows_that_have_answers(glimmer):
     right = [reference_answer(glimmer, answer.question, [item.passage.id for item in answer.passages]).tokens
              for answer in answers]  # fmt: skip
     rows = [question(text) for text in QUESTIONS]
-    assert (found := compare(glimmer, rows)).em_reference is None
-    assert found.em_candidate is found.f1_reference is found.f1_candidate is None
+    assert (found := compare(glimmer, rows)).em.reference is None
+    assert found.em.candidate is found.f1.reference is found.f1.candidate is found.em.interval is None
     rows[0] = question(QUESTIONS[0], "wrong", words(right[0]))
     rows[1] = question(QUESTIONS[1], "wrong")
     found = compare(glimmer, rows)
-    assert (found.em_reference, found.em_candidate) == (0.5, 0.5)
-    assert (found.f1_reference, found.f1_candidate) == (0.5, 0.5)
+    assert (found.em.reference, found.em.candidate, found.em.delta, found.em.interval) == (0.5, 0.5, 0.0, (0.0, 0.0))
+    assert (found.f1.reference, found.f1.candidate, found.f1.delta) == (0.5, 0.5, 0.0)
+    assert found.answers_equal_of_correct == 1.0
 
 
 def test_questions_that_cannot_be_taken_are_counted(glimmer):
@@ -216,7 +232,9 @@ def test_the_report_has_the_promised_keys(glimmer):
     data = compare(glimmer, [question("w1", "w2")]).to_json()
     assert {
         "questions", "answers_equal", "top_m_overlap", "em_reference", "em_candidate", "f1_reference", "f1_candidate",
+        "kendall_tau", "gold_in_top_m", "answers_equal_of_correct", "em_delta", "em_delta_interval", "f1_delta",
+        "f1_delta_interval", "first_difference", "differences", "attribution", "gate",
     } <= set(data)
     assert {name: list(entry) for name, entry in data["graphs"].items()} == {
-        name: ["max_abs_err"] for name in glimmer.io
+        name: [field.name for field in fields(GraphError)] for name in glimmer.io
     }

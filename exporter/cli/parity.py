@@ -1,0 +1,93 @@
+"""The command that compares a bundle with its checkpoint or with another bundle."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.extras import require
+from exporter.cli.options import (
+    BatchSize,
+    BundleArgument,
+    Json,
+    Limit,
+    NumRetrieved,
+    NumSelected,
+    Passages,
+    PassageSource,
+    Questions,
+    Store,
+    Threads,
+)
+from exporter.cli.output import bold, console, print_json, question_progress
+
+__all__ = ["parity"]
+
+
+class BackendName(str, Enum):
+    """What runs the candidate's graphs: ONNX Runtime, or the same with FP16 rounded at every operator."""
+
+    onnxruntime_cpu = "onnxruntime-cpu"
+    fp16_rounded = "onnxruntime-cpu-fp16-rounded"
+
+
+def parity(
+    bundle: BundleArgument,
+    questions: Questions,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Compare with the checkpoint that the bundle was made from.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="BUNDLE", help="Compare with another bundle of it, no torch.")
+    ] = None,
+    store: Store = None,
+    reference_store: Annotated[
+        Path | None, typer.Option("--reference-store", help="What the reference reads. Default: the same store.")
+    ] = None,
+    passages: Passages = PassageSource.retrieve,
+    exact_memory: Annotated[
+        bool, typer.Option("--exact-memory", help="The checkpoint encodes its own FP32 memory: the codec counts too.")
+    ] = False,
+    attribution: Annotated[
+        bool, typer.Option("--attribution", help="Swap one part at a time and say what each costs alone.")
+    ] = False,
+    gate: Annotated[
+        str | None, typer.Option("--gate", help="A gate of configs/parity, or a YAML file: exit code 1 where it fails.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a report with plots here.")] = None,
+    backend: Annotated[
+        BackendName, typer.Option("--backend", help="What runs the bundle's graphs.")
+    ] = BackendName.onnxruntime_cpu,
+    top_k: NumRetrieved = None,
+    top_m: NumSelected = None,
+    batch_size: BatchSize = 8,
+    limit: Limit = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a bundle with its checkpoint, or with another bundle: graphs, selection, answers, EM and F1."""
+    require("polygraphy", "onnxruntime", *(["torch"] if checkpoint is not None else []))
+    from calibration.questions import read_questions
+    from exporter.parity import ParityOptions, ParityRequest, run_parity
+    from exporter.parity.backends import backend_from_name
+    from exporter.parity.show import print_report
+
+    options = ParityOptions(
+        given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
+        exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
+    )
+    request = ParityRequest(
+        bundle, checkpoint, reference, store, options, gate, html, backend_from_name(backend.value, threads)
+    )
+    report = run_parity(request, read_questions(questions, limit), question_progress)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_report(report, console())
+        if html is not None:
+            console().print(f"Wrote {bold(html)}")
+    if report.gate is not None and not report.gate.passed:
+        raise typer.Exit(1)

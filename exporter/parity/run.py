@@ -1,0 +1,86 @@
+"""One parity run as the command line asks for it: compare, hold against a gate, record, write the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from calibration.questions import Question
+from calibration.ranges import RangeTable
+from calibration.ranges_file import read_ranges
+from exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
+from exporter.parity.gate import judge, read_gate
+from exporter.parity.html import write_html
+from exporter.parity.options import ParityOptions, Progress, no_progress
+from exporter.parity.record import record_parity
+from exporter.parity.report import ParityReport
+from exporter.publish import check_file
+from runtime.backends import Backend
+from runtime.contract import PARITY_RECORD, OptionError, read_manifest
+
+__all__ = ["ParityRequest", "run_parity"]
+
+
+@dataclass(frozen=True)
+class ParityRequest:
+    """What to compare, and what to make of it.
+
+    Of `checkpoint` and `reference`, a bundle, one is given. `gate` is a name or the path of a YAML file; `html` a file
+    to write. Backends are None for ONNX Runtime on the CPU; a checkpoint runs in torch.
+    """
+
+    bundle: Path
+    checkpoint: Path | None = None
+    reference: Path | None = None
+    store: Path | None = None
+    options: ParityOptions = field(default_factory=ParityOptions)
+    gate: str | None = None
+    html: Path | None = None
+    backend: Backend | None = None
+    reference_backend: Backend | None = None
+
+
+def run_parity(
+    request: ParityRequest, questions: Sequence[Question], progress: Progress = no_progress
+) -> ParityReport:
+    """Compare; with a gate, also judge the candidate and record the result in its directory.
+
+    Raises OptionError for a request that says nothing or too much and for a bad gate, OutputError where something
+    cannot be written, each before anything is compared; and what comparing raises.
+    """
+    if (request.checkpoint is None) == (request.reference is None):
+        raise OptionError(
+            "parity", expected="--checkpoint or --reference", found="neither" if request.reference is None else "both",
+            fix="name one thing to compare the bundle with",
+        )
+    named_gate = None if request.gate is None else read_gate(request.gate)
+    if request.html is not None:
+        check_file(request.html)
+    if named_gate is not None and request.bundle.is_dir():
+        check_file(request.bundle / PARITY_RECORD)
+    if request.checkpoint is not None:
+        report = compare_with_checkpoint(
+            request.bundle, request.checkpoint, request.store, questions, request.options, backend=request.backend,
+            progress=progress,
+        )
+    else:
+        assert request.reference is not None
+        report = compare_with_bundle(
+            request.bundle, request.reference, request.store, questions, request.options, backend=request.backend,
+            reference_backend=request.reference_backend, progress=progress,
+        )
+    if named_gate is not None:
+        report = replace(report, gate=judge(*named_gate, report))
+        record_parity(request.bundle, report)
+    if request.html is not None:
+        write_html(report, request.html, _ranges(request))
+    return report
+
+
+def _ranges(request: ParityRequest) -> RangeTable | None:
+    """What the graphs were calibrated on: the bundle's own table, or that of the FP32 bundle it is compared with."""
+    for bundle in (request.bundle, request.reference):
+        if bundle is not None and (manifest := read_manifest(bundle)).calibration:
+            return read_ranges(bundle, manifest)
+    return None

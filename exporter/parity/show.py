@@ -1,0 +1,123 @@
+"""A parity report as tables on the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from exporter.parity.bootstrap import Interval
+from exporter.parity.report import ParityReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["db", "points", "print_report", "share"]
+
+EXAMPLES_SHOWN = 5
+
+
+def print_report(report: ParityReport, console: Console) -> None:
+    """Answers, error by graph, and where there are any: parts, differing answers, the gate."""
+    console.print(_answers(report))
+    console.print(_graphs(report))
+    if report.attribution is not None:
+        console.print(_attribution(report))
+    if report.differences:
+        console.print(_differences(report))
+    if report.gate is not None:
+        console.print(_gate(report))
+
+
+def share(value: float | None) -> str:
+    """A figure from 0 to 1."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def points(delta: float | None, interval: Interval | None) -> str:
+    """A difference in points with its interval."""
+    if delta is None or interval is None:
+        return "-"
+    return f"{100 * delta:+.2f} ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+
+
+def db(value: float) -> str:
+    """A ratio in decibel."""
+    return "exact" if math.isinf(value) else f"{value:.1f}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
+    return table
+
+
+def _answers(report: ParityReport) -> Table:
+    from rich.filesize import decimal
+
+    reference = "torch checkpoint" if report.reference.kind == "checkpoint" else "reference bundle"
+    table = _table(f"Parity on {report.questions} questions ({report.passages} passages)", "", reference, "bundle")
+    table.add_column("difference, points (95%)", justify="right")
+    for name, metric in (("exact match", report.em), ("token F1", report.f1)):
+        difference = points(metric.delta, metric.interval)
+        table.add_row(name, share(metric.reference), share(metric.candidate), difference)
+    gold = report.gold_in_top_m
+    table.add_row("gold passage read", share(gold.reference), share(gold.candidate), "")
+    if report.reference.graph_bytes and report.candidate.graph_bytes:
+        sizes = [decimal(report.reference.graph_bytes), decimal(report.candidate.graph_bytes)]
+        table.add_row("graphs", *sizes, f"{report.candidate.graph_bytes / report.reference.graph_bytes:.2f}x")
+    if report.speed is not None:
+        table.add_row("speed", "1.00x", f"{report.speed:.2f}x", "")
+    table.add_row("answers equal", "", share(report.answers_equal), "")
+    table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
+    table.add_row("top-m overlap", "", share(report.top_m_overlap), "")
+    table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
+    if report.errors:
+        table.add_row("questions not taken", "", str(report.errors), "")
+    return table
+
+
+def _graphs(report: ParityReport) -> Table:
+    table = _table("Error by graph, on the same inputs", "graph", "largest", "mean", "SNR dB", "cosine")
+    for name, error in report.graphs.items():
+        table.add_row(
+            name, f"{error.max_abs_err:.2e}", f"{error.mean_abs_err:.2e}", db(error.snr_db), f"{error.cosine:.6f}"
+        )
+    if report.memory_max_abs_err is not None:
+        table.add_row("store (codec and encoder)", f"{report.memory_max_abs_err:.2e}", "", "", "")
+    return table
+
+
+def _attribution(report: ParityReport) -> Table:
+    table = _table(
+        "The reference with one part of the bundle's", "part", "exact match, points (95%)", "answers equal",
+        "top-m overlap",
+    )  # fmt: skip
+    for part, effect in (report.attribution or {}).items():
+        delta = points(effect.em_delta, effect.em_delta_interval)
+        table.add_row(part, delta, share(effect.answers_equal), share(effect.top_m_overlap))
+    return table
+
+
+def _differences(report: ParityReport) -> Table:
+    from rich.markup import escape
+
+    count = report.first_difference.count
+    title = f"{count} answers differ; the first {min(count, EXAMPLES_SHOWN)}"
+    table = _table(title, "question", "step", "margin", "reference", "bundle")
+    for item in report.differences[:EXAMPLES_SHOWN]:
+        margin = "-" if item.margin is None else f"{item.margin:.3f}"
+        table.add_row(escape(item.question), str(item.step), margin, escape(item.reference), escape(item.candidate))
+    return table
+
+
+def _gate(report: ParityReport) -> Table:
+    assert report.gate is not None
+    table = _table(f"Gate {report.gate.name}: {'passed' if report.gate.passed else 'FAILED'}", "", "limit", "found", "")
+    for check in report.gate.checks:
+        found = "not measured" if check.found is None else f"{check.found:.4f}"
+        table.add_row(check.name, f"{check.limit:g}", found, "ok" if check.passed else "FAILED")
+    return table

@@ -1,0 +1,135 @@
+"""The two ways in which a side answers: graphs through the runtime's reader, or the padded torch model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.parity.memory_source import MemorySource
+from exporter.parity.reference import TorchReference
+from exporter.parity.rows import Row
+from runtime.backends import Array, Graph
+from runtime.clock import StageClock
+from runtime.contract import ModelShape
+from runtime.memory import decode_fp16
+from runtime.reader import Reader
+from runtime.store import MemoryStore
+from runtime.text import TextEncoder
+
+__all__ = ["GraphSide", "Reply", "Side", "TorchSide"]
+
+DECODER = ("decoder_prefill", "decoder_step")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One side's answer to one question.
+
+    Tokens without EOS and their text; scores (k,) and the selected places, ascending, where the architecture ranks;
+    by step, EOS's included, how far the best logit stood above the next, where the side was asked for it.
+    """
+
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    scores: NDArray[np.float32] | None = None
+    selected: tuple[int, ...] | None = None
+    margins: tuple[float, ...] = ()
+
+
+class Side(Protocol):
+    """Answers batches of questions."""
+
+    def answer(self, rows: Sequence[Row]) -> list[Reply]:
+        """One reply a row; an empty one where the row has no passage."""
+        ...
+
+
+class GraphSide:
+    """Graphs of a bundle, or of several, or torch stages in their place."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Graph],
+        shape: ModelShape,
+        text: TextEncoder,
+        source: MemorySource,
+        num_selected: int | None,
+        *,
+        margins: bool = False,
+    ) -> None:
+        self._text, self._source, self._num_selected = text, source, num_selected
+        self._steps: list[NDArray[np.float32]] = []
+        if margins:
+            graphs = {**graphs, **{name: _Margins(graphs[name], self._steps) for name in DECODER if name in graphs}}
+        # A source gives what the reader asks a store for, and each passage has a number, so no text is encoded there.
+        self._reader = Reader(graphs, shape, text, cast("MemoryStore", source))
+
+    def answer(self, rows: Sequence[Row]) -> list[Reply]:
+        """Answer in one batch; raises what the graphs and the memory's source raise."""
+        taken = [row for row in rows if row.candidates]
+        replies = {id(row): Reply() for row in rows}
+        if taken:
+            self._steps.clear()
+            self._source.prepare([number for row in taken for number in row.numbers])
+            reading = self._reader.read(
+                [row.ids for row in taken], [row.candidates for row in taken], self._num_selected, StageClock()
+            )
+            for place, row in enumerate(taken):
+                count = len(row.candidates)
+                selected = None if reading.selected is None else reading.selected[place].tolist()
+                replies[id(row)] = Reply(
+                    tokens=tuple(reading.tokens[place]),
+                    text=self._text.decode(reading.tokens[place]),
+                    scores=None if reading.scores is None else reading.scores[place, :count],
+                    selected=None if selected is None else tuple(item for item in selected if item < count),
+                    margins=tuple(float(step[place]) for step in self._steps),
+                )
+        return [replies[id(row)] for row in rows]
+
+
+class TorchSide:
+    """The torch model by itself, one question at a time: nothing of it is the graphs' or the runtime's.
+
+    `source` is the memory it reads; None where it reads its own, exact.
+    """
+
+    def __init__(
+        self, reference: TorchReference, shape: ModelShape, text: TextEncoder, tokens: Callable[[int], list[int]],
+        source: MemorySource | None, num_selected: int | None,
+    ) -> None:
+        self._reference, self._shape, self._text = reference, shape, text
+        self._tokens, self._source, self._num_selected = tokens, source, num_selected
+
+    def answer(self, rows: Sequence[Row]) -> list[Reply]:
+        """Answer each; raises what the memory's source raises."""
+        return [self._answer(row) if row.candidates else Reply() for row in rows]
+
+    def _answer(self, row: Row) -> Reply:
+        passages = [self._tokens(number) for number in row.numbers]
+        memory = self._memory(row, passages) if self._shape.traits.has_memory else None
+        found = self._reference.answer(row.ids, passages, memory, self._num_selected)
+        selected = None if found.selected is None else tuple(found.selected)
+        return Reply(tuple(found.tokens), self._text.decode(found.tokens), found.scores, selected, tuple(found.margins))
+
+    def _memory(self, row: Row, passages: list[list[int]]) -> list[NDArray[np.float32]]:
+        if self._source is None:
+            return self._reference.memory(passages)
+        self._source.prepare(row.numbers)
+        return [decode_fp16(*self._source.memory(number)) for number in row.numbers]
+
+
+class _Margins:
+    """A decoder graph that notes, of every run, how far each row's best logit stands above the next."""
+
+    def __init__(self, graph: Graph, steps: list[NDArray[np.float32]]) -> None:
+        self._graph, self._steps = graph, steps
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self._graph.run(inputs)
+        two = np.partition(outputs["logits"], -2, axis=1)[:, -2:]
+        self._steps.append(two[:, 1] - two[:, 0])
+        return outputs

@@ -1,0 +1,37 @@
+"""The torch stages in the place of graphs: so a reference can be observed, and mixed with a bundle's graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from runtime.backends import Array, Graph
+from runtime.contract import Forms, GraphIO, graph_io
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from exporter.stages import GlimmerModel
+
+__all__ = ["StageGraph", "graphs_from_model"]
+
+
+class StageGraph:
+    """One stage of the torch model, run as a graph is."""
+
+    def __init__(self, stage: nn.Module, io: GraphIO) -> None:
+        self._stage, self._io = stage, io
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Inputs and outputs are those of the graph that is traced from the stage."""
+        from exporter.graphs.check import run_stage
+
+        return run_stage(self._stage, self._io, inputs)
+
+
+def graphs_from_model(model: GlimmerModel, forms: Forms) -> dict[str, Graph]:
+    """Every graph of a bundle in these forms, in torch and FP32."""
+    from exporter.stages import stage_from_model
+
+    io = graph_io(model.config.shape, forms)
+    return {name: StageGraph(stage_from_model(model, name, forms), tensors) for name, tensors in io.items()}

@@ -1,0 +1,100 @@
+"""The parity command: what it refuses, prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from exporter.cli.parity import BackendName
+from exporter.parity.backends import BACKENDS, backend_from_name
+from runtime.contract import BundleError, OptionError, QuestionFileError
+from tests.bundle_factory import write_rows
+from tests.cli.test_missing_extras import run_without
+from tests.exported import QUESTIONS, copy_bundle
+from tests.parity.noise import noisy_bundle
+
+
+@pytest.fixture
+def questions(glimmer, tmp_path):
+    answers = glimmer.session.answer_many(QUESTIONS)
+    rows = [
+        {"question": item.question, "answers": [item.answer], "gold_ids": [item.passages[item.selected[0]].passage.id]}
+        for item in answers
+    ]
+    return write_rows(tmp_path / "questions.jsonl", rows)
+
+
+def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_path):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    arguments = (
+        "parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--reference-store", glimmer.store,
+        "--questions", questions, "--attribution", "--gate", "default", "--html", tmp_path / "page.html",
+        "--threads", 1,
+    )  # fmt: skip
+    report = cli(*arguments, "--json").json
+    assert (report["em_delta"], report["em_delta_interval"], report["kendall_tau"]) == (0.0, [0.0, 0.0], 1.0)
+    assert report["gold_in_top_m"] == {"reference": 1.0, "candidate": 1.0}
+    assert report["answers_equal_of_correct"] == 1.0
+    assert report["graphs"]["decoder_step"] == {"max_abs_err": 0, "mean_abs_err": 0, "snr_db": None, "cosine": 1}
+    assert list(report["attribution"]) == [
+        "store_codec", "memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder",
+    ]  # fmt: skip
+    assert {"em_delta", "em_delta_interval", "answers_equal", "top_m_overlap"} == set(report["attribution"]["decoder"])
+    assert (report["gate"]["name"], report["gate"]["passed"]) == ("default", True)
+    assert report["differences"] == []
+    recorded = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
+    assert recorded["report"] == report
+    assert (tmp_path / "page.html").stat().st_size > 5000
+    done = cli(*arguments)
+    assert done.code == 0
+    for word in ("reference bundle", "store_codec", "exact", "Kendall", "Gate default: passed", "page.html"):
+        assert word in done.out
+    assert cli("inspect", bundle, "--json").code == 0
+
+
+def test_a_gate_that_fails_exits_with_1(cli, glimmer, questions, tmp_path):
+    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1.0)
+    arguments = ("parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--questions", questions)
+    assert cli(*arguments).code == 0
+    done = cli(*arguments, "--gate", "default", "--json")
+    assert done.code == 1
+    report = json.loads(done.out)
+    assert report["gate"]["passed"] is False
+    assert report["first_difference"]["count"] == len(report["differences"]) > 0
+    assert set(report["differences"][0]) == {"qid", "question", "step", "margin", "reference", "candidate"}
+    done = cli(*arguments, "--gate", "default")
+    assert done.code == 1
+    for word in ("FAILED", "answers differ", "margin"):
+        assert word in done.out
+
+
+def test_what_does_not_fit_is_refused(refused, glimmer, exported, questions, tmp_path):
+    arguments = ("parity", glimmer.bundle, "--store", glimmer.store, "--questions", questions)
+    assert "neither" in refused(OptionError, *arguments)
+    both = ("--checkpoint", glimmer.checkpoint, "--reference", glimmer.bundle)
+    assert "both" in refused(OptionError, *arguments, *both)
+    reference = (*arguments, "--reference", glimmer.bundle)
+    assert "default" in refused(OptionError, *reference, "--gate", "absent")
+    refused(OptionError, *reference, "--exact-memory")
+    refused(BundleError, *arguments, "--reference", exported("fid").bundle)
+    refused(BundleError, *arguments, "--reference", tmp_path / "absent")
+    refused(QuestionFileError, "parity", glimmer.bundle, "--reference", glimmer.bundle, "--questions", tmp_path / "no")
+    without_store = ("parity", glimmer.bundle, "--reference", glimmer.bundle, "--questions", questions)
+    assert "store" in refused(OptionError, *without_store)
+
+
+def test_two_bundles_are_compared_without_torch(glimmer, questions):
+    arguments = ("parity", glimmer.bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--json")
+    done = run_without("torch", *arguments, "--questions", questions, "--attribution", "--gate", "absent")
+    assert done.returncode == 2
+    assert "OptionError" in done.stderr
+    done = run_without("torch", *arguments, "--questions", questions, "--limit", 2, "--attribution")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["answers_equal"] == 1.0
+
+
+def test_the_command_knows_every_backend():
+    assert [name.value for name in BackendName] == list(BACKENDS)
+    with pytest.raises(OptionError, match="onnxruntime-cpu"):
+        backend_from_name("tpu", None)

@@ -1,0 +1,222 @@
+"""Bundle against bundle, and attribution: the part that differs is the part that is blamed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from calibration.questions import Question
+from exporter.bundle import export_bundle
+from exporter.memory import build_store
+from exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
+from exporter.parity.html import html_from_report
+from runtime import Session
+from runtime.backends import OnnxRuntimeBackend
+from runtime.contract import BundleError, OptionError, StoreError
+from tests.bundle_factory import write_rows
+from tests.exported import CORPUS, QUESTIONS, Exported, copy_bundle, make_checkpoint
+from tests.parity.noise import noisy_bundle
+
+FAST = ["glimmer", "glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid"]
+PARTS = {
+    "glimmer": ["memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder"],
+    "glimmer, every option": ["memory_encoder_store", "question_encoder", "live_stage_a", "live_stage_b", "decoder"],
+    "glimmer, exact algebra, two layers": [
+        "memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder",
+    ],
+    "lumen": ["memory_encoder_store", "question_encoder", "live_stage_b", "decoder"],
+    "memory_fid": ["memory_encoder_store", "live_stage_b", "decoder"],
+    "fid": ["encoder", "decoder"],
+}  # fmt: skip
+ATTRIBUTION = ParityOptions(attribution=True, batch_size=3, threads=1)
+
+
+def rows(source: Exported) -> list[Question]:
+    """Questions with the answers that the good bundle gives, and the best passage as gold."""
+    answers = source.session.answer_many(QUESTIONS)
+    return [
+        Question(f"q{place}", answer.question, (answer.answer,), None, (answer.passages[0].passage.id,))
+        for place, answer in enumerate(answers)
+    ]
+
+
+def compare(source: Exported, candidate: Path, reference: Path, options: ParityOptions = ATTRIBUTION, **rest):
+    return compare_with_bundle(candidate, reference, rest.pop("store", source.store), rows(source), options, **rest)
+
+
+@pytest.mark.parametrize("variant", FAST)
+def test_a_bundle_is_equal_to_itself_in_every_part(exported, variant):
+    source = exported(variant)
+    report = compare(source, source.bundle, source.bundle)
+    assert (report.questions, report.answers_equal, report.answers_equal_of_correct) == (len(QUESTIONS), 1.0, 1.0)
+    assert (report.em.reference, report.em.delta, report.em.interval) == (1.0, 0.0, (0.0, 0.0))
+    assert list(report.graphs) == list(source.io)
+    for error in report.graphs.values():
+        assert (error.max_abs_err, error.mean_abs_err, error.snr_db, error.cosine) == (0.0, 0.0, math.inf, 1.0)
+    assert list(report.attribution) == PARTS[variant]
+    for part in report.attribution.values():
+        assert (part.em_delta, part.em_delta_interval, part.answers_equal) == (0.0, (0.0, 0.0), 1.0)
+        assert part.top_m_overlap == (1.0 if source.shape.traits.selects else None)
+    gold = report.gold_in_top_m
+    assert gold.reference == gold.candidate
+    assert (gold.reference is None) == (not source.shape.traits.selects)
+
+
+@pytest.mark.parametrize(
+    ("variant", "graph", "part"),
+    [
+        ("glimmer", "live_stage_a", "live_stage_a"),
+        ("glimmer", "live_stage_b", "live_stage_b"),
+        ("glimmer", "cross_kv", "decoder"),
+        ("glimmer, every option", "question_encoder", "question_encoder"),
+        ("glimmer, every option", "memory_encoder", "memory_encoder_store"),
+        ("lumen", "decoder_step", "decoder"),
+        ("memory_fid", "decoder_prefill", "decoder"),
+        ("fid", "encoder", "encoder"),
+    ],
+)
+def test_the_part_with_noise_is_blamed_and_no_other(exported, tmp_path, variant, graph, part):
+    source = exported(variant)
+    bundle = noisy_bundle(source, tmp_path / "noisy", graph, 1.0)
+    report = compare(source, bundle, source.bundle)
+    blamed = {
+        name
+        for name, effect in report.attribution.items()
+        if effect.answers_equal < 1 or (effect.top_m_overlap or 1.0) < 1
+    }
+    assert blamed == {part}
+    assert {name for name, error in report.graphs.items() if error.snr_db < 40} == {graph}
+    if part != "memory_encoder_store":  # the candidate reads a store that the good encoder built
+        assert report.answers_equal == report.attribution[part].answers_equal
+    if part == "live_stage_b":
+        assert report.em.delta == report.attribution[part].em_delta < 0
+
+
+def test_with_a_shared_encoder_store_and_question_are_told_apart(glimmer, tmp_path):
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "memory_encoder", 1.0)
+    report = compare(glimmer, bundle, glimmer.bundle)
+    assert report.attribution["memory_encoder_store"].answers_equal < 1
+    assert report.answers_equal == report.attribution["memory_encoder_question"].answers_equal
+    for part in ("live_stage_a", "live_stage_b", "decoder"):
+        assert report.attribution[part].answers_equal == 1.0
+
+
+def test_a_store_by_another_encoder_is_the_stores_fault(glimmer, tmp_path):
+    """The noisy encoder built the candidate's store; the graphs that answer are the same."""
+    noisy = noisy_bundle(glimmer, tmp_path / "noisy", "memory_encoder", 1.0)
+    write_rows(tmp_path / "corpus.jsonl", CORPUS)
+    build_store(noisy, tmp_path / "corpus.jsonl", tmp_path / "store", threads=1)
+    options = ParityOptions(attribution=True, reference_store=glimmer.store, threads=1)
+    report = compare(glimmer, glimmer.bundle, glimmer.bundle, options, store=tmp_path / "store")
+    assert report.reference_memory == "reference_store"
+    assert list(report.attribution) == ["store_codec", *PARTS["glimmer"]]
+    assert report.attribution["store_codec"].answers_equal == report.answers_equal < 1
+    assert {effect.answers_equal for name, effect in report.attribution.items() if name != "store_codec"} == {1.0}
+    assert report.memory_max_abs_err > 0.1
+
+
+def test_a_reference_store_of_another_corpus_is_refused(glimmer, tmp_path):
+    write_rows(tmp_path / "corpus.jsonl", [{**row, "text": f"{row['text']} w1"} for row in CORPUS])
+    build_store(glimmer.bundle, tmp_path / "corpus.jsonl", tmp_path / "store", threads=1)
+    with pytest.raises(StoreError, match="one corpus"):
+        compare(glimmer, glimmer.bundle, glimmer.bundle, ParityOptions(reference_store=tmp_path / "store", threads=1))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_torch_stages_are_mixed_with_graphs(glimmer, tmp_path, exact):
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "live_stage_b", 1.0)
+    options = ParityOptions(attribution=True, exact_memory=exact, threads=1)
+    report = compare_with_checkpoint(bundle, glimmer.checkpoint, glimmer.store, rows(glimmer), options)
+    assert list(report.attribution) == [*(["store_codec"] if exact else []), *PARTS["glimmer"]]
+    assert {name for name, effect in report.attribution.items() if effect.answers_equal < 1} == {"live_stage_b"}
+    assert report.first_difference.count == len(report.differences) > 0
+    for item in report.differences:
+        assert item.margin > 0
+        assert item.reference != item.candidate
+
+
+def test_torch_and_graphs_tell_the_same_margins(glimmer, tmp_path):
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "decoder_step", 1.0)
+    options = ParityOptions(threads=1)
+    torch = compare_with_checkpoint(bundle, glimmer.checkpoint, glimmer.store, rows(glimmer), options)
+    graphs = compare(glimmer, bundle, glimmer.bundle, options)
+    assert [(item.qid, item.step) for item in torch.differences] == [(it.qid, it.step) for it in graphs.differences]
+    found, expected = ([item.margin for item in report.differences] for report in (graphs, torch))
+    assert found == pytest.approx(expected, abs=1e-3)
+    summary = torch.first_difference
+    assert sum(summary.steps.values()) == summary.count == len(expected)
+    assert summary.margin_mean == pytest.approx(sum(expected) / len(expected))
+
+
+def test_backends_are_the_callers(glimmer):
+    loaded = []
+
+    class Spy(OnnxRuntimeBackend):
+        def load(self, path, io):
+            loaded.append((self.name, path.stem))
+            return super().load(path, io)
+
+    class Rounding(Spy):
+        name = "rounding"
+
+    report = compare(glimmer, glimmer.bundle, glimmer.bundle, backend=Rounding(1), reference_backend=Spy(1))
+    assert loaded == [(name, graph) for name in ("rounding", "onnxruntime-cpu") for graph in glimmer.io]
+    assert (report.candidate.backend, report.reference.backend) == ("rounding", "onnxruntime-cpu")
+
+
+def test_other_forms_are_compared_but_not_mixed(glimmer, tmp_path):
+    export_bundle(glimmer.checkpoint, tmp_path / "bundle")
+    report = compare(glimmer, tmp_path / "bundle", glimmer.bundle, ParityOptions(threads=1))
+    assert report.answers_equal == 1.0
+    assert list(report.graphs) == ["memory_encoder"]
+    with pytest.raises(BundleError, match="forms"):
+        compare(glimmer, tmp_path / "bundle", glimmer.bundle)
+
+
+def test_another_checkpoints_bundle_is_refused(glimmer, exported):
+    with pytest.raises(BundleError, match="made from"):
+        compare(glimmer, glimmer.bundle, exported("fid").bundle)
+
+
+def test_exact_memory_is_torchs_alone(glimmer):
+    with pytest.raises(OptionError, match="checkpoint"):
+        compare(glimmer, glimmer.bundle, glimmer.bundle, ParityOptions(exact_memory=True))
+    options = ParityOptions(exact_memory=True, reference_store=glimmer.store)
+    with pytest.raises(OptionError, match="one of the two"):
+        compare_with_checkpoint(glimmer.bundle, glimmer.checkpoint, glimmer.store, rows(glimmer), options)
+
+
+def test_gold_passages_are_counted_among_the_candidates(glimmer):
+    answers = glimmer.session.answer_many(QUESTIONS)
+    read, left = zip(*[(answer.selected[0], next(
+        (place for place in range(len(answer.passages)) if place not in answer.selected), None
+    )) for answer in answers], strict=True)  # fmt: skip
+    ids = [[item.passage.id for item in answer.passages] for answer in answers]
+    gold = [(ids[0][read[0]],), (ids[1][left[1]],), ("no such passage",), *[()] * (len(QUESTIONS) - 3)]
+    asked = [Question("q", text, (), None, names) for text, names in zip(QUESTIONS, gold, strict=True)]
+    report = compare_with_bundle(glimmer.bundle, glimmer.bundle, glimmer.store, asked, ParityOptions(threads=1))
+    assert (report.gold_in_top_m.reference, report.gold_in_top_m.candidate) == (0.5, 0.5)
+
+
+def test_a_session_reads_the_bundle_that_was_compared(glimmer, tmp_path):
+    """What parity answers for the candidate is what its session answers."""
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "decoder_step", 1.0)
+    report = compare(glimmer, bundle, glimmer.bundle, ParityOptions(threads=1))
+    with Session.open(bundle, glimmer.store, threads=1) as session:
+        said = {f"q{place}": answer.answer for place, answer in enumerate(session.answer_many(QUESTIONS))}
+    assert report.differences
+    for item in report.differences:
+        assert said[item.qid] == item.candidate
+    assert json.dumps(report.to_json())
+    assert html_from_report(report)
+
+
+def test_a_copy_of_the_bundle_elsewhere_is_no_other_checkpoint(glimmer, tmp_path):
+    assert compare(glimmer, copy_bundle(glimmer, tmp_path / "copy"), glimmer.bundle).answers_equal == 1.0
+    other = make_checkpoint(tmp_path / "other", "glimmer", num_retrieved=4)
+    export_bundle(other, tmp_path / "other-bundle")
+    with pytest.raises(BundleError, match="made from"):
+        compare(glimmer, glimmer.bundle, tmp_path / "other-bundle")

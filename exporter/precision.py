@@ -36,7 +36,8 @@ def read_policy(name: str) -> Policy:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Policy.model_validate(_tuples(data))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(str(path), expected="a YAML mapping", found=str(error), fix="correct the file") from None
+        reason = " ".join(str(error).split())  # YAML's errors take several lines
+        raise OptionError(str(path), expected="a YAML mapping", found=reason, fix="correct the file") from None
     except ValidationError as error:
         raise OptionError(
             str(path), expected="a policy as configs/precision has them", found=validation_message(error),

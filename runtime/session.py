@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
 from runtime.clock import StageClock
 from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError, check_parity
+from runtime.cpu_kind import cpu_kind
 from runtime.reader import Reader, Reading
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
@@ -58,7 +60,8 @@ class Session:
 
         `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's choice). `verify=False` skips
         the digests of the store's shards, which take a second a gigabyte. `require_parity` refuses a bundle that has
-        no record of a parity run whose gate it passed. Raises BundleError, StoreError, TokenizerError or BackendError.
+        no record of a parity run whose gate it passed. Warns where a bundle was quantised for another kind of CPU.
+        Raises BundleError, StoreError, TokenizerError or BackendError.
         """
         opened = Bundle.open(bundle)
         if require_parity:
@@ -68,6 +71,7 @@ class Session:
                 str(opened), expected="a tokenizer", found="none",
                 fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
             )
+        _warn_of_other_cpu(opened)
         chosen = backend if backend is not None else OnnxRuntimeBackend(threads)
         graphs = {name: chosen.load(opened.graph_path(name), io) for name, io in opened.manifest.io().items()}
         memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
@@ -179,6 +183,19 @@ class Session:
             else:
                 candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
         return _Row(index, question_ids, candidates)
+
+
+def _warn_of_other_cpu(bundle: Bundle) -> None:
+    """INT8 graphs give right answers on any CPU but one: where products saturate, codes of 8 bits lose some."""
+    made_for = bundle.manifest.quantization
+    if made_for is None or made_for.target != "cpu" or made_for.cpu_kind == (here := cpu_kind()):
+        return
+    loss = "some products saturate, so that answers may be wrong" if here == "x86" else "it runs slower than it could"
+    warnings.warn(
+        f"{bundle}: made for a CPU of the kind {made_for.cpu_kind}, this is {here}: {loss}; quantise its "
+        f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
+        stacklevel=3,
+    )
 
 
 def _ranked(row: _Row, reading: Reading, place: int) -> tuple[RankedPassage, ...]:

@@ -14,9 +14,9 @@ __all__ = ["EqualizeFeedForward"]
 
 
 class EqualizeFeedForward(InPlacePass):
-    """Divide columns of `wi_1` (ReLU: `wi`), and multiply the rows of `wo` that meet them, by the same powers of two.
+    """Divide columns of `wi_1` (ReLU: `wi`), and multiply the rows of `wo` that meet them, by the same factors.
 
-    Gated GELU is linear in `wi_1`, and ReLU commutes with positive factors, so no output changes, not even a bit.
+    Gated GELU is linear in `wi_1`, and ReLU commutes with positive factors, so no output changes.
     """
 
     def __init__(self, ranges: TrackedRanges, strength: float) -> None:

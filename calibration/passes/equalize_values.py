@@ -14,7 +14,7 @@ __all__ = ["EqualizeValues"]
 
 
 class EqualizeValues(InPlacePass):
-    """Divide columns of `v`, and multiply the rows of `o` that meet them, by the same powers of two.
+    """Divide columns of `v`, and multiply the rows of `o` that meet them, by the same factors.
 
     The context is a weighted mean of values, linear in them. Where values leave the graph in a cache nothing is done:
     what crosses a boundary stays in the checkpoint's units.

@@ -14,7 +14,7 @@ __all__ = ["MigrateIntoNorm"]
 
 
 class MigrateIntoNorm(InPlacePass):
-    """Divide an RMSNorm's weight, and multiply the rows of every projection behind it, by the same powers of two.
+    """Divide an RMSNorm's weight, and multiply the rows of every projection behind it, by the same factors.
 
     Only where projections alone read the norm's output: attention that is absorbed into normed states reads them too,
     and so does a graph's output.

@@ -21,7 +21,7 @@ class ScaleHeads(InPlacePass):
     """`x_h W_h` becomes `((x_h / f_h) (f_h W_h / c_h)) c_h`: absorbed attention's probes and values. Exact.
 
     Runtimes take one scale for a product whose weight has three dimensions. So each row of a head is balanced against
-    what it meets (f, powers of two), and each column is brought to the same largest magnitude (c); one token a head
+    what it meets (f), and each column is brought to the same largest magnitude (c); one token a head
     passes here, so both multiplications are small. `ranges` is told of the new values.
     """
 

@@ -30,6 +30,9 @@ def build(
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
     threads: Threads = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
+    int8_memory: Annotated[
+        bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -39,8 +42,8 @@ def build(
     from exporter.memory import build_store
 
     summary = build_store(
-        bundle, corpus, output, overwrite=overwrite, restart=restart, batch_tokens=batch_tokens,
-        passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
+        bundle, corpus, output, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
     )
     if as_json:
         print_json(asdict(summary))

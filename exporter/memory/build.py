@@ -22,6 +22,7 @@ from runtime.contract import (
     STORE_SCHEMA_VERSION,
     TEXTS,
     FileEntry,
+    OptionError,
     StoreError,
     StoreManifest,
     file_digest,
@@ -52,17 +53,19 @@ class BuildSummary:
 
 def build_store(
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
-    overwrite: bool = False, restart: bool = False, batch_tokens: int = 4096, passages_per_shard: int = 4096,
-    threads: int | None = None, progress: bool = False,
+    overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
+    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
-    `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core.
+    `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
+    an INT8 memory encoder write the store, whose memory every answer then rests on.
 
-    Raises BundleError, TokenizerError (a bundle without one), CorpusError (with the line), StoreError (memory that is
-    not finite, or no FTS5 here), OutputError (something else is there, an input is, a build under way, a full disk).
+    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
+    the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
+    is, a build under way, a full disk).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
@@ -71,7 +74,9 @@ def build_store(
     with write_errors(output):
         check_apart(output, [bundle_directory, corpus_path])
         recover(output)
-    bundle, corpus = Bundle.open(bundle_directory), Corpus.scan(corpus_path, part_size=passages_per_shard)
+    bundle = Bundle.open(bundle_directory)
+    _check_precision(bundle, int8_memory=int8_memory)
+    corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
     plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
@@ -86,6 +91,16 @@ def build_store(
             manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
+
+
+def _check_precision(bundle: Bundle, *, int8_memory: bool) -> None:
+    encoder = bundle.manifest.graphs.get("memory_encoder")
+    if encoder is not None and "int8" in encoder.precision and not int8_memory:
+        raise OptionError(
+            str(bundle), expected="a memory encoder in fp32 or fp16 to build a store", found=encoder.precision,
+            fix="build with the FP32 bundle of the same checkpoint, whose store fits every precision, or give "
+            "--int8-memory",
+        )
 
 
 def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest | None:

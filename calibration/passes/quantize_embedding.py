@@ -12,7 +12,7 @@ from calibration.passes.edit import initializer
 from calibration.passes.insert_qdq import quantize_weight
 from calibration.scheme import Scheme
 
-__all__ = ["QuantizeEmbedding"]
+__all__ = ["QuantizeEmbedding", "find_lookups"]
 
 
 class QuantizeEmbedding(InPlacePass):
@@ -29,7 +29,7 @@ class QuantizeEmbedding(InPlacePass):
         """Rewrite every lookup that is not kept."""
         graph = model.graph
         modified = False
-        for node in [node for node in graph if _is_lookup(graph, node) and not self.keep(str(node.name))]:
+        for node in [node for node in find_lookups(graph) if not self.keep(str(node.name))]:
             table, ids = node.inputs
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
@@ -49,6 +49,11 @@ class QuantizeEmbedding(InPlacePass):
                 del graph.initializers[name]
             modified = True
         return PassResult(model, modified)
+
+
+def find_lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Every Gather of a table's rows by ids that the graph takes in."""
+    return [node for node in graph if _is_lookup(graph, node)]
 
 
 def _is_lookup(graph: ir.Graph, node: ir.Node) -> bool:

@@ -46,14 +46,13 @@ def observe(
     recording = Session(session.bundle, session.store, first.wrap(session.graphs), session.text)
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
-        first.logits = None
+        first.forget()
         answers = recording.answer_many([item.question for item in batch], passages=[item.passages for item in batch])
         answered = [place for place, answer in enumerate(answers) if answer.answer is not None]
         for row, place in enumerate(answered):
             answer = answers[place]
-            assert first.logits is not None
             found.places.append(start + place)
-            found.logits.append(first.logits[row])
+            found.logits.append(first.taken()[row])
             found.tokens.append(answer.token_ids)
             found.passages.append(
                 [item.passage if item.passage.id is None else item.passage.id for item in answer.passages]
@@ -70,6 +69,13 @@ class _FirstLogits:
 
     def __init__(self) -> None:
         self.logits: Array | None = None
+
+    def forget(self) -> None:
+        self.logits = None
+
+    def taken(self) -> Array:
+        assert self.logits is not None
+        return self.logits
 
     def wrap(self, graphs: Mapping[str, Graph]) -> dict[str, Graph]:
         return {

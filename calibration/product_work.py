@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from runtime.backends import Array, Backend, Graph
@@ -20,14 +21,13 @@ __all__ = ["CountingBackend"]
 class CountingBackend:
     """Runs FP32 graphs as they are, and adds up in `work` the multiply-adds of every product by (graph, node).
 
-    A table's lookup counts one for each element that it reads. Copies of the graphs, which also give the sizes of what
-    their products read, are written below `directory`.
+    A table's lookup counts one for each element that it reads.
     """
 
-    def __init__(self, backend: Backend, directory: Path) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.name = backend.name
         self.work: dict[tuple[str, str], float] = defaultdict(float)
-        self._backend, self._directory = backend, directory
+        self._backend = backend
 
     def load(self, path: Path, io: GraphIO) -> Graph:
         """Load a graph with sizes added; its name is the file's."""
@@ -38,10 +38,11 @@ class CountingBackend:
         model = onnx_ir.load(path)
         FoldWeights()(model)
         counted = _add_sizes(model.graph)
-        copy = self._directory / path.name
-        onnx_ir.save(model, copy, external_data=f"{path.name}.data")
         sizes = tuple(IOTensor(output, "float32", ()) for output in counted)
-        graph = self._backend.load(copy, replace(io, outputs=(*io.outputs, *sizes)))
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            onnx_ir.save(model, copy, external_data=f"{path.name}.data")
+            graph = self._backend.load(copy, replace(io, outputs=(*io.outputs, *sizes)))
         return _Counted(graph, path.stem, counted, self.work)
 
 

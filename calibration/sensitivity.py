@@ -124,12 +124,13 @@ def sensitivity(
     sample = [questions[index] for index in spread(range(len(questions)), options.samples)]
     asked = [Asked(row.question, given_passages(row) if options.given else None) for row in sample]
     opened = Bundle.open(bundle)
-    groups = [group for name in opened.manifest.graphs if _chosen(name, options) for group in _groups(opened, name, quantization)]
-    with TemporaryDirectory() as folder, progress((len(groups) + 5) * len(asked)) as advance:
-        work = _count_work(bundle, store, asked, Path(folder), options)
+    names = [name for name in opened.manifest.graphs if options.graphs is None or name in options.graphs]
+    groups = [group for name in names for group in _groups(opened, name, quantization)]
+    with progress((len(groups) + 5) * len(asked)) as advance:
+        work = _count_work(bundle, store, asked, options)
         advance(len(asked))
         with Session.open(bundle, store, threads=options.threads) as session:
-            bench = _Bench(session, asked, quantization, options, Path(folder), advance)
+            bench = _Bench(session, asked, quantization, options, advance)
             found = {group: bench.losses([group]) for group in groups}
             rows = _rows(groups, found, work, quantization)
             keep = keep_greedily(
@@ -152,9 +153,9 @@ class _Bench:
 
     def __init__(
         self, session: Session, asked: Sequence[Asked], quantization: Quantization, options: SensitivityOptions,
-        folder: Path, advance: Callable[[int], None],
+        advance: Callable[[int], None],
     ) -> None:
-        self._session, self._quantization, self._folder, self._options = session, quantization, folder, options
+        self._session, self._quantization, self._options = session, quantization, options
         self._backend = OnnxRuntimeBackend(options.threads)
         self._advance = advance
         self.reference = observe(session, asked, batch_size=options.batch_size, advance=advance)
@@ -187,9 +188,11 @@ class _Bench:
         model = onnx_ir.load(bundle.graph_path(name))
         ranges = TrackedRanges(quantization.table.graphs.get(name, {}))
         quantize_graph(model, ranges, _graph_options(name, quantization, only=nodes))
-        path = self._folder / f"{name}.onnx"
-        onnx_ir.save(model, path, external_data=f"{name}.onnx.data")
-        return self._backend.load(path, bundle.manifest.io()[name])
+        # A folder for each: a loaded graph may still read its file, which must not be written over.
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.onnx"
+            onnx_ir.save(model, path, external_data=f"{name}.onnx.data")
+            return self._backend.load(path, bundle.manifest.io()[name])
 
 
 def _renumbered(reference: Observation) -> Observation:
@@ -197,10 +200,6 @@ def _renumbered(reference: Observation) -> Observation:
     return Observation(
         list(range(len(reference.places))), reference.scores, reference.selected, reference.logits, reference.tokens
     )
-
-
-def _chosen(graph: str, options: SensitivityOptions) -> bool:
-    return options.graphs is None or graph in options.graphs
 
 
 def _groups(bundle: Bundle, name: str, quantization: Quantization) -> list[Group]:
@@ -221,9 +220,9 @@ def _graph_options(name: str, quantization: Quantization, *, only: Collection[st
 
 
 def _count_work(
-    bundle: str | Path, store: str | Path | None, asked: Sequence[Asked], folder: Path, options: SensitivityOptions
+    bundle: str | Path, store: str | Path | None, asked: Sequence[Asked], options: SensitivityOptions
 ) -> dict[tuple[str, str], float]:
-    backend = CountingBackend(OnnxRuntimeBackend(options.threads), folder)
+    backend = CountingBackend(OnnxRuntimeBackend(options.threads))
     places = spread(range(len(asked)), COUNTED_QUESTIONS)
     with Session.open(bundle, store, threads=options.threads, backend=backend, verify=False) as session:
         observe(session, [asked[place] for place in places], batch_size=1)

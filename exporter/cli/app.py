@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, quantize
+from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, quantize, sensitivity
 
 __all__ = ["app"]
 
@@ -24,6 +24,7 @@ app.command("answer")(answers.answer)
 app.command("parity")(answers.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)
 app.command("train-demo")(checkpoints.train_demo)

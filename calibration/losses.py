@@ -18,9 +18,11 @@ class Losses:
     """Shares, over the questions that both answered; None where the architecture does not rank.
 
     `score_noise`: variance over a question's passages of the scores' error, by that of the reference's scores.
-    `logit_noise`: the same of the first token's logits over the vocabulary. A shift of all alike changes no choice and
-    counts for nothing. `top_m_overlap`: passages read that the reference read too. `answers_equal`: answers with the
-    reference's tokens. An error that is not finite is an infinite loss.
+    `logit_noise`: the same of the first token's logits over the vocabulary, on the questions for which the reference's
+    passages were read, or on all where there is none: other passages are the scores' doing, and the few questions with
+    such would outweigh all others. A shift of all alike changes no choice and counts for nothing. `top_m_overlap`:
+    passages read that the reference read too. `answers_equal`: answers with the reference's tokens. An error that is
+    not finite is an infinite loss.
     """
 
     score_noise: float | None
@@ -40,9 +42,12 @@ def losses(reference: Observation, found: Observation) -> Losses:
     pairs = [(index, of[place]) for index, place in enumerate(reference.places) if place in of]
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     ranks = bool(reference.scores)
+    same = [pair for pair in pairs if not ranks or reference.selected[pair[0]] == found.selected[pair[1]]] or pairs
     return Losses(
         score_noise=_noise(_take(reference.scores, ours), _take(found.scores, theirs)) if ranks else None,
-        logit_noise=_noise(_take(reference.logits, ours), _take(found.logits, theirs)),
+        logit_noise=_noise(
+            _take(reference.logits, [pair[0] for pair in same]), _take(found.logits, [pair[1] for pair in same])
+        ),
         top_m_overlap=float(np.mean([
             len(reference.selected[our] & found.selected[their]) / len(reference.selected[our]) for our, their in pairs
         ])) if ranks else None,

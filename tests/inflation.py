@@ -99,7 +99,7 @@ def inflate_checkpoint(source: Path, directory: Path, *inflations: Inflation) ->
 def inflate(text: str) -> Inflation:
     """An inflation by a short name: `residual 2^10`, `feed-forward 2^7 seed 1`, `norms seed 2`."""
     numbers = [int(number) for number in re.findall(r"\d+", text.replace("2^", ""))]
-    kind = text.split()[0]
+    kind = text.split(maxsplit=1)[0]
     if kind == "residual":
         return lambda config, tensors: inflate_residual(config, tensors, 2.0 ** numbers[0])
     if kind == "feed-forward":

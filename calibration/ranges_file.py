@@ -74,20 +74,22 @@ def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
         return numbers[key]
 
     method = calibrator(table.method)
-    amax: dict[int, float] = {}
+    amax: dict[tuple[int, float, float, float], float] = {}
 
     def record(tensor: TensorRange) -> TensorRecord:
         narrow = np.int32 if tensor.count <= np.iinfo(np.int32).max else np.int64
         histogram = number("histogram", tensor.histogram.astype(narrow))
-        if histogram not in amax:
-            amax[histogram] = method.amax(tensor)
+        # Memory and its codes, a power of two apart, have one histogram over different limits.
+        key = (histogram, tensor.limit, tensor.minimum, tensor.maximum)
+        if key not in amax:
+            amax[key] = method.amax(tensor)
         return TensorRecord(
             minimum=tensor.minimum,
             maximum=tensor.maximum,
             count=tensor.count,
             limit=tensor.limit,
             percentiles={f"{percent:g}": magnitude_percentile(tensor, percent) for percent in PERCENTILES},
-            amax=amax[histogram],
+            amax=amax[key],
             histogram=histogram,
             channel_amax=None if tensor.channel_amax is None else number("channel_amax", tensor.channel_amax),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from calibration.tracked import TrackedRanges
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["GraphOptions", "QuantizedGraph", "quantize_graph"]
+__all__ = ["GraphOptions", "QuantizedGraph", "quantize_graph", "stays_float"]
 
 FEED_FORWARD_STRENGTH = 0.5
 """Of FP16's equalisation, which only has to keep the feed-forward product within range."""
@@ -29,7 +30,8 @@ class GraphOptions:
     """How to quantise one graph.
 
     `int8` and `fp16` may both be set; `keep` are regular expressions beside the policy's; `lazy_layer` is the prefix
-    of the nodes that lazy stage A computes for one token, None elsewhere; `method` a calibrator.
+    of the nodes that lazy stage A computes for one token, None elsewhere; `method` a calibrator. `only` names the nodes
+    that become INT8 whatever the policy keeps, all others staying in float; None leaves it to the policy.
     """
 
     name: str
@@ -40,6 +42,7 @@ class GraphOptions:
     method: str
     keep: tuple[str, ...] = ()
     lazy_layer: str | None = None
+    only: Collection[str] | None = None
 
 
 @dataclass
@@ -94,7 +97,7 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
 
     policy, scheme = options.policy, replace(options.scheme, half_scales=options.fp16)
     for linear in find_linears(model.graph):
-        (done.kept if _stays(linear.name, options) else done.int8).append(linear.name)
+        (done.kept if stays_float(linear.name, options) else done.int8).append(linear.name)
     if policy.equalize.values is not None:
         EqualizeValues(tracked, policy.equalize.values)(model)
     if policy.equalize.norms is not None:
@@ -108,7 +111,7 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
     if policy.embeddings:
-        QuantizeEmbedding(scheme, keep=lambda name: _matches((*policy.keep, *options.keep), options.name, name))(model)
+        QuantizeEmbedding(scheme, keep=lambda name: stays_float(name, options))(model)
 
 
 def value_bounds(tracked: TrackedRanges, name: str, method: str) -> tuple[float, float]:
@@ -129,7 +132,10 @@ def value_bounds(tracked: TrackedRanges, name: str, method: str) -> tuple[float,
     return (0.0 if source.minimum >= 0 else -amax), amax
 
 
-def _stays(node: str, options: GraphOptions) -> bool:
+def stays_float(node: str, options: GraphOptions) -> bool:
+    """Whether a product or lookup of the graph is left as it is."""
+    if options.only is not None:
+        return node not in options.only
     lazy = options.lazy_layer is not None and not options.policy.lazy_layer and node.startswith(options.lazy_layer)
     return lazy or _matches((*options.policy.keep, *options.keep), options.name, node)
 

@@ -13,11 +13,13 @@ class Scheme:
 
     `unsigned`: activations are uint8 with a zero point, else int8 with zero point 0. `weight_levels`: the largest
     magnitude of a weight's code. `half_scales`: every scale is a float16 number, as strongly typed FP16 needs it.
+    `packed_tables`: a table's codes stand four in an INT32.
     """
 
     unsigned: bool
     weight_levels: int
     half_scales: bool
+    packed_tables: bool = False
 
 
 X86_VNNI = Scheme(unsigned=True, weight_levels=127, half_scales=False)
@@ -25,5 +27,5 @@ X86_VNNI = Scheme(unsigned=True, weight_levels=127, half_scales=False)
 X86 = Scheme(unsigned=True, weight_levels=63, half_scales=False)
 """Without VNNI two products of uint8 and int8 are added in 16 bits and saturate; 7-bit weights cannot."""
 ARM = Scheme(unsigned=False, weight_levels=127, half_scales=False)
-TENSORRT = Scheme(unsigned=False, weight_levels=127, half_scales=True)
+TENSORRT = Scheme(unsigned=False, weight_levels=127, half_scales=True, packed_tables=True)
 """TensorRT takes symmetric INT8 alone, zero point 0."""

@@ -39,9 +39,9 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
         return
     row = initializer(graph, f"{weight.name}.row", weight.const_value.numpy().reshape(-1))
     last = initializer(graph, "last_axis", np.array([-1], np.int64))
-    terms = ir.Value(name=f"{output.name}.terms", shape=states.shape, type=output.type)
+    terms = ir.Value(name=f"{output.name}.terms", shape=states.shape, type=ir.TensorType(ir.DataType.FLOAT))
     name, kept = str(output.name), output.shape
-    total = ir.Value(name=name, shape=kept, type=output.type)
+    total = ir.Value(name=name, shape=kept, type=ir.TensorType(ir.DataType.FLOAT))
     graph.insert_after(
         node,
         [

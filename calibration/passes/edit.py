@@ -8,7 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["initializer", "multiplied", "replace_constant"]
+__all__ = ["describe", "initializer", "multiplied", "replace_constant"]
+
+
+def describe(value: ir.Value, name: str | None, like: ir.Value) -> None:
+    """Name a new value, and give it the shape of another and a type equal to that one's: types are changed in place."""
+    value.name, value.shape = name, like.shape
+    value.type = None if like.dtype is None else ir.TensorType(like.dtype)
 
 
 def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:

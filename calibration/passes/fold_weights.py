@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import constant
-from calibration.passes.edit import initializer
+from calibration.passes.edit import describe, initializer
 
 __all__ = ["FoldWeights"]
 
@@ -75,7 +75,7 @@ def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _take_over(new: ir.Value, old: ir.Value) -> None:
-    new.name, new.type, new.shape = old.name, old.type, old.shape
+    describe(new, old.name, old)
     old.name = None
 
 

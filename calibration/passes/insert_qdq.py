@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import Linear, constant, find_linears
-from calibration.passes.edit import initializer
+from calibration.passes.edit import describe, initializer
 from calibration.scheme import Scheme
 
 __all__ = ["InsertQDQ"]
@@ -51,7 +51,7 @@ class InsertQDQ(InPlacePass):
         codes.name, codes.shape = f"{name}/codes", linear.x.shape
         codes.dtype = ir.DataType.from_numpy(zero_point.dtype)
         dequantize = ir.node("DequantizeLinear", [codes, *inputs], name=f"{name}/DequantizeLinear")
-        _describe(dequantize.outputs[0], f"{name}/dequantized", linear.x)
+        describe(dequantize.outputs[0], f"{name}/dequantized", linear.x)
         graph.insert_before(linear.node, [quantize, dequantize])
         return dequantize.outputs[0]
 
@@ -63,7 +63,7 @@ class InsertQDQ(InPlacePass):
         inputs = [stored, initializer(graph, f"{name}.scale", scale)]
         axis = {} if linear.by_head else {"axis": 1}
         dequantize = ir.node("DequantizeLinear", inputs, axis, name=f"{name}/DequantizeLinear")
-        _describe(dequantize.outputs[0], f"{name}/dequantized", linear.weight)
+        describe(dequantize.outputs[0], f"{name}/dequantized", linear.weight)
         graph.insert_before(linear.node, dequantize)
         if len(linear.weight.uses()) == 1:
             del graph.initializers[name]
@@ -99,7 +99,3 @@ def representable(scale: NDArray[np.float32] | np.float32, scheme: Scheme) -> ND
         scale = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
     smallest = np.finfo(np.float16).smallest_subnormal if scheme.half_scales else np.finfo(np.float32).tiny
     return np.asarray(np.maximum(scale, np.float32(smallest)), np.float32)
-
-
-def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
-    value.name, value.type, value.shape = name, like.type, like.shape

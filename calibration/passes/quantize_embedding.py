@@ -8,11 +8,12 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.linear import constant
-from calibration.passes.edit import initializer
+from calibration.passes.edit import describe, initializer
 from calibration.passes.insert_qdq import quantize_weight
+from calibration.passes.packed_codes import pack_codes, unpacked
 from calibration.scheme import Scheme
 
-__all__ = ["QuantizeEmbedding"]
+__all__ = ["QuantizeEmbedding", "find_lookups"]
 
 
 class QuantizeEmbedding(InPlacePass):
@@ -29,21 +30,23 @@ class QuantizeEmbedding(InPlacePass):
         """Rewrite every lookup that is not kept."""
         graph = model.graph
         modified = False
-        for node in [node for node in graph if not self.keep(str(node.name))]:
-            table, ids = _lookup(graph, node)
-            if table is None:
-                continue
+        for node in [node for node in find_lookups(graph) if not self.keep(str(node.name))]:
+            table, ids = node.inputs
+            assert table is not None
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
-            stored = initializer(graph, f"{name}.codes", codes)
+            packs = self.scheme.packed_tables and codes.shape[1] % 4 == 0
+            stored = initializer(graph, f"{name}.codes", pack_codes(codes) if packs else codes)
             row_scale = initializer(graph, f"{name}.scale", scale[:, None])
             rows = ir.node("Gather", [stored, ids], name=f"{node.name}.codes")
-            cast = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}.cast")
+            graph.insert_before(node, rows)
+            found = unpacked(graph, rows.outputs[0], node, str(node.name)) if packs else rows.outputs[0]
+            cast = ir.node("Cast", [found], {"to": ir.DataType.FLOAT}, name=f"{node.name}.cast")
             scales = ir.node("Gather", [row_scale, ids], name=f"{node.name}.scale")
             product = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"{node.name}.dequantize")
             embedded, old = product.outputs[0], node.outputs[0]
-            embedded.type, embedded.shape = old.type, old.shape
-            graph.insert_before(node, [rows, cast, scales, product])
+            describe(embedded, None, old)
+            graph.insert_before(node, [cast, scales, product])
             ir.convenience.replace_all_uses_with(old, embedded, replace_graph_outputs=True)
             graph.remove(node, safe=True)
             embedded.name = old.name
@@ -53,13 +56,16 @@ class QuantizeEmbedding(InPlacePass):
         return PassResult(model, modified)
 
 
-def _lookup(graph: ir.Graph, node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
-    """Table and ids of a lookup by the graph's own ids, reshaped or not; None where a node is no such lookup."""
+def find_lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Every Gather of a table's rows by ids that the graph takes in."""
+    return [node for node in graph if _is_lookup(graph, node)]
+
+
+def _is_lookup(graph: ir.Graph, node: ir.Node) -> bool:
+    """A lookup by the graph's own ids, reshaped or not."""
     if node.op_type != "Gather" or node.inputs[0] is None or node.inputs[0].name not in graph.initializers:
-        return None, None
-    table, ids = node.inputs
-    source = ids
-    while source is not None and (mover := source.producer()) is not None and mover.op_type == "Reshape":
-        source = mover.inputs[0]
-    found = constant(table).ndim == 2 and source is not None and source.is_graph_input()
-    return (table, ids) if found else (None, None)
+        return False
+    ids = node.inputs[1]
+    while ids is not None and (mover := ids.producer()) is not None and mover.op_type == "Reshape":
+        ids = mover.inputs[0]
+    return constant(node.inputs[0]).ndim == 2 and ids is not None and ids.is_graph_input()

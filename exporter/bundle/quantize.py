@@ -13,7 +13,7 @@ from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
-from exporter.graphs.check import check_operators
+from exporter.graphs.check import check_operators, check_valid
 from exporter.graphs.write import write_graph
 from exporter.precision import DEFAULT_POLICY, read_policy
 from exporter.publish import check_target, publish_directory
@@ -34,7 +34,7 @@ from runtime.cpu_kind import cpu_kind
 if TYPE_CHECKING:
     from calibration.ranges import RangeTable
 
-__all__ = ["QuantizeOptions", "quantize_bundle"]
+__all__ = ["SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
 
 SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM}
 
@@ -110,13 +110,14 @@ def _quantize(
     int8 = "int8" in options.precision and (options.graphs is None or name in options.graphs)
     graph_options = GraphOptions(
         name, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
-        method=options.method or table.method, keep=options.keep, lazy_layer=_lazy_layer(manifest, name),
+        method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, name),
     )
     model = onnx_ir.load(bundle.graph_path(name))
     done = QuantizedGraph()
     if int8 or fp16:
         done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
     files = write_graph(model, work / "graphs", name)
+    check_valid(files[0])
     check_operators(files[0])
     precision = "-".join(part for part, used in (("int8", int8), ("fp16", fp16)) if used) or "fp32"
     entries = tuple(
@@ -125,7 +126,7 @@ def _quantize(
     return replace(manifest.graphs[name], precision=precision, files=entries), done
 
 
-def _lazy_layer(manifest: BundleManifest, name: str) -> str | None:
+def lazy_layer(manifest: BundleManifest, name: str) -> str | None:
     """Prefix of the nodes of the layer that lazy stage A computes for one token."""
     if name != "live_stage_a" or manifest.stage_a != "lazy":
         return None

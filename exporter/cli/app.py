@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli import answers, bench, bundles, calibrate, checkpoints, cost, memory, parity, quantize
+from exporter.cli import (
+    answers,
+    bench,
+    bundles,
+    calibrate,
+    checkpoints,
+    cost,
+    memory,
+    parity,
+    quantize,
+    sensitivity,
+)
 
 __all__ = ["app"]
 
@@ -24,6 +35,7 @@ app.command("answer")(answers.answer)
 app.command("parity")(parity.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)
 app.command("train-demo")(checkpoints.train_demo)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["FORBIDDEN_OPERATORS", "check_graph", "check_operators", "run_stage"]
+__all__ = ["FORBIDDEN_OPERATORS", "check_graph", "check_operators", "check_valid", "run_stage"]
 
 FORBIDDEN_OPERATORS = frozenset(
     {"Attention", "RMSNormalization", "MatMulInteger", "DynamicQuantizeLinear", "GatherND", "BitShift"}
@@ -31,16 +31,10 @@ def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *,
 
     Raises ExportError where ONNX's checker refuses it, an operator is not allowed, or a tolerance is missed.
     """
-    import onnx
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
     from polygraphy.logger import G_LOGGER
 
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(
-            f"graph {path.stem}", expected="valid ONNX", found=str(error).splitlines()[0], fix="report this as a bug"
-        ) from None
+    check_valid(path)
     check_operators(path)
     worst = 0.0
     with G_LOGGER.verbosity(G_LOGGER.ERROR), OnnxrtRunner(SessionFromOnnx(str(path), providers=["cpu"])) as runner:
@@ -50,6 +44,18 @@ def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *,
             reference = run_stage(stage, io, inputs)
             worst = max(worst, compare_outputs(path.stem, found, reference, TOLERANCES[precision]))
     return worst
+
+
+def check_valid(path: Path) -> None:
+    """Raise ExportError where ONNX's checker, types and shapes included, refuses a graph file."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"graph {path.stem}", expected="valid ONNX", found=str(error).splitlines()[0], fix="report this as a bug"
+        ) from None
 
 
 def check_operators(path: Path) -> None:

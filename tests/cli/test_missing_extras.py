@@ -59,6 +59,8 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("torch", "parity", "export"),
         ("torch", "train-demo", "export"),
         ("matplotlib", "cost", "export"),
+        ("matplotlib", "sensitivity", "export"),
+        ("onnxruntime", "sensitivity", "cpu"),
         ("torch", "bench", "export"),
         ("transformers", "bench", "export"),
         ("optimum", "bench", "export"),
@@ -79,6 +81,9 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
         "cost": ["cost", "--model", "small", "--plot", output.with_suffix(".svg")],
+        "sensitivity": [
+            "sensitivity", glimmer.bundle, "--questions", questions, "--plot", output.with_suffix(".svg")
+        ],
         "bench": ["bench", "--checkpoint", glimmer.checkpoint, "--work", output],
     }[command]
     done = run_without(package, *arguments)

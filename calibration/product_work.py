@@ -1,0 +1,90 @@
+"""Multiply-adds of each product while questions run: rows as they come, not as a table has them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from runtime.backends import Array, Backend, Graph
+from runtime.contract import GraphIO, IOTensor
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["CountingBackend"]
+
+
+class CountingBackend:
+    """Runs FP32 graphs as they are, and adds up in `work` the multiply-adds of every product by (graph, node).
+
+    A table's lookup counts one for each element that it reads.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self.work: dict[tuple[str, str], float] = defaultdict(float)
+        self._backend = backend
+
+    def load(self, path: Path, io: GraphIO) -> Graph:
+        """Load a graph with sizes added; its name is the file's."""
+        import onnx_ir
+
+        from calibration.passes.fold_weights import FoldWeights
+
+        model = onnx_ir.load(path)
+        FoldWeights()(model)
+        counted = _add_sizes(model.graph)
+        sizes = tuple(IOTensor(output, "float32", ()) for output in counted)
+        with TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            onnx_ir.save(model, copy, external_data=f"{path.name}.data")
+            graph = self._backend.load(copy, replace(io, outputs=(*io.outputs, *sizes)))
+        return _Counted(graph, path.stem, counted, self.work)
+
+
+class _Counted:
+    def __init__(
+        self, graph: Graph, name: str, counted: dict[str, tuple[str, int]], work: dict[tuple[str, str], float]
+    ) -> None:
+        self._graph, self._name, self._counted, self._work = graph, name, counted, work
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self._graph.run(inputs)
+        for output, (node, times) in self._counted.items():
+            self._work[self._name, node] += float(outputs.pop(output)) * times
+        return outputs
+
+
+def _add_sizes(graph: ir.Graph) -> dict[str, tuple[str, int]]:
+    """Add the size of what each product reads as an output; by its name the node, and the work of one element."""
+    from calibration.linear import constant, find_linears
+    from calibration.passes.quantize_embedding import find_lookups
+
+    read = [(linear.node, linear.x, constant(linear.weight).shape[-1]) for linear in find_linears(graph)]
+    for node in find_lookups(graph):
+        table, ids = node.inputs
+        assert table is not None
+        assert ids is not None
+        read.append((node, ids, constant(table).shape[-1]))
+    counted = {}
+    for node, value, times in read:
+        output = f"size/{node.name}"
+        _add_size(graph, node, value, output)
+        counted[output] = (str(node.name), times)
+    return counted
+
+
+def _add_size(graph: ir.Graph, node: ir.Node, value: ir.Value, name: str) -> None:
+    import onnx_ir as ir
+
+    size = ir.node("Size", [value], name=f"{name}/Size")
+    size.outputs[0].name = f"{name}/int64"
+    cast = ir.node("Cast", [size.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{name}/Cast")
+    output = cast.outputs[0]
+    output.name, output.dtype, output.shape = name, ir.DataType.FLOAT, ir.Shape(())
+    graph.insert_before(node, [size, cast])
+    graph.outputs.append(output)

@@ -1,0 +1,251 @@
+"""The loss of each group of products quantised alone, on real questions, and what to keep in float for a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from calibration.groups import Group, find_groups
+from calibration.keep_list import Choice, Kept, keep_greedily
+from calibration.losses import Losses, losses
+from calibration.observation import Asked, Observation, observe
+from calibration.policy import Policy
+from calibration.product_work import CountingBackend
+from calibration.quantize import GraphOptions, quantize_graph, stays_float
+from calibration.questions import Question, given_passages
+from calibration.ranges import RangeTable
+from calibration.scheme import Scheme
+from calibration.tracked import TrackedRanges
+from calibration.unpadded import spread
+from runtime import Session
+from runtime.backends import Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle
+from runtime.contract import CalibrationError
+
+__all__ = ["COSTS", "GroupLoss", "Quantization", "Sensitivity", "SensitivityOptions", "sensitivity"]
+
+COSTS = ("work", "weights", "larger")
+"""What keeping a group costs: its share of a question's multiply-adds (time), of the weights (size), or the larger."""
+COUNTED_QUESTIONS = 32
+"""Of which the multiply-adds are counted, one at a time so that no padding counts."""
+
+Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How groups are quantised. `lazy_layers`: by graph, the prefix of nodes that are computed for one token."""
+
+    table: RangeTable
+    scheme: Scheme
+    policy: Policy
+    lazy_layers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """`samples` questions in even steps over the file; `given` takes the file's passages; `graphs` None for all.
+
+    `budget` is the share, by `cost` (one of COSTS), that may stay in float.
+    """
+
+    samples: int = 100
+    given: bool = False
+    graphs: tuple[str, ...] | None = None
+    budget: float = 0.05
+    cost: str = "larger"
+    batch_size: int = 8
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class GroupLoss:
+    """A group's losses, its shares of multiply-adds a question and of weights, and whether the policy keeps it."""
+
+    group: Group
+    losses: Losses
+    work: float
+    weights: float
+    kept_by_policy: bool
+
+    def cost(self, kind: str) -> float:
+        """What keeping it in float costs, by a name of COSTS."""
+        return {"work": self.work, "weights": self.weights, "larger": max(self.work, self.weights)}[kind]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Groups by loss, the worst first; `keep` is the greedy list.
+
+    Measured with several groups quantised at once: `everything`, what the `policy` leaves, and all but `keep`. Each has
+    a prediction beside it, the sum of its groups' losses.
+    """
+
+    questions: int
+    not_answered: int
+    groups: list[GroupLoss]
+    everything: Losses
+    policy: Losses
+    keep: list[Kept]
+    without_kept: Losses
+
+    @property
+    def predicted(self) -> dict[str, tuple[float | None, float]]:
+        """Score noise and logit noise by addition: of everything, of the policy, and of all but `keep`."""
+        kept = {item.pattern for item in self.keep}
+        return {
+            "everything": _sums(self.groups),
+            "policy": _sums([item for item in self.groups if not item.kept_by_policy]),
+            "without_kept": _sums([item for item in self.groups if item.group.pattern not in kept]),
+        }
+
+
+def sensitivity(
+    bundle: str | Path,
+    store: str | Path | None,
+    questions: Sequence[Question],
+    quantization: Quantization,
+    options: SensitivityOptions,
+    *,
+    progress: Progress,
+) -> Sensitivity:
+    """Measure every group of an FP32 bundle's graphs; nothing is written.
+
+    The reference is what the bundle itself answers. One graph at a time is quantised, in one group, with the policy's
+    exact rewrites, and takes the float graph's place; what the policy keeps is measured too. The store stays as it was
+    built, so the memory encoder's groups are felt in the question's states alone. `progress` is given the number of
+    questions to be asked in all, and yields what is told how many came to be done.
+
+    Raises CalibrationError (no question that could be answered, a range is missing) and what opening a session raises.
+    """
+    sample = [questions[index] for index in spread(range(len(questions)), options.samples)]
+    asked = [Asked(row.question, given_passages(row) if options.given else None) for row in sample]
+    opened = Bundle.open(bundle)
+    names = [name for name in opened.manifest.graphs if options.graphs is None or name in options.graphs]
+    groups = [group for name in names for group in _groups(opened, name, quantization)]
+    with progress((len(groups) + 5) * len(asked)) as advance:
+        work = _count_work(bundle, store, asked, options)
+        advance(len(asked))
+        with Session.open(bundle, store, threads=options.threads) as session:
+            bench = _Bench(session, asked, quantization, options, advance)
+            found = {group: bench.losses([group]) for group in groups}
+            rows = _rows(groups, found, work, quantization)
+            keep = keep_greedily(
+                (Choice(row.group.pattern, row.losses.loss, row.cost(options.cost)) for row in rows), options.budget
+            )
+            kept = {item.pattern for item in keep}
+            return Sensitivity(
+                questions=len(bench.reference.places),
+                not_answered=len(asked) - len(bench.reference.places),
+                groups=rows,
+                everything=bench.losses(groups),
+                policy=bench.losses([row.group for row in rows if not row.kept_by_policy]),
+                keep=keep,
+                without_kept=bench.losses([group for group in groups if group.pattern not in kept]),
+            )
+
+
+class _Bench:
+    """A loaded FP32 session, its answers, and graphs put in its own's places."""
+
+    def __init__(
+        self, session: Session, asked: Sequence[Asked], quantization: Quantization, options: SensitivityOptions,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._session, self._quantization, self._options = session, quantization, options
+        self._backend = OnnxRuntimeBackend(options.threads)
+        self._advance = advance
+        self.reference = observe(session, asked, batch_size=options.batch_size, advance=advance)
+        if not self.reference.places:
+            raise CalibrationError(
+                f"{len(asked)} questions", expected="at least one that retrieves a passage and can be answered",
+                found="none", fix="take questions that go with the store",
+            )
+        # What was retrieved once is given from now on.
+        self._asked = [
+            Asked(asked[place].question, passages)
+            for place, passages in zip(self.reference.places, self.reference.passages, strict=True)
+        ]
+        self._not_asked = len(asked) - len(self._asked)
+
+    def losses(self, groups: Collection[Group]) -> Losses:
+        """Of these groups quantised together, all else in float."""
+        session = self._session
+        swapped = {name: self._quantized(name, groups) for name in {group.graph for group in groups}}
+        changed = Session(session.bundle, session.store, {**session.graphs, **swapped}, session.text)
+        found = observe(changed, self._asked, batch_size=self._options.batch_size, advance=self._advance)
+        self._advance(self._not_asked)
+        return losses(_renumbered(self.reference), found)
+
+    def _quantized(self, name: str, groups: Collection[Group]) -> Graph:
+        import onnx_ir
+
+        bundle, quantization = self._session.bundle, self._quantization
+        nodes = frozenset(node for group in groups if group.graph == name for node in group.nodes)
+        model = onnx_ir.load(bundle.graph_path(name))
+        ranges = TrackedRanges(quantization.table.graphs.get(name, {}))
+        quantize_graph(model, ranges, _graph_options(name, quantization, only=nodes))
+        # A folder for each: a loaded graph may still read its file, which must not be written over.
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.onnx"
+            onnx_ir.save(model, path, external_data=f"{name}.onnx.data")
+            return self._backend.load(path, bundle.manifest.io()[name])
+
+
+def _renumbered(reference: Observation) -> Observation:
+    """Of the questions that were answered, which alone are asked again."""
+    return Observation(
+        list(range(len(reference.places))), reference.scores, reference.selected, reference.logits, reference.tokens
+    )
+
+
+def _groups(bundle: Bundle, name: str, quantization: Quantization) -> list[Group]:
+    import onnx_ir
+
+    from calibration.passes.fold_weights import FoldWeights
+
+    model = onnx_ir.load(bundle.graph_path(name))
+    FoldWeights()(model)
+    return find_groups(model.graph, name, embeddings=quantization.policy.embeddings)
+
+
+def _graph_options(name: str, quantization: Quantization, *, only: Collection[str] | None) -> GraphOptions:
+    return GraphOptions(
+        name, int8=True, fp16=False, scheme=quantization.scheme, policy=quantization.policy,
+        method=quantization.table.method, lazy_layer=quantization.lazy_layers.get(name), only=only,
+    )
+
+
+def _count_work(
+    bundle: str | Path, store: str | Path | None, asked: Sequence[Asked], options: SensitivityOptions
+) -> dict[tuple[str, str], float]:
+    backend = CountingBackend(OnnxRuntimeBackend(options.threads))
+    places = spread(range(len(asked)), COUNTED_QUESTIONS)
+    with Session.open(bundle, store, threads=options.threads, backend=backend, verify=False) as session:
+        observe(session, [asked[place] for place in places], batch_size=1)
+    return backend.work
+
+
+def _rows(
+    groups: Sequence[Group], found: dict[Group, Losses], work: dict[tuple[str, str], float], quantization: Quantization
+) -> list[GroupLoss]:
+    """By loss; shares are of all the groups measured."""
+    worked = {group: sum(work[group.graph, node] for node in group.nodes) for group in groups}
+    all_work, all_weights = sum(worked.values()), sum(group.weights for group in groups)
+    rows = []
+    for group in groups:
+        by_policy = _graph_options(group.graph, quantization, only=None)
+        kept = all(stays_float(node, by_policy) for node in group.nodes)
+        rows.append(GroupLoss(group, found[group], worked[group] / all_work, group.weights / all_weights, kept))
+    return sorted(rows, key=lambda row: -row.losses.loss)
+
+
+def _sums(rows: Sequence[GroupLoss]) -> tuple[float | None, float]:
+    scores = [row.losses.score_noise for row in rows]
+    return (
+        None if None in scores else sum(noise for noise in scores if noise is not None),
+        sum(row.losses.logit_noise for row in rows),
+    )

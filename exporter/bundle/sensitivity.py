@@ -1,0 +1,123 @@
+"""A calibrated FP32 bundle, a policy and a target -> the loss of each of its groups quantised alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.losses import Losses
+from calibration.questions import Question
+from calibration.ranges_file import read_ranges
+from calibration.scheme import TENSORRT
+from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
+from exporter.bundle.quantize import SCHEMES, lazy_layer
+from exporter.precision import DEFAULT_POLICY, read_policy
+from runtime.contract import BundleError, OptionError, read_manifest
+from runtime.cpu_kind import cpu_kind
+
+__all__ = ["SensitivityReport", "bundle_sensitivity"]
+
+STORE_NOTE = (
+    "the store stays as it was built: the memory encoder's groups are felt in the question's states alone, and a store "
+    "that a quantised encoder builds loses more"
+)
+
+
+@dataclass(frozen=True)
+class SensitivityReport:
+    """What was measured, of what, and for which budget."""
+
+    bundle: str
+    target: str
+    policy: str
+    budget: float
+    cost: str
+    notes: tuple[str, ...]
+    sensitivity: Sensitivity
+
+    def together(self) -> list[tuple[str, Losses, tuple[float | None, float]]]:
+        """What was measured together: its name, its losses, and the sums of its groups' score and logit noise."""
+        found, sums = self.sensitivity, self.sensitivity.predicted
+        return [
+            ("everything", found.everything, sums["everything"]),
+            ("what the policy leaves", found.policy, sums["policy"]),
+            ("all but this list", found.without_kept, sums["without_kept"]),
+        ]
+
+    def yaml(self) -> str:
+        """The lines of a policy that keep the list, and nothing else, in float."""
+        keep = self.sensitivity.keep
+        lines = [f"  - '{item.pattern}'" for item in keep]
+        return "\n".join(["lazy_layer: true", "keep:" if lines else "keep: []", *lines])
+
+    def to_json(self) -> dict[str, Any]:
+        """Groups by loss, then what was measured together, then the list."""
+        found = self.sensitivity
+        return {
+            "bundle": self.bundle, "target": self.target, "policy": self.policy, "questions": found.questions,
+            "not_answered": found.not_answered, "notes": list(self.notes),
+            "groups": [
+                {
+                    "group": row.group.pattern, "graph": row.group.graph, "kind": row.group.kind,
+                    "products": list(row.group.nodes), **_losses(row.losses), "work": row.work, "weights": row.weights,
+                    "kept_by_policy": row.kept_by_policy,
+                }
+                for row in found.groups
+            ],
+            "together": {
+                name: {"measured": _losses(losses), "sum": {"score_noise": scores, "logit_noise": logits}}
+                for name, losses, (scores, logits) in self.together()
+            },
+            "budget": self.budget, "cost": self.cost,
+            "keep": [{"group": item.pattern} | _without_pattern(asdict(item)) for item in found.keep],
+            "yaml": self.yaml(),
+        }
+
+
+def _losses(losses: Losses) -> dict[str, float | None]:
+    return {**asdict(losses), "loss": losses.loss}
+
+
+def _without_pattern(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "pattern"}
+
+
+def bundle_sensitivity(
+    bundle: Path,
+    store: Path | None,
+    questions: Sequence[Question],
+    options: SensitivityOptions,
+    *,
+    target: str,
+    policy: str = DEFAULT_POLICY,
+    progress: Progress,
+) -> SensitivityReport:
+    """Measure; `target` is cpu, for this machine's kind, or tensorrt.
+
+    Raises BundleError for a bundle that is quantised already, OptionError, and what `sensitivity` raises.
+    """
+    manifest = read_manifest(bundle)
+    if manifest.quantization is not None:
+        raise BundleError(
+            f"bundle {bundle}", expected="an FP32 bundle", found="one that is quantised already",
+            fix="measure the FP32 one",
+        )
+    unknown = sorted(set(options.graphs or ()) - set(manifest.graphs))
+    if unknown:
+        raise OptionError(
+            "--graphs", expected=f"some of {', '.join(manifest.graphs)}", found=unknown[0], fix="choose from these"
+        )
+    if options.cost not in COSTS:
+        raise OptionError("--cost", expected=f"one of {', '.join(COSTS)}", found=options.cost, fix="choose one")
+    lazy = {name: prefix for name in manifest.graphs if (prefix := lazy_layer(manifest, name)) is not None}
+    quantization = Quantization(
+        table=read_ranges(bundle, manifest), scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
+        policy=read_policy(policy), lazy_layers=lazy,
+    )
+    found = sensitivity(bundle, store, questions, quantization, options, progress=progress)
+    notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == "memory_encoder" for row in found.groups) else ()
+    if found.not_answered:
+        notes += (f"{found.not_answered} questions could not be answered and are left out",)
+    return SensitivityReport(str(bundle), target, policy, options.budget, options.cost, notes, found)

@@ -1,0 +1,134 @@
+"""The command that measures what each part of a model loses in INT8."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exporter.cli.extras import require
+from exporter.cli.options import BundleArgument, Json, Overwrite, Passages, PassageSource, Questions, Store, Threads
+from exporter.cli.output import bold, console, print_json, question_progress
+from exporter.cli.quantize import QuantizationTarget
+
+if TYPE_CHECKING:
+    from exporter.bundle.sensitivity import SensitivityReport
+
+__all__ = ["sensitivity"]
+
+
+class Cost(str, Enum):
+    """What leaving products in float costs: time, size, or whichever is the larger share."""
+
+    work = "work"
+    weights = "weights"
+    larger = "larger"
+
+
+def sensitivity(
+    bundle: BundleArgument,
+    questions: Questions,
+    store: Store = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Questions to ask, in even steps over the file.")
+    ] = 100,
+    target: Annotated[
+        QuantizationTarget, typer.Option("--target", help="Whose INT8: cpu is that of this machine's CPU.")
+    ] = QuantizationTarget.cpu,
+    policy: Annotated[
+        str, typer.Option("--policy", help="A policy of configs/precision, or a YAML file: its rewrites are applied.")
+    ] = "int8",
+    graphs: Annotated[
+        str | None, typer.Option("--graphs", help="Graphs to measure, separated by commas. Default: all.")
+    ] = None,
+    passages: Passages = PassageSource.retrieve,
+    budget: Annotated[
+        float, typer.Option("--budget", min=0.0, max=1.0, help="Share that may stay in float.")
+    ] = 0.05,
+    cost: Annotated[
+        Cost, typer.Option("--cost", help="Share of what: multiply-adds, weights, or the larger of a group's two.")
+    ] = Cost.larger,
+    threads: Threads = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the losses into a .png or .svg.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Quantise each group of products alone, say what it loses, and which to keep in float for a budget."""
+    require("onnx", "onnx_ir", "onnxruntime", "yaml", *(["matplotlib"] if plot else []))
+    from calibration.questions import read_questions
+    from calibration.sensitivity import SensitivityOptions
+    from exporter.bundle.sensitivity import bundle_sensitivity
+    from exporter.cost.plot import check_plot
+    from exporter.sensitivity_plot import plot_sensitivity
+
+    if plot is not None:
+        check_plot(plot, overwrite=overwrite)
+    options = SensitivityOptions(
+        samples=samples, given=passages is PassageSource.given, budget=budget, cost=cost.value, threads=threads,
+        graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
+    )
+    report = bundle_sensitivity(
+        bundle, store, read_questions(questions), options, target=target.value, policy=policy,
+        progress=lambda total: question_progress("Measuring", total),
+    )
+    if plot is not None:
+        plot_sensitivity(report, plot)
+    if as_json:
+        print_json(report.to_json() | ({"plot": str(plot)} if plot else {}))
+        return
+    _print(report)
+    if plot is not None:
+        console().print(f"Wrote {bold(plot)}")
+
+
+def _print(report: SensitivityReport) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out, found = console(), report.sensitivity
+    table = Table(title=f"Each group alone in INT8 for {report.target}, policy {escape(report.policy)}")
+    for column in ("group", "score noise", "logit noise", "loss", "top-m", "answers", "work", "weights", "policy"):
+        table.add_column(column, justify="left" if column in ("group", "policy") else "right", no_wrap=True)
+    for row in found.groups:
+        losses = row.losses
+        table.add_row(
+            escape(row.group.pattern), _noise(losses.score_noise), _noise(losses.logit_noise), _noise(losses.loss),
+            _share(losses.top_m_overlap), _share(losses.answers_equal), _share(row.work), _share(row.weights),
+            "float" if row.kept_by_policy else "",
+        )
+    out.print(table)
+    together = Table(title="Together, measured and by addition of the groups")
+    for column in ("in INT8", "score noise", "sum", "logit noise", "sum", "top-m", "answers"):
+        together.add_column(column, justify="left" if column == "in INT8" else "right", no_wrap=True)
+    for name, losses, (scores, logits) in report.together():
+        together.add_row(
+            name, _noise(losses.score_noise), _noise(scores), _noise(losses.logit_noise), _noise(logits),
+            _share(losses.top_m_overlap), _share(losses.answers_equal),
+        )
+    out.print(together)
+    keep = Table(title=f"To keep in float for {report.budget:.1%}, by {report.cost}")
+    for column in ("group", "loss", "cost", "cost so far", "loss left"):
+        keep.add_column(column, justify="left" if column == "group" else "right", no_wrap=True)
+    for item in found.keep:
+        keep.add_row(
+            escape(item.pattern), _noise(item.loss), f"{item.cost:.2%}", f"{item.total_cost:.2%}",
+            _noise(item.remaining_loss),
+        )
+    out.print(keep)
+    for note in report.notes:
+        out.print(f"[yellow]note[/yellow] {escape(note)}")
+    out.print("For a policy, in place of its own:")
+    # Not folded: a line of YAML that is broken is no YAML.
+    out.print(escape(report.yaml()), soft_wrap=True, highlight=False)
+
+
+def _noise(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

@@ -92,6 +92,7 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
     from calibration.passes.migrate_into_norm import MigrateIntoNorm
     from calibration.passes.quantize_embedding import QuantizeEmbedding
     from calibration.passes.scale_heads import ScaleHeads
+    from calibration.passes.scale_inputs import ScaleInputs
     from calibration.passes.scale_tokens import ScaleTokens
 
     policy, scheme = options.policy, replace(options.scheme, half_scales=options.fp16)
@@ -102,6 +103,8 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
     if policy.equalize.norms is not None:
         MigrateIntoNorm(tracked, policy.equalize.norms)(model)
     names = frozenset(done.int8)
+    if policy.equalize.norms is not None:
+        ScaleInputs(tracked, policy.equalize.norms, names)(model)
     if policy.equalize.heads is not None:
         ScaleHeads(tracked, policy.equalize.heads, names)(model)
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))

@@ -33,6 +33,12 @@ class TrackedRanges:
         self._ranges[name] = TensorRange(low, high, 0, max(abs(low), abs(high)), empty, None)
         self._factors.pop(name, None)
 
+    def copy(self, name: str, new: str) -> None:
+        """Give a value that a rewrite has added the range that `name` has now."""
+        self._ranges[new] = self._ranges[name]
+        self._factors.pop(new, None)
+        self.multiply(new, self.factor(name))
+
     def source(self, name: str) -> TensorRange:
         """What the FP32 graph's tensor held, before any rewrite."""
         return self._ranges[name]

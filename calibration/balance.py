@@ -15,8 +15,8 @@ def balance(
 
     `amax ** strength / weight_amax ** (1 - strength)` (Xiao et al. 2023, equation 4), about 1 in the middle. It is not
     rounded to powers of two: what follows is then the same however a checkpoint's channels were scaled against their
-    weights, and FP32 rounds both sides by 2**-24 at most. A channel that never held anything, or that no weight reads, keeps
-    its size.
+    weights, and FP32 rounds both sides by 2**-24 at most. A channel that never held anything, or that no weight reads,
+    keeps its size.
     """
     amax, weight_amax = amax.astype(np.float64), weight_amax.astype(np.float64)
     alive = (amax > 0) & (weight_amax > 0)

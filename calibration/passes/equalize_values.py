@@ -42,8 +42,23 @@ class EqualizeValues(InPlacePass):
             self.ranges.multiply(str(output.x.name), 1 / factor)
             if not found.by_head:
                 self.ranges.multiply(str(found.output.name), 1 / factor)
+            self._follow(output, found)
             modified = True
         return PassResult(model, modified)
+
+    def _follow(self, output: Linear, found: Linear) -> None:
+        """Give what lies between the two products, channels in heads, the magnitude of the ends."""
+        context, values = self.ranges.amax(str(output.x.name)), self.ranges.amax(str(found.output.name))
+        heads = _step(output.x, "Reshape")
+        merged = _step(heads, "Transpose")
+        moved = {heads: context, merged: context}
+        product = merged.producer() if merged is not None else None
+        if product is not None and not found.by_head:
+            moved[product.inputs[1]] = values
+            moved[_step(product.inputs[1], "Transpose")] = values
+        for value, amax in moved.items():
+            if value is not None and str(value.name) in self.ranges:
+                self.ranges.define(str(value.name), -amax, amax)
 
 
 def _values(output: Linear, by_output: dict[ir.Value, Linear]) -> Linear | None:

@@ -13,10 +13,10 @@ def balance(
 ) -> NDArray[np.float64]:
     """Factor of each channel (channels,): activations are divided by it, the weight's rows multiplied (SmoothQuant).
 
-    `amax ** strength / weight_amax ** (1 - strength)` (Xiao et al. 2023, equation 4), about 1 in the middle. Not rounded
-    to powers of two: what follows is then the same however a checkpoint's channels were scaled against their weights,
-    and FP32 rounds both sides by 2**-24 at most. A channel that never held anything, or that no weight reads, keeps its
-    size.
+    `amax ** strength / weight_amax ** (1 - strength)` (Xiao et al. 2023, equation 4), about 1 in the middle. Not
+    rounded to powers of two: what follows is then the same however a checkpoint's channels were scaled against their
+    weights, and FP32 rounds both sides by 2**-24 at most. A channel that never held anything, or that no weight reads,
+    keeps its size.
     """
     amax, weight_amax = amax.astype(np.float64), weight_amax.astype(np.float64)
     alive = (amax > 0) & (weight_amax > 0)

@@ -11,7 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.balance import balance
 from calibration.linear import Linear, constant, find_linears, set_constant
-from calibration.passes.edit import initializer
+from calibration.passes.edit import describe, initializer
 from calibration.tracked import TrackedRanges
 
 __all__ = ["ScaleInputs"]
@@ -51,7 +51,7 @@ class ScaleInputs(InPlacePass):
         divisor = initializer(graph, f"{name}.factor", (1 / factor).astype(np.float32))
         node = ir.node("Mul", [value, divisor], name=f"{name}/Mul")
         balanced = node.outputs[0]
-        balanced.name, balanced.dtype, balanced.shape = name, value.dtype, value.shape
+        describe(balanced, name, value)
         graph.insert_before(linears[0].node, node)
         for linear in linears:
             linear.node.replace_input_with(0, balanced)

@@ -1,4 +1,4 @@
-"""Checkpoints that compute the same function with less pleasant numbers: what a trained T5 may look like to INT8 and FP16.
+"""Checkpoints that compute the same function with less pleasant numbers, as a trained T5 may have them.
 
 Each helper takes a config and its tensors and gives new ones; a test holds that no answer changes in FP32.
 """
@@ -20,7 +20,9 @@ Weights = dict[str, Tensor]
 Inflated = tuple[CheckpointConfig, Weights]
 Inflation = Callable[[CheckpointConfig, Mapping[str, Tensor]], Inflated]
 
-RESIDUAL_WRITERS = re.compile(r"^shared\.weight$|\.(o|wo)\.weight$|^(memory|question)_encoder\.final_layer_norm\.weight$")
+RESIDUAL_WRITERS = re.compile(
+    r"^shared\.weight$|\.(o|wo)\.weight$|^(memory|question)_encoder\.final_layer_norm\.weight$"
+)
 """A memory encoder's final norm writes the stream that the live encoder goes on with."""
 
 
@@ -30,7 +32,9 @@ def inflate_residual(config: CheckpointConfig, tensors: Mapping[str, Tensor], fa
     RMSNorm takes it out again, its epsilon aside; the score head, which reads the stream itself, is divided by it. A
     tied output projection is untied first: it reads the embedding as it was.
     """
-    weights = {name: tensor * factor if RESIDUAL_WRITERS.search(name) else tensor.clone() for name, tensor in tensors.items()}
+    weights = {
+        name: tensor * factor if RESIDUAL_WRITERS.search(name) else tensor.clone() for name, tensor in tensors.items()
+    }
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = tensors["shared.weight"] * config.d_model**-0.5
         config = config.model_copy(update={"tie_word_embeddings": False})
@@ -99,7 +103,7 @@ def inflate_checkpoint(source: Path, directory: Path, *inflations: Inflation) ->
 def inflate(text: str) -> Inflation:
     """An inflation by a short name: `residual 2^10`, `feed-forward 2^7 seed 1`, `norms seed 2`."""
     numbers = [int(number) for number in re.findall(r"\d+", text.replace("2^", ""))]
-    kind = text.split(maxsplit=1)[0]
+    kind = text.partition(" ")[0]
     if kind == "residual":
         return lambda config, tensors: inflate_residual(config, tensors, 2.0 ** numbers[0])
     if kind == "feed-forward":

@@ -14,7 +14,6 @@ import yaml
 
 from calibration.ranges import TensorRange
 from calibration.ranges_file import read_ranges, write_ranges
-from exporter.bundle.calibrate import calibrate_bundle
 from exporter.configs_path import configs_directory
 from runtime import Session
 from runtime.bundle import Bundle
@@ -34,8 +33,6 @@ from runtime.cpu_kind import cpu_kind
 from tests.calibrated import calibrated
 from tests.cli.conftest import snapshot
 from tests.exported import QUESTIONS, Exported, copy_bundle
-
-assert calibrate_bundle
 
 
 @pytest.fixture
@@ -114,6 +111,13 @@ def test_equal_inputs_give_equal_bytes(cli, bundle, tmp_path):
     for name in ("one", "two"):
         assert cli("quantize", bundle, "-o", tmp_path / name, "--precision", "int8-fp16").code == 0
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript"])
+def test_a_device_quantises_without_the_torch_side(bundle, tmp_path, package):
+    done = run_without(package, "quantize", bundle, "-o", tmp_path / "out", "--precision", "int8-fp16")
+    assert done.returncode == 0, done.stderr
+    assert Bundle.open(tmp_path / "out").manifest.quantization.target == "cpu"
 
 
 def test_an_uncalibrated_bundle_is_refused(refused, glimmer, tmp_path):

@@ -20,7 +20,9 @@ def test_an_int8_encoder_is_refused(corpus, tmp_path, precision):
     assert not (tmp_path / "store.partial").exists()
 
 
-@pytest.mark.parametrize(("precision", "asked"), [("fp32", False), ("fp16", False), ("int8", True), ("int8-fp16", True)])
+@pytest.mark.parametrize(
+    ("precision", "asked"), [("fp32", False), ("fp16", False), ("int8", True), ("int8-fp16", True)]
+)
 def test_a_store_says_which_encoder_wrote_it(corpus, tmp_path, precision, asked):
     bundle = make_bundle(tmp_path / "bundle", precision=precision)
     build_store(bundle, corpus, tmp_path / "store", int8_memory=asked)

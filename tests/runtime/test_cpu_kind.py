@@ -80,7 +80,9 @@ def made_for(source: Exported, directory: Path, target: str, kind: str | None) -
 def test_a_session_on_another_kind_of_cpu_warns_once(glimmer, tmp_path, monkeypatch, kind, here, loss):
     bundle = made_for(glimmer, tmp_path / "bundle", "cpu", kind)
     monkeypatch.setattr(session, "cpu_kind", lambda: here)
-    with pytest.warns(UserWarning) as caught, Session.open(bundle, glimmer.store, threads=1) as opened:
+    with pytest.warns(UserWarning, match="made for a CPU") as caught:
+        opened = Session.open(bundle, glimmer.store, threads=1)
+    with opened:
         assert opened.answer("w33").token_ids
     assert [item.filename for item in caught] == [__file__]
     message = str(caught[0].message)

@@ -32,6 +32,7 @@ from runtime.contract import (
 from runtime.cpu_kind import cpu_kind
 from tests.calibrated import calibrated
 from tests.cli.conftest import snapshot
+from tests.cli.test_missing_extras import run_without
 from tests.exported import QUESTIONS, Exported, copy_bundle
 
 

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 __all__ = ["balance"]
 
+LIMIT = 16
+"""Most powers of two that a channel moves: one that calibration barely saw alive must not drown the others later."""
+
 
 def balance(
     amax: NDArray[np.floating], weight_amax: NDArray[np.floating], strength: float
@@ -23,4 +26,5 @@ def balance(
     with np.errstate(divide="ignore"):
         exponent = strength * np.log2(amax) - (1 - strength) * np.log2(weight_amax)
     centre = np.median(exponent[alive]) if alive.any() else 0.0
-    return np.exp2(np.where(alive, exponent - centre, 0.0))
+    moved: NDArray[np.float64] = np.exp2(np.clip(np.where(alive, exponent - centre, 0.0), -LIMIT, LIMIT))
+    return moved

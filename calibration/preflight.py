@@ -37,7 +37,7 @@ def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> None:
         raise CalibrationError(
             f"tensor {worst[1]}", expected=f"at most {FP16_MAX:.0f}, FP16's largest number",
             found=f"{worst[0]:.4g} on the calibration data",
-            fix="keep what computes it in FP32 (--keep), or rescale it",
+            fix="keep the product that computes it in FP32: --precision fp16 --keep",
         )
     for node in graph:
         if node.op_type == "Add" and any(is_masked(value) and _is_half(value) for value in node.inputs):
@@ -52,7 +52,8 @@ def _check_scores(node: ir.Node, tracked: TrackedRanges) -> None:
         if amax > MAX_SCORE:
             raise CalibrationError(
                 f"attention scores {value.name}", expected=f"at most {MAX_SCORE:.0f} beside a mask of {MASKED:.0f}",
-                found=f"{amax:.4g} on the calibration data", fix="keep this attention in FP32 (--keep)",
+                found=f"{amax:.4g} on the calibration data",
+                fix="keep this attention's products in FP32: --precision fp16 --keep",
             )
 
 

@@ -29,9 +29,10 @@ FEED_FORWARD_STRENGTH = 0.5
 class GraphOptions:
     """How to quantise one graph.
 
-    `int8` and `fp16` may both be set; `keep` are regular expressions beside the policy's; `lazy_layer` is the prefix
-    of the nodes that lazy stage A computes for one token, None elsewhere; `method` a calibrator. `only` names the nodes
-    that become INT8 whatever the policy keeps, all others staying in float; None leaves it to the policy.
+    `int8` and `fp16` may both be set; `keep` are regular expressions of what is not to be INT8 beside the policy's, or,
+    where there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
+    None elsewhere; `method` a calibrator. `only` names the nodes that become INT8 whatever the policy keeps, all others
+    staying in float; None leaves it to the policy.
     """
 
     name: str
@@ -47,10 +48,15 @@ class GraphOptions:
 
 @dataclass
 class QuantizedGraph:
-    """What was done: names of the INT8 products, of those in float, FP16's exceptions, and the residual's scale."""
+    """What was done.
+
+    `int8` and `kept` are the products and lookups that are INT8, and those in float; `kept_fp32` FP16's exceptions and
+    their reasons; `matched` the patterns of `keep` that named anything.
+    """
 
     int8: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
     residual_scale: float = 1.0
 
@@ -78,8 +84,10 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
         RescaleResidual(done.residual_scale, tracked)(model)
     if options.int8:
         _insert_int8(model, tracked, options, done)
+    else:
+        done.kept = [linear.name for linear in find_linears(model.graph) if _keeps(options, linear.name, done)]
     if options.fp16:
-        convert = ConvertFp16(tracked)
+        convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept)
         convert(model)
         done.kept_fp32 = convert.kept_fp32
         check_fp16(model.graph, tracked)
@@ -90,14 +98,17 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
     from calibration.passes.equalize_values import EqualizeValues
     from calibration.passes.insert_qdq import InsertQDQ
     from calibration.passes.migrate_into_norm import MigrateIntoNorm
-    from calibration.passes.quantize_embedding import QuantizeEmbedding
+    from calibration.passes.quantize_embedding import QuantizeEmbedding, find_lookups
     from calibration.passes.scale_heads import ScaleHeads
     from calibration.passes.scale_inputs import ScaleInputs
     from calibration.passes.scale_tokens import ScaleTokens
 
     policy, scheme = options.policy, replace(options.scheme, half_scales=options.fp16)
-    for linear in find_linears(model.graph):
-        (done.kept if stays_float(linear.name, options) else done.int8).append(linear.name)
+    lookups = [str(node.name) for node in find_lookups(model.graph)]
+    for name in (*(linear.name for linear in find_linears(model.graph)), *lookups):
+        asked = _keeps(options, name, done)
+        kept = asked or stays_float(name, options) or (name in lookups and not policy.embeddings)
+        (done.kept if kept else done.int8).append(name)
     if policy.equalize.values is not None:
         EqualizeValues(tracked, policy.equalize.values)(model)
     if policy.equalize.norms is not None:
@@ -110,8 +121,7 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
-    if policy.embeddings:
-        QuantizeEmbedding(scheme, keep=lambda name: stays_float(name, options))(model)
+    QuantizeEmbedding(scheme, keep=lambda name: name in done.kept)(model)
 
 
 def value_bounds(tracked: TrackedRanges, name: str, method: str) -> tuple[float, float]:
@@ -138,6 +148,13 @@ def stays_float(node: str, options: GraphOptions) -> bool:
         return node not in options.only
     lazy = options.lazy_layer is not None and not options.policy.lazy_layer and node.startswith(options.lazy_layer)
     return lazy or _matches((*options.policy.keep, *options.keep), options.name, node)
+
+
+def _keeps(options: GraphOptions, node: str, done: QuantizedGraph) -> bool:
+    """Whether `keep` names a node; which of its patterns did is noted."""
+    found = {pattern for pattern in options.keep if _matches((pattern,), options.name, node)}
+    done.matched |= found
+    return bool(found)
 
 
 def _matches(patterns: tuple[str, ...], graph: str, node: str) -> bool:

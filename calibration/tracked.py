@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.ranges import TensorRange
+from runtime.contract import CalibrationError
 
 __all__ = ["TrackedRanges"]
 
@@ -40,7 +41,12 @@ class TrackedRanges:
         self.multiply(new, self.factor(name))
 
     def source(self, name: str) -> TensorRange:
-        """What the FP32 graph's tensor held, before any rewrite."""
+        """What the FP32 graph's tensor held, before any rewrite; raises CalibrationError where it was never seen."""
+        if name not in self._ranges:
+            raise CalibrationError(
+                f"tensor {name}", expected="a range in the calibration table", found="none",
+                fix="calibrate the bundle again, with questions that reach every graph",
+            )
         return self._ranges[name]
 
     def factor(self, name: str) -> Factor:
@@ -54,7 +60,7 @@ class TrackedRanges:
 
     def channel_amax(self, name: str) -> NDArray[np.float64] | None:
         """Largest magnitude of each channel now, (channels,); None where the last axis varies in size."""
-        amax = self._ranges[name].channel_amax
+        amax = self.source(name).channel_amax
         return None if amax is None else amax.astype(np.float64) * self.factor(name)
 
     def amax(self, name: str) -> float:
@@ -62,4 +68,4 @@ class TrackedRanges:
         by_channel = self.channel_amax(name)
         if by_channel is not None:
             return float(by_channel.max(initial=0.0))
-        return self._ranges[name].amax * float(np.max(self.factor(name)))
+        return self.source(name).amax * float(np.max(self.factor(name)))

@@ -188,7 +188,8 @@ class Session:
 def _warn_of_other_cpu(bundle: Bundle) -> None:
     """INT8 graphs give right answers on any CPU but one: where products saturate, codes of 8 bits lose some."""
     made_for = bundle.manifest.quantization
-    if made_for is None or made_for.target != "cpu" or made_for.cpu_kind == (here := cpu_kind()):
+    int8 = any("int8" in graph.precision for graph in bundle.manifest.graphs.values())
+    if not int8 or made_for is None or made_for.target != "cpu" or made_for.cpu_kind == (here := cpu_kind()):
         return
     loss = "some products saturate, so that answers may be wrong" if here == "x86" else "it runs slower than it could"
     warnings.warn(

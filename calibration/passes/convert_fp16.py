@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
@@ -13,6 +15,7 @@ from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
 from calibration.passes.operators import constant, is_float
 from calibration.passes.types import infer_missing_types
 from calibration.tracked import TrackedRanges
+from runtime.contract import CalibrationError
 
 __all__ = ["ConvertFp16"]
 
@@ -28,22 +31,26 @@ class ConvertFp16(InPlacePass):
     them, their scales too.
 
     `ranges` are those of the graph as it now is; without them nothing is kept in FP32 for its size. `keep_fp32` are
-    the roles of `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. After the call,
+    the roles of `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. `keep` names
+    products that do. After the call,
     `kept_fp32` lists what the ranges kept in FP32 and why.
     """
 
-    def __init__(self, ranges: TrackedRanges | None = None, *, keep_fp32: frozenset[str] = ROLES) -> None:
+    def __init__(
+        self, ranges: TrackedRanges | None = None, *, keep_fp32: frozenset[str] = ROLES, keep: Collection[str] = ()
+    ) -> None:
         super().__init__()
+        self.keep = keep
         self.ranges = ranges
         self.keep_fp32 = keep_fp32
         self.kept_fp32: list[str] = []
 
     def call(self, model: ir.Model) -> PassResult:
-        """Convert; raises ValueError where an FP16 weight or scale would not be finite or exact."""
+        """Convert; raises CalibrationError for a constant beyond FP16, ValueError for a scale that FP16 rounds."""
         infer_missing_types(model)
         if "outside" in self.keep_fp32:
             ColumnsAsSums()(model)
-        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32)
+        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32, self.keep)
         self.kept_fp32 = plan.kept
         _Rewriter(model.graph, plan).rewrite()
         return PassResult(model, modified=True)
@@ -166,10 +173,13 @@ class _Rewriter:
 
 
 def _half(array: np.ndarray, name: str, *, exact: bool) -> np.ndarray:
-    """A constant in FP16, the mask's number replaced; raises ValueError where one overflows or, if `exact`, rounds."""
+    """A constant in FP16, the mask's number replaced; raises where one overflows or, if `exact`, rounds."""
     array = np.where(array == np.finfo(np.float32).min, np.float32(MASKED), array)
     if (np.isfinite(array) & (np.abs(array) > FP16_MAX)).any():
-        raise ValueError(f"{name} reaches {np.abs(array).max():.4g}, beyond FP16")
+        raise CalibrationError(
+            f"constant {name}", expected=f"at most {FP16_MAX:.0f}, FP16's largest number",
+            found=f"{np.abs(array).max():.4g}", fix="keep the products that read it in FP32: --precision fp16 --keep",
+        )
     converted = array.astype(np.float16)
     if exact and (converted.astype(np.float32) != array).any():
         raise ValueError(f"the scale {name} is no FP16 number")

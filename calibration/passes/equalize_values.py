@@ -83,7 +83,7 @@ def _values(output: Linear, by_output: dict[ir.Value, Linear]) -> Linear | None:
 
 def _step(value: ir.Value | None, op_type: str) -> ir.Value | None:
     """The input of the one node of this kind that writes a value which nothing else reads."""
-    if value is None or len(value.uses()) != 1:
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return None
     node = value.producer()
     if node is None or node.op_type != op_type:

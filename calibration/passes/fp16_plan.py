@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from calibration.fp16_range import FP16_MAX, MAX_SCORE, SMALLEST_AMAX, amax_of, is_masked
+from calibration.fp16_range import FP16_SAFE, MAX_SCORE, SMALLEST_AMAX, amax_of, is_masked
 from calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from calibration.passes.residual_stream import residual_stream
 from calibration.tracked import TrackedRanges
@@ -32,11 +33,13 @@ class Fp16Plan:
     kept: list[str] = field(default_factory=list)
 
 
-def plan_fp16(graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str]) -> Fp16Plan:
+def plan_fp16(
+    graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str] = ()
+) -> Fp16Plan:
     """Decide for every node; values must have types.
 
     1. A matrix product is FP16, unless the ranges say that an operand or its result passes FP16's largest number or is
-       so small that FP16 would lose it.
+       so small that FP16 would lose it, or `keep` names it.
     2. RMSNorms and what the residual stream consists of are FP32 (where `keep_fp32` says so).
     3. Anything else that computes is FP16 where it stands between products: no operand comes from FP32, one comes from
        a product, and a product reads the result. So the attention's softmax, GELU and gating product are, and the
@@ -44,11 +47,14 @@ def plan_fp16(graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozense
     4. What moves values has the precision of its input. What is made of constants, ids and masks alone (position bias,
        mask) has its readers'. A table of two or more dimensions that ids look up is stored in FP16.
     """
-    return _Planner(graph, ranges, keep_fp32).plan()
+    return _Planner(graph, ranges, keep_fp32, keep).plan()
 
 
 class _Planner:
-    def __init__(self, graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str]) -> None:
+    def __init__(
+        self, graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str]
+    ) -> None:
+        self._named = keep
         self._nodes = list(graph)
         self._ranges = ranges
         self._keep = keep_fp32
@@ -121,10 +127,10 @@ class _Planner:
     def _computes_half(self, node: ir.Node, wanted: set[ir.Node]) -> bool:
         if node in self._pinned or not any(is_float(value) for value in node.outputs) or node.op_type == "Cast":
             return False
-        if node in wanted:
+        if node in wanted and not (node in self._result.free and self._overflows(node)):
             return True
         if node.op_type == "Gather" and (table := constant(node.inputs[0])) is not None:
-            return len(table.shape) > 1 and table.shape[-1] != 1 and self._magnitude(node.inputs[0]) <= FP16_MAX
+            return len(table.shape) > 1 and table.shape[-1] != 1 and self._magnitude(node.inputs[0]) <= FP16_SAFE
         if node.op_type in MOVERS and self._source[node.outputs[0]] == _HALF:
             moved = [value for value in moved_inputs(node) if is_float(value) and self._of_value(value) == _HALF]
             return all(self._is_half(value) for value in moved)
@@ -141,9 +147,11 @@ class _Planner:
         return amax_of(value, self._ranges or TrackedRanges({})) or 0.0
 
     def _must_keep(self, node: ir.Node) -> bool:
+        if node.name in self._named:
+            return self._note(node, "asked for")
         for value in (*node.inputs, *node.outputs):
             amax = self._magnitude(value)
-            if amax > FP16_MAX:
+            if amax > FP16_SAFE:
                 return self._note(node, f"{value.name} reaches {amax:.3g}" if value is not None else "")
             # Weights are small: they lose nothing by it that their rounding had not taken.
             operand = value in node.inputs and self._of_value(value) != _FREE
@@ -159,7 +167,7 @@ class _Planner:
             worst = max((self._magnitude(value) for value in scores), default=0.0)
             return worst > MAX_SCORE and self._note(node, f"attention scores reach {worst:.3g}")
         worst = max(self._magnitude(value) for value in node.outputs)
-        return worst > FP16_MAX and self._note(node, f"{node.outputs[0].name} reaches {worst:.3g}")
+        return worst > FP16_SAFE and self._note(node, f"{node.outputs[0].name} reaches {worst:.3g}")
 
     def _note(self, node: ir.Node, reason: str) -> bool:
         self._result.kept.append(f"{node.name}: {reason}")

@@ -35,7 +35,7 @@ class QuantizeEmbedding(InPlacePass):
             assert table is not None
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
-            packs = self.scheme.packed_tables and codes.shape[1] % 4 == 0
+            packs = self.scheme.packed_tables
             stored = initializer(graph, f"{name}.codes", pack_codes(codes) if packs else codes)
             row_scale = initializer(graph, f"{name}.scale", scale[:, None])
             rows = ir.node("Gather", [stored, ids], name=f"{node.name}.codes")

@@ -47,7 +47,7 @@ def section_from_bench(bench: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         _contender_row("**glimmer-export**", ours, ""),
         *(
-            _contender_row(_label(name, peer), peer, f"{bench['ratios'][name]:.2f}x")
+            _contender_row(_label(name, peer), peer, _ratio(name, bench["ratios"][name]))
             for name, peer in bench["peers"].items()
         ),
         "",
@@ -118,6 +118,10 @@ def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
 def _label(name: str, peer: dict[str, Any]) -> str:
     label = LABELS.get(name) or LABELS.get(name.partition("_")[0], name)
     return label if name in ("int8", "paper_form") else f"{label}, {peer['passages']} passages"
+
+
+def _ratio(name: str, ratio: float) -> str:
+    return f"(it: {1 / ratio:.2f}x)" if name == "int8" else f"{ratio:.2f}x"
 
 
 def _stage_row(name: str, stage: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from calibration.ranges_file import write_ranges
 from exporter.publish import check_target, publish_directory
 from runtime.contract import (
     MANIFEST,
+    PARITY_RECORD,
     BundleError,
     BundleManifest,
     FileEntry,
@@ -60,9 +61,9 @@ def calibrate_bundle(
 
 
 def _link_rest(bundle: Path, work: Path) -> None:
-    """Everything but manifest and table: a second name of the same file where the file system has that, else a copy."""
+    """Everything but manifest, table and what parity found of the old manifest: linked if that can be, else copied."""
     for path in sorted(bundle.iterdir()):
-        if path.name in (MANIFEST, "calibration"):
+        if path.name in (MANIFEST, PARITY_RECORD, "calibration"):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)

@@ -44,8 +44,8 @@ class QuantizeOptions:
     """How to quantise a bundle.
 
     `precision` int8, fp16 or int8-fp16; `target` cpu or tensorrt; `cpu` the kind of CPU, None for this machine's;
-    `graphs` those to make INT8, None for all; `method` None for the table's; `keep` regular expressions, searched in
-    `graph/node`, of what stays in float.
+    `graphs` those to make INT8 (of fp16: FP16), None for all; `method` None for the table's; `keep` regular
+    expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32).
     """
 
     precision: str
@@ -88,12 +88,13 @@ def quantize_bundle(
         for index, name in enumerate(manifest.graphs):
             on_graph(name, index, len(manifest.graphs))
             entries[name], done[name] = _quantize(bundle, name, table, options, SCHEMES.get(str(kind), TENSORRT), work)
+        _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
         entry = QuantizationEntry(
             target=options.target, cpu_kind=kind, method=options.method or table.method,
             residual_scales={name: graph.residual_scale for name, graph in done.items() if graph.residual_scale != 1},
-            keep=options.keep,
+            policy=options.policy if "int8" in options.precision else None, keep=options.keep,
         )
         written = replace(manifest, graphs=entries, calibration=(), quantization=entry)
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
@@ -106,8 +107,9 @@ def _quantize(
     import onnx_ir
 
     manifest = bundle.manifest
-    fp16 = "fp16" in options.precision
-    int8 = "int8" in options.precision and (options.graphs is None or name in options.graphs)
+    named = options.graphs is None or name in options.graphs
+    int8 = "int8" in options.precision and named
+    fp16 = options.precision == "int8-fp16" or (options.precision == "fp16" and named)
     graph_options = GraphOptions(
         name, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, name),
@@ -119,7 +121,7 @@ def _quantize(
     files = write_graph(model, work / "graphs", name)
     check_valid(files[0])
     check_operators(files[0])
-    precision = "-".join(part for part, used in (("int8", int8), ("fp16", fp16)) if used) or "fp32"
+    precision = "-".join(part for part, used in (("int8", bool(done.int8)), ("fp16", fp16)) if used) or "fp32"
     entries = tuple(
         FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
     )
@@ -131,6 +133,16 @@ def lazy_layer(manifest: BundleManifest, name: str) -> str | None:
     if name != "live_stage_a" or manifest.stage_a != "lazy":
         return None
     return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
+
+
+def _check_keep(options: QuantizeOptions, done: dict[str, QuantizedGraph]) -> None:
+    """Raise OptionError for a pattern of `keep` that names nothing."""
+    for pattern in options.keep:
+        if not any(pattern in graph.matched for graph in done.values()):
+            raise OptionError(
+                "--keep", expected="a pattern that names a product, as `graph/node`",
+                found=f"{pattern!r}, which names none", fix="look names up in the report of `quantize --json`",
+            )
 
 
 def _check_options(options: QuantizeOptions, manifest: BundleManifest) -> None:

@@ -56,7 +56,7 @@ def quantize(
         str, typer.Option("--policy", help="A policy of configs/precision, or a YAML file like them.")
     ] = "int8",
     graphs: Annotated[
-        str | None, typer.Option("--graphs", help="Graphs to make INT8, separated by commas. Default: all.")
+        str | None, typer.Option("--graphs", help="Graphs to quantise, separated by commas. Default: all.")
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="Products to leave in float: a regular expression on graph/node.")
@@ -76,7 +76,7 @@ def quantize(
 
     from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
-    place = output or bundle.with_name(f"{bundle.resolve().name}-{precision.value}-{target.value}")
+    place = output or bundle.resolve().with_name(f"{bundle.resolve().name}-{precision.value}-{target.value}")
     options = QuantizeOptions(
         precision=precision.value, target=target.value, policy=policy,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")), keep=tuple(keep or ()),
@@ -88,7 +88,8 @@ def quantize(
             on_graph=lambda name, index, count: status.update(f"Quantising {name} ({index + 1} of {count})"),
         )
     if as_json:
-        print_json({"bundle": str(place), "graphs": {name: asdict(graph) for name, graph in done.items()}})
+        report = {name: {**asdict(graph), "matched": sorted(graph.matched)} for name, graph in done.items()}
+        print_json({"bundle": str(place), "graphs": report})
     else:
         _print(done)
         console().print(f"Wrote {bold(place)}")

@@ -21,6 +21,8 @@ def write_graph(model: ir.Model, directory: Path, name: str) -> list[Path]:
     path = directory / f"{name}.onnx"
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if weights <= EXTERNAL_DATA_BYTES:
+        # What a rewrite left alone may still lie in the file that the graph was read from.
+        onnx_ir.external_data.load_to_model(model)
         onnx_ir.save(model, path)
         return [path]
     data = f"{name}.onnx.data"

@@ -76,10 +76,11 @@ def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:
     """Hold a report against the limits.
 
     What was not measured does not pass: no answers or gold passages in the question file, a graph that was not run.
-    Limits of the selection are left out for an architecture that selects nothing.
+    Limits of the selection are left out for an architecture that selects nothing; a gate of which nothing is left does
+    not pass.
     """
     checks = tuple(_checks(gate, report))
-    return GateResult(name, all(check.passed for check in checks), checks)
+    return GateResult(name, bool(checks) and all(check.passed for check in checks), checks)
 
 
 def _checks(gate: Gate, report: ParityReport) -> Iterator[GateCheck]:

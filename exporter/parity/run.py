@@ -15,9 +15,9 @@ from exporter.parity.html import write_html
 from exporter.parity.options import ParityOptions, Progress, no_progress
 from exporter.parity.record import record_parity
 from exporter.parity.report import ParityReport
-from exporter.publish import check_file
+from exporter.publish import check_apart, check_file
 from runtime.backends import Backend
-from runtime.contract import PARITY_RECORD, OptionError, read_manifest
+from runtime.contract import PARITY_RECORD, OptionError, OutputError, read_manifest
 
 __all__ = ["ParityRequest", "run_parity"]
 
@@ -56,7 +56,8 @@ def run_parity(
         )
     named_gate = None if request.gate is None else read_gate(request.gate)
     if request.html is not None:
-        check_file(request.html)
+        _check_html(request)
+    ranges = None if request.html is None else _ranges(request)
     if named_gate is not None and request.bundle.is_dir():
         check_file(request.bundle / PARITY_RECORD)
     if request.checkpoint is not None:
@@ -74,8 +75,22 @@ def run_parity(
         report = replace(report, gate=judge(*named_gate, report))
         record_parity(request.bundle, report)
     if request.html is not None:
-        write_html(report, request.html, _ranges(request))
+        write_html(report, request.html, ranges)
     return report
+
+
+def _check_html(request: ParityRequest) -> None:
+    """Refuse to write the page over anything but another page, or where something is read from."""
+    path = request.html
+    assert path is not None
+    check_file(path)
+    read = [request.bundle, request.reference, request.checkpoint, request.store, request.options.reference_store]
+    check_apart(path, read)
+    if path.exists() and path.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(
+            f"output {path}", expected="a new file, or an HTML page to replace", found="another file",
+            fix="name another",
+        )
 
 
 def _ranges(request: ParityRequest) -> RangeTable | None:

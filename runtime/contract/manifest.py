@@ -78,13 +78,15 @@ class QuantizationEntry:
     """How a bundle's graphs were quantised.
 
     `target` is `cpu` (Q/DQ as ONNX Runtime runs it fastest on `cpu_kind`) or `tensorrt` (signed, symmetric); `method`
-    is the calibrator of `calibration/`; `residual_scales` holds, by graph, the power of two that its residual stream is
-    multiplied by inside; `keep` are the nodes that stayed in float by request, as regular expressions.
+    is the calibrator of `calibration/`, `policy` what of configs/precision decided, None where nothing is INT8;
+    `residual_scales` holds, by graph, the power of two that its residual stream is multiplied by inside; `keep` are the
+    nodes that stayed in float by request, as regular expressions.
     """
 
     target: str
     cpu_kind: str | None
     method: str | None
+    policy: str | None
     residual_scales: dict[str, float]
     keep: tuple[str, ...]
 

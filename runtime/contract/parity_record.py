@@ -79,7 +79,8 @@ def read_parity_record(directory: Path) -> ParityRecord:
     rest = record_from_json(ParityRecord, {**data, "report": {}}, error=BundleError, subject=subject, fix=FIX)
     if not SHA256.fullmatch(rest.manifest_sha256):
         raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=rest.manifest_sha256[:80], fix=FIX)
-    if rest.gate.passed != all(check.passed for check in rest.gate.checks):
+    checks = rest.gate.checks
+    if rest.gate.passed != (bool(checks) and all(check.passed for check in checks)):
         raise BundleError(
             f"{subject}.gate", expected="the result of its checks", found=f"passed: {rest.gate.passed}", fix=FIX
         )

@@ -109,7 +109,7 @@ def test_what_is_refused(glimmer, exported, tmp_path):
     with pytest.raises(StoreError):
         calibrate(glimmer.bundle, exported("lumen").store, rows(QUESTIONS), ONE_THREAD)
     bundle = copy_bundle(glimmer, tmp_path / "bundle")
-    entry = {"target": "tensorrt", "cpu_kind": None, "method": "max", "residual_scales": {}, "keep": []}
+    entry = {"target": "tensorrt", "cpu_kind": None, "method": "max", "policy": None, "residual_scales": {}, "keep": []}
     rewrite(bundle / MANIFEST, quantization=entry)
     with pytest.raises(CalibrationError, match="calibrate the FP32 bundle"):
         calibrate(bundle, glimmer.store, rows(QUESTIONS), ONE_THREAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,12 @@ def test_this_machine_has_a_kind():
     assert cpu_kind.cpu_kind() in CPU_KINDS
 
 
-def made_for(source: Exported, directory: Path, target: str, kind: str | None) -> Path:
+def made_for(source: Exported, directory: Path, target: str, kind: str | None, precision: str = "int8") -> Path:
     """A bundle that says of itself that it was quantised."""
     bundle = copy_bundle(source, directory)
-    entry = {"target": target, "cpu_kind": kind, "method": "max", "residual_scales": {}, "keep": []}
+    graphs = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))["graphs"]
+    rewrite(bundle / MANIFEST, graphs={name: {**graph, "precision": precision} for name, graph in graphs.items()})
+    entry = {"target": target, "cpu_kind": kind, "method": "max", "policy": "int8", "residual_scales": {}, "keep": []}
     rewrite(bundle / MANIFEST, quantization=entry)
     return bundle
 
@@ -91,9 +94,11 @@ def test_a_session_on_another_kind_of_cpu_warns_once(glimmer, tmp_path, monkeypa
         assert part in message
 
 
-@pytest.mark.parametrize(("target", "kind"), [("cpu", "x86"), ("tensorrt", None)])
-def test_a_session_where_its_bundle_belongs_does_not_warn(glimmer, tmp_path, monkeypatch, target, kind):
-    bundle = made_for(glimmer, tmp_path / "bundle", target, kind)
+@pytest.mark.parametrize(
+    ("target", "kind", "precision"), [("cpu", "x86", "int8"), ("tensorrt", None, "int8"), ("cpu", "arm", "fp16")]
+)
+def test_a_session_where_its_bundle_belongs_does_not_warn(glimmer, tmp_path, monkeypatch, target, kind, precision):
+    bundle = made_for(glimmer, tmp_path / "bundle", target, kind, precision)
     monkeypatch.setattr(session, "cpu_kind", lambda: "x86")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,9 +15,10 @@ from runtime.contract import MANIFEST, BundleError, QuantizationEntry, read_mani
 from tests.bundle_factory import rewrite
 from tests.exported import Exported, copy_bundle
 
-CPU = {"target": "cpu", "cpu_kind": "x86-vnni", "method": "max", "residual_scales": {}, "keep": []}
+CPU = {"target": "cpu", "cpu_kind": "x86-vnni", "method": "max", "policy": "int8", "residual_scales": {}, "keep": []}
 TENSORRT = {
-    "target": "tensorrt", "cpu_kind": None, "method": "percentile", "residual_scales": {"live_stage_b": 0.0625},
+    "target": "tensorrt", "cpu_kind": None, "method": "percentile", "policy": None,
+    "residual_scales": {"live_stage_b": 0.0625},
     "keep": ["/wo/", r"^decoder_step/.*\.o/"],
 }
 

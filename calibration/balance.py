@@ -13,7 +13,7 @@ def balance(
 ) -> NDArray[np.float64]:
     """Factor of each channel (channels,): activations are divided by it, the weight's rows multiplied (SmoothQuant).
 
-    `amax ** strength / weight_amax ** (1 - strength)` (Xiao et al. 2023, equation 4), about 1 in the middle. Not
+    `amax ** strength / weight_amax ** (1 - strength)` (Xiao et al. 2023, equation 4), about 1 in the middle. It is not
     rounded to powers of two: what follows is then the same however a checkpoint's channels were scaled against their
     weights, and FP32 rounds both sides by 2**-24 at most. A channel that never held anything, or that no weight reads,
     keeps its size.

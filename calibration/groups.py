@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -21,8 +21,8 @@ JOINED = {"q": ("qkv", "[qkv]"), "k": ("qkv", "[qkv]"), "v": ("qkv", "[qkv]"), "
 class Group:
     """`nodes` of one graph, and `pattern`, which finds these among all `graph/node` and no others.
 
-    `kind` is `qkv`, `o`, `wi` or `wo` inside a block, `embedding` for a table of rows, else the module's own name:
-    `lm_head`, `score`. `weights` counts elements.
+    `kind` is `qkv`, `o`, `wi` or `wo` inside a block, `embedding` for a table of rows, `unnamed` for a product
+    without a module, else the module's own name: `lm_head`, `score`. `weights` counts elements.
     """
 
     graph: str
@@ -37,30 +37,36 @@ def find_groups(graph: ir.Graph, name: str, *, embeddings: bool) -> list[Group]:
 
     `embeddings`: with the tables of rows, each a group.
     """
+    lookups = find_lookups(graph)
+    tables = {_module(str(node.name)) for node in lookups}
     found: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    if embeddings:
-        for node in find_lookups(graph):
-            table = node.inputs[0]
-            assert table is not None
-            key = ("embedding", re.escape(_module(str(node.name))))
-            found.setdefault(key, []).append((str(node.name), constant(table).size))
+    for node in lookups if embeddings else ():
+        table = node.inputs[0]
+        assert table is not None
+        key = ("embedding", f"{re.escape(_module(str(node.name)))}/Gather")
+        found.setdefault(key, []).append((str(node.name), constant(table).size))
     for linear in find_linears(graph):
-        found.setdefault(_kind(_module(linear.name)), []).append((linear.name, constant(linear.weight).size))
-    return [_group(name, kind, module, nodes) for (kind, module), nodes in found.items()]
-
-
-def _group(graph: str, kind: str, module: str, nodes: Sequence[tuple[str, int]]) -> Group:
-    return Group(
-        graph, kind, f"^{re.escape(graph)}/{module}/", tuple(node for node, _ in nodes), sum(size for _, size in nodes)
-    )
+        found.setdefault(_kind(linear.name, tables), []).append((linear.name, constant(linear.weight).size))
+    return [
+        Group(
+            name, kind, f"^{re.escape(name)}/{expression}", tuple(node for node, _ in nodes),
+            sum(size for _, size in nodes),
+        )
+        for (kind, expression), nodes in found.items()
+    ]
 
 
 def _module(node: str) -> str:
-    return node.rpartition("/")[0] or node
+    return node.rpartition("/")[0]
 
 
-def _kind(module: str) -> tuple[str, str]:
-    """The kind of a module's product, and the expression for the modules that go with it."""
+def _kind(node: str, tables: Collection[str]) -> tuple[str, str]:
+    """The kind of a product, and the expression for those that go with it."""
+    module = _module(node)
+    if not module:  # the tracer had no name for it, and its weight none either
+        return "unnamed", f"{re.escape(node)}$"
+    if module in tables:  # tied: the table is the vocabulary projection too
+        return "lm_head", f"{re.escape(module)}/MatMul"
     parent, dot, leaf = module.rpartition(".")
     kind, expression = JOINED.get("wi" if leaf.startswith("wi") else leaf, (leaf, re.escape(leaf)))
-    return kind, re.escape(parent + dot) + expression
+    return kind, f"{re.escape(parent + dot)}{expression}/"

@@ -34,10 +34,11 @@ def plot_sensitivity(report: SensitivityReport, path: Path) -> None:
         scores = [row.losses.score_noise or 0.0 for row in rows]
         axes.barh(places, scores, label="score noise")
         axes.barh(places, [row.losses.logit_noise for row in rows], left=scores, label="logit noise")
-        names = [row.group.pattern.strip("^/").replace("\\", "") for row in rows]
+        names = [row.group.pattern.strip("^/").replace(r"(_\d)?", "").replace("\\", "") for row in rows]
         axes.set_yticks(places, names, fontsize=7)
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if row.group.pattern in kept else "normal")
+        axes.margins(y=0.01)
         axes.invert_yaxis()
         axes.set_xlabel("error's variance, by that of the reference")
         axes.set_title(f"Each group alone in INT8 for {report.target} (bold: keep for {report.budget:.0%})")

@@ -125,6 +125,8 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
         "codec": manifest.codec,
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",
+        "calibrated": "yes" if manifest.calibration else "no",
+        "quantised": _quantised(manifest),
         "tokenizer": manifest.tokenizer_digest[:12] if manifest.tokenizer_digest else "none",
         "checkpoint": manifest.checkpoint_digest[:12],
         "memory": manifest.memory_digest[:12],
@@ -143,6 +145,16 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
             _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
         )
     console().print(table)
+
+
+def _quantised(manifest: BundleManifest) -> str:
+    """For which machine, by what calibrator, with which residual scales."""
+    entry = manifest.quantization
+    if entry is None:
+        return "no"
+    where = entry.target if entry.cpu_kind is None else f"{entry.target} ({entry.cpu_kind})"
+    scales = ", ".join(f"{name} {scale:g}" for name, scale in entry.residual_scales.items())
+    return f"for {where}, calibrator {entry.method}, residual scale {scales or '1'}"
 
 
 def _names(names: list[str]) -> str:

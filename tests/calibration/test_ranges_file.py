@@ -249,3 +249,12 @@ def test_a_link_out_of_the_bundle(written, tmp_path):
     (bundle / TABLE).symlink_to(tmp_path / "outside.json")
     with pytest.raises(CalibrationError, match="stay inside"):
         read_ranges(bundle, vouched)
+
+
+def test_values_a_power_of_two_apart_keep_an_amax_each(plain):
+    bundle, manifest = plain
+    tensors = {"codes": tensor_of([1024.0, -2000.0]), "memory": tensor_of([1.0, -2000 / 1024])}
+    np.testing.assert_array_equal(tensors["codes"].histogram, tensors["memory"].histogram)
+    write_ranges(bundle, table_of(manifest, tensors))
+    read = read_ranges(bundle, with_files(bundle, manifest))
+    assert read.graphs[next(iter(manifest.graphs))]["memory"].amax == 2000 / 1024

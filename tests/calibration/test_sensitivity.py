@@ -72,7 +72,10 @@ def test_every_product_is_in_one_group_and_found_by_its_pattern(exported, varian
     for group in groups:
         found = [node for graph, node in nodes if re.search(group.pattern, f"{graph}/{node}")]
         assert found == [node for graph, node in nodes if graph == group.graph and node in group.nodes], group.pattern
-    assert {group.kind for group in groups} <= {"qkv", "o", "wi", "wo", "embedding", "lm_head", "score"}
+    # At these sizes the tracer folds the reshaped weights of absorbed attention, and their names with them.
+    unnamed = {"unnamed"} if source.forms.cross_attention == "absorbed" else set()
+    kinds = {"qkv", "o", "wi", "wo", "embedding", "lm_head", "score"}
+    assert {group.kind for group in groups} - kinds <= unnamed
 
 
 def test_self_and_cross_attention_are_apart(report):
@@ -137,6 +140,7 @@ def test_other_architectures(exported, tmp_path, variant):
     assert found.predicted["everything"][1] > 0
     # One token a passage is the least of the work of stage A.
     lazy = [row.work for row in found.groups if "live_stage_a/live_encoder\\.block\\.1" in row.group.pattern]
+    assert bool(lazy) == ranks
     assert sum(lazy) < 0.1
 
 
@@ -179,7 +183,8 @@ def test_the_list_keeps_its_budget_and_the_loss_falls():
 
 
 def test_the_list_passes_over_what_does_not_fit_and_what_loses_nothing():
-    choices = [Choice("large", 1.0, 0.9), Choice("small", 0.05, 0.06), Choice("free", 0.0, 0.0), Choice("bad", inf, 0.01)]
+    losses_and_costs = {"large": (1.0, 0.9), "small": (0.05, 0.06), "free": (0.0, 0.0), "bad": (inf, 0.01)}
+    choices = [Choice(name, *numbers) for name, numbers in losses_and_costs.items()]
     assert [item.pattern for item in keep_greedily(choices, 0.1)] == ["bad", "small"]
 
 

@@ -47,7 +47,7 @@ ENTRY_CORRUPTIONS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], ob
     "keep of numbers": (CPU, lambda entry: entry.update(keep=[1]), "keep"),
     "unknown field": (CPU, lambda entry: entry.update(bits=8), "bits"),
     "missing field": (CPU, lambda entry: entry.pop("residual_scales"), "residual_scales"),
-    "scale no power of two": (TENSORRT, lambda entry: entry["residual_scales"].update(live_stage_b=0.3), "power of two"),
+    "scale odd": (TENSORRT, lambda entry: entry["residual_scales"].update(live_stage_b=0.3), "power of two"),
     "scale above one": (TENSORRT, lambda entry: entry["residual_scales"].update(live_stage_b=2.0), "power of two"),
     "scale zero": (TENSORRT, lambda entry: entry["residual_scales"].update(live_stage_b=0.0), "power of two"),
     "scale negative": (TENSORRT, lambda entry: entry["residual_scales"].update(live_stage_b=-0.5), "power of two"),

@@ -1,0 +1,49 @@
+"""Every architecture and form, quantised for both targets, beside its FP32 graphs on the same inputs."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from calibration.calibrate import CalibrationOptions
+from calibration.questions import Question
+from calibration.rounding import RoundingBackend
+from exporter.bundle.calibrate import calibrate_bundle
+from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.parity import ParityOptions
+from exporter.parity.compare import compare_with_bundle
+from exporter.tolerances import MIN_SNR_DB
+from runtime.contract import read_manifest
+from tests.exported import FAST, QUESTIONS
+
+ROWS = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
+FORMS = {"int8": ("cpu", None), "fp16": ("tensorrt", RoundingBackend), "int8-fp16": ("tensorrt", RoundingBackend)}
+
+
+QUICK = ("glimmer, exact algebra, two layers", "memory_fid", "fid")
+VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def calibrated(request, exported, tmp_path_factory):
+    source = exported(request.param)
+    bundle = tmp_path_factory.mktemp("calibrated") / "bundle"
+    shutil.copytree(source.bundle, bundle)
+    calibrate_bundle(bundle, source.store, ROWS, CalibrationOptions(samples=len(ROWS), threads=1))
+    return bundle, source.store
+
+
+@pytest.mark.parametrize("precision", FORMS)
+def test_graphs_agree_with_fp32(calibrated, precision, tmp_path):
+    bundle, store = calibrated
+    target, backend = FORMS[precision]
+    quantize_bundle(bundle, tmp_path / "quantized", QuantizeOptions(precision, target))
+    manifest = read_manifest(tmp_path / "quantized")
+    assert {graph.precision for graph in manifest.graphs.values()} == {precision}
+    report = compare_with_bundle(
+        tmp_path / "quantized", bundle, store, ROWS, ParityOptions(batch_size=4, threads=1),
+        backend=None if backend is None else backend(1),
+    )
+    assert set(report.graphs) == set(manifest.graphs)
+    assert {name: error.snr_db for name, error in report.graphs.items() if error.snr_db < MIN_SNR_DB[precision]} == {}

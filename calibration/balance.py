@@ -23,8 +23,8 @@ def balance(
     """
     amax, weight_amax = amax.astype(np.float64), weight_amax.astype(np.float64)
     alive = (amax > 0) & (weight_amax > 0)
-    with np.errstate(divide="ignore"):
-        exponent = strength * np.log2(amax) - (1 - strength) * np.log2(weight_amax)
+    sizes, weights = (np.log2(values, out=np.zeros_like(values), where=alive) for values in (amax, weight_amax))
+    exponent = strength * sizes - (1 - strength) * weights
     centre = np.median(exponent[alive]) if alive.any() else 0.0
     moved: NDArray[np.float64] = np.exp2(np.clip(np.where(alive, exponent - centre, 0.0), -LIMIT, LIMIT))
     return moved

@@ -129,7 +129,8 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Road]:
     return get
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INFLATIONS)
 def test_fp32_answers_as_the_plain_checkpoint(road, name):
     plain, inflated = road("plain"), road(name)
     assert [answer.token_ids for answer in inflated.reference] == [answer.token_ids for answer in plain.reference]

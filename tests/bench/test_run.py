@@ -181,6 +181,6 @@ def test_the_command_says_all_that_counts(bench_options):
     assert command == (
         "glimmer-export bench --checkpoint 'a b' --k 5 --m 2 --question-tokens 11 --passage-tokens 20 "
         "--answer-tokens 3 --threads 1 --batch-size 1 --repeats 3 --warmup 1 --peers "
-        "paper-form,hf-fid-k2,hf-fid-k5,optimum-fid-k2 --seed 3"
+        "int8,paper-form,hf-fid-k2,hf-fid-k5,optimum-fid-k2 --seed 3"
     )
     assert replace(bench_options, peers=()).command.endswith("--peers none")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from calibration.fp16_range import FP16_SAFE, MAX_SCORE, SMALLEST_AMAX, amax_of, is_masked
+from calibration.fp16_range import FP16_MAX, FP16_SAFE, MAX_SCORE, SMALLEST_AMAX, amax_of, is_masked
 from calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from calibration.passes.residual_stream import residual_stream
 from calibration.tracked import TrackedRanges
@@ -127,8 +127,9 @@ class _Planner:
     def _computes_half(self, node: ir.Node, wanted: set[ir.Node]) -> bool:
         if node in self._pinned or not any(is_float(value) for value in node.outputs) or node.op_type == "Cast":
             return False
-        if node in wanted and not (node in self._result.free and self._overflows(node)):
-            return True
+        if node in wanted:
+            # Constants are what they are: a table beyond FP16 is read in FP32, and cast where that is asked for.
+            return node not in self._result.free or max(map(self._magnitude, node.outputs), default=0.0) <= FP16_MAX
         if node.op_type == "Gather" and (table := constant(node.inputs[0])) is not None:
             return len(table.shape) > 1 and table.shape[-1] != 1 and self._magnitude(node.inputs[0]) <= FP16_SAFE
         if node.op_type in MOVERS and self._source[node.outputs[0]] == _HALF:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 __all__ = ["balance"]
 
-LIMIT = 16
+LIMIT = 24
 """Most powers of two that a channel moves: one that calibration barely saw alive must not drown the others later."""
 
 

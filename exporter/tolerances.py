@@ -32,7 +32,7 @@ TOLERANCES = {
         1e-4, 8e-3, "11 significant bits at each operator: 2**-11 of it a rounding, of which layers add up to some ten"
     ),
     "fp16_product": Tolerance(
-        6e-8, 2.0**-10, "one rounding to 11 bits of the same sum, added up in float32 in another order: one unit at most"
+        6e-8, 2.0**-10, "one rounding to 11 bits of the same sum, added up in another order: one unit at most"
     ),
     "fp16_function": Tolerance(
         6e-8, 2.0**-9, "Softmax and Gelu rounded once here, and at every step of their formulas by the ONNX reference"

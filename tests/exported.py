@@ -34,8 +34,8 @@ from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, rea
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
 
 __all__ = [
-    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "VARIANTS", "Exported", "copy_bundle", "make_checkpoint",
-    "update_manifest",
+    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
+    "make_checkpoint", "update_manifest",
 ]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
@@ -83,6 +83,9 @@ FORMS = dict.fromkeys(
 )
 """Variants whose graphs are not in the papers' form."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
+REWRITTEN_VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST | SLOW]
+"""For tests of rewrites, which run many on each: between them they have every graph but FiD's, and every option."""
 
 NUM_PASSAGES = 40
 QUESTIONS = [

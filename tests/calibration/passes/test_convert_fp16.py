@@ -16,7 +16,7 @@ from calibration.passes.round_fp16 import RoundFp16
 from exporter.graphs.check import check_operators
 from exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import dtypes, every_value, graphs_of, node_types, run, tracked
-from tests.exported import VARIANTS
+from tests.exported import REWRITTEN_VARIANTS
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
@@ -30,7 +30,7 @@ def converted(path, inputs):
     return model, convert
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_graphs_are_valid_and_keep_their_inputs_and_outputs(exported, variant, tmp_path):
     for path, inputs in graphs_of(exported(variant)):
         before = ir.load(path)
@@ -48,7 +48,7 @@ def test_graphs_are_valid_and_keep_their_inputs_and_outputs(exported, variant, t
         assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_products_are_half_and_norms_and_stream_are_single(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
         model, convert = converted(path, inputs)
@@ -67,7 +67,7 @@ def test_products_are_half_and_norms_and_stream_are_single(exported, variant):
             assert {value.dtype for node in norm.nodes for value in node.outputs} == {SINGLE}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_a_value_is_cast_once_and_never_back(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
         model, _ = converted(path, inputs)
@@ -79,7 +79,7 @@ def test_a_value_is_cast_once_and_never_back(exported, variant):
             assert node.inputs[0].dtype != node.outputs[0].dtype
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_matrices_are_stored_in_half(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
         model, convert = converted(path, inputs)
@@ -92,7 +92,7 @@ def test_matrices_are_stored_in_half(exported, variant):
         }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_results_are_within_the_tolerance_absent_passages_included(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
         expected = run(ir.load(path), inputs)

@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 __all__ = ["balance"]
 
-LIMIT = 24
-"""Most powers of two that a channel moves: one that calibration barely saw alive must not drown the others later."""
-
 
 def balance(
     amax: NDArray[np.floating], weight_amax: NDArray[np.floating], strength: float
@@ -26,5 +23,5 @@ def balance(
     sizes, weights = (np.log2(values, out=np.zeros_like(values), where=alive) for values in (amax, weight_amax))
     exponent = strength * sizes - (1 - strength) * weights
     centre = np.median(exponent[alive]) if alive.any() else 0.0
-    moved: NDArray[np.float64] = np.exp2(np.clip(np.where(alive, exponent - centre, 0.0), -LIMIT, LIMIT))
-    return moved
+    factor: NDArray[np.float64] = np.exp2(np.where(alive, exponent - centre, 0.0))
+    return factor

@@ -13,6 +13,7 @@ import numpy as np
 from calibration.calibrators import calibrator
 from calibration.collect import CollectingBackend, GraphCollector
 from calibration.coverage import coverage_warnings
+from calibration.fp16_range import FP16_MAX
 from calibration.questions import Question, given_passages
 from calibration.ranges import RangeTable
 from calibration.unpadded import spread
@@ -21,8 +22,6 @@ from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import BundleManifest, CalibrationError, read_manifest
 
 __all__ = ["Calibration", "CalibrationOptions", "calibrate"]
-
-FP16_MAX = 65504.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ TOLERANCES = {
         1e-4, 8e-3, "11 significant bits at each operator: 2**-11 of it a rounding, of which layers add up to some ten"
     ),
     "fp16_product": Tolerance(
-        6e-8, 2.0**-10, "one rounding to 11 bits of the same sum, added up in another order: one unit at most"
+        6e-8, 2.0**-10, "one rounding to 11 bits of the same sum, in another order: a unit, or FP16's smallest step"
     ),
     "fp16_function": Tolerance(
         6e-8, 2.0**-9, "Softmax and Gelu rounded once here, and at every step of their formulas by the ONNX reference"
@@ -55,12 +55,13 @@ TOLERANCES = {
 rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
 our torch model with Hugging Face's (`t5_...`); memory with what a store gives back of it (`..._codec`)."""
 
-MIN_SNR_DB = {"fp16": 45.0, "int8": 20.0, "int8-fp16": 20.0}
+MIN_SNR_DB = {"fp16": 45.0, "int8": 25.0, "int8-fp16": 20.0}
 """Least signal-to-noise ratio of a quantised graph's outputs beside FP32's on the same inputs, in dB, by precision.
 
 FP16 rounds 2**-11 of a value, 72 dB below it, and INT8 2**-8 of the largest one, some 40 dB below the mean. Layers add
 up, and attention amplifies what tips a choice. Seen on random weights, which choose without a margin, over all
-architectures and forms: from 50 to 69 dB, and from 22 (MemoryFiD's decoder on a whole question) to 51."""
+architectures and forms: from 50 to 69 dB for FP16, from 28 to 51 for INT8, and with both from 22 (the logits of
+MemoryFiD's decoder on a whole question; 28 elsewhere) to 50."""
 
 
 def max_abs_error(found: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

@@ -16,7 +16,8 @@ def comparable_outputs(inputs: Mapping[str, Array], outputs: Mapping[str, Array]
     """The float outputs of one run, with 0 wherever the masks say that nothing is read.
 
     Encoder states at padding, scores and states of absent passages (-inf, and whatever came of zeros), and what the
-    decoder is not to attend to. Cross keys and values have no mask beside them, and are taken whole.
+    decoder's cache has behind a row's own step, which is overwritten before it is attended to. Cross keys and values
+    have no mask beside them, and are taken whole.
     """
     return {
         name: _masked(values, _mask(name, inputs, outputs))
@@ -37,6 +38,10 @@ def _mask(name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) 
             return present
         question = inputs["question_mask"][:, None, :] > 0
         return np.concatenate([question & present[..., None], passages], axis=2)
+    if name.startswith("present."):
+        positions = np.arange(outputs[name].shape[2])
+        written: NDArray[np.bool_] = positions <= inputs["step"][:, None]
+        return written[:, None]
     return None
 
 

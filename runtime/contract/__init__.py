@@ -2,6 +2,18 @@
 
 from runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
 from runtime.contract.digest import file_digest
+from runtime.contract.engine_record import (
+    ENGINE_LIBRARIES,
+    ENGINE_RECORD,
+    ENGINE_SCHEMA_VERSION,
+    ENGINES,
+    EngineEntry,
+    EngineKey,
+    EngineRecord,
+    ShapeRange,
+    graph_digest,
+    read_engine_record,
+)
 from runtime.contract.errors import (
     BackendError,
     BundleError,
@@ -67,6 +79,10 @@ __all__ = [
     "BUNDLE_SCHEMA_VERSION",
     "CPU_KINDS",
     "CROSS_ATTENTION_FORMS",
+    "ENGINES",
+    "ENGINE_LIBRARIES",
+    "ENGINE_RECORD",
+    "ENGINE_SCHEMA_VERSION",
     "MANIFEST",
     "PARITY_RECORD",
     "PARITY_SCHEMA_VERSION",
@@ -82,6 +98,9 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "CorpusError",
+    "EngineEntry",
+    "EngineKey",
+    "EngineRecord",
     "ExportError",
     "FileEntry",
     "Forms",
@@ -100,6 +119,7 @@ __all__ = [
     "QuantizationEntry",
     "QuestionError",
     "QuestionFileError",
+    "ShapeRange",
     "ShardEntry",
     "StoreError",
     "StoreManifest",
@@ -108,8 +128,10 @@ __all__ = [
     "check_parity",
     "codec_inputs",
     "file_digest",
+    "graph_digest",
     "graph_io",
     "inside",
+    "read_engine_record",
     "read_manifest",
     "read_parity_record",
     "read_store_manifest",

@@ -8,6 +8,7 @@ Both stand beside NAME and are locked by the command that made them: a killed on
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -85,7 +86,10 @@ def _recover(target: Path, path: Path) -> None:
 
 
 def _make(target: Path, kind: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
+    except FileNotFoundError as error:  # as /proc says that nothing can be made there
+        raise PermissionError(errno.EPERM, str(error)) from error
 
 
 @contextmanager

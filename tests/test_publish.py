@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target
+from exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target, publish_directory
 from runtime.contract import OutputError
 
 
@@ -103,3 +103,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(OutputError, match="Read-only"):
         check_file(tmp_path / "new.jsonl")
+
+
+def test_a_place_where_no_directory_can_be_made_is_named():
+    with (
+        pytest.raises(OutputError, match="a place that can be written"),
+        publish_directory(Path("/proc/bundle")),
+    ):
+        pass

@@ -13,7 +13,7 @@ import numpy as np
 from calibration.calibrators import calibrator
 from calibration.collect import CollectingBackend, GraphCollector
 from calibration.coverage import coverage_warnings
-from calibration.fp16_range import FP16_MAX
+from calibration.fp16_limits import FP16_MAX
 from calibration.questions import Question, given_passages
 from calibration.ranges import RangeTable
 from calibration.unpadded import spread

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from calibration.fp16_range import FP16_MAX, MASKED, MAX_SCORE, amax_of, is_masked
+from calibration.fp16_limits import FP16_MAX, MASKED, MAX_SCORE
+from calibration.fp16_range import amax_of, is_masked
 from calibration.tracked import TrackedRanges
 from runtime.contract import CalibrationError
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.fp16_range import FP16_MAX, MASKED
+from calibration.fp16_limits import FP16_MAX, MASKED
 from calibration.passes.columns_as_sums import ColumnsAsSums
 from calibration.passes.edit import initializer
 from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16

@@ -7,7 +7,8 @@ import math
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.fp16_range import FP16_MAX, amax_of
+from calibration.fp16_limits import FP16_MAX
+from calibration.fp16_range import amax_of
 from calibration.passes.columns_as_sums import is_column
 from calibration.passes.edit import multiplied, replace_constant
 from calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs

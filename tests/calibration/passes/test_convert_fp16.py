@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from calibration.fp16_range import FP32_LOWEST, MASKED
+from calibration.fp16_limits import FP32_LOWEST, MASKED
 from calibration.passes.convert_fp16 import ConvertFp16
 from calibration.passes.operators import PRODUCTS, constant, is_float
 from calibration.passes.rescale_codes import RescaleCodes

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.fp16_range import FP16_MAX, amax_of
+from calibration.fp16_limits import FP16_MAX
+from calibration.fp16_range import amax_of
 from calibration.passes.convert_fp16 import ConvertFp16
 from calibration.passes.rescale_residual import HEADROOM, RescaleResidual, residual_scale
 from calibration.passes.residual_stream import residual_stream

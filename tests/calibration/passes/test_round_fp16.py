@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from calibration.fp16_range import FP16_MAX
+from calibration.fp16_limits import FP16_MAX
 from calibration.passes.convert_fp16 import ConvertFp16
 from calibration.passes.fp16_plan import ROLES
 from calibration.passes.operators import PRODUCTS

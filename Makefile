@@ -63,7 +63,7 @@ imports: setup
 
 # After the linters, so that what is cheap fails first.
 tests: setup lint types imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -120,10 +120,11 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # Runs are short, and those of the plain graph come between: threads that spin for work take it the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The weights stand in memory once more for the graphs that answer; packed copies would be a third time, and an
-    # arena keeps the largest of every length that was seen.
+    # The weights stand in memory once more for the graphs that answer; packed copies would be a third time. An arena
+    # keeps the largest of every length that was seen, and patterns a plan for each combination of lengths.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     # A graph that is given as bytes has no folder of its own.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     if threads is not None:

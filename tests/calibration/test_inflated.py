@@ -82,9 +82,13 @@ class Road:
             quantize_bundle(self.directory / "fp32", output, options)
         return output
 
-    def compared(self, candidate: list[Answer]) -> Compared:
+    def compared(self, candidate: list[Answer], record: Callable[[str, object], None]) -> Compared:
+        """`record` puts the figures into `--junitxml`."""
         count = len(candidate)
-        return Compared(self.questions[:count], self.reference[:count], candidate)
+        found = Compared(self.questions[:count], self.reference[:count], candidate)
+        for name in ("em_loss", "equal_of_correct", "overlap", "gold_loss"):
+            record(name, getattr(found, name))
+        return found
 
 
 @dataclass(frozen=True)
@@ -162,9 +166,9 @@ def test_fp32_answers_as_the_plain_checkpoint(road, name):
 
 @pytest.mark.parametrize(("precision", "target"), [("int8", "cpu"), ("int8", "tensorrt"), ("int8-fp16", "tensorrt")])
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_int8_holds_its_bars(road, name, size, precision, target):
+def test_int8_holds_its_bars(road, name, size, precision, target, record_property):
     item = road(name, size)
-    found = item.compared(item.answers(item.quantised(precision, target)))
+    found = item.compared(item.answers(item.quantised(precision, target)), record_property)
     assert found.em_loss <= 0.5
     assert found.equal_of_correct >= 0.985
     assert found.gold_loss <= 0.3
@@ -173,9 +177,10 @@ def test_int8_holds_its_bars(road, name, size, precision, target):
 
 @pytest.mark.parametrize("precision", ["fp16", "int8-fp16"])
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_fp16_holds_its_bars_where_every_operator_rounds(road, name, size, precision):
+def test_fp16_holds_its_bars_where_every_operator_rounds(road, name, size, precision, record_property):
     item = road(name, size)
-    found = item.compared(item.answers(item.quantised(precision, "tensorrt"), RoundingBackend(1), size.rounded))
+    answers = item.answers(item.quantised(precision, "tensorrt"), RoundingBackend(1), size.rounded)
+    found = item.compared(answers, record_property)
     if precision == "fp16":
         assert abs(found.em_loss) <= 0.2
         assert found.overlap >= size.fp16_overlap
@@ -185,13 +190,13 @@ def test_fp16_holds_its_bars_where_every_operator_rounds(road, name, size, preci
 
 
 @pytest.mark.parametrize(("name", "size"), INFLATED)
-def test_naive_int8_loses_answers_where_channels_differ(road, name, size):
+def test_naive_int8_loses_answers_where_channels_differ(road, name, size, record_property):
     """On 4,000 questions, equal among the right: plain 99.9%, rows times 2^7 28 to 33%, norms 98.4%.
 
     The overlap: 90, 44 to 46 and 73%.
     """
     item = road(name, size)
-    found = item.compared(item.answers(item.quantised("int8", "cpu", policy="naive")))
+    found = item.compared(item.answers(item.quantised("int8", "cpu", policy="naive")), record_property)
     if name.startswith("residual"):
         assert found.equal_of_correct >= 0.99  # every scale follows the stream
     elif "2^7" in name:

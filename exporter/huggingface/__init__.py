@@ -1,0 +1,19 @@
+"""Glimmer checkpoints in transformers: importing this package registers them with its Auto classes.
+
+    import exporter.huggingface
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained("checkpoint")
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from exporter.huggingface.configuration import GlimmerConfig
+from exporter.huggingface.modeling import GlimmerEncoderOutput, GlimmerForConditionalGeneration
+
+__all__ = ["GlimmerConfig", "GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
+
+AutoConfig.register(GlimmerConfig.model_type, GlimmerConfig, exist_ok=True)
+AutoModel.register(GlimmerConfig, GlimmerForConditionalGeneration, exist_ok=True)
+AutoModelForSeq2SeqLM.register(GlimmerConfig, GlimmerForConditionalGeneration, exist_ok=True)
+AutoTokenizer.register(GlimmerConfig, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)  # type: ignore[no-untyped-call]

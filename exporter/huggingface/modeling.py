@@ -1,0 +1,200 @@
+"""The reference torch model as a transformers model, with its `generate`: any decoding strategy, no cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils.generic import ModelOutput
+
+from exporter.huggingface.configuration import GlimmerConfig
+from exporter.stages import GlimmerModel
+
+__all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
+
+
+@dataclass
+class GlimmerEncoderOutput(ModelOutput):
+    """What the decoder reads of a question's passages.
+
+    last_hidden_state (b, s, d_model) and attention_mask (b, s); scores (b, k), -inf for absent passages, and the places
+    `selected` (b, m) in retrieval order where the architecture ranks.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    scores: Tensor | None = None
+    selected: Tensor | None = None
+
+
+class GlimmerEncoder(nn.Module):
+    """Question and passages -> what the decoder reads (GLIMMER paper, section 3), every layer in full.
+
+    Holds no weights of its own: they are the model's.
+    """
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self._model = [model]  # in a list, so that its parameters are not registered twice
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        passage_input_ids: Tensor | None = None,
+        passage_attention_mask: Tensor | None = None,
+        **_options: Any,
+    ) -> GlimmerEncoderOutput:
+        """input_ids (b, n), passage_input_ids (b, k, n_p) and their masks, 1 where a token counts (None: no padding).
+
+        Passages are required, whatever the signature says: transformers passes everything by name. Raises ValueError
+        without them.
+        """
+        model = self._model[0]
+        traits, config = model.config.shape.traits, model.config
+        if passage_input_ids is None:
+            raise ValueError("passage_input_ids (batch, passages, tokens) is missing")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        passage_mask = torch.ones_like(passage_input_ids) if passage_attention_mask is None else passage_attention_mask
+        if not traits.has_memory:
+            count = passage_input_ids.shape[1]
+            question, question_mask = (
+                values.unsqueeze(1).expand(-1, count, -1) for values in _padded(config.question_length, input_ids, mask)
+            )
+            joined_mask = torch.cat([question_mask, passage_mask], 2)
+            states = model.encode_joined(torch.cat([question, passage_input_ids], 2), joined_mask)
+            return GlimmerEncoderOutput(states.flatten(1, 2), joined_mask.flatten(1))
+        batch, count, _length = passage_input_ids.shape
+        memory = model.encode_memory(passage_input_ids.flatten(0, 1), passage_mask.flatten(0, 1))
+        memory = memory.unflatten(0, (batch, count))
+        if not traits.encodes_question:
+            states = model.live_encoder.final_layer_norm(memory)
+            return GlimmerEncoderOutput(states.flatten(1, 2), passage_mask.flatten(1))
+        question_states = model.encode_question(input_ids, mask)
+        if not traits.selects:
+            states = model.stage_b(model.join(question_states, memory), mask, passage_mask)
+            return GlimmerEncoderOutput(states.flatten(1, 2), model.readable_mask(mask, passage_mask).flatten(1))
+        scores, reranked = model.stage_a(question_states, mask, memory, passage_mask)
+        best = torch.sort(-scores, dim=1, stable=True).indices[:, : config.num_selected]
+        selected = torch.sort(best, dim=1).values
+        rows = torch.arange(batch, device=selected.device)[:, None]
+        taken_mask = passage_mask[rows, selected]
+        states = model.stage_b(reranked[rows, selected], mask, taken_mask)
+        readable = model.readable_mask(mask, taken_mask)
+        return GlimmerEncoderOutput(states.flatten(1, 2), readable.flatten(1), scores, selected)
+
+
+class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc, no-untyped-call]
+    """LUMEN, GLIMMER, MemoryFiD or FiD, as `config.architecture` says; its state dict is the checkpoint's."""
+
+    config_class = GlimmerConfig
+    main_input_name = "input_ids"
+    _is_stateful = False
+
+    def __init__(self, config: GlimmerConfig) -> None:
+        super().__init__(config)
+        self._settings = config.checkpoint_config
+        model = GlimmerModel(self._settings)
+        for name, part in model.named_children():
+            self.add_module(name, part)
+        self._glimmer = [model]
+        self._encoder = [GlimmerEncoder(model)]
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_encoder(self, *_: Any, **__: Any) -> GlimmerEncoder:
+        """The part that `generate` runs once."""
+        return self._encoder[0]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding, which encoders and decoder share."""
+        embedding: nn.Module = self._glimmer[0].shared
+        return embedding
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        passage_input_ids: Tensor | None = None,
+        passage_attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        encoder_outputs: GlimmerEncoderOutput | None = None,
+        labels: Tensor | None = None,
+        **_options: Any,
+    ) -> Seq2SeqLMOutput:
+        """Logits (b, t, vocab_size) of decoder_input_ids (b, t), and the loss where there are `labels` (b, t).
+
+        Labels of -100 count for nothing; without decoder_input_ids they are shifted right to make them, but not in
+        MemoryFiD, whose decoder reads the question first. With encoder_outputs the inputs before them are not read.
+        Raises ValueError where there is nothing to decode.
+        """
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ValueError("input_ids (batch, tokens) or encoder_outputs is missing")
+            encoder_outputs = self._encoder[0](input_ids, attention_mask, passage_input_ids, passage_attention_mask)
+        if decoder_input_ids is None:
+            if labels is None or self._settings.shape.traits.prefixes_decoder:
+                raise ValueError("decoder_input_ids (batch, tokens), or labels where no question precedes, is missing")
+            decoder_input_ids = self._shifted(labels)
+        states, mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
+        assert states is not None
+        assert mask is not None
+        logits = self._glimmer[0].decode(decoder_input_ids, states, mask)
+        output: dict[str, Any] = {"logits": logits, "encoder_last_hidden_state": states}
+        if labels is not None:
+            output["loss"] = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return Seq2SeqLMOutput(**output)
+
+    def prepare_inputs_for_generation(  # type: ignore[override]  # encoder_outputs stands among transformers' kwargs
+        self, input_ids: Tensor, encoder_outputs: GlimmerEncoderOutput | None = None, **kwargs: Any  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """One step of `generate`: all decoder tokens so far, over what the encoder left.
+
+        By the name `kwargs` transformers knows that `forward`'s other inputs may be given.
+        """
+        return {"decoder_input_ids": input_ids, "encoder_outputs": encoder_outputs}
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """`GenerationMixin.generate` over question `inputs` (or input_ids) and passage_input_ids.
+
+        In MemoryFiD the question stands in front of the answer in the decoder: rows are generated one by one, and what
+        comes back is the answers, padded, behind the start token as for the others.
+        """
+        options["use_cache"] = False
+        if not self._settings.shape.traits.prefixes_decoder:
+            return super().generate(inputs, **options)
+        inputs = options.pop("input_ids", None) if inputs is None else inputs
+        if inputs is None:
+            raise ValueError("input_ids (batch, tokens) is missing")
+        mask = options.pop("attention_mask", torch.ones_like(inputs))
+        passages = {name: options.pop(name) for name in PASSAGES if name in options}
+        start = inputs.new_tensor([self._settings.decoder_start_token_id])
+        answers: list[Tensor] = []
+        for row in range(len(inputs)):
+            question = inputs[row][mask[row] > 0]
+            prefix = torch.cat([start, question])
+            tokens = super().generate(
+                question[None], decoder_input_ids=prefix[None], **options,
+                **{name: values[row : row + 1] for name, values in passages.items()},
+            )
+            answers.extend(torch.cat([start, answer[len(prefix) :]]) for answer in tokens)
+        return nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=self._settings.pad_token_id)
+
+    def _shifted(self, labels: Tensor) -> Tensor:
+        shifted = labels.new_full(labels.shape, self._settings.decoder_start_token_id)
+        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self._settings.pad_token_id)
+        return shifted
+
+
+PASSAGES = ("passage_input_ids", "passage_attention_mask")
+IGNORED = -100
+"""A label that cross-entropy leaves out."""
+
+
+def _padded(length: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Token tensors (b, n), with zeros behind up to (b, length): in FiD a passage starts at position `length`."""
+    return tuple(nn.functional.pad(values, (0, length - values.shape[1])) for values in tensors)

@@ -1,0 +1,161 @@
+"""A checkpoint opened by transformers answers as the reference does, and what transformers saves is a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+import exporter.huggingface
+from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.parity.reference import TorchReference
+from exporter.tolerances import TOLERANCES, max_abs_error
+from runtime.contract import CheckpointError
+from runtime.memory import pad_ids
+from tests.bundle_factory import VOCABULARY
+from tests.exported import FAST, make_checkpoint
+
+NUM_PASSAGES = 4
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
+    """A variant's directory by name, written when first asked for."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made: dict[str, Path] = {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = make_checkpoint(folder / str(len(made)), variant)
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture
+def rows() -> tuple[list[list[int]], list[list[list[int]]]]:
+    """Two questions of different lengths and their passages, EOS (1) last."""
+    random = np.random.default_rng(3)
+
+    def tokens(most: int) -> list[int]:
+        return [*random.integers(3, 60, random.integers(2, most)).tolist(), 1]
+
+    return [tokens(5), tokens(11)], [[tokens(23) for _ in range(NUM_PASSAGES)] for _ in range(2)]
+
+
+def inputs_of(questions, passages) -> dict[str, torch.Tensor]:
+    ids, mask = pad_ids(questions)
+    flat_ids, flat_mask = pad_ids([tokens for row in passages for tokens in row])
+    shape = (len(questions), NUM_PASSAGES, -1)
+    return {
+        "input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask),
+        "passage_input_ids": torch.from_numpy(flat_ids).long().reshape(shape),
+        "passage_attention_mask": torch.from_numpy(flat_mask).reshape(shape),
+    }  # fmt: skip
+
+
+def references(model, questions, passages):
+    reference = TorchReference(model.eval())
+    has_memory = model.config.shape.traits.has_memory
+    return [
+        reference.answer(
+            question, row, reference.memory(row) if has_memory else None, model.config.num_selected
+        )
+        for question, row in zip(questions, passages, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("variant", FAST)
+def test_generate_answers_as_the_reference(checkpoints, variant, rows):
+    reference = model_from_checkpoint(read_checkpoint(checkpoints(variant)))
+    model = AutoModel.from_pretrained(checkpoints(variant))
+    assert isinstance(model, exporter.huggingface.GlimmerForConditionalGeneration)
+    questions, passages = rows
+    inputs = inputs_of(questions, passages)
+    generated = model.generate(**inputs, do_sample=False).tolist()
+    expected = references(reference, questions, passages)
+    config = reference.config
+    for row, answer in zip(generated, expected, strict=True):
+        assert row[0] == config.decoder_start_token_id
+        tokens = row[1:]
+        end = tokens.index(config.eos_token_id) if config.eos_token_id in tokens else len(tokens)
+        assert tokens[:end] == answer.tokens
+    if config.num_selected is not None:
+        with torch.no_grad():
+            encoded = model.get_encoder()(**inputs)
+        assert encoded.selected.tolist() == [answer.selected for answer in expected]
+        scores = np.array([answer.scores for answer in expected])
+        assert max_abs_error(encoded.scores.numpy(), scores) <= TOLERANCES["fp32"].limit(scores)
+
+
+@pytest.mark.parametrize("variant", ["glimmer, every option", "lumen", "fid"])
+def test_beams_are_the_models_own(checkpoints, variant, rows):
+    """The best of four beams is at least as likely as the greedy answer."""
+    model = AutoModel.from_pretrained(checkpoints(variant))
+    inputs = inputs_of(*rows)
+
+    @torch.no_grad()
+    def log_likelihood(tokens: torch.Tensor) -> float:
+        logits = model(**{name: values[:1] for name, values in inputs.items()}, decoder_input_ids=tokens[None, :-1])
+        steps = logits.logits[0].log_softmax(-1)
+        return float(steps.gather(1, tokens[1:, None]).sum())
+
+    options = {"do_sample": False, "min_new_tokens": 4, "max_new_tokens": 4, "length_penalty": 0.0}
+    greedy = model.generate(**inputs, **options)[0]
+    beam = model.generate(**inputs, **options, num_beams=4)[0]
+    assert log_likelihood(beam) >= log_likelihood(greedy) - TOLERANCES["fp32"].limit(np.array([log_likelihood(greedy)]))
+
+
+@pytest.mark.parametrize("variant", FAST)
+def test_what_is_saved_is_a_checkpoint_again(checkpoints, variant, tmp_path):
+    source = read_checkpoint(checkpoints(variant))
+    AutoModel.from_pretrained(source.directory).save_pretrained(tmp_path / "saved")
+    saved = read_checkpoint(tmp_path / "saved")
+    assert saved.config == source.config
+    assert set(saved.tensors) == set(source.tensors)
+    assert all(torch.equal(saved.tensors[name], tensor) for name, tensor in source.tensors.items())
+    assert AutoConfig.from_pretrained(tmp_path / "saved").checkpoint_config == source.config
+
+
+def test_labels_give_a_loss_whose_gradient_reaches_every_part(checkpoints, rows):
+    model = AutoModel.from_pretrained(checkpoints("glimmer")).train()
+    labels = torch.tensor([[7, 8, 1], [9, 1, -100]])
+    output = model(**inputs_of(*rows), labels=labels)
+    shifted = torch.tensor([[0, 7, 8], [0, 9, 1]])
+    logits = model(**inputs_of(*rows), decoder_input_ids=shifted).logits
+    torch.testing.assert_close(output.logits, logits)
+    expected = -torch.stack([logits[row, place].log_softmax(-1)[labels[row, place]]
+                             for row, place in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))]).mean()  # fmt: skip
+    torch.testing.assert_close(output.loss, expected)
+    output.loss.backward()
+    for part in ("memory_encoder", "live_encoder", "decoder"):
+        assert all(weight.grad is not None for weight in getattr(model, part).parameters())
+
+
+def test_a_checkpoints_tokenizer_is_found(checkpoints):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints("glimmer"))
+    assert tokenizer("w0 w7").input_ids == [VOCABULARY["w0"], VOCABULARY["w7"]]
+
+
+def test_a_wrong_config_is_named(tmp_path):
+    directory = make_checkpoint(tmp_path / "checkpoint", "glimmer")
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    (directory / "config.json").write_text(json.dumps({**config, "num_selected": 99}), "utf-8")
+    with pytest.raises(CheckpointError, match="num_selected 99 is more than num_retrieved"):
+        AutoModel.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(("missing", "message"), [
+    ("passage_input_ids", "passage_input_ids"), ("input_ids", "input_ids"), ("decoder_input_ids", "decoder_input_ids"),
+])  # fmt: skip
+def test_a_missing_input_is_named(checkpoints, rows, missing, message):
+    model = AutoModel.from_pretrained(checkpoints("glimmer"))
+    inputs = {**inputs_of(*rows), "decoder_input_ids": torch.tensor([[0], [0]])}
+    del inputs[missing]
+    with pytest.raises(ValueError, match=message):
+        model(**inputs)

@@ -11,6 +11,7 @@ from exporter.cli import (
     calibrate,
     checkpoints,
     cost,
+    lint,
     memory,
     parity,
     quantize,
@@ -35,6 +36,7 @@ app.command("answer")(answers.answer)
 app.command("parity")(parity.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
+app.command("lint")(lint.lint)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)

@@ -7,6 +7,7 @@ import typer
 from exporter.cli import (
     answers,
     bench,
+    build,
     bundles,
     calibrate,
     checkpoints,
@@ -37,6 +38,7 @@ app.command("parity")(parity.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
 app.command("lint")(lint.lint)
+app.command("build")(build.build)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)

@@ -45,7 +45,7 @@ def lint(
     from rich.console import Console
     from rich.markup import escape
 
-    from exporter.graphs.lint import limits_of, lint_bundle
+    from exporter.lint import limits_of, lint_bundle
     from exporter.targets import read_target
     from runtime.bundle import Bundle
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.graphs.lint.graph import LintGraph, label
-from exporter.graphs.lint.rule import Fault, Rule
+from exporter.lint.graph import LintGraph, label
+from exporter.lint.rule import Fault, Rule
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import BundleError
 

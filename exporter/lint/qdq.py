@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from exporter.graphs.lint.graph import LintGraph, attribute, label
-from exporter.graphs.lint.limits import Limits
-from exporter.graphs.lint.rule import Fault, Rule
+from exporter.lint.graph import LintGraph, attribute, label
+from exporter.lint.limits import Limits
+from exporter.lint.rule import Fault, Rule
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

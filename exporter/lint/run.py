@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.graphs.lint.dtypes import DTYPE_RULES
-from exporter.graphs.lint.graph import LintGraph
-from exporter.graphs.lint.limits import Limits
-from exporter.graphs.lint.onnxruntime_cpu import LOADS, ONNXRUNTIME_RULES
-from exporter.graphs.lint.operators import OPERATOR_RULES
-from exporter.graphs.lint.qdq import QDQ_RULES
-from exporter.graphs.lint.rule import Finding
+from exporter.lint.dtypes import DTYPE_RULES
+from exporter.lint.graph import LintGraph
+from exporter.lint.limits import Limits
+from exporter.lint.onnxruntime_cpu import LOADS, ONNXRUNTIME_RULES
+from exporter.lint.operators import OPERATOR_RULES
+from exporter.lint.qdq import QDQ_RULES
+from exporter.lint.rule import Finding
 from runtime.bundle import Bundle
 
 __all__ = ["CPU_RULES", "GPU_RULES", "lint_bundle"]

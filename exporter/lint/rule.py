@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.graphs.lint.graph import LintGraph
+from exporter.lint.graph import LintGraph
 
 __all__ = ["Fault", "Finding", "Rule"]
 

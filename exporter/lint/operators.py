@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.graphs.lint.graph import LintGraph, attribute, label, present
-from exporter.graphs.lint.limits import Limits
-from exporter.graphs.lint.rule import Fault, Rule
+from exporter.lint.graph import LintGraph, attribute, label, present
+from exporter.lint.limits import Limits
+from exporter.lint.rule import Fault, Rule
 
 __all__ = ["OPERATOR_RULES"]
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.helper import make_node as node
 
-from exporter.graphs.lint import CPU_RULES, GPU_RULES, Limits
-from exporter.graphs.lint.graph import LintGraph
+from exporter.lint import CPU_RULES, GPU_RULES, Limits
+from exporter.lint.graph import LintGraph
 from runtime.contract import BundleError, GraphIO, IOTensor
 
 JETSON = Limits("tensorrt", (10, 3), (8, 7))

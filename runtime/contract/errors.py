@@ -8,6 +8,7 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "CorpusError",
+    "EngineError",
     "ExportError",
     "GlimmerError",
     "MissingExtraError",
@@ -71,6 +72,10 @@ class PassageError(GlimmerError):
 
 class BackendError(GlimmerError):
     """A backend that cannot run here."""
+
+
+class EngineError(GlimmerError):
+    """A graph that breaks a rule of the machine that is to run it, or that a compiler refuses."""
 
 
 class OptionError(GlimmerError):

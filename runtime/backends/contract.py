@@ -83,7 +83,10 @@ class Device(Protocol):
 class DeviceGraph(Protocol):
     """A graph on a device; `run` goes from host to host, as for any graph."""
 
-    device: Device
+    @property
+    def device(self) -> Device:
+        """Where its inputs and outputs are."""
+        ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """As Graph."""

@@ -47,7 +47,7 @@ class Road:
     directory: Path
     questions: list[Question]
 
-    def answers(self, bundle: Path, backend: Backend | None = None, count: int = NUM_QUESTIONS) -> list[Answer]:
+    def answers(self, bundle: Path, backend: Backend | str = "onnxruntime-cpu", count: int = NUM_QUESTIONS) -> list[Answer]:
         with Session.open(bundle, self.directory / "store", threads=1, backend=backend) as session:
             texts = [question.question for question in self.questions[:count]]
             return [answer for at in range(0, count, 32) for answer in session.answer_many(texts[at : at + 32])]
@@ -145,7 +145,7 @@ def test_fp32_answers_as_the_plain_checkpoint(road, name):
 def test_int8_holds_its_bars(road, name, precision, target):
     """The bars are of 4,000 questions: among these few the overlap, 0.983 to 0.987 there, is given room."""
     item = road(name)
-    backend, count = (RoundingBackend(1), NUM_ROUNDED) if "fp16" in precision else (None, NUM_QUESTIONS)
+    backend, count = (RoundingBackend(1), NUM_ROUNDED) if "fp16" in precision else ("onnxruntime-cpu", NUM_QUESTIONS)
     found = item.compared(item.answers(item.quantised(precision, target), backend, count))
     assert found.em_loss <= 0.5
     assert found.equal_of_correct >= 0.985

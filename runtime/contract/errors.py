@@ -8,6 +8,8 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "CorpusError",
+    "DeviceLostError",
+    "DeviceMemoryError",
     "EngineError",
     "ExportError",
     "GlimmerError",
@@ -72,6 +74,14 @@ class PassageError(GlimmerError):
 
 class BackendError(GlimmerError):
     """A backend that cannot run here."""
+
+
+class DeviceMemoryError(BackendError):
+    """A device whose memory does not hold what was asked of it; what was answered before, and will be, is sound."""
+
+
+class DeviceLostError(BackendError):
+    """A device that failed: nothing that ran on it since the last answer is to be trusted, and nothing can run."""
 
 
 class EngineError(GlimmerError):

@@ -129,7 +129,7 @@ def sensitivity(
     with progress((len(groups) + 5) * len(asked)) as advance:
         work = _count_work(bundle, store, asked, options)
         advance(len(asked))
-        with Session.open(bundle, store, threads=options.threads) as session:
+        with Session.open(bundle, store, threads=options.threads, backend=OnnxRuntimeBackend.name) as session:
             bench = _Bench(session, asked, quantization, options, advance)
             found = {group: bench.losses([group]) for group in groups}
             rows = _rows(groups, found, work, quantization)

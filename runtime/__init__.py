@@ -9,9 +9,19 @@ with Session.open("BUNDLE", store="STORE") as session:
 """
 
 from runtime.answer import Answer, RankedPassage
+from runtime.backends.choice import BACKEND_NAMES, BackendChoice
 from runtime.candidates import PassageId
 from runtime.contract import GlimmerError
 from runtime.session import Session
 from runtime.store import Passage
 
-__all__ = ["Answer", "GlimmerError", "Passage", "PassageId", "RankedPassage", "Session"]
+__all__ = [
+    "BACKEND_NAMES",
+    "Answer",
+    "BackendChoice",
+    "GlimmerError",
+    "Passage",
+    "PassageId",
+    "RankedPassage",
+    "Session",
+]

@@ -9,9 +9,11 @@ from typing import SupportsIndex, cast
 
 import numpy as np
 
-from runtime.backends import Array, Graph
+from runtime.backends import Tensor
 from runtime.contract import BundleError, ModelShape, PassageError
 from runtime.memory import encode_fp16, encode_passages, pad_ids
+from runtime.passage_memory import PassageMemory
+from runtime.placement import Placement
 from runtime.store import MemoryStore, Passage
 from runtime.text import TextEncoder
 
@@ -118,41 +120,38 @@ def memory_inputs(
     rows: Sequence[Sequence[Candidate]],
     store: MemoryStore | None,
     text: TextEncoder,
-    memory_encoder: Graph,
     shape: ModelShape,
-) -> dict[str, Array]:
-    """Memory of each row's passages, padded to the longest and the most.
+    place: Placement,
+) -> dict[str, Tensor]:
+    """Memory of each row's passages, padded to the longest and the most, where the graphs read it.
 
     `memory` (b, k, n_p, d_model) float16, `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32. Given texts
     are encoded here, by the graph.
     """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
-    encoded = iter(_encode_texts(tokenised, memory_encoder))
-    memories: list[list[tuple[Array, np.float32]]] = [
-        [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
+    encoded = iter(_encode_texts(tokenised, shape, place))
+    memories = [
+        [
+            next(encoded) if item.number is None or store is None
+            else PassageMemory(*store.memory(item.number), (store, item.number))
+            for item in row
+        ]
         for row in rows
     ]
-    num_passages = max(map(len, memories))
-    num_tokens = max(len(codes) for row in memories for codes, _ in row)
-    memory = np.zeros((len(rows), num_passages, num_tokens, shape.d_model), np.float16)
-    scale = np.ones((len(rows), num_passages), np.float32)
-    mask = np.zeros((len(rows), num_passages, num_tokens), np.int32)
-    for batch, row in enumerate(memories):
-        for place, (codes, passage_scale) in enumerate(row):
-            memory[batch, place, : len(codes)] = codes
-            scale[batch, place] = passage_scale
-            mask[batch, place, : len(codes)] = 1
-    return {"memory": memory, "memory_scale": scale, "memory_mask": mask}
+    longest = max(len(passage.codes) for row in memories for passage in row)
+    return place.memory(memories, place.length(longest, shape.passage_length))
 
 
-def _encode_texts(tokenised: list[list[int]], memory_encoder: Graph) -> list[tuple[Array, np.float32]]:
+def _encode_texts(tokenised: list[list[int]], shape: ModelShape, place: Placement) -> list[PassageMemory]:
     """Given passages in the fp16 codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
     for start in range(0, len(tokenised), TEXTS_AT_ONCE):
-        for memory in encode_passages(memory_encoder, tokenised[start : start + TEXTS_AT_ONCE]):
+        batch = tokenised[start : start + TEXTS_AT_ONCE]
+        length = place.length(max(map(len, batch)), shape.passage_length)
+        for memory in encode_passages(place.graphs["memory_encoder"], batch, length):
             try:
-                encoded.append(encode_fp16(memory))
+                encoded.append(PassageMemory(*encode_fp16(memory)))
             except FloatingPointError:
                 raise BundleError(
                     "graph memory_encoder", expected="finite memory of a given passage", found="NaN or infinity",
@@ -167,7 +166,8 @@ def token_inputs(
     store: MemoryStore | None,
     text: TextEncoder,
     shape: ModelShape,
-) -> dict[str, Array]:
+    place: Placement,
+) -> dict[str, Tensor]:
     """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
 
     `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages.
@@ -181,7 +181,8 @@ def token_inputs(
 
     passages = [[tokens(candidate) for candidate in row] for row in rows]
     num_passages = max(map(len, rows))
-    length = shape.question_length + max(len(ids) for row in passages for ids in row)
+    longest = max(len(ids) for row in passages for ids in row)
+    length = shape.question_length + place.length(longest, shape.passage_length)
     input_ids = np.zeros((len(rows), num_passages, length), np.int32)
     mask = np.zeros_like(input_ids)
     for batch, (question, row) in enumerate(zip(questions, passages, strict=True)):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from runtime.backends import Array, Graph
+from runtime.backends import Array, Graph, Tensor
 from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
 from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
 from runtime.memory import pad_ids
-from runtime.rerank import select_top_m, take_selected
+from runtime.placement import placement_of
+from runtime.rerank import select_top_m
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
@@ -33,19 +32,23 @@ class Reading:
 class _Encoded:
     """The decoder's view of the passages: states (b, s, d_model) and mask (b, s)."""
 
-    states: Array
-    mask: Array
+    states: Tensor
+    mask: Tensor
     scores: Array | None = None
     selected: Array | None = None
 
 
 class Reader:
-    """Runs a bundle's graphs on a batch. Holds no state of a run, so it is safe from several threads."""
+    """Runs a bundle's graphs on a batch. Holds no state of a run, so it is safe from several threads.
+
+    On a device a graph's run is only queued, so the clock's stages are the host's: the first that needs what the device
+    computes (`select`, else `decode`) waits for what came before it too.
+    """
 
     def __init__(
         self, graphs: Mapping[str, Graph], shape: ModelShape, text: TextEncoder, store: MemoryStore | None
     ) -> None:
-        self._graphs, self._shape, self._text, self._store = graphs, shape, text, store
+        self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
 
     def read(
         self,
@@ -62,13 +65,13 @@ class Reader:
             encoded = self._encode_with_memory(questions, candidates, num_selected, clock)
         else:
             with clock.stage("fetch"):
-                inputs = token_inputs(questions, candidates, self._store, self._text, self._shape)
+                inputs = token_inputs(questions, candidates, self._store, self._text, self._shape, self._place)
             encoded = self._encoded("encoder", inputs, clock)
         prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
         if self._shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
         with clock.stage("decode"):
-            tokens = greedy_decode(self._graphs, self._shape, encoded.states, encoded.mask, prefixes)
+            tokens = greedy_decode(self._place, self._shape, encoded.states, encoded.mask, prefixes)
         return Reading(tokens, encoded.scores, encoded.selected)
 
     def _encode_with_memory(
@@ -78,30 +81,31 @@ class Reader:
         num_selected: int | None,
         clock: StageClock,
     ) -> _Encoded:
-        question: dict[str, Array] = {}
-        if self._shape.traits.encodes_question:
-            ids, mask = pad_ids(questions)
-            encoder = "question_encoder" if self._shape.separate_question_encoder else "memory_encoder"
+        place, shape = self._place, self._shape
+        question: dict[str, Tensor] = {}
+        if shape.traits.encodes_question:
+            ids, mask = pad_ids(questions, place.length(max(map(len, questions)), shape.question_length))
+            encoder = "question_encoder" if shape.separate_question_encoder else "memory_encoder"
             with clock.stage("question_encoder"):
-                states = self._graphs[encoder].run({"input_ids": ids, "attention_mask": mask})["hidden_states"]
+                states = place.run(encoder, {"input_ids": ids, "attention_mask": mask})["hidden_states"]
             question = {"question_states": states, "question_mask": mask}
+        # A device encodes the question while its passages are read from the store and copied.
         with clock.stage("fetch"):
-            memory = memory_inputs(candidates, self._store, self._text, self._graphs["memory_encoder"], self._shape)
+            memory = memory_inputs(candidates, self._store, self._text, shape, place)
         if num_selected is None:
             return self._encoded("live_stage_b", {**question, **memory}, clock)
         with clock.stage("live_stage_a"):
-            ranked = self._graphs["live_stage_a"].run({**question, **memory})
+            ranked = place.run("live_stage_a", {**question, **memory})
         with clock.stage("select"):
+            scores = place.fetch(ranked.pop("scores"))()
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
-            selected = select_top_m(ranked["scores"], num_selected)
+            selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.
-            scores = ranked.pop("scores")
-            taken = take_selected({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
-            places = np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))
-        encoded = self._encoded("live_stage_b", {**question, **taken, "selected": places}, clock)
+            taken = place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
+        encoded = self._encoded("live_stage_b", {**question, **taken}, clock)
         return _Encoded(encoded.states, encoded.mask, scores, selected)
 
-    def _encoded(self, graph: str, inputs: Mapping[str, Array], clock: StageClock) -> _Encoded:
+    def _encoded(self, graph: str, inputs: Mapping[str, Tensor], clock: StageClock) -> _Encoded:
         with clock.stage(graph):
-            outputs = self._graphs[graph].run(inputs)
+            outputs = self._place.run(graph, inputs)
         return _Encoded(outputs["encoder_hidden_states"], outputs["encoder_attention_mask"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.answer import Answer, RankedPassage
-from runtime.backends import Backend, Graph, OnnxRuntimeBackend
+from runtime.backends import Backend, DeviceBackend, Graph
+from runtime.backends.choice import BackendChoice, LoadedBackend, load_backend, load_graphs
 from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
 from runtime.clock import StageClock
@@ -35,9 +37,14 @@ class _Row:
 
 
 class Session:
-    """A bundle's graphs, loaded, and the store they read. Safe from several threads."""
+    """A bundle's graphs, loaded, and the store they read. Safe from several threads.
+
+    `backend_choice` says what runs the graphs, and why nothing better does; None where the graphs were given.
+    """
 
     def __init__(self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder) -> None:
+        self.backend_choice: BackendChoice | None = None
+        self._loaded: LoadedBackend | None = None
         self.bundle = bundle
         self.store = store
         self.graphs = graphs
@@ -53,15 +60,18 @@ class Session:
         *,
         threads: int | None = None,
         verify: bool = True,
-        backend: Backend | None = None,
+        backend: Backend | DeviceBackend | str = "auto",
+        passage_cache_bytes: int = 0,
         require_parity: bool = False,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
-        `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's choice). `verify=False` skips
-        the digests of the store's shards, which take a second a gigabyte. `require_parity` refuses a bundle that has
-        no record of a parity run whose gate it passed. Warns where a bundle was quantised for another kind of CPU.
-        Raises BundleError, StoreError, TokenizerError or BackendError.
+        `backend` is a name (BACKEND_NAMES), `auto` for the best that works here, or a backend of the caller's, which
+        is not closed with the session. `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's
+        choice); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with TensorRT.
+        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `require_parity`
+        refuses a bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised
+        for another kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError or OptionError.
         """
         opened = Bundle.open(bundle)
         if require_parity:
@@ -72,10 +82,25 @@ class Session:
                 fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
             )
         _warn_of_other_cpu(opened)
-        chosen = backend if backend is not None else OnnxRuntimeBackend(threads)
-        graphs = {name: chosen.load(opened.graph_path(name), io) for name, io in opened.manifest.io().items()}
-        memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
-        return cls(opened, memory, graphs, opened.text)
+        if passage_cache_bytes and not isinstance(backend, str):
+            raise OptionError(
+                "passage_cache_bytes", expected="0 with a backend that is open", found=str(passage_cache_bytes),
+                fix="give it to that backend, or name one here",
+            )
+        with ExitStack() as failed:
+            memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
+            if memory is not None:
+                failed.callback(memory.close)
+            if not isinstance(backend, str):
+                session = cls(opened, memory, load_graphs(backend, opened.directory, opened.manifest), opened.text)
+            else:
+                loaded = load_backend(
+                    backend, opened.directory, opened.manifest, threads=threads, passage_cache_bytes=passage_cache_bytes
+                )
+                session = cls(opened, memory, loaded.graphs, opened.text)
+                session.backend_choice, session._loaded = loaded.choice, loaded
+            failed.pop_all()
+        return session
 
     def answer(
         self,
@@ -140,9 +165,11 @@ class Session:
         ]
 
     def close(self) -> None:
-        """Release the store's files."""
+        """Release the store's files, and the device where the session chose its backend itself."""
         if self.store is not None:
             self.store.close()
+        if self._loaded is not None:
+            self._loaded.close()
 
     def __enter__(self) -> Session:
         return self

@@ -95,3 +95,70 @@ def test_an_undamaged_target(tmp_path, monkeypatch):
     (tmp_path / "targets" / "odd.yaml").write_text(GOOD)
     monkeypatch.setattr(targets, "configs_directory", lambda: tmp_path)
     assert read_target("odd").peak_tops.int8 == 4
+
+
+GPU = """tensorrt:
+  version: "10.3"
+  compute_capability: "8.7"
+  rtx_capability: "8.6"
+  workspace_mib: 1024
+  profiles:
+    - {batch: [1, 1, 1], texts: [1, 1, 1], text: question}
+    - {batch: [2, 4, 8], texts: [2, 16, 16], text: passage, passages: [5, model, 50]}
+"""
+
+
+def read(text, tmp_path, monkeypatch):
+    (tmp_path / "targets").mkdir(exist_ok=True)
+    (tmp_path / "targets" / "odd.yaml").write_text(text)
+    monkeypatch.setattr(targets, "configs_directory", lambda: tmp_path)
+    return read_target("odd")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("  workspace_mib: 1024\n", "", "tensorrt.workspace_mib: Field required"),
+        ("workspace_mib: 1024", "workspace_mib: 0", "workspace_mib: Input should be greater than 0"),
+        ('version: "10.3"', "version: 10.3", "version: Input should be a valid string"),
+        ('version: "10.3"', 'version: "10"', "version: String should match"),
+        ('"8.7"', '"sm_87"', "compute_capability: String should match"),
+        ("[2, 4, 8]", "[2, 8, 4]", "profiles.1.batch: .* the least, the one to tune for, and the greatest"),
+        ("[5, model, 50]", "[50, model, 5]", "profiles.1.passages: .* in this order"),
+        ("[2, 4, 8]", "[0, 4, 8]", "greater than 0"),
+        ("[2, 4, 8]", "[2, 4]", "profiles.1.batch.2: Field required"),
+        ("[2, 4, 8]", "['2', 4, 8]", "valid integer"),
+        ("[2, 4, 8]", "[2, most, 8]", "'model'"),
+        ("text: passage,", "text: answer,", "profiles.1.text: Input should be 'question' or 'passage'"),
+        ("text: passage,", "text: passage, tokens: [1, 1, 1],", "tokens: Extra inputs are not permitted"),
+    ],
+)
+def test_a_target_whose_compiling_is_damaged(before, after, found, tmp_path, monkeypatch):
+    assert before in GPU
+    with pytest.raises(OptionError, match=found):
+        read(GOOD + GPU.replace(before, after), tmp_path, monkeypatch)
+
+
+def test_a_target_without_profiles(tmp_path, monkeypatch):
+    with pytest.raises(OptionError, match=r"profiles: .*at least 1 item"):
+        read(GOOD + GPU.partition("  profiles:")[0] + "  profiles: []\n", tmp_path, monkeypatch)
+
+
+def test_a_target_with_a_gpu(tmp_path, monkeypatch):
+    found = read(GOOD + GPU, tmp_path, monkeypatch).tensorrt
+    assert found.stand_in
+    assert [profile.batch for profile in found.profiles] == [(1, 1, 1), (2, 4, 8)]
+    assert found.profiles[1].passages == (5, "model", 50)
+
+
+def test_every_gpu_has_a_capability_that_can_be_built_for_ahead_of_time():
+    gpus = {name: target.tensorrt for name in target_names() if (target := read_target(name)).tensorrt}
+    assert {name: (gpu.compute_capability, gpu.rtx_capability) for name, gpu in gpus.items()} == {
+        "t4": ("7.5", "7.5"), "jetson-orin-agx": ("8.7", "8.6"), "jetson-orin-nano": ("8.7", "8.6"),
+        "h200": ("9.0", "8.0"),
+    }
+    assert {name for name, gpu in gpus.items() if gpu.stand_in} == {"jetson-orin-agx", "jetson-orin-nano", "h200"}
+    for gpu in gpus.values():
+        # One question, and from two on every batch, without a gap between the profiles.
+        assert [profile.batch[0] for profile in gpu.profiles] == [1, 2]
+        assert gpu.profiles[0].batch == (1, 1, 1)

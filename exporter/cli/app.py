@@ -7,10 +7,12 @@ import typer
 from exporter.cli import (
     answers,
     bench,
+    build,
     bundles,
     calibrate,
     checkpoints,
     cost,
+    lint,
     memory,
     parity,
     quantize,
@@ -35,6 +37,8 @@ app.command("answer")(answers.answer)
 app.command("parity")(parity.parity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("quantize")(quantize.quantize)
+app.command("lint")(lint.lint)
+app.command("build")(build.build)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("cost")(cost.cost)
 app.command("bench")(bench.bench)

@@ -15,7 +15,7 @@ from exporter.cli.output import bold, console, print_json
 
 if TYPE_CHECKING:
     from exporter.graphs import ExportedGraph
-    from runtime.contract import BundleManifest
+    from runtime.contract import BundleError, BundleManifest, EngineRecord
 
 __all__ = ["export", "inspect"]
 
@@ -78,13 +78,23 @@ def export(
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
     """Verify a bundle and show what it holds."""
+    from exporter.engines.inventory import bundle_engines, stale
     from runtime.bundle import Bundle
+    from runtime.contract import EngineRecord
 
     manifest = Bundle.open(bundle).manifest
+    engines = bundle_engines(bundle)
     if as_json:
-        print_json(asdict(manifest))
+        records = {
+            name: {**asdict(found), "stale": stale(found, manifest)} if isinstance(found, EngineRecord)
+            else {"error": str(found)}
+            for name, found in engines.items()
+        }
+        print_json({**asdict(manifest), "engines": records})
         return
     _print_manifest(bundle, manifest)
+    if engines:
+        _print_engines(engines, manifest)
 
 
 def _exported(graph: ExportedGraph) -> dict[str, Any]:
@@ -143,6 +153,33 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         table.add_row(
             name, graph.precision, f"{graph.num_parameters:,}", decimal(sum(file.bytes for file in graph.files)),
             _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
+        )
+    console().print(table)
+
+
+def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: BundleManifest) -> None:
+    """One row a directory below engines/; what cannot be used says why."""
+    from rich.filesize import decimal
+    from rich.markup import escape
+    from rich.table import Table
+
+    from exporter.engines.inventory import stale
+    from runtime.contract import BundleError
+
+    table = Table(title="engines")
+    for column in ("directory", "target", "device", "graphs", "size", "state"):
+        table.add_column(column, justify="right" if column in ("graphs", "size") else "left", overflow="fold")
+    for name, found in engines.items():
+        if isinstance(found, BundleError):
+            table.add_row(escape(name), "-", "-", "-", "-", escape(str(found)))
+            continue
+        old = stale(found, manifest)
+        capability = found.key.compute_capability
+        table.add_row(
+            escape(name), escape(found.target) + (" (a stand-in)" if found.stand_in else ""),
+            escape(found.key.device or f"any of capability {capability}"), str(len(found.engines)),
+            decimal(sum(engine.file.bytes for engine in found.engines.values())),
+            f"to be built again: {', '.join(old)}" if old else "of these graphs",
         )
     console().print(table)
 

@@ -1,6 +1,25 @@
 """Backends: each runs one graph on one kind of device."""
 
-from runtime.backends.contract import Array, Backend, Graph
+from runtime.backends.contract import (
+    Array,
+    Backend,
+    Device,
+    DeviceBackend,
+    DeviceGraph,
+    DeviceTensor,
+    Graph,
+    Tensor,
+)
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 
-__all__ = ["Array", "Backend", "Graph", "OnnxRuntimeBackend"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Device",
+    "DeviceBackend",
+    "DeviceGraph",
+    "DeviceTensor",
+    "Graph",
+    "OnnxRuntimeBackend",
+    "Tensor",
+]

@@ -9,20 +9,15 @@ from typing import Any
 from runtime.backends.contract import Array
 from runtime.contract import BackendError, BundleError, GraphIO
 
-__all__ = ["OnnxRuntimeBackend"]
+__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
 NUMPY_TO_ORT = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
 
 
-class OnnxRuntimeBackend:
-    """Runs graphs with ONNX Runtime's CPU execution provider.
+class OnnxRuntimeLoader:
+    """Opens graphs in ONNX Runtime with execution providers, best first; what only they share."""
 
-    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core).
-    """
-
-    name = "onnxruntime-cpu"
-
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None, providers: tuple[str, ...]) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -31,6 +26,7 @@ class OnnxRuntimeBackend:
                 fix='install it: pip install "glimmer-export[cpu]"',
             ) from None
         self._onnxruntime: Any = onnxruntime
+        self._providers = providers
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
         # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
@@ -39,11 +35,11 @@ class OnnxRuntimeBackend:
         if threads is not None:
             self._options.intra_op_num_threads = threads
 
-    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
-        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+    def _session(self, path: Path, io: GraphIO) -> Any:
+        """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
         try:
             session = self._onnxruntime.InferenceSession(
-                str(path), sess_options=self._options, providers=["CPUExecutionProvider"]
+                str(path), sess_options=self._options, providers=list(self._providers)
             )
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise BundleError(
@@ -55,7 +51,23 @@ class OnnxRuntimeBackend:
             actual = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]
             if wanted != actual:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
-        return OnnxRuntimeGraph(session)
+        return session
+
+
+class OnnxRuntimeBackend(OnnxRuntimeLoader):
+    """Runs graphs with ONNX Runtime's CPU execution provider.
+
+    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core).
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads, ("CPUExecutionProvider",))
+
+    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
+        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        return OnnxRuntimeGraph(self._session(path, io))
 
 
 class OnnxRuntimeGraph:

@@ -7,6 +7,7 @@ may build its own. Each names the digest of the graph that it was built from.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,8 @@ def read_engine_record(directory: Path) -> EngineRecord:
     """Parse and check `engines.json` of one directory below engines/; the engines themselves are not looked at.
 
     Raises BundleError: absent, not JSON, newer schema, a missing, unknown or mistyped field, a directory whose name is
-    not its key's fingerprint, profiles whose dimensions are out of order, or paths that leave the directory.
+    not its key's fingerprint, profiles whose dimensions are out of order, seconds that are none, or paths that leave
+    the directory.
     """
     data = read_json(directory / ENGINE_RECORD, error=BundleError, fix=FIX)
     subject = f"engines {directory}, {ENGINE_RECORD}"
@@ -121,6 +123,10 @@ def read_engine_record(directory: Path) -> EngineRecord:
     _check_key(record.key, directory, subject)
     for name, engine in record.engines.items():
         inside(directory, engine.file.path, error=BundleError, subject=f"{subject}, {name}")
+        if not 0 <= engine.build_seconds < math.inf:
+            raise BundleError(
+                f"{subject}, {name}", expected="seconds of building", found=str(engine.build_seconds), fix=FIX
+            )
         for profile in engine.profiles:
             for tensor, dims in profile.items():
                 _check_range(dims, f"{subject}, {name}, {tensor}")

@@ -8,6 +8,9 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "CorpusError",
+    "DeviceLostError",
+    "DeviceMemoryError",
+    "EngineError",
     "ExportError",
     "GlimmerError",
     "MissingExtraError",
@@ -71,6 +74,18 @@ class PassageError(GlimmerError):
 
 class BackendError(GlimmerError):
     """A backend that cannot run here."""
+
+
+class DeviceMemoryError(BackendError):
+    """A device whose memory does not hold what was asked of it; what was answered before, and will be, is sound."""
+
+
+class DeviceLostError(BackendError):
+    """A device that failed: nothing that ran on it since the last answer is to be trusted, and nothing can run."""
+
+
+class EngineError(GlimmerError):
+    """A graph that breaks a rule of the machine that is to run it, or that a compiler refuses."""
 
 
 class OptionError(GlimmerError):

@@ -21,7 +21,7 @@ NUM_QUESTIONS = 200
 BATCH = 25
 
 
-def answers(bundle, store, rows, backend=None):
+def answers(bundle, store, rows, backend="onnxruntime-cpu"):
     found = []
     with Session.open(bundle, store, threads=1, backend=backend) as session:
         for start in range(0, len(rows), BATCH):

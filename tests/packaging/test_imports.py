@@ -81,7 +81,7 @@ def test_calibrating_a_bundle_brings_in_no_torch():
     assert not packages_imported_by("import exporter.bundle.calibrate") & {"onnxscript", "torch", "transformers"}
 
 
-@pytest.mark.parametrize("module", ["exporter.answering", "exporter.memory"])
+@pytest.mark.parametrize("module", ["exporter.answering", "exporter.engines", "exporter.lint", "exporter.memory"])
 def test_what_a_device_runs_brings_in_no_torch(module):
     assert not packages_imported_by(f"import {module}") & {"onnx_ir", "onnxscript", "torch", "transformers"}
 

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
+from runtime.placement import HostPlacement
 
 EOS, START, HEADS, D_KV, LAYERS = 1, 7, 2, 3, 2
 SHAPE = ModelShape(
@@ -56,7 +57,7 @@ def decode(script: list[list[int]], *, shape: ModelShape = SHAPE, prefixes=None)
     made = Script(script, shape.cache_length)
     states = np.ones((len(script), 3, 6), np.float32)
     mask = np.ones((len(script), 3), np.int32)
-    answers = greedy_decode(made.graphs(), shape, states, mask, prefixes or [[START]] * len(script))
+    answers = greedy_decode(HostPlacement(made.graphs()), shape, states, mask, prefixes or [[START]] * len(script))
     return answers, made
 
 

@@ -1,0 +1,105 @@
+"""The command that builds a bundle's engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exporter.cli.extras import require
+from exporter.cli.lint import Compiler, TargetName
+from exporter.cli.options import BundleArgument, Json
+from exporter.cli.output import bold, console, print_json
+
+if TYPE_CHECKING:
+    from exporter.engines import EngineBuild, EnginePlan
+
+__all__ = ["build"]
+
+
+def build(
+    bundle: BundleArgument,
+    target: Annotated[TargetName, typer.Option("--target", help="Machine that is to run the engines.")],
+    compiler: Annotated[
+        Compiler,
+        typer.Option("--compiler", help="tensorrt builds on the device itself, tensorrt-rtx ahead of time anywhere."),
+    ] = Compiler.tensorrt,
+    force: Annotated[bool, typer.Option("--force", help="Build engines anew that are there already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a bundle's graphs to engines of TensorRT, kept in the bundle; finished ones are not built again."""
+    require("onnx", "onnxruntime", "pydantic", "yaml")
+    from exporter.engines import build_engines
+
+    with _progress() as (on_plan, on_graph):
+        built = build_engines(
+            bundle, target.value, compiler.value, force=force, on_plan=on_plan, on_graph=on_graph
+        )
+    if as_json:
+        print_json(_report(built))
+    else:
+        _print(built)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[EnginePlan], None], Callable[[str], None]]]:
+    """What a build is about to do, on stderr, then a bar over its graphs where that is a terminal."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    err = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("Building", total=None)
+        begun = False
+
+        def on_plan(plan: EnginePlan) -> None:
+            for name in plan.others:
+                err.print(f"engines/{escape(name)} is of another version of {plan.key.library}, and stays")
+            for name, reason in plan.because.items():
+                err.print(f"{name}: built again, as {escape(reason)}", soft_wrap=True)
+            if plan.compile:
+                most, count = decimal(plan.peak_bytes), len(plan.compile)
+                err.print(f"Building {count} engines; this takes up to about {most} of this machine's memory")
+            progress.update(task, total=len(plan.compile))
+
+        def on_graph(name: str) -> None:
+            nonlocal begun
+            progress.update(task, advance=int(begun), description=f"Building {name}")
+            begun = True
+
+        yield on_plan, on_graph
+        progress.update(task, advance=int(begun))
+
+
+def _report(built: EngineBuild) -> dict[str, Any]:
+    record = asdict(built.record)
+    for name, engine in record["engines"].items():
+        engine["reused"] = name not in built.plan.compile
+        engine["because"] = built.plan.because.get(name)
+    return {"directory": str(built.directory), **record, "peak_bytes": built.plan.peak_bytes}
+
+
+def _print(built: EngineBuild) -> None:
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    table = Table()
+    for column in ("graph", "engine", "seconds", "profiles"):
+        table.add_column(column, justify="left" if column == "graph" else "right", no_wrap=True)
+    for name, engine in built.record.engines.items():
+        seconds = f"{engine.build_seconds:.1f}" if name in built.plan.compile else "kept"
+        table.add_row(name, decimal(engine.file.bytes), seconds, str(len(engine.profiles)))
+    out, record = console(), built.record
+    out.print(table)
+    if record.stand_in:
+        key = record.key
+        out.print(f"A stand-in: {key.library} {key.version} cannot build for {record.target} ahead of time;")
+        out.print(f"these are for compute capability {key.compute_capability}, the nearest that it knows")
+    done = f"{bold(built.directory)} has engines of {len(record.engines)} graphs for {record.target}"
+    out.print(done, soft_wrap=True)

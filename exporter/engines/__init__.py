@@ -1,0 +1,6 @@
+"""ONNX graphs -> engines of NVIDIA's TensorRT or TensorRT-RTX, kept in the bundle."""
+
+from exporter.engines.build import EngineBuild, EnginePlan, build_engines
+from exporter.engines.inventory import bundle_engines, stale
+
+__all__ = ["EngineBuild", "EnginePlan", "build_engines", "bundle_engines", "stale"]

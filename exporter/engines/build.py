@@ -1,0 +1,142 @@
+"""A bundle and a machine -> engines of its graphs, each built once, in the bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.engines.compiler import Compiler, open_compiler
+from exporter.engines.inventory import Wanted, other_versions, usable_engines
+from exporter.engines.peak_memory import peak_bytes
+from exporter.engines.profiles import graph_profiles
+from exporter.engines.work import Work, work_on_engines
+from exporter.lint import limits_of, lint_bundle
+from exporter.publish import write_errors
+from exporter.targets import TensorRTTarget, read_target
+from runtime.bundle import Bundle
+from runtime.contract import (
+    ENGINE_SCHEMA_VERSION,
+    EngineEntry,
+    EngineError,
+    EngineKey,
+    EngineRecord,
+    FileEntry,
+    OptionError,
+    file_digest,
+    graph_digest,
+)
+
+__all__ = ["EngineBuild", "EnginePlan", "build_engines"]
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What a build is about to do.
+
+    `compile` are the graphs that have no engine yet, `because` says why one that was there is not used, `others` are
+    the directories of engines of another version of the same library, and `peak_bytes` is the most memory of this
+    machine that the build is expected to take.
+    """
+
+    key: EngineKey
+    stand_in: bool
+    compile: tuple[str, ...]
+    because: dict[str, str]
+    others: tuple[str, ...]
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now."""
+
+    directory: Path
+    record: EngineRecord
+    plan: EnginePlan
+
+
+def build_engines(
+    bundle_dir: Path,
+    target_name: str,
+    compiler_name: str,
+    *,
+    force: bool = False,
+    on_plan: Callable[[EnginePlan], None] = lambda _: None,
+    on_graph: Callable[[str], None] = lambda _: None,
+) -> EngineBuild:
+    """Compile what has no engine yet into `BUNDLE/engines/<fingerprint>`, which is replaced in one step at the end.
+
+    A build that stops leaves the engines that were there before, and the next one takes up those that it finished;
+    `force` takes up none. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
+    OptionError for a target without a GPU, EngineError for a graph that breaks a rule or that the compiler refuses,
+    MissingExtraError, BackendError (no such GPU here), BundleError and OutputError (a full disk, another build).
+    """
+    target = read_target(target_name).tensorrt
+    if target is None:
+        raise OptionError(
+            "--target", expected="a machine with a GPU", found=target_name,
+            fix="build nothing: ONNX Runtime runs the bundle's graphs as they are",
+        )
+    bundle = Bundle.open(bundle_dir)
+    compiler = open_compiler(compiler_name, target_name, target)
+    _check_rules(bundle, target_name, target, compiler_name)
+    wanted = _wanted(bundle, target)
+    with write_errors(bundle_dir), work_on_engines(bundle_dir, compiler.key.fingerprint) as work:
+        present, because = ({}, {}) if force else usable_engines(work.published, wanted)
+        finished, _ = ({}, {}) if force else usable_engines(work.unfinished, wanted)
+        missing = tuple(name for name in wanted if name not in {**present, **finished})
+        plan = EnginePlan(
+            compiler.key, compiler.stand_in, missing, because, tuple(other_versions(bundle_dir, compiler.key)),
+            max((peak_bytes(bundle.manifest.graphs[name]) for name in missing), default=0),
+        )
+        on_plan(plan)
+        engines = dict(finished)
+        if missing:
+            work.begin(finished)
+        for name in missing:
+            on_graph(name)
+            engines[name] = _compile(bundle, name, compiler, wanted, work)
+            work.record(_record(compiler, target_name, engines))
+        kept = {name: entry for name, entry in present.items() if name not in engines}
+        record = _record(compiler, target_name, {name: {**kept, **engines}[name] for name in wanted})
+        if engines:
+            work.publish(record, kept)
+        else:
+            work.restate(record)
+    return EngineBuild(work.published, record, plan)
+
+
+def _check_rules(bundle: Bundle, target_name: str, target: TensorRTTarget, compiler_name: str) -> None:
+    """Refuse before anything is compiled what would fail, or what another version would refuse."""
+    findings = lint_bundle(bundle, limits_of(target, compiler_name))
+    if findings:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        raise EngineError(
+            f"bundle {bundle.directory}, target {target_name}", expected="graphs that keep its rules",
+            found=f"{findings[0].text}{more}",
+            fix=f"see `glimmer-export lint {bundle.directory} --target {target_name} --compiler {compiler_name}`",
+        )
+
+
+def _wanted(bundle: Bundle, target: TensorRTTarget) -> Wanted:
+    return {
+        name: (graph_digest(graph), graph_profiles(bundle.manifest, name, target.profiles))
+        for name, graph in bundle.manifest.graphs.items()
+    }
+
+
+def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work: Work) -> EngineEntry:
+    digest, profiles = wanted[name]
+    started = time.perf_counter()
+    engine = compiler.compile(bundle.graph_path(name), profiles, work.timings)
+    path = work.unfinished / f"{name}.engine"
+    with path.open("wb") as stream:
+        stream.write(engine)
+    seconds = round(time.perf_counter() - started, 3)
+    return EngineEntry(FileEntry(path.name, path.stat().st_size, file_digest(path)), digest, profiles, seconds)
+
+
+def _record(compiler: Compiler, target_name: str, engines: dict[str, EngineEntry]) -> EngineRecord:
+    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, target_name, compiler.stand_in, engines)

@@ -1,0 +1,149 @@
+"""NVIDIA's compilers behind one class: TensorRT 10.3 to 11 for the GPU at hand, TensorRT-RTX for any capability.
+
+Their Python modules have nearly the same API. Networks are strongly typed: types are those of the graph, which is all
+that TensorRT 11 knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.engines.device import find_device
+from exporter.targets import TensorRTTarget
+from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
+
+__all__ = ["Compiler", "open_compiler"]
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+INSTALL = {
+    "tensorrt": 'install it: pip install "glimmer-export[gpu]"; on a Jetson it comes with JetPack: apt install '
+    "python3-libnvinfer",
+    "tensorrt-rtx": 'install it: pip install "glimmer-export[rtx]"',
+}
+
+
+def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Compiler:
+    """The compiler, bound to what it builds for.
+
+    TensorRT builds for the GPU found, which must be of the target's capability. TensorRT-RTX builds ahead of time, for
+    every GPU of a capability that it knows; for the GPU found where it does not know the target's and this is one.
+    Raises MissingExtraError where the compiler is not installed, BackendError where TensorRT finds no such GPU.
+    """
+    try:
+        module = importlib.import_module(MODULES[compiler])
+    except (ImportError, OSError) as error:
+        raise MissingExtraError(
+            f"compiler {compiler}", expected=f"the package {MODULES[compiler]}", found=str(error) or "none",
+            fix=INSTALL[compiler],
+        ) from None
+    device = find_device()
+    here = device is not None and device.compute_capability == target.compute_capability
+    if compiler == "tensorrt" and not here:
+        raise BackendError(
+            f"compiler tensorrt, target {target_name}",
+            expected=f"a GPU of compute capability {target.compute_capability}, to build and time on",
+            found="none" if device is None else f"{device.name} of {device.compute_capability}",
+            fix="run this on the device, or build ahead of time with --compiler tensorrt-rtx",
+        )
+    itself = compiler == "tensorrt" or (target.stand_in and here)
+    key = EngineKey(
+        MODULES[compiler], str(module.__version__),
+        target.compute_capability if itself else target.rtx_capability,
+        device.name if itself and device is not None else None,
+    )
+    return Compiler(module, key, target.stand_in and not itself, target.workspace_mib << 20)
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """`key` says what its engines are bound to; `stand_in` that this is not the target's own capability."""
+
+    module: Any
+    key: EngineKey
+    stand_in: bool
+    workspace_bytes: int
+
+    @property
+    def keeps_timings(self) -> bool:
+        """Whether a timing cache makes a later build faster; in TensorRT-RTX its operations do nothing (since 1.2)."""
+        return self.key.library == "tensorrt"
+
+    def compile(self, path: Path, profiles: Sequence[Mapping[str, ShapeRange]], timings: Path) -> Any:
+        """The engine of a graph file, as a buffer of bytes.
+
+        The timing cache at `timings` is read where there is one, and written back. Raises EngineError with the
+        compiler's own messages.
+        """
+        log = _log(self.module)
+        builder = self.module.Builder(log)
+        network = builder.create_network(_network_flags(self.module))
+        self._parse(path, network, log)
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(self.module.MemoryPoolType.WORKSPACE, self.workspace_bytes)
+        if self.key.library == "tensorrt_rtx":
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(self._capability(), 0)
+        for shapes in profiles:
+            profile = builder.create_optimization_profile()
+            for name, dims in shapes.items():
+                profile.set_shape(name, dims.min, dims.opt, dims.max)
+            if config.add_optimization_profile(profile) < 0:
+                raise _refused(path, log, "optimization profiles that fit the graph")
+        if self.keeps_timings:
+            cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
+            # A cache of another device or version: TensorRT says so in its log, and times anew.
+            if not config.set_timing_cache(cache, ignore_mismatch=False):
+                config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+        engine = builder.build_serialized_network(network, config)
+        if engine is None:
+            raise _refused(path, log, f"a graph that {self.key.library} {self.key.version} compiles")
+        if self.keeps_timings:
+            timings.write_bytes(config.get_timing_cache().serialize())
+        return engine
+
+    def _parse(self, path: Path, network: Any, log: Any) -> None:
+        parser = self.module.OnnxParser(network, log)
+        if not parser.parse_from_file(str(path)):
+            for index in range(parser.num_errors):
+                error = parser.get_error(index)
+                log.errors.append(f"{error.node_operator()} {error.node_name()}: {error.desc()}")
+            raise _refused(path, log, f"a graph that the parser of {self.key.library} {self.key.version} reads")
+
+    def _capability(self) -> Any:
+        known = self.module.ComputeCapability
+        if self.key.device is not None:
+            return known.CURRENT
+        return getattr(known, f"SM{self.key.compute_capability.replace('.', '')}")
+
+
+def _network_flags(module: Any) -> int:
+    """Strong typing is asked for up to TensorRT 10, and is all there is from 11 on."""
+    flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _log(module: Any) -> Any:
+    """A logger that keeps what is said of errors, for the message, and is silent otherwise."""
+
+    class Log(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (module.ILogger.ERROR, module.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Log()
+
+
+def _refused(path: Path, log: Any, expected: str) -> EngineError:
+    said = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in log.errors))
+    return EngineError(
+        f"graph {path.stem}", expected=expected, found=said or "no reason given",
+        fix="see `glimmer-export lint`; where that finds nothing, report this as a bug",
+    )

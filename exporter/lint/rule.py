@@ -1,0 +1,49 @@
+"""A rule, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.lint.graph import LintGraph
+
+__all__ = ["Fault", "Finding", "Rule"]
+
+Fault = tuple[str, str]
+"""The node (or tensor) that breaks a rule, and what it has instead."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`what` a graph must have, the document that says so, and how to mend it.
+
+    `check(graph, limits)` yields what breaks it; the limits are None for a CPU.
+    """
+
+    id: str
+    what: str
+    source: str
+    fix: str
+    check: Callable[[LintGraph, Any], Iterable[Fault]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place where a graph breaks a rule."""
+
+    graph: str
+    node: str
+    rule: str
+    source: str
+    found: str
+    fix: str
+    text: str
+    """All of it in one line."""
+
+    @classmethod
+    def of(cls, rule: Rule, graph: str, fault: Fault) -> Finding:
+        """What a rule found in a graph."""
+        node, found = fault
+        text = f"{graph}/{node}: {rule.what}, found {found}; {rule.fix} [{rule.id}; {rule.source}]"
+        return cls(graph, node, rule.id, rule.source, found, rule.fix, text)

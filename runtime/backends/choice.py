@@ -1,0 +1,109 @@
+"""The backend of a session: by its name, or the best that works, with the reason why each better one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from runtime.backends.contract import Backend, DeviceBackend, Graph
+from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
+from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from runtime.backends.tensorrt import TensorRTBackend
+from runtime.contract import BackendError, BundleError, BundleManifest, OptionError
+
+__all__ = ["BACKEND_NAMES", "BackendChoice", "LoadedBackend", "load_backend", "load_graphs"]
+
+TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Backends that run a bundle's engines, with the library of each."""
+PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
+LAST = OnnxRuntimeBackend.name
+BEST_FIRST = (*TENSORRT, "onnxruntime-cuda", LAST)
+"""What `auto` tries: not ONNX Runtime's TensorRT provider, which builds engines for minutes when a graph first runs."""
+BACKEND_NAMES = ("auto", *TENSORRT, *PROVIDERS, LAST)
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """The backend that was taken, and for each better one of `auto` why it was not."""
+
+    name: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """A bundle's graphs on a backend; `close` gives back what it holds."""
+
+    choice: BackendChoice
+    graphs: dict[str, Graph]
+    close: Callable[[], None]
+
+
+def load_graphs(backend: Backend | DeviceBackend, bundle: Path, manifest: BundleManifest) -> dict[str, Graph]:
+    """Every graph of a bundle on a backend; raises BundleError or BackendError."""
+    return {
+        name: backend.load(bundle / manifest.graphs[name].files[0].path, io) for name, io in manifest.io().items()
+    }
+
+
+def load_backend(
+    name: str, bundle: Path, manifest: BundleManifest, *, threads: int | None = None, passage_cache_bytes: int = 0
+) -> LoadedBackend:
+    """A bundle's graphs on the backend of this name, or on the best that works for `auto`.
+
+    `threads` is for ONNX Runtime, `passage_cache_bytes` for TensorRT. Raises OptionError for an unknown name or a
+    passage cache on a backend that has none, BackendError where the named backend does not work here, BundleError for
+    a damaged graph or engine.
+    """
+    if name not in BACKEND_NAMES:
+        raise OptionError(
+            f"backend {name!r}", expected=f"one of {', '.join(BACKEND_NAMES)}", found="none of that name",
+            fix="choose one of these",
+        )
+    if passage_cache_bytes and name not in ("auto", *TENSORRT):
+        raise OptionError(
+            "passage_cache_bytes", expected=f"0 with the backend {name}", found=str(passage_cache_bytes),
+            fix=f"leave it out, or choose one of {', '.join(TENSORRT)}",
+        )
+    load = partial(_load, bundle=bundle, manifest=manifest, threads=threads, passage_cache_bytes=passage_cache_bytes)
+    if name != "auto":
+        return load(name, {})
+    refused: dict[str, str] = {}
+    for candidate in BEST_FIRST[:-1]:
+        try:
+            if candidate in PROVIDERS:
+                _check_not_for_cpu(manifest, candidate)
+            return load(candidate, refused)
+        except (BackendError, BundleError) as reason:
+            refused[candidate] = str(reason)
+    return load(LAST, refused)
+
+
+def _load(
+    name: str, refused: Mapping[str, str], *, bundle: Path, manifest: BundleManifest, threads: int | None,
+    passage_cache_bytes: int,
+) -> LoadedBackend:
+    choice = BackendChoice(name, refused)
+    if name == LAST:
+        return LoadedBackend(choice, load_graphs(OnnxRuntimeBackend(threads), bundle, manifest), lambda: None)
+    backend: DeviceBackend
+    if name in TENSORRT:
+        backend = TensorRTBackend(bundle, TENSORRT[name], passage_cache_bytes=passage_cache_bytes)
+    else:
+        backend = OnnxRuntimeDeviceBackend(PROVIDERS[name], threads=threads)
+    with ExitStack() as failed:
+        failed.callback(backend.close)
+        graphs = load_graphs(backend, bundle, manifest)
+        failed.pop_all()
+    return LoadedBackend(choice, graphs, backend.close)
+
+
+def _check_not_for_cpu(manifest: BundleManifest, name: str) -> None:
+    if manifest.quantization is not None and manifest.quantization.target == "cpu":
+        raise BackendError(
+            f"backend {name}", expected="graphs that were not quantised for a CPU", found="such",
+            fix="name the backend to run them there all the same",
+        )

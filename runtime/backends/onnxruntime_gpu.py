@@ -1,0 +1,126 @@
+"""ONNX Runtime with I/O binding: tensors stay with an execution provider's device from graph to graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
+from runtime.contract import BackendError, GraphIO
+from runtime.passage_memory import PassageMemory, padded_memory
+
+__all__ = ["OnnxRuntimeDeviceBackend"]
+
+FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
+"""What runs the nodes that a provider does not take."""
+
+
+class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
+    """Runs graphs with one of ONNX Runtime's execution providers, `CUDAExecutionProvider` if not another.
+
+    `device` is where its tensors live, as ONNX Runtime names it. `threads` as for the CPU.
+    """
+
+    def __init__(
+        self, provider: str = "CUDAExecutionProvider", device: str = "cuda", *, threads: int | None = None
+    ) -> None:
+        """Raises BackendError where the installed ONNX Runtime does not have the provider."""
+        super().__init__(threads, (provider, *FALLBACKS.get(provider, ())))
+        self.name = f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
+        if provider not in (available := self._onnxruntime.get_available_providers()):
+            raise BackendError(
+                f"backend {self.name}", expected=f"an ONNX Runtime with {provider}", found=", ".join(available),
+                fix='install "glimmer-export[gpu]", without "onnxruntime" beside it',
+            )
+        self._provider = provider
+        self._device = OrtDevice(self._onnxruntime, device)
+
+    def load(self, path: Path, io: GraphIO) -> OrtDeviceGraph:
+        """Load a graph file; raises BundleError as on the CPU, BackendError where the provider does not start here."""
+        session = self._session(path, io)
+        if self._provider not in (active := session.get_providers()):
+            raise BackendError(
+                f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
+                fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
+            )
+        return OrtDeviceGraph(session, io, self._device)
+
+    def close(self) -> None:
+        """Nothing to do: what is held goes with the graphs and tensors."""
+
+
+class OrtTensor:
+    """A tensor that ONNX Runtime owns, on a provider's device."""
+
+    def __init__(self, value: Any, dtype: np.dtype[Any]) -> None:
+        self.value, self.dtype = value, dtype
+        self.shape: tuple[int, ...] = tuple(value.shape())
+
+    @property
+    def address(self) -> int:
+        """Where it begins, as the device counts."""
+        return int(self.value.data_ptr())
+
+    def fetch(self) -> Callable[[], Array]:
+        """A run ends when its outputs are there, so that only the copy is left to be done."""
+        return lambda: cast("Array", self.value.numpy())
+
+
+class OrtDevice:
+    """Memory of one provider's device."""
+
+    eos_interval = 1
+    """A run is waited for in any case."""
+
+    def __init__(self, onnxruntime: Any, name: str) -> None:
+        self._onnxruntime, self.name = onnxruntime, name
+
+    def place(self, tensor: Tensor) -> OrtTensor:
+        """A tensor of this device as it is; an array is copied."""
+        if not isinstance(tensor, np.ndarray):
+            return cast("OrtTensor", tensor)
+        value = self._onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self.name, 0)
+        return OrtTensor(value, tensor.dtype)
+
+    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros, float32."""
+        return {name: self.place(np.zeros(shape, np.float32)) for name, shape in dims.items()}
+
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
+        """What `padded_memory` lays out."""
+        return {name: self.place(array) for name, array in padded_memory(rows, num_tokens).items()}
+
+
+class OrtDeviceGraph:
+    """One loaded graph with its inputs and outputs on a device; safe from several threads, as its session is."""
+
+    def __init__(self, session: Any, io: GraphIO, device: OrtDevice) -> None:
+        self.device = device
+        self._session = session
+        self._inputs = [tensor.name for tensor in io.inputs]
+        self._outputs = {tensor.name: np.dtype(tensor.dtype) for tensor in io.outputs}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once, from the host's arrays to the host's."""
+        return {name: tensor.fetch()() for name, tensor in self.launch(inputs).items()}
+
+    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
+        """Run once; raises BackendError where the device refuses."""
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            binding.bind_ortvalue_input(name, self.device.place(inputs[name]).value)
+        for name in self._outputs:
+            binding.bind_output(name, self.device.name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            raise BackendError(
+                "ONNX Runtime", expected="a graph that runs", found=str(error).splitlines()[0],
+                fix="ask fewer questions at once or lower top_k, where it is memory; or choose another backend",
+            ) from error
+        values = zip(self._outputs.items(), binding.get_outputs(), strict=True)
+        return {name: OrtTensor(value, dtype) for (name, dtype), value in values}

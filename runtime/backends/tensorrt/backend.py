@@ -1,0 +1,56 @@
+"""A bundle's engines on this machine's GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.backends.cuda import Cuda
+from runtime.backends.tensorrt.device import CudaDevice
+from runtime.backends.tensorrt.engine_graph import EngineGraph
+from runtime.backends.tensorrt.engines import DeviceEngines
+from runtime.backends.tensorrt.library import Library
+from runtime.backends.tensorrt.runtime_cache import runtime_cache_path
+from runtime.contract import EngineKey, GraphIO
+
+__all__ = ["TensorRTBackend"]
+
+REPEATED = "decoder_step"
+"""The graph that runs once a token, and so is captured."""
+
+
+class TensorRTBackend:
+    """Runs the engines that `glimmer-export build` made for this GPU, by `tensorrt` or `tensorrt_rtx`.
+
+    `passage_cache_bytes` of the GPU's memory keep the passages that were read last.
+    """
+
+    def __init__(self, bundle: Path, library: str = "tensorrt", *, passage_cache_bytes: int = 0) -> None:
+        """Raises BackendError where library, GPU or engines are missing, BundleError for a damaged record of them."""
+        self._library = Library(library)
+        self.name = library.replace("_", "-")
+        cuda = Cuda()
+        self._key = EngineKey(library, self._library.version, cuda.gpu.compute_capability, cuda.gpu.name)
+        self._engines = DeviceEngines.find(bundle, self._key)
+        self._device = CudaDevice(cuda, passage_cache_bytes)
+        self._graphs: list[EngineGraph] = []
+
+    def load(self, path: Path, io: GraphIO) -> EngineGraph:
+        """Load the engine of a graph file; raises BundleError where it is damaged or of another I/O."""
+        name = path.stem
+        content = self._engines.read(name)
+        entry = self._engines.record.engines[name]
+        kernels = runtime_cache_path(entry.file.sha256, self._key.fingerprint)
+        engine = self._library.engine(content, f"engine of {name}, {self._engines.directory}", kernels)
+        graph = EngineGraph(engine, io, self._device, captures=name == REPEATED)
+        self._graphs.append(graph)
+        return graph
+
+    def close(self) -> None:
+        """Wait for queued work and give the GPU's memory back."""
+        with self._device.lock:
+            if self._device.cuda.lost is None and self._graphs:
+                self._device.synchronize()
+                for graph in self._graphs:
+                    graph.close()
+            self._graphs.clear()
+            self._device.close()

@@ -1,0 +1,158 @@
+"""One GPU's streams and memory: tensors that stay there, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from threading import RLock
+from typing import Any, cast
+
+import numpy as np
+
+from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.cuda import Cuda
+from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
+from runtime.backends.tensorrt.layout import Layout, Spec
+from runtime.backends.tensorrt.passage_loader import PassageLoader
+from runtime.contract import BackendError
+from runtime.passage_memory import PassageMemory
+
+__all__ = ["CudaDevice", "CudaTensor"]
+
+
+class CudaTensor:
+    """A tensor in memory that the GPU reads: its own, or on a Jetson the host's too."""
+
+    __slots__ = ("_device", "address", "dtype", "lease", "shape")
+
+    def __init__(self, device: CudaDevice, lease: Lease, offset: int, spec: Spec) -> None:
+        self._device, self.lease = device, lease
+        self.shape: tuple[int, ...] = spec[0]
+        self.dtype: np.dtype[Any] = spec[1]
+        self.address = lease.address + offset
+
+    def fetch(self) -> Callable[[], Array]:
+        """Queue a copy to the host; what is returned waits for it and gives it."""
+        return self._device.fetch(self)
+
+
+class CudaDevice:
+    """A GPU with the stream that graphs run on, and a second that memory comes by meanwhile.
+
+    Whoever queues work holds `lock`, so that what several threads queue is not mixed up and a capture holds one
+    thread's work alone; nobody waits for the GPU under it but to make room in its memory.
+    """
+
+    eos_interval = 4
+
+    def __init__(self, cuda: Cuda, passage_cache_bytes: int = 0) -> None:
+        """Raises OptionError for a passage cache on a GPU that has no memory of its own."""
+        self.cuda = cuda
+        self.lock = RLock()
+        self._pinned = PinnedPool(cuda)
+        self._loader = PassageLoader(cuda, self.lock, self._pinned, self._reclaim, passage_cache_bytes)
+        self.stream = cuda.stream()
+        self._pool = DevicePool(cuda, self.stream, self._reclaim)
+        self._closed = False
+
+    def place(self, tensors: Mapping[str, Tensor]) -> dict[str, CudaTensor]:
+        """Tensors of this device as they are, and arrays copied to it by one copy, in the order of the stream."""
+        arrays = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
+        placed = self._upload(arrays) if arrays else {}
+        return {name: placed.get(name) or cast("CudaTensor", tensor) for name, tensor in tensors.items()}
+
+    def empty(self, layout: Layout) -> dict[str, CudaTensor]:
+        """Tensors for the stream's next work to write; their memory is free when none of them is referred to."""
+        return self._tensors(self._pool.take(layout.num_bytes), layout)
+
+    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros, float32."""
+        layout = Layout.of({name: (shape, np.dtype(np.float32)) for name, shape in dims.items()})
+        with self.lock:
+            self.check()
+            lease = self._pool.take(layout.num_bytes)
+            self.cuda.clear(lease.address, layout.num_bytes, self.stream)
+        return cast("dict[str, DeviceTensor]", self._tensors(lease, layout))
+
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
+        """What `padded_memory` lays out, copied on the second stream."""
+        self.check()
+        return cast("dict[str, DeviceTensor]", self._tensors(*self._loader.load(rows, num_tokens)))
+
+    @contextmanager
+    def reading(self, tensors: Iterable[CudaTensor]) -> Iterator[None]:
+        """What is queued on the stream inside reads these: after their copies, and before they are written anew."""
+        leases = {id(tensor.lease): tensor.lease for tensor in tensors}.values()
+        for lease in leases:
+            lease.pool.wait_ready(lease, self.stream)
+        yield
+        for lease in leases:
+            if lease.pool is not self._pool:
+                lease.pool.record_used(lease, self.stream)
+
+    def fetch(self, tensor: CudaTensor) -> Callable[[], Array]:
+        """Queue a copy to the host; what is returned waits for it and gives it."""
+        num_bytes = prod(tensor.shape) * tensor.dtype.itemsize
+        with self.lock:
+            self.check()
+            lease = self._pinned.take(num_bytes)
+            with self.reading([tensor]):
+                self.cuda.copy(lease.address, tensor.address, num_bytes, self.stream)
+            copied = self._pinned.record_used(lease, self.stream)
+
+        def wait() -> Array:
+            self.cuda.synchronize_event(copied)
+            array: Array = lease.host[:num_bytes].copy().view(tensor.dtype)
+            return array.reshape(tensor.shape)
+
+        return wait
+
+    def check(self) -> None:
+        """Raise BackendError where the device was closed."""
+        if self._closed:
+            raise BackendError(
+                f"GPU {self.cuda.gpu.name}", expected="an open backend", found="a closed one",
+                fix="open another session",
+            )
+
+    def synchronize(self) -> None:
+        """Wait for everything that is queued."""
+        for stream in (self.stream, self._loader.stream):
+            self.cuda.synchronize(stream)
+
+    def close(self) -> None:
+        """Wait, and give everything back; a GPU that failed holds nothing to be given."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._loader.cache.clear()
+            if self.cuda.lost is not None:
+                return
+            self.synchronize()
+            for pool in (self._pool, self._loader.pool, self._pinned):
+                pool.close()
+            for stream in (self.stream, self._loader.stream):
+                self.cuda.destroy_stream(stream)
+
+    def _reclaim(self) -> None:
+        """Make room: what is kept for another time goes back to CUDA."""
+        self._loader.cache.clear()
+        self.synchronize()
+        for pool in (self._pool, self._loader.pool):
+            pool.trim()
+
+    def _upload(self, arrays: Mapping[str, Array]) -> dict[str, CudaTensor]:
+        layout = Layout.of_arrays(arrays)
+        staging = self._pinned.take(layout.num_bytes)
+        layout.write(staging, arrays)
+        if self.cuda.gpu.integrated:
+            return self._tensors(staging, layout)
+        lease = self._pool.take(layout.num_bytes)
+        self.cuda.copy(lease.address, staging.address, layout.num_bytes, self.stream)
+        self._pinned.record_used(staging, self.stream)
+        return self._tensors(lease, layout)
+
+    def _tensors(self, lease: Lease, layout: Layout) -> dict[str, CudaTensor]:
+        return {name: CudaTensor(self, lease, layout.offsets[name], spec) for name, spec in layout.specs.items()}

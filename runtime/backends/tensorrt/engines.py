@@ -1,0 +1,76 @@
+"""Which of a bundle's engines are for this device, and their bytes, verified."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract import (
+    ENGINE_RECORD,
+    ENGINES,
+    BackendError,
+    BundleError,
+    EngineKey,
+    EngineRecord,
+    graph_digest,
+    inside,
+    read_engine_record,
+    read_manifest,
+)
+
+__all__ = ["DeviceEngines"]
+
+BUILD = "build engines here: `glimmer-export build`"
+
+
+@dataclass(frozen=True)
+class DeviceEngines:
+    """The record of one directory below engines/, whose every engine is of the bundle's graph as it is now."""
+
+    directory: Path
+    record: EngineRecord
+
+    @classmethod
+    def find(cls, bundle: Path, here: EngineKey) -> DeviceEngines:
+        """The engines built for this very device, else those for any of its compute capability.
+
+        Raises BackendError where there are none, or where they lack a graph or are of another graph than the bundle's;
+        BundleError for a damaged record or manifest.
+        """
+        anywhere = EngineKey(here.library, here.version, here.compute_capability, None)
+        for key in (here, anywhere):
+            directory = bundle / ENGINES / key.fingerprint
+            if (directory / ENGINE_RECORD).is_file():
+                found = cls(directory, read_engine_record(directory))
+                found._check_graphs(bundle)
+                return found
+        others = sorted(path.parent.name for path in (bundle / ENGINES).glob(f"*/{ENGINE_RECORD}"))
+        raise BackendError(
+            f"bundle {bundle}, {ENGINES}", expected=f"engines {anywhere.fingerprint} for this {here.device}",
+            found=", ".join(others) or "none", fix=BUILD,
+        )
+
+    def read(self, graph: str) -> bytes:
+        """The bytes of a graph's engine; raises BundleError where they are missing or changed."""
+        entry = self.record.engines[graph].file
+        subject = f"engine {self.directory / entry.path}"
+        path = inside(self.directory, entry.path, error=BundleError, subject=subject)
+        fix = "copy the bundle again, or " + BUILD
+        if not path.is_file():
+            raise BundleError(subject, expected="a file", found="none", fix=fix)
+        if (size := path.stat().st_size) != entry.bytes:
+            raise BundleError(subject, expected=f"{entry.bytes} bytes", found=f"{size} bytes", fix=fix)
+        content = path.read_bytes()
+        if (digest := hashlib.sha256(content).hexdigest()) != entry.sha256:
+            raise BundleError(subject, expected=f"SHA-256 {entry.sha256}", found=digest, fix=fix)
+        return content
+
+    def _check_graphs(self, bundle: Path) -> None:
+        for name, graph in read_manifest(bundle).graphs.items():
+            engine = self.record.engines.get(name)
+            if engine is None or engine.graph_sha256 != graph_digest(graph):
+                raise BackendError(
+                    f"engines {self.directory}", expected=f"one of the bundle's graph {name}",
+                    found="none" if engine is None else "one of another graph", fix=BUILD,
+                )

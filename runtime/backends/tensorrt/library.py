@@ -1,0 +1,119 @@
+"""TensorRT or TensorRT-RTX: one Python API, less what differs between the two and their versions."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.backends.tensorrt.runtime_cache import RuntimeCache
+from runtime.contract import BackendError, BundleError
+
+__all__ = ["Library", "LoadedEngine"]
+
+OLDEST = (10, 3)
+BEYOND = (12, 0)
+"""Versions of `tensorrt` that are served: from JetPack 6.2's to the last major one there is."""
+
+
+class Library:
+    """The module `tensorrt` or `tensorrt_rtx`, and its runtime."""
+
+    def __init__(self, name: str) -> None:
+        """Raises BackendError where the package is not installed, cannot be loaded, or is of another version."""
+        self.name = name
+        subject = f"backend {name.replace('_', '-')}"
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(
+                subject, expected=f"the package {name}", found="none", fix=f"install it: pip install {PACKAGES[name]}"
+            )
+        try:
+            self.trt: Any = importlib.import_module(name)
+        except (ImportError, OSError) as reason:  # OSError: a shared library that is not there
+            raise BackendError(
+                subject, expected=f"a package {name} that loads", found=str(reason), fix="install it again, whole"
+            ) from None
+        self.version: str = self.trt.__version__
+        if name == "tensorrt" and not OLDEST <= tuple(map(int, self.version.split(".")[:2])) < BEYOND:
+            raise BackendError(
+                subject, expected="TensorRT 10.3 to 11", found=self.version, fix="install one of these versions"
+            )
+        self._runtime = self.trt.Runtime(self.trt.Logger(self.trt.Logger.ERROR))
+
+    @property
+    def specializes(self) -> bool:
+        """Whether kernels are compiled for the shapes that come, when they come."""
+        return self.name == "tensorrt_rtx"
+
+    def engine(self, content: bytes, subject: str, runtime_cache: Path | None) -> LoadedEngine:
+        """Deserialise an engine; raises BundleError where the library does not take it.
+
+        `runtime_cache` is the file that keeps the kernels that were compiled here.
+        """
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise BundleError(
+                subject, expected=f"an engine that {self.name} {self.version} loads", found="another",
+                fix="build it again here: `glimmer-export build`",
+            )
+        return LoadedEngine(self, engine, subject, runtime_cache if self.specializes else None)
+
+
+PACKAGES = {"tensorrt": '"glimmer-export[gpu]"', "tensorrt_rtx": "tensorrt-rtx-cu12"}
+
+
+class LoadedEngine:
+    """A deserialised engine."""
+
+    def __init__(self, library: Library, engine: Any, subject: str, runtime_cache: Path | None) -> None:
+        self._trt, self._engine, self.subject = library.trt, engine, subject
+        self._config: Any = None
+        self.runtime_cache: RuntimeCache | None = None
+        if library.specializes:
+            self._config = engine.create_runtime_config()
+            # The default first runs fallback kernels, and a captured CUDA graph would keep them.
+            strategy = library.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategy
+            self._config.set_execution_context_allocation_strategy(self._allocation)
+            if runtime_cache is not None:
+                self.runtime_cache = RuntimeCache(runtime_cache, self._config)
+
+    @property
+    def tensors(self) -> dict[str, tuple[bool, str, tuple[int, ...]]]:
+        """Of each I/O tensor: whether it is an input, numpy's name of its dtype, dimensions with -1 where they vary."""
+        engine, found = self._engine, {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            is_input = engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
+            dtype = np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))).name
+            found[name] = (is_input, dtype, tuple(engine.get_tensor_shape(name)))
+        return found
+
+    def profiles(self, inputs: list[str]) -> list[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+        """Least and greatest dimensions of each input, by optimization profile."""
+        return [
+            {name: self._range(name, index) for name in inputs}
+            for index in range(self._engine.num_optimization_profiles)
+        ]
+
+    def context(self, profile: int, stream: int) -> Any:
+        """A new execution context with an optimization profile; raises BackendError where there is none to be had."""
+        context = self._engine.create_execution_context(self._allocation if self._config is None else self._config)
+        if context is None or not context.set_optimization_profile_async(profile, stream):
+            raise BackendError(
+                self.subject, expected=f"an execution context for profile {profile}", found="none",
+                fix="make room in the GPU's memory, or build engines for smaller shapes: `glimmer-export build`",
+            )
+        return context
+
+    @property
+    def _allocation(self) -> Any:
+        """Scratch memory for the one profile that a context is made for, not for the largest of all."""
+        return self._trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+
+    def _range(self, name: str, profile: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        least, _, greatest = self._engine.get_tensor_profile_shape(name, profile)
+        return tuple(least), tuple(greatest)

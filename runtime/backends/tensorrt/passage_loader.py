@@ -1,0 +1,100 @@
+"""Passages' memory on its way to the GPU: on a stream of its own, while the question is encoded on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from threading import RLock
+
+import numpy as np
+
+from runtime.backends.cuda import Cuda
+from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
+from runtime.backends.tensorrt.layout import Layout
+from runtime.backends.tensorrt.passage_cache import PassageCache
+from runtime.contract import OptionError
+from runtime.passage_memory import PassageMemory, memory_mask, memory_scale, write_codes
+
+__all__ = ["PassageLoader"]
+
+Rows = Sequence[Sequence[PassageMemory]]
+
+
+class PassageLoader:
+    """Lays memory out on the GPU as `padded_memory` does; padding never crosses, nor does what the cache holds.
+
+    Where host and GPU share one memory nothing is copied: passages are laid out in page-locked memory, which the GPU
+    reads.
+    """
+
+    def __init__(
+        self, cuda: Cuda, lock: RLock, pinned: PinnedPool, reclaim: Callable[[], None], passage_cache_bytes: int
+    ) -> None:
+        """Raises OptionError for a passage cache on a GPU that has no memory of its own."""
+        if passage_cache_bytes and cuda.gpu.integrated:
+            raise OptionError(
+                "passage_cache_bytes", expected=f"0, as {cuda.gpu.name} shares the host's memory",
+                found=str(passage_cache_bytes), fix="leave it out: the store's pages are in that memory already",
+            )
+        self._cuda, self._lock, self._pinned = cuda, lock, pinned
+        self.stream = cuda.stream()
+        self.pool = DevicePool(cuda, self.stream, reclaim)
+        self.cache = PassageCache(passage_cache_bytes, self.pool.take)
+
+    def load(self, rows: Rows, num_tokens: int) -> tuple[Lease, Layout]:
+        """Memory (b, k, n_p, d_model), its scale and its mask; reading them must wait for the lease's arrival."""
+        small = {"memory_scale": memory_scale(rows), "memory_mask": memory_mask(rows, num_tokens)}
+        dims = (*small["memory_scale"].shape, num_tokens, rows[0][0].codes.shape[1])
+        memory = {"memory": (dims, np.dtype(np.float16))}
+        behind = Layout.of_arrays(small)
+        layout = Layout.of({**memory, **behind.specs})
+        if self._cuda.gpu.integrated:
+            with self._lock:
+                lease = self._pinned.take(layout.num_bytes)
+            view = layout.view(lease, "memory")
+            view[...] = 0
+            write_codes(view, rows)
+            layout.write(lease, small)
+            return lease, layout
+        batch = _Batch(rows, dims)
+        with self._lock:
+            cached = [self.cache.get(passage.key) if passage.key else None for _, passage in batch.passages]
+            missing = [item for item, lease in zip(batch.passages, cached, strict=True) if lease is None]
+            sizes = [passage.codes.nbytes for _, passage in missing]
+            staging = self._pinned.take(behind.num_bytes + sum(sizes))
+        # Reading the store may wait for its disk, so the lock is others' meanwhile.
+        behind.write(staging, small)
+        starts = list(accumulate(sizes, initial=behind.num_bytes))[:-1]
+        for start, (_, passage) in zip(starts, missing, strict=True):
+            staging.host[start : start + passage.codes.nbytes] = passage.codes.reshape(-1).view(np.uint8)
+        with self._lock:
+            lease = self.pool.take(layout.num_bytes)
+            memory_bytes = layout.offsets["memory_scale"]
+            self._cuda.clear(lease.address, memory_bytes, self.stream)
+            self._copy(lease.address + memory_bytes, staging.address, behind.num_bytes)
+            for (offset, passage), kept in zip(batch.passages, cached, strict=True):
+                if kept is not None:
+                    self._copy(lease.address + offset, kept.address, passage.codes.nbytes)
+            for start, (offset, passage) in zip(starts, missing, strict=True):
+                self._copy(lease.address + offset, staging.address + start, passage.codes.nbytes)
+                kept = self.cache.put(passage.key, passage.codes.nbytes) if passage.key else None
+                if kept is not None:
+                    self._copy(kept.address, lease.address + offset, passage.codes.nbytes)
+            self._pinned.record_used(staging, self.stream)
+            self.pool.record_ready(lease, self.stream)
+        return lease, layout
+
+    def _copy(self, target: int, source: int, num_bytes: int) -> None:
+        self._cuda.copy(target, source, num_bytes, self.stream)
+
+
+class _Batch:
+    """A batch's passages, each with the byte of the padded memory (b, k, n_p, d_model) float16 that it begins at."""
+
+    def __init__(self, rows: Rows, dims: tuple[int, ...]) -> None:
+        _, num_passages, num_tokens, d_model = dims
+        self.passages = [
+            (2 * d_model * num_tokens * (batch * num_passages + place), passage)
+            for batch, row in enumerate(rows)
+            for place, passage in enumerate(row)
+        ]

@@ -1,0 +1,124 @@
+"""Where a batch's tensors live between the graphs: on the host, or on the device that all of its graphs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+
+from runtime.backends import Array, Device, DeviceGraph, DeviceTensor, Graph, Tensor
+from runtime.passage_memory import PassageMemory, padded_memory
+from runtime.rerank import take_selected
+
+__all__ = ["DevicePlacement", "HostPlacement", "Placement", "placement_of"]
+
+BUCKET = 32
+"""Tokens that a length on a device is rounded up to, so that shapes, and with them buffers and CUDA graphs, repeat."""
+
+
+class Placement(Protocol):
+    """Runs graphs by name on tensors of one place."""
+
+    graphs: Mapping[str, Graph]
+    eos_interval: int
+
+    def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run a graph on arrays of the host or tensors of this place; what comes is in this place."""
+        ...
+
+    def length(self, tokens: int, limit: int) -> int:
+        """The length, at most `limit`, that `tokens` tokens are padded to here."""
+        ...
+
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
+        """What `padded_memory` lays out."""
+        ...
+
+    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Tensors of zeros, float32."""
+        ...
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Array]:
+        """Begin to bring a tensor to the host; what is returned gives it."""
+        ...
+
+    def select(self, tensors: Mapping[str, Tensor], selected: Array) -> dict[str, Tensor]:
+        """Stage B's inputs of the k passages' tensors (b, k, ...) and of the m selected (b, m) int32."""
+        ...
+
+
+def placement_of(graphs: Mapping[str, Graph]) -> Placement:
+    """The device's, where every graph is on the same one; else the host's, whose arrays any graph takes."""
+    devices = [graph.device if isinstance(graph, DeviceGraph) else None for graph in graphs.values()]
+    shared = devices[0] if devices else None
+    if shared is None or any(device is not shared for device in devices):
+        return HostPlacement(graphs)
+    return DevicePlacement(graphs, shared)
+
+
+class HostPlacement:
+    """Arrays go in and out of every graph, so that nothing need be padded, and what is not selected goes no further."""
+
+    eos_interval = 1
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        self.graphs = graphs
+
+    def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run and wait."""
+        return cast("dict[str, Tensor]", self.graphs[graph].run(cast("Mapping[str, Array]", inputs)))
+
+    def length(self, tokens: int, limit: int) -> int:
+        """No longer than need be."""
+        return min(tokens, limit)
+
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
+        """Arrays."""
+        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens))
+
+    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Arrays."""
+        return {name: np.zeros(shape, np.float32) for name, shape in dims.items()}
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Array]:
+        """It is there already."""
+        return lambda: cast("Array", tensor)
+
+    def select(self, tensors: Mapping[str, Tensor], selected: Array) -> dict[str, Tensor]:
+        """Only the selected passages' rows, in the order 0..m-1."""
+        taken = take_selected(cast("Mapping[str, Array]", tensors), selected)
+        return {**taken, "selected": np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))}
+
+
+class DevicePlacement:
+    """Tensors stay on the device; only scores and tokens come to the host, and only what it alone knows goes there."""
+
+    def __init__(self, graphs: Mapping[str, Graph], device: Device) -> None:
+        self.graphs = graphs
+        self.eos_interval = device.eos_interval
+        self._device = device
+
+    def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Queue a run."""
+        return cast("dict[str, Tensor]", cast("DeviceGraph", self.graphs[graph]).launch(inputs))
+
+    def length(self, tokens: int, limit: int) -> int:
+        """Rounded up to a multiple of BUCKET."""
+        return min(-(-tokens // BUCKET) * BUCKET, limit)
+
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
+        """Tensors of the device."""
+        return cast("dict[str, Tensor]", self._device.memory(rows, num_tokens))
+
+    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Tensors of the device."""
+        return cast("dict[str, Tensor]", self._device.zeros(dims))
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Array]:
+        """Queue the copy."""
+        return cast("DeviceTensor", tensor).fetch()
+
+    def select(self, tensors: Mapping[str, Tensor], selected: Array) -> dict[str, Tensor]:
+        """All k passages, and which of them the graph is to gather."""
+        return {**tensors, "selected": selected}

@@ -8,8 +8,8 @@ __all__ = ["peak_bytes"]
 
 BASE_BYTES = 400_000_000
 PER_BYTE = 8
-"""Measured with TensorRT-RTX at base size (docs/measurements/tensorrt-rtx-base.md): between 3 and 8 times a graph's files,
-beside Python and the libraries. TensorRT itself takes memory of the GPU too, at most its workspace more."""
+"""Measured with TensorRT-RTX at base size (docs/measurements/tensorrt-rtx-base.md): up to 8 times the size of a graph's
+files, beside Python and the libraries. Not measured of TensorRT itself, which takes memory of the GPU too."""
 
 
 def peak_bytes(graph: GraphEntry) -> int:

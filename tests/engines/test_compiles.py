@@ -90,7 +90,8 @@ def calibrated_demo(demo_bundles, tmp_path_factory) -> dict[str, Path]:
     """The demo's bundles with ranges of a few questions, which bring the texts of their passages."""
     world = generate_split("test", 4, seed=3)
     questions = [
-        Question(str(row["qid"]), row["question"], (), tuple(texts(world, row["ctx_ids"])), ()) for row in world.questions
+        Question(str(row["qid"]), row["question"], (), tuple(texts(world, row["ctx_ids"])), ())
+        for row in world.questions
     ]
     found = {}
     for name, bundle in demo_bundles.items():

@@ -159,6 +159,7 @@ def test_every_gpu_has_a_capability_that_can_be_built_for_ahead_of_time():
     }
     assert {name for name, gpu in gpus.items() if gpu.stand_in} == {"jetson-orin-agx", "jetson-orin-nano", "h200"}
     for gpu in gpus.values():
-        # One question, and from two on every batch, without a gap between the profiles.
-        assert [profile.batch[0] for profile in gpu.profiles] == [1, 2]
-        assert gpu.profiles[0].batch == (1, 1, 1)
+        # Every batch up to the greatest has its profile, one question alone the first.
+        for sizes in ([profile.batch for profile in gpu.profiles], [profile.texts for profile in gpu.profiles]):
+            assert sizes[0][:2] == (1, 1)
+            assert [size[0] for size in sizes[1:]] == [size[2] + 1 for size in sizes[:-1]]

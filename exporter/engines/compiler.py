@@ -55,16 +55,21 @@ def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Co
         target.compute_capability if itself else target.rtx_capability,
         device.name if itself and device is not None else None,
     )
-    return Compiler(module, key, target.stand_in and not itself, target.workspace_mib << 20)
+    capability = "CURRENT" if key.device is not None else f"SM{key.compute_capability.replace('.', '')}"
+    return Compiler(module, key, target.stand_in and not itself, (capability,), target.workspace_mib << 20)
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """`key` says what its engines are bound to; `stand_in` that this is not the target's own capability."""
+    """`key` says what its engines are bound to, `stand_in` that this is not the target's own capability.
+
+    `capabilities` are TensorRT-RTX's names of what one engine is to serve, such as SM75 or CURRENT.
+    """
 
     module: Any
     key: EngineKey
     stand_in: bool
+    capabilities: tuple[str, ...]
     workspace_bytes: int
 
     @property
@@ -85,8 +90,9 @@ class Compiler:
         config = builder.create_builder_config()
         config.set_memory_pool_limit(self.module.MemoryPoolType.WORKSPACE, self.workspace_bytes)
         if self.key.library == "tensorrt_rtx":
-            config.num_compute_capabilities = 1
-            config.set_compute_capability(self._capability(), 0)
+            config.num_compute_capabilities = len(self.capabilities)
+            for place, capability in enumerate(self.capabilities):
+                config.set_compute_capability(getattr(self.module.ComputeCapability, capability), place)
         for shapes in profiles:
             profile = builder.create_optimization_profile()
             for name, dims in shapes.items():
@@ -112,12 +118,6 @@ class Compiler:
                 error = parser.get_error(index)
                 log.errors.append(f"{error.node_operator()} {error.node_name()}: {error.desc()}")
             raise _refused(path, log, f"a graph that the parser of {self.key.library} {self.key.version} reads")
-
-    def _capability(self) -> Any:
-        known = self.module.ComputeCapability
-        if self.key.device is not None:
-            return known.CURRENT
-        return getattr(known, f"SM{self.key.compute_capability.replace('.', '')}")
 
 
 def _network_flags(module: Any) -> int:

@@ -6,10 +6,12 @@ from runtime.contract import GraphEntry
 
 __all__ = ["peak_bytes"]
 
-BASE_BYTES = 1 << 30
-PER_BYTE = 4.0
+BASE_BYTES = 400_000_000
+PER_BYTE = 8
+"""Measured with TensorRT-RTX at base size (docs/measurements/tensorrt-rtx-base.md): up to 8 times the size of a graph's
+files, beside Python and the libraries. Not measured of TensorRT itself, which takes memory of the GPU too."""
 
 
 def peak_bytes(graph: GraphEntry) -> int:
-    """An estimate in bytes of resident memory, from the size of a graph's files."""
-    return int(BASE_BYTES + PER_BYTE * sum(file.bytes for file in graph.files))
+    """An estimate from above, in bytes of this machine's memory, from the size of a graph's files."""
+    return BASE_BYTES + PER_BYTE * sum(file.bytes for file in graph.files)

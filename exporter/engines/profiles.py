@@ -61,9 +61,9 @@ def dim_sizes(shape: ModelShape, profile: Profile, graph: str) -> dict[str, Size
 
 
 def _sizes(wanted: Range, model: int) -> Sizes:
-    """A range in numbers; where it names the model's own size beside numbers, none is above the greatest."""
+    """A range in numbers; where it names the model's own size beside numbers, the greatest bounds the others."""
     low, middle, high = (model if size == "model" else size for size in wanted)
-    return Sizes(min(low, high), min(middle, high), high)
+    return Sizes(min(low, middle, high), min(middle, high), high)
 
 
 def _sum(first: Sizes, second: Sizes) -> Sizes:

@@ -61,6 +61,10 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("matplotlib", "cost", "export"),
         ("matplotlib", "sensitivity", "export"),
         ("onnxruntime", "sensitivity", "cpu"),
+        ("onnx", "lint", "tools"),
+        ("onnxruntime", "lint", "cpu"),
+        ("onnx", "build", "tools"),
+        ("tensorrt_rtx", "build", "rtx"),
         ("torch", "bench", "export"),
         ("transformers", "bench", "export"),
         ("optimum", "bench", "export"),
@@ -84,6 +88,8 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "sensitivity": [
             "sensitivity", glimmer.bundle, "--questions", questions, "--plot", output.with_suffix(".svg")
         ],
+        "lint": ["lint", glimmer.bundle, "--target", "t4"],
+        "build": ["build", glimmer.bundle, "--target", "t4", "--compiler", "tensorrt-rtx"],
         "bench": ["bench", "--checkpoint", glimmer.checkpoint, "--work", output],
     }[command]
     done = run_without(package, *arguments)
@@ -99,6 +105,15 @@ def test_a_device_answers_and_inspects_without_the_build_side(glimmer, package):
     assert run_without(package, "inspect", glimmer.bundle, "--json").returncode == 0
     done = run_without(package, "ask", glimmer.bundle, "--store", glimmer.store, "w1", "--json")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx_ir"])
+def test_a_device_builds_engines_without_torch(glimmer, tmp_path, package):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    arguments = ("build", bundle, "--target", "jetson-orin-nano", "--compiler", "tensorrt-rtx", "--json")
+    done = run_without(package, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert list((bundle / "engines").iterdir())
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript", "optimum", "polygraphy", "matplotlib"])

@@ -1,0 +1,121 @@
+"""Every graph, in FP16 and INT8, keeps TensorRT's rules and compiles with TensorRT-RTX for sm_75, sm_80 and sm_86.
+
+Engines are not run here: that needs a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from calibration.calibrate import CalibrationOptions
+from calibration.questions import Question
+from exporter.bundle import FormOptions, export_bundle
+from exporter.bundle.calibrate import calibrate_bundle
+from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.demo.world import World, generate_split
+from exporter.engines.profiles import graph_profiles
+from exporter.lint import limits_of, lint_bundle
+from exporter.targets import Profile, read_target
+from runtime.bundle import Bundle
+from runtime.contract import ARCHITECTURES, read_manifest
+from runtime.store import Passage
+from tests.calibrated import calibrated
+from tests.engines.ahead_of_time import CAPABILITIES, compiler
+from tests.engines.base_size import FORMS, PRECISIONS, measure
+from tests.exported import EXACT_ALGEBRA, FAST, PAPER_FORM, QUESTIONS, SLOW
+
+T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
+PROFILES = T4.profiles
+BATCHES = PROFILES[1:]
+QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid")
+"""Between them every graph there is, in one form or the other."""
+
+
+def variants(quick: Sequence[str]) -> list:
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in FAST | SLOW]
+
+
+def check(bundle_dir: Path, precision: str, directory: Path, profiles: Sequence[Profile] = PROFILES) -> None:
+    """Quantise, hold against the rules of T4 and Jetson, and compile each graph for all capabilities."""
+    quantize_bundle(bundle_dir, directory, QuantizeOptions(precision, "tensorrt"))
+    bundle = Bundle.open(directory)
+    limits = [limits_of(T4, "tensorrt"), limits_of(JETSON, "tensorrt"), limits_of(T4, "tensorrt-rtx")]
+    capabilities = CAPABILITIES
+    if "fp16" not in precision:  # INT8 beside FP32 is not for TensorRT-RTX on sm_75
+        limits, capabilities = limits[:2], CAPABILITIES[1:]
+    for one in limits:
+        assert [finding.text for finding in lint_bundle(bundle, one)] == []
+    for graph in bundle.manifest.graphs:
+        shapes = graph_profiles(bundle.manifest, graph, tuple(profiles))
+        engine = compiler(*capabilities).compile(bundle.graph_path(graph), shapes, directory / "timing.cache")
+        assert engine.nbytes > bundle.graph_path(graph).stat().st_size // 2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("variant", variants(QUICK))
+def test_every_graph_compiles(exported, tmp_path, variant, precision):
+    check(calibrated(exported(variant)), precision, tmp_path / precision, BATCHES)
+
+
+@pytest.mark.parametrize("variant", variants(["memory_fid"]))
+def test_every_graph_compiles_in_its_other_form(exported, tmp_path, variant):
+    source = exported(variant)
+    selects = source.shape.traits.selects
+    other = EXACT_ALGEBRA
+    if source.forms.cross_attention == "absorbed":
+        other = PAPER_FORM if selects else FormOptions(None, "cached")
+    export_bundle(source.checkpoint, tmp_path / "bundle", other)
+    forms = read_manifest(tmp_path / "bundle").forms
+    assert forms.cross_attention != source.forms.cross_attention
+    mean = source.model.config.score_pooling == "mean"
+    assert (forms.stage_a != source.forms.stage_a) == (selects and not mean)
+    questions = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
+    calibrate_bundle(tmp_path / "bundle", source.store, questions, CalibrationOptions(threads=1))
+    for precision in PRECISIONS:
+        check(tmp_path / "bundle", precision, tmp_path / precision, BATCHES)
+
+
+@pytest.mark.parametrize("variant", variants([]))
+def test_int8_beside_fp32_compiles_for_newer_gpus(exported, tmp_path, variant):
+    check(calibrated(exported(variant)), "int8", tmp_path / "int8")
+
+
+@pytest.fixture(scope="module")
+def calibrated_demo(demo_bundles, tmp_path_factory) -> dict[str, Path]:
+    """The demo's bundles with ranges of a few questions, which bring the texts of their passages."""
+    world = generate_split("test", 4, seed=3)
+    questions = [
+        Question(str(row["qid"]), row["question"], (), tuple(texts(world, row["ctx_ids"])), ())
+        for row in world.questions
+    ]
+    found = {}
+    for name, bundle in demo_bundles.items():
+        found[name] = tmp_path_factory.mktemp("demo") / "bundle"
+        shutil.copytree(bundle, found[name])
+        calibrate_bundle(found[name], None, questions, CalibrationOptions(given=True, threads=1))
+    return found
+
+
+def texts(world: World, ids: list[int]) -> list[Passage]:
+    return [Passage(place, world.corpus[place]["title"], world.corpus[place]["text"]) for place in ids]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("form", ["exact algebra", "paper's form"])
+def test_the_demo_compiles(calibrated_demo, tmp_path, form, precision):
+    check(calibrated_demo[form], precision, tmp_path / precision)
+
+
+@pytest.mark.slow
+def test_base_size_compiles(tmp_path):
+    output = tmp_path / "report.json"
+    report = measure("base", output)
+    assert report == json.loads(output.read_text(encoding="utf-8"))
+    assert set(report["models"]) == {f"{architecture}, {form}" for architecture in ARCHITECTURES for form in FORMS}
+    rows = [row for model in report["models"].values() for graphs in model.values() for row in graphs.values()]
+    assert all(row["engine_bytes"] > row["graph_bytes"] // 2 for row in rows)

@@ -47,7 +47,9 @@ class Road:
     directory: Path
     questions: list[Question]
 
-    def answers(self, bundle: Path, backend: Backend | str = "onnxruntime-cpu", count: int = NUM_QUESTIONS) -> list[Answer]:
+    def answers(
+        self, bundle: Path, backend: Backend | str = "onnxruntime-cpu", count: int = NUM_QUESTIONS
+    ) -> list[Answer]:
         with Session.open(bundle, self.directory / "store", threads=1, backend=backend) as session:
             texts = [question.question for question in self.questions[:count]]
             return [answer for at in range(0, count, 32) for answer in session.answer_many(texts[at : at + 32])]

@@ -115,6 +115,7 @@ class FakeCuda:
         self.kernels: list[str] = []
         """Names of what ran on a stream, in the order in which it ran."""
         self.lost: cudaError_t | None = None
+        self._calls_left: int | None = None
         self._random = None if order is None else random.Random(order)
         self._scripted: list[tuple[str, int, cudaError_t]] = []
         self._next = 1 << 44
@@ -141,9 +142,9 @@ class FakeCuda:
         """Have a call of a function return an error, once, `after` so many of its calls that do not."""
         self._scripted.append((function, self.calls[function] + after, cudaError_t[error]))
 
-    def lose(self) -> None:
-        """Have every call fail from now on."""
-        self.lost = cudaError_t.cudaErrorIllegalAddress
+    def lose(self, *, after: int = 0) -> None:
+        """Have every call fail from now on, or `after` so many more."""
+        self._calls_left = after
 
     @property
     def live_bytes(self) -> int:
@@ -256,9 +257,10 @@ class FakeCuda:
     def cudaStreamWaitEvent(self, stream, event, flags):
         with self._lock:
             waiting, awaited = self._get(stream, Stream), self._get(event, Event)
-            _merge(waiting.clock, awaited.clock)
-            waiting.tail = [*waiting.tail, *awaited.tail]
-            return self._answer("cudaStreamWaitEvent")
+            if not (answer := self._answer("cudaStreamWaitEvent"))[0]:
+                _merge(waiting.clock, awaited.clock)
+                waiting.tail = [*waiting.tail, *awaited.tail]
+            return answer
 
     def cudaEventCreateWithFlags(self, flags):
         return self._create("cudaEventCreateWithFlags", Event)
@@ -269,8 +271,9 @@ class FakeCuda:
     def cudaEventRecord(self, event, stream):
         with self._lock:
             source, target = self._get(stream, Stream), self._get(event, Event)
-            target.clock, target.tail = dict(source.clock), list(source.tail)
-            return self._answer("cudaEventRecord")
+            if not (answer := self._answer("cudaEventRecord"))[0]:
+                target.clock, target.tail = dict(source.clock), list(source.tail)
+            return answer
 
     def cudaEventSynchronize(self, event):
         return self._synchronize("cudaEventSynchronize", self._get(event, Event))
@@ -288,15 +291,16 @@ class FakeCuda:
     def cudaStreamBeginCapture(self, stream, mode):
         with self._lock:
             captured = self._get(stream, Stream)
-            captured.capture, captured.capturing_thread = [], threading.get_ident()
-            return self._answer("cudaStreamBeginCapture")
+            if not (answer := self._answer("cudaStreamBeginCapture"))[0]:
+                captured.capture, captured.capturing_thread = [], threading.get_ident()
+            return answer
 
     def cudaStreamEndCapture(self, stream):
         with self._lock:
             captured = self._get(stream, Stream)
             nodes, captured.capture = captured.capture, None
             if (answer := self._answer("cudaStreamEndCapture"))[0]:
-                return answer
+                return (*answer, None)
             return (*answer, self._handle(tuple(nodes)))
 
     def cudaGraphInstantiate(self, graph, flags):
@@ -338,6 +342,10 @@ class FakeCuda:
                 and value.capturing_thread == threading.get_ident() for value in self._handles.values()
             ):  # fmt: skip
                 raise self._fault(f"{function} during a capture")
+            if self._calls_left is not None:
+                self._calls_left -= 1
+                if self._calls_left < 0:
+                    self.lost = cudaError_t.cudaErrorIllegalAddress
             number = self.calls[function]
             self.calls[function] += 1
             if self.lost is not None:

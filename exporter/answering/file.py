@@ -24,8 +24,9 @@ __all__ = ["AnsweringReport", "answer_questions", "answer_to_json", "choice_to_j
 class AnsweringReport:
     """What came of a file of questions.
 
-    `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be taken, by the error's name; `milliseconds` is the median over
-    batches, by stage. `em` and `f1` run from 0 to 1, None where no row had answers.
+    `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
+    taken, by the error's name; `milliseconds` is the median over batches, by stage. `em` and `f1` run from 0 to 1, None
+    where no row had answers.
     """
 
     backend: BackendChoice | None

@@ -31,6 +31,7 @@ __all__ = ["Access", "CudaMisuseError", "FakeCuda"]
 
 UNWRITTEN = 0xFF
 GAP = 1 << 12
+DIRECTIONS = {(True, False): "in", (False, True): "out", (False, False): "inside", (True, True): "outside"}
 Access = tuple[int, int]
 """Address and bytes."""
 
@@ -111,7 +112,7 @@ class FakeCuda:
         self.faults: list[CudaMisuseError] = []
         self.calls: Counter[str] = Counter()
         self.copied: Counter[str] = Counter()
-        """Bytes by direction: `in`, `out` and `inside`."""
+        """Bytes by direction: `in`, `out`, `inside`, and `outside` from page-locked memory to page-locked memory."""
         self.kernels: list[str] = []
         """Names of what ran on a stream, in the order in which it ran."""
         self.lost: cudaError_t | None = None
@@ -228,7 +229,7 @@ class FakeCuda:
             if (answer := self._answer("cudaMemcpyAsync"))[0]:
                 return answer
             sides = (self._find(source, num_bytes)[0].pinned, self._find(target, num_bytes)[0].pinned)
-            self.copied[{(True, False): "in", (False, True): "out", (False, False): "inside"}[sides]] += num_bytes
+            self.copied[DIRECTIONS[sides]] += num_bytes
 
             def run() -> None:
                 self.bytes_at(target, num_bytes)[:] = self.bytes_at(source, num_bytes)

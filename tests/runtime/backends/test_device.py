@@ -98,3 +98,11 @@ def test_shared_memory_is_laid_out_once(monkeypatch):
     assert fake.copied["in"] == 0
     device.close()
     fake.check_clean()
+
+
+def test_closing_waits_for_what_is_queued(fake):
+    device = CudaDevice(Cuda(), 100_000)
+    tensors = [device.memory(rows(1), TOKENS), device.zeros({"c": (2, 3)})]
+    device.close()
+    del tensors
+    fake.check_clean()

@@ -112,6 +112,12 @@ class LoadedEngine:
             )
         return context
 
+    def close(self) -> None:
+        """Keep what was compiled here, and let go of the engine, with its weights on the GPU."""
+        if self.runtime_cache is not None:
+            self.runtime_cache.keep()
+        self._engine = self._config = self.runtime_cache = None
+
     @property
     def _allocation(self) -> Any:
         """Scratch memory for the one profile that a context is made for, not for the largest of all."""

@@ -495,12 +495,17 @@ class FakeCuda:
                 last.done = True
                 self.kernels.append(last.name)
                 last.run()
-                last.after = []
+                # What is over holds on to nothing: neither to what ran before, nor to whose work it was.
+                last.after, last.run = [], _nothing
         self._waiting = [waiting for waiting in self._waiting if not waiting.done]
 
     def _run_some(self) -> None:
         while self._random is not None and self._waiting and self._random.random() < 0.5:
             self._finish(self._random.choice(self._waiting))
+
+
+def _nothing() -> None:
+    """What work that is over does."""
 
 
 def _merge(clock: dict[int, int], other: dict[int, int]) -> None:

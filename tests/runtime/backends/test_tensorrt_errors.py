@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
@@ -289,6 +290,19 @@ class TestCapture:
             with pytest.warns(UserWarning, match="no CUDA graph of the decoder step"):
                 session.answer(QUESTIONS[0], passages=["p0", 1])
             ask(glimmer, session)
+
+
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt_rtx"])
+def test_a_closed_session_lets_go_of_the_engines(glimmer, engined, gpu, library):
+    """Their weights are in the GPU's memory; the session may be referred to for long."""
+    module = gpu(library)
+    session = Session.open(engined(glimmer, library), glimmer.store, backend=library.replace("_", "-"))
+    for question in QUESTIONS:
+        ask(glimmer, session, question)
+    assert len(module.engines) == len(session.graphs)
+    session.close()
+    gc.collect()
+    assert not module.engines
 
 
 def test_a_closed_session_is_named(glimmer, engined, gpu):

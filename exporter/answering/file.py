@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 from calibration.questions import Question, given_passages, kilt_predictions
 from exporter.answering.metrics import exact_match, token_f1
 from exporter.publish import check_file, replace_file
-from runtime import Answer, Session
+from runtime import Answer, BackendChoice, Session
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AnsweringReport", "answer_questions", "answer_to_json"]
+__all__ = ["AnsweringReport", "answer_questions", "answer_to_json", "choice_to_json"]
 
 
 @dataclass(frozen=True)
 class AnsweringReport:
     """What came of a file of questions.
 
-    `errors` counts the questions that could not be taken, by the error's name; `milliseconds` is the median over
-    batches, by stage. `em` and `f1` run from 0 to 1, None where no row had answers.
+    `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
+    taken, by the error's name; `milliseconds` is the median over batches, by stage. `em` and `f1` run from 0 to 1, None
+    where no row had answers.
     """
 
+    backend: BackendChoice | None
     questions: int
     errors: dict[str, int]
     em: float | None
@@ -38,13 +40,16 @@ class AnsweringReport:
     def to_json(self) -> dict[str, Any]:
         """The report with one entry an answer."""
         values = {name: getattr(self, name) for name in ("questions", "errors", "em", "f1", "milliseconds")}
-        return {**values, "answers": [answer_to_json(answer) for answer in self.answers]}
+        backend = None if self.backend is None else choice_to_json(self.backend)
+        return {"backend": backend, **values, "answers": [answer_to_json(answer) for answer in self.answers]}
 
     def print(self, console: Console) -> None:
         """A short table."""
         from rich.table import Table
 
         table = Table(show_header=False)
+        if self.backend is not None:
+            table.add_row("backend", self.backend.name)
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
@@ -56,8 +61,7 @@ class AnsweringReport:
 
 
 def answer_questions(
-    bundle: Path,
-    store: Path | None,
+    session: Session,
     questions: Sequence[Question],
     *,
     given: bool = False,
@@ -65,32 +69,30 @@ def answer_questions(
     top_k: int | None = None,
     top_m: int | None = None,
     batch_size: int = 8,
-    threads: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> AnsweringReport:
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 
-    Raises what opening a session raises, and OutputError, before anything is answered, where predictions cannot be
-    written.
+    Raises what answering raises, and OutputError, before anything is answered, where predictions cannot be written.
     """
     if predictions is not None:
         check_file(predictions)
     answers: list[Answer] = []
     batches: list[dict[str, float]] = []
-    with Session.open(bundle, store, threads=threads) as session:
-        for start in range(0, len(questions), batch_size):
-            batch = questions[start : start + batch_size]
-            passages = [given_passages(question) for question in batch] if given else None
-            found = session.answer_many([row.question for row in batch], top_k, top_m, passages=passages)
-            answers.extend(found)
-            batches.append(found[0].milliseconds)
-            advance(len(batch))
+    for start in range(0, len(questions), batch_size):
+        batch = questions[start : start + batch_size]
+        passages = [given_passages(question) for question in batch] if given else None
+        found = session.answer_many([row.question for row in batch], top_k, top_m, passages=passages)
+        answers.extend(found)
+        batches.append(found[0].milliseconds)
+        advance(len(batch))
     if predictions is not None:
         replace_file(predictions, kilt_predictions(questions, [answer.answer for answer in answers]).encode())
     graded = [
         (answer.answer or "", row.answers) for row, answer in zip(questions, answers, strict=True) if row.answers
     ]
     return AnsweringReport(
+        backend=session.backend_choice,
         questions=len(questions),
         errors=dict(Counter(type(answer.error).__name__ for answer in answers if answer.error is not None)),
         em=fmean(exact_match(*pair) for pair in graded) if graded else None,
@@ -101,6 +103,11 @@ def answer_questions(
         },
         answers=tuple(answers),
     )
+
+
+def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
+    """What ran the graphs, and why nothing better did."""
+    return {"name": choice.name, "refused": dict(choice.refused)}
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:

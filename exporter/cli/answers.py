@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exporter.cli.options import (
+    Backend,
     BatchSize,
     BundleArgument,
     Json,
@@ -23,7 +24,7 @@ from exporter.cli.options import (
 from exporter.cli.output import console, print_json, question_progress
 
 if TYPE_CHECKING:
-    from runtime import Answer
+    from runtime import Answer, BackendChoice
 
 __all__ = ["answer", "ask"]
 
@@ -37,20 +38,23 @@ def ask(
     ] = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    backend: Backend = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question; print the answer, the passages with their scores, and the time by stage."""
-    from exporter.answering import answer_to_json
+    from exporter.answering import answer_to_json, choice_to_json
     from runtime import Passage, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
-    with Session.open(bundle, store, threads=threads) as session:
+    with Session.open(bundle, store, threads=threads, backend=backend) as session:
         result = session.answer(question, top_k, top_m, passages=given)
+        choice = session.backend_choice
+    assert choice is not None
     if as_json:
-        print_json(answer_to_json(result))
+        print_json({**answer_to_json(result), "backend": choice_to_json(choice)})
     else:
-        _print_answer(result)
+        _print_answer(result, choice)
 
 
 def answer(
@@ -65,18 +69,23 @@ def answer(
     top_m: NumSelected = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
+    backend: Backend = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Answer a file of questions; print exact match, F1 and time, and write predictions if asked to."""
     from calibration.questions import read_questions
     from exporter.answering import answer_questions
+    from runtime import Session
 
     rows = read_questions(questions, limit)
-    with question_progress("Answering", len(rows)) as advance:
+    with (
+        Session.open(bundle, store, backend=backend, threads=threads) as session,
+        question_progress("Answering", len(rows)) as advance,
+    ):
         report = answer_questions(
-            bundle, store, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k,
-            top_m=top_m, batch_size=batch_size, threads=threads, advance=advance,
+            session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
+            batch_size=batch_size, advance=advance,
         )
     if as_json:
         print_json(report.to_json())
@@ -84,7 +93,7 @@ def answer(
         report.print(console())
 
 
-def _print_answer(result: Answer) -> None:
+def _print_answer(result: Answer, choice: BackendChoice) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -100,6 +109,7 @@ def _print_answer(result: Answer) -> None:
         )
     if result.passages:
         out.print(table)
+    out.print(f"[dim]by {choice.name}[/dim]")
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))
 
 

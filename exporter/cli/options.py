@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Backend",
     "BatchSize",
     "BundleArgument",
     "Json",
@@ -32,6 +33,9 @@ class PassageSource(str, Enum):
     given = "given"
 
 
+Backend = Annotated[
+    str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")

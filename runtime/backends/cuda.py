@@ -152,7 +152,9 @@ class Cuda:
             queue()
         except BaseException:
             # The stream must leave its capture even where that fails too.
-            self._runtime.cudaStreamEndCapture(stream)
+            error, graph = self._runtime.cudaStreamEndCapture(stream)
+            if error == self._success:
+                self._runtime.cudaGraphDestroy(graph)
             raise
         graph = self._call("cudaStreamEndCapture", stream)
         try:
@@ -187,6 +189,11 @@ class Cuda:
         if error.name in LOST:
             self.lost = error.name
             return self._lost_error()
+        if error.name == "cudaErrorMemoryAllocation" and function == "cudaHostAlloc":
+            return DeviceMemoryError(
+                subject, expected=f"{asked:,} bytes of page-locked memory of the host", found="less",
+                fix="make room in the host's memory, raise the limit on locked memory, or ask fewer questions at once",
+            )
         if error.name == "cudaErrorMemoryAllocation" and asked is not None:
             free, total = self.memory_info()
             return DeviceMemoryError(

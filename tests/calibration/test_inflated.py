@@ -65,7 +65,9 @@ class Road:
     directory: Path
     questions: list[Question]
 
-    def answers(self, bundle: Path, backend: Backend | str = "onnxruntime-cpu", count: int | None = None) -> list[Answer]:
+    def answers(
+        self, bundle: Path, backend: Backend | str = "onnxruntime-cpu", count: int | None = None
+    ) -> list[Answer]:
         count = count or len(self.questions)
         with Session.open(bundle, self.directory / "store", threads=1, backend=backend) as session:
             texts = [question.question for question in self.questions[:count]]

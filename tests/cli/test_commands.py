@@ -91,7 +91,9 @@ def test_ask_prints_the_answer_the_passages_and_the_time(cli, glimmer):
 def test_ask_as_json(cli, glimmer):
     expected = glimmer.session.answer(QUESTION, 3, 1)
     found = cli("ask", glimmer.bundle, "--store", glimmer.store, "-k", "3", "-m", "1", QUESTION, "--json").json
-    assert set(found) == {"question", "answer", "token_ids", "error", "passages", "milliseconds"}
+    assert set(found) == {"question", "answer", "token_ids", "error", "passages", "milliseconds", "backend"}
+    assert found["backend"]["name"] == "onnxruntime-cpu"
+    assert "CUDAExecutionProvider" in found["backend"]["refused"]["onnxruntime-cuda"]
     assert (found["question"], found["answer"], found["error"]) == (QUESTION, expected.answer, None)
     assert found["token_ids"] == list(expected.token_ids)
     assert [item["id"] for item in found["passages"]] == [item.passage.id for item in expected.passages]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from runtime.backends.cuda import Cuda
 from runtime.backends.tensorrt.device import CudaDevice
 from runtime.backends.tensorrt.engine_graph import EngineGraph
 from runtime.backends.tensorrt.engines import DeviceEngines
-from runtime.backends.tensorrt.library import Library
+from runtime.backends.tensorrt.library import Library, check_installed
 from runtime.backends.tensorrt.runtime_cache import runtime_cache_path
-from runtime.contract import EngineKey, GraphIO
+from runtime.contract import DeviceLostError, EngineKey, GraphIO
 
 __all__ = ["TensorRTBackend"]
 
@@ -26,9 +27,11 @@ class TensorRTBackend:
 
     def __init__(self, bundle: Path, library: str = "tensorrt", *, passage_cache_bytes: int = 0) -> None:
         """Raises BackendError where library, GPU or engines are missing, BundleError for a damaged record of them."""
-        self._library = Library(library)
+        check_installed(library)
         self.name = library.replace("_", "-")
+        # The library is large: it is loaded where there is a GPU for it.
         cuda = Cuda()
+        self._library = Library(library)
         self._key = EngineKey(library, self._library.version, cuda.gpu.compute_capability, cuda.gpu.name)
         self._engines = DeviceEngines.find(bundle, self._key)
         self._device = CudaDevice(cuda, passage_cache_bytes)
@@ -46,11 +49,10 @@ class TensorRTBackend:
         return graph
 
     def close(self) -> None:
-        """Wait for queued work and give the GPU's memory back."""
-        with self._device.lock:
-            if self._device.cuda.lost is None and self._graphs:
+        """Wait for queued work and give the GPU's memory back; a GPU that failed holds nothing to be given."""
+        with self._device.lock, suppress(DeviceLostError):
+            if self._graphs:
                 self._device.synchronize()
-                for graph in self._graphs:
-                    graph.close()
-            self._graphs.clear()
+            while self._graphs:
+                self._graphs.pop().close()
             self._device.close()

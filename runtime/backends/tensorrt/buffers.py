@@ -69,10 +69,13 @@ class Lease:
 
 
 class Pool(ABC):
-    """Memory of one kind. Not safe from several threads: its device holds a lock."""
+    """Memory of one kind. Not safe from several threads: its device holds a lock.
 
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
+    `reclaim` makes room where there is none.
+    """
+
+    def __init__(self, cuda: Cuda, reclaim: Callable[[], None]) -> None:
+        self._cuda, self._reclaim = cuda, reclaim
         self._free: dict[int, list[_Stretch]] = defaultdict(list)
         # Given back by whichever thread let go last, perhaps in the middle of one of our own methods.
         self._returned: deque[_Stretch] = deque()
@@ -84,7 +87,11 @@ class Pool(ABC):
         size = _rounded(num_bytes)
         stretch = self._reusable(self._free[size])
         if stretch is None:
-            stretch = self._allocate(size)
+            try:
+                stretch = self._allocate(size)
+            except DeviceMemoryError:
+                self._reclaim()
+                stretch = self._allocate(size)
             self._all.add(stretch)
         return Lease(self, stretch, self._returned)
 
@@ -149,11 +156,11 @@ class Pool(ABC):
 
 
 class DevicePool(Pool):
-    """Memory of the GPU, written in the order of one stream; `reclaim` makes room where there is none."""
+    """Memory of the GPU, written in the order of one stream."""
 
-    def __init__(self, cuda: Cuda, stream: int, reclaim: Callable[[], None]) -> None:
-        super().__init__(cuda)
-        self._stream, self._reclaim = stream, reclaim
+    def __init__(self, cuda: Cuda, reclaim: Callable[[], None], stream: int) -> None:
+        super().__init__(cuda, reclaim)
+        self._stream = stream
 
     def _reusable(self, free: list[_Stretch]) -> _Stretch | None:
         if not free:
@@ -166,12 +173,7 @@ class DevicePool(Pool):
         return stretch
 
     def _allocate(self, size: int) -> _Stretch:
-        try:
-            address = self._cuda.malloc(size)
-        except DeviceMemoryError:
-            self._reclaim()
-            address = self._cuda.malloc(size)
-        return _Stretch(address, size, None)
+        return _Stretch(self._cuda.malloc(size), size, None)
 
     def _release(self, stretch: _Stretch) -> None:
         self._cuda.free(stretch.address)

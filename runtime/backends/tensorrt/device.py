@@ -50,10 +50,10 @@ class CudaDevice:
         """Raises OptionError for a passage cache on a GPU that has no memory of its own."""
         self.cuda = cuda
         self.lock = RLock()
-        self._pinned = PinnedPool(cuda)
+        self._pinned = PinnedPool(cuda, self._reclaim)
         self._loader = PassageLoader(cuda, self.lock, self._pinned, self._reclaim, passage_cache_bytes)
         self.stream = cuda.stream()
-        self._pool = DevicePool(cuda, self.stream, self._reclaim)
+        self._pool = DevicePool(cuda, self._reclaim, self.stream)
         self._closed = False
 
     def place(self, tensors: Mapping[str, Tensor]) -> dict[str, CudaTensor]:
@@ -122,14 +122,12 @@ class CudaDevice:
             self.cuda.synchronize(stream)
 
     def close(self) -> None:
-        """Wait, and give everything back; a GPU that failed holds nothing to be given."""
+        """Wait, and give everything back; raises DeviceLostError for a GPU that failed."""
         with self.lock:
             if self._closed:
                 return
             self._closed = True
             self._loader.cache.clear()
-            if self.cuda.lost is not None:
-                return
             self.synchronize()
             for pool in (self._pool, self._loader.pool, self._pinned):
                 pool.close()
@@ -140,7 +138,7 @@ class CudaDevice:
         """Make room: what is kept for another time goes back to CUDA."""
         self._loader.cache.clear()
         self.synchronize()
-        for pool in (self._pool, self._loader.pool):
+        for pool in (self._pool, self._loader.pool, self._pinned):
             pool.trim()
 
     def _upload(self, arrays: Mapping[str, Array]) -> dict[str, CudaTensor]:

@@ -61,13 +61,12 @@ class EngineGraph:
         return cast("dict[str, DeviceTensor]", outputs)
 
     def close(self) -> None:
-        """Give CUDA graphs and contexts back, and keep what was compiled; nothing may be queued."""
+        """Give CUDA graphs, contexts and the engine back; nothing may be queued."""
         for graphs in self._cuda_graphs.values():
             graphs.close()
         self._cuda_graphs.clear()
         self._contexts.clear()
-        if self._engine.runtime_cache is not None:
-            self._engine.runtime_cache.keep()
+        self._engine.close()
 
     def _context(self, profile: int) -> Context:
         if profile not in self._contexts:

@@ -12,24 +12,30 @@ import numpy as np
 from runtime.backends.tensorrt.runtime_cache import RuntimeCache
 from runtime.contract import BackendError, BundleError
 
-__all__ = ["Library", "LoadedEngine"]
+__all__ = ["Library", "LoadedEngine", "check_installed"]
 
 OLDEST = (10, 3)
 BEYOND = (12, 0)
 """Versions of `tensorrt` that are served: from JetPack 6.2's to the last major one there is."""
+PACKAGES = {"tensorrt": '"glimmer-export[gpu]"', "tensorrt_rtx": "tensorrt-rtx-cu12"}
+
+
+def check_installed(name: str) -> None:
+    """Raise BackendError where the package of a library is not there; it is not loaded."""
+    if importlib.util.find_spec(name) is None:
+        raise BackendError(
+            f"backend {name.replace('_', '-')}", expected=f"the package {name}", found="none",
+            fix=f"install it: pip install {PACKAGES[name]}",
+        )
 
 
 class Library:
     """The module `tensorrt` or `tensorrt_rtx`, and its runtime."""
 
     def __init__(self, name: str) -> None:
-        """Raises BackendError where the package is not installed, cannot be loaded, or is of another version."""
+        """Raises BackendError where the package cannot be loaded, or is of another version."""
         self.name = name
         subject = f"backend {name.replace('_', '-')}"
-        if importlib.util.find_spec(name) is None:
-            raise BackendError(
-                subject, expected=f"the package {name}", found="none", fix=f"install it: pip install {PACKAGES[name]}"
-            )
         try:
             self.trt: Any = importlib.import_module(name)
         except (ImportError, OSError) as reason:  # OSError: a shared library that is not there
@@ -60,9 +66,6 @@ class Library:
                 fix="build it again here: `glimmer-export build`",
             )
         return LoadedEngine(self, engine, subject, runtime_cache if self.specializes else None)
-
-
-PACKAGES = {"tensorrt": '"glimmer-export[gpu]"', "tensorrt_rtx": "tensorrt-rtx-cu12"}
 
 
 class LoadedEngine:
@@ -108,6 +111,12 @@ class LoadedEngine:
                 fix="make room in the GPU's memory, or build engines for smaller shapes: `glimmer-export build`",
             )
         return context
+
+    def close(self) -> None:
+        """Keep what was compiled here, and let go of the engine, with its weights on the GPU."""
+        if self.runtime_cache is not None:
+            self.runtime_cache.keep()
+        self._engine = self._config = self.runtime_cache = None
 
     @property
     def _allocation(self) -> Any:

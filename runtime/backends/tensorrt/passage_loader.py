@@ -38,7 +38,7 @@ class PassageLoader:
             )
         self._cuda, self._lock, self._pinned = cuda, lock, pinned
         self.stream = cuda.stream()
-        self.pool = DevicePool(cuda, self.stream, reclaim)
+        self.pool = DevicePool(cuda, reclaim, self.stream)
         self.cache = PassageCache(passage_cache_bytes, self.pool.take)
 
     def load(self, rows: Rows, num_tokens: int) -> tuple[Lease, Layout]:

@@ -31,6 +31,7 @@ __all__ = ["Access", "CudaMisuseError", "FakeCuda"]
 
 UNWRITTEN = 0xFF
 GAP = 1 << 12
+DIRECTIONS = {(True, False): "in", (False, True): "out", (False, False): "inside", (True, True): "outside"}
 Access = tuple[int, int]
 """Address and bytes."""
 
@@ -111,10 +112,11 @@ class FakeCuda:
         self.faults: list[CudaMisuseError] = []
         self.calls: Counter[str] = Counter()
         self.copied: Counter[str] = Counter()
-        """Bytes by direction: `in`, `out` and `inside`."""
+        """Bytes by direction: `in`, `out`, `inside`, and `outside` from page-locked memory to page-locked memory."""
         self.kernels: list[str] = []
         """Names of what ran on a stream, in the order in which it ran."""
         self.lost: cudaError_t | None = None
+        self._calls_left: int | None = None
         self._random = None if order is None else random.Random(order)
         self._scripted: list[tuple[str, int, cudaError_t]] = []
         self._next = 1 << 44
@@ -141,9 +143,9 @@ class FakeCuda:
         """Have a call of a function return an error, once, `after` so many of its calls that do not."""
         self._scripted.append((function, self.calls[function] + after, cudaError_t[error]))
 
-    def lose(self) -> None:
-        """Have every call fail from now on."""
-        self.lost = cudaError_t.cudaErrorIllegalAddress
+    def lose(self, *, after: int = 0) -> None:
+        """Have every call fail from now on, or `after` so many more."""
+        self._calls_left = after
 
     @property
     def live_bytes(self) -> int:
@@ -227,7 +229,7 @@ class FakeCuda:
             if (answer := self._answer("cudaMemcpyAsync"))[0]:
                 return answer
             sides = (self._find(source, num_bytes)[0].pinned, self._find(target, num_bytes)[0].pinned)
-            self.copied[{(True, False): "in", (False, True): "out", (False, False): "inside"}[sides]] += num_bytes
+            self.copied[DIRECTIONS[sides]] += num_bytes
 
             def run() -> None:
                 self.bytes_at(target, num_bytes)[:] = self.bytes_at(source, num_bytes)
@@ -256,9 +258,10 @@ class FakeCuda:
     def cudaStreamWaitEvent(self, stream, event, flags):
         with self._lock:
             waiting, awaited = self._get(stream, Stream), self._get(event, Event)
-            _merge(waiting.clock, awaited.clock)
-            waiting.tail = [*waiting.tail, *awaited.tail]
-            return self._answer("cudaStreamWaitEvent")
+            if not (answer := self._answer("cudaStreamWaitEvent"))[0]:
+                _merge(waiting.clock, awaited.clock)
+                waiting.tail = [*waiting.tail, *awaited.tail]
+            return answer
 
     def cudaEventCreateWithFlags(self, flags):
         return self._create("cudaEventCreateWithFlags", Event)
@@ -269,8 +272,9 @@ class FakeCuda:
     def cudaEventRecord(self, event, stream):
         with self._lock:
             source, target = self._get(stream, Stream), self._get(event, Event)
-            target.clock, target.tail = dict(source.clock), list(source.tail)
-            return self._answer("cudaEventRecord")
+            if not (answer := self._answer("cudaEventRecord"))[0]:
+                target.clock, target.tail = dict(source.clock), list(source.tail)
+            return answer
 
     def cudaEventSynchronize(self, event):
         return self._synchronize("cudaEventSynchronize", self._get(event, Event))
@@ -288,15 +292,16 @@ class FakeCuda:
     def cudaStreamBeginCapture(self, stream, mode):
         with self._lock:
             captured = self._get(stream, Stream)
-            captured.capture, captured.capturing_thread = [], threading.get_ident()
-            return self._answer("cudaStreamBeginCapture")
+            if not (answer := self._answer("cudaStreamBeginCapture"))[0]:
+                captured.capture, captured.capturing_thread = [], threading.get_ident()
+            return answer
 
     def cudaStreamEndCapture(self, stream):
         with self._lock:
             captured = self._get(stream, Stream)
             nodes, captured.capture = captured.capture, None
             if (answer := self._answer("cudaStreamEndCapture"))[0]:
-                return answer
+                return (*answer, None)
             return (*answer, self._handle(tuple(nodes)))
 
     def cudaGraphInstantiate(self, graph, flags):
@@ -338,6 +343,10 @@ class FakeCuda:
                 and value.capturing_thread == threading.get_ident() for value in self._handles.values()
             ):  # fmt: skip
                 raise self._fault(f"{function} during a capture")
+            if self._calls_left is not None:
+                self._calls_left -= 1
+                if self._calls_left < 0:
+                    self.lost = cudaError_t.cudaErrorIllegalAddress
             number = self.calls[function]
             self.calls[function] += 1
             if self.lost is not None:
@@ -486,12 +495,17 @@ class FakeCuda:
                 last.done = True
                 self.kernels.append(last.name)
                 last.run()
-                last.after = []
+                # What is over holds on to nothing: neither to what ran before, nor to whose work it was.
+                last.after, last.run = [], _nothing
         self._waiting = [waiting for waiting in self._waiting if not waiting.done]
 
     def _run_some(self) -> None:
         while self._random is not None and self._waiting and self._random.random() < 0.5:
             self._finish(self._random.choice(self._waiting))
+
+
+def _nothing() -> None:
+    """What work that is over does."""
 
 
 def _merge(clock: dict[int, int], other: dict[int, int]) -> None:

@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
@@ -95,6 +96,8 @@ class FakeTensorRT:
         self.compiled: Counter[str] = Counter()
         """Graphs whose kernels were compiled for new shapes, by TensorRT-RTX."""
         self.contexts = 0
+        self.engines: WeakSet[FakeEngine] = WeakSet()
+        """Those that somebody still refers to."""
         self.refuses_contexts = False
         self.refuses_runs = False
 
@@ -121,9 +124,11 @@ class FakeTensorRT:
 
     def _deserialize(self, content: bytes) -> FakeEngine | None:
         try:
-            return FakeEngine(self, json.loads(content))
+            engine = FakeEngine(self, json.loads(content))
         except ValueError:
             return None
+        self.engines.add(engine)
+        return engine
 
 
 class FakeEngine:

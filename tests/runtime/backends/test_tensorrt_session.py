@@ -218,7 +218,7 @@ def test_the_narrowest_profile_that_fits_is_taken(glimmer, engined, gpu):
         assert set(device_graph._contexts) == {0}
         session.answer_many(QUESTIONS[:2])
         assert set(device_graph._contexts) == {0, 1}
-        with pytest.raises(BackendError, match="optimization profiles.*glimmer-export build"):
+        with pytest.raises(BackendError, match=r"optimization profiles.*glimmer-export build"):
             session.answer_many(["w0 w7"] * 9)
         assert_same(session.answer(QUESTIONS[0]), glimmer.session.answer(QUESTIONS[0]))
     assert library.contexts > 0

@@ -1,0 +1,111 @@
+"""Calls of the CUDA runtime, on FakeCuda: what they give, and which error is which."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.backends.cuda import CaptureError, Cuda, Gpu
+from runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
+from tests.runtime.backends.fake_cuda import FakeCuda
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    return FakeCuda(total_bytes=10_000).install(monkeypatch)
+
+
+def test_what_gpu_it_is(fake, monkeypatch):
+    assert Cuda().gpu == Gpu("Fake T4", "7.5", False)
+    FakeCuda(name="Orin", capability=(8, 7), integrated=True).install(monkeypatch)
+    assert Cuda().gpu == Gpu("Orin", "8.7", True)
+
+
+def test_a_round_trip_through_the_gpu(fake):
+    cuda = Cuda()
+    pinned, stream, event = cuda.host_alloc(400), cuda.stream(), cuda.event()
+    addresses = [cuda.malloc(400) for _ in range(2)]
+    values = np.arange(100, dtype=np.int32)
+    pinned.host[:] = values.view(np.uint8)
+    cuda.copy(addresses[0], pinned.address, 400, stream)
+    cuda.copy(addresses[1], addresses[0], 400, stream)
+    cuda.clear(addresses[1], 40, stream)
+    cuda.record(event, stream)
+    assert not cuda.reached(event)
+    cuda.synchronize_event(event)
+    assert cuda.reached(event)
+    cuda.copy(pinned.address, addresses[1], 400, stream)
+    cuda.synchronize(stream)
+    assert pinned.host.view(np.int32).tolist() == [0] * 10 + values[10:].tolist()
+    assert cuda.memory_info() == (9_200, 10_000)
+    for address in addresses:
+        cuda.free(address)
+    cuda.host_free(pinned)
+    cuda.destroy_event(event)
+    cuda.destroy_stream(stream)
+    fake.check_clean()
+
+
+def test_a_capture_is_launched(fake):
+    cuda = Cuda()
+    stream, address = cuda.stream(), cuda.malloc(8)
+    executable = cuda.capture(stream, lambda: cuda.clear(address, 8, stream))
+    cuda.synchronize(stream)
+    assert fake.kernels == []
+    cuda.launch(executable, stream)
+    cuda.synchronize(stream)
+    assert fake.kernels == ["clear"]
+    cuda.destroy_executable(executable)
+    cuda.free(address)
+    cuda.destroy_stream(stream)
+    fake.check_clean()
+
+
+def test_a_capture_that_breaks_off_leaves_the_stream_as_it_was(fake):
+    cuda = Cuda()
+    stream = cuda.stream()
+
+    def broken() -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError, match="ours"):
+        cuda.capture(stream, broken)
+    cuda.synchronize(stream)
+    for function in ("cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"):
+        fake.fail(function, "cudaErrorStreamCaptureUnsupported")
+        with pytest.raises(CaptureError, match=function):
+            cuda.capture(stream, lambda: None)
+        cuda.synchronize(stream)
+    cuda.destroy_stream(stream)
+    fake.check_clean()
+
+
+def test_too_little_memory_says_how_much(fake):
+    cuda = Cuda()
+    address = cuda.malloc(2_000)
+    with pytest.raises(DeviceMemoryError, match=r"cudaMalloc on Fake T4: expected 9,000 bytes, found 8,000 .* 10,000"):
+        cuda.malloc(9_000)
+    fake.fail("cudaHostAlloc", "cudaErrorMemoryAllocation")
+    with pytest.raises(DeviceMemoryError, match=r"500 bytes of page-locked memory of the host"):
+        cuda.host_alloc(500)
+    cuda.free(address)
+
+
+def test_a_lost_gpu_stays_lost_and_is_asked_nothing_more(fake):
+    cuda = Cuda()
+    fake.lose()
+    for _ in range(2):
+        with pytest.raises(DeviceLostError, match=r"GPU Fake T4.*cudaErrorIllegalAddress"):
+            cuda.malloc(8)
+    assert cuda.lost == "cudaErrorIllegalAddress"
+    assert fake.calls["cudaMalloc"] == 1
+
+
+def test_any_other_error_is_named(fake):
+    cuda = Cuda()
+    fake.fail("cudaMalloc", "cudaErrorInvalidValue")
+    with pytest.raises(BackendError, match=r"cudaMalloc: expected success, found cudaErrorInvalidValue") as error:
+        cuda.malloc(8)
+    assert type(error.value) is BackendError
+    cuda.free(cuda.malloc(8))
+    fake.check_clean()

@@ -120,8 +120,7 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # Runs are short, and those of the plain graph come between: threads that spin for work take it the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The weights stand in memory once more for the graphs that answer; packed copies would be a third time. An arena
-    # keeps the largest of every length that was seen, and patterns a plan for each combination of lengths.
+    # As lean as the backend of the graphs that answer, whose weights stand in memory once more.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

@@ -1,4 +1,8 @@
-"""The README's commands and code, run in its order in one folder; those that take long are checked instead."""
+"""The README's commands and code, run in its order in one folder; those that take long are checked instead.
+
+So are the commands of the other documents, which need machines of their own; what is not of this project, such as a
+Jetson's package manager, stands there in blocks marked `on the device`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,10 @@ BLOCK = re.compile(
     r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 NOT_RUN = "checked, not run: long"
+ON_THE_DEVICE = "on the device"
+GROUPS = ("memory",)
+"""Commands that have commands of their own."""
+ROADS = [ROOT / "docs" / "t4.md", ROOT / "docs" / "jetson.md"]
 EXTRAS = set(metadata("glimmer-export").get_all("Provides-Extra"))
 TOKENIZER = ROOT / "exporter" / "demo" / "checkpoint" / "tokenizer.json"
 COMMANDS = Path(sys.executable).parent
@@ -49,8 +57,19 @@ def steps() -> list[Step]:
     return found
 
 
+def road_commands(path: Path) -> list[str]:
+    found = []
+    for block in BLOCK.finditer(path.read_text(encoding="utf-8")):
+        assert block["note"] in (None, ON_THE_DEVICE), f"{path.name}: a note that means nothing: {block['note']}"
+        if block["language"] == "console" and block["note"] is None:
+            found += [line.removeprefix("$ ") for line in block["body"].splitlines()]
+    return found
+
+
 STEPS = steps()
-CHECKED = [step.source for step in STEPS if not step.runs]
+CHECKED = dict.fromkeys(
+    [*(step.source for step in STEPS if not step.runs), *(line for path in ROADS for line in road_commands(path))]
+)
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -79,7 +98,7 @@ def test_readme_commands_run_in_order(folder):
 
 
 @pytest.mark.parametrize("command", CHECKED)
-def test_readme_commands_that_are_not_run_exist(command, tmp_path):
+def test_commands_that_are_not_run_exist(command, tmp_path):
     words = shlex.split(command)
     if words[0] == "make":
         done = run(["make", "--dry-run", *words[1:]], ROOT)
@@ -90,10 +109,22 @@ def test_readme_commands_that_are_not_run_exist(command, tmp_path):
         assert (ROOT / words[words.index("-c") + 1]).is_file()
     else:
         assert words[0] == "glimmer-export"
-        done = run([*words[:2], "--help"], tmp_path)
+        done = run([*words[: 3 if words[1] in GROUPS else 2], "--help"], tmp_path)
         assert done.returncode == 0, done.stderr
         for option in (word for word in words if word.startswith("-")):
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", done.stdout), f"no option {option}"
+
+
+@pytest.mark.parametrize("path", ROADS, ids=lambda path: path.stem)
+def test_the_roads_code_compiles_and_their_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        if block["language"] == "python":
+            compile(block["body"], str(path), "exec")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
+    assert links
+    for link in links:
+        assert (path.parent / link).is_file(), link
 
 
 def test_readme_names_every_extra():

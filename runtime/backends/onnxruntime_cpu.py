@@ -57,13 +57,19 @@ class OnnxRuntimeLoader:
 class OnnxRuntimeBackend(OnnxRuntimeLoader):
     """Runs graphs with ONNX Runtime's CPU execution provider.
 
-    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core).
+    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core). `lean`
+    is for runs whose memory counts more than their time: no packed copies of the weights, no arena that keeps the
+    largest of every length that was seen, no plan of its memory for each combination of lengths.
     """
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, lean: bool = False) -> None:
         super().__init__(threads, ("CPUExecutionProvider",))
+        if lean:
+            self._options.add_session_config_entry("session.disable_prepacking", "1")
+            self._options.enable_cpu_mem_arena = False
+            self._options.enable_mem_pattern = False
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""

@@ -99,7 +99,9 @@ def _print(built: EngineBuild) -> None:
     out.print(table)
     if record.stand_in:
         key = record.key
-        out.print(f"A stand-in: {key.library} {key.version} cannot build for {record.target} ahead of time;")
-        out.print(f"these are for compute capability {key.compute_capability}, the nearest that it knows")
+        out.print(
+            f"A stand-in: {key.library} {key.version} cannot build for {record.target} ahead of time; these are for "
+            f"compute capability {key.compute_capability}, the nearest that it knows", soft_wrap=True,
+        )
     done = f"{bold(built.directory)} has engines of {len(record.engines)} graphs for {record.target}"
     out.print(done, soft_wrap=True)

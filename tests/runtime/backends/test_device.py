@@ -62,9 +62,7 @@ def test_batches_that_are_queued_before_any_ran_do_not_share_page_locked_memory(
 
 def test_memory_is_not_written_anew_before_its_readers_are_done(fake):
     device = CudaDevice(Cuda())
-    fetched = []
-    for seed in range(6):
-        fetched.append((device.memory(rows(seed), TOKENS)["memory"].fetch(), rows(seed)))
+    fetched = [(device.memory(rows(seed), TOKENS)["memory"].fetch(), rows(seed)) for seed in range(6)]
     assert fake.calls["cudaMalloc"] < 6
     for wait, passages in fetched:
         assert (wait() == padded_memory(passages, TOKENS)["memory"]).all()

@@ -81,9 +81,12 @@ def test_memory_that_is_let_go_before_it_arrived(fake):
 
 def test_arrays_and_zeros(fake):
     device = CudaDevice(Cuda())
-    arrays = {"a": np.arange(7, dtype=np.int32), "b": np.linspace(-3, 5, 12, dtype=np.float32).reshape(3, 4)}
     fetched = []
-    for _ in range(4):
+    for number in range(4):
+        arrays = {
+            "a": np.arange(number, number + 7, dtype=np.int32),
+            "b": np.linspace(-number, 5, 12, dtype=np.float32).reshape(3, 4),
+        }
         with device.lock:
             placed = device.place(arrays)
         fetched += [(placed[name].fetch(), array) for name, array in arrays.items()]

@@ -92,8 +92,9 @@ class CudaDevice:
                 lease.pool.record_used(lease, self.stream)
 
     def fetch(self, tensor: CudaTensor) -> Callable[[], Array]:
-        """Queue a copy to the host; what is returned waits for it and gives it."""
-        num_bytes = prod(tensor.shape) * tensor.dtype.itemsize
+        """Queue a copy to the host; what is returned waits for it and gives it, and does not keep the tensor."""
+        shape, dtype = tensor.shape, tensor.dtype
+        num_bytes = prod(shape) * dtype.itemsize
         with self.lock:
             self.check()
             lease = self._pinned.take(num_bytes)
@@ -103,8 +104,8 @@ class CudaDevice:
 
         def wait() -> Array:
             self.cuda.synchronize_event(copied)
-            array: Array = lease.host[:num_bytes].copy().view(tensor.dtype)
-            return array.reshape(tensor.shape)
+            array: Array = lease.host[:num_bytes].copy().view(dtype)
+            return array.reshape(shape)
 
         return wait
 

@@ -60,6 +60,16 @@ def test_batches_that_are_queued_before_any_ran_do_not_share_page_locked_memory(
     fake.check_clean()
 
 
+def test_memory_is_not_written_anew_before_its_readers_are_done(fake):
+    device = CudaDevice(Cuda())
+    fetched = [(device.memory(rows(seed), TOKENS)["memory"].fetch(), rows(seed)) for seed in range(6)]
+    assert fake.calls["cudaMalloc"] < 6
+    for wait, passages in fetched:
+        assert (wait() == padded_memory(passages, TOKENS)["memory"]).all()
+    device.close()
+    fake.check_clean()
+
+
 def test_memory_that_is_let_go_before_it_arrived(fake):
     device = CudaDevice(Cuda())
     for seed in range(6):
@@ -71,9 +81,12 @@ def test_memory_that_is_let_go_before_it_arrived(fake):
 
 def test_arrays_and_zeros(fake):
     device = CudaDevice(Cuda())
-    arrays = {"a": np.arange(7, dtype=np.int32), "b": np.linspace(-3, 5, 12, dtype=np.float32).reshape(3, 4)}
     fetched = []
-    for _ in range(4):
+    for number in range(4):
+        arrays = {
+            "a": np.arange(number, number + 7, dtype=np.int32),
+            "b": np.linspace(-number, 5, 12, dtype=np.float32).reshape(3, 4),
+        }
         with device.lock:
             placed = device.place(arrays)
         fetched += [(placed[name].fetch(), array) for name, array in arrays.items()]

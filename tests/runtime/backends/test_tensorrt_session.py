@@ -156,7 +156,8 @@ def test_the_decoder_step_is_captured_once_a_bucket_and_launched_again(glimmer, 
     with opened(glimmer, engined(glimmer)) as session:
         for _ in range(3):
             session.answer(QUESTIONS[0])
-        assert cuda.calls["cudaGraphInstantiate"] > 0
+        # Two sets of buffers take turns, and the first step reads a third: the empty cache.
+        assert 0 < cuda.calls["cudaGraphInstantiate"] <= 3
         captured, launched = cuda.calls["cudaGraphInstantiate"], cuda.calls["cudaGraphLaunch"]
         runs = cuda.kernels.count("decoder_step")
         assert_same(session.answer(QUESTIONS[0]), glimmer.session.answer(QUESTIONS[0]))

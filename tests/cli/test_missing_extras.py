@@ -111,4 +111,4 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export"}
+    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "t5x"}

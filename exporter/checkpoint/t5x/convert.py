@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversion", "convert_t5x"]
 
-CROSS_ATTENTION = re.compile(r"decoder\.block\.(\d+)\.layer\.1\.EncDecAttention\.q\.weight")
 LAYER_NUMBER = re.compile(r"(?<=block\.)\d+|(?<=layers_)\d+")
 
 
@@ -101,18 +100,23 @@ def _one(copies: Sequence[Tensor], origin: Source, subject: str) -> Tensor:
 def _check_cross_attention(
     sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], subject: str
 ) -> None:
-    """Name FiDO (de Jong et al. 2022), whose decoder attends to the encoder in some layers only."""
-    layers = [origin for name, origin in sources.items() if CROSS_ATTENTION.fullmatch(name)]
-    present = [origin for origin in layers if origin.paths[0] in shapes]
-    depth = len(present)
-    if present and present[0].layer is not None:
-        shape = shapes[present[0].paths[0]]
-        depth = shape[1] if len(shape) > 1 else 0
-    if 0 < depth < len(layers):
+    """Name FiDO (de Jong et al. 2022), whose decoder attends to the encoder in some of its layers only."""
+    own, cross = (_depth(sources, shapes, layer) for layer in ("0.SelfAttention", "1.EncDecAttention"))
+    if 0 < cross < own:
         raise CheckpointError(
-            subject, expected=f"cross-attention in all {len(layers)} decoder layers", found=f"in {depth}",
+            subject, expected=f"cross-attention in all {own} decoder layers", found=f"in {cross}",
             fix="FiDO's sparse cross-attention is not supported",
         )
+
+
+def _depth(sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], layer: str) -> int:
+    """Decoder layers for which the tree holds this attention."""
+    name = re.compile(rf"decoder\.block\.\d+\.layer\.{re.escape(layer)}\.q\.weight")
+    found = [origin for key, origin in sources.items() if name.fullmatch(key) and origin.paths[0] in shapes]
+    if not found or found[0].layer is None:
+        return len(found)
+    shape = shapes[found[0].paths[0]]
+    return shape[1] if len(shape) > 1 else 0
 
 
 def _uncovered(unused: Iterable[str], patterns: Sequence[str]) -> list[str]:

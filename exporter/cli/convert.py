@@ -20,15 +20,17 @@ class Layout(str, Enum):
     """Whose layout a checkpoint has."""
 
     t5x = "t5x"
+    fid = "fid"
+    huggingface = "huggingface"
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the checkpoint.")],
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the checkpoint; for t5x, of one step.")],
     output: Output,
     layout: Annotated[Layout, typer.Option("--from", help="Whose layout DIR has.")],
     config: Annotated[
-        Path, typer.Option("--config", help="JSON of what DIR does not say; for t5x, a whole config.json.")
-    ],
+        Path | None, typer.Option("--config", help="JSON: all fields of a config.json for t5x, else those to change.")
+    ] = None,
     names: Annotated[
         Path | None, typer.Option("--map", help="YAML: our prefixes -> T5X's paths, where they are not the defaults.")
     ] = None,
@@ -37,18 +39,18 @@ def convert(
     ] = None,
     allow_unused: Annotated[
         list[str] | None,
-        typer.Option("--allow-unused", metavar="PATTERN", help="What DIR may hold beside the model. May be repeated."),
+        typer.Option("--allow-unused", metavar="PATTERN", help="What of T5X's may be left out. May be repeated."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a trained checkpoint of T5X into one of ours."""
-    require("torch", "msgpack", "tensorstore")
-    from exporter.convert import convert_from_t5x
+    """Turn a trained checkpoint of T5X, of FiD's own code or of Hugging Face into one of ours."""
+    require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
+    from exporter.convert import convert_checkpoint
 
-    summary = convert_from_t5x(
-        source, output, config=config, names=names, tokenizer=tokenizer, allow_unused=allow_unused or (),
-        overwrite=overwrite,
+    summary = convert_checkpoint(
+        layout.value, source, output, config=config, names=names, tokenizer=tokenizer,
+        allow_unused=allow_unused or (), overwrite=overwrite,
     )
     if as_json:
         print_json(summary)

@@ -116,8 +116,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=3), "schema_version up to 2, found 3; install a newer"),
-        (lambda data: data.update(schema_version=1), "schema_version 2, found 1"),
+        (lambda data: data.update(schema_version=4), "schema_version up to 3, found 4; install a newer"),
+        (lambda data: data.update(schema_version=1), "schema_version 3, found 1"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),

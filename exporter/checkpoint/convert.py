@@ -28,9 +28,13 @@ UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight
 class WeightFiles(Protocol):
     """Tensors of a directory, by name, whatever the format."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by name."""
+        ...
 
-    def tensor(self, name: str) -> Tensor: ...
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in the dtype it was stored in."""
+        ...
 
 
 def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, dict[str, Tensor]]:

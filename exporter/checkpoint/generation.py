@@ -53,7 +53,8 @@ class Generation(BaseModel):
 def read_generation(directory: Path) -> dict[str, int]:
     """Fields of a checkpoint's config that `directory/generation_config.json` sets; none where there is no such file.
 
-    `max_length` counts the start token, max_new_tokens does not. Raises CheckpointError where the file is not JSON, has
+    `max_length` counts the start token, max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is
+    no choice of the model's and is not taken. Raises CheckpointError where the file is not JSON, has
     a wrong field, or asks for beams, sampling, penalties or forced tokens: answers are decoded greedily.
     """
     path = directory / FILE

@@ -10,13 +10,14 @@ from runtime.contract import TokenizerError
 __all__ = ["check_agreement"]
 
 TEXTS = (
-    "question: when did the two brothers build their first aeroplane? title: Aviation context: They tested a glider in "
-    "1902, and on 17 December 1903 flew 260 m in 59 seconds; the engine, of 12 hp, had been made in their own workshop.",
+    "question: when did the two brothers build their first aeroplane? title: Aviation context: They tested a glider",
+    "in 1902, and on 17 December 1903 flew 260 m in 59 seconds; the engine, of 12 hp, was made in their own workshop.",
     "It's “quoted” — with dashes, 'single quotes', a semicolon; an ellipsis… and (brackets) [of both] {kinds}.",
     "The café's naïve façade cost €1,234.56 (£1,000), 37 °C, 50% off, №7, ½ cup, x² + y² ≠ z³.",
     "Der Fluß fließt über große Steine. L'été où j'étais à Besançon. Cuáles años? Românește, își, ţară.",
     "https://example.org/wiki/T5_(model)?a=1&b=2#c, user.name+tag@example.com, C:\\temp\\file.txt, f(x)=x_1^{-2}",
-    "two  spaces,\ta tab,\na line and\u00a0a hard space; ﬁ and ﬀ ligatures, ＦＵＬＬ width １２３, soft\u00adhyphen",
+    "two  spaces,\ta tab,\na line and\u00a0a hard space",
+    "ﬁ and ﬀ ligatures, \uff26\uff35ll width \uff11\uff12, soft\u00adhyphen",
     "日本語のテキスト, русский текст, ελληνικά, עברית, हिन्दी, 🎉 and ☃",
     "pneumonoultramicroscopicsilicovolcanoconiosis ANTIDISESTABLISHMENTARIANISM iPhone O'Neill 3rd 1990s U.S.A.",
 )

@@ -89,7 +89,8 @@ def fid_answer(
     ]
     generated = model.generate(
         encoder_outputs=BaseModelOutput(torch.cat(states, dim=1)),
-        attention_mask=batch["attention_mask"].reshape(1, -1), max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
+        attention_mask=batch["attention_mask"].reshape(1, -1),
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
     )
     tokens: list[int] = generated[0, 1:].tolist()
     return tokens[: tokens.index(1)] if 1 in tokens else tokens

@@ -54,8 +54,8 @@ def read_generation(directory: Path) -> dict[str, int]:
     """Fields of a checkpoint's config that `directory/generation_config.json` sets; none where there is no such file.
 
     `max_length` counts the start token, max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is
-    no choice of the model's and is not taken. Raises CheckpointError where the file is not JSON, has
-    a wrong field, or asks for beams, sampling, penalties or forced tokens: answers are decoded greedily.
+    no choice of the model's and is not taken. Raises CheckpointError where the file is not JSON, has a wrong field, or
+    asks for beams, sampling, penalties or forced tokens: answers are decoded greedily.
     """
     path = directory / FILE
     if not path.exists():

@@ -17,6 +17,7 @@ from calibration.questions import Question
 from exporter.bundle import export_bundle
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.convert import convert_checkpoint
+from exporter.cost.request import CostRequest, resolve
 from exporter.memory import build_store
 from exporter.parity import ParityOptions, compare_with_checkpoint
 from exporter.parity.reference import TorchReference
@@ -124,6 +125,12 @@ def test_parity_with_the_checkpoint(fid, tmp_path):
         fid[2] / "bundle", fid[2] / "ckpt", store, questions, ParityOptions(batch_size=3, threads=1)
     )
     assert (report.questions, report.answers_equal) == (len(QUESTIONS), 1.0)
+
+
+def test_the_cost_of_a_question_is_of_the_one_limit(fid):
+    assert resolve(CostRequest(bundle=fid[2] / "bundle")).workload.joint_tokens == LENGTH
+    given = resolve(CostRequest(bundle=fid[2] / "bundle", question_tokens=5)).workload
+    assert (given.question_tokens, given.passage_tokens) == (5, LENGTH - 5)
 
 
 def test_a_block_would_be_another_model(fid):

@@ -304,6 +304,33 @@ def test_a_damaged_part_of_a_database(tmp_path: Path, change: str, at_least: int
     assert refused >= at_least
 
 
+@pytest.mark.parametrize("prefix", ["d/", "../outside/"])
+def test_a_database_whose_parts_lie_outside(tmp_path: Path, prefix: str) -> None:
+    """Made in memory, where any name goes; tensorstore reads no file by a name that climbs out."""
+    context = ts.Context({"memory_key_value_store": {}})
+    database = {
+        "driver": "ocdbt", "base": {"driver": "memory", "path": "step/"}, "value_data_prefix": prefix,
+        "config": {"max_inline_value_bytes": 0},
+    }
+    for name, array in read_tree(DIRECTORY / "t5x_inline").items():
+        kvstore = database | {"path": f"target.{name.replace('/', '.')}/"}
+        spec = {"driver": "zarr", "kvstore": kvstore}
+        opened = ts.open(spec, context=context, create=True, dtype=array.dtype.name, shape=array.shape)
+        opened.result().write(array).result()
+    files = ts.KvStore.open({"driver": "memory"}, context=context).result()
+    (tmp_path / "step").mkdir()
+    for key in files.list().result():
+        path = tmp_path / key.decode()
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(files.read(key).result().value)
+    if prefix == "d/":
+        found = convert_t5x(tmp_path / "step", KNOWN["fid"], {}).tensors
+        assert all(torch.equal(found[name], tensor) for name, tensor in known_weights("fid").items())
+    else:
+        assert list((tmp_path / "outside").iterdir())
+        refuse(tmp_path / "step", "expected (a zarr array|every chunk)")
+
+
 def test_a_database_of_something_else(tmp_path: Path) -> None:
     spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{tmp_path}/"}}
     ts.KvStore.open(spec).result().write("a", "b").result()

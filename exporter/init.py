@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.checkpoint.config import CheckpointConfig
 
-__all__ = ["init_from_t5", "init_random"]
+__all__ = ["init_from_t5", "init_random", "summary"]
 
 
 def init_from_t5(
@@ -41,7 +41,7 @@ def init_from_t5(
     found = find_tokenizer(source, tokenizer)
     config, tensors = convert_t5(source, options, seed=seed)
     write_checkpoint(output, config, tensors, found, overwrite=overwrite)
-    return {"checkpoint": str(output), "source": str(source)} | _summary(config, tensors, found, seed)
+    return {"checkpoint": str(output), "source": str(source), "seed": seed} | summary(config, tensors, found)
 
 
 def init_random(
@@ -62,12 +62,10 @@ def init_random(
     config = config_from_options(options, preset(size), subject=f"random model of size {size}")
     tensors = random_weights(config, seed=seed)
     write_checkpoint(output, config, tensors, found, overwrite=overwrite)
-    return {"checkpoint": str(output), "source": f"random {size}"} | _summary(config, tensors, found, seed)
+    return {"checkpoint": str(output), "source": f"random {size}", "seed": seed} | summary(config, tensors, found)
 
 
-def _summary(
-    config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: bytes | None, seed: int
-) -> dict[str, Any]:
+def summary(config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: bytes | None) -> dict[str, Any]:
     """What was made: layers of each part, parameters (a number of weights) and bytes of weights."""
     return {
         "architecture": config.architecture,
@@ -82,5 +80,4 @@ def _summary(
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "weight_bytes": sum(tensor.nbytes for tensor in tensors.values()),
         "has_tokenizer": tokenizer is not None,
-        "seed": seed,
     }

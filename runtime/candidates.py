@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import SupportsIndex, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "PassageId",
     "candidates_from_given",
     "candidates_from_search",
+    "join_question",
     "memory_inputs",
     "token_inputs",
 ]
@@ -43,11 +44,15 @@ Given = SupportsIndex | str | PassageId | Passage
 
 @dataclass(frozen=True)
 class Candidate:
-    """One passage for one question; `number` is its place in the store, None for a text given by the caller."""
+    """One passage for one question; `number` is its place in the store, None for a text given by the caller.
+
+    `joined_ids` are the tokens of both in one text, where the model reads them so.
+    """
 
     passage: Passage
     number: int | None
     retrieval_score: float | None
+    joined_ids: Sequence[int] | None = None
 
 
 def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
@@ -84,6 +89,17 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     passages = store.passages(numbers) if store is not None and ids else []
     found = iter([Candidate(passage, number, None) for passage, number in zip(passages, numbers, strict=True)])
     return [item if isinstance(item, Candidate) else next(found) for item in candidates]
+
+
+def join_question(
+    question: str, candidates: Sequence[Candidate], text: TextEncoder, shape: ModelShape
+) -> list[Candidate]:
+    """The candidates, each with its joined_ids where the model's layout is `joined`."""
+    if shape.question_layout != "joined":
+        return list(candidates)
+    return [
+        replace(item, joined_ids=text.joined(question, item.passage.title, item.passage.text)) for item in candidates
+    ]
 
 
 def _plain(value: SupportsIndex | str) -> int | str:
@@ -170,10 +186,16 @@ def token_inputs(
 ) -> dict[str, Tensor]:
     """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
 
-    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages.
+    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages. Where
+    question and passage are joined in one text, that is all: (b, k, n_p).
     """
+    start = shape.question_length
+    if shape.question_layout == "joined":
+        start, questions = 0, [()] * len(rows)
 
-    def tokens(candidate: Candidate) -> list[int]:
+    def tokens(candidate: Candidate) -> Sequence[int]:
+        if candidate.joined_ids is not None:
+            return candidate.joined_ids
         if candidate.number is None or store is None:
             return text.passage(candidate.passage.title, candidate.passage.text)[0]
         ids: list[int] = store.input_ids(candidate.number).tolist()
@@ -182,12 +204,12 @@ def token_inputs(
     passages = [[tokens(candidate) for candidate in row] for row in rows]
     num_passages = max(map(len, rows))
     longest = max(len(ids) for row in passages for ids in row)
-    length = shape.question_length + place.length(longest, shape.passage_length)
+    length = start + place.length(longest, shape.passage_length)
     input_ids = np.zeros((len(rows), num_passages, length), np.int32)
     mask = np.zeros_like(input_ids)
     for batch, (question, row) in enumerate(zip(questions, passages, strict=True)):
         ids, present = pad_ids(row)
         for target, values in ((input_ids, (question, ids)), (mask, ([1] * len(question), present))):
             target[batch, : len(row), : len(question)] = values[0]
-            target[batch, : len(row), shape.question_length : shape.question_length + ids.shape[1]] = values[1]
+            target[batch, : len(row), start : start + ids.shape[1]] = values[1]
     return {"input_ids": input_ids, "attention_mask": mask}

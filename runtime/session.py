@@ -12,7 +12,7 @@ from runtime.answer import Answer, RankedPassage
 from runtime.backends import Backend, DeviceBackend, Graph
 from runtime.backends.choice import BackendChoice, LoadedBackend, load_backend, load_graphs
 from runtime.bundle import Bundle
-from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search
+from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
 from runtime.clock import StageClock
 from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError, check_parity
 from runtime.cpu_kind import cpu_kind
@@ -209,7 +209,8 @@ class Session:
                 candidates = candidates_from_search(self.store, question, top_k or self._shape.num_retrieved)
             else:
                 candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
-        return _Row(index, question_ids, candidates)
+        with clock.stage("tokenize"):
+            return _Row(index, question_ids, join_question(question, candidates, self.text, self._shape))
 
 
 def _warn_of_other_cpu(bundle: Bundle) -> None:

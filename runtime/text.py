@@ -47,7 +47,7 @@ class TextEncoder:
         subject = f"question {question[:60]!r}"
         if not question.strip():
             raise QuestionError(subject, expected="some text", found="none", fix="ask something")
-        ids = self._encode(self._shape.question_template.format(question=question), subject)
+        ids = self._encode(self._shape.question_template.format(question=question).strip(), subject)
         if len(ids) > self._shape.question_length:
             raise QuestionError(
                 subject, expected=f"at most {self._shape.question_length} tokens, EOS included", found=f"{len(ids)}",
@@ -57,8 +57,15 @@ class TextEncoder:
 
     def passage(self, title: str, text: str) -> tuple[list[int], bool]:
         """Token ids of a passage, EOS last, cut to passage_length, and whether it was cut."""
-        filled = self._shape.passage_template.format(title=title, text=text).strip()
-        ids = self._encode(filled, f"passage {title[:60]!r}")
+        return self._passage(self._shape.passage_template.format(title=title, text=text), title)
+
+    def joined(self, question: str, title: str, text: str) -> list[int]:
+        """Token ids of question and passage in one text, by the model's input_template; EOS last, cut as a passage."""
+        assert self._shape.input_template is not None
+        return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)[0]
+
+    def _passage(self, filled: str, title: str) -> tuple[list[int], bool]:
+        ids = self._encode(filled.strip(), f"passage {title[:60]!r}")
         limit = self._shape.passage_length
         return (ids, False) if len(ids) <= limit else ([*ids[: limit - 1], self._shape.eos_token_id], True)
 

@@ -17,7 +17,12 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
+from exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
+from tests.checkpoint.golden.known import DIRECTORY as GOLDEN
+from tests.checkpoint.golden.known import KNOWN
+from tests.fid_factory import save_fid
 from tests.t5_factory import make_t5, save_t5
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +30,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
     r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
 )
+MAP = re.search(r"```yaml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[1]
 NOT_RUN = "checked, not run: long"
 ON_THE_DEVICE = "on the device"
 GROUPS = ("memory",)
@@ -80,10 +86,16 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """An empty folder, but for the Hugging Face T5 that a reader brings."""
+    """An empty folder, but for what a reader brings: a Hugging Face T5, a FiD, and a GLIMMER of T5X."""
     directory = tmp_path_factory.mktemp("readme")
     save_t5(make_t5("v1.1", vocab_size=2048, num_layers=6), directory / "t5")
     shutil.copy(TOKENIZER, directory / "t5")
+    save_fid(make_t5("v1.0"), directory / "nq_reader_base")
+    shutil.copytree(GOLDEN / "t5x_zarr", directory / "glimmer-t5x" / "checkpoint_1000000")
+    (directory / "map.yaml").write_text("memory_encoder: passage_encoder\n", encoding="utf-8")
+    (directory / "glimmer.json").write_text(KNOWN["glimmer"].model_dump_json(), encoding="utf-8")
+    words = {f"w{number}": number for number in range(40)}
+    Tokenizer(models.WordLevel(words, unk_token="w2")).save(str(directory / "tokenizer.json"))
     return directory
 
 
@@ -125,6 +137,11 @@ def test_the_roads_code_compiles_and_their_links_lead_somewhere(path):
     assert links
     for link in links:
         assert (path.parent / link).is_file(), link
+
+
+def test_readme_shows_the_maps_defaults(tmp_path):
+    (tmp_path / "map.yaml").write_text(MAP, encoding="utf-8")
+    assert read_name_map(tmp_path / "map.yaml") == ENTRIES
 
 
 def test_readme_names_every_extra():

@@ -22,7 +22,8 @@ class CheckpointConfig(BaseModel):
     """Shape and options of a LUMEN or GLIMMER model (GLIMMER paper, section 3), in T5's field names where T5 has one.
 
     Layer counts are those of the parts; the papers' proportions are resolved to layers when a checkpoint is made.
-    `num_selected` is None where nothing is selected. Lengths are in tokens, EOS included.
+    `num_selected` is None where nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
+    passage in one text by `input_template`, passage_length tokens at most, instead of giving the question a block.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
@@ -52,6 +53,8 @@ class CheckpointConfig(BaseModel):
     passage_length: int = Field(default=304, ge=2, le=1 << 16)
     question_template: str = "{question}"
     passage_template: str = "{title} {text}"
+    question_layout: Literal["block", "joined"] = "block"
+    input_template: str | None = None
     num_retrieved: int = Field(default=25, ge=1, le=3840)
     num_selected: int | None = Field(default=None, ge=1)
     max_new_tokens: int = Field(default=32, ge=1, le=4096)
@@ -90,6 +93,10 @@ class CheckpointConfig(BaseModel):
             raise ValueError(f"separate_question_encoder is set, but {self.architecture} has no question encoder")
         if self.memory_final_norm and not traits.has_memory:
             raise ValueError(f"memory_final_norm is set, but {self.architecture} has no memory")
+        if self.question_layout == "joined" and self.architecture != "fid":
+            raise ValueError(f"question_layout is joined, but {self.architecture} encodes passages without questions")
+        if (self.question_layout == "joined") != (self.input_template is not None):
+            raise ValueError("question_layout joined and input_template go together: set both, or neither")
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             if getattr(self, name) >= self.vocab_size:
                 raise ValueError(f"{name} {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")

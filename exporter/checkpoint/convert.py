@@ -17,7 +17,7 @@ from runtime.contract import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convert_t5"]
+__all__ = ["WeightFiles", "convert_t5", "open_weights", "t5_tensors"]
 
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -28,9 +28,13 @@ UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight
 class WeightFiles(Protocol):
     """Tensors of a directory, by name, whatever the format."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by name."""
+        ...
 
-    def tensor(self, name: str) -> Tensor: ...
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in the dtype it was stored in."""
+        ...
 
 
 def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, dict[str, Tensor]]:
@@ -48,6 +52,17 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
     shape = read_t5_shape(source)
     subject = f"T5 checkpoint {source}"
     config = config_from_options(options, shape, subject=subject)
+    tensors = t5_tensors(open_weights(source), config, shape, subject=subject)
+    if config.shape.traits.selects:
+        tensors |= score_weights(config, seed=seed)
+    return config, tensors
+
+
+def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> dict[str, Tensor]:
+    """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
+
+    Raises CheckpointError as `convert_t5` does.
+    """
     num_layers = config.num_memory_layers + config.num_live_layers
     if num_layers != shape.num_layers:
         raise CheckpointError(
@@ -55,7 +70,6 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
             found=f"{shape.num_layers}",
             fix="leave --memory-layers out; only a random model can be given layers that no T5 has",
         )
-    files = _open_weights(source)
     found = files.shapes()
     sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith("score.")}
     # A T5 that is not tied, but that may leave out lm_head because it equals the embedding.
@@ -76,9 +90,7 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
         tensors[name] = tensor.clone() if origin in used else tensor
         used.add(origin)
     _check_copies(files, extra & set(found) - {UNUSED}, embedding, tensors[SHARED], shape, subject)
-    if config.shape.traits.selects:
-        tensors |= score_weights(config, seed=seed)
-    return config, tensors
+    return tensors
 
 
 def _t5_name(name: str, config: CheckpointConfig) -> str:
@@ -93,7 +105,7 @@ def _t5_name(name: str, config: CheckpointConfig) -> str:
     return f"encoder.block.{int(index) + first}.{layer}"
 
 
-def _open_weights(source: Path) -> WeightFiles:
+def open_weights(source: Path) -> WeightFiles:
     """Safetensors where there are some, else pickles."""
     layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
     for layout, names in layouts:

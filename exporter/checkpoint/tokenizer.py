@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from runtime.contract import MissingExtraError, TokenizerError
 
-__all__ = ["find_tokenizer"]
+__all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece"]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 NUM_SENTINELS = 100
@@ -34,6 +35,23 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
             fix="name an existing file",
         ) from None
     return _from_sentencepiece(path) if path.suffix == ".model" else content
+
+
+def open_sentencepiece(path: Path) -> Any:
+    """The sentencepiece model itself; raises MissingExtraError without the library, TokenizerError for another file."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise MissingExtraError(
+            f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
+        ) from None
+    try:
+        return SentencePieceProcessor(model_proto=path.read_bytes())
+    except Exception as error:  # noqa: BLE001 - the library raises several
+        raise TokenizerError(
+            f"tokenizer {path}", expected="a sentencepiece model", found=str(error) or type(error).__name__,
+            fix="copy it again",
+        ) from None
 
 
 def _from_sentencepiece(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from exporter.cli import (
     bundles,
     calibrate,
     checkpoints,
+    convert,
     cost,
     lint,
     memory,
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init")(checkpoints.init)
+app.command("convert")(convert.convert)
 app.command("export")(bundles.export)
 app.command("inspect")(bundles.inspect)
 app.add_typer(memory.app, name="memory")

@@ -127,11 +127,14 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
 
     model = manifest.model
     parts = f"memory {model.num_memory_layers}, stage A {model.num_stage_a_layers}, stage B {model.num_stage_b_layers}"
+    lengths = f"question {model.question_length}, passage {model.passage_length}"
+    if model.question_layout == "joined":
+        lengths = f"question and passage {model.passage_length}"
     facts = {
         "architecture": model.architecture,
         "layers": f"{parts}, decoder {model.num_decoder_layers}",
         "width": f"d_model {model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads of {model.d_kv}",
-        "lengths": f"question {model.question_length}, passage {model.passage_length}, answer {model.max_new_tokens}",
+        "lengths": f"{lengths}, answer {model.max_new_tokens}",
         "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
         "codec": manifest.codec,
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",

@@ -24,6 +24,8 @@ EXTRAS = {
     "optimum": "export",
     "sentencepiece": "export",
     "matplotlib": "export",
+    "msgpack": "t5x",
+    "tensorstore": "t5x",
 }
 """The extra that brings each optional package."""
 

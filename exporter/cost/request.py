@@ -103,11 +103,16 @@ def _workload(request: CostRequest, manifest: BundleManifest | None) -> Workload
     shape = manifest.model if manifest else None
     k = _first(request.k, shape.num_retrieved if shape else NUM_RETRIEVED)
     default_m = shape.num_selected if shape and shape.num_selected else NUM_SELECTED
+    question_tokens = _first(request.question_tokens, shape.question_length if shape else QUESTION_TOKENS)
+    passage_tokens = shape.passage_length if shape else PASSAGE_TOKENS
+    if shape and shape.question_layout == "joined":  # one limit for both
+        question_tokens = _first(request.question_tokens, min(QUESTION_TOKENS, shape.passage_length // 2))
+        passage_tokens = max(1, shape.passage_length - question_tokens)
     workload = Workload(
         num_retrieved=k,
         num_selected=_first(request.m, max(1, min(default_m, k))),
-        question_tokens=_first(request.question_tokens, shape.question_length if shape else QUESTION_TOKENS),
-        passage_tokens=_first(request.passage_tokens, shape.passage_length if shape else PASSAGE_TOKENS),
+        question_tokens=question_tokens,
+        passage_tokens=_first(request.passage_tokens, passage_tokens),
         answer_tokens=request.answer_tokens,
         corpus_passages=request.passages,
     )

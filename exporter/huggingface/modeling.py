@@ -51,8 +51,9 @@ class GlimmerEncoder(nn.Module):
     ) -> GlimmerEncoderOutput:
         """input_ids (b, n), passage_input_ids (b, k, n_p) and their masks, 1 where a token counts (None: no padding).
 
-        Passages are required, whatever the signature says: transformers passes everything by name. Raises ValueError
-        without them.
+        Where the config joins question and passage in one text, that text is passage_input_ids and the question is not
+        read. Passages are required, whatever the signature says: transformers passes everything by name. Raises
+        ValueError without them.
         """
         model = self._model[0]
         traits, config = model.config.shape.traits, model.config
@@ -61,13 +62,15 @@ class GlimmerEncoder(nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         passage_mask = torch.ones_like(passage_input_ids) if passage_attention_mask is None else passage_attention_mask
         if not traits.has_memory:
-            count = passage_input_ids.shape[1]
-            question, question_mask = (
-                values.unsqueeze(1).expand(-1, count, -1) for values in _padded(config.question_length, input_ids, mask)
-            )
-            joined_mask = torch.cat([question_mask, passage_mask], 2)
-            states = model.encode_joined(torch.cat([question, passage_input_ids], 2), joined_mask)
-            return GlimmerEncoderOutput(states.flatten(1, 2), joined_mask.flatten(1))
+            joined, joined_mask = passage_input_ids, passage_mask
+            if config.question_layout == "block":
+                joined, joined_mask = (
+                    torch.cat([first.unsqueeze(1).expand(-1, second.shape[1], -1), second], 2)
+                    for first, second in zip(
+                        _padded(config.question_length, input_ids, mask), (joined, joined_mask), strict=True
+                    )
+                )
+            return GlimmerEncoderOutput(model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1))
         batch, count, _length = passage_input_ids.shape
         memory = model.encode_memory(passage_input_ids.flatten(0, 1), passage_mask.flatten(0, 1))
         memory = memory.unflatten(0, (batch, count))

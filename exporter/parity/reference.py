@@ -57,7 +57,10 @@ class TorchReference:
         memory: Sequence[NDArray[np.float32]] | None,
         num_selected: int | None,
     ) -> ReferenceAnswer:
-        """Answer one tokenised question from tokenised passages and their memory (None where there is none)."""
+        """Answer one tokenised question from tokenised passages and their memory (None where there is none).
+
+        The passages hold the question too where the model joins them in one text.
+        """
         import torch
 
         with torch.inference_mode():
@@ -98,8 +101,10 @@ class TorchReference:
     ) -> tuple[Tensor, Tensor]:
         import torch
 
-        question_ids, question_mask = self._padded([question], self._config.question_length)
         ids, mask = self._padded(passages, self._config.passage_length)
+        if self._config.question_layout == "joined":
+            return self.model.encode_joined(ids[None], mask[None]).flatten(1, 2), mask.flatten()[None]
+        question_ids, question_mask = self._padded([question], self._config.question_length)
         count = len(passages)
         joined = torch.cat([question_ids.expand(count, -1), ids], 1).unsqueeze(0)
         joined_mask = torch.cat([question_mask.expand(count, -1), mask], 1).unsqueeze(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from calibration.questions import Question, given_passages
 from exporter.parity.options import ParityOptions
 from runtime import Passage, Session
-from runtime.candidates import Candidate, candidates_from_given, candidates_from_search
+from runtime.candidates import Candidate, candidates_from_given, candidates_from_search, join_question
 from runtime.contract import OptionError, PassageError, QuestionError
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
@@ -93,6 +93,7 @@ def rows_from_questions(
         try:
             ids = session.text.question(question.question)
             found = _candidates(session, question, options)
+            found = join_question(question.question, found, session.text, session.bundle.manifest.model)
         except (QuestionError, PassageError):
             errors += 1
         else:

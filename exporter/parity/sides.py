@@ -109,7 +109,10 @@ class TorchSide:
         return [self._answer(row) if row.candidates else Reply() for row in rows]
 
     def _answer(self, row: Row) -> Reply:
-        passages = [self._tokens(number) for number in row.numbers]
+        passages = [
+            self._tokens(number) if candidate.joined_ids is None else list(candidate.joined_ids)
+            for number, candidate in zip(row.numbers, row.candidates, strict=True)
+        ]
         memory = self._memory(row, passages) if self._shape.traits.has_memory else None
         found = self._reference.answer(row.ids, passages, memory, self._num_selected)
         selected = None if found.selected is None else tuple(found.selected)

@@ -33,7 +33,11 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The part of a checkpoint's config that a device needs. Lengths are in tokens, EOS included."""
+    """The part of a checkpoint's config that a device needs. Lengths are in tokens, EOS included.
+
+    `question_layout`: a `block` of question_length tokens in front of each passage's, or `joined` with it in one text
+    by `input_template` (`fid` alone), which has passage_length tokens at most.
+    """
 
     architecture: str
     vocab_size: int
@@ -57,6 +61,8 @@ class ModelShape:
     pad_token_id: int
     eos_token_id: int
     decoder_start_token_id: int
+    question_layout: str = "block"
+    input_template: str | None = None
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:

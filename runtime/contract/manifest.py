@@ -26,7 +26,7 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 2
+BUNDLE_SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
@@ -35,6 +35,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
 QUANTIZATION_TARGETS = ("cpu", "tensorrt")
 CPU_KINDS = ("x86-vnni", "x86", "arm")
 FEED_FORWARDS = ("gated-gelu", "relu")
+QUESTION_LAYOUTS = ("block", "joined")
 TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 STACK_DEPTHS = ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers")
 MAX_SIZES = dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), 1 << 24)
@@ -185,6 +186,17 @@ def _check_shape(model: ModelShape, subject: str) -> None:
         least = 0 if name in (*TOKENS, *STACK_DEPTHS) else 1
         if not least <= value <= limit:
             raise BundleError(f"{subject}, {name}", expected=f"{least} to {limit}", found=str(value), fix=FIX)
+    joined = model.question_layout == "joined"
+    if model.question_layout not in QUESTION_LAYOUTS or (joined and model.architecture != "fid"):
+        raise BundleError(
+            f"{subject}, question_layout", expected="block, or joined where there is no memory",
+            found=model.question_layout, fix=FIX,
+        )
+    if joined != (model.input_template is not None):
+        raise BundleError(
+            f"{subject}, input_template", expected="a template where the question is joined, else null",
+            found=repr(model.input_template), fix=FIX,
+        )
     selected = model.num_selected
     in_range = selected is None or 1 <= selected <= model.num_retrieved
     if (selected is not None) != model.traits.selects or not in_range:

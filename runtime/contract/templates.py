@@ -6,12 +6,18 @@ import string
 
 __all__ = ["TEMPLATES", "template_fault"]
 
-TEMPLATES = {"question_template": ("question",), "passage_template": ("text", "title")}
-"""The fields that each of a model's templates may hold."""
+TEMPLATES = {
+    "question_template": ("question",),
+    "passage_template": ("text", "title"),
+    "input_template": ("question", "text", "title"),
+}
+"""The fields that each of a model's templates may hold; a model may have no `input_template`."""
 
 
-def template_fault(name: str, template: str) -> str | None:
+def template_fault(name: str, template: str | None) -> str | None:
     """What is wrong with the template `name` of a model; None where it holds some of its fields and nothing else."""
+    if template is None:
+        return None
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:

@@ -51,9 +51,12 @@ def configs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CheckpointConfig:
             ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers"), PARTS[architecture], strict=True
         )
     }
+    joined = architecture == "fid" and draw(st.booleans())
     return tiny_config(
         architecture,
         **parts,
+        question_layout="joined" if joined else "block",
+        input_template="q: {question} {title} c: {text}" if joined else None,
         d_model=draw(st.integers(min_value=1, max_value=9)),
         num_heads=draw(small),
         d_kv=draw(small),

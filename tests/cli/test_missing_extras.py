@@ -51,6 +51,9 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("onnxscript", "export", "export"),
         ("polygraphy", "export", "tools"),
         ("torch", "init", "export"),
+        ("torch", "convert", "export"),
+        ("msgpack", "convert", "t5x"),
+        ("tensorstore", "convert", "t5x"),
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
         ("onnx", "calibrate", "tools"),
@@ -79,6 +82,7 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "inspect": ["inspect", glimmer.bundle],
         "export": ["export", glimmer.checkpoint, "-o", output],
         "init": ["init", "--random", "small", "-o", output],
+        "convert": ["convert", tmp_path, "--from", "t5x", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
@@ -126,4 +130,4 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export"}
+    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "t5x"}

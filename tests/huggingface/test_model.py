@@ -93,6 +93,22 @@ def test_generate_answers_as_the_reference(checkpoints, variant, rows):
         assert max_abs_error(encoded.scores.numpy(), scores) <= TOLERANCES["fp32"].limit(scores)
 
 
+def test_a_joined_text_is_read_as_it_stands(tmp_path, rows):
+    """One passage of it, where FiD is T5: the encoder's states are those of the reference's layers over these ids."""
+    directory = make_checkpoint(
+        tmp_path / "joined", "fid", question_layout="joined", input_template="question: {question} context: {text}"
+    )
+    model, (questions, passages) = AutoModel.from_pretrained(directory), rows
+    inputs = inputs_of(questions, passages)
+    with torch.no_grad():
+        encoded = model.get_encoder()(**inputs)
+        states = model_from_checkpoint(read_checkpoint(directory)).encode_joined(
+            inputs["passage_input_ids"], inputs["passage_attention_mask"]
+        )
+    assert torch.equal(encoded.last_hidden_state, states.flatten(1, 2))
+    assert torch.equal(encoded.attention_mask, inputs["passage_attention_mask"].flatten(1))
+
+
 @pytest.mark.parametrize("variant", ["glimmer, every option", "lumen", "fid"])
 def test_beams_are_the_models_own(checkpoints, variant, rows):
     """The best of four beams is at least as likely as the greedy answer."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from runtime import Session
 from runtime.bundle import Bundle
 from runtime.contract import MANIFEST, BundleError, GlimmerError, TokenizerError, file_digest
-from tests.bundle_factory import VOCABULARY, rewrite
+from tests.bundle_factory import VOCABULARY, make_bundle, rewrite
 from tests.exported import Exported, copy_bundle, update_manifest
 
 Change = Callable[[dict[str, Any]], object]
@@ -116,8 +116,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=3), "schema_version up to 2, found 3; install a newer"),
-        (lambda data: data.update(schema_version=1), "schema_version 2, found 1"),
+        (lambda data: data.update(schema_version=4), "schema_version up to 3, found 4; install a newer"),
+        (lambda data: data.update(schema_version=1), "schema_version 3, found 1"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),
@@ -126,6 +126,13 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: graph_file(data).update(extra=1), r"files\[0\].*'extra'"),
         (lambda data: data.pop("codec"), "a field codec"),
         (lambda data: data["model"].pop("d_model"), "a field d_model"),
+        (lambda data: data["model"].pop("question_layout"), "a field question_layout"),
+        (lambda data: data["model"].update(question_layout="apart"), "question_layout: expected block, or joined"),
+        (
+            lambda data: data["model"].update(question_layout="joined", input_template="{question}"),
+            "question_layout: expected block, or joined where there is no memory, found joined",
+        ),
+        (lambda data: data["model"].update(input_template="{question}"), "input_template: expected a template where"),
         (lambda data: data["model"].update(d_model="32"), r"model\.d_model: expected int, found '32'"),
         (lambda data: data["model"].update(d_model=True), r"model\.d_model: expected int"),
         (lambda data: data["model"].update(d_model=64), "inputs and outputs"),
@@ -254,6 +261,17 @@ def test_a_template_that_is_none(bundle, template):
     model = manifest(bundle)["model"]
     rewrite(bundle / MANIFEST, model={**model, "question_template": template})
     with pytest.raises(BundleError, match="question_template"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("template", ["{body}", "{question.__class__}", "{text!r}", "no field"])
+def test_an_input_template_that_is_none(tmp_path, template):
+    bundle = make_bundle(tmp_path / "bundle", architecture="fid")
+    model = manifest(bundle)["model"] | {"question_layout": "joined"}
+    rewrite(bundle / MANIFEST, model={**model, "input_template": "{question} {text}"})
+    Bundle.open(bundle)
+    rewrite(bundle / MANIFEST, model={**model, "input_template": template})
+    with pytest.raises(BundleError, match="input_template"):
         Bundle.open(bundle)
 
 

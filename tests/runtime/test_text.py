@@ -47,6 +47,17 @@ def test_templates_are_filled_in(tokenizer, shape):
     assert text.passage("w4", "w5") == (ids("w9 w4 w8 w5"), False)
 
 
+@pytest.mark.parametrize(("length", "cut"), [(1, False), (20, False), (21, True), (500, True)])
+def test_question_and_passage_in_one_text(tokenizer, shape, length, cut):
+    """One limit for both, EOS included; a passage of 24 tokens has room for 23 words, the question's among them."""
+    changes = {"question_layout": "joined", "input_template": "w1 {question} {title} {text}"}
+    words = (["w3", "w4"] * length)[:length]
+    filled = f"w1 w9 w7 {' '.join(words)}".split()
+    found = encoder(tokenizer, shape, **changes).joined("w9", "w7", " ".join(words) + "  ")
+    assert found == ids(" ".join(filled[:23]))
+    assert (len(filled) > 23) == cut
+
+
 def test_braces_in_a_question_are_text(tokenizer, shape):
     assert encoder(tokenizer, shape).question("{question} w3 {0}") == [UNKNOWN, VOCABULARY["w3"], UNKNOWN, EOS]
 

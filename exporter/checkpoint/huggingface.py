@@ -1,0 +1,50 @@
+"""A plain Hugging Face T5 that reads question and passage as one text, with its own generation config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoint.config import CheckpointConfig, parse_config
+from exporter.checkpoint.convert import open_weights, t5_tensors
+from exporter.checkpoint.generation import read_generation
+from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
+from runtime.contract import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["convert_huggingface", "joined_config"]
+
+FIELDS = {"input_template": "question: {question} context: {text}", "passage_length": 512, "num_retrieved": 1}
+"""T5's own prompt for SQuAD (Raffel et al. 2020, appendix D.15), and the length that it was trained with."""
+
+
+def convert_huggingface(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, dict[str, Tensor]]:
+    """Read a T5 in Hugging Face's layout as a `fid` checkpoint; `fields` replace what it is read with.
+
+    Special tokens and the answer's length are those of its `generation_config.json`, where there is one. Raises
+    CheckpointError as `convert_t5` does, and for a generation config that asks for more than greedy decoding.
+    """
+    shape = read_t5_shape(source)
+    subject = f"T5 checkpoint {source}"
+    config = joined_config(shape, FIELDS | read_generation(source) | dict(fields), subject=subject)
+    return config, t5_tensors(open_weights(source), config, shape, subject=subject)
+
+
+def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) -> CheckpointConfig:
+    """The config of a T5 of this shape that reads question and passage as one text; `fields` are set over that.
+
+    The question alone may be as long as the text. Raises CheckpointError where a field is wrong, or not of a `fid`.
+    """
+    if fields.get("architecture", "fid") != "fid":
+        raise CheckpointError(
+            subject, expected="the architecture fid", found=repr(fields["architecture"]),
+            fix="partition a T5 into another with `glimmer-export init --from-t5`",
+        )
+    joined = {
+        "architecture": "fid", "num_memory_layers": 0, "num_stage_a_layers": 0, "num_stage_b_layers": shape.num_layers,
+        "question_layout": "joined", "question_length": fields.get("passage_length"),
+    }
+    return parse_config(shape.checkpoint_fields() | joined | dict(fields), subject=subject)

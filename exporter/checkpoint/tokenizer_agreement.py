@@ -1,0 +1,60 @@
+"""Whether the two tokenizers that stand beside a Hugging Face T5 are one: `spiece.model` and `tokenizer.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.checkpoint.tokenizer import FAST, SENTENCEPIECE, open_sentencepiece
+from runtime.contract import TokenizerError
+
+__all__ = ["check_agreement"]
+
+TEXTS = (
+    "question: when did the two brothers build their first aeroplane? title: Aviation context: They tested a glider",
+    "in 1902, and on 17 December 1903 flew 260 m in 59 seconds; the engine, of 12 hp, was made in their own workshop.",
+    "It's “quoted” — with dashes, 'single quotes', a semicolon; an ellipsis… and (brackets) [of both] {kinds}.",
+    "The café's naïve façade cost €1,234.56 (£1,000), 37 °C, 50% off, №7, ½ cup, x² + y² ≠ z³.",
+    "Der Fluß fließt über große Steine. L'été où j'étais à Besançon. Cuáles años? Românește, își, ţară.",
+    "https://example.org/wiki/T5_(model)?a=1&b=2#c, user.name+tag@example.com, C:\\temp\\file.txt, f(x)=x_1^{-2}",
+    "two  spaces,\ta tab,\na line and\u00a0a hard space",
+    "ﬁ and ﬀ ligatures, \uff26\uff35ll width \uff11\uff12, soft\u00adhyphen",
+    "日本語のテキスト, русский текст, ελληνικά, עברית, हिन्दी, 🎉 and ☃",
+    "pneumonoultramicroscopicsilicovolcanoconiosis ANTIDISESTABLISHMENTARIANISM iPhone O'Neill 3rd 1990s U.S.A.",
+)
+"""Text of many kinds, without special tokens: what separates tokenizers that were trained or converted differently."""
+
+
+def check_agreement(directory: Path) -> None:
+    """Compare the two, where a directory has both: every piece's id, and the tokens of text without its outer space.
+
+    They may differ where a text ends in white space, which tokenizer.json keeps as a token and sentencepiece drops (so
+    the runtime strips what it encodes); where a special token is spelt out in a text; and some thousand tokens into a
+    text, where sentencepiece's sums no longer tell two ways to cut a word apart. Raises TokenizerError where they
+    differ elsewhere, or where one of them cannot be read.
+    """
+    from runtime.text import read_tokenizer
+
+    fast_path, slow_path = directory / FAST, directory / SENTENCEPIECE
+    if not (fast_path.exists() and slow_path.exists()):
+        return
+    slow = open_sentencepiece(slow_path)
+    fast = read_tokenizer(fast_path, 1 << 24, subject=f"tokenizer {fast_path}", fix="copy it again")
+    for number in range(slow.get_piece_size()):
+        piece = slow.id_to_piece(number)
+        if fast.id_to_token(number) != piece:
+            raise _differ(directory, f"{number} is {piece!r} in one, {fast.id_to_token(number)!r} in the other")
+    for text in TEXTS:
+        ours, theirs = fast.encode(text, add_special_tokens=False), slow.encode(text)
+        if ours.ids != theirs:
+            pairs = zip(ours.ids, theirs, strict=False)
+            place = next((place for place, pair in enumerate(pairs) if len({*pair}) > 1), 0)
+            cut = slice(max(0, place - 1), place + 3)
+            pieces = [slow.id_to_piece(number) for number in theirs[cut]]
+            raise _differ(directory, f"{pieces} in one, {ours.tokens[cut]} in the other, of {text[:60]!r}")
+
+
+def _differ(directory: Path, found: str) -> TokenizerError:
+    return TokenizerError(
+        f"tokenizer {directory}", expected=f"{SENTENCEPIECE} and {FAST} to be one tokenizer", found=found,
+        fix="name the one that the model was trained with by --tokenizer",
+    )

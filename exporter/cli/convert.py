@@ -1,0 +1,69 @@
+"""The command that converts checkpoints of other layouts."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from exporter.cli.extras import require
+from exporter.cli.options import Json, Output, Overwrite
+from exporter.cli.output import bold, console, print_json
+
+__all__ = ["convert"]
+
+
+class Layout(str, Enum):
+    """Whose layout a checkpoint has."""
+
+    t5x = "t5x"
+    fid = "fid"
+    huggingface = "huggingface"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the checkpoint; for t5x, of one step.")],
+    output: Output,
+    layout: Annotated[Layout, typer.Option("--from", help="Whose layout DIR has.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="JSON: all fields of a config.json for t5x, else those to change.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option("--map", help="YAML: our prefixes -> T5X's paths, where they are not the defaults.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: the one in DIR.")
+    ] = None,
+    allow_unused: Annotated[
+        list[str] | None,
+        typer.Option("--allow-unused", metavar="PATTERN", help="What of T5X's may be left out. May be repeated."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a trained checkpoint of T5X, of FiD's own code or of Hugging Face into one of ours."""
+    require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
+    from exporter.convert import convert_checkpoint
+
+    summary = convert_checkpoint(
+        layout.value, source, output, config=config, names=names, tokenizer=tokenizer,
+        allow_unused=allow_unused or (), overwrite=overwrite,
+    )
+    if as_json:
+        print_json(summary)
+        return
+    _show(output, summary)
+
+
+def _show(output: Path, summary: dict[str, Any]) -> None:
+    layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
+    console().print(
+        f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
+        f"{summary['parameters']:,} parameters; layers: {layers}; "
+        f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}"
+    )
+    if summary["unused"]:
+        console().print(f"left out: {escape(', '.join(summary['unused']))}")

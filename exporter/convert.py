@@ -1,0 +1,94 @@
+"""A trained checkpoint of another layout, turned into ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.checkpoint.config import parse_config
+from exporter.checkpoint.fid import convert_fid
+from exporter.checkpoint.huggingface import convert_huggingface
+from exporter.checkpoint.t5x import convert_t5x, read_name_map
+from exporter.checkpoint.tokenizer import find_tokenizer
+from exporter.checkpoint.tokenizer_agreement import check_agreement
+from exporter.checkpoint.write import write_checkpoint
+from exporter.init import summary
+from exporter.publish import check_target
+from runtime.contract import OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exporter.checkpoint.config import CheckpointConfig
+
+__all__ = ["convert_checkpoint"]
+
+CONFIG_FIX = "write it as the config.json of a checkpoint"
+
+
+def convert_checkpoint(
+    layout: str,
+    source: Path,
+    output: Path,
+    *,
+    config: Path | None = None,
+    names: Path | None = None,
+    tokenizer: Path | None = None,
+    allow_unused: Sequence[str] = (),
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Turn `source`, whose layout is `t5x`, `fid` or `huggingface`, into the checkpoint `output`; return its summary.
+
+    `config` is a JSON file of fields of a CheckpointConfig: all of them for `t5x`, which keeps none, else those that
+    replace what the directory and the layout say. `names` (a name map) and `allow_unused` are for `t5x`. The tokenizer
+    is the given file, else the directory's own, else there is none. Raises OptionError, CheckpointError,
+    TokenizerError, MissingExtraError and OutputError, before anything is written.
+    """
+    check_target(output, overwrite=overwrite, inputs=[source, config, names, tokenizer])
+    if layout == "t5x" and config is None:
+        raise OptionError(
+            "option --config", expected="the model's config: T5X keeps none", found="no such option", fix=CONFIG_FIX
+        )
+    if layout != "t5x" and (names or allow_unused):
+        raise OptionError(
+            "options --map and --allow-unused", expected="--from t5x", found=layout, fix="leave them out"
+        )
+    fields = _read_fields(config) if config else {}
+    if tokenizer is None:
+        check_agreement(source)
+    found = find_tokenizer(source, tokenizer)
+    converted: CheckpointConfig
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...] = ()
+    match layout:
+        case "t5x":
+            converted = parse_config(fields, subject=str(config))
+            conversion = convert_t5x(
+                source, converted, read_name_map(names) if names else {}, allow_unused=allow_unused
+            )
+            tensors, unused = conversion.tensors, conversion.unused
+        case "fid":
+            converted, tensors = convert_fid(source, fields)
+        case _:
+            converted, tensors = convert_huggingface(source, fields)
+    write_checkpoint(output, converted, tensors, found, overwrite=overwrite)
+    made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
+    return made | summary(converted, tensors, found)
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OptionError(
+            f"config {path}", expected="a JSON object of a checkpoint's fields", found=str(error), fix=CONFIG_FIX
+        ) from None
+    if not isinstance(data, dict):
+        raise OptionError(
+            f"config {path}", expected="a JSON object of a checkpoint's fields", found=type(data).__name__,
+            fix=CONFIG_FIX,
+        )
+    return data

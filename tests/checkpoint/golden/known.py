@@ -1,0 +1,54 @@
+"""The models that the golden directories hold: known by a seed, so that a reader's tensors can be held against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exporter.checkpoint import CheckpointConfig, random_weights
+
+__all__ = ["DIRECTORY", "GOLDEN", "KNOWN", "known_weights"]
+
+DIRECTORY = Path(__file__).parent
+
+# Heads that together are as wide as the model hide a missing transpose from every check of shapes.
+SQUARE: dict[str, Any] = {
+    "vocab_size": 40, "d_model": 12, "d_kv": 4, "d_ff": 20, "num_heads": 3, "num_memory_layers": 0,
+    "num_stage_a_layers": 0, "num_stage_b_layers": 3, "num_decoder_layers": 2, "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16, "question_length": 6, "passage_length": 9, "num_retrieved": 3,
+    "max_new_tokens": 4,
+}
+WIDE = SQUARE | {"d_kv": 8, "num_heads": 2, "num_memory_layers": 2}
+V1_0 = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
+KNOWN = {
+    "fid": CheckpointConfig(architecture="fid", **SQUARE),
+    "fid v1.0": CheckpointConfig(architecture="fid", **SQUARE | V1_0),
+    "glimmer": CheckpointConfig(
+        architecture="glimmer", separate_question_encoder=True, memory_final_norm=True,
+        **WIDE | {"num_stage_a_layers": 1, "num_stage_b_layers": 1, "num_selected": 2},
+    ),
+    "lumen": CheckpointConfig(architecture="lumen", **WIDE | {"num_stage_b_layers": 2}),
+}
+GOLDEN = {
+    "t5x_inline": ("fid", torch.float32),
+    "t5x_zarr": ("glimmer", torch.float32),
+    "orbax_ocdbt": ("fid", torch.float32),
+    "orbax_zarr3": ("lumen", torch.float32),
+    "orbax_plain": ("fid v1.0", torch.bfloat16),
+}
+"""Golden directory -> the model it holds, and in which dtype."""
+
+
+def known_weights(model: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Random weights of a model, its norms and biases included, so that none can stand for another."""
+    weights = random_weights(KNOWN[model], seed=7)
+    generator = torch.Generator().manual_seed(8)
+    for name, weight in weights.items():
+        if "layer_norm" in name or name == "score.bias":
+            weight.uniform_(0.5, 1.5, generator=generator)
+        elif "relative_attention_bias" in name:
+            weight.mul_(3)
+    return {name: weight.to(dtype) for name, weight in weights.items()}

@@ -1,0 +1,318 @@
+"""A FiD of facebookresearch's code answers here as it does there: same texts, same limit, same tokens."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from tokenizers import Tokenizer
+
+from calibration.questions import Question
+from exporter.bundle import export_bundle
+from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.convert import convert_checkpoint
+from exporter.cost.request import CostRequest, resolve
+from exporter.memory import build_store
+from exporter.parity import ParityOptions, compare_with_checkpoint
+from exporter.parity.reference import TorchReference
+from exporter.stages import GlimmerModel
+from exporter.tolerances import TOLERANCES
+from runtime import Passage, Session
+from runtime.contract import CheckpointError, OptionError
+from runtime.text import TextEncoder
+from tests.assert_close import assert_close
+from tests.bundle_factory import write_rows
+from tests.fid_factory import (
+    WORDS,
+    fid_answer,
+    fid_texts,
+    hugging_face_tokenizer,
+    make_reader,
+    save_fid,
+    word_tokenizer,
+)  # fmt: skip
+
+LENGTH, ANSWER, COUNT = 24, 8, 4
+
+
+def corpus() -> list[dict[str, object]]:
+    """Passages from a word up to more than the limit."""
+    random = np.random.default_rng(11)
+    lengths = random.integers(1, 30, 24)
+    return [
+        {"id": place, "title": str(random.choice(WORDS)), "text": " ".join(random.choice(WORDS, length))}
+        for place, length in enumerate(lengths)
+    ]
+
+
+CORPUS = corpus()
+QUESTIONS = ["w0 w7", "w1", "w2 w3 w4 w5 w6 w7 w8", "w20 w31 w42", "  w14 w15 ", "w59 w58", "w33 w1 w2 w9 w10 w12 w13"]
+
+
+def passages_of(place: int) -> list[tuple[str, str]]:
+    return [(str(row["title"]), str(row["text"])) for row in CORPUS[place : place + COUNT]]
+
+
+@pytest.fixture(scope="module")
+def fid(tmp_path_factory):
+    """The model, its tokenizer, the converted checkpoint and its bundle."""
+    folder = tmp_path_factory.mktemp("fid")
+    theirs, tokenizer = make_reader(seed=3), word_tokenizer()
+    source = save_fid(copy.deepcopy(theirs), folder / "fid")
+    tokenizer.save(str(source / "tokenizer.json"))
+    config = folder / "fields.json"
+    config.write_text(json.dumps({"passage_length": LENGTH, "num_retrieved": COUNT, "max_new_tokens": ANSWER}))
+    convert_checkpoint("fid", source, folder / "ckpt", config=config)
+    export_bundle(folder / "ckpt", folder / "bundle")
+    return theirs, tokenizer, folder
+
+
+def reference(fid, question: str, passages: list[tuple[str, str]]) -> list[int]:
+    theirs, tokenizer, _ = fid
+    return fid_answer(
+        theirs, hugging_face_tokenizer(Tokenizer.from_str(tokenizer.to_str())), fid_texts(question, passages),
+        text_maxlength=LENGTH, max_new_tokens=ANSWER,
+    )
+
+
+def test_the_config_is_fids_own(fid):
+    config = read_checkpoint(fid[2] / "ckpt").config
+    assert (config.architecture, config.question_layout) == ("fid", "joined")
+    assert config.input_template == "question: {question} title: {title} context: {text}"
+    assert (config.passage_length, config.question_length) == (LENGTH, LENGTH)
+
+
+def test_the_papers_lengths_are_the_defaults(fid, tmp_path):
+    convert_checkpoint("fid", fid[2] / "fid", tmp_path / "ckpt")
+    config = read_checkpoint(tmp_path / "ckpt").config
+    assert (config.passage_length, config.num_retrieved, config.max_new_tokens) == (250, 100, 49)
+
+
+def test_answers_are_fids(fid):
+    """Passages that are cut, and several questions of unequal length in one batch."""
+    places = range(0, 21, 3)
+    expected = [reference(fid, question, passages_of(place)) for question, place in zip(QUESTIONS, places, strict=True)]
+    assert len({tuple(answer) for answer in expected}) > 3  # so that an answer says what was read
+    with Session.open(fid[2] / "bundle", threads=1) as session:
+        given = [[Passage(None, title, text) for title, text in passages_of(place)] for place in places]
+        together = session.answer_many(QUESTIONS, passages=given)
+        assert [list(answer.token_ids) for answer in together] == expected
+        alone = [session.answer(question, passages=row) for question, row in zip(QUESTIONS, given, strict=True)]
+        assert [list(answer.token_ids) for answer in alone] == expected
+
+
+def test_answers_from_a_store(fid, tmp_path):
+    build_store(fid[2] / "bundle", write_rows(tmp_path / "corpus.jsonl", CORPUS), tmp_path / "store", threads=1)
+    with Session.open(fid[2] / "bundle", tmp_path / "store", threads=1) as session:
+        for question in QUESTIONS:
+            answer = session.answer(question)
+            found = [(ranked.passage.title, ranked.passage.text) for ranked in answer.passages]
+            assert 1 <= len(found) <= COUNT
+            assert list(answer.token_ids) == reference(fid, question, found)
+
+
+def test_parity_with_the_checkpoint(fid, tmp_path):
+    store = tmp_path / "store"
+    build_store(fid[2] / "bundle", write_rows(tmp_path / "corpus.jsonl", CORPUS), store, threads=1)
+    questions = [Question(str(place), question, ("w1",), None, None) for place, question in enumerate(QUESTIONS)]
+    report = compare_with_checkpoint(
+        fid[2] / "bundle", fid[2] / "ckpt", store, questions, ParityOptions(batch_size=3, threads=1)
+    )
+    assert (report.questions, report.answers_equal) == (len(QUESTIONS), 1.0)
+
+
+def test_the_cost_of_a_question_is_of_the_one_limit(fid):
+    assert resolve(CostRequest(bundle=fid[2] / "bundle")).workload.joint_tokens == LENGTH
+    given = resolve(CostRequest(bundle=fid[2] / "bundle", question_tokens=5)).workload
+    assert (given.question_tokens, given.passage_tokens) == (5, LENGTH - 5)
+
+
+def test_a_block_would_be_another_model(fid):
+    """Question and passage apart, as our own FiD has them, are other tokens at other positions."""
+    joined = model_from_checkpoint(read_checkpoint(fid[2] / "ckpt"))
+    fields = {
+        "question_layout": "block", "input_template": None, "passage_template": "title: {title} context: {text}",
+        "question_template": "question: {question}",
+    }
+    block = GlimmerModel(joined.config.model_copy(update=fields)).eval()
+    block.load_state_dict(joined.state_dict())
+    answers = []
+    for model in (joined, block):
+        text = TextEncoder(word_tokenizer(), model.config.shape)
+        answers.append([])
+        for question, place in zip(QUESTIONS, range(0, 21, 3), strict=True):
+            read = passages_of(place)
+            if model is joined:
+                ids = [text.joined(question, *passage) for passage in read]
+            else:
+                ids = [text.passage(*passage)[0] for passage in read]
+            answers[-1].append(TorchReference(model).answer(text.question(question), ids, None, None).tokens)
+    places = range(0, 21, 3)
+    expected = [reference(fid, question, passages_of(place)) for question, place in zip(QUESTIONS, places, strict=True)]
+    assert answers[0] == expected
+    assert answers[1] != expected
+
+
+def test_texts_are_tokenised_as_t5s_own_sentencepiece_does(fid, shared_data):
+    """Real text, cut where FiD cuts it; white space at its end is no token, though tokenizer.json has one for it."""
+    files = shared_data / "t5_tokenizer"
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(files / "spiece.model"))
+    config = read_checkpoint(fid[2] / "ckpt").config
+    shape = config.model_copy(update={"passage_length": 60, "vocab_size": 32128}).shape
+    text = TextEncoder.open(files / "tokenizer.json", shape)
+    rows = [json.loads(line) for line in (shared_data / "qa" / "corpus.jsonl").read_text("utf-8").splitlines()[::50]]
+    cut = 0
+    for row in rows:
+        question, passage = f"what does {row['title']} say?", row["text"][:300] + " "
+        expected = pieces.encode(fid_texts(question, [(row["title"], passage)])[0])
+        assert text.joined(question, row["title"], passage) == [*expected[:59], 1]
+        cut += len(expected) > 59
+    assert 0 < cut < len(rows)
+
+
+# Mutations.
+
+LAYER = "live_encoder.block.{}.layer.0.SelfAttention.{}.weight"
+
+
+def states_of(theirs, folder: Path, mutate=None):
+    model = model_from_checkpoint(read_checkpoint(folder / "ckpt"))
+    weights = dict(model.state_dict())
+    if mutate:
+        model.load_state_dict(weights | mutate(weights))
+    ids = torch.randint(2, 60, (2, 9), generator=torch.Generator().manual_seed(1))
+    expected = theirs(input_ids=ids, decoder_input_ids=ids[:, :4])
+    mask = torch.ones_like(ids)
+    states = model.encode_joined(ids[:, None].int(), mask[:, None].int()).squeeze(1)
+    assert_close(states, expected.encoder_last_hidden_state, "t5_encoder_states")
+    assert_close(model.decode(ids[:, :4].int(), states, mask.int()), expected.logits, "t5_logits")
+
+
+@pytest.mark.parametrize("projection", ["q", "k", "v", "o"])
+@pytest.mark.parametrize("mistake", ["transpose", "layer"])
+def test_a_wrong_transpose_or_layer_is_seen(fid, projection, mistake):
+    name, other = LAYER.format(1, projection), LAYER.format(2, projection)
+
+    def mutate(weights):
+        return {name: weights[name].T.contiguous() if mistake == "transpose" else weights[other].clone()}
+
+    states_of(fid[0], fid[2])
+    with pytest.raises(AssertionError, match=TOLERANCES["t5_encoder_states"].reason):
+        states_of(fid[0], fid[2], mutate)
+
+
+# What can be wrong.
+
+
+@pytest.fixture
+def source(tmp_path):
+    return save_fid(make_reader(seed=3), tmp_path / "fid")
+
+
+def change(source: Path, edit) -> None:
+    weights = torch.load(source / "pytorch_model.bin", weights_only=True)
+    edit(weights)
+    torch.save(weights, source / "pytorch_model.bin")
+
+
+def refuse(source: Path, match: str, error=CheckpointError, fields: dict[str, object] | None = None, **options) -> None:
+    config = source.parent / "fields.json"
+    config.write_text(json.dumps(fields or {}))
+    before = sorted(source.parent.iterdir())
+    with pytest.raises(error, match=match):
+        convert_checkpoint("fid", source, source.parent / "ckpt", config=config, **options)
+    assert sorted(source.parent.iterdir()) == before
+
+
+QUERY = "encoder.encoder.block.1.module.layer.0.SelfAttention.q.weight"
+
+
+def test_a_plain_t5(source):
+    change(source, lambda weights: [
+        weights.update({name.replace("encoder.encoder.", "encoder.").replace(".module.", "."): weights.pop(name)})
+        for name in list(weights)
+    ])
+    refuse(source, "expected FiD's names, .* found none of them; convert a plain T5 with --from huggingface")
+
+
+def test_an_encoder_twice(source):
+    change(source, lambda weights: weights.update({"encoder.final_layer_norm.weight": torch.linspace(1, 2, 32)}))
+    refuse(source, "expected the encoder once, found some of it both wrapped and not")
+
+
+def test_a_missing_tensor(source):
+    change(source, lambda weights: weights.pop(QUERY))
+    refuse(source, "expected a tensor encoder.block.1.layer.0.SelfAttention.q.weight .* found none")
+
+
+def test_an_unexpected_tensor(source):
+    change(source, lambda weights: weights.update({"encoder.encoder.adapter": torch.linspace(1, 2, 3)}))
+    refuse(source, "found 1 more, the first encoder.adapter")
+
+
+def test_a_wrong_shape(source):
+    change(source, lambda weights: weights.update({QUERY: weights[QUERY][:, :31]}))
+    refuse(source, r"expected shape \[32, 32\], found \[32, 31\]")
+
+
+def test_not_finite(source):
+    change(source, lambda weights: weights[QUERY].view(-1)[5].fill_(torch.nan))
+    refuse(source, "expected finite numbers, found NaN or infinity")
+
+
+@pytest.mark.parametrize("length", [0, 7, -100])
+def test_a_truncated_file(source, length):
+    path = source / "pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:length])
+    refuse(source, "pytorch_model.bin: expected a whole file of tensors")
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_that_runs_code(source, monkeypatch):
+    monkeypatch.chdir(source)
+    change(source, lambda weights: weights.update({"x": Attack()}))
+    refuse(source, r"found a pickle that calls \w+\.system")
+    assert not (source / "executed").exists()
+
+
+def test_no_weights(source):
+    (source / "pytorch_model.bin").unlink()
+    refuse(source, "expected pytorch_model.bin or pytorch_model.bin.index.json, found neither")
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"input_template": None}, "question_layout joined and input_template go together"),
+        ({"question_layout": "block"}, "question_layout joined and input_template go together"),
+        ({"input_template": "{body}"}, "input_template '{body}' may hold only the plain fields {question}, {text}"),
+        ({"architecture": "glimmer"}, "expected the architecture fid, found 'glimmer'"),
+        ({"passage_length": "long"}, "passage_length: Input should be a valid integer"),
+        ({"d_model": 64}, r"expected shape \[\d+, 64\]"),
+        ({"text_maxlength": 200}, "text_maxlength: Extra inputs are not permitted"),
+    ],
+)
+def test_fields_that_do_not_fit(source, fields, match):
+    refuse(source, match, fields=fields)
+
+
+def test_options_of_another_layout(source, tmp_path):
+    refuse(source, "options --map and --allow-unused: expected --from t5x, found fid", OptionError, allow_unused=["x"])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "\xff", "{"])
+def test_a_damaged_config(source, content):
+    config = source.parent / "fields.json"
+    config.write_text(content, encoding="latin-1")
+    with pytest.raises(OptionError, match="expected a JSON object of a checkpoint's fields"):
+        convert_checkpoint("fid", source, source.parent / "ckpt", config=config)

@@ -1,0 +1,207 @@
+"""A plain Hugging Face T5, with its own generation config and tokenizer, answers here as it does there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from tokenizers import Tokenizer
+from transformers import GenerationConfig
+
+from exporter.bundle import export_bundle
+from exporter.checkpoint import read_checkpoint
+from exporter.checkpoint.tokenizer_agreement import TEXTS, check_agreement
+from exporter.convert import convert_checkpoint
+from runtime import Passage, Session
+from runtime.contract import CheckpointError, TokenizerError
+from tests.fid_factory import hugging_face_tokenizer, make_reader, word_tokenizer
+from tests.t5_factory import save_t5
+
+
+def save(directory: Path, **generation: object) -> Path:
+    theirs = make_reader("v1.1", seed=6)
+    theirs.generation_config = GenerationConfig(
+        **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, **generation}
+    )
+    source = save_t5(theirs, directory)
+    word_tokenizer().save(str(source / "tokenizer.json"))
+    return source
+
+
+def convert(source: Path, fields: dict[str, object] | None = None) -> Path:
+    config = source.parent / "fields.json"
+    config.write_text(json.dumps(fields or {}))
+    convert_checkpoint("huggingface", source, source.parent / "ckpt", config=config)
+    return source.parent / "ckpt"
+
+
+def test_answers_are_those_of_generate(tmp_path):
+    source = save(tmp_path / "t5", decoder_start_token_id=5, max_new_tokens=7)
+    checkpoint = convert(source)
+    export_bundle(checkpoint, tmp_path / "bundle")
+    theirs, tokenizer = make_reader("v1.1", seed=6), hugging_face_tokenizer(word_tokenizer())
+    theirs.generation_config = GenerationConfig.from_pretrained(source)
+    answers = set()
+    with Session.open(tmp_path / "bundle", threads=1) as session:
+        for place in range(12):
+            question, text = f"w{place} w{place * 2}", " ".join(f"w{place * 3 + step}" for step in range(1 + place))
+            prompt = tokenizer(f"question: {question} context: {text}", return_tensors="pt")
+            generated = theirs.generate(prompt["input_ids"])[0, 1:].tolist()
+            expected = generated[: generated.index(1)] if 1 in generated else generated
+            found = session.answer(question, passages=[Passage(None, "w50", text)])
+            assert list(found.token_ids) == expected
+            answers.add(tuple(expected))
+    assert len(answers) > 3
+
+
+def test_without_a_generation_config(tmp_path):
+    source = save(tmp_path / "t5")
+    (source / "generation_config.json").unlink()
+    config = read_checkpoint(convert(source)).config
+    assert (config.passage_length, config.num_retrieved, config.max_new_tokens) == (512, 1, 32)
+    assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("generation", "longest"),
+    [({"max_length": 21}, 20), ({"max_new_tokens": 9}, 9), ({"max_new_tokens": 9, "max_length": 30}, 9)],
+)
+def test_the_longest_answer_is_the_generation_configs(tmp_path, generation, longest):
+    assert read_checkpoint(convert(save(tmp_path / "t5", **generation))).config.max_new_tokens == longest
+
+
+def test_special_tokens_are_the_generation_configs(tmp_path):
+    source = save(tmp_path / "t5", decoder_start_token_id=4, eos_token_id=2, pad_token_id=3)
+    config = read_checkpoint(convert(source)).config
+    assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (3, 2, 4)
+
+
+def test_fields_given_win(tmp_path):
+    fields = {"max_new_tokens": 3, "input_template": "{text} {question}", "num_retrieved": 4, "question_length": 20}
+    config = read_checkpoint(convert(save(tmp_path / "t5", max_new_tokens=9), fields)).config
+    assert {name: getattr(config, name) for name in fields} == fields
+
+
+def refuse(source: Path, match: str, error=CheckpointError) -> None:
+    before = sorted(source.parent.iterdir())
+    with pytest.raises(error, match=match):
+        convert_checkpoint("huggingface", source, source.parent / "ckpt")
+    assert sorted(source.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_beams", 4),
+        ("do_sample", True),
+        ("repetition_penalty", 1.2),
+        ("no_repeat_ngram_size", 3),
+        ("min_length", 5),
+        ("bad_words_ids", [[3]]),
+        ("forced_bos_token_id", 3),
+        ("eos_token_id", [1, 2]),
+        ("max_length", 1),
+        ("max_new_tokens", "long"),
+    ],
+)
+def test_more_than_greedy_decoding_is_refused(tmp_path, name, value):
+    source = save(tmp_path / "t5")
+    path = source / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    refuse(source, f"generation_config.json: expected greedy decoding, .* found {name}")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "\xff"])
+def test_a_damaged_generation_config(tmp_path, content):
+    source = save(tmp_path / "t5")
+    (source / "generation_config.json").write_text(content, encoding="latin-1")
+    refuse(source, "generation_config.json: expected")
+
+
+# The two tokenizers of one directory.
+
+
+@pytest.fixture
+def both(shared_data, tmp_path):
+    for name in ("spiece.model", "tokenizer.json"):
+        shutil.copy(shared_data / "t5_tokenizer" / name, tmp_path)
+    return tmp_path
+
+
+def test_the_published_tokenizers_agree(both):
+    check_agreement(both)
+
+
+def test_one_alone_needs_no_agreement(both):
+    (both / "tokenizer.json").write_text("damaged")
+    (both / "spiece.model").unlink()
+    check_agreement(both)
+
+
+def test_they_agree_on_real_text_but_for_white_space_at_the_end(both, shared_data):
+    """Cut to the lengths that models read; far beyond, sentencepiece's sums no longer tell equal cuts apart."""
+    slow = sentencepiece.SentencePieceProcessor(model_file=str(both / "spiece.model"))
+    fast = Tokenizer.from_file(str(both / "tokenizer.json"))
+    rows = [json.loads(line) for line in (shared_data / "qa" / "corpus.jsonl").read_text("utf-8").splitlines()[::7]]
+    trailing = 0
+    for row in rows:
+        text = f"question: who? title: {row['title']} context: {row['text']}"
+        expected = slow.encode(text)[:512]
+        assert fast.encode(text.strip(), add_special_tokens=False).ids[:512] == expected, text
+        trailing += fast.encode(text, add_special_tokens=False).ids != slow.encode(text)
+    assert trailing
+
+
+def edit(folder: Path, change) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    change(content)
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def swap_pieces(content) -> None:
+    vocabulary = content["model"]["vocab"]
+    vocabulary[500], vocabulary[501] = vocabulary[501], vocabulary[500]
+
+
+def change_scores(content) -> None:
+    for piece in content["model"]["vocab"][100:20000]:
+        piece[1] = -9.0
+
+
+def leave_out_normaliser(content) -> None:
+    content["normalizer"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(swap_pieces, "500 is '.*' in one, '.*' in the other"), (change_scores, "in one, .* in the other, of"),
+     (leave_out_normaliser, "in one, .* in the other, of")],
+)  # fmt: skip
+def test_two_that_differ(both, change, found):
+    edit(both, change)
+    with pytest.raises(TokenizerError, match=f"spiece.model and tokenizer.json to be one tokenizer, found .*{found}"):
+        check_agreement(both)
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer.json"])
+def test_a_damaged_tokenizer(both, name):
+    (both / name).write_bytes(b"\x00" * 64)
+    with pytest.raises(TokenizerError, match=f"{name}: expected a"):
+        check_agreement(both)
+
+
+def test_a_checkpoint_whose_tokenizers_differ_is_refused(both):
+    source = save(both / "t5")
+    shutil.copy(both / "spiece.model", source)
+    refuse(source, "to be one tokenizer", TokenizerError)
+    convert_checkpoint("huggingface", source, both / "ckpt", tokenizer=source / "tokenizer.json")
+    assert read_checkpoint(both / "ckpt").tokenizer
+
+
+def test_the_compared_texts_are_of_many_kinds(both):
+    """Enough of the vocabulary, and more than one script, or the comparison would see little."""
+    slow = sentencepiece.SentencePieceProcessor(model_file=str(both / "spiece.model"))
+    assert len({number for text in TEXTS for number in slow.encode(text)}) > 150

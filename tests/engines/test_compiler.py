@@ -14,14 +14,14 @@ from onnx.helper import make_node as node
 
 from exporter.engines import compiler as compilers
 from exporter.engines.compiler import open_compiler
-from exporter.engines.device import Device
 from exporter.targets import read_target
+from runtime.backends.cuda import Gpu
 from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 from tests.engines.ahead_of_time import CAPABILITIES, compiler
 
-T4 = Device("Tesla T4", "7.5")
-ORIN = Device("Orin", "8.7")
-H200 = Device("NVIDIA H200", "9.0")
+T4 = Gpu("Tesla T4", "7.5", integrated=False)
+ORIN = Gpu("Orin", "8.7", integrated=False)
+H200 = Gpu("NVIDIA H200", "9.0", integrated=False)
 PROFILES = [{"x": ShapeRange((1, 4), (2, 4), (8, 4))}]
 
 
@@ -115,7 +115,7 @@ class FakeTensorRT(ModuleType):
 def install(monkeypatch):
     """Put a stand-in in TensorRT's place, on a machine with that GPU."""
 
-    def put(fake: FakeTensorRT, device: Device | None) -> FakeTensorRT:
+    def put(fake: FakeTensorRT, device: Gpu | None) -> FakeTensorRT:
         monkeypatch.setitem(sys.modules, "tensorrt", fake)
         monkeypatch.setattr(compilers, "find_device", lambda: device)
         return fake

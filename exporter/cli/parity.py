@@ -28,10 +28,14 @@ __all__ = ["parity"]
 
 
 class BackendName(str, Enum):
-    """What runs the candidate's graphs: ONNX Runtime, or the same with FP16 rounded at every operator."""
+    """What runs the candidate's graphs: a session's backend, or ONNX Runtime with FP16 rounded at every operator."""
 
-    onnxruntime_cpu = "onnxruntime-cpu"
     fp16_rounded = "onnxruntime-cpu-fp16-rounded"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+    onnxruntime_cuda = "onnxruntime-cuda"
+    onnxruntime_tensorrt = "onnxruntime-tensorrt"
+    onnxruntime_cpu = "onnxruntime-cpu"
 
 
 def parity(
@@ -72,17 +76,17 @@ def parity(
     require("polygraphy", "onnxruntime", *(["torch"] if checkpoint is not None else []))
     from calibration.questions import read_questions
     from exporter.parity import ParityOptions, ParityRequest, run_parity
-    from exporter.parity.backends import backend_from_name
+    from exporter.parity.backends import parity_backend
     from exporter.parity.show import print_report
 
     options = ParityOptions(
         given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
     )
-    request = ParityRequest(
-        bundle, checkpoint, reference, store, options, gate, html, backend_from_name(backend.value, threads)
-    )
-    report = run_parity(request, read_questions(questions, limit), question_progress)
+    rows = read_questions(questions, limit)
+    with parity_backend(backend.value, bundle, threads) as chosen:
+        request = ParityRequest(bundle, checkpoint, reference, store, options, gate, html, chosen)
+        report = run_parity(request, rows, question_progress)
     if as_json:
         print_json(report.to_json())
     else:

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from calibration.rounding import RoundingBackend
+from runtime import BACKEND_NAMES
 from runtime.backends import Backend, OnnxRuntimeBackend
+from runtime.backends.choice import open_backend
 from runtime.contract import OptionError
 
-__all__ = ["BACKENDS", "backend_from_name"]
+__all__ = ["PARITY_BACKENDS", "parity_backend"]
 
-BACKENDS: dict[str, Callable[[int | None], Backend]] = {
-    OnnxRuntimeBackend.name: OnnxRuntimeBackend, RoundingBackend.name: RoundingBackend,
-}
-"""What makes each, given the number of threads of one graph run."""
+PARITY_BACKENDS = (RoundingBackend.name, *(name for name in BACKEND_NAMES if name != "auto"))
+"""A session's backends, and FP16 rounded at every operator: a comparison is to say what was compared."""
 
 
-def backend_from_name(name: str, threads: int | None) -> Backend:
-    """A backend by its name; raises OptionError for an unknown one, BackendError where it cannot run here."""
-    if name not in BACKENDS:
-        raise OptionError(f"backend {name!r}", expected=f"one of {', '.join(BACKENDS)}", found="none of that name",
-                          fix="choose one of these")  # fmt: skip
-    return BACKENDS[name](threads)
+@contextmanager
+def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Backend]:
+    """A backend for a bundle's graphs by its name, closed at the end.
+
+    Raises OptionError for an unknown one, BackendError where it cannot run here, BundleError for damaged engines.
+    """
+    if name not in PARITY_BACKENDS:
+        raise OptionError(
+            f"backend {name!r}", expected=f"one of {', '.join(PARITY_BACKENDS)}", found="none of that name",
+            fix="choose one of these",
+        )
+    if name == RoundingBackend.name:
+        yield RoundingBackend(threads)
+        return
+    backend = open_backend(name, bundle, threads=threads)
+    try:
+        yield backend
+    finally:
+        if not isinstance(backend, OnnxRuntimeBackend):
+            backend.close()

@@ -14,7 +14,7 @@ from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
 from runtime.backends.tensorrt import TensorRTBackend
 from runtime.contract import BackendError, BundleError, BundleManifest, OptionError
 
-__all__ = ["BACKEND_NAMES", "BackendChoice", "LoadedBackend", "load_backend", "load_graphs"]
+__all__ = ["BACKEND_NAMES", "BackendChoice", "LoadedBackend", "load_backend", "load_graphs", "open_backend"]
 
 TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backends that run a bundle's engines, with the library of each."""
@@ -82,23 +82,28 @@ def load_backend(
     return load(LAST, refused)
 
 
+def open_backend(
+    name: str, bundle: Path, *, threads: int | None = None, passage_cache_bytes: int = 0
+) -> OnnxRuntimeBackend | DeviceBackend:
+    """The backend of one of BACKEND_NAMES but `auto`, for a bundle's graphs; raises as `load_backend`."""
+    if name in TENSORRT:
+        return TensorRTBackend(bundle, TENSORRT[name], passage_cache_bytes=passage_cache_bytes)
+    if name in PROVIDERS:
+        return OnnxRuntimeDeviceBackend(PROVIDERS[name], threads=threads)
+    return OnnxRuntimeBackend(threads)
+
+
 def _load(
     name: str, refused: Mapping[str, str], *, bundle: Path, manifest: BundleManifest, threads: int | None,
     passage_cache_bytes: int,
 ) -> LoadedBackend:
-    choice = BackendChoice(name, refused)
-    if name == LAST:
-        return LoadedBackend(choice, load_graphs(OnnxRuntimeBackend(threads), bundle, manifest), lambda: None)
-    backend: DeviceBackend
-    if name in TENSORRT:
-        backend = TensorRTBackend(bundle, TENSORRT[name], passage_cache_bytes=passage_cache_bytes)
-    else:
-        backend = OnnxRuntimeDeviceBackend(PROVIDERS[name], threads=threads)
+    backend = open_backend(name, bundle, threads=threads, passage_cache_bytes=passage_cache_bytes)
+    close = (lambda: None) if isinstance(backend, OnnxRuntimeBackend) else backend.close
     with ExitStack() as failed:
-        failed.callback(backend.close)
+        failed.callback(close)
         graphs = load_graphs(backend, bundle, manifest)
         failed.pop_all()
-    return LoadedBackend(choice, graphs, backend.close)
+    return LoadedBackend(BackendChoice(name, refused), graphs, close)
 
 
 def _check_not_for_cpu(manifest: BundleManifest, name: str) -> None:

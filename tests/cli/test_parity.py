@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from exporter.cli.parity import BackendName
-from exporter.parity.backends import BACKENDS, backend_from_name
-from runtime.contract import BundleError, OptionError, QuestionFileError
+from exporter.parity.backends import PARITY_BACKENDS, parity_backend
+from runtime.contract import BackendError, BundleError, OptionError, QuestionFileError
 from tests.bundle_factory import write_rows
 from tests.cli.test_missing_extras import run_without
 from tests.exported import QUESTIONS, copy_bundle
@@ -95,6 +96,14 @@ def test_two_bundles_are_compared_without_torch(glimmer, questions):
 
 
 def test_the_command_knows_every_backend():
-    assert [name.value for name in BackendName] == list(BACKENDS)
-    with pytest.raises(OptionError, match="onnxruntime-cpu"):
-        backend_from_name("tpu", None)
+    assert [name.value for name in BackendName] == list(PARITY_BACKENDS)
+    with pytest.raises(OptionError, match="onnxruntime-cpu"), parity_backend("tpu", Path("bundle"), None):
+        pass
+
+
+def test_a_backend_that_cannot_run_here_is_refused(refused, glimmer, questions):
+    message = refused(
+        BackendError, "parity", glimmer.bundle, "--reference", glimmer.bundle, "--store", glimmer.store,
+        "--questions", questions, "--backend", "tensorrt",
+    )
+    assert "tensorrt" in message

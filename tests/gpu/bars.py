@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.tolerances import MIN_SNR_DB
+from tests.gpu.fid import MODES
 from tests.gpu.runner import DONE, Part
 
 __all__ = ["summary_of"]
@@ -15,6 +16,8 @@ STEP_SHARES = {"xl": 0.40, "xxl": 0.60}
 LATENCY = {"default": 5.0, "reduce-overhead": 2.0}
 """How many times faster than Hugging Face's FiD with 5 passages one question is to be at large size."""
 THROUGHPUT = 3.0
+FEW = 5
+"""Passages that the peer reads."""
 FP16_EM_POINTS, FP16_OVERLAP = 0.2, 0.995
 
 
@@ -66,25 +69,12 @@ def _steps(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _peers(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    latency = _of(results, "latency")
     for mode, least in LATENCY.items():
-        yield _bar(f"large, one question: times faster than FiD, torch.compile {mode}", least,
-                   latency.get("ratios", {}).get(mode))  # fmt: skip
-    ratios = _of(results, "throughput").get("ratios", {})
-    least = min(ratios.values()) if ratios else None
-    yield _bar("large, best batch of each: times the questions a second of the best FiD", THROUGHPUT, least)
-
-
-def _of(results: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """The step of this kind with the fewest passages, which the bars are about."""
-    steps = [found for name, found in results.items() if name.startswith(kind)]
-    return min(steps, key=_passages, default={})
-
-
-def _passages(found: Mapping[str, Any]) -> int:
-    if "passages" in found:
-        return int(found["passages"])
-    return min((int(side["passages"]) for side in found["by_batch"].values()), default=0)
+        yield _bar(f"large, one question: times faster than FiD k={FEW}, {mode}", least,
+                   results.get(f"latency-k{FEW}-{mode}", {}).get("ratio"))  # fmt: skip
+    for mode in MODES:
+        yield _bar(f"large, best batch of each: times the questions a second of FiD k={FEW}, {mode}", THROUGHPUT,
+                   results.get(f"throughput-k{FEW}-{mode}", {}).get("ratio"))  # fmt: skip
 
 
 def _points(report: Mapping[str, Any]) -> float | None:

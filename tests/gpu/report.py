@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,10 @@ def _measured(step: str, found: Mapping[str, Any]) -> Iterator[str]:
         )
         yield from _line("Kernels of an answer", found["kernels"])
     elif "by_batch" in found:
-        for batch, side in found["by_batch"].items():
-            yield from _contenders(f"{step}, batch {batch}", side)
-        yield from _line("Best of each", found["best"])
-        yield from _line("Ours, times each", found["ratios"])
+        rows = [row for sides in found["by_batch"].values() for row in sides.items()]
+        yield from _contenders(step, rows, found["ratio"])
     elif "contenders" in found:
-        yield from _contenders(step, found)
+        yield from _contenders(step, found["contenders"].items(), found["ratio"])
     elif "variants" in found:
         yield from _heading(f"{step}")
         yield from _table(
@@ -141,14 +139,14 @@ def _measured(step: str, found: Mapping[str, Any]) -> Iterator[str]:
         yield from _line(step, found)
 
 
-def _contenders(title: str, found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _heading(f"{title} (FiD reads {found['passages']})")
+def _contenders(title: str, rows: Iterable[tuple[str, Mapping[str, Any]]], ratio: float | None) -> Iterator[str]:
+    yield from _heading(f"{title}: ours is better by {_times(ratio) or '-'}")
     yield from _table(
-        ["contender", "batch", "ms", "questions/s", "kernels", "ours is faster by", ""],
+        ["contender", "batch", "ms", "questions/s", "kernels", "error"],
         [
             [who, row["batch"], _number(row.get("median_ms")), _number(row.get("questions_per_s")), _kernels(row),
-             _times(found["ratios"].get(who)), row.get("error", "")]
-            for who, row in found["contenders"].items()
+             row.get("error", "")]
+            for who, row in rows
         ],
     )  # fmt: skip
 

@@ -37,8 +37,8 @@ class Scale:
     passage_tokens: int = 304
     answer_tokens: int = 16
     fid_passages: tuple[int, ...] = (5, 25)
-    batches: tuple[int, ...] = (1, 4, 16, 64)
-    fid_batches: tuple[int, ...] = (1, 4, 16, 32)
+    batches: tuple[int, ...] = (1, 16, 64)
+    fid_batches: tuple[int, ...] = (1, 8, 32)
     repeats: int = 15
     stage_repeats: int = 30
     step_layers: tuple[tuple[str, int], ...] = (("xl", 8), ("xxl", 3))

@@ -8,6 +8,7 @@ from copy import deepcopy
 import pytest
 
 from tests.gpu.bars import summary_of
+from tests.gpu.fid import MODES
 from tests.gpu.report import page
 from tests.gpu.runner import DONE, FAILED, Part
 
@@ -30,9 +31,14 @@ def contender(batch, milliseconds) -> dict:
     }  # fmt: skip
 
 
-def side(ratios, passages, batch=1) -> dict:
-    contenders = {who: contender(batch, 4.0 * ratio) for who, ratio in {"ours": 1.0, **ratios}.items()}
-    return {"precision": "fp16", "passages": passages, "contenders": contenders, "ratios": ratios}
+def latency(mode, ratio) -> dict:
+    sides = {"ours": contender(1, 4.0), mode: contender(1, 4.0 * ratio)}
+    return {"precision": "fp16", "mode": mode, "passages": 5, "contenders": sides, "ratio": ratio}
+
+
+def throughput(mode, ratio) -> dict:
+    sides = {"ours": contender(16, 4.0), mode: contender(8, 2.0 * ratio)}
+    return {"precision": "fp16", "mode": mode, "passages": 5, "by_batch": {"16 and 8": sides}, "ratio": ratio}
 
 
 def step_of(share) -> dict:
@@ -59,12 +65,9 @@ def good() -> dict[str, dict]:
         },
         "decoder-steps": {"xl-step": step_of(0.5), "xxl-step": step_of(0.7)},
         "peers-large": {
-            "latency-k5": side({"eager": 9.0, "default": 6.0, "reduce-overhead": 2.5}, 5),
-            "latency-k25": side({"eager": 30.0, "default": 20.0, "reduce-overhead": 9.0}, 25),
-            "throughput-k5": {
-                "by_batch": {"16 and 16": side({"eager": 4.0}, 5, 16)},
-                "best": {"ours": {"batch": 16, "questions_per_s": 4000.0}}, "ratios": {"eager": 4.0, "default": 3.5},
-            },
+            **{f"latency-k5-{mode}": latency(mode, 6.0) for mode in MODES},
+            **{f"latency-k25-{mode}": latency(mode, 1.0) for mode in MODES},
+            **{f"throughput-k5-{mode}": throughput(mode, 4.0) for mode in MODES},
         },
     }  # fmt: skip
 
@@ -88,7 +91,7 @@ def verdicts(parts) -> dict[str, bool | None]:
 def test_all_bars_pass(tmp_path):
     found = verdicts(parts_of(tmp_path, good()))
     assert set(found.values()) == {True}
-    assert len(found) == 11
+    assert len(found) == 13
 
 
 @pytest.mark.parametrize(
@@ -101,9 +104,10 @@ def test_all_bars_pass(tmp_path):
         ("parity", "int8-fp16-same-graphs", {"graphs": graphs(19.0)}, "int8-fp16: SNR of decoder_step"),
         ("decoder-steps", "xl-step", step_of(0.39), "decoder step, xl width"),
         ("decoder-steps", "xxl-step", step_of(0.59), "decoder step, xxl width"),
-        ("peers-large", "latency-k5", side({"default": 4.9, "reduce-overhead": 2.5}, 5), "FiD, torch.compile default"),
-        ("peers-large", "latency-k5", side({"default": 6.0, "reduce-overhead": 1.9}, 5), "torch.compile reduce"),
-        ("peers-large", "throughput-k5", {"by_batch": {}, "ratios": {"eager": 4.0, "default": 2.9}}, "best batch"),
+        ("peers-large", "latency-k5-default", latency("default", 4.9), "faster than FiD k=5, default"),
+        ("peers-large", "latency-k5-reduce-overhead", latency("reduce-overhead", 1.9), "FiD k=5, reduce"),
+        ("peers-large", "throughput-k5-eager", throughput("eager", 2.9), "a second of FiD k=5, eager"),
+        ("peers-large", "throughput-k5-default", {**throughput("default", 4.0), "ratio": None}, "FiD k=5, default"),
     ],
 )
 def test_each_bar_can_fail(tmp_path, part, step, value, bar):

@@ -83,14 +83,12 @@ def test_speed(rehearsal, run_steps):
 def test_peers(rehearsal, run_steps):
     found = run_steps(rehearsal, "peers-large", peers.steps(rehearsal, "large")).results
     few, many = rehearsal.scale.fid_passages
-    for passages in (few, many):
-        latency = found[f"latency-k{passages}"]
-        assert latency["contenders"].keys() == {"ours", *MODES}
-        assert not [row["error"] for row in latency["contenders"].values() if "error" in row]
-        assert latency["ratios"].keys() == set(MODES)
-    throughput = found[f"throughput-k{few}"]
-    assert throughput["best"].keys() == {"ours", *MODES}
-    assert positive(*throughput["ratios"].values())
+    for mode in MODES:
+        for passages in (few, many):
+            latency = found[f"latency-k{passages}-{mode}"]
+            assert not [row["error"] for row in latency["contenders"].values() if "error" in row]
+            assert positive(latency["ratio"])
+        assert positive(found[f"throughput-k{few}-{mode}"]["ratio"])
 
 
 def test_switches(rehearsal, run_steps):

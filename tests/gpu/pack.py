@@ -18,11 +18,13 @@ from pathlib import Path
 
 __all__ = ["ARCHIVE", "LIMIT_BYTES", "download", "pack"]
 
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+"""The versions that are tested together."""
 WHEELS = (
-    "tensorrt-rtx-cu12-libs==1.7.1.116", "tensorrt-rtx-cu12-bindings==1.7.1.116", "polygraphy==0.53.6",
-    "pydantic==2.14.3", "pydantic-core==2.50.4", "annotated-types==0.7.0", "typing-inspection==0.4.2",
+    "tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings", "polygraphy", "pydantic", "pydantic-core",
+    "annotated-types", "typing-inspection",
 )  # fmt: skip
-RTX = "tensorrt-rtx-cu12==1.7.1.116"
+RTX = "tensorrt-rtx-cu12"
 """The module `tensorrt_rtx` itself, which imports the bindings. It comes as a source archive."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 28}]
@@ -34,9 +36,10 @@ def download(folder: Path, python: str) -> list[Path]:
     """The wheels for a version of CPython, such as "3.12", on Linux and x86-64."""
     pip = [sys.executable, "-m", "pip", "-q"]
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    only = ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms]
-    subprocess.run([*pip, "download", *only, "-d", str(folder), *WHEELS], check=True)
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), RTX], check=True)
+    exact = ["--no-deps", "-c", str(CONSTRAINTS)]
+    binary = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms]
+    subprocess.run([*pip, "download", *exact, *binary, "-d", str(folder), *WHEELS], check=True)
+    subprocess.run([*pip, "wheel", *exact, "--no-build-isolation", "-w", str(folder), RTX], check=True)
     return sorted(folder.glob("*.whl"))
 
 

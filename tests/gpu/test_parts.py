@@ -1,6 +1,7 @@
 """Every part from end to end at tiny sizes: by ONNX Runtime's device backend on the CPU, and on the fakes of a GPU.
 
-No time is looked at: that the figures are there, fit together and make a page is what a GPU's minutes depend on.
+No time is looked at: that the figures are there, fit together and make a page is what a GPU's minutes depend on. Those
+that export models of their own are slow: run them before a GPU's minutes are spent.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def fake_gpu(monkeypatch, tmp_path) -> FakeTensorRT:
     library = FakeTensorRT(cuda, "tensorrt_rtx", "1.7.1.116").install(monkeypatch)
 
     def build(setting, bundle):
-        if not (bundle / "engines").exists():
-            write_engines(bundle, library.key)
+        if not (bundle / "engines" / library.key.fingerprint).exists():
+            write_engines(bundle, library.key, batches=(1, 64))
         return {}
 
     for module in (backends, decoder_steps, parity, speed):
@@ -51,6 +52,7 @@ def positive(*values) -> bool:
     return all(math.isfinite(value) and value > 0 for value in values)
 
 
+@pytest.mark.slow
 def test_engines(rehearsal, run_steps):
     found = run_steps(rehearsal, "engines", engines.steps(rehearsal)).results
     assert found["choice"] == {"backend": rehearsal.backend, "capability": "CURRENT"}
@@ -59,6 +61,7 @@ def test_engines(rehearsal, run_steps):
         assert found[name]["graphs"].keys() == {f"{precision}/{graph}" for precision in PRECISIONS for graph in GRAPHS}
 
 
+@pytest.mark.slow
 def test_parity(rehearsal, run_steps):
     found = run_steps(rehearsal, "parity", parity.steps(rehearsal)).results
     for precision in PRECISIONS:
@@ -97,6 +100,7 @@ def test_switches(rehearsal, run_steps):
         assert found[f"batch-{batch}"]["same_answers"] == dict.fromkeys(switches.VARIANTS, True)
 
 
+@pytest.mark.slow
 def test_decoder_steps(rehearsal, run_steps):
     found = run_steps(rehearsal, "decoder-steps", decoder_steps.steps(rehearsal)).results
     for size, layers in rehearsal.scale.step_layers:
@@ -104,6 +108,7 @@ def test_decoder_steps(rehearsal, run_steps):
         assert positive(found[f"{size}-step"]["median_ms"], found[f"{size}-step"]["of_bandwidth_floor"])
 
 
+@pytest.mark.slow
 def test_the_page_of_a_rehearsal_says_that_it_is_one(rehearsal, run_steps):
     run_steps(rehearsal, "decoder-steps", decoder_steps.steps(rehearsal))
     assert page(rehearsal.out).startswith("# Measured on cpu (rehearsal)\n")
@@ -115,6 +120,7 @@ def test_every_part_has_steps_of_different_names(rehearsal):
         assert len(names) == len(set(names)) > 0
 
 
+@pytest.mark.slow
 def test_engines_on_fakes(on_fakes, fake_gpu, run_steps, monkeypatch):
     """Each capability's engine is compiled, loaded and run by the code that a GPU sees; two of them refuse."""
     written = {}
@@ -154,6 +160,7 @@ def test_speed_and_steps_on_fakes(on_fakes, fake_gpu, run_steps):
     assert (model.bundle(speed.PRECISION) / "engines").is_dir()
 
 
+@pytest.mark.slow
 def test_parity_on_fakes(on_fakes, run_steps):
     found = run_steps(on_fakes, "parity", parity.steps(on_fakes)).results
     for precision in PRECISIONS:

@@ -30,14 +30,8 @@ class TorchStages:
         """`at_once` runs of a stage, on one set of host inputs after the other, then a wait."""
         import torch
 
-        from exporter.stages import applies_scale, stage_from_model
-
-        stage = stage_from_model(self._model, graph, self._manifest.forms)
-        tensors = self._manifest.io()[graph].inputs
-        placed = []
-        for row in inputs:
-            values = _decoded({tensor.name: row[tensor.name] for tensor in tensors}, applied=applies_scale(stage))
-            placed.append([self._placed(values[tensor.name]) for tensor in tensors if tensor.name in values])
+        stage = self._stage(graph)
+        placed = [self._arguments(graph, stage, row) for row in inputs]
         wait = torch.cuda.synchronize if self._device == "cuda" else (lambda: None)
 
         def work(run: int) -> None:
@@ -47,6 +41,27 @@ class TorchStages:
             wait()
 
         return work
+
+    def outputs(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
+        """One run's outputs as the host's arrays, in the order of the graph's."""
+        import torch
+
+        stage = self._stage(graph)
+        with torch.inference_mode():
+            found = stage(*self._arguments(graph, stage, inputs))
+        return [value.cpu().numpy() for value in (found if isinstance(found, tuple) else (found,))]
+
+    def _stage(self, graph: str) -> Any:
+        from exporter.stages import stage_from_model
+
+        return stage_from_model(self._model, graph, self._manifest.forms)
+
+    def _arguments(self, graph: str, stage: Any, row: Mapping[str, Any]) -> list[Any]:
+        from exporter.stages import applies_scale
+
+        tensors = self._manifest.io()[graph].inputs
+        values = _decoded({tensor.name: row[tensor.name] for tensor in tensors}, applied=applies_scale(stage))
+        return [self._placed(values[tensor.name]) for tensor in tensors if tensor.name in values]
 
     def _placed(self, array: Any) -> Any:
         import torch

@@ -22,10 +22,15 @@ REPEATED = "decoder_step"
 class TensorRTBackend:
     """Runs the engines that `glimmer-export build` made for this GPU, by `tensorrt` or `tensorrt_rtx`.
 
-    `passage_cache_bytes` of the GPU's memory keep the passages that were read last.
+    `passage_cache_bytes` of the GPU's memory keep the passages that were read last. Without `cuda_graphs` every decoder
+    step is queued kernel by kernel, without `overlap` passages are copied after the question is encoded: what either
+    gains can be measured so.
     """
 
-    def __init__(self, bundle: Path, library: str = "tensorrt", *, passage_cache_bytes: int = 0) -> None:
+    def __init__(
+        self, bundle: Path, library: str = "tensorrt", *, passage_cache_bytes: int = 0, cuda_graphs: bool = True,
+        overlap: bool = True,
+    ) -> None:
         """Raises BackendError where library, GPU or engines are missing, BundleError for a damaged record of them."""
         check_installed(library)
         self.name = library.replace("_", "-")
@@ -34,7 +39,8 @@ class TensorRTBackend:
         self._library = Library(library)
         self._key = EngineKey(library, self._library.version, cuda.gpu.compute_capability, cuda.gpu.name)
         self._engines = DeviceEngines.find(bundle, self._key)
-        self._device = CudaDevice(cuda, passage_cache_bytes)
+        self._captures = frozenset({REPEATED}) if cuda_graphs else frozenset()
+        self._device = CudaDevice(cuda, passage_cache_bytes, overlap=overlap)
         self._graphs: list[EngineGraph] = []
 
     def load(self, path: Path, io: GraphIO) -> EngineGraph:
@@ -44,7 +50,7 @@ class TensorRTBackend:
         entry = self._engines.record.engines[name]
         kernels = runtime_cache_path(entry.file.sha256, self._key.fingerprint)
         engine = self._library.engine(content, f"engine of {name}, {self._engines.directory}", kernels)
-        graph = EngineGraph(engine, io, self._device, captures=name == REPEATED)
+        graph = EngineGraph(engine, io, self._device, captures=name in self._captures)
         self._graphs.append(graph)
         return graph
 

@@ -38,7 +38,7 @@ class CudaTensor:
 
 
 class CudaDevice:
-    """A GPU with the stream that graphs run on, and a second that memory comes by meanwhile.
+    """A GPU with the stream that graphs run on, and a second that memory comes by meanwhile: the same if not `overlap`.
 
     Whoever queues work holds `lock`, so that what several threads queue is not mixed up and a capture holds one
     thread's work alone; nobody waits for the GPU under it but to make room in its memory.
@@ -46,13 +46,13 @@ class CudaDevice:
 
     eos_interval = 4
 
-    def __init__(self, cuda: Cuda, passage_cache_bytes: int = 0) -> None:
+    def __init__(self, cuda: Cuda, passage_cache_bytes: int = 0, *, overlap: bool = True) -> None:
         """Raises OptionError for a passage cache on a GPU that has no memory of its own."""
         self.cuda = cuda
         self.lock = RLock()
         self._pinned = PinnedPool(cuda, self._reclaim)
         self._loader = PassageLoader(cuda, self.lock, self._pinned, self._reclaim, passage_cache_bytes)
-        self.stream = cuda.stream()
+        self.stream = cuda.stream() if overlap else self._loader.stream
         self._pool = DevicePool(cuda, self._reclaim, self.stream)
         self._closed = False
 
@@ -132,7 +132,7 @@ class CudaDevice:
             self.synchronize()
             for pool in (self._pool, self._loader.pool, self._pinned):
                 pool.close()
-            for stream in (self.stream, self._loader.stream):
+            for stream in {self.stream, self._loader.stream}:
                 self.cuda.destroy_stream(stream)
 
     def _reclaim(self) -> None:

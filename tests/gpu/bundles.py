@@ -1,0 +1,216 @@
+"""Bundles and stores to measure, exported where they are measured and kept in the work folder: a part made of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.publish import publish_directory, replace_file
+from tests.gpu.setting import Scale
+
+if TYPE_CHECKING:
+    from exporter.bench.inputs import BenchQuestion
+    from exporter.checkpoint import CheckpointConfig
+    from exporter.checkpoint.t5_shape import T5Shape
+
+__all__ = ["PRECISIONS", "Model", "demo_model", "random_model", "random_questions_of", "threads"]
+
+PRECISIONS = ("fp16", "int8-fp16")
+TINY_SHAPE: dict[str, Any] = {
+    "vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 12, "num_heads": 4,
+    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+}  # fmt: skip
+SEED = 0
+DEMO_SEED = 7
+CALIBRATED_ON = 4
+"""Random weights and tokens have no rare outliers; the demo's model is calibrated on more."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's folder: `checkpoint`, the bundles `fp32` and of each precision, `store`, `questions.jsonl`."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def questions(self) -> Path:
+        return self.folder / "questions.jsonl"
+
+    def bundle(self, precision: str) -> Path:
+        """Of `fp32` or one of PRECISIONS."""
+        return self.folder / precision
+
+
+def threads() -> int:
+    """CPU threads of what is done on the CPU."""
+    return int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
+
+
+def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
+    """The demo checkpoint on a world it never saw, calibrated on another one; seconds by what was done."""
+    from calibration.calibrate import CalibrationOptions
+    from calibration.questions import read_questions
+    from exporter.demo.data import write_demo
+
+    model, clock = Model(work / "demo"), _Clock()
+    if not model.folder.exists():
+        write_demo(model.folder, num_questions=scale.questions, seed=DEMO_SEED)
+        clock.note("data")
+    _export_and_store(model, (model.folder / "corpus.jsonl"), clock)
+    other = Model(work / "demo-calibration")
+    if not other.folder.exists():
+        write_demo(other.folder, num_questions=scale.calibration_questions, seed=DEMO_SEED + 1)
+        clock.note("calibration data")
+    if not other.store.exists():
+        _store(model, other.folder / "corpus.jsonl", other.store)
+        clock.note("calibration store")
+    rows = read_questions(other.questions)
+    _quantize(model, other.store, rows, CalibrationOptions(samples=len(rows), threads=threads()), PRECISIONS, clock)
+    return model, clock.seconds
+
+
+def random_model(
+    work: Path, size: str, scale: Scale, *, tiny: bool, decoder_layers: int | None = None,
+    precisions: tuple[str, ...] = ("fp16",),
+) -> tuple[Model, dict[str, float]]:
+    """Random weights at a size, with a store of random passages; seconds by what was done.
+
+    `decoder_layers` makes a model whose encoder is as thin as it can be, for measuring decoder steps alone.
+    """
+    from calibration.calibrate import CalibrationOptions
+    from calibration.questions import Question
+    from exporter.bench.inputs import corpus_lines, random_passages, word_tokenizer
+    from exporter.checkpoint import random_weights, write_checkpoint
+
+    clock = _Clock()
+    config = _config(_shape(size, decoder_layers, tiny=tiny), size, scale)
+    model = Model(work / (size if decoder_layers is None else f"{size}-decoder-{decoder_layers}"))
+    model.folder.mkdir(parents=True, exist_ok=True)
+    if not model.checkpoint.exists():
+        tensors = random_weights(config, seed=SEED)
+        write_checkpoint(model.checkpoint, config, tensors, word_tokenizer(config.vocab_size))
+        clock.note("weights")
+    corpus = model.folder / "corpus.jsonl"
+    passages = random_passages(config, 4 * scale.k, scale.passage_tokens, seed=SEED)
+    if not corpus.exists():
+        replace_file(corpus, corpus_lines(passages).encode())
+    _export_and_store(model, corpus, clock)
+    rows = [
+        Question(str(place), item.text, (), item.numbers, ())
+        for place, item in enumerate(random_questions_of(model, scale, CALIBRATED_ON, seed=SEED + 1))
+    ]
+    options = CalibrationOptions(samples=len(rows), given=True, passages_per_question=3, threads=threads())
+    _quantize(model, model.store, rows, options, precisions, clock)
+    return model, clock.seconds
+
+
+def random_questions_of(model: Model, scale: Scale, count: int, *, seed: int) -> list[BenchQuestion]:
+    """Questions of random tokens on a random model's passages, each with k of them at random."""
+    from exporter.bench.inputs import random_passages, random_questions
+    from exporter.checkpoint import read_checkpoint
+
+    config = read_checkpoint(model.checkpoint).config
+    passages = random_passages(config, 4 * scale.k, scale.passage_tokens, seed=SEED)
+    return random_questions(
+        config, passages, count=count, num_tokens=scale.question_tokens,
+        num_passages=max(scale.k, *scale.fid_passages), seed=seed,
+    )
+
+
+def write_t5_of(model: Model) -> Path:
+    """The model's weights as a Hugging Face T5, whose encoder has all of its layers."""
+    from exporter.bench.peers import write_t5
+    from exporter.checkpoint import read_checkpoint
+
+    target = model.folder / "t5"
+    if not target.exists():
+        checkpoint = read_checkpoint(model.checkpoint)
+        with publish_directory(target) as work:
+            write_t5(checkpoint.config, dict(checkpoint.tensors), work)
+    return target
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def note(self, what: str) -> None:
+        """Count the time since the last note as this."""
+        now = time.monotonic()
+        self.seconds[what] = round(now - self._since, 2)
+        self._since = now
+
+
+def _shape(size: str, decoder_layers: int | None, *, tiny: bool) -> T5Shape:
+    from exporter.checkpoint.presets import preset
+    from exporter.checkpoint.t5_shape import T5Shape
+
+    shape = T5Shape(**TINY_SHAPE) if tiny else preset(size)
+    if decoder_layers is None:
+        return shape
+    # Three layers are the fewest that leave one to each part of the encoder.
+    return shape.model_copy(update={"num_layers": 3, "num_decoder_layers": decoder_layers})
+
+
+def _config(shape: T5Shape, size: str, scale: Scale) -> CheckpointConfig:
+    from fractions import Fraction
+
+    from exporter.checkpoint import ModelOptions
+    from exporter.checkpoint.options import config_from_options
+
+    thin = {} if shape.num_layers > 3 else {"live_proportion": Fraction(2, 3), "rerank_proportion": Fraction(1, 2)}
+    options = ModelOptions(
+        "glimmer", question_length=scale.question_tokens, passage_length=scale.passage_tokens,
+        passage_template="{text}", num_retrieved=scale.k, num_selected=scale.m, max_new_tokens=scale.answer_tokens,
+        **thin,
+    )
+    return config_from_options(options, shape, subject=f"random model of size {size}")
+
+
+def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
+    from exporter.bundle import FormOptions, export_bundle
+
+    if not model.bundle("fp32").exists():
+        export_bundle(model.checkpoint, model.bundle("fp32"), FormOptions(target="h200"))
+        clock.note("export")
+    if not model.store.exists():
+        _store(model, corpus, model.store)
+        clock.note("store")
+
+
+def _store(model: Model, corpus: Path, store: Path) -> None:
+    from exporter.memory import build_store
+
+    build_store(model.bundle("fp32"), corpus, store, restart=True, threads=threads())
+
+
+def _quantize(
+    model: Model, store: Path, rows: list[Any], calibration: Any, precisions: tuple[str, ...], clock: _Clock
+) -> None:
+    from exporter.bundle.calibrate import calibrate_bundle
+    from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+    from runtime.contract import read_manifest
+
+    if not read_manifest(model.bundle("fp32")).calibration:
+        calibrate_bundle(model.bundle("fp32"), store, rows, calibration)
+        clock.note("calibrate")
+    for precision in precisions:
+        if not model.bundle(precision).exists():
+            options = QuantizeOptions(precision, "tensorrt")
+            done = quantize_bundle(model.bundle("fp32"), model.bundle(precision), options)
+            kept = {name: graph.kept_fp32 for name, graph in done.items() if graph.kept_fp32}
+            replace_file(model.folder / f"{precision}-kept-fp32.json", json.dumps(kept).encode())
+            clock.note(precision)

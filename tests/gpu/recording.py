@@ -1,0 +1,54 @@
+"""The inputs that graphs get in a session, kept so that each graph can be run alone on them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.backends import DeviceGraph, DeviceTensor, Graph, Tensor
+
+__all__ = ["RecordedDeviceGraph", "RecordedGraph", "Recorder"]
+
+
+class Recorder:
+    """By graph, the inputs of its runs, the oldest first, while `on`. Tensors of a device stay there."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.inputs: dict[str, list[Mapping[str, Tensor]]] = defaultdict(list)
+
+    def wrap(self, graphs: Mapping[str, Graph]) -> dict[str, Graph]:
+        """The same graphs, watched."""
+        return {
+            name: (RecordedDeviceGraph if isinstance(graph, DeviceGraph) else RecordedGraph)(name, graph, self)
+            for name, graph in graphs.items()
+        }
+
+    def note(self, name: str, inputs: Mapping[str, Tensor]) -> None:
+        """Keep what goes into a graph."""
+        if self.on:
+            self.inputs[name].append(dict(inputs))
+
+
+class RecordedGraph:
+    """A graph on the host's arrays."""
+
+    def __init__(self, name: str, graph: Any, recorder: Recorder) -> None:
+        self.name, self.graph, self._recorder = name, graph, recorder
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        self._recorder.note(self.name, inputs)
+        return self.graph.run(inputs)
+
+
+class RecordedDeviceGraph(RecordedGraph):
+    """A graph on a device's tensors."""
+
+    @property
+    def device(self) -> Any:
+        return self.graph.device
+
+    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
+        self._recorder.note(self.name, inputs)
+        return self.graph.launch(inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,7 @@ from exporter.cli.options import Json, Output, Overwrite
 from exporter.cli.output import bold, console, print_json
 from runtime.contract import OptionError
 
-__all__ = ["demo_data", "init", "train_demo"]
+__all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
 
 
 class Architecture(str, Enum):
@@ -119,11 +119,17 @@ def init(
     if as_json:
         print_json(summary)
         return
+    print_checkpoint(output, summary)
+
+
+def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
+    """What was made, in a line."""
     layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
     console().print(
         f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
         f"{summary['parameters']:,} parameters; layers: {layers}; "
-        f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}"
+        f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}",
+        soft_wrap=True,
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from exporter.cli.checkpoints import print_checkpoint
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import bold, console, print_json
+from exporter.cli.output import console, print_json
 
 __all__ = ["convert"]
 
@@ -55,15 +56,6 @@ def convert(
     if as_json:
         print_json(summary)
         return
-    _show(output, summary)
-
-
-def _show(output: Path, summary: dict[str, Any]) -> None:
-    layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
-    console().print(
-        f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
-        f"{summary['parameters']:,} parameters; layers: {layers}; "
-        f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}"
-    )
+    print_checkpoint(output, summary)
     if summary["unused"]:
         console().print(f"left out: {escape(', '.join(summary['unused']))}")

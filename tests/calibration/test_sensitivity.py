@@ -115,7 +115,7 @@ def test_what_the_policy_keeps_is_measured_and_named(bundle, glimmer):
     for target in ("cpu", "tensorrt"):
         found = measure(bundle, glimmer.store, options, target=target, policy="int8").sensitivity
         kept = {row.group.kind for row in found.groups if row.kept_by_policy}
-        assert kept == {"score", "wo"}
+        assert kept == {"score", "qkv", "o", "wo"}
         assert all(row.losses.score_noise > 0 for row in found.groups)
         assert found.policy.score_noise < found.everything.score_noise
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from runtime.contract import (
+    BUNDLE_SCHEMA_VERSION,
     MANIFEST,
+    STORE_SCHEMA_VERSION,
     BundleError,
     CheckpointError,
     CorpusError,
@@ -75,7 +77,7 @@ def climb_out(bundle: Path) -> None:
 
 
 def take_newer_schema(bundle: Path) -> None:
-    rewrite(bundle / MANIFEST, schema_version=3)
+    rewrite(bundle / MANIFEST, schema_version=BUNDLE_SCHEMA_VERSION + 1)
 
 
 def drop_manifest(bundle: Path) -> None:
@@ -134,7 +136,7 @@ def drop_texts(store: Path) -> None:
 
 
 def take_newer_store(store: Path) -> None:
-    rewrite(store / MANIFEST, schema_version=2)
+    rewrite(store / MANIFEST, schema_version=STORE_SCHEMA_VERSION + 1)
 
 
 @pytest.mark.parametrize(

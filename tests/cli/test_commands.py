@@ -126,7 +126,7 @@ def test_inspect(cli, glimmer):
     for word in ("glimmer", "fp32", "fp16", "verified", *glimmer.io):
         assert word in done.out
     manifest = json.loads((glimmer.bundle / "manifest.json").read_text(encoding="utf-8"))
-    assert cli("inspect", glimmer.bundle, "--json").json == manifest
+    assert cli("inspect", glimmer.bundle, "--json").json == {**manifest, "engines": {}}
 
 
 @pytest.mark.parametrize("variant", ["lumen", "memory_fid", "fid"])

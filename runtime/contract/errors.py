@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 __all__ = [
     "BackendError",
     "BundleError",
@@ -30,6 +32,10 @@ class GlimmerError(Exception):
     def __init__(self, subject: str, *, expected: str, found: str, fix: str) -> None:
         super().__init__(f"{subject}: expected {expected}, found {found}; {fix}")
         self.subject, self.expected, self.found, self.fix = subject, expected, found, fix
+
+    def __reduce__(self) -> tuple[partial[GlimmerError], tuple[()]]:
+        """How one process hands it to another: by its parts, where exceptions are rebuilt from their message."""
+        return partial(type(self), self.subject, expected=self.expected, found=self.found, fix=self.fix), ()
 
 
 class CheckpointError(GlimmerError):

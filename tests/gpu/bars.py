@@ -50,8 +50,7 @@ def _engines(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _parity(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     fp16, int8 = results.get("fp16-answers"), results.get("int8-fp16-answers")
-    loss = None if fp16 is None else _points(fp16)
-    yield _bar("fp16: EM within so many points of FP32's", FP16_EM_POINTS, None if loss is None else abs(loss), most=True)
+    yield _bar("fp16: EM within so many points of FP32's", FP16_EM_POINTS, fp16 and _points(fp16), most=True)
     yield _bar("fp16: overlap of the selected passages", FP16_OVERLAP, fp16 and fp16["top_m_overlap"])
     for check in (int8 or {}).get("gate", {}).get("checks", []):
         yield {"bar": f"int8-fp16: {check['name']}", **{key: check[key] for key in ("limit", "found", "passed")}}
@@ -85,7 +84,7 @@ def _peers(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _points(report: Mapping[str, Any]) -> float | None:
     delta = report["em_delta"]
-    return None if delta is None else -100 * float(delta)
+    return None if delta is None else 100 * abs(float(delta))
 
 
 def _bar(name: str, limit: float, found: float | None, *, most: bool = False) -> dict[str, Any]:

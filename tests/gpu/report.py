@@ -11,6 +11,7 @@ from typing import Any
 from tests.gpu.bars import summary_of
 from tests.gpu.measure import PARTS
 from tests.gpu.runner import Part
+from tests.gpu.setting import REHEARSAL
 
 __all__ = ["page"]
 
@@ -27,6 +28,8 @@ def _lines(parts: Mapping[str, Part]) -> Iterator[str]:
     summary = summary_of(parts)
     yield f"# Measured on {', '.join(summary['devices'])}"
     yield ""
+    if REHEARSAL in summary["devices"]:
+        yield from ["A rehearsal at tiny sizes: nothing here is a measurement.", ""]
     yield from _runs(parts)
     yield ""
     yield "## Bars"

@@ -11,6 +11,7 @@ from tests.gpu.bars import summary_of
 from tests.gpu.fid import MODES
 from tests.gpu.report import page
 from tests.gpu.runner import DONE, FAILED, Part
+from tests.gpu.setting import REHEARSAL
 
 
 def graphs(snr_db) -> dict:
@@ -72,11 +73,11 @@ def good() -> dict[str, dict]:
     }  # fmt: skip
 
 
-def parts_of(tmp_path, results) -> dict[str, Part]:
+def parts_of(tmp_path, results, device="NVIDIA H200") -> dict[str, Part]:
     parts = {}
     for name, found in results.items():
         part = Part.open(tmp_path, name)
-        part.runs.append({"date": "2026-01-01", "device": "NVIDIA H200", "command": "c", "versions": {"a": "1"}})
+        part.runs.append({"date": "2026-01-01", "device": device, "command": "c", "versions": {"a": "1"}})
         done = {"run": 0, "seconds": 1.0, "status": DONE}
         part.steps = {step: {**done, "result": value} for step, value in found.items()}
         part.write()
@@ -136,6 +137,11 @@ def test_the_page_has_every_bar_and_what_is_open(tmp_path):
     assert "| decoder step, xxl width, share of its bandwidth floor | 0.6 | - | not measured |" in text
     assert "sm_75 \\| no" in text
     assert "Parts never begun: speed-large, switches-base, speed-base, peers-base." in text
+
+
+def test_a_rehearsal_passes_nothing(tmp_path):
+    assert set(verdicts(parts_of(tmp_path, good(), REHEARSAL)).values()) == {None}
+    assert "nothing here is a measurement" in page(tmp_path)
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):

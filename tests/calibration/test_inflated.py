@@ -188,7 +188,7 @@ def test_fp16_holds_its_bars_where_every_operator_rounds(road, name, size, preci
         assert found.overlap >= size.fp16_overlap
     else:
         assert found.equal_of_correct >= 0.985
-        assert found.overlap >= FEW.overlap
+        assert found.overlap >= size.overlap
 
 
 @pytest.mark.parametrize(("name", "size"), INFLATED)

@@ -94,7 +94,7 @@ def test_generate_answers_as_the_reference(checkpoints, variant, rows):
 
 
 def test_a_joined_text_is_read_as_it_stands(tmp_path, rows):
-    """One passage of it, where FiD is T5: the encoder's states are those of the reference's layers over these ids."""
+    """The encoder's states are those of our model over the passages' ids alone; the question's are not read."""
     directory = make_checkpoint(
         tmp_path / "joined", "fid", question_layout="joined", input_template="question: {question} context: {text}"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ class MemoryStore:
         self.manifest = manifest
         self._texts = texts
         self._shards: dict[int, Shard] = {}
+        self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
     @classmethod
     def open(cls, directory: str | Path, bundle: Bundle, *, verify: bool = True) -> MemoryStore:
@@ -46,9 +49,9 @@ class MemoryStore:
         manifest = read_store_manifest(directory)
         check_store_fits(directory, manifest, bundle)
         subject = f"store {directory}"
-        for entry in (*(shard.file for shard in manifest.shards), manifest.texts):
+        for entry in manifest.files():
             verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
-        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_passages))
+        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers))
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
@@ -59,7 +62,7 @@ class MemoryStore:
 
     @property
     def num_passages(self) -> int:
-        """How many passages the store holds; their numbers start at 0."""
+        """How many passages the store holds."""
         return self.manifest.num_passages
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
@@ -105,10 +108,10 @@ class MemoryStore:
         self.close()
 
     def _place(self, number: int) -> tuple[Shard, int]:
-        if not 0 <= number < self.num_passages:
+        if not 0 <= number < self._starts[-1]:
             raise IndexError(f"passage number {number}")
-        index, row = divmod(number, self.manifest.passages_per_shard)
-        return self._shards.get(index) or self._shard(index), row
+        index = bisect_right(self._starts, number) - 1
+        return self._shards.get(index) or self._shard(index), number - self._starts[index]
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""

@@ -22,6 +22,7 @@ from runtime.contract import (
     STORE_SCHEMA_VERSION,
     TEXTS,
     FileEntry,
+    IndexEntry,
     OptionError,
     StoreError,
     StoreManifest,
@@ -111,7 +112,7 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     if not overwrite:
         with suppress(StoreError):
             manifest = read_store_manifest(output)
-            for entry in (*(shard.file for shard in manifest.shards), manifest.texts):
+            for entry in manifest.files():
                 verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
             if not plan.differences(manifest):
                 return manifest
@@ -154,9 +155,11 @@ def _write_rest(
     ordered = [records[index] for index in range(plan.num_shards)]
     manifest = StoreManifest(
         schema_version=STORE_SCHEMA_VERSION,
+        generation=0,
         memory_digest=plan.memory_digest,
         tokenizer_digest=plan.tokenizer_digest,
         codec=plan.codec,
+        codec_arrays=None,
         precision=plan.precision,
         d_model=plan.d_model,
         passage_length=plan.passage_length,
@@ -166,20 +169,22 @@ def _write_rest(
         num_truncated=sum(record.num_truncated for record in ordered),
         corpus_sha256=plan.corpus_sha256,
         shards=tuple(record.shard for record in ordered),
+        num_tombstones=0,
+        tombstones=None,
         texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
+        index=IndexEntry("fts5", ()),
     )
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
     return manifest
 
 
 def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_complete: bool) -> BuildSummary:
-    files = [*(shard.file for shard in manifest.shards), manifest.texts]
     return BuildSummary(
         passages=manifest.num_passages,
         tokens=manifest.num_tokens,
         truncated=manifest.num_truncated,
         shards=len(manifest.shards),
-        bytes=sum(file.bytes for file in files),
+        bytes=sum(file.bytes for file in manifest.files()),
         seconds=time.monotonic() - started,
         resumed_shards=resumed,
         already_complete=already_complete,

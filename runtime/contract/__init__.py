@@ -69,8 +69,11 @@ from runtime.contract.parity_record import (
 from runtime.contract.paths import inside
 from runtime.contract.records import record_to_json
 from runtime.contract.store_layout import (
+    CODEC_ARRAYS,
+    INDEX_ENGINES,
     STORE_SCHEMA_VERSION,
     TEXTS,
+    IndexEntry,
     ShardEntry,
     StoreManifest,
     read_store_manifest,
@@ -80,12 +83,14 @@ from runtime.contract.store_layout import (
 __all__ = [
     "ARCHITECTURES",
     "BUNDLE_SCHEMA_VERSION",
+    "CODEC_ARRAYS",
     "CPU_KINDS",
     "CROSS_ATTENTION_FORMS",
     "ENGINES",
     "ENGINE_LIBRARIES",
     "ENGINE_RECORD",
     "ENGINE_SCHEMA_VERSION",
+    "INDEX_ENGINES",
     "MANIFEST",
     "PARITY_RECORD",
     "PARITY_SCHEMA_VERSION",
@@ -116,6 +121,7 @@ __all__ = [
     "GraphEntry",
     "GraphIO",
     "IOTensor",
+    "IndexEntry",
     "MissingExtraError",
     "ModelShape",
     "OptionError",

@@ -1,12 +1,13 @@
 """The memory store on disk: shards of un-padded token states, one SQLite file of texts, one manifest.
 
     STORE/manifest.json             this file's StoreManifest
-    STORE/shards/00000.safetensors  memory (tokens, d_model) float16, memory_scale (passages,) float32,
-                                    offsets (passages + 1,) int64, input_ids (tokens,) int32
+    STORE/codec.safetensors         the codec's arrays, fitted once; none for fp16
+    STORE/shards/00000.safetensors  the codec's tensors, offsets (passages + 1,) int64, input_ids (tokens,) int32
     STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index
 
-Passages are numbered from 0 in corpus order; shard s holds the numbers from `passages_per_shard * s` on. A `fid`
-store has no `memory` and no `memory_scale`.
+Passages are numbered from 0 in corpus order, through the shards in their order. A file that a manifest names is never
+written again: a change of the store adds files and puts a new manifest in the old one's place. A `fid` store has no
+memory in its shards.
 """
 
 from __future__ import annotations
@@ -18,10 +19,22 @@ from runtime.contract.errors import StoreError
 from runtime.contract.manifest import MANIFEST, FileEntry
 from runtime.contract.records import read_json, record_from_json
 
-__all__ = ["STORE_SCHEMA_VERSION", "TEXTS", "ShardEntry", "StoreManifest", "read_store_manifest", "shard_name"]
+__all__ = [
+    "CODEC_ARRAYS",
+    "INDEX_ENGINES",
+    "STORE_SCHEMA_VERSION",
+    "TEXTS",
+    "IndexEntry",
+    "ShardEntry",
+    "StoreManifest",
+    "read_store_manifest",
+    "shard_name",
+]
 
-STORE_SCHEMA_VERSION = 1
+STORE_SCHEMA_VERSION = 2
 TEXTS = "passages.sqlite"
+CODEC_ARRAYS = "codec.safetensors"
+INDEX_ENGINES = ("fts5", "tantivy")
 FIX = "build the store again with `glimmer-export memory build`"
 
 
@@ -35,17 +48,29 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
+class IndexEntry:
+    """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own."""
+
+    engine: str
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True)
 class StoreManifest:
     """`manifest.json` of a store.
 
-    `memory_digest` and `tokenizer_digest` bind it to a checkpoint; `precision` is that of the graph which built it;
-    `num_truncated` counts passages longer than `passage_length`.
+    `generation` counts the changes since it was built; `memory_digest` and `tokenizer_digest` bind it to a checkpoint;
+    `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
+    built it; `num_truncated` counts passages longer than `passage_length`. `num_passages` are those that are there:
+    the numbers in `tombstones` are of passages that were deleted, whose rows the shards still hold.
     """
 
     schema_version: int
+    generation: int
     memory_digest: str
     tokenizer_digest: str
     codec: str | None
+    codec_arrays: FileEntry | None
     precision: str | None
     d_model: int
     passage_length: int
@@ -55,7 +80,21 @@ class StoreManifest:
     num_truncated: int
     corpus_sha256: str
     shards: tuple[ShardEntry, ...]
+    num_tombstones: int
+    tombstones: FileEntry | None
     texts: FileEntry
+    index: IndexEntry
+
+    @property
+    def num_numbers(self) -> int:
+        """How many passage numbers were given out, deleted ones among them."""
+        return sum(shard.num_passages for shard in self.shards)
+
+    def files(self) -> list[FileEntry]:
+        """Every file that the manifest vouches for."""
+        optional = (self.codec_arrays, self.tombstones)
+        shards = [shard.file for shard in self.shards]
+        return [*(file for file in optional if file), *shards, self.texts, *self.index.files]
 
 
 def shard_name(index: int) -> str:
@@ -76,11 +115,17 @@ def read_store_manifest(directory: Path) -> StoreManifest:
             subject, expected=f"schema_version up to {STORE_SCHEMA_VERSION}", found=str(version),
             fix="install a newer glimmer-export",
         )
+    if version != STORE_SCHEMA_VERSION or isinstance(version, bool):
+        raise StoreError(subject, expected=f"schema_version {STORE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
     manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
-    counts = [shard.num_passages for shard in manifest.shards]
-    full = all(count == manifest.passages_per_shard for count in counts[:-1])
-    last = not counts or 1 <= counts[-1] <= manifest.passages_per_shard
     tokens = sum(shard.num_tokens for shard in manifest.shards)
-    if not full or not last or sum(counts) != manifest.num_passages or tokens != manifest.num_tokens:
+    counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))
+    total = manifest.num_passages + manifest.num_tombstones
+    if min(counts) < 0 or total != manifest.num_numbers or tokens != manifest.num_tokens:
         raise StoreError(subject, expected="shards that add up to its passages and tokens", found="others", fix=FIX)
+    if manifest.index.engine not in INDEX_ENGINES:
+        raise StoreError(
+            subject, expected=f"an index of {' or '.join(INDEX_ENGINES)}", found=manifest.index.engine,
+            fix="install a newer glimmer-export",
+        )
     return manifest

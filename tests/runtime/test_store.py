@@ -13,7 +13,7 @@ import pytest
 import runtime.store
 from exporter.memory import build_store
 from runtime.bundle import Bundle
-from runtime.contract import PassageError, StoreError
+from runtime.contract import STORE_SCHEMA_VERSION, PassageError, StoreError
 from runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, rewrite, write_rows
 from tests.runtime.conftest import NUM_PASSAGES
@@ -83,7 +83,7 @@ def test_a_missing_store_is_refused(bundle, tmp_path):
 
 
 def test_a_newer_schema_is_refused(bundle, store_copy):
-    rewrite(store_copy / "manifest.json", schema_version=2)
+    rewrite(store_copy / "manifest.json", schema_version=STORE_SCHEMA_VERSION + 1)
     with pytest.raises(StoreError, match="install a newer glimmer-export"):
         MemoryStore.open(store_copy, bundle)
 

@@ -41,7 +41,8 @@ class _Row:
 class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
-    `backend_choice` says what runs the graphs, and why nothing better does; None where the graphs were given.
+    `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None where there is no
+    memory. `backend_choice` says what runs them, and why nothing better does; None where they were given.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Session:
         self.store = store
         self.graphs = graphs
         self.text = text
+        self.codec = codec
         self._shape = bundle.manifest.model
         self._reader = Reader(graphs, self._shape, text, store, codec)
 

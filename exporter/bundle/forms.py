@@ -25,8 +25,9 @@ DEFAULT_CODECS = ("fp16", "int8")
 class FormOptions:
     """Forms asked for.
 
-    `codecs` are the stores' that the graphs are to decode, None for the default ones. `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
-    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`.
+    `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
+    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`. `codecs` are
+    those of the stores whose memory the graphs are to decode, None for the default ones.
     """
 
     stage_a: str | None = None

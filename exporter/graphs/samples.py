@@ -63,7 +63,7 @@ def _sample(tensor: IOTensor, shape: ModelShape, sizes: Sizes, random: np.random
             values = random.integers(0, limit, dims)
         case "memory_scale":
             values = 2.0 ** random.integers(-12, -8, dims)
-        case "memory" | "memory_outliers" | "memory_group_scale" if tensor.dtype != "float16":
+        case "memory" | "memory_outliers" | "memory_group_scale" if np.dtype(tensor.dtype).kind in "iu":
             limits = np.iinfo(tensor.dtype)
             values = random.integers(limits.min, limits.max, dims, endpoint=True)
         case "memory":

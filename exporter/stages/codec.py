@@ -45,7 +45,10 @@ class SelectedMemory(nn.Module):
         self.num_arrays = len(decoder.layout.arrays)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Codec tensors (b, k, ...), arrays, memory_mask (b, k, n_p), selected (b, m) -> memory (b, m, n_p, d), mask."""
+        """Codec tensors (b, k, ...), arrays, memory_mask (b, k, n_p), selected (b, m) int32 -> memory of these, mask.
+
+        The memory (b, m, n_p, d_model) is float32, the mask (b, m, n_p) int32.
+        """
         *codes, memory_mask, selected = tensors
         end = len(codes) - self.num_arrays
         *taken, mask = take_selected(selected, *codes[:end], memory_mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from runtime.contract.codec_layout import GROUP_CHANNELS, CodecLayout, CodecTens
 __all__ = ["open_codec"]
 
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
-CLASSES = {"fp16": Fp16Codec, "int8": Int8Codec, "int4": Int4Codec, "pq8x": ProductCodec, "pq16x": ProductCodec}
+CLASSES: dict[str, Callable[[CodecLayout, Mapping[str, Array]], Codec]] = {
+    "fp16": Fp16Codec, "int8": Int8Codec, "int4": Int4Codec, "pq8x": ProductCodec, "pq16x": ProductCodec,
+}
 
 
 def open_codec(name: str, d_model: int, arrays: Mapping[str, Array], *, subject: str) -> Codec:

@@ -9,7 +9,7 @@ from exporter.checkpoint.presets import preset
 from exporter.cost.workload import Workload
 from runtime.contract import BundleManifest, Forms
 
-OURS, PAPER = Forms("fp16", "lazy", "absorbed"), Forms("fp16", "full", "cached")
+OURS, PAPER = Forms(("fp16",), "lazy", "absorbed"), Forms(("fp16",), "full", "cached")
 WORKLOAD = Workload(25, 5, 48, 304, answer_tokens=8, corpus_passages=1)
 LAYER = 4 * 768 * 768 + 3 * 768 * 2048
 JOINT = 352 * LAYER + 2 * 768 * 352 * 352

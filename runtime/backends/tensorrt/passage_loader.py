@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from threading import RLock
-
 from math import prod
+from threading import RLock
 
 import numpy as np
 

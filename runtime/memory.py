@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.backends import Array, Graph
-from runtime.codecs import decode_fp16, encode_fp16
 
-__all__ = ["decode_fp16", "encode_fp16", "encode_passages", "pad_ids"]
+__all__ = ["encode_passages", "pad_ids"]
 
 
 def encode_passages(

@@ -23,10 +23,13 @@ from runtime.candidates import Candidate
 from runtime.clock import StageClock
 from runtime.codecs import decode_fp16, open_codec
 from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
+from runtime.passage_memory import PassageMemory
 from runtime.reader import Reader, Reading
 from runtime.store import Passage
 
 MARGIN = 1e-4
+FP16 = open_codec("fp16", 8, {}, subject="test")
+"""Of any width: it has no arrays."""
 """Where the best and the next are nearer than this, relative to the largest, either may win."""
 MOST_EXCLUDED = 0.01
 """The greatest share of questions that may be left out for that; 0 of the 864 that these tests draw were."""
@@ -58,7 +61,7 @@ class Case:
     """A model, the memory of its passages, and questions (token ids) with the passages of each."""
 
     model: GlimmerModel
-    memory: list[tuple[Array, np.float32]]
+    memory: list[PassageMemory]
     questions: list[list[int]]
     passages: list[list[int]]
     num_selected: int | None

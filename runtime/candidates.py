@@ -147,6 +147,8 @@ def memory_inputs(
     """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
+    if store is not None:
+        store.prefetch(candidate.number for row in rows for candidate in row if candidate.number is not None)
     encoded = iter(_encode_texts(tokenised, codec, shape, place))
     memories = [
         [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["CODES", "PassageMemory", "padded_memory", "padded_small", "write_codes"]
+
+Take = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
 
 CODES = "memory"
 """The tensor that every codec has, with codes for each token; whatever stands beside it is small."""
@@ -36,31 +38,35 @@ class PassageMemory:
         return len(self.codes)
 
 
-def padded_memory(rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, NDArray[Any]]:
+def padded_memory(
+    rows: Sequence[Sequence[PassageMemory]], num_tokens: int, take: Take = np.empty
+) -> dict[str, NDArray[Any]]:
     """Memory of each row's passages, padded to the most passages k and to `num_tokens` n_p, all 0 where absent.
 
     The codec's tensors (b, k, n_p, ...), those that it has for a passage (b, k, ...), and `memory_mask` (b, k, n_p)
-    int32.
+    int32. `take(shape, dtype)` gives the arrays to be written.
     """
     codes = rows[0][0].codes
-    memory = np.zeros((len(rows), max(map(len, rows)), num_tokens, *codes.shape[1:]), codes.dtype)
+    memory = take((len(rows), max(map(len, rows)), num_tokens, *codes.shape[1:]), codes.dtype)
     write_codes(memory, rows)
-    return {CODES: memory, **padded_small(rows, num_tokens)}
+    return {CODES: memory, **padded_small(rows, num_tokens, take)}
 
 
 def write_codes(memory: NDArray[Any], rows: Sequence[Sequence[PassageMemory]]) -> None:
-    """Write each passage's codes into its place of zeros (b, k, n_p, ...)."""
+    """Write each passage's codes into its place of memory (b, k, n_p, ...), and 0 wherever there is none."""
     _write(memory, rows, CODES)
 
 
-def padded_small(rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, NDArray[Any]]:
+def padded_small(
+    rows: Sequence[Sequence[PassageMemory]], num_tokens: int, take: Take = np.empty
+) -> dict[str, NDArray[Any]]:
     """What `padded_memory` has beside the codes."""
     places = (len(rows), max(map(len, rows)))
     padded = {}
     for name, first in rows[0][0].tensors.items():
         if name != CODES:
             shape = (num_tokens, *first.shape[1:]) if first.ndim else ()
-            padded[name] = np.zeros((*places, *shape), first.dtype)
+            padded[name] = take((*places, *shape), first.dtype)
             _write(padded[name], rows, name)
     lengths = np.zeros((*places, 1), np.int32)
     for batch, row in enumerate(rows):
@@ -70,9 +76,11 @@ def padded_small(rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> di
 
 def _write(target: NDArray[Any], rows: Sequence[Sequence[PassageMemory]], name: str) -> None:
     for batch, row in enumerate(rows):
-        for place, passage in enumerate(row):
-            values = passage.tensors[name]
-            if values.ndim:
+        target[batch, len(row) :] = 0
+        if row[0].tensors[name].ndim:
+            for place, passage in enumerate(row):
+                values = passage.tensors[name]
                 target[batch, place, : len(values)] = values
-            else:
-                target[batch, place] = values
+                target[batch, place, len(values) :] = 0
+        else:
+            target[batch, : len(row)] = [passage.tensors[name] for passage in row]

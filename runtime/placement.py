@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from runtime.backends import Array, Device, DeviceGraph, DeviceTensor, Graph, Tensor
+from runtime.buffer_pool import BufferPool
 from runtime.passage_memory import PassageMemory, padded_memory
 from runtime.rerank import take_selected
 
@@ -68,6 +69,7 @@ class HostPlacement:
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
         self.graphs = graphs
+        self._buffers = BufferPool()
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run and wait."""
@@ -79,7 +81,7 @@ class HostPlacement:
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """Arrays."""
-        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens))
+        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens, self._buffers.take))
 
     def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         """As they are."""

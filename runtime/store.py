@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +91,15 @@ class MemoryStore:
         if self._codec is None:
             raise ValueError("a fid store holds no memory")
         shard, row = self._place(number)
-        tokens, layout = slice(*shard.offsets[row : row + 2]), self._codec.layout
-        tensors = {tensor.name: shard.memory[tensor.name][tokens] for tensor in layout.per_token}
-        tensors |= {tensor.name: shard.memory[tensor.name][row] for tensor in layout.per_passage}
-        return PassageMemory(tensors, (self, number))
+        return PassageMemory(shard.passage(row, self._codec.layout), (self, number))
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Have the system read the memory of these passages, all at once and in the order of the files.
+
+        Where the store is larger than memory, its disk then serves many passages together instead of one by one.
+        """
+        for index, row in sorted(self._index(number) for number in set(numbers)):
+            self._mapped(index).prefetch(row)
 
     @property
     def codec(self) -> Codec | None:
@@ -104,7 +109,7 @@ class MemoryStore:
     def input_ids(self, number: int) -> Array:
         """A passage's token ids as they were encoded, EOS last: (tokens,) int32. Raises IndexError as `memory`."""
         shard, row = self._place(number)
-        return shard.input_ids[shard.offsets[row] : shard.offsets[row + 1]]
+        return shard.tokens(row)
 
     def close(self) -> None:
         """Release the files; views handed out before stay valid."""
@@ -118,10 +123,18 @@ class MemoryStore:
         self.close()
 
     def _place(self, number: int) -> tuple[Shard, int]:
+        index, row = self._index(number)
+        return self._mapped(index), row
+
+    def _index(self, number: int) -> tuple[int, int]:
+        """The shard of a passage, and its row there."""
         if not 0 <= number < self._starts[-1]:
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
-        return self._shards.get(index) or self._shard(index), number - self._starts[index]
+        return index, number - self._starts[index]
+
+    def _mapped(self, index: int) -> Shard:
+        return self._shards.get(index) or self._shard(index)
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""
@@ -141,14 +154,6 @@ def _open_shard(directory: Path, manifest: StoreManifest, entry: ShardEntry) -> 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
     """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
     wanted = bundle.manifest
-    codecs = wanted.codecs or (None,)
-    if manifest.codec not in codecs:
-        served = ", ".join(wanted.codecs) or "no memory"
-        raise StoreError(
-            f"store {directory}", expected=f"a codec that {bundle} decodes, {served}", found=str(manifest.codec),
-            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
-            "`glimmer-export memory convert`",
-        )
     for what, expected, found in (
         ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
         ("the tokenizer", wanted.tokenizer_digest, manifest.tokenizer_digest),
@@ -161,3 +166,11 @@ def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -
                 fix="open it with a bundle of its own checkpoint, or build one for this bundle: "
                 "`glimmer-export memory build`",
             )
+    if manifest.codec not in wanted.codecs and (manifest.codec is not None or wanted.codecs):
+        served = ", ".join(wanted.codecs) or "none"
+        raise StoreError(
+            f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
+            found=str(manifest.codec),
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with `glimmer-export "
+            "memory convert`",
+        )

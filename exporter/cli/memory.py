@@ -60,3 +60,31 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+
+
+@app.command()
+def convert(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")],
+    output: Output,
+    codec: Annotated[Codec, typer.Option("--codec", help="What memory is to be kept in.")],
+    restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Re-encode a store in another codec, without the bundle; interrupted, the same command goes on."""
+    from rich.filesize import decimal
+
+    from exporter.memory import convert_store
+
+    summary = convert_store(
+        store, output, codec.value, overwrite=overwrite, restart=restart, progress=not as_json
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(output)} converted in {summary.seconds:.1f} s: {summary.passages:,} passages, {summary.source_codec} "
+        f"{decimal(summary.source_bytes)} -> {summary.codec} {decimal(summary.bytes)}"
+    )
+    if summary.source_codec != "fp16":
+        console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, 
 from runtime.memory import encode_passages
 from runtime.text import TextEncoder
 
-__all__ = ["SAMPLE_PASSAGES", "codec_entry", "freeze_codec", "write_codec"]
+__all__ = ["SAMPLE_PASSAGES", "codec_entry", "freeze_codec", "frozen_codec"]
 
 SAMPLE_PASSAGES = 1024
 """Passages that a codec is fitted to, in even steps through the corpus."""
@@ -31,25 +31,25 @@ def freeze_codec(work: Work, plan: BuildPlan, corpus: Corpus, text: TextEncoder,
 
     Raises StoreError where the sample's memory is not finite, MissingExtraError for a codec whose fitting needs more.
     """
-    assert plan.codec is not None
-    subject = f"store {work.store}"
-    layout = codec_layout(plan.codec, plan.d_model)
-    if not layout.arrays:
-        return open_codec(plan.codec, plan.d_model, {}, subject=subject)
-    with suppress(StoreError):
-        return read_codec(work.store, codec_entry(work.store), plan.codec, plan.d_model)
-    # Shards that were written with arrays that are gone cannot be read with others.
-    work.forget_shards()
-    arrays = fit_codec(plan.codec, plan.d_model, _sample(plan, corpus, text, graph))
-    write_codec(work.store, arrays)
-    return open_codec(plan.codec, plan.d_model, arrays, subject=subject)
+    name, d_model = plan.codec, plan.d_model
+    assert name is not None
+    return frozen_codec(work, name, d_model, lambda: fit_codec(name, d_model, _sample(plan, corpus, text, graph)))
 
 
-def write_codec(store: Path, arrays: dict[str, Array]) -> None:
-    """Write a codec's arrays into a store, whole or not at all."""
+def frozen_codec(work: Work, name: str, d_model: int, fit: Callable[[], dict[str, Array]]) -> Codec:
+    """The codec of the store under construction; `fit` is called where its arrays are not there yet."""
     from safetensors.numpy import save
 
-    replace_file(store / CODEC_ARRAYS, save(arrays))
+    subject = f"store {work.store}"
+    if not codec_layout(name, d_model).arrays:
+        return open_codec(name, d_model, {}, subject=subject)
+    with suppress(StoreError):
+        return read_codec(work.store, codec_entry(work.store), name, d_model)
+    # Shards that were written with arrays that are gone cannot be read with others.
+    work.forget_shards()
+    arrays = fit()
+    replace_file(work.store / CODEC_ARRAYS, save(arrays))
+    return open_codec(name, d_model, arrays, subject=subject)
 
 
 def codec_entry(store: Path) -> FileEntry | None:

@@ -104,4 +104,4 @@ def test_any_changed_header_byte_is_named_or_harmless(tmp_path, place, value):
         shard = open_bytes(tmp_path, bytes(content))
     except StoreError:
         return
-    assert shard.memory.shape == (TOKENS, WIDTH)
+    assert shard.memory["memory"].shape == (TOKENS, WIDTH)

@@ -52,6 +52,9 @@ class Memories:
     def __init__(self, memory: list[PassageMemory]) -> None:
         self._memory = memory
 
+    def prefetch(self, numbers) -> None:
+        pass
+
     def memory(self, number: int) -> PassageMemory:
         return self._memory[number]
 

@@ -106,8 +106,9 @@ def _decoded(stage: nn.Module, values: dict[str, NDArray[Any]], codec: str) -> d
     arrays = {tensor.name: values.pop(tensor.name) for tensor in layout.arrays}
     tensors = {tensor.name: values.pop(tensor.name) for tensor in (*layout.per_token, *layout.per_passage)}
     if applies_scale(stage):
-        values["memory_scale"] = tensors["memory_scale"]
-        tensors["memory_scale"] = np.ones_like(tensors["memory_scale"])
+        holder = arrays if "memory_scale" in arrays else tensors
+        values["memory_scale"] = holder["memory_scale"]
+        holder["memory_scale"] = np.ones_like(holder["memory_scale"])
     values["memory"] = open_codec(codec, width, arrays, subject="sample").decode(tensors)
     if "selected" in values:
         selected = values.pop("selected")

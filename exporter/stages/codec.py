@@ -7,6 +7,7 @@ for tensors of any rank: Cast, Mul, Add, Sub, Floor, Concat, Reshape and Gather.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,9 @@ def tensor_names(layout: CodecLayout, *, scaled: bool) -> tuple[str, ...]:
 
 
 def scale_of(memory_scale: Tensor) -> Tensor:
-    """A scale a passage (b, k) or a token (b, k, n_p), as it is multiplied with (b, k, n_p, d_model)."""
+    """A scale for all (1,), a passage (b, k) or a token (b, k, n_p), as it is multiplied with (b, k, n_p, d_model)."""
+    if memory_scale.dim() == 1:
+        return memory_scale
     return memory_scale.unsqueeze(-1) if memory_scale.dim() == 3 else memory_scale[:, :, None, None]
 
 
@@ -91,7 +94,7 @@ def _int4(values: Mapping[str, Tensor]) -> Tensor:
     """Channel j is the low half of byte j, channel j + half the high half."""
     packed = values["memory"].float()
     high = torch.floor(packed * (1 / 16))
-    nibbles = torch.cat([packed - high * 16, high], dim=-1) - 8
+    nibbles = torch.cat([packed - high * 16, high], dim=-1) - 7.5
     groups = values["memory_group_scale"].float().unsqueeze(-1)
     grouped = (nibbles.unflatten(-1, (-1, GROUP_CHANNELS)) * groups).flatten(-2)
     both = torch.cat([grouped, values["memory_outliers"].float() - CODE_ZERO], dim=-1)
@@ -99,13 +102,17 @@ def _int4(values: Mapping[str, Tensor]) -> Tensor:
 
 
 def _pq(values: Mapping[str, Tensor]) -> Tensor:
-    codes, codebook = values["memory"], values["memory_codebook"]
-    subspaces, centroids, width = codebook.shape
-    first = torch.arange(subspaces, dtype=torch.int32, device=codes.device) * centroids
-    rows = (codes.float().int() + first).flatten()
-    # One table of all subspaces' centroids, looked up once.
-    states = codebook.reshape(subspaces * centroids, width).index_select(0, rows)
-    return states.reshape(*codes.shape[:-1], subspaces * width) * values["memory_channel_scale"]
+    codebook = values["memory_codebook"]
+    stages, groups, centroids, width = codebook.shape
+    codes = values["memory"].float().int()
+    # One table of all centroids; a stage reads its own codes, so that no more than one stage's values are held.
+    table = codebook.reshape(stages * groups * centroids, width)
+    places = torch.arange(stages * groups, dtype=torch.int32, device=codes.device).reshape(stages, groups)
+
+    def values_of(stage: Tensor) -> Tensor:
+        return table.index_select(0, (codes.index_select(-1, stage) + stage * centroids).flatten())
+
+    return reduce(torch.add, map(values_of, places)).reshape(*codes.shape[:-1], groups * width)
 
 
 _UNSCALED: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {

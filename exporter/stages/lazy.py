@@ -70,7 +70,7 @@ class LazyStageA(nn.Module):
     ) -> Tensor:
         """(b, n_q, d), (b, n_q), memory (b, k, n_p, d), its scale, mask (b, k, n_p) -> scores (b, k).
 
-        The scale is one a passage (b, k) or one a token (b, k, n_p).
+        The scale is one for all (1,), one a passage (b, k) or one a token (b, k, n_p).
         """
         model = self.model
         layer, feed_forward = _layer(model, 0)

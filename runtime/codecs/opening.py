@@ -48,7 +48,7 @@ def _checked(expected: CodecTensor, array: Array, layout: CodecLayout, subject: 
         )
     if not np.isfinite(array).all():
         raise StoreError(subject, expected="finite values", found="infinity or NaN", fix=FIX)
-    if expected.name == "memory_channel_scale" and not (array > 0).all():
+    if expected.name in ("memory_channel_scale", "memory_scale") and not (array > 0).all():
         raise StoreError(subject, expected="scales above 0", found=f"{array.min()}", fix=FIX)
     if expected.name == "memory_channel_order":
         places = _num_places(layout)

@@ -1,4 +1,4 @@
-"""Product quantisation: one byte names one of 256 learnt values of a few channels together."""
+"""Product quantisation: of each group of channels, bytes that name learnt values whose sum stands for the group's."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.codecs.contract import Array, scaled_by_token, token_scale
+from runtime.codecs.contract import Array
 from runtime.contract.codec_layout import CodecLayout
 
-__all__ = ["ProductCodec", "evened_rows"]
+__all__ = ["ProductCodec", "nearest"]
 
 
 @dataclass(frozen=True)
 class ProductCodec:
-    """`memory = (codebook[part, code] * channel_scale) * token_scale`, the parts side by side.
+    """`memory = (sum over stages of codebook[stage, group, code]) * scale`, the groups side by side.
 
-    The token scale is the root mean square of what the codebook is to stand for.
+    Code `stage * groups + group` of a token says what the stage adds to that group. The scale is one for the store.
     """
 
     layout: CodecLayout
     arrays: Mapping[str, Array]
 
     def encode(self, memory: Array) -> dict[str, Array]:
-        """As `Codec.encode`: of each part the code whose centroid is nearest."""
-        evened, scale = evened_rows(memory, self.arrays["memory_channel_scale"])
+        """As `Codec.encode`: at each stage the centroid nearest to what the earlier ones have left."""
+        if not np.isfinite(memory).all():
+            raise FloatingPointError("memory is not finite")
         codebook = self.arrays["memory_codebook"]
-        parts, _, width = codebook.shape
-        codes = np.empty((len(memory), parts), np.uint8)
-        for part in range(parts):
-            centroids = codebook[part]
-            # The squared distance, less the part's own square, which is the same for every centroid.
-            distance = np.square(centroids).sum(-1) - 2 * (evened[:, part * width : (part + 1) * width] @ centroids.T)
-            codes[:, part] = distance.argmin(-1)
-        return {"memory": codes, "memory_scale": scale}
+        stages, groups, _, width = codebook.shape
+        rest = memory / self.arrays["memory_scale"]
+        codes = np.empty((len(memory), stages, groups), np.uint8)
+        for group in range(groups):
+            left = rest[:, group * width : (group + 1) * width]
+            for stage in range(stages):
+                chosen = nearest(left, codebook[stage, group])
+                codes[:, stage, group] = chosen
+                left = left - codebook[stage, group, chosen]
+        return {"memory": codes.reshape(len(memory), -1)}
 
     def decode(self, tensors: Mapping[str, Array]) -> Array:
-        """As `Codec.decode`."""
-        codes, codebook = tensors["memory"], self.arrays["memory_codebook"]
-        parts, centroids, width = codebook.shape
-        rows = codebook.reshape(-1, width).take(codes.astype(np.int32) + np.arange(parts) * centroids, 0)
-        values = rows.reshape(*codes.shape[:-1], parts * width) * self.arrays["memory_channel_scale"]
-        return scaled_by_token(values, tensors["memory_scale"])
+        """As `Codec.decode`: the stages are added in their order."""
+        codebook = self.arrays["memory_codebook"]
+        stages, groups, centroids, width = codebook.shape
+        leading = tensors["memory"].shape[:-1]
+        codes = tensors["memory"].astype(np.int32).reshape(*leading, stages, groups)
+        table, first = codebook.reshape(-1, width), np.arange(groups, dtype=np.int32) * centroids
+        values = table.take(codes[..., 0, :] + first, 0)
+        for stage in range(1, stages):
+            values = values + table.take(codes[..., stage, :] + first + stage * groups * centroids, 0)
+        states: Array = values.reshape(*leading, groups * width) * self.arrays["memory_scale"]
+        return states
 
 
-def evened_rows(memory: Array, channel_scale: Array) -> tuple[Array, Array]:
-    """What the codebook stands for: memory (tokens, d_model) without the scales of channel and token; and the latter.
-
-    Raises FloatingPointError where the memory is not finite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):  # become the error of a scale that is not finite
-        evened = memory / channel_scale
-        peak = np.abs(evened).max(-1)
-        mean = np.sqrt(np.square(evened / np.where(peak == 0, 1, peak)[:, None]).mean(-1)) * peak
-    scale = token_scale(mean.astype(np.float32))
-    return evened / scale[:, None], scale
+def nearest(rows: Array, centroids: Array) -> Array:
+    """Which of centroids (c, width) is nearest to each of rows (n, width), the first where several are: (n,) int64."""
+    # The squared distance, less the row's own square, which is the same for every centroid.
+    chosen: Array = (np.square(centroids).sum(-1) - 2 * (rows @ centroids.T)).argmin(-1)
+    return chosen

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-__all__ = ["CODECS", "CODE_ZERO", "GROUP_CHANNELS", "CodecLayout", "CodecTensor", "codec_layout", "pq_width"]
+__all__ = ["CODECS", "CODE_ZERO", "GROUP_CHANNELS", "CodecLayout", "CodecTensor", "codec_layout"]
 
 CODECS = ("fp16", "int8", "int4", "pq8x", "pq16x")
 GROUP_CHANNELS = 64
@@ -19,6 +19,10 @@ GROUP_CHANNELS = 64
 CHANNELS_PER_OUTLIER = 32
 """The int4 codec keeps one channel of so many in eight bits."""
 CENTROIDS = 256
+PQ_WIDTHS = {"pq8x": 4, "pq16x": 8}
+"""Channels for which one byte stands: `pq8x` is 8 times smaller than fp16."""
+PQ_STAGES = 8
+"""Centroids, each in a codebook of its own, whose sum stands for a group of channels."""
 CODE_ZERO = 128
 """What stands for 0 in a code of eight bits: TensorRT reads UINT8 as it comes, and INT8 between Q/DQ alone."""
 
@@ -67,17 +71,23 @@ def codec_layout(name: str, d_model: int) -> CodecLayout:
         group_scale = CodecTensor("memory_group_scale", "uint8", (groups,))
         order = CodecTensor("memory_channel_order", "int32", (d_model,))
         return CodecLayout(name, (codes, outliers, group_scale, scale), arrays=(channel_scale, order))
-    if name in ("pq8x", "pq16x"):
-        width = pq_width(name)
-        if d_model % width:
-            raise ValueError(f"{name} codes {width} channels at a time, and {d_model} is not a multiple of that")
-        codebook = CodecTensor("memory_codebook", "float32", (d_model // width, CENTROIDS, width))
-        return CodecLayout(
-            name, (CodecTensor("memory", "uint8", (d_model // width,)), scale), arrays=(channel_scale, codebook)
-        )
+    if name in PQ_WIDTHS:
+        stages, groups, width = _product(name, d_model)
+        codebook = CodecTensor("memory_codebook", "float32", (stages, groups, CENTROIDS, width))
+        codes = CodecTensor("memory", "uint8", (stages * groups,))
+        return CodecLayout(name, (codes,), arrays=(CodecTensor("memory_scale", "float32", (1,)), codebook))
     raise ValueError(f"unknown codec {name!r}")
 
 
-def pq_width(name: str) -> int:
-    """Channels that one byte stands for in a product quantisation: `pq8x` is 8 times smaller than fp16."""
-    return int(name.removeprefix("pq").removesuffix("x")) // 2
+def _product(name: str, d_model: int) -> tuple[int, int, int]:
+    """Stages, groups and channels of a group in a product quantisation.
+
+    A group is as wide as divides the width, up to PQ_STAGES times the channels that a byte stands for; each stage codes
+    it once.
+    """
+    share = PQ_WIDTHS[name]
+    if d_model % share:
+        raise ValueError(f"{name} has a byte for {share} channels, and {d_model} is not a multiple of that")
+    stages = next(stages for stages in range(PQ_STAGES, 0, -1) if d_model % (stages * share) == 0)
+    width = stages * share
+    return stages, d_model // width, width

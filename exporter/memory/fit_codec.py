@@ -89,9 +89,9 @@ def _levelled(rows: Array) -> Array:
 
 
 def _int4(layout: CodecLayout, rows: Array, evened: Array) -> dict[str, Array]:
-    """Kept in eight bits are the channels whose largest values stand out most from the evened others."""
+    """The channels kept in eight bits are those whose largest values stand out most when all are evened."""
     shapes = {tensor.name: tensor.shape[0] for tensor in layout.per_token if tensor.shape}
-    level = _levelled(rows) / evened
+    level = _levelled(rows / evened)
     peaks = np.quantile(np.abs(level), OUTLIER_QUANTILE, axis=0) if len(level) else evened
     outliers = np.sort(np.argsort(-peaks, kind="stable")[: shapes["memory_outliers"]])
     order = np.arange(len(evened), dtype=np.int32)

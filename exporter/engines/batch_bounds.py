@@ -3,8 +3,8 @@
 A run takes its inputs and outputs, which the runtime allocates, and scratch memory, which TensorRT allocates: it builds
 no engine that asks for more of it than the workspace. What TensorRT-RTX asks for was measured
 (docs/measurements/tensorrt-rtx-base.md): encoder layers take about the hidden tensors of one of them, projections up to
-nearly as much as they write. So I/O and those hidden tensors together, of the graph that takes most, are kept within the
-whole workspace; and within what the weights leave of the GPU's memory.
+nearly as much as they write. So I/O and those hidden tensors together, of the graph that takes most, are kept within
+the whole workspace; and within what the weights leave of the GPU's memory.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _encoder_tokens(manifest: BundleManifest, name: str, sizes: dict[str, int]) 
 
 
 def _layer_bytes(manifest: BundleManifest, graph: GraphEntry) -> int:
-    """Bytes a token: the residual stream in FP32 before and after a layer, and a gated feed-forward's hidden tensors."""
+    """Bytes a token: the residual stream in FP32 before and after a layer, a gated feed-forward's hidden tensors."""
     element = 2 if "fp16" in graph.precision else 4
     return 2 * 4 * manifest.model.d_model + 3 * element * manifest.model.d_ff
 
@@ -105,6 +105,6 @@ def _refused(bound: BatchBound) -> EngineError:
     return EngineError(
         f"graph {bound.graph}", expected=f"tensors of at most {bound.limit_bytes:,} bytes, which {bound.limit} allows",
         found=f"{bound.least * bound.row_bytes:,} bytes for the smallest batch, of {bound.least} {bound.rows}",
-        fix="retrieve fewer passages, export with --cross-attention absorbed, or quantise; or take a larger machine, or "
-        "a larger workspace_mib in configs/targets where that is the limit",
+        fix="retrieve fewer passages, export with --cross-attention absorbed, or quantise; or take a larger machine, "
+        "or a larger workspace_mib in configs/targets where that is the limit",
     )

@@ -73,8 +73,8 @@ def build_engines(
     A build that stops leaves the engines that were there before, and the next one takes up those that it finished;
     `force` takes up none. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
     OptionError for a target without a GPU, EngineError for a graph that breaks a rule, that the compiler refuses or
-    whose smallest batch does not fit, MissingExtraError, BackendError (no such GPU here), BundleError and OutputError (a
-    full disk, another build).
+    whose smallest batch does not fit, MissingExtraError, BackendError (no such GPU here), BundleError and OutputError
+    (a full disk, another build).
     """
     target = read_target(target_name).tensorrt
     if target is None:

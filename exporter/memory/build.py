@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.corpus import Corpus
+from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.encode import encode_shard
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
@@ -53,7 +53,7 @@ class BuildSummary:
 
 
 def build_store(
-    bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
+    bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
     overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
     passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> BuildSummary:
@@ -62,23 +62,25 @@ def build_store(
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
     `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on.
+    an INT8 memory encoder write the store, whose memory every answer then rests on. A corpus that is a path alone is
+    read by the ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
-    the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
-    is, a build under way, a full disk).
+    the line or the row), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there,
+    an input is, a build under way, a full disk).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
+    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource(Path(corpus))
     require_fts5()
     with write_errors(output):
-        check_apart(output, [bundle_directory, corpus_path])
+        check_apart(output, [bundle_directory, source.path])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
-    corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
-    plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
+    scanned = Corpus.scan(source, part_size=passages_per_shard)
+    plan = plan_build(bundle, scanned, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
         with work_directory(output) as work:
@@ -88,8 +90,8 @@ def build_store(
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
             kept = work.done(plan)
-            built = _build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
-            manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
+            built = _build_shards(work, plan, bundle, scanned, kept=set(kept), threads=threads, progress=progress)
+            manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
 
@@ -168,6 +170,7 @@ def _write_rest(
         num_tokens=sum(record.shard.num_tokens for record in ordered),
         num_truncated=sum(record.num_truncated for record in ordered),
         corpus_sha256=plan.corpus_sha256,
+        chunk_words=plan.chunk_words,
         shards=tuple(record.shard for record in ordered),
         num_tombstones=0,
         tombstones=None,

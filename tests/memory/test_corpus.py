@@ -84,6 +84,6 @@ def test_an_integer_id_and_its_digits_are_two_ids(tmp_path):
 @pytest.mark.parametrize("change", [b"", b'{"id": 1, "title": "t", "text": "y"}\n', (GOOD + b"\n") * 3])
 def test_a_corpus_that_changes_after_the_scan_gives_no_passage(tmp_path, change):
     corpus = scan(tmp_path, GOOD + b"\n")
-    corpus.path.write_bytes(change)
+    corpus.source.path.write_bytes(change)
     with pytest.raises(CorpusError, match="when the build began"):
         next(corpus.passages())

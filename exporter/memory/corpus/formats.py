@@ -37,11 +37,20 @@ FORMATS: Mapping[str, CorpusFormat] = MappingProxyType({
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """A corpus file and how to read it: `format` None goes by its name, `chunk_words` None leaves texts uncut."""
+    """A corpus file and how to read it: `format`, None for that of its name, is a key of FORMATS.
+
+    `chunk_words` None leaves texts uncut, otherwise they are cut into passages of at most so many words.
+    """
 
     path: Path
     format: str | None = None
     chunk_words: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in (None, *FORMATS):
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}")
+        if self.chunk_words is not None and self.chunk_words < 1:
+            raise ValueError("chunk_words must be positive")
 
 
 def format_of(source: CorpusSource) -> CorpusFormat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,16 @@ __all__ = ["app"]
 app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
 
 
+class CorpusFormat(str, Enum):
+    """How a corpus is written; by default its file's name ends in one of these."""
+
+    jsonl = "jsonl"
+    jsonl_gz = "jsonl.gz"
+    tsv = "tsv"
+    tsv_gz = "tsv.gz"
+    parquet = "parquet"
+
+
 @app.callback()
 def _group() -> None:
     """Pre-compute passages into a memory store."""
@@ -25,7 +36,14 @@ def _group() -> None:
 def build(
     bundle: BundleArgument,
     output: Output,
-    corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus_format: Annotated[
+        CorpusFormat | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
+    ] = None,
+    chunk_words: Annotated[
+        int | None,
+        typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),
+    ] = None,
     codec: Annotated[
         Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
     ] = Codec.fp16,
@@ -42,10 +60,11 @@ def build(
     """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
     from rich.filesize import decimal
 
-    from exporter.memory import build_store
+    from exporter.memory import CorpusSource, build_store
 
+    source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
-        bundle, corpus, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
     )
     if as_json:

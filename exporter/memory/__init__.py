@@ -2,5 +2,6 @@
 
 from exporter.memory.build import BuildSummary, build_store
 from exporter.memory.convert import ConvertSummary, convert_store
+from exporter.memory.corpus import CorpusSource
 
-__all__ = ["BuildSummary", "ConvertSummary", "build_store", "convert_store"]
+__all__ = ["BuildSummary", "ConvertSummary", "CorpusSource", "build_store", "convert_store"]

@@ -63,6 +63,8 @@ class StoreManifest:
     `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
     built it; `num_truncated` counts passages longer than `passage_length`. `num_passages` are those that are there:
     the numbers in `tombstones` are of passages that were deleted, whose rows the shards still hold.
+    Where `chunk_words` is not None, documents were cut into passages of so many words, and `{id}#{chunk}` is the id of
+    each.
     """
 
     schema_version: int
@@ -79,6 +81,7 @@ class StoreManifest:
     num_tokens: int
     num_truncated: int
     corpus_sha256: str
+    chunk_words: int | None
     shards: tuple[ShardEntry, ...]
     num_tombstones: int
     tombstones: FileEntry | None

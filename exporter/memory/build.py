@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.corpus import Corpus
-from exporter.memory.encode import encode_shard
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.runners import LocalRunner, Runner, ShardJob
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
 from exporter.publish import check_apart, check_target, replace_file, write_errors
 from exporter.swap import recover
-from runtime.backends import Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
     MANIFEST,
@@ -55,16 +54,17 @@ class BuildSummary:
 def build_store(
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
     overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
-    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False, runner: Runner | None = None,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
     `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on.
+    an INT8 memory encoder write the store, whose memory every answer then rests on. `runner` encodes the shards: None in
+    this process, and whatever it is, the store's bytes are the same.
 
-    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
+    Raises what the runner does, BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
     the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
     is, a build under way, a full disk).
     """
@@ -88,7 +88,8 @@ def build_store(
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
             kept = work.done(plan)
-            built = _build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
+            job = ShardJob(work, plan, bundle, corpus, threads)
+            built = _build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
@@ -121,28 +122,22 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
 
 
 def _build_shards(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, *,
-    kept: set[int], threads: int | None, progress: bool,
+    job: ShardJob, runner: Runner, *, kept: set[int], progress: bool
 ) -> dict[int, ShardRecord]:
-    missing = [index for index in range(plan.num_shards) if index not in kept]
-    if not missing or bundle.text is None:
-        return {}
-    graph = _memory_encoder(bundle, threads) if plan.codec is not None else None
-    records = {}
-    total = sum(plan.shard_passages(index) for index in missing)
-    with progress_bar("Encoding passages", total, shown=progress) as advance:
-        for index, passages in enumerate(corpus.parts()):
-            if index not in kept:
-                records[index] = encode_shard(
-                    work.store, index, passages, plan, text=bundle.text, graph=graph, advance=advance
-                )
-                work.record(index, records[index])
+    """Build what is missing. A shard is recorded when it comes, so that no later one's delay can lose it."""
+    missing = [index for index in range(job.plan.num_shards) if index not in kept]
+    records: dict[int, ShardRecord] = {}
+    if not missing:
+        return records
+    total = sum(job.plan.shard_passages(index) for index in missing)
+    with (
+        progress_bar("Encoding passages", total, shown=progress) as advance,
+        closing(runner.run(job, missing, advance=advance)) as finished,
+    ):
+        for index, record in finished:
+            job.work.record(index, record)
+            records[index] = record
     return records
-
-
-def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
-    name = "memory_encoder"
-    return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
 
 
 def _write_rest(

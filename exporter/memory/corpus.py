@@ -31,6 +31,7 @@ class Corpus:
     num_passages: int
     part_size: int
     part_sha256: tuple[str, ...]
+    part_bytes: tuple[int, ...]
 
     @classmethod
     def scan(cls, path: str | Path, *, part_size: int) -> Corpus:
@@ -41,7 +42,7 @@ class Corpus:
         there is no passage at all. Blank lines are skipped.
         """
         path = Path(path)
-        whole, parts = hashlib.sha256(), []
+        whole, parts, sizes = hashlib.sha256(), [], []
         seen: dict[int | str | None, int] = {}
         for part in _parts(path, part_size):
             for number, passage in part.passages:
@@ -53,19 +54,36 @@ class Corpus:
                     )
             whole.update(part.content)
             parts.append(hashlib.sha256(part.content).hexdigest())
+            sizes.append(len(part.content))
         if not seen:
             raise CorpusError(f"corpus {path}", expected="at least one passage", found="none", fix="name another file")
-        return cls(path, whole.hexdigest(), len(seen), part_size, tuple(parts))
+        return cls(path, whole.hexdigest(), len(seen), part_size, tuple(parts), tuple(sizes))
 
     def parts(self) -> Iterator[list[Passage]]:
         """The passages in file order, `part_size` at a time; raises CorpusError where they are not what was scanned."""
         for part, digest in zip_longest(_parts(self.path, self.part_size), self.part_sha256):
             if part is None or hashlib.sha256(part.content).hexdigest() != digest:
-                raise CorpusError(
-                    f"corpus {self.path}", expected="its content when the build began", found="other content",
-                    fix="leave the file alone while a store is built from it, and start again",
-                )
+                raise self._changed()
             yield [passage for _, passage in part.passages]
+
+    def part(self, index: int) -> list[Passage]:
+        """The passages of one part, without reading those before it; raises CorpusError as `parts`."""
+        start, size = sum(self.part_bytes[:index]), self.part_bytes[index]
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(start)
+                content = stream.read(size)
+        except OSError as reason:
+            raise _unreadable(self.path, reason) from None
+        if hashlib.sha256(content).hexdigest() != self.part_sha256[index]:
+            raise self._changed()
+        return [_passage(line, f"corpus {self.path}") for line in content.split(b"\n") if line and not line.isspace()]
+
+    def _changed(self) -> CorpusError:
+        return CorpusError(
+            f"corpus {self.path}", expected="its content when the build began", found="other content",
+            fix="leave the file alone while a store is built from it, and start again",
+        )
 
     def passages(self) -> Iterator[Passage]:
         """The passages one by one, as `parts`."""
@@ -110,9 +128,11 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     )
                 yield number, line
     except OSError as reason:
-        raise CorpusError(
-            f"corpus {path}", expected="a readable file", found=str(reason), fix="check the file"
-        ) from None
+        raise _unreadable(path, reason) from None
+
+
+def _unreadable(path: Path, reason: OSError) -> CorpusError:
+    return CorpusError(f"corpus {path}", expected="a readable file", found=str(reason), fix="check the file")
 
 
 def _passage(line: bytes, subject: str) -> Passage:

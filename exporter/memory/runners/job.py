@@ -1,0 +1,65 @@
+"""What a runner is given, what it gives back, and the encoder that every runner uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from exporter.memory.corpus import Corpus
+from exporter.memory.encode import encode_shard
+from exporter.memory.plan import BuildPlan
+from exporter.memory.work import ShardRecord, Work
+from runtime.backends import Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle
+from runtime.contract import TokenizerError
+from runtime.store import Passage
+
+__all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob"]
+
+Finished = Generator[tuple[int, ShardRecord], None, None]
+"""Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A build under way. The plan fixes which passages make a shard and how they are batched, whoever encodes it.
+
+    `threads` is the number of CPU threads of one graph run; None leaves it to the runner.
+    """
+
+    work: Work
+    plan: BuildPlan
+    bundle: Bundle
+    corpus: Corpus
+    threads: int | None
+
+
+class Runner(Protocol):
+    """Encodes shards."""
+
+    def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
+        """Put the shards of these indices in place; `advance` is told how many passages came to be done."""
+        ...
+
+
+class ShardEncoder:
+    """A bundle's tokenizer and memory encoder, loaded once; raises BundleError where the graph cannot be loaded."""
+
+    def __init__(self, bundle: Bundle, plan: BuildPlan, *, threads: int | None) -> None:
+        if bundle.text is None:
+            raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
+        self._plan, self._text = plan, bundle.text
+        self._graph = _memory_encoder(bundle, threads) if plan.codec is not None else None
+
+    def encode(
+        self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
+    ) -> ShardRecord:
+        """Write a shard below `store`, as `encode_shard`."""
+        return encode_shard(store, index, passages, self._plan, text=self._text, graph=self._graph, advance=advance)
+
+
+def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+    name = "memory_encoder"
+    return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])

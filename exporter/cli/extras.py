@@ -26,6 +26,9 @@ EXTRAS = {
     "matplotlib": "export",
     "msgpack": "t5x",
     "tensorstore": "t5x",
+    "ray": "ray",
+    "pyarrow": "ray",
+    "pandas": "ray",
 }
 """The extra that brings each optional package."""
 

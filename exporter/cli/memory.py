@@ -43,7 +43,7 @@ def build(
         bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
     ] = False,
     runner: Annotated[
-        RunnerName, typer.Option("--runner", help="Encode in this process, or by workers on Ray; the store is the same.")
+        RunnerName, typer.Option("--runner", help="Encode in this process, or by workers on Ray.")
     ] = RunnerName.local,
     ray_address: Annotated[
         str | None,

@@ -51,7 +51,7 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(
+def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
     overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
     passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False, runner: Runner | None = None,
@@ -61,12 +61,12 @@ def build_store(
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
     `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on. `runner` encodes the shards: None in
-    this process, and whatever it is, the store's bytes are the same.
+    an INT8 memory encoder write the store, whose memory every answer then rests on. `runner` encodes the shards, None:
+    in this process; the store's bytes are the same.
 
-    Raises what the runner does, BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
+    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
     the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
-    is, a build under way, a full disk).
+    is, a build under way, a full disk), and what the runner raises besides.
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
@@ -121,9 +121,7 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     return None
 
 
-def _build_shards(
-    job: ShardJob, runner: Runner, *, kept: set[int], progress: bool
-) -> dict[int, ShardRecord]:
+def _build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: bool) -> dict[int, ShardRecord]:
     """Build what is missing. A shard is recorded when it comes, so that no later one's delay can lose it."""
     missing = [index for index in range(job.plan.num_shards) if index not in kept]
     records: dict[int, ShardRecord] = {}

@@ -5,12 +5,11 @@ It stops Ray and ends when the work is done, at the first error of a worker, or 
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
+import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,27 +66,27 @@ def _connected(task: RayTask) -> Iterator[Any]:
     import ray
     import ray.data
 
-    with tempfile.TemporaryDirectory(prefix="glimmer-ray-", ignore_cleanup_errors=True) as directory:
-        try:
-            if task.address is None:
-                workers = task.actors or max(1, len(os.sched_getaffinity(0)) // task.job.threads)
-                ray.init(
-                    address="local", num_cpus=workers * task.job.threads, include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, _temp_dir=directory,
-                )
-            else:
-                _connect(ray, task.address)
-                _check_cpus(ray, task.job.threads)
-            _stop_on_terminate()
-            yield ray
-        finally:
-            ray.shutdown()
+    try:
+        if task.address is None:
+            workers = task.actors or max(1, len(os.sched_getaffinity(0)) // task.job.threads)
+            ray.init(
+                address="local", num_cpus=workers * task.job.threads, include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, _temp_dir=str(task.directory),
+            )
+        else:
+            _connect(ray, task.address)
+            _check_cpus(ray, task.job.threads)
+        _stop_on_terminate()
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(task.directory, ignore_errors=True)  # here too: the process that made it may be gone
 
 
 def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False)
-    except Exception as error:  # Ray raises what it meets: ConnectionError, ValueError, RuntimeError
+    except Exception as error:  # noqa: BLE001 - Ray raises what it meets, of no common class
         raise BackendError(
             f"Ray at {address}", expected="a cluster of this version of Ray", found=str(error).strip().splitlines()[0],
             fix="see `ray status` there; start one with `ray start --head`",
@@ -105,7 +104,7 @@ def _check_cpus(ray: Any, threads: int) -> None:
 
 
 def _stop_on_terminate() -> None:
-    """SIGTERM as an exception that stops Ray on its way out; again once Ray is there, which puts a handler of its own."""
+    """Let SIGTERM raise, so that Ray is stopped on the way out; set again where Ray has put a handler of its own."""
 
     def stop(*_: object) -> None:
         sys.exit(1)

@@ -6,6 +6,7 @@ import os
 import pickle
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import IO
 
 from exporter.memory.runners.job import Finished, ShardJob
@@ -28,6 +30,8 @@ STOP_SECONDS = 60
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's way to say that one machine is all: it then binds every port to 127.0.0.1."""
+SHORT = "/tmp"  # noqa: S108 - a directory of random name is made in it
+"""Where Ray's sockets lie, whose paths may have 107 bytes: $TMPDIR is often too long for them."""
 LOG_BYTES = 20_000
 
 
@@ -40,23 +44,42 @@ class RayRunner:
     Bundle, corpus and output must be at the same paths on every machine. `actors` None: as many as CPUs allow.
 
     Ray's driver is a process apart: Ray prints to standard output, takes signals over and leaves threads behind.
+
+    Raises MissingExtraError without Ray, OptionError for an address that it does not take.
     """
 
     address: str | None = None
     actors: int | None = None
 
+    def __post_init__(self) -> None:
+        for package in ("ray", "pyarrow", "pandas"):
+            if find_spec(package) is None:
+                raise MissingExtraError(
+                    f"package {package}", expected="it installed for builds on Ray", found="none",
+                    fix='install its extra: pip install "glimmer-export[ray]"',
+                )
+        if self.address is not None and "://" in self.address:
+            raise OptionError(
+                "option --ray-address", expected="host:port, or auto", found=self.address,
+                fix="start the build on a machine of the cluster",
+            )
+
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
         """Encode in any order; a shard whose worker died is given to another.
 
-        Raises MissingExtraError without Ray, OptionError and BackendError for a cluster that cannot be used, and what
-        a worker raised. Ray is stopped whatever happens, and its workers with it.
+        Raises OptionError and BackendError for a cluster that cannot be used, and what a worker raised. Ray is stopped
+        whatever happens, and its workers with it.
         """
-        self._check()
-        task, failure = RayTask(_shared(job), tuple(missing), self.address, self.actors), None
-        with _workers_directory(job.work), tempfile.TemporaryFile() as log, self._driver(log) as driver:
-            _send(driver, task)
+        failure = None
+        with (
+            _workers_directory(job.work),
+            tempfile.TemporaryDirectory(prefix="glimmer-ray-", dir=SHORT, ignore_cleanup_errors=True) as directory,
+            tempfile.TemporaryFile() as log,
+            self._driver(log) as driver,
+        ):
+            _send(driver, RayTask(_shared(job), tuple(missing), self.address, self.actors, Path(directory)))
             assert driver.stdout is not None
-            for line in driver.stdout:
+            for line in map(bytes.decode, driver.stdout):
                 if is_failure(line):
                     failure = line  # the driver stops Ray now, and then ends
                     continue
@@ -72,19 +95,6 @@ class RayRunner:
                 raise RuntimeError(f"Ray's driver failed:\n{_tail(log)}")
         if failure is not None:
             read_outcome(failure)
-
-    def _check(self) -> None:
-        for package in ("ray", "pyarrow", "pandas"):
-            if find_spec(package) is None:
-                raise MissingExtraError(
-                    f"package {package}", expected="it installed for builds on Ray", found="none",
-                    fix='install its extra: pip install "glimmer-export[ray]"',
-                )
-        if self.address is not None and "://" in self.address:
-            raise OptionError(
-                "option --ray-address", expected="host:port, or auto", found=self.address,
-                fix="start the build on a machine of the cluster",
-            )
 
     @contextmanager
     def _driver(self, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
@@ -109,6 +119,9 @@ class RayRunner:
             except subprocess.TimeoutExpired:
                 driver.kill()
                 driver.wait()
+            if driver.returncode < 0:  # its servers end with it, and their agents half a minute later
+                with suppress(ProcessLookupError):
+                    os.killpg(driver.pid, signal.SIGKILL)
             driver.stdout.close()
 
 

@@ -29,12 +29,16 @@ class SharedJob:
 
 @dataclass(frozen=True)
 class RayTask:
-    """Shards to encode, on which Ray, by how many workers; None as in RayRunner."""
+    """Shards to encode, on which Ray, by how many workers: None as in RayRunner.
+
+    A Ray that is started for the task keeps its files in `directory`.
+    """
 
     job: SharedJob
     missing: tuple[int, ...]
     address: str | None
     actors: int | None
+    directory: Path
 
 
 def attempts_directory(work: Work) -> Path:

@@ -1,4 +1,4 @@
-"""A worker on Ray: loads the memory encoder once, then encodes the shards that it is given into the shared directory."""
+"""A worker on Ray: loads the memory encoder once, then encodes the shards that it is given."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def kill_worker(partial: Path, shard: str = "*") -> None:
             if not Path(f"/proc/{process}").exists():
                 continue  # an earlier one's
             os.kill(process, signal.SIGKILL)
-            wait_for(lambda: is_gone(process), "the worker's death")
+            wait_for(lambda process=process: is_gone(process), "the worker's death")
             if unfinished.exists():
                 return True
         return False

@@ -98,14 +98,14 @@ def test_a_bundle_that_is_another_there(shared, tmp_path):
     job, other = shared(), make_bundle(tmp_path / "other", checkpoint="b")
     with pytest.raises(BundleError, match="the bundle with which the build was started"):
         outcome(ShardActor(replace(job, bundle=other)), 0)
-    with pytest.raises(BundleError, match="expected a file manifest.json, found none"):
+    with pytest.raises(BundleError, match=r"expected a file manifest\.json, found none"):
         outcome(ShardActor(replace(job, bundle=tmp_path / "nowhere")), 0)
 
 
 def test_a_directory_that_is_not_shared(shared, tmp_path):
     job = shared()
     job.work.directory.rename(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="expected storage that machine .* shares, found none there"):
+    with pytest.raises(OutputError, match=r"expected storage that machine .* shares, found none there"):
         outcome(ShardActor(job), 0)
     assert not job.work.directory.exists()
 

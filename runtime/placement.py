@@ -35,6 +35,10 @@ class Placement(Protocol):
         """What `padded_memory` lays out."""
         ...
 
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Arrays that many runs read, brought here once."""
+        ...
+
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Tensors of zeros, float32."""
         ...
@@ -77,6 +81,10 @@ class HostPlacement:
         """Arrays."""
         return cast("dict[str, Tensor]", padded_memory(rows, num_tokens))
 
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """As they are."""
+        return dict(arrays)
+
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Arrays."""
         return {name: np.zeros(shape, np.float32) for name, shape in dims.items()}
@@ -110,6 +118,10 @@ class DevicePlacement:
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """Tensors of the device."""
         return cast("dict[str, Tensor]", self._device.memory(rows, num_tokens))
+
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Tensors of the device."""
+        return cast("dict[str, Tensor]", self._device.constants(arrays))
 
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Tensors of the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,13 @@ FIX = "copy the store again, or build it again with `glimmer-export memory build
 class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
-    offsets (passages + 1,) int64, input_ids (tokens,) int32, memory (tokens, d_model) float16 and memory_scale
-    (passages,) float32; the last two are None in a store without memory.
+    offsets (passages + 1,) int64, input_ids (tokens,) int32, and the codec's tensors (tokens, ...) or (passages, ...),
+    of which a store without memory has none.
     """
 
     offsets: Array
     input_ids: Array
-    memory: Array | None
-    memory_scale: Array | None
+    memory: Mapping[str, Array]
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
@@ -46,10 +46,11 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
     start, header = _read_header(mapped, subject)
     _check_names(header, tensors, subject)
     views = {tensor.name: _view(mapped, start, header[tensor.name], tensor, subject) for tensor in tensors}
-    offsets, num_tokens = views["offsets"], len(views["input_ids"])
+    offsets, input_ids = views.pop("offsets"), views.pop("input_ids")
+    num_tokens = len(input_ids)
     if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
         raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
-    return Shard(offsets, views["input_ids"], views.get("memory"), views.get("memory_scale"))
+    return Shard(offsets, input_ids, views)
 
 
 def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:

@@ -8,12 +8,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
+from runtime.codec_file import open_store_codec
+from runtime.codecs import Codec
 from runtime.contract import ShardEntry, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.shard_layout import shard_tensors
+from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
 from runtime.retrieval import Hit
 from runtime.shard import Shard, open_shard
@@ -31,10 +32,10 @@ MAX_MAPPED_SHARDS = 256
 class MemoryStore:
     """A store opened for one bundle. Safe from several threads; reading takes no lock."""
 
-    def __init__(self, directory: Path, manifest: StoreManifest, texts: PassageTexts) -> None:
+    def __init__(self, directory: Path, manifest: StoreManifest, texts: PassageTexts, codec: Codec | None) -> None:
         self.directory = directory
         self.manifest = manifest
-        self._texts = texts
+        self._texts, self._codec = texts, codec
         self._shards: dict[int, Shard] = {}
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
@@ -51,7 +52,8 @@ class MemoryStore:
         subject = f"store {directory}"
         for entry in manifest.files():
             verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
-        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers))
+        codec = open_store_codec(directory, manifest)
+        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers), codec)
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
@@ -81,15 +83,23 @@ class MemoryStore:
         """The `top_k` passages that share the question's words, best first; none where it has no word in common."""
         return self._texts.search(question, top_k)
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
-        """A passage's memory in the fp16 codec: codes (tokens, d_model) float16, a view of the file, and their scale.
+    def memory(self, number: int) -> PassageMemory:
+        """A passage's memory in the store's codec, views of the file.
 
         Raises IndexError for a number that the store does not have, ValueError in a store without memory (`fid`).
         """
-        shard, row = self._place(number)
-        if shard.memory is None or shard.memory_scale is None:
+        if self._codec is None:
             raise ValueError("a fid store holds no memory")
-        return shard.memory[shard.offsets[row] : shard.offsets[row + 1]], np.float32(shard.memory_scale[row])
+        shard, row = self._place(number)
+        tokens, layout = slice(*shard.offsets[row : row + 2]), self._codec.layout
+        tensors = {tensor.name: shard.memory[tensor.name][tokens] for tensor in layout.per_token}
+        tensors |= {tensor.name: shard.memory[tensor.name][row] for tensor in layout.per_passage}
+        return PassageMemory(tensors, (self, number))
+
+    @property
+    def codec(self) -> Codec | None:
+        """What encodes and decodes its memory; None in a store without memory."""
+        return self._codec
 
     def input_ids(self, number: int) -> Array:
         """A passage's token ids as they were encoded, EOS last: (tokens,) int32. Raises IndexError as `memory`."""
@@ -131,11 +141,17 @@ def _open_shard(directory: Path, manifest: StoreManifest, entry: ShardEntry) -> 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
     """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
     wanted = bundle.manifest
-    codec = wanted.codec if wanted.model.traits.has_memory else None
+    codecs = wanted.codecs or (None,)
+    if manifest.codec not in codecs:
+        served = ", ".join(wanted.codecs) or "no memory"
+        raise StoreError(
+            f"store {directory}", expected=f"a codec that {bundle} decodes, {served}", found=str(manifest.codec),
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
+            "`glimmer-export memory convert`",
+        )
     for what, expected, found in (
         ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
         ("the tokenizer", wanted.tokenizer_digest, manifest.tokenizer_digest),
-        ("the codec", codec, manifest.codec),
         ("d_model", wanted.model.d_model, manifest.d_model),
         ("passage_length", wanted.model.passage_length, manifest.passage_length),
     ):

@@ -10,7 +10,7 @@ import numpy as np
 from exporter.parity.reference import ReferenceAnswer, TorchReference
 from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime import Answer
-from runtime.memory import decode_fp16, encode_fp16
+from runtime.codecs import decode_fp16, encode_fp16
 from tests.bundle_factory import VOCABULARY
 from tests.exported import CORPUS, Exported
 

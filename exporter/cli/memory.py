@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
+from exporter.cli.options import BundleArgument, Codec, Json, Output, Overwrite, Threads
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
@@ -35,6 +35,9 @@ def build(
     bundle: BundleArgument,
     output: Output,
     corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    codec: Annotated[
+        Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
+    ] = Codec.fp16,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
     threads: Threads = None,
@@ -62,7 +65,7 @@ def build(
     from exporter.memory.runners import choose_runner
 
     summary = build_store(
-        bundle, corpus, output, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        bundle, corpus, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
         runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
     )

@@ -12,6 +12,7 @@ __all__ = [
     "Backend",
     "BatchSize",
     "BundleArgument",
+    "Codec",
     "Json",
     "Limit",
     "NumRetrieved",
@@ -31,6 +32,16 @@ class PassageSource(str, Enum):
 
     retrieve = "retrieve"
     given = "given"
+
+
+class Codec(str, Enum):
+    """Codecs of a memory store."""
+
+    fp16 = "fp16"
+    int8 = "int8"
+    int4 = "int4"
+    pq8x = "pq8x"
+    pq16x = "pq16x"
 
 
 Backend = Annotated[

@@ -13,7 +13,7 @@ from exporter.cost.ours import StageCost, passage_macs, stage_costs
 from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.request import CostRequest, Resolved, resolve
 from exporter.cost.roofline import Floor, stage_floors
-from exporter.cost.storage import StoreCodec, decoder_cache_bytes, store_codecs
+from exporter.cost.storage import decoder_cache_bytes, store_codecs
 from exporter.cost.workload import Workload
 from exporter.targets import PRECISIONS, Target, read_target
 
@@ -48,7 +48,7 @@ class CostReport:
     ours: dict[str, StageCost]
     counted: dict[str, StageCost] | None
     passage_macs: int
-    codecs: dict[str, StoreCodec]
+    codecs: dict[str, int]
     cache_bytes: dict[str, int]
     figure_2: FigureCheck
     floors: TargetFloors | None
@@ -107,11 +107,7 @@ class CostReport:
             "store": {
                 "passages": passages,
                 "codecs": {
-                    name: {
-                        "bytes_per_passage": codec.bytes_per_passage, "bytes": codec.bytes_per_passage * passages,
-                        "available": codec.available,
-                    }
-                    for name, codec in self.codecs.items()
+                    name: {"bytes_per_passage": size, "bytes": size * passages} for name, size in self.codecs.items()
                 },
             },
             "decoder_cache_bytes": self.cache_bytes,

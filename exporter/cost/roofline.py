@@ -20,7 +20,7 @@ __all__ = ["Floor", "bytes_per_run", "stage_floors"]
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 STATE_BYTES = {"fp32": 4, "fp16": 2, "int8": 2}
 """Bytes of a state between graphs: INT8 is a matter of matrix products, not of what they hand over."""
-STORED_BYTES = {"float16": 2, "int32": 4}
+STORED_BYTES = {"float16": 2, "int8": 1, "int32": 4, "uint8": 1}
 """Inputs whose dtype the precision does not change: the store's codes, ids and masks."""
 
 

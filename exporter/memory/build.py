@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from exporter.memory.corpus import Corpus
+from exporter.memory.freeze_codec import codec_entry, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
-from exporter.memory.runners import LocalRunner, Runner, ShardJob
+from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
 from exporter.publish import check_apart, check_target, replace_file, write_errors
@@ -53,20 +55,22 @@ class BuildSummary:
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
-    overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
-    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False, runner: Runner | None = None,
+    codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
+    batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    runner: Runner | None = None,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
-    lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
-    `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on. `runner` encodes the shards, None:
-    in this process; the store's bytes are the same.
+    lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
+    tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
+    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
+    `runner` encodes the shards, None: in this process; the store's bytes are the same.
 
-    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
-    the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
-    is, a build under way, a full disk), and what the runner raises besides.
+    Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes), TokenizerError (a bundle
+    without one), CorpusError (with the line), StoreError (memory that is not finite, or no FTS5 here), OutputError
+    (something else is there, an input is, a build under way, a full disk), MissingExtraError (a codec's fitting), and
+    what the runner raises besides.
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
@@ -78,7 +82,9 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
     corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
-    plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
+    plan = plan_build(
+        bundle, corpus, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens
+    )
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
         with work_directory(output) as work:
@@ -87,6 +93,8 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
                 work.remove()
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
+            if plan.codec is not None and bundle.text is not None:
+                freeze_codec(work, plan, corpus, bundle.text, partial(memory_encoder, bundle, threads))
             kept = work.done(plan)
             job = ShardJob(work, plan, bundle, corpus, threads)
             built = _build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
@@ -152,7 +160,7 @@ def _write_rest(
         memory_digest=plan.memory_digest,
         tokenizer_digest=plan.tokenizer_digest,
         codec=plan.codec,
-        codec_arrays=None,
+        codec_arrays=codec_entry(work.store),
         precision=plan.precision,
         d_model=plan.d_model,
         passage_length=plan.passage_length,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends import Array
+from runtime.contract import codec_layout
 from runtime.contract.shard_layout import ShardTensor, shard_tensors
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ class ShardWriter:
         """Begin the file `path` with everything but the memory; input_ids has one list a passage."""
         self._offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
         tensors = shard_tensors(len(input_ids), int(self._offsets[-1]), d_model, codec)
+        layout = None if codec is None else codec_layout(codec, d_model)
+        self._per_token = {tensor.name: tensor.num_bytes for tensor in layout.per_token} if layout else {}
         header = _header(tensors)
         self._starts: dict[str, int] = {}
         end = len(header)
         for tensor in tensors:
             self._starts[tensor.name] = end
             end += tensor.num_bytes
-        self._row_bytes = d_model * np.dtype(np.float16).itemsize
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             os.ftruncate(self._file, end)
@@ -54,10 +57,12 @@ class ShardWriter:
         """Token rows of the shard."""
         return int(self._offsets[-1])
 
-    def put(self, row: int, codes: Array, scale: np.float32) -> None:
-        """Write the memory of passage `row`: codes (tokens, d_model) float16 and its scale."""
-        self._write(codes.tobytes(), self._starts["memory"] + int(self._offsets[row]) * self._row_bytes)
-        self._write(scale.tobytes(), self._starts["memory_scale"] + row * scale.itemsize)
+    def put(self, row: int, tensors: Mapping[str, Array]) -> None:
+        """Write the memory of passage `row`: its codec's tensors (tokens, ...), and (...) of the whole passage."""
+        for name, values in tensors.items():
+            content, token_bytes = values.tobytes(), self._per_token.get(name)
+            before = row * len(content) if token_bytes is None else int(self._offsets[row]) * token_bytes
+            self._write(content, self._starts[name] + before)
 
     def __enter__(self) -> Self:
         return self

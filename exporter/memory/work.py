@@ -86,6 +86,11 @@ class Work:
                     records[index] = record
         return records
 
+    def forget_shards(self) -> None:
+        """Every shard is to be built anew."""
+        shutil.rmtree(self._records)
+        self._records.mkdir()
+
     def record(self, index: int, record: ShardRecord) -> None:
         """Note that a shard is in place."""
         replace_file(self._record(index), record_to_json(record).encode())

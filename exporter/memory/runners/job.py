@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from exporter.memory.corpus import Corpus
-from exporter.memory.encode import encode_shard
+from exporter.memory.encode import Encoder, encode_shard
+from exporter.memory.freeze_codec import frozen_codec
 from exporter.memory.plan import BuildPlan
 from exporter.memory.work import ShardRecord, Work
 from runtime.backends import Graph, OnnxRuntimeBackend
@@ -16,7 +17,7 @@ from runtime.bundle import Bundle
 from runtime.contract import TokenizerError
 from runtime.store import Passage
 
-__all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob"]
+__all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
 
 Finished = Generator[tuple[int, ShardRecord], None, None]
 """Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
@@ -45,21 +46,26 @@ class Runner(Protocol):
 
 
 class ShardEncoder:
-    """A bundle's tokenizer and memory encoder, loaded once; raises BundleError where the graph cannot be loaded."""
+    """A bundle's tokenizer and memory encoder, and the codec of the build in `work`, loaded once.
 
-    def __init__(self, bundle: Bundle, plan: BuildPlan, *, threads: int | None) -> None:
+    Raises BundleError where the graph cannot be loaded, StoreError where the codec's arrays cannot.
+    """
+
+    def __init__(self, work: Work, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
-        self._plan, self._text = plan, bundle.text
-        self._graph = _memory_encoder(bundle, threads) if plan.codec is not None else None
+        self._plan, self._text, self._encoder = plan, bundle.text, None
+        if plan.codec is not None:
+            self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(work.store, plan))
 
     def encode(
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
     ) -> ShardRecord:
         """Write a shard below `store`, as `encode_shard`."""
-        return encode_shard(store, index, passages, self._plan, text=self._text, graph=self._graph, advance=advance)
+        return encode_shard(store, index, passages, self._plan, text=self._text, encoder=self._encoder, advance=advance)
 
 
-def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+    """The graph, on this machine's CPU; raises BundleError where it cannot be loaded."""
     name = "memory_encoder"
     return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])

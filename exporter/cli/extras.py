@@ -27,6 +27,8 @@ EXTRAS = {
     "msgpack": "t5x",
     "tensorstore": "t5x",
     "pyarrow": "parquet",
+    "ray": "ray",
+    "pandas": "ray",
 }
 """The extra that brings each optional package."""
 

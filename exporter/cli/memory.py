@@ -14,6 +14,14 @@ from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
 
+
+class RunnerName(str, Enum):
+    """Who encodes the passages."""
+
+    local = "local"
+    ray = "ray"
+
+
 app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
 
 
@@ -54,6 +62,16 @@ def build(
     int8_memory: Annotated[
         bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
     ] = False,
+    runner: Annotated[
+        RunnerName, typer.Option("--runner", help="Encode in this process, or by workers on Ray.")
+    ] = RunnerName.local,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="HOST:PORT", help="A cluster, or auto. Default: a Ray for this build."),
+    ] = None,
+    ray_actors: Annotated[
+        int | None, typer.Option("--ray-actors", min=1, help="Workers of --threads CPUs each, or one; as many as fit.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -61,11 +79,13 @@ def build(
     from rich.filesize import decimal
 
     from exporter.memory import CorpusSource, build_store
+    from exporter.memory.runners import choose_runner
 
     source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
         bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
+        runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:
         print_json(asdict(summary))

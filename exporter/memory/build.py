@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.corpus import Corpus, CorpusSource
-from exporter.memory.encode import Encoder, encode_shard
-from exporter.memory.freeze_codec import codec_entry, freeze_codec
+from exporter.memory.fit_codec import fit_codec
+from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
 from exporter.publish import check_apart, check_target, replace_file, write_errors
 from exporter.swap import recover
-from runtime.backends import OnnxRuntimeBackend
+from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
     MANIFEST,
@@ -53,23 +54,25 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(  # noqa: PLR0913
+def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
     codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    runner: Runner | None = None,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
     tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
-    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on. A
-    corpus that is a path alone is read by the ending of its name, its texts uncut.
+    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
+    `runner` encodes the shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is
+    read by the ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes), TokenizerError (a bundle
     without one), CorpusError (with the line or the row), StoreError (memory that is not finite, or no FTS5 here),
     OutputError (something else is there, an input is, a build under way, a full disk), MissingExtraError (what a codec
-    or a corpus needs).
+    or a corpus needs), and what the runner raises besides.
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
@@ -93,9 +96,10 @@ def build_store(  # noqa: PLR0913
                 work.remove()
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
-            encoder = _encoder(work, plan, bundle, scanned, threads)
+            _freeze_codec(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
-            built = _build_shards(work, plan, bundle, scanned, encoder, kept=set(kept), progress=progress)
+            job = ShardJob(work, plan, bundle, scanned, threads)
+            built = _build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
@@ -127,34 +131,33 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     return None
 
 
-def _build_shards(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, encoder: Encoder | None, *,
-    kept: set[int], progress: bool,
-) -> dict[int, ShardRecord]:
-    missing = [index for index in range(plan.num_shards) if index not in kept]
-    if not missing or bundle.text is None:
-        return {}
-    records = {}
-    total = sum(plan.shard_passages(index) for index in missing)
-    with progress_bar("Encoding passages", total, shown=progress) as advance:
-        for index, passages in enumerate(corpus.parts()):
-            if index not in kept:
-                records[index] = encode_shard(
-                    work.store, index, passages, plan, text=bundle.text, encoder=encoder, advance=advance
-                )
-                work.record(index, records[index])
+def _freeze_codec(work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, threads: int | None) -> None:
+    """Nothing to do where the store holds no memory."""
+    name, text = plan.codec, bundle.text
+    if name is None or text is None:
+        return
+
+    def fit() -> dict[str, Array]:
+        return fit_codec(name, plan.d_model, corpus_sample(plan, corpus, text, memory_encoder(bundle, threads)))
+
+    freeze_codec(work, name, plan.d_model, fit)
+
+
+def _build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: bool) -> dict[int, ShardRecord]:
+    """Build what is missing. A shard is recorded when it comes, so that no later one's delay can lose it."""
+    missing = [index for index in range(job.plan.num_shards) if index not in kept]
+    records: dict[int, ShardRecord] = {}
+    if not missing:
+        return records
+    total = sum(job.plan.shard_passages(index) for index in missing)
+    with (
+        progress_bar("Encoding passages", total, shown=progress) as advance,
+        closing(runner.run(job, missing, advance=advance)) as finished,
+    ):
+        for index, record in finished:
+            job.work.record(index, record)
+            records[index] = record
     return records
-
-
-def _encoder(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, threads: int | None
-) -> Encoder | None:
-    """None where the store holds no memory."""
-    if plan.codec is None or bundle.text is None:
-        return None
-    name = "memory_encoder"
-    graph = OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
-    return Encoder(graph, freeze_codec(work, plan, corpus, bundle.text, graph))
 
 
 def _write_rest(

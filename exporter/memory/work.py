@@ -3,6 +3,7 @@
     OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
     OUTPUT.partial/plan.json       the Plan
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
+    OUTPUT.partial/workers/        what processes of a runner are writing; a directory for each
     OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole
 
 Without `store` there is no work in it, only what a build that ended has left.
@@ -27,8 +28,8 @@ from runtime.contract.records import read_json, record_from_json
 
 __all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
 
-PLAN, LOCK, RECORDS = "plan.json", "lock", "records"
-OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS)
+PLAN, LOCK, RECORDS, WORKERS = "plan.json", "lock", "records", "workers"
+OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS)
 """What may lie in the directory beside a store."""
 RESTART = "pass --restart to throw it away and begin anew"
 
@@ -66,6 +67,11 @@ class Work:
     def store(self) -> Path:
         """The store under construction."""
         return self.directory / "store"
+
+    @property
+    def workers(self) -> Path:
+        """Where processes of a runner write, each in a directory of its own, before a shard is moved to the store."""
+        return self.directory / WORKERS
 
     def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""

@@ -59,6 +59,7 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
         ("pyarrow", "memory of Parquet", "parquet"),
+        ("ray", "memory on ray", "ray"),
         ("onnx", "calibrate", "tools"),
         ("onnx_ir", "calibrate", "tools"),
         ("onnxruntime", "calibrate", "cpu"),
@@ -90,6 +91,7 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
+        "memory on ray": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--runner", "ray"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
@@ -135,4 +137,4 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "parquet", "t5x"}
+    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "parquet", "t5x", "ray"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -12,11 +14,13 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
-from runtime.contract import ShardEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
+from runtime.generation import hold_manifest
 from runtime.passage_texts import Passage, PassageTexts
 from runtime.retrieval import Hit
 from runtime.shard import Shard, open_shard
+from runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,12 +33,18 @@ MAX_MAPPED_SHARDS = 256
 
 
 class MemoryStore:
-    """A store opened for one bundle. Safe from several threads; reading takes no lock."""
+    """A store opened for one bundle, as it was then: later changes of the store do not reach it, nor remove its files.
 
-    def __init__(self, directory: Path, manifest: StoreManifest, texts: PassageTexts) -> None:
+    Safe from several threads; reading takes no lock.
+    """
+
+    def __init__(self, directory: Path, manifest: StoreManifest, held: int) -> None:
+        """For `open`: `held` is the descriptor that keeps the manifest held."""
         self.directory = directory
         self.manifest = manifest
-        self._texts = texts
+        self._let_go = weakref.finalize(self, os.close, held)
+        self._tombstones = read_tombstones(directory, manifest)
+        self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
         self._shards: dict[int, Shard] = {}
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
@@ -46,12 +56,16 @@ class MemoryStore:
         StoreError: absent, newer, damaged or incomplete, or written by another checkpoint.
         """
         directory = Path(directory)
-        manifest = read_store_manifest(directory)
-        check_store_fits(directory, manifest, bundle)
-        subject = f"store {directory}"
-        for entry in manifest.files():
-            verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
-        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers))
+        manifest, held = hold_manifest(directory)
+        try:
+            check_store_fits(directory, manifest, bundle)
+            subject = f"store {directory}"
+            for entry in manifest.files():
+                verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
+        except BaseException:
+            os.close(held)
+            raise
+        store = cls(directory, manifest, held)
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
@@ -100,6 +114,7 @@ class MemoryStore:
         """Release the files; views handed out before stay valid."""
         self._texts.close()
         self._shards.clear()
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -108,10 +123,14 @@ class MemoryStore:
         self.close()
 
     def _place(self, number: int) -> tuple[Shard, int]:
-        if not 0 <= number < self._starts[-1]:
+        if not 0 <= number < self._starts[-1] or self._is_deleted(number):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
         return self._shards.get(index) or self._shard(index), number - self._starts[index]
+
+    def _is_deleted(self, number: int) -> bool:
+        place = int(self._tombstones.searchsorted(number))
+        return place < len(self._tombstones) and bool(self._tombstones[place] == number)
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""

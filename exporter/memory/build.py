@@ -32,7 +32,7 @@ from runtime.contract import (
 )
 from runtime.contract.text_schema import require_fts5
 
-__all__ = ["BuildSummary", "build_store"]
+__all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def build_store(
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
             kept = work.done(plan)
-            built = _build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
+            built = build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
             manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
@@ -120,14 +120,15 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     return None
 
 
-def _build_shards(
+def build_shards(
     work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, *,
     kept: set[int], threads: int | None, progress: bool,
 ) -> dict[int, ShardRecord]:
+    """Encode the shards of a plan that are not in `kept`, and record each."""
     missing = [index for index in range(plan.num_shards) if index not in kept]
     if not missing or bundle.text is None:
         return {}
-    graph = _memory_encoder(bundle, threads) if plan.codec is not None else None
+    graph = memory_encoder(bundle, threads) if plan.codec is not None else None
     records = {}
     total = sum(plan.shard_passages(index) for index in missing)
     with progress_bar("Encoding passages", total, shown=progress) as advance:
@@ -140,7 +141,8 @@ def _build_shards(
     return records
 
 
-def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+    """The bundle's memory encoder, on the CPU."""
     name = "memory_encoder"
     return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
 

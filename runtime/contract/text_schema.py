@@ -7,10 +7,13 @@ import sqlite3
 from runtime.contract.errors import StoreError
 
 __all__ = [
+    "DELETE_PASSAGE",
     "FILL_INDEX",
+    "INDEX_FROM",
     "INSERT_PASSAGE",
     "SCHEMA",
     "SEARCH",
+    "SELECT_ALL",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
     "SELECT_PASSAGE",
@@ -36,6 +39,15 @@ FILL_INDEX = (
     "INSERT INTO passages_index (passages_index) VALUES ('optimize')",
 )
 
+# The index is told what it is to forget, for which the passage must still be there.
+DELETE_PASSAGE = (
+    "INSERT INTO passages_index (passages_index, rowid, title, text) "
+    "SELECT 'delete', number, title, text FROM passages WHERE number = ?",
+    "DELETE FROM passages WHERE number = ?",
+)
+INDEX_FROM = "INSERT INTO passages_index (rowid, title, text) SELECT number, title, text FROM passages WHERE number >= ?"
+
+SELECT_ALL = "SELECT number, id, title, text FROM passages ORDER BY number"
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
 SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"

@@ -45,7 +45,7 @@ class Encoder:
     def run(self, inputs):
         return {"hidden_states": np.repeat(inputs["input_ids"][..., None].astype(np.float32), D_MODEL, axis=2)}
 
-build_module._memory_encoder = lambda *_: Encoder()
+build_module.memory_encoder = lambda *_: Encoder()
 
 def build_store(output):
     build_module.build_store(bundle, corpus, output, overwrite=overwrite, passages_per_shard=3, batch_tokens=60)

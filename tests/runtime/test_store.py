@@ -124,7 +124,7 @@ def test_the_texts_of_another_store_are_refused(bundle, store_copy, tmp_path):
     small = json.loads((tmp_path / "small" / "manifest.json").read_text())
     shutil.copy(tmp_path / "small" / "passages.sqlite", store_copy)
     rewrite(store_copy / "manifest.json", texts=small["texts"])
-    with pytest.raises(StoreError, match=f"expected {NUM_PASSAGES} passages"):
+    with pytest.raises(StoreError, match=f"expected numbers up to {NUM_PASSAGES - 1}"):
         MemoryStore.open(store_copy, bundle)
 
 

@@ -1,0 +1,43 @@
+"""The generation of a store that is open: while its manifest is held, nothing that it names is removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.contract import MANIFEST, StoreManifest, read_store_manifest
+
+__all__ = ["hold_manifest"]
+
+
+def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
+    """The manifest of a store, and a descriptor whose closing lets it go. Nothing is written: a medium may be read-only.
+
+    A change of the store puts another file in the manifest's place, and this one stays locked where it is kept. On a
+    file system without locks nothing is held. Raises StoreError as `read_store_manifest`.
+    """
+    path = directory / MANIFEST
+    while True:
+        try:
+            held = os.open(path, os.O_RDONLY)
+        except OSError:
+            read_store_manifest(directory)  # says what is wrong
+            continue
+        try:
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_SH)
+            manifest = read_store_manifest(directory)
+            if _is_file(held, path):
+                return manifest, held
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)  # replaced before the lock was ours, and perhaps removed
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

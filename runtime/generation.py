@@ -13,7 +13,7 @@ __all__ = ["hold_manifest"]
 
 
 def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
-    """The manifest of a store, and a descriptor whose closing lets it go. Nothing is written: a medium may be read-only.
+    """The manifest of a store, and a descriptor whose closing lets it go; nothing is written, as on read-only media.
 
     A change of the store puts another file in the manifest's place, and this one stays locked where it is kept. On a
     file system without locks nothing is held. Raises StoreError as `read_store_manifest`.

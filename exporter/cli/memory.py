@@ -1,4 +1,4 @@
-"""Commands on memory stores."""
+"""Commands on memory stores: the one that builds them, and the group."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
+from exporter.cli import memory_changes, memory_health
+from exporter.cli.options import BatchTokens, BundleArgument, Json, Output, Overwrite, Threads
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
+app = typer.Typer(help="Pre-compute passages into a memory store; change, check and repair it.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Pre-compute passages into a memory store."""
+    """Pre-compute passages into a memory store; change, check and repair it."""
 
 
 @app.command()
@@ -27,7 +28,7 @@ def build(
     output: Output,
     corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
-    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
@@ -57,3 +58,10 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+
+
+app.command()(memory_changes.append)
+app.command()(memory_changes.delete)
+app.command()(memory_changes.compact)
+app.command()(memory_health.verify)
+app.command()(memory_health.repair)

@@ -33,7 +33,7 @@ __all__ = ["AppendSummary", "append_passages", "check_same_writer"]
 
 @dataclass(frozen=True)
 class AppendSummary:
-    """What an append made. `added` passages are new, `replaced` ones took the place of others; `passages` are now there.
+    """What an append made. `added` passages are new, `replaced` ones took others' places; `passages` are there now.
 
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done.
@@ -56,7 +56,7 @@ def append_passages(
     replace: bool = False, restart: bool = False, batch_tokens: int = 4096, threads: int | None = None,
     progress: bool = False,
 ) -> AppendSummary:
-    """Encode the passages of a corpus into new shards of a store; `replace` puts them in the place of those of their ids.
+    """Encode the passages of a corpus into new shards of a store; `replace` lets them take the places of their ids.
 
     Killed, the same call goes on where it stopped; `restart` throws earlier work away. The options are as in
     `build_store`.
@@ -85,12 +85,10 @@ def append_passages(
         replaced = _replaced(change, corpus, replace=replace)
         change.work.begin(plan, restart=restart)
         kept = change.work.done(plan)
-        built = build_shards(
-            change.work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress
-        )
+        built = build_shards(change.work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
         records = {**kept, **built}
-        changed = _publish(change, plan, corpus, [records[index] for index in range(plan.num_shards)], replaced,
-                           progress=progress)
+        ordered = [records[index] for index in range(plan.num_shards)]
+        changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
         change.work.clear()
     return AppendSummary(
         generation=changed.generation,

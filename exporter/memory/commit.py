@@ -36,7 +36,7 @@ from runtime.contract.store_layout import older_manifest_name, tombstones_name
 from runtime.contract.text_schema import require_fts5
 from runtime.tombstones import TOMBSTONES, read_tombstones
 
-__all__ = ["Change", "changed_corpus", "changing"]
+__all__ = ["Change", "changed_corpus", "changing", "replace_manifest"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,7 @@ class Change:
             (self.store / name).parent.mkdir(exist_ok=True)
             (self.store / name).unlink(missing_ok=True)  # a killed change's, of a generation that never was
             _link(path, self.store / name)
-        older = self.store / older_manifest_name(self.manifest.generation)
-        older.parent.mkdir(exist_ok=True)
-        older.unlink(missing_ok=True)
-        _link(self.store / MANIFEST, older)
-        replace_file(self.store / MANIFEST, record_to_json(manifest).encode())
+        replace_manifest(self.store, self.manifest, manifest)
 
 
 @contextmanager
@@ -134,6 +130,16 @@ def changing(store: Path) -> Iterator[Change]:
                     yield Change(store, manifest, work, staged)
             finally:
                 work.remove()
+
+
+def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreManifest) -> None:
+    """Make `manifest` the store's; the file of the one `before` stays as that of an older generation."""
+    if before is not None:
+        older = store / older_manifest_name(before.generation)
+        older.parent.mkdir(exist_ok=True)
+        older.unlink(missing_ok=True)
+        _link(store / MANIFEST, older)
+    replace_file(store / MANIFEST, record_to_json(manifest).encode())
 
 
 def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:

@@ -1,4 +1,4 @@
-"""A store without what was deleted: full shards, passages numbered anew, texts as if just built; and old ones removed."""
+"""A store rid of what was deleted: full shards, passages numbered anew, texts as if just built, old files removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passages taken out of a store: they get a tombstone and leave the index; their memory stays until `memory compact`."""
+"""Passages taken out of a store: tombstones for them, and texts without them; their memory is there until compacted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
     (another process changes it, a full disk): the store is then as it was.
     """
     started = time.monotonic()
-    wanted = list(dict.fromkeys(ids))
+    wanted = list(dict.fromkeys(_checked(value) for value in ids))
     digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
     with changing(Path(store)) as change:
         before = change.manifest
@@ -91,7 +91,7 @@ def read_ids(path: Path) -> list[int | str]:
                 fix="write strings in quotes, as the corpus has them",
             ) from None
         value = value.get("id") if isinstance(value, dict) else value
-        if not is_id(value):
+        if not isinstance(value, (int, str)) or not is_id(value):
             raise CorpusError(
                 f"ids {path}, line {number}", expected=JSON_ID, found=line.strip()[:80], fix="repair the line"
             )
@@ -108,14 +108,23 @@ def id_from_text(text: str) -> int | str:
     return value if isinstance(value, (int, str)) and is_id(value) else text
 
 
+def _checked(value: int | str) -> int | str:
+    if not is_id(value):
+        raise _unknown(value, "a store")
+    return value
+
+
 def _numbers(change: Change, ids: list[int | str]) -> list[int]:
     numbers = []
-    known = (value if is_id(value) else None for value in ids)
-    for value, number in zip(ids, find_numbers(change.store / change.manifest.texts.path, known), strict=True):
+    for value, number in zip(ids, find_numbers(change.store / change.manifest.texts.path, ids), strict=True):
         if number is None:
-            raise PassageError(
-                f"passage id {value!r}", expected=f"an id in store {change.store}", found="none",
-                fix='give ids as the corpus has them (1 and "1" are two ids)',
-            )
+            raise _unknown(value, f"store {change.store}")
         numbers.append(number)
     return numbers
+
+
+def _unknown(value: int | str, place: str) -> PassageError:
+    return PassageError(
+        f"passage id {value!r}", expected=f"an id in {place}", found="none",
+        fix='give ids as the corpus has them (1 and "1" are two ids)',
+    )

@@ -12,12 +12,15 @@ from pathlib import Path
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 
-__all__ = ["next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
+__all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
 
 SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
-OURS = re.compile(rf"{SHARD.pattern}|tombstones/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|\.manifest\.json\.tmp")
+OURS = re.compile(
+    rf"{SHARD.pattern}|tombstones/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|\.manifest\.json\.tmp"
+)
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
+GENERATION = re.compile(r"(?:passages\.)?(\d{5,})\.(?:sqlite|safetensors|json)")
 
 
 def older_generations(store: Path, current: int) -> list[int]:
@@ -60,7 +63,8 @@ def sweep(store: Path, manifest: StoreManifest) -> int:
 
 def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[int], int]:
     """Remove the older generations that nobody holds; returns those, the ones that stay, and the bytes freed."""
-    removed, kept = [], []
+    removed: list[int] = []
+    kept: list[int] = []
     for generation in older_generations(store, manifest.generation):
         path = store / older_manifest_name(generation)
         with _held_alone(path) as free:
@@ -71,6 +75,13 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
     with suppress(OSError):  # not empty
         (store / OLDER_MANIFESTS).rmdir()
     return removed, kept, freed
+
+
+def next_generation(store: Path) -> int:
+    """A number above that of every generation of which there is a file."""
+    names = (path.name for folder in (".", "tombstones", OLDER_MANIFESTS) for path in (store / folder).glob("*"))
+    found = (GENERATION.fullmatch(name) for name in names)
+    return max((int(match[1]) for match in found if match), default=0) + 1
 
 
 def next_shard_index(store: Path) -> int:

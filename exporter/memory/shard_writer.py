@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -39,9 +40,11 @@ class ShardWriter:
         self._file.write("memory_scale", row, np.asarray(scale))
 
     def __enter__(self) -> Self:
-        self._file.__enter__()
-        self._file.write("offsets", 0, self._offsets)
-        self._file.write("input_ids", 0, np.array(list(chain.from_iterable(self._input_ids)), np.int32))
+        with ExitStack() as stack:
+            stack.enter_context(self._file)
+            self._file.write("offsets", 0, self._offsets)
+            self._file.write("input_ids", 0, np.array(list(chain.from_iterable(self._input_ids)), np.int32))
+            stack.pop_all()
         return self
 
     def __exit__(

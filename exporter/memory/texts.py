@@ -1,6 +1,6 @@
-"""Write the store's SQLite file: every passage and the full-text index, in one transaction; and read it from end to end.
+"""Write the store's SQLite file: every passage and the full-text index, in one transaction.
 
-A change of the store never writes in the file that it finds: it makes another from a copy.
+A change of the store does not write in the file that is there: it makes another from a copy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime.contract import StoreError
 from runtime.contract.text_schema import (
     DELETE_PASSAGE,
@@ -20,12 +23,15 @@ from runtime.contract.text_schema import (
     INDEX_FROM,
     INSERT_PASSAGE,
     SCHEMA,
-    SELECT_ALL,
     SELECT_NUMBER,
+    SELECT_NUMBERS,
+    SELECT_RANGE,
 )
 from runtime.store import Passage
 
-__all__ = ["change_texts", "find_numbers", "read_texts", "write_texts"]
+__all__ = ["change_texts", "find_numbers", "read_texts", "stored_numbers", "write_texts"]
+
+MAX_NUMBER = 2**63 - 1
 
 SETTINGS = (
     "PRAGMA page_size = 4096",
@@ -54,10 +60,10 @@ def change_texts(
     source: Path, path: Path, *, deleted: Iterable[int], added: Iterable[tuple[int, Passage]], first_added: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Write `path`: what `source` holds, without the numbers `deleted` and with `added`, whose numbers are at least
-    `first_added`. What is deleted can no longer be found or read, though its bytes may lie in the file.
+    """Write `path`: what `source` holds, without the numbers `deleted`, with `added`, numbered from `first_added` on.
 
-    `advance` and the errors are as in `write_texts`.
+    What is deleted can no longer be found or read; its bytes may still lie in the file. `advance` and the errors are as
+    in `write_texts`.
     """
     with _whole(path) as temporary:
         shutil.copyfile(source, temporary)
@@ -73,11 +79,17 @@ def change_texts(
             connection.execute("COMMIT")
 
 
-def read_texts(path: Path) -> Iterator[tuple[int, Passage]]:
-    """Every passage with its number, in the order of numbers; raises StoreError where the file cannot be read."""
+def read_texts(path: Path, start: int = 0, stop: int = MAX_NUMBER) -> Iterator[tuple[int, Passage]]:
+    """The passages numbered from `start` to below `stop`, in their order; StoreError where the file cannot be read."""
     with _reading(path) as connection:
-        for number, *row in connection.execute(SELECT_ALL):
+        for number, *row in connection.execute(SELECT_RANGE, (start, stop)):
             yield number, Passage(*row)
+
+
+def stored_numbers(path: Path) -> NDArray[np.int64]:
+    """The numbers of all passages, (passages,) int64, rising; raises StoreError where the file cannot be read."""
+    with _reading(path) as connection:
+        return np.fromiter((number for (number,) in connection.execute(SELECT_NUMBERS)), np.int64)
 
 
 def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[int | None]:

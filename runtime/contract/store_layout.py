@@ -74,8 +74,8 @@ class StoreManifest:
 
     `generation` counts the changes since it was built; `memory_digest` and `tokenizer_digest` bind it to a checkpoint;
     `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
-    built it; `num_truncated` counts passages longer than `passage_length`, and is an upper bound once such a passage may
-    have been deleted. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were
+    built it; `num_truncated` counts passages longer than `passage_length`, at most: of one that was deleted it may not
+    be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were
     deleted, whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes
     another with the digest of what it changed.
     """

@@ -50,7 +50,7 @@ def repair(
     ] = None,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Go back to the newest older generation that is whole, losing what came after."),
+        typer.Option("--rollback", help="Go back to the newest generation that is whole; what came after is lost."),
     ] = False,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,

@@ -41,12 +41,16 @@ __all__ = ["Change", "changed_corpus", "changing", "replace_manifest"]
 
 @dataclass(frozen=True)
 class Change:
-    """A change under way, for which the store is locked. `staged` is a directory on the store's file system."""
+    """A change under way, for which the store is locked. `staged` is a directory on the store's file system.
+
+    `swept_bytes` were freed of what killed changes had left.
+    """
 
     store: Path
     manifest: StoreManifest
     work: Work
     staged: Path
+    swept_bytes: int
 
     @property
     def generation(self) -> int:
@@ -125,9 +129,9 @@ def changing(store: Path) -> Iterator[Change]:
             try:
                 manifest = read_store_manifest(store)
                 _check_engine(store, manifest)
-                sweep(store, manifest)
+                swept = sweep(store, manifest)
                 with work.staging() as staged:
-                    yield Change(store, manifest, work, staged)
+                    yield Change(store, manifest, work, staged, swept)
             finally:
                 work.remove()
 

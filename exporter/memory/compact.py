@@ -63,7 +63,8 @@ def compact_store(store: str | Path, *, progress: bool = False) -> CompactSummar
         removed, still_open, freed = remove_older(change.store, manifest)
     return CompactSummary(
         generation=manifest.generation, passages=manifest.num_passages, copied=copied, shards=written,
-        removed=tuple(removed), open=tuple(still_open), freed_bytes=freed, seconds=time.monotonic() - started,
+        removed=tuple(removed), open=tuple(still_open), freed_bytes=change.swept_bytes + freed,
+        seconds=time.monotonic() - started,
     )
 
 

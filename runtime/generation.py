@@ -11,6 +11,9 @@ from runtime.contract import MANIFEST, StoreManifest, read_store_manifest
 
 __all__ = ["hold_manifest"]
 
+ATTEMPTS = 100
+"""A file system where no file is twice the same one must not stop a reader for ever."""
+
 
 def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
     """The manifest of a store, and a descriptor whose closing lets it go; nothing is written, as on read-only media.
@@ -19,7 +22,9 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
     file system without locks nothing is held. Raises StoreError as `read_store_manifest`.
     """
     path = directory / MANIFEST
+    attempts = 0
     while True:
+        attempts += 1
         try:
             held = os.open(path, os.O_RDONLY)
         except OSError:
@@ -29,7 +34,7 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
             with suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_SH)
             manifest = read_store_manifest(directory)
-            if _is_file(held, path):
+            if _is_file(held, path) or attempts == ATTEMPTS:
                 return manifest, held
         except BaseException:
             os.close(held)

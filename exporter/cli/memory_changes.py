@@ -28,7 +28,7 @@ def append(
     as_json: Json = False,
 ) -> None:
     """Add passages to a store, or replace some; interrupted, the same command goes on where it stopped."""
-    from exporter.memory.append import append_passages
+    from exporter.memory import append_passages
 
     summary = append_passages(
         store, bundle, corpus, replace=replace, restart=restart, batch_tokens=batch_tokens, threads=threads,
@@ -62,7 +62,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete passages from a store; their bytes are gone after `memory compact`."""
-    from exporter.memory.delete import delete_passages, id_from_text, read_ids
+    from exporter.memory import delete_passages, id_from_text, read_ids
 
     wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]
     if not wanted:
@@ -83,7 +83,7 @@ def compact(store: StoreArgument, as_json: Json = False) -> None:
     """Drop deleted passages, fill short shards, and remove the generations that nobody has open."""
     from rich.filesize import decimal
 
-    from exporter.memory.compact import compact_store
+    from exporter.memory import compact_store
 
     summary = compact_store(store, progress=not as_json)
     if as_json:

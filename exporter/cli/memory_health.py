@@ -20,7 +20,7 @@ def verify(store: StoreArgument, as_json: Json = False) -> None:
     from rich.filesize import decimal
     from rich.markup import escape
 
-    from exporter.memory.verify import verify_store
+    from exporter.memory import verify_store
 
     report = verify_store(store, progress=not as_json)
     if as_json:
@@ -64,7 +64,7 @@ def repair(
             )
         _roll_back(store, as_json=as_json)
         return
-    from exporter.memory.repair import repair_store
+    from exporter.memory import repair_store
 
     summary = repair_store(
         store, bundle_directory=bundle, corpus_path=corpus, batch_tokens=batch_tokens, threads=threads,
@@ -82,7 +82,7 @@ def repair(
 
 
 def _roll_back(store: Path, *, as_json: bool) -> None:
-    from exporter.memory.rollback import roll_back
+    from exporter.memory import roll_back
 
     summary = roll_back(store)
     if as_json:
@@ -91,5 +91,6 @@ def _roll_back(store: Path, *, as_json: bool) -> None:
     before = "" if summary.damaged_passages is None else f", where there were {summary.damaged_passages:,}"
     console().print(
         f"{bold(store)} is again what it was in generation {summary.back_to}, as generation {summary.generation}: "
-        f"{summary.passages:,} passages{before}. Every change after generation {summary.back_to} is lost."
+        f"{summary.passages:,} passages{before}. Every change after generation {summary.back_to} is lost; "
+        "`memory compact` removes the damaged files."
     )

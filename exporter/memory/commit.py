@@ -101,7 +101,7 @@ class Change:
         """
         staged = {path.relative_to(self.staged).as_posix(): path for path in self.staged.rglob("*") if path.is_file()}
         for name, path in {**staged, **(others or {})}.items():
-            (self.store / name).parent.mkdir(exist_ok=True)
+            (self.store / name).parent.mkdir(parents=True, exist_ok=True)
             (self.store / name).unlink(missing_ok=True)  # a killed change's, of a generation that never was
             _link(path, self.store / name)
         replace_manifest(self.store, self.manifest, manifest)

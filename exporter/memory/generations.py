@@ -14,9 +14,10 @@ from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 
 __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
 
+TOMBSTONES = "tombstones"
 SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
 OURS = re.compile(
-    rf"{SHARD.pattern}|tombstones/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|\.manifest\.json\.tmp"
+    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|\.manifest\.json\.tmp"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
@@ -72,14 +73,15 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
                 path.unlink()  # first: whoever comes to hold it now sees that it is gone
         (removed if free else kept).append(generation)
     freed = sweep(store, manifest)
-    with suppress(OSError):  # not empty
-        (store / OLDER_MANIFESTS).rmdir()
+    for folder in (OLDER_MANIFESTS, TOMBSTONES):
+        with suppress(OSError):  # absent, or not empty
+            (store / folder).rmdir()
     return removed, kept, freed
 
 
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
-    names = (path.name for folder in (".", "tombstones", OLDER_MANIFESTS) for path in (store / folder).glob("*"))
+    names = (path.name for folder in (".", TOMBSTONES, OLDER_MANIFESTS) for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)
     return max((int(match[1]) for match in found if match), default=0) + 1
 

@@ -13,10 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory import build_store
-from exporter.memory.append import append_passages
-from exporter.memory.compact import compact_store
-from exporter.memory.delete import delete_passages, id_from_text, read_ids
+from exporter.memory import append_passages, build_store, compact_store, delete_passages, id_from_text, read_ids
 from exporter.memory.work import work_directory
 from runtime.bundle import Bundle
 from runtime.contract import CorpusError, OutputError, PassageError, StoreError

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import build_store
+from exporter.memory import append_passages, build_store, compact_store, delete_passages
 from exporter.memory import texts as texts_module
-from exporter.memory.append import append_passages
-from exporter.memory.compact import compact_store
-from exporter.memory.delete import delete_passages
 from runtime.bundle import Bundle
 from runtime.contract import OutputError
 from tests.bundle_factory import tree, write_corpus, write_rows

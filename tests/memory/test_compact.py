@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from exporter.memory import build_store
-from exporter.memory.append import append_passages
-from exporter.memory.compact import compact_store
-from exporter.memory.delete import delete_passages
+from exporter.memory import append_passages, build_store, compact_store, delete_passages
 from exporter.memory.repack import PASSAGES_AT_ONCE, copy_rows, live_runs
 from runtime.bundle import Bundle
 from runtime.contract import StoreError

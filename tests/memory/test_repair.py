@@ -7,13 +7,15 @@ import shutil
 
 import pytest
 
-from exporter.memory import build_store
-from exporter.memory.append import append_passages
-from exporter.memory.compact import compact_store
-from exporter.memory.delete import delete_passages
-from exporter.memory.repair import repair_store
-from exporter.memory.rollback import roll_back
-from exporter.memory.verify import verify_store
+from exporter.memory import (
+    append_passages,
+    build_store,
+    compact_store,
+    delete_passages,
+    repair_store,
+    roll_back,
+    verify_store,
+)
 from runtime.bundle import Bundle
 from runtime.contract import OptionError, StoreError
 from runtime.store import MemoryStore

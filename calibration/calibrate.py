@@ -23,6 +23,9 @@ from runtime.contract import BundleManifest, CalibrationError, read_manifest
 
 __all__ = ["Calibration", "CalibrationOptions", "calibrate"]
 
+CODEC_TENSORS = frozenset({"memory", "memory_scale", "memory_channel_scale", "memory_codebook"})
+"""What a codec has in floats."""
+
 
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -76,7 +79,7 @@ class Calibration:
 
 def is_stored_memory(tensor: str) -> bool:
     """Whether a tensor is memory in the store's codec, not yet decoded."""
-    return tensor in ("memory", "memory_scale") or tensor.startswith("codec/")
+    return tensor in CODEC_TENSORS or tensor.startswith("codec/")
 
 
 def calibrate(
@@ -89,7 +92,8 @@ def calibrate(
 ) -> Calibration:
     """Collect the ranges of a bundle's FP32 graphs; nothing is written.
 
-    Questions are run one at a time, each stage fed by the stage before it and memory read through the store's codec.
+    Questions are run one at a time, each stage fed by the stage before it and memory read through the store's codec,
+    so that the table is of the graphs for that codec.
     The memory encoder, which a session runs on questions alone, sees the texts of passages that were read too. Equal
     inputs give equal tables. `advance` is told how many questions came to be done.
 
@@ -130,7 +134,7 @@ def calibrate(
     table = RangeTable(
         method=options.method,
         samples=run,
-        graph_digests={name: graph.files[0].sha256 for name, graph in manifest.graphs.items()},
+        graph_digests={name: manifest.graphs[name].files[0].sha256 for name in backend.collectors},
         graphs={name: collector.result() for name, collector in backend.collectors.items()},
         warnings=warnings,
     )

@@ -43,7 +43,8 @@ def observe(
 ) -> Observation:
     """Ask in batches; what cannot be answered is left out. `advance` is told how many questions came to be done."""
     found, first = Observation(), _FirstLogits()
-    recording = Session(session.bundle, session.store, first.wrap(session.graphs), session.text)
+    graphs = first.wrap(session.graphs)
+    recording = Session(session.bundle, session.store, graphs, session.text, session.codec)
     for start in range(0, len(asked), batch_size):
         batch = asked[start : start + batch_size]
         first.forget()

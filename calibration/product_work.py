@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from runtime.backends import Array, Backend, Graph
-from runtime.contract import GraphIO, IOTensor
+from runtime.contract import GraphIO, IOTensor, stage_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,7 +43,7 @@ class CountingBackend:
             copy = Path(folder) / path.name
             onnx_ir.save(model, copy, external_data=f"{path.name}.data")
             graph = self._backend.load(copy, replace(io, outputs=(*io.outputs, *sizes)))
-        return _Counted(graph, path.stem, counted, self.work)
+        return _Counted(graph, stage_of(path.stem), counted, self.work)
 
 
 class _Counted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from calibration.calibrators.percentile import magnitude_percentile
 from calibration.ranges import RangeTable, TensorRange
 from runtime.contract import BundleManifest, CalibrationError
 
-__all__ = ["check_table", "check_tensor"]
+__all__ = ["check_table", "check_tensor", "codec_of_graphs"]
 
 
 def check_tensor(
@@ -53,8 +53,9 @@ def check_tensor(
 
 
 def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: str) -> None:
-    """Raise CalibrationError where a table is of other graphs than the manifest's, or of no samples."""
-    expected = {name: graph.files[0].sha256 for name, graph in manifest.graphs.items()}
+    """Raise CalibrationError where a table is of other graphs than the manifest has for a codec, or of no samples."""
+    stages = manifest.stages(codec_of_graphs(table.graphs, manifest)).values()
+    expected = {name: manifest.graphs[name].files[0].sha256 for name in stages}
     for name in sorted({*expected, *table.graph_digests, *table.graphs}):
         found = table.graph_digests.get(name)
         if found is None or found != expected.get(name) or name not in table.graphs:
@@ -64,6 +65,12 @@ def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: 
             )
     if table.samples <= 0:
         raise CalibrationError(f"{subject}, samples", expected="at least one", found=str(table.samples), fix=fix)
+
+
+def codec_of_graphs(graphs: Collection[str], manifest: BundleManifest) -> str | None:
+    """The codec of the memory that these graphs read; the bundle's first where they are of none, or of several."""
+    codecs = [codec for codec in manifest.codecs if set(manifest.stages(codec).values()) == set(graphs)]
+    return next(iter([*codecs, *manifest.codecs]), None)
 
 
 def _check_channels(tensor: TensorRange, subject: str, fix: str) -> None:

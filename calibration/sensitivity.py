@@ -23,7 +23,7 @@ from calibration.unpadded import spread
 from runtime import Session
 from runtime.backends import Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
-from runtime.contract import CalibrationError
+from runtime.contract import CalibrationError, stage_of
 
 __all__ = ["COSTS", "GroupLoss", "Quantization", "Sensitivity", "SensitivityOptions", "sensitivity"]
 
@@ -43,6 +43,11 @@ class Quantization:
     scheme: Scheme
     policy: Policy
     lazy_layers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The calibrated graphs by the stages that they compute."""
+        return {stage_of(name): name for name in self.table.graphs}
 
 
 @dataclass(frozen=True)
@@ -124,8 +129,9 @@ def sensitivity(
     sample = [questions[index] for index in spread(range(len(questions)), options.samples)]
     asked = [Asked(row.question, given_passages(row) if options.given else None) for row in sample]
     opened = Bundle.open(bundle)
-    names = [name for name in opened.manifest.graphs if options.graphs is None or name in options.graphs]
-    groups = [group for name in names for group in _groups(opened, name, quantization)]
+    stages = quantization.stages
+    names = [stage for stage in stages if options.graphs is None or stage in options.graphs]
+    groups = [group for name in names for group in _groups(opened.graph_path(stages[name]), name, quantization)]
     with progress((len(groups) + 5) * len(asked)) as advance:
         work = _count_work(bundle, store, asked, options)
         advance(len(asked))
@@ -174,20 +180,22 @@ class _Bench:
     def losses(self, groups: Collection[Group]) -> Losses:
         """Of these groups quantised together, all else in float."""
         session = self._session
-        swapped = {name: self._quantized(name, groups) for name in {group.graph for group in groups}}
-        changed = Session(session.bundle, session.store, {**session.graphs, **swapped}, session.text)
+        swapped = {stage: self._quantized(stage, groups) for stage in {group.graph for group in groups}}
+        graphs = {**session.graphs, **swapped}
+        changed = Session(session.bundle, session.store, graphs, session.text, session.codec)
         found = observe(changed, self._asked, batch_size=self._options.batch_size, advance=self._advance)
         self._advance(self._not_asked)
         return losses(_renumbered(self.reference), found)
 
-    def _quantized(self, name: str, groups: Collection[Group]) -> Graph:
+    def _quantized(self, stage: str, groups: Collection[Group]) -> Graph:
         import onnx_ir
 
         bundle, quantization = self._session.bundle, self._quantization
-        nodes = frozenset(node for group in groups if group.graph == name for node in group.nodes)
+        name = quantization.stages[stage]
+        nodes = frozenset(node for group in groups if group.graph == stage for node in group.nodes)
         model = onnx_ir.load(bundle.graph_path(name))
         ranges = TrackedRanges(quantization.table.graphs.get(name, {}))
-        quantize_graph(model, ranges, _graph_options(name, quantization, only=nodes))
+        quantize_graph(model, ranges, _graph_options(stage, quantization, only=nodes))
         # A folder for each: a loaded graph may still read its file, which must not be written over.
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.onnx"
@@ -202,12 +210,12 @@ def _renumbered(reference: Observation) -> Observation:
     )
 
 
-def _groups(bundle: Bundle, name: str, quantization: Quantization) -> list[Group]:
+def _groups(path: Path, name: str, quantization: Quantization) -> list[Group]:
     import onnx_ir
 
     from calibration.passes.fold_weights import FoldWeights
 
-    model = onnx_ir.load(bundle.graph_path(name))
+    model = onnx_ir.load(path)
     FoldWeights()(model)
     return find_groups(model.graph, name, embeddings=quantization.policy.embeddings)
 

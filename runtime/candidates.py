@@ -10,8 +10,9 @@ from typing import SupportsIndex, cast
 import numpy as np
 
 from runtime.backends import Tensor
+from runtime.codecs import Codec
 from runtime.contract import BundleError, ModelShape, PassageError
-from runtime.memory import encode_fp16, encode_passages, pad_ids
+from runtime.memory import encode_passages, pad_ids
 from runtime.passage_memory import PassageMemory
 from runtime.placement import Placement
 from runtime.store import MemoryStore, Passage
@@ -135,39 +136,39 @@ def _is_id(store: MemoryStore | None, value: str) -> bool:
 def memory_inputs(
     rows: Sequence[Sequence[Candidate]],
     store: MemoryStore | None,
+    codec: Codec,
     text: TextEncoder,
     shape: ModelShape,
     place: Placement,
 ) -> dict[str, Tensor]:
     """Memory of each row's passages, padded to the longest and the most, where the graphs read it.
 
-    `memory` (b, k, n_p, d_model) float16, `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32. Given texts
-    are encoded here, by the graph.
+    The codec's tensors (b, k, ...), and `memory_mask` (b, k, n_p) int32. Given texts are encoded here, by the graph.
     """
     texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
     tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
-    encoded = iter(_encode_texts(tokenised, shape, place))
+    if store is not None:
+        store.prefetch(candidate.number for row in rows for candidate in row if candidate.number is not None)
+    encoded = iter(_encode_texts(tokenised, codec, shape, place))
     memories = [
-        [
-            next(encoded) if item.number is None or store is None
-            else PassageMemory(*store.memory(item.number), (store, item.number))
-            for item in row
-        ]
+        [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
         for row in rows
     ]
-    longest = max(len(passage.codes) for row in memories for passage in row)
+    longest = max(passage.num_tokens for row in memories for passage in row)
     return place.memory(memories, place.length(longest, shape.passage_length))
 
 
-def _encode_texts(tokenised: list[list[int]], shape: ModelShape, place: Placement) -> list[PassageMemory]:
-    """Given passages in the fp16 codec, a few at a time, so that many of them do not need much memory at once."""
+def _encode_texts(
+    tokenised: list[list[int]], codec: Codec, shape: ModelShape, place: Placement
+) -> list[PassageMemory]:
+    """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
     for start in range(0, len(tokenised), TEXTS_AT_ONCE):
         batch = tokenised[start : start + TEXTS_AT_ONCE]
         length = place.length(max(map(len, batch)), shape.passage_length)
         for memory in encode_passages(place.graphs["memory_encoder"], batch, length):
             try:
-                encoded.append(PassageMemory(*encode_fp16(memory)))
+                encoded.append(PassageMemory(codec.encode(memory)))
             except FloatingPointError:
                 raise BundleError(
                     "graph memory_encoder", expected="finite memory of a given passage", found="NaN or infinity",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.contract import MANIFEST, StoreManifest, read_store_manifest
 
-__all__ = ["hold_manifest"]
+__all__ = ["held_manifest", "hold_manifest"]
 
 ATTEMPTS = 100
 """A file system where no file is twice the same one must not stop a reader for ever."""
@@ -40,6 +41,16 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
             os.close(held)
             raise
         os.close(held)  # replaced before the lock was ours, and perhaps removed
+
+
+@contextmanager
+def held_manifest(directory: Path) -> Iterator[StoreManifest]:
+    """The manifest of a store, held until the end of the block; raises as `hold_manifest`."""
+    manifest, held = hold_manifest(directory)
+    try:
+        yield manifest
+    finally:
+        os.close(held)
 
 
 def _is_file(descriptor: int, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Passages -> memory in the store's codec: tokenised text through the memory encoder, then fp16 with a scale."""
+"""Passages -> memory: tokenised text through the memory encoder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import numpy as np
 
 from runtime.backends import Array, Graph
 
-__all__ = ["decode_fp16", "encode_fp16", "encode_passages", "pad_ids"]
-
-FP16_EXPONENT = 14
-"""A passage's largest value is stored between 2**14 and 2**15: below FP16's limit, far above its subnormals."""
+__all__ = ["encode_passages", "pad_ids"]
 
 
 def encode_passages(
@@ -35,24 +32,3 @@ def pad_ids(rows: Sequence[Sequence[int]], length: int | None = None) -> tuple[A
         ids[row, : len(values)] = values
         mask[row, : len(values)] = 1
     return ids, mask
-
-
-def encode_fp16(memory: Array) -> tuple[Array, np.float32]:
-    """The fp16 codec: float32 (tokens, d_model) -> float16 of the same shape and a power-of-two scale.
-
-    `memory = codes * scale`. The scale is the passage's own, so states of any magnitude keep FP16's full precision
-    and none overflows. Raises FloatingPointError where the memory is not finite.
-    """
-    peak = float(np.abs(memory).max())
-    if not np.isfinite(peak):
-        raise FloatingPointError("memory is not finite")
-    exponent = 0 if peak == 0 else int(np.frexp(peak)[1]) - 1 - FP16_EXPONENT
-    # 2**126 is the greatest power whose inverse float32 still holds as a normal number.
-    scale = np.float32(2.0 ** min(max(exponent, -126), 126))
-    return (memory / scale).astype(np.float16), scale
-
-
-def decode_fp16(codes: Array, scale: Array | np.float32) -> Array:
-    """What the graphs decode: float16 (..., tokens, d_model) and scale (...) -> float32."""
-    states: Array = codes.astype(np.float32) * np.asarray(scale)[..., None, None]
-    return states

@@ -1,58 +1,86 @@
-"""Memory of single passages in the store's codec, and its layout as the graphs read it."""
+"""Memory of single passages in a store's codec, and its layout as the graphs read it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PassageMemory", "memory_mask", "memory_scale", "padded_memory", "write_codes"]
+__all__ = ["CODES", "PassageMemory", "padded_memory", "padded_small", "write_codes"]
+
+Take = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
+
+CODES = "memory"
+"""The tensor that every codec has, with codes for each token; whatever stands beside it is small."""
 
 
 @dataclass(frozen=True, eq=False)
 class PassageMemory:
-    """One passage in the fp16 codec: codes (tokens, d_model) float16, and their scale.
+    """One passage in a codec: its tensors (tokens, ...), and (...) where the codec has one a passage.
 
     `key` is the store it comes from and its number there; None for a text that was encoded on the spot.
     """
 
-    codes: NDArray[Any]
-    scale: np.float32
+    tensors: Mapping[str, NDArray[Any]]
     key: tuple[object, int] | None = None
 
+    @property
+    def codes(self) -> NDArray[Any]:
+        """The codes (tokens, ...)."""
+        return self.tensors[CODES]
 
-def padded_memory(rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, NDArray[Any]]:
+    @property
+    def num_tokens(self) -> int:
+        """Length of the passage."""
+        return len(self.codes)
+
+
+def padded_memory(
+    rows: Sequence[Sequence[PassageMemory]], num_tokens: int, take: Take = np.empty
+) -> dict[str, NDArray[Any]]:
     """Memory of each row's passages, padded to the most passages k and to `num_tokens` n_p, all 0 where absent.
 
-    `memory` (b, k, n_p, d_model) float16, `memory_scale` (b, k) float32, `memory_mask` (b, k, n_p) int32.
+    The codec's tensors (b, k, n_p, ...), those that it has for a passage (b, k, ...), and `memory_mask` (b, k, n_p)
+    int32. `take(shape, dtype)` gives the arrays to be written.
     """
-    num_passages = max(map(len, rows))
-    memory = np.zeros((len(rows), num_passages, num_tokens, rows[0][0].codes.shape[1]), np.float16)
+    codes = rows[0][0].codes
+    memory = take((len(rows), max(map(len, rows)), num_tokens, *codes.shape[1:]), codes.dtype)
     write_codes(memory, rows)
-    return {"memory": memory, "memory_scale": memory_scale(rows), "memory_mask": memory_mask(rows, num_tokens)}
+    return {CODES: memory, **padded_small(rows, num_tokens, take)}
 
 
 def write_codes(memory: NDArray[Any], rows: Sequence[Sequence[PassageMemory]]) -> None:
-    """Write each passage's codes into its place of zeros (b, k, n_p, d_model) float16."""
+    """Write each passage's codes into its place of memory (b, k, n_p, ...), and 0 wherever there is none."""
+    _write(memory, rows, CODES)
+
+
+def padded_small(
+    rows: Sequence[Sequence[PassageMemory]], num_tokens: int, take: Take = np.empty
+) -> dict[str, NDArray[Any]]:
+    """What `padded_memory` has beside the codes."""
+    places = (len(rows), max(map(len, rows)))
+    padded = {}
+    for name, first in rows[0][0].tensors.items():
+        if name != CODES:
+            shape = (num_tokens, *first.shape[1:]) if first.ndim else ()
+            padded[name] = take((*places, *shape), first.dtype)
+            _write(padded[name], rows, name)
+    lengths = np.zeros((*places, 1), np.int32)
     for batch, row in enumerate(rows):
-        for place, passage in enumerate(row):
-            memory[batch, place, : len(passage.codes)] = passage.codes
+        lengths[batch, : len(row), 0] = [passage.num_tokens for passage in row]
+    return {**padded, "memory_mask": (np.arange(num_tokens) < lengths).astype(np.int32)}
 
 
-def memory_scale(rows: Sequence[Sequence[PassageMemory]]) -> NDArray[np.float32]:
-    """Scales (b, k) float32, 1 where a passage is absent."""
-    scale = np.ones((len(rows), max(map(len, rows))), np.float32)
+def _write(target: NDArray[Any], rows: Sequence[Sequence[PassageMemory]], name: str) -> None:
     for batch, row in enumerate(rows):
-        scale[batch, : len(row)] = [passage.scale for passage in row]
-    return scale
-
-
-def memory_mask(rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> NDArray[np.int32]:
-    """Which of n_p tokens are a passage's, (b, k, n_p) int32."""
-    lengths = np.zeros((len(rows), max(map(len, rows)), 1), np.int32)
-    for batch, row in enumerate(rows):
-        lengths[batch, : len(row), 0] = [len(passage.codes) for passage in row]
-    return (np.arange(num_tokens) < lengths).astype(np.int32)
+        target[batch, len(row) :] = 0
+        if row[0].tensors[name].ndim:
+            for place, passage in enumerate(row):
+                values = passage.tensors[name]
+                target[batch, place, : len(values)] = values
+                target[batch, place, len(values) :] = 0
+        else:
+            target[batch, : len(row)] = [passage.tensors[name] for passage in row]

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from runtime.backends import Array, Device, DeviceGraph, DeviceTensor, Graph, Tensor
+from runtime.buffer_pool import BufferPool
 from runtime.passage_memory import PassageMemory, padded_memory
 from runtime.rerank import take_selected
 
@@ -33,6 +34,10 @@ class Placement(Protocol):
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """What `padded_memory` lays out."""
+        ...
+
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Arrays that many runs read, brought here once."""
         ...
 
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -64,6 +69,7 @@ class HostPlacement:
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
         self.graphs = graphs
+        self._buffers = BufferPool()
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run and wait."""
@@ -75,7 +81,11 @@ class HostPlacement:
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """Arrays."""
-        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens))
+        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens, self._buffers.take))
+
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """As they are."""
+        return dict(arrays)
 
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Arrays."""
@@ -110,6 +120,10 @@ class DevicePlacement:
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """Tensors of the device."""
         return cast("dict[str, Tensor]", self._device.memory(rows, num_tokens))
+
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Tensors of the device."""
+        return cast("dict[str, Tensor]", self._device.constants(arrays))
 
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Tensors of the device."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from runtime.backends import Array, Graph, Tensor
 from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
+from runtime.codecs import Codec
 from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
 from runtime.memory import pad_ids
@@ -46,9 +47,17 @@ class Reader:
     """
 
     def __init__(
-        self, graphs: Mapping[str, Graph], shape: ModelShape, text: TextEncoder, store: MemoryStore | None
+        self,
+        graphs: Mapping[str, Graph],
+        shape: ModelShape,
+        text: TextEncoder,
+        store: MemoryStore | None,
+        codec: Codec | None,
     ) -> None:
+        """`graphs` by the stages that they compute, for memory in `codec`, which is None where there is no memory."""
         self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
+        self._codec = codec
+        self._arrays = self._place.constants({} if codec is None else codec.arrays)
 
     def read(
         self,
@@ -61,8 +70,8 @@ class Reader:
 
         `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected.
         """
-        if self._shape.traits.has_memory:
-            encoded = self._encode_with_memory(questions, candidates, num_selected, clock)
+        if self._codec is not None:
+            encoded = self._encode_with_memory(questions, candidates, self._codec, num_selected, clock)
         else:
             with clock.stage("fetch"):
                 inputs = token_inputs(questions, candidates, self._store, self._text, self._shape, self._place)
@@ -78,6 +87,7 @@ class Reader:
         self,
         questions: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[Candidate]],
+        codec: Codec,
         num_selected: int | None,
         clock: StageClock,
     ) -> _Encoded:
@@ -91,18 +101,19 @@ class Reader:
             question = {"question_states": states, "question_mask": mask}
         # A device encodes the question while its passages are read from the store and copied.
         with clock.stage("fetch"):
-            memory = memory_inputs(candidates, self._store, self._text, shape, place)
+            memory = memory_inputs(candidates, self._store, codec, self._text, shape, place)
+        fixed = {**question, **self._arrays}
         if num_selected is None:
-            return self._encoded("live_stage_b", {**question, **memory}, clock)
+            return self._encoded("live_stage_b", {**fixed, **memory}, clock)
         with clock.stage("live_stage_a"):
-            ranked = place.run("live_stage_a", {**question, **memory})
+            ranked = place.run("live_stage_a", {**fixed, **memory})
         with clock.stage("select"):
             scores = place.fetch(ranked.pop("scores"))()
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.
             taken = place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
-        encoded = self._encoded("live_stage_b", {**question, **taken}, clock)
+        encoded = self._encoded("live_stage_b", {**fixed, **taken}, clock)
         return _Encoded(encoded.states, encoded.mask, scores, selected)
 
     def _encoded(self, graph: str, inputs: Mapping[str, Tensor], clock: StageClock) -> _Encoded:

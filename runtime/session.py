@@ -14,6 +14,7 @@ from runtime.backends.choice import BackendChoice, LoadedBackend, load_backend, 
 from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
 from runtime.clock import StageClock
+from runtime.codecs import Codec, open_codec
 from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError, check_parity
 from runtime.cpu_kind import cpu_kind
 from runtime.reader import Reader, Reading
@@ -23,6 +24,7 @@ from runtime.text import TextEncoder
 __all__ = ["Session"]
 
 GivenRow = Sequence[Given]
+FITTED_TO_NOTHING = "fp16"
 MAX_PASSAGES = 3840
 """The most that TensorRT's TopK ranks, so what every backend serves."""
 
@@ -39,18 +41,23 @@ class _Row:
 class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
-    `backend_choice` says what runs the graphs, and why nothing better does; None where the graphs were given.
+    `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None where there is no
+    memory. `backend_choice` says what runs them, and why nothing better does; None where they were given.
     """
 
-    def __init__(self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder) -> None:
+    def __init__(
+        self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder,
+        codec: Codec | None,
+    ) -> None:
         self.backend_choice: BackendChoice | None = None
         self._loaded: LoadedBackend | None = None
         self.bundle = bundle
         self.store = store
         self.graphs = graphs
         self.text = text
+        self.codec = codec
         self._shape = bundle.manifest.model
-        self._reader = Reader(graphs, self._shape, text, store)
+        self._reader = Reader(graphs, self._shape, text, store, codec)
 
     @classmethod
     def open(
@@ -91,13 +98,17 @@ class Session:
             memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
             if memory is not None:
                 failed.callback(memory.close)
+            codec = _codec_without_store(opened) if memory is None else memory.codec
+            name = None if codec is None else codec.layout.name
             if not isinstance(backend, str):
-                session = cls(opened, memory, load_graphs(backend, opened.directory, opened.manifest), opened.text)
+                graphs = load_graphs(backend, opened.directory, opened.manifest, name)
+                session = cls(opened, memory, graphs, opened.text, codec)
             else:
                 loaded = load_backend(
-                    backend, opened.directory, opened.manifest, threads=threads, passage_cache_bytes=passage_cache_bytes
+                    backend, opened.directory, opened.manifest, name, threads=threads,
+                    passage_cache_bytes=passage_cache_bytes,
                 )
-                session = cls(opened, memory, loaded.graphs, opened.text)
+                session = cls(opened, memory, loaded.graphs, opened.text, codec)
                 session.backend_choice, session._loaded = loaded.choice, loaded
             failed.pop_all()
         return session
@@ -211,6 +222,19 @@ class Session:
                 candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
         with clock.stage("tokenize"):
             return _Row(index, question_ids, join_question(question, candidates, self.text, self._shape))
+
+
+def _codec_without_store(bundle: Bundle) -> Codec | None:
+    """The codec for texts alone: the one that is fitted to nothing. None where there is no memory."""
+    manifest = bundle.manifest
+    if not manifest.model.traits.has_memory:
+        return None
+    if FITTED_TO_NOTHING not in manifest.codecs:
+        raise OptionError(
+            "session", expected=f"a store, whose arrays the codecs of {bundle} need, {', '.join(manifest.codecs)}",
+            found="none", fix=f"open it with store=..., or export it with `--codecs {FITTED_TO_NOTHING}` too",
+        )
+    return open_codec(FITTED_TO_NOTHING, manifest.model.d_model, {}, subject=str(bundle))
 
 
 def _warn_of_other_cpu(bundle: Bundle) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import weakref
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
+from runtime.codec_file import open_store_codec
+from runtime.codecs import Codec
 from runtime.contract import ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.generation import hold_manifest
+from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
 from runtime.retrieval import Hit
 from runtime.shard import Shard, open_shard
@@ -43,6 +44,7 @@ class MemoryStore:
         self.directory = directory
         self.manifest = manifest
         self._let_go = weakref.finalize(self, os.close, held)
+        self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
         self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
         self._shards: dict[int, Shard] = {}
@@ -95,20 +97,33 @@ class MemoryStore:
         """The `top_k` passages that share the question's words, best first; none where it has no word in common."""
         return self._texts.search(question, top_k)
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
-        """A passage's memory in the fp16 codec: codes (tokens, d_model) float16, a view of the file, and their scale.
+    def memory(self, number: int) -> PassageMemory:
+        """A passage's memory in the store's codec, views of the file.
 
         Raises IndexError for a number that the store does not have, ValueError in a store without memory (`fid`).
         """
-        shard, row = self._place(number)
-        if shard.memory is None or shard.memory_scale is None:
+        if self._codec is None:
             raise ValueError("a fid store holds no memory")
-        return shard.memory[shard.offsets[row] : shard.offsets[row + 1]], np.float32(shard.memory_scale[row])
+        shard, row = self._place(number)
+        return PassageMemory(shard.passage(row, self._codec.layout), (self, number))
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Have the system read the memory of these passages, all at once and in the order of the files.
+
+        Where the store is larger than memory, its disk then serves many passages together instead of one by one.
+        """
+        for index, row in sorted(self._index(number) for number in set(numbers)):
+            self._mapped(index).prefetch(row)
+
+    @property
+    def codec(self) -> Codec | None:
+        """What encodes and decodes its memory; None in a store without memory."""
+        return self._codec
 
     def input_ids(self, number: int) -> Array:
         """A passage's token ids as they were encoded, EOS last: (tokens,) int32. Raises IndexError as `memory`."""
         shard, row = self._place(number)
-        return shard.input_ids[shard.offsets[row] : shard.offsets[row + 1]]
+        return shard.tokens(row)
 
     def close(self) -> None:
         """Release the files; views handed out before stay valid."""
@@ -123,10 +138,18 @@ class MemoryStore:
         self.close()
 
     def _place(self, number: int) -> tuple[Shard, int]:
+        index, row = self._index(number)
+        return self._mapped(index), row
+
+    def _index(self, number: int) -> tuple[int, int]:
+        """The shard of a passage, and its row there."""
         if not 0 <= number < self._starts[-1] or self._is_deleted(number):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
-        return self._shards.get(index) or self._shard(index), number - self._starts[index]
+        return index, number - self._starts[index]
+
+    def _mapped(self, index: int) -> Shard:
+        return self._shards.get(index) or self._shard(index)
 
     def _is_deleted(self, number: int) -> bool:
         place = int(self._tombstones.searchsorted(number))
@@ -150,11 +173,9 @@ def _open_shard(directory: Path, manifest: StoreManifest, entry: ShardEntry) -> 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
     """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
     wanted = bundle.manifest
-    codec = wanted.codec if wanted.model.traits.has_memory else None
     for what, expected, found in (
         ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
         ("the tokenizer", wanted.tokenizer_digest, manifest.tokenizer_digest),
-        ("the codec", codec, manifest.codec),
         ("d_model", wanted.model.d_model, manifest.d_model),
         ("passage_length", wanted.model.passage_length, manifest.passage_length),
     ):
@@ -164,3 +185,11 @@ def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -
                 fix="open it with a bundle of its own checkpoint, or build one for this bundle: "
                 "`glimmer-export memory build`",
             )
+    if manifest.codec not in wanted.codecs and (manifest.codec is not None or wanted.codecs):
+        served = ", ".join(wanted.codecs) or "none"
+        raise StoreError(
+            f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
+            found=str(manifest.codec),
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with `glimmer-export "
+            "memory convert`",
+        )

@@ -35,7 +35,7 @@ PARTS = {"glimmer": (1, 1, 1), "lumen": (1, 0, 1), "memory_fid": (1, 0, 0), "fid
 
 def make_bundle(
     directory: Path, *, architecture: str = "glimmer", checkpoint: str = "a", precision: str = "fp32",
-    tokenizer: bool = True, passage_length: int = PASSAGE_LENGTH,
+    tokenizer: bool = True, passage_length: int = PASSAGE_LENGTH, codecs: tuple[str, ...] = ("fp16",),
 ) -> Path:
     """Write a bundle; `checkpoint` stands for the weights, in the digests and in the memory encoder's numbers."""
     (directory / "graphs").mkdir(parents=True)
@@ -50,7 +50,7 @@ def make_bundle(
         decoder_start_token_id=0,
     )
     graphs = {}
-    forms = Forms("fp16", "full" if architecture == "glimmer" else None, "cached")
+    forms = Forms(() if architecture == "fid" else codecs, "full" if architecture == "glimmer" else None, "cached")
     for name, io in graph_io(shape, forms).items():
         path = directory / "graphs" / f"{name}.onnx"
         if name == "memory_encoder":
@@ -63,7 +63,7 @@ def make_bundle(
         write_tokenizer(directory / "tokenizer.json")
     file = entry(directory, directory / "tokenizer.json") if tokenizer else None
     manifest = BundleManifest(
-        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, codec=forms.codec, stage_a=forms.stage_a,
+        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, codecs=forms.codecs, stage_a=forms.stage_a,
         cross_attention=forms.cross_attention, tokenizer=file, calibration=(), quantization=None,
         checkpoint_digest=digest(f"checkpoint {checkpoint}"), memory_digest=digest(f"memory {checkpoint}"),
         tokenizer_digest=file.sha256 if file else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+import runtime.contract
 from exporter.bundle import FormOptions, export_bundle
+from exporter.bundle.forms import DEFAULT_FORMS
 from exporter.checkpoint import (
     CheckpointConfig,
     model_from_checkpoint,
@@ -76,11 +78,13 @@ SLOW: dict[str, dict[str, Any]] = {
     "memory_fid, v1.0": {"architecture": "memory_fid", **V1_0},
     "fid, v1.0": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2, **V1_0, **WIDE_HEADS},
 }
-EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed")
-PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached")
+CODECS = {"glimmer, codecs": GLIMMER, "lumen, codecs": LUMEN}
+"""Variants whose graphs decode every codec of a store; the others decode fp16 alone."""
+EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16",))
+PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
     ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
-)
+) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=runtime.contract.CODECS))
 """Variants whose graphs are not in the papers' form."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
@@ -163,7 +167,7 @@ class Exported:
 
 def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
     """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
-    config = CheckpointConfig(**{**TINY, **(FAST | SLOW)[variant], **changes})
+    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS)[variant], **changes})
     weights = random_weights(config, seed=len(variant))
     generator = torch.Generator().manual_seed(1)
     for name, weight in weights.items():
@@ -212,7 +216,7 @@ def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The demo checkpoint's bundles: as the options' defaults have it, and in the paper's form."""
     directory = tmp_path_factory.mktemp("demo")
     bundles = {"exact algebra": directory / "bundle", "paper's form": directory / "paper-bundle"}
-    export_bundle(CHECKPOINT, bundles["exact algebra"])
+    export_bundle(CHECKPOINT, bundles["exact algebra"], replace(DEFAULT_FORMS, codecs=("fp16",)))
     export_bundle(CHECKPOINT, bundles["paper's form"], PAPER_FORM)
     return bundles
 

@@ -12,6 +12,7 @@ from exporter.bench.inputs import BenchQuestion
 from exporter.bench.work import QUESTION_ENCODER
 from runtime import PassageId, Session
 from runtime.backends import Array, Graph, OnnxRuntimeBackend
+from runtime.backends.choice import load_graphs
 from runtime.bundle import Bundle
 from runtime.memory import encode_passages
 from runtime.store import MemoryStore
@@ -34,13 +35,13 @@ class SessionContender:
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
         backend = OnnxRuntimeBackend(spec.threads)
-        self._graphs = {
-            name: _TimedGraph(backend.load(opened.graph_path(name), io)) for name, io in opened.manifest.io().items()
-        }
         store = MemoryStore.open(spec.store, opened)
+        loaded = load_graphs(backend, opened.directory, opened.manifest, store.manifest.codec)
+        self._entries = [opened.manifest.graphs[name] for name in opened.manifest.stages(store.manifest.codec).values()]
+        self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.items()}
         shape = replace(opened.manifest.model, eos_token_id=NO_TOKEN, max_new_tokens=spec.answer_tokens)
         endless = replace(opened, manifest=replace(opened.manifest, model=shape))
-        self._session = Session(endless, store, dict(self._graphs), opened.text)
+        self._session = Session(endless, store, dict(self._graphs), opened.text, store.codec)
 
     def answer(self, batch: Sequence[BenchQuestion]) -> Answered:
         """Answer a batch; raises what the session raises for a question that cannot be taken."""
@@ -81,8 +82,7 @@ class SessionContender:
     @property
     def graph_bytes(self) -> int:
         """Size of the bundle's graphs on disk."""
-        graphs = self._session.bundle.manifest.graphs.values()
-        return sum(file.bytes for graph in graphs for file in graph.files)
+        return sum(file.bytes for graph in self._entries for file in graph.files)
 
     def close(self) -> None:
         """Release the store's files."""

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 from exporter.checkpoint import CheckpointConfig
 from exporter.targets import Target, read_target
-from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, ModelShape, OptionError
+from runtime.contract import (
+    CODECS,
+    CROSS_ATTENTION_FORMS,
+    STAGE_A_FORMS,
+    Forms,
+    ModelShape,
+    OptionError,
+    codec_layout,
+)
 
 __all__ = ["DEFAULT_FORMS", "FormOptions", "choose_forms"]
 
-CODEC = "fp16"
+DEFAULT_CODECS = ("fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -18,13 +26,15 @@ class FormOptions:
     """Forms asked for.
 
     `stage_a` None: lazy where the pooling allows it. `cross_attention` may be `auto`: absorbed while `answer_tokens`,
-    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`.
+    the expected length of an answer, is so small that it pays on `target`, a machine of `configs/targets`. `codecs` are
+    those of the stores whose memory the graphs are to decode, None for the default ones.
     """
 
     stage_a: str | None = None
     cross_attention: str = "auto"
     answer_tokens: int = 16
     target: str = "cpu"
+    codecs: tuple[str, ...] | None = None
 
 
 DEFAULT_FORMS = FormOptions()
@@ -49,7 +59,26 @@ def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
         answer_tokens = min(options.answer_tokens, config.max_new_tokens)
         positions = answer_tokens + config.shape.decoder_prefix_length - 1
         cross_attention = "absorbed" if _absorbed_pays(config.shape, positions, target) else "cached"
-    return Forms(CODEC, stage_a, cross_attention)
+    return Forms(_codecs(config.shape, options), stage_a, cross_attention)
+
+
+def _codecs(shape: ModelShape, options: FormOptions) -> tuple[str, ...]:
+    """The codecs in the order of CODECS; none where there is no memory."""
+    if not shape.traits.has_memory:
+        return ()
+    wanted = DEFAULT_CODECS if options.codecs is None else options.codecs
+    if unknown := [codec for codec in wanted if codec not in CODECS]:
+        raise _unknown("--codecs", CODECS, unknown[0])
+    if not wanted:
+        raise OptionError("--codecs", expected="at least one codec", found="none", fix=f"choose from {CODECS}")
+    for codec in wanted:
+        try:
+            codec_layout(codec, shape.d_model)
+        except ValueError as reason:
+            raise OptionError(
+                "--codecs", expected="codecs that fit d_model", found=str(reason), fix="choose another"
+            ) from None
+    return tuple(codec for codec in CODECS if codec in wanted)
 
 
 def _absorbed_pays(shape: ModelShape, positions: int, target: Target) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
+from calibration.ranges_check import codec_of_graphs
 from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
@@ -28,6 +29,7 @@ from runtime.contract import (
     QuantizationEntry,
     file_digest,
     record_to_json,
+    stage_of,
 )
 from runtime.cpu_kind import cpu_kind
 
@@ -67,7 +69,8 @@ def quantize_bundle(
 ) -> dict[str, QuantizedGraph]:
     """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
 
-    The table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or
+    The new bundle has the graphs that were calibrated, those for the codec of the store they were calibrated on. The
+    table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
     Nothing is written where one is raised.
     """
@@ -78,25 +81,30 @@ def quantize_bundle(
         raise BundleError(
             str(bundle), expected="an FP32 bundle", found="one that is quantised already", fix="quantise the FP32 one"
         )
-    _check_options(options, manifest)
     table = read_ranges(bundle_dir, manifest)
+    stages = {stage_of(name): name for name in manifest.graphs if name in table.graphs}
+    _check_options(options, stages)
+    codec = codec_of_graphs(table.graphs, manifest)
     kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
     done: dict[str, QuantizedGraph] = {}
     entries: dict[str, GraphEntry] = {}
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
-        for index, name in enumerate(manifest.graphs):
-            on_graph(name, index, len(manifest.graphs))
-            entries[name], done[name] = _quantize(bundle, name, table, options, SCHEMES.get(str(kind), TENSORRT), work)
+        for index, (stage, name) in enumerate(stages.items()):
+            on_graph(stage, index, len(stages))
+            entries[name], done[stage] = _quantize(bundle, name, table, options, SCHEMES.get(str(kind), TENSORRT), work)
         _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
         entry = QuantizationEntry(
             target=options.target, cpu_kind=kind, method=options.method or table.method,
-            residual_scales={name: graph.residual_scale for name, graph in done.items() if graph.residual_scale != 1},
+            residual_scales={
+                stages[stage]: graph.residual_scale for stage, graph in done.items() if graph.residual_scale != 1
+            },
             policy=options.policy if "int8" in options.precision else None, keep=options.keep,
         )
-        written = replace(manifest, graphs=entries, calibration=(), quantization=entry)
+        codecs = () if codec is None else (codec,)
+        written = replace(manifest, graphs=entries, codecs=codecs, calibration=(), quantization=entry)
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
     return done
 
@@ -106,13 +114,13 @@ def _quantize(
 ) -> tuple[GraphEntry, QuantizedGraph]:
     import onnx_ir
 
-    manifest = bundle.manifest
-    named = options.graphs is None or name in options.graphs
+    manifest, stage = bundle.manifest, stage_of(name)
+    named = options.graphs is None or stage in options.graphs
     int8 = "int8" in options.precision and named
     fp16 = options.precision == "int8-fp16" or (options.precision == "fp16" and named)
     graph_options = GraphOptions(
-        name, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
-        method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, name),
+        stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
+        method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
     )
     model = onnx_ir.load(bundle.graph_path(name))
     done = QuantizedGraph()
@@ -128,9 +136,9 @@ def _quantize(
     return replace(manifest.graphs[name], precision=precision, files=entries), done
 
 
-def lazy_layer(manifest: BundleManifest, name: str) -> str | None:
+def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
     """Prefix of the nodes of the layer that lazy stage A computes for one token."""
-    if name != "live_stage_a" or manifest.stage_a != "lazy":
+    if stage != "live_stage_a" or manifest.stage_a != "lazy":
         return None
     return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
 
@@ -145,11 +153,11 @@ def _check_keep(options: QuantizeOptions, done: dict[str, QuantizedGraph]) -> No
             )
 
 
-def _check_options(options: QuantizeOptions, manifest: BundleManifest) -> None:
-    unknown = sorted(set(options.graphs or ()) - set(manifest.graphs))
+def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
+    unknown = sorted(set(options.graphs or ()) - set(stages))
     if unknown:
         raise OptionError(
-            "--graphs", expected=f"some of {', '.join(manifest.graphs)}", found=unknown[0], fix="choose from these"
+            "--graphs", expected=f"some of {', '.join(stages)}", found=unknown[0], fix="choose from these"
         )
     if options.cpu is not None and options.target != "cpu":
         raise OptionError("--cpu", expected="none for --target tensorrt", found=options.cpu, fix="leave it out")

@@ -14,7 +14,7 @@ from calibration.scheme import TENSORRT
 from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
 from exporter.bundle.quantize import SCHEMES, lazy_layer
 from exporter.precision import DEFAULT_POLICY, read_policy
-from runtime.contract import BundleError, OptionError, read_manifest
+from runtime.contract import BundleError, OptionError, read_manifest, stage_of
 from runtime.cpu_kind import cpu_kind
 
 __all__ = ["SensitivityReport", "bundle_sensitivity"]
@@ -104,14 +104,15 @@ def bundle_sensitivity(
             f"bundle {bundle}", expected="an FP32 bundle", found="one that is quantised already",
             fix="measure the FP32 one",
         )
-    unknown = sorted(set(options.graphs or ()) - set(manifest.graphs))
+    stages = sorted({stage_of(name) for name in manifest.graphs})
+    unknown = sorted(set(options.graphs or ()) - set(stages))
     if unknown:
         raise OptionError(
-            "--graphs", expected=f"some of {', '.join(manifest.graphs)}", found=unknown[0], fix="choose from these"
+            "--graphs", expected=f"some of {', '.join(stages)}", found=unknown[0], fix="choose from these"
         )
     if options.cost not in COSTS:
         raise OptionError("--cost", expected=f"one of {', '.join(COSTS)}", found=options.cost, fix="choose one")
-    lazy = {name: prefix for name in manifest.graphs if (prefix := lazy_layer(manifest, name)) is not None}
+    lazy = {name: prefix for name in stages if (prefix := lazy_layer(manifest, name)) is not None}
     quantization = Quantization(
         table=read_ranges(bundle, manifest), scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
         policy=read_policy(policy), lazy_layers=lazy,

@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from exporter.graphs import ExportedGraph, export_graph
+from exporter.graphs import ExportedGraph, TracedStages, export_graph
 from exporter.publish import check_target, publish_directory
 from runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
@@ -48,11 +48,12 @@ def export_bundle(
     graphs = graph_io(shape, chosen)
     exported: list[ExportedGraph] = []
     entries: dict[str, GraphEntry] = {}
+    traced = TracedStages()
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
         for index, (name, io) in enumerate(graphs.items()):
             on_graph(name, index, len(graphs))
-            graph = export_graph(model, name, io, chosen, work / "graphs")
+            graph = export_graph(model, name, io, chosen, work / "graphs", traced)
             exported.append(graph)
             entries[name] = _graph_entry(work, graph, io)
         tokenizer = None
@@ -63,7 +64,7 @@ def export_bundle(
             schema_version=BUNDLE_SCHEMA_VERSION,
             model=shape,
             graphs=entries,
-            codec=chosen.codec,
+            codecs=chosen.codecs,
             stage_a=chosen.stage_a,
             cross_attention=chosen.cross_attention,
             tokenizer=tokenizer,

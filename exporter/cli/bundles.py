@@ -46,6 +46,10 @@ def export(
         CrossAttention,
         typer.Option("--cross-attention", help="Attend to the encoder's states themselves, or to keys projected once."),
     ] = CrossAttention.auto,
+    codecs: Annotated[
+        str | None,
+        typer.Option("--codecs", help="Store codecs that the graphs are to decode, by commas. Default: fp16,int8."),
+    ] = None,
     answer_tokens: Annotated[
         int, typer.Option("--answer-tokens", min=1, help="Expected length of an answer, for --cross-attention auto.")
     ] = 16,
@@ -62,7 +66,10 @@ def export(
 
     from exporter.bundle import FormOptions, export_bundle
 
-    forms = FormOptions(None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target)
+    forms = FormOptions(
+        None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target,
+        None if codecs is None else tuple(name.strip() for name in codecs.split(",") if name.strip()),
+    )
 
     with Console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(
@@ -136,7 +143,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "width": f"d_model {model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads of {model.d_kv}",
         "lengths": f"{lengths}, answer {model.max_new_tokens}",
         "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
-        "codec": manifest.codec,
+        "codecs": ", ".join(manifest.codecs) or "-",
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",
         "calibrated": "yes" if manifest.calibration else "no",
         "quantised": _quantised(manifest),

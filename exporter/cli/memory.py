@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli import memory_changes, memory_health
-from exporter.cli.options import BatchTokens, BundleArgument, Json, Output, Overwrite, Threads
+from exporter.cli.options import BatchTokens, BundleArgument, Codec, Json, Output, Overwrite, StoreArgument, Threads
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
@@ -27,6 +27,9 @@ def build(
     bundle: BundleArgument,
     output: Output,
     corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    codec: Annotated[
+        Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
+    ] = Codec.fp16,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
@@ -43,7 +46,7 @@ def build(
     from exporter.memory import build_store
 
     summary = build_store(
-        bundle, corpus, output, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        bundle, corpus, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
     )
     if as_json:
@@ -58,6 +61,34 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+
+
+@app.command()
+def convert(
+    store: StoreArgument,
+    output: Output,
+    codec: Annotated[Codec, typer.Option("--codec", help="What memory is to be kept in.")],
+    restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Re-encode a store in another codec, without the bundle; interrupted, the same command goes on."""
+    from rich.filesize import decimal
+
+    from exporter.memory import convert_store
+
+    summary = convert_store(
+        store, output, codec.value, overwrite=overwrite, restart=restart, progress=not as_json
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(output)} converted in {summary.seconds:.1f} s: {summary.passages:,} passages, {summary.source_codec} "
+        f"{decimal(summary.source_bytes)} -> {summary.codec} {decimal(summary.bytes)}"
+    )
+    if summary.source_codec != "fp16":
+        console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")
 
 
 app.command()(memory_changes.append)

@@ -14,6 +14,7 @@ __all__ = [
     "BatchTokens",
     "BundleArgument",
     "BundleOption",
+    "Codec",
     "Json",
     "Limit",
     "NumRetrieved",
@@ -34,6 +35,16 @@ class PassageSource(str, Enum):
 
     retrieve = "retrieve"
     given = "given"
+
+
+class Codec(str, Enum):
+    """Codecs of a memory store."""
+
+    fp16 = "fp16"
+    int8 = "int8"
+    int4 = "int4"
+    pq8x = "pq8x"
+    pq16x = "pq16x"
 
 
 Backend = Annotated[

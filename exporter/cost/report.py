@@ -13,7 +13,7 @@ from exporter.cost.ours import StageCost, passage_macs, stage_costs
 from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.request import CostRequest, Resolved, resolve
 from exporter.cost.roofline import Floor, stage_floors
-from exporter.cost.storage import StoreCodec, decoder_cache_bytes, store_codecs
+from exporter.cost.storage import decoder_cache_bytes, store_codecs
 from exporter.cost.workload import Workload
 from exporter.targets import PRECISIONS, Target, read_target
 
@@ -39,7 +39,7 @@ class TargetFloors:
 class CostReport:
     """What one question costs. `papers` and `ours` are multiply-adds by stage; `counted` those of a bundle's graphs.
 
-    Stages of `ours` and `counted` bear the names that graphs have in a manifest.
+    Stages of `ours` and `counted` bear the names of the graphs that compute them.
     """
 
     model: CostModel
@@ -48,7 +48,7 @@ class CostReport:
     ours: dict[str, StageCost]
     counted: dict[str, StageCost] | None
     passage_macs: int
-    codecs: dict[str, StoreCodec]
+    codecs: dict[str, int]
     cache_bytes: dict[str, int]
     figure_2: FigureCheck
     floors: TargetFloors | None
@@ -107,11 +107,7 @@ class CostReport:
             "store": {
                 "passages": passages,
                 "codecs": {
-                    name: {
-                        "bytes_per_passage": codec.bytes_per_passage, "bytes": codec.bytes_per_passage * passages,
-                        "available": codec.available,
-                    }
-                    for name, codec in self.codecs.items()
+                    name: {"bytes_per_passage": size, "bytes": size * passages} for name, size in self.codecs.items()
                 },
             },
             "decoder_cache_bytes": self.cache_bytes,
@@ -160,8 +156,9 @@ def _counted(resolved: Resolved) -> dict[str, StageCost] | None:
     if resolved.bundle is None:
         return None
     model, workload, bundle = resolved.model, resolved.workload, resolved.bundle
+    graphs = bundle.manifest.stages(model.codec)
     return {
-        name: StageCost(cost.runs, count_graph(bundle.graph_path(name), run_dims(model, workload, name)))
+        name: StageCost(cost.runs, count_graph(bundle.graph_path(graphs[name]), run_dims(model, workload, name)))
         for name, cost in stage_costs(model, workload).items()
     }
 

@@ -13,14 +13,14 @@ from exporter.cost.model import CostModel
 from exporter.cost.ours import graph_weights, stage_costs
 from exporter.cost.workload import Workload
 from exporter.targets import Target
-from runtime.contract import IOTensor, graph_io
+from runtime.contract import IOTensor
 
 __all__ = ["Floor", "bytes_per_run", "stage_floors"]
 
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 STATE_BYTES = {"fp32": 4, "fp16": 2, "int8": 2}
 """Bytes of a state between graphs: INT8 is a matter of matrix products, not of what they hand over."""
-STORED_BYTES = {"float16": 2, "int32": 4}
+STORED_BYTES = {"float16": 2, "int8": 1, "int32": 4, "uint8": 1}
 """Inputs whose dtype the precision does not change: the store's codes, ids and masks."""
 
 
@@ -64,7 +64,7 @@ def bytes_per_run(model: CostModel, workload: Workload, graph: str, precision: s
     dims = run_dims(model, workload, graph)
     if graph == "live_stage_b" and model.shape.traits.selects:
         dims["passages"] = dims["selected"]
-    io = graph_io(model.shape, model.forms)[graph]
+    io = model.io[graph]
     moved = sum(_tensor_bytes(tensor, dims, precision) for tensor in (*io.inputs, *io.outputs))
     return moved + graph_weights(model, graph) * WEIGHT_BYTES[precision]
 

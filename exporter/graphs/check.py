@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from exporter.graphs.samples import Sizes, sample_inputs
 from exporter.graphs.trace import OPSET
 from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
-from runtime.contract import ExportError, GraphIO, ModelShape
-from runtime.memory import decode_fp16
+from runtime.codecs import open_codec
+from runtime.contract import ExportError, GraphIO, ModelShape, codec_layout, codec_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
+
+    from exporter.stages import GlimmerModel
 
 __all__ = ["FORBIDDEN_OPERATORS", "check_graph", "check_operators", "check_valid", "run_stage"]
 
@@ -41,7 +43,7 @@ def check_graph(path: Path, stage: nn.Module, io: GraphIO, shape: ModelShape, *,
         for seed, sizes in enumerate(_check_sizes(shape), start=1):
             inputs = sample_inputs(io, shape, sizes, seed=seed)
             found = runner.infer(inputs)
-            reference = run_stage(stage, io, inputs)
+            reference = run_stage(stage, io, inputs, codec_of(path.stem))
             worst = max(worst, compare_outputs(path.stem, found, reference, TOLERANCES[precision]))
     return worst
 
@@ -76,30 +78,43 @@ def check_operators(path: Path) -> None:
         )
 
 
-def run_stage(stage: nn.Module, io: GraphIO, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """A stage's outputs in torch; memory is selected and decoded here, by numpy, as stages take it so.
+def run_stage(
+    stage: nn.Module, io: GraphIO, inputs: Mapping[str, NDArray[Any]], codec: str
+) -> dict[str, NDArray[Any]]:
+    """A stage's outputs in torch; memory in `codec` is selected and decoded here, by numpy, as stages take it so.
 
     Of `inputs` those count that are the graph's.
     """
     import torch
 
-    from exporter.stages import applies_scale
-
     values = {tensor.name: inputs[tensor.name] for tensor in io.inputs}
-    if applies_scale(stage):
-        values["memory"] = values["memory"].astype(np.float32)
-    elif "memory_scale" in values:
-        values["memory"] = decode_fp16(values["memory"], values.pop("memory_scale"))
-        if "selected" in values:
-            selected = values.pop("selected")
-            for name in ("memory", "memory_mask"):
-                rows = [passages[places] for passages, places in zip(values[name], selected, strict=True)]
-                values[name] = np.stack(rows)
+    if "memory" in values:
+        values = _decoded(stage, values, codec)
     with torch.inference_mode():
         arguments = [torch.from_numpy(values[tensor.name]) for tensor in io.inputs if tensor.name in values]
         outputs = stage(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return {tensor.name: output.numpy() for tensor, output in zip(io.outputs, outputs, strict=True)}
+
+
+def _decoded(stage: nn.Module, values: dict[str, NDArray[Any]], codec: str) -> dict[str, NDArray[Any]]:
+    """A graph's inputs with memory as its stage takes it."""
+    from exporter.stages import applies_scale
+
+    width = cast("GlimmerModel", stage.model).config.d_model
+    layout = codec_layout(codec, width)
+    arrays = {tensor.name: values.pop(tensor.name) for tensor in layout.arrays}
+    tensors = {tensor.name: values.pop(tensor.name) for tensor in (*layout.per_token, *layout.per_passage)}
+    if applies_scale(stage):
+        values["memory_scale"] = tensors["memory_scale"]
+        tensors["memory_scale"] = np.ones_like(tensors["memory_scale"])
+    values["memory"] = open_codec(codec, width, arrays, subject="sample").decode(tensors)
+    if "selected" in values:
+        selected = values.pop("selected")
+        for name in ("memory", "memory_mask"):
+            rows = [passages[places] for passages, places in zip(values[name], selected, strict=True)]
+            values[name] = np.stack(rows)
+    return values
 
 
 def compare_outputs(

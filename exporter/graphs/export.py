@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from exporter.graphs.check import check_graph
 from exporter.graphs.passes import DeclareIO, NameNodes, Prepend, StripMetadata
 from exporter.graphs.prefix import memory_prefix
-from exporter.graphs.trace import graph_from_stage
+from exporter.graphs.trace import TracedStages
 from exporter.graphs.write import write_graph
-from runtime.contract import Forms, GraphIO
+from runtime.contract import Forms, GraphIO, codec_of
 
 if TYPE_CHECKING:
     from exporter.stages import GlimmerModel
@@ -32,8 +32,13 @@ class ExportedGraph:
     seconds: float
 
 
-def export_graph(model: GlimmerModel, name: str, io: GraphIO, forms: Forms, directory: Path) -> ExportedGraph:
-    """Trace, rewrite, write and check one graph. Raises ExportError where a check fails."""
+def export_graph(
+    model: GlimmerModel, name: str, io: GraphIO, forms: Forms, directory: Path, traced: TracedStages | None = None
+) -> ExportedGraph:
+    """Trace, rewrite, write and check one graph; `traced` holds what was traced for the graphs before it.
+
+    Raises ExportError where a check fails.
+    """
     from onnx_ir.passes import Sequential
 
     from exporter.stages import stage_from_model
@@ -41,8 +46,9 @@ def export_graph(model: GlimmerModel, name: str, io: GraphIO, forms: Forms, dire
     started = time.perf_counter()
     shape = model.config.shape
     stage = stage_from_model(model, name, forms)
-    prefix = memory_prefix(stage, io, shape, forms.codec)
-    graph = graph_from_stage(stage, io if prefix is None else prefix.stage_io, shape)
+    prefix = memory_prefix(stage, io, shape, codec_of(name))
+    traced = TracedStages() if traced is None else traced
+    graph = traced.graph(stage, io if prefix is None else prefix.stage_io, shape)
     prepend = [] if prefix is None else [Prepend(prefix.graph, prefix.replaces)]
     Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)
     files = write_graph(graph, directory, name)

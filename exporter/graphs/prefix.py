@@ -32,26 +32,22 @@ def memory_prefix(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) 
     A graph that reads memory and `selected` takes the selected passages first and decodes them alone. A stage that
     applies the codec's scale itself keeps `memory_scale` as an input.
     """
-    from exporter.stages import Fp16Codes, Fp16Decoder, SelectedMemory, applies_scale
+    from exporter.stages import CodecDecoder, SelectedMemory, applies_scale
 
     inputs = {tensor.name: tensor for tensor in io.inputs}
     if "memory" not in inputs:
         return None
-    codes = codec_inputs(shape, codec)
-    selects = "selected" in inputs
+    selects, scaled = "selected" in inputs, not applies_scale(stage)
+    codes = tuple(tensor for tensor in codec_inputs(shape, codec) if scaled or tensor.name != "memory_scale")
+    decoder = CodecDecoder(codec, shape.d_model, scaled=scaled)
     passages = "selected" if selects else "passages"
     states = IOTensor("memory_states", "float32", ("batch", passages, "passage", shape.d_model))
     mask = IOTensor("memory_states_mask", "int32", ("batch", passages, "passage"))
     if selects:
         prefix_io = GraphIO((*codes, inputs["memory_mask"], inputs["selected"]), (states, mask))
-        graph = graph_from_stage(SelectedMemory(Fp16Decoder()), prefix_io, shape)
-    elif applies_scale(stage):
-        codes = tuple(tensor for tensor in codes if tensor.name != "memory_scale")
-        prefix_io = GraphIO(codes, (states,))
-        graph = graph_from_stage(Fp16Codes(), prefix_io, shape)
+        graph = graph_from_stage(SelectedMemory(decoder), prefix_io, shape)
     else:
-        prefix_io = GraphIO(codes, (states,))
-        graph = graph_from_stage(Fp16Decoder(), prefix_io, shape)
+        graph = graph_from_stage(decoder, GraphIO(codes, (states,)), shape)
     NameNodes()(graph)
     gone = {tensor.name for tensor in codes} | ({"selected"} if selects else set())
     stage_inputs = []

@@ -63,8 +63,15 @@ def _sample(tensor: IOTensor, shape: ModelShape, sizes: Sizes, random: np.random
             values = random.integers(0, limit, dims)
         case "memory_scale":
             values = 2.0 ** random.integers(-12, -8, dims)
+        case "memory" | "memory_outliers" | "memory_group_scale" if np.dtype(tensor.dtype).kind in "iu":
+            limits = np.iinfo(tensor.dtype)
+            values = random.integers(limits.min, limits.max, dims, endpoint=True)
         case "memory":
             values = random.normal(0, 1 << 10, dims)
+        case "memory_channel_scale":
+            values = random.uniform(0.5, 1.5, dims)
+        case "memory_channel_order":
+            values = random.permutation(*dims)
         case _:
             values = random.normal(0, 1, dims)
     array: NDArray[Any] = values.astype(tensor.dtype)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-__all__ = ["OPSET", "graph_from_stage"]
+__all__ = ["OPSET", "TracedStages", "graph_from_stage"]
 
 OPSET = 20
 """TensorRT 10 before 10.14 stops at opset 20; Gelu needs it."""
@@ -25,6 +25,20 @@ TRACED_SIZES = Sizes(
     batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9
 )
 """No size is 1 and few are equal, so that the tracer neither specialises a dimension nor ties two together."""
+
+
+class TracedStages:
+    """Traces a stage once for graphs that follow each other and differ in their store codec alone."""
+
+    def __init__(self) -> None:
+        self._last: tuple[type[nn.Module], GraphIO, ir.Model] | None = None
+
+    def graph(self, stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Model:
+        """A graph of the stage to be rewritten at will."""
+        if self._last is None or self._last[:2] != (type(stage), io):
+            self._last = None  # let go of it before the next is made
+            self._last = (type(stage), io, graph_from_stage(stage, io, shape))
+        return self._last[2].clone()
 
 
 def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Model:

@@ -3,6 +3,7 @@
 from exporter.memory.append import AppendSummary, append_passages
 from exporter.memory.build import BuildSummary, build_store
 from exporter.memory.compact import CompactSummary, compact_store
+from exporter.memory.convert import ConvertSummary, convert_store
 from exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
 from exporter.memory.repair import RepairSummary, repair_store
 from exporter.memory.rollback import RollbackSummary, roll_back
@@ -12,6 +13,7 @@ __all__ = [
     "AppendSummary",
     "BuildSummary",
     "CompactSummary",
+    "ConvertSummary",
     "Damage",
     "DeleteSummary",
     "RepairSummary",
@@ -20,6 +22,7 @@ __all__ = [
     "append_passages",
     "build_store",
     "compact_store",
+    "convert_store",
     "delete_passages",
     "id_from_text",
     "read_ids",

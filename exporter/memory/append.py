@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.build import build_shards
+from exporter.memory.build import build_shards, memory_encoder
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.corpus import Corpus
+from exporter.memory.encode import Encoder
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
@@ -17,6 +18,7 @@ from exporter.memory.texts import change_texts, find_numbers
 from exporter.memory.work import ShardRecord
 from exporter.publish import check_apart
 from runtime.bundle import Bundle
+from runtime.codec_file import open_store_codec
 from runtime.contract import (
     CorpusError,
     ShardEntry,
@@ -28,7 +30,10 @@ from runtime.contract import (
 from runtime.contract.store_layout import texts_name
 from runtime.store import check_store_fits
 
-__all__ = ["AppendSummary", "append_passages", "check_same_writer"]
+__all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
+
+NO_CODEC = "none"
+"""Where a bundle has no memory encoder, the name of a codec is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def append_passages(
     check_same_writer(store, manifest, bundle)
     corpus = Corpus.scan(corpus_path, part_size=manifest.passages_per_shard)
     plan = plan_build(
-        bundle, corpus, passages_per_shard=manifest.passages_per_shard, batch_tokens=batch_tokens
+        bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
+        batch_tokens=batch_tokens,
     )
     with changing(store) as change:
         check_same_writer(store, change.manifest, bundle)
@@ -81,11 +87,12 @@ def append_passages(
                 change.work.begin(plan, restart=restart)
                 change.work.clear()
             return _already_complete(change.manifest, started)
-        change.check(change.manifest.texts, change.manifest.tombstones)
+        change.check(change.manifest.texts, change.manifest.tombstones, change.manifest.codec_arrays)
         replaced = _replaced(change, corpus, replace=replace)
         change.work.begin(plan, restart=restart)
         kept = change.work.done(plan)
-        built = build_shards(change.work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
+        encoder = encoder_of(change.store, change.manifest, bundle, threads)
+        built = build_shards(change.work, plan, bundle, corpus, encoder, kept=set(kept), progress=progress)
         records = {**kept, **built}
         ordered = [records[index] for index in range(plan.num_shards)]
         changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
@@ -102,6 +109,12 @@ def append_passages(
         resumed_shards=len(kept),
         already_complete=False,
     )
+
+
+def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: int | None) -> Encoder | None:
+    """What encodes passages as those of the store are, its codec as it was fitted then; None where it has no memory."""
+    codec = open_store_codec(store, manifest)
+    return None if codec is None else Encoder(memory_encoder(bundle, threads), codec)
 
 
 def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> None:

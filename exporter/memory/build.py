@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.corpus import Corpus
-from exporter.memory.encode import encode_shard
+from exporter.memory.encode import Encoder, encode_shard
+from exporter.memory.freeze_codec import codec_entry, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import write_texts
@@ -52,21 +53,21 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(
+def build_store(  # noqa: PLR0913
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
-    overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
-    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
+    batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
-    lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
-    `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on.
+    lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
+    tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
+    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
 
-    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
-    the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
-    is, a build under way, a full disk).
+    Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes), TokenizerError (a bundle
+    without one), CorpusError (with the line), StoreError (memory that is not finite, or no FTS5 here), OutputError
+    (something else is there, an input is, a build under way, a full disk), MissingExtraError (a codec's fitting).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
@@ -78,7 +79,9 @@ def build_store(
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
     corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
-    plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
+    plan = plan_build(
+        bundle, corpus, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens
+    )
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
         with work_directory(output) as work:
@@ -87,8 +90,9 @@ def build_store(
                 work.remove()
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
+            encoder = _encoder(work, plan, bundle, corpus, threads)
             kept = work.done(plan)
-            built = build_shards(work, plan, bundle, corpus, kept=set(kept), threads=threads, progress=progress)
+            built = build_shards(work, plan, bundle, corpus, encoder, kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
@@ -121,21 +125,20 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
 
 
 def build_shards(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, *,
-    kept: set[int], threads: int | None, progress: bool,
+    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, encoder: Encoder | None, *,
+    kept: set[int], progress: bool,
 ) -> dict[int, ShardRecord]:
     """Encode the shards of a plan that are not in `kept`, and record each."""
     missing = [index for index in range(plan.num_shards) if index not in kept]
     if not missing or bundle.text is None:
         return {}
-    graph = memory_encoder(bundle, threads) if plan.codec is not None else None
     records = {}
     total = sum(plan.shard_passages(index) for index in missing)
     with progress_bar("Encoding passages", total, shown=progress) as advance:
         for index, passages in enumerate(corpus.parts()):
             if index not in kept:
                 records[index] = encode_shard(
-                    work.store, index, passages, plan, text=bundle.text, graph=graph, advance=advance
+                    work.store, index, passages, plan, text=bundle.text, encoder=encoder, advance=advance
                 )
                 work.record(index, records[index])
     return records
@@ -145,6 +148,16 @@ def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
     """The bundle's memory encoder, on the CPU."""
     name = "memory_encoder"
     return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
+
+
+def _encoder(
+    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, threads: int | None
+) -> Encoder | None:
+    """None where the store holds no memory."""
+    if plan.codec is None or bundle.text is None:
+        return None
+    graph = memory_encoder(bundle, threads)
+    return Encoder(graph, freeze_codec(work, plan, corpus, bundle.text, graph))
 
 
 def _write_rest(
@@ -161,7 +174,7 @@ def _write_rest(
         memory_digest=plan.memory_digest,
         tokenizer_digest=plan.tokenizer_digest,
         codec=plan.codec,
-        codec_arrays=None,
+        codec_arrays=codec_entry(work.store),
         precision=plan.precision,
         d_model=plan.d_model,
         passage_length=plan.passage_length,

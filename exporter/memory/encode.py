@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.plan import BuildPlan
 from exporter.memory.shard_writer import ShardWriter
 from exporter.memory.work import ShardRecord
-from runtime.backends import Graph
+from runtime.backends import Array, Graph
+from runtime.codecs import Codec
 from runtime.contract import FileEntry, ShardEntry, StoreError, file_digest, shard_name
-from runtime.memory import encode_fp16, encode_passages
+from runtime.memory import encode_passages
 from runtime.store import Passage
 from runtime.text import TextEncoder
 
-__all__ = ["encode_shard", "length_batches"]
+__all__ = ["Encoder", "encode_memory", "encode_shard", "length_batches"]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What makes a passage's memory: the memory encoder's graph, and the codec that it is kept in."""
+
+    graph: Graph
+    codec: Codec
 
 
 def encode_shard(
     store: Path, index: int, passages: Sequence[Passage], plan: BuildPlan, *,
-    text: TextEncoder, graph: Graph | None, advance: Callable[[int], None],
+    text: TextEncoder, encoder: Encoder | None, advance: Callable[[int], None],
 ) -> ShardRecord:
-    """Write shard `index` below `store`; it appears there whole. `graph` None: token ids only.
+    """Write shard `index` below `store`; it appears there whole. `encoder` None: token ids only.
 
     `advance` is told how many passages are done after each batch. Raises StoreError where a passage's memory is not
     finite.
@@ -33,8 +43,10 @@ def encode_shard(
     try:
         with ShardWriter(temporary, ids, d_model=plan.d_model, codec=plan.codec) as writer:
             for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
-                if graph is not None:
-                    _encode_batch(graph, writer, rows, passages, [ids[row] for row in rows])
+                if encoder is not None:
+                    memories = encode_passages(encoder.graph, [ids[row] for row in rows])
+                    for row, memory in zip(rows, memories, strict=True):
+                        writer.put(row, encode_memory(encoder.codec, memory, passages[row].id))
                 advance(len(rows))
         entry = FileEntry(shard_name(index), temporary.stat().st_size, file_digest(temporary))
         temporary.replace(path)
@@ -43,18 +55,15 @@ def encode_shard(
     return ShardRecord(ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded))
 
 
-def _encode_batch(
-    graph: Graph, writer: ShardWriter, rows: list[int], passages: Sequence[Passage], ids: list[list[int]]
-) -> None:
-    for row, memory in zip(rows, encode_passages(graph, ids), strict=True):
-        try:
-            codes, scale = encode_fp16(memory)
-        except FloatingPointError:
-            raise StoreError(
-                f"passage {passages[row].id!r}", expected="memory that is finite", found="infinity or NaN",
-                fix="check the checkpoint's weights, or export it with a higher precision",
-            ) from None
-        writer.put(row, codes, scale)
+def encode_memory(codec: Codec, memory: Array, identifier: int | str | None) -> dict[str, Array]:
+    """A passage's memory (tokens, d_model) float32 in a codec; raises StoreError where it is not finite."""
+    try:
+        return codec.encode(memory)
+    except FloatingPointError:
+        raise StoreError(
+            f"passage {identifier!r}", expected="memory that is finite", found="infinity or NaN",
+            fix="check the checkpoint's weights, or export it with a higher precision",
+        ) from None
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from exporter.memory.corpus import Corpus
 from runtime.bundle import Bundle
-from runtime.contract import BundleError, StoreManifest, TokenizerError
+from runtime.contract import BundleError, OptionError, StoreManifest, TokenizerError
 
-__all__ = ["BuildPlan", "plan_build"]
+__all__ = ["BuildPlan", "check_codec", "plan_build"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,13 @@ class BuildPlan:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
-def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch_tokens: int) -> BuildPlan:
-    """The plan for a bundle and a corpus; raises TokenizerError for a bundle that cannot read text."""
+def plan_build(
+    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int
+) -> BuildPlan:
+    """The plan for a bundle and a corpus.
+
+    Raises TokenizerError for a bundle that cannot read text, OptionError for a codec that its graphs do not decode.
+    """
     manifest = bundle.manifest
     if bundle.text is None:
         raise TokenizerError(
@@ -64,7 +69,7 @@ def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch
         num_passages=corpus.num_passages,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
-        codec=manifest.codec if encoder else None,
+        codec=check_codec(bundle, codec) if encoder else None,
         precision=encoder.precision if encoder else None,
         graph_sha256=tuple(file.sha256 for file in encoder.files) if encoder else (),
         d_model=manifest.model.d_model,
@@ -72,3 +77,13 @@ def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch
         passages_per_shard=passages_per_shard,
         batch_tokens=batch_tokens,
     )
+
+
+def check_codec(bundle: Bundle, codec: str) -> str:
+    """The codec, if the bundle's graphs decode it; raises OptionError."""
+    if codec not in bundle.manifest.codecs:
+        raise OptionError(
+            "--codec", expected=f"one that {bundle} decodes, {', '.join(bundle.manifest.codecs)}", found=codec,
+            fix=f"choose one of these, or export the bundle again with `--codecs {codec}`",
+        )
+    return codec

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.memory.append import check_same_writer
-from exporter.memory.build import memory_encoder
+from exporter.memory.append import check_same_writer, encoder_of
 from exporter.memory.commit import Change, changing
 from exporter.memory.corpus import Corpus
 from exporter.memory.encode import encode_shard
@@ -161,7 +160,7 @@ class _Repair:
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export it with one")
         plan = _plan(manifest, batch_tokens)
-        graph = memory_encoder(bundle, threads) if manifest.codec is not None else None
+        encoder = encoder_of(self.change.store, manifest, bundle, threads)
         entries, fresh = list(manifest.shards), next_shard_index(self.change.store)
         (self.change.staged / shard_name(0)).parent.mkdir()
         total = sum(entries[index].num_passages for index in indices)
@@ -169,7 +168,8 @@ class _Repair:
             for place, index in enumerate(indices):
                 passages = self._passages(manifest, index)
                 record = encode_shard(
-                    self.change.staged, fresh + place, passages, plan, text=bundle.text, graph=graph, advance=advance
+                    self.change.staged, fresh + place, passages, plan, text=bundle.text, encoder=encoder,
+                    advance=advance,
                 )
                 file = self._settle(entries[index].file, record.shard.file.path)
                 entries[index] = ShardEntry(file, record.shard.num_passages, record.shard.num_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from exporter.memory.shard_file import ShardFile
 from runtime.backends import Array
+from runtime.contract import codec_layout
 from runtime.contract.shard_layout import shard_tensors
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ class ShardWriter:
         """Begin the file `path`; input_ids has one list a passage."""
         self._input_ids = input_ids
         self._offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
+        layout = None if codec is None else codec_layout(codec, d_model)
+        self._per_token = {tensor.name for tensor in layout.per_token} if layout else set()
         self._file = ShardFile(path, shard_tensors(len(input_ids), self.num_tokens, d_model, codec))
 
     @property
@@ -34,10 +38,10 @@ class ShardWriter:
         """Token rows of the shard."""
         return int(self._offsets[-1])
 
-    def put(self, row: int, codes: Array, scale: np.float32) -> None:
-        """Write the memory of passage `row`: codes (tokens, d_model) float16 and its scale."""
-        self._file.write("memory", int(self._offsets[row]), codes)
-        self._file.write("memory_scale", row, np.asarray(scale))
+    def put(self, row: int, tensors: Mapping[str, Array]) -> None:
+        """Write the memory of passage `row`: its codec's tensors (tokens, ...), and (...) of the whole passage."""
+        for name, values in tensors.items():
+            self._file.write(name, int(self._offsets[row]) if name in self._per_token else row, values)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from exporter.memory.generations import older_generations, unnamed_files
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
+from runtime.codec_file import open_store_codec
 from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
-from runtime.generation import hold_manifest
+from runtime.generation import held_manifest
 from runtime.shard import open_shard
 from runtime.tombstones import read_tombstones
 
@@ -58,28 +58,29 @@ def verify_store(store: str | Path, *, progress: bool = False) -> VerifyReport:
     """
     started, store = time.monotonic(), Path(store)
     try:
-        manifest, held = hold_manifest(store)
-    except StoreError as error:
+        with held_manifest(store) as manifest:
+            return _verified(store, manifest, started, progress=progress)
+    except StoreError as error:  # of the manifest alone: that of other files is reported
         if not (store / "shards").is_dir():
             raise
-        older = tuple(older_generations(store, -1))
         damage = Damage(MANIFEST, error.expected, error.found, _fix(store, None, MANIFEST))
+        older = tuple(older_generations(store, -1))
         return VerifyReport(None, 1, 0, (damage,), older, (), time.monotonic() - started)
+
+
+def _verified(store: Path, manifest: StoreManifest, started: float, *, progress: bool) -> VerifyReport:
+    entries = {entry.path: entry for entry in manifest.files()}
+    with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
+        damaged = list(damaged_files(store, manifest, advance=advance))
+    damaged += _damage_of_older(store, manifest, entries)
     try:
-        entries = {entry.path: entry for entry in manifest.files()}
-        with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
-            damaged = list(damaged_files(store, manifest, advance=advance))
-        damaged += _damage_of_older(store, manifest, entries)
-        try:
-            unnamed = tuple(unnamed_files(store, manifest))
-        except StoreError:  # of an older manifest: in `damaged`
-            unnamed = ()
-        return VerifyReport(
-            manifest.generation, len(entries), sum(entry.bytes for entry in entries.values()), tuple(damaged),
-            tuple(older_generations(store, manifest.generation)), unnamed, time.monotonic() - started,
-        )
-    finally:
-        os.close(held)
+        unnamed = tuple(unnamed_files(store, manifest))
+    except StoreError:  # of an older manifest: in `damaged`
+        unnamed = ()
+    return VerifyReport(
+        manifest.generation, len(entries), sum(entry.bytes for entry in entries.values()), tuple(damaged),
+        tuple(older_generations(store, manifest.generation)), unnamed, time.monotonic() - started,
+    )
 
 
 def damaged_files(
@@ -99,6 +100,8 @@ def damaged_files(
             if shard is not None:
                 counts = (shard.num_passages, shard.num_tokens)
                 open_shard(store / entry.path, shard_tensors(*counts, manifest.d_model, manifest.codec))
+            elif entry == manifest.codec_arrays:
+                open_store_codec(store, manifest)
             elif entry == manifest.tombstones:
                 read_tombstones(store, manifest)
             elif entry == manifest.texts:

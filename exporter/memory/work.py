@@ -1,7 +1,7 @@
 """The directory of a build under way: who may write in it, which build it belongs to, and what of it is done.
 
     OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
-    OUTPUT.partial/plan.json       the BuildPlan
+    OUTPUT.partial/plan.json       the Plan
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
     OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole. Of an append: the new shards
     OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away where the change did not get through
@@ -16,17 +16,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from exporter.memory.plan import BuildPlan
 from exporter.publish import replace_file
 from exporter.swap import swap_directory
 from runtime.bundle import verify_file
 from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from runtime.contract.records import read_json, record_from_json
 
-__all__ = ["ShardRecord", "Work", "work_directory"]
+__all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
 
 PLAN, LOCK, RECORDS, STAGED = "plan.json", "lock", "records", "staged"
 OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, STAGED)
@@ -42,6 +42,21 @@ class ShardRecord:
     num_truncated: int
 
 
+class Plan(Protocol):
+    """What a build will make: a frozen dataclass of all that decides the bytes, written as JSON."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards there will be."""
+        ...
+
+    def shard_passages(self, index: int) -> int:
+        """How many passages a shard will hold."""
+        ...
+
+
 @dataclass(frozen=True)
 class Work:
     """A locked work directory."""
@@ -53,7 +68,7 @@ class Work:
         """The store under construction."""
         return self.directory / "store"
 
-    def begin(self, plan: BuildPlan, *, restart: bool) -> None:
+    def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""
         if restart:
             self.clear()
@@ -74,7 +89,7 @@ class Work:
                 found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
             )
 
-    def done(self, plan: BuildPlan) -> dict[int, ShardRecord]:
+    def done(self, plan: Plan) -> dict[int, ShardRecord]:
         """The shards that are in place and, by their digest, undamaged; every other is to be built."""
         records = {}
         for index in range(plan.num_shards):
@@ -85,6 +100,11 @@ class Work:
                 if record.shard.num_passages == plan.shard_passages(index):
                     records[index] = record
         return records
+
+    def forget_shards(self) -> None:
+        """Every shard is to be built anew."""
+        shutil.rmtree(self._records)
+        self._records.mkdir()
 
     def record(self, index: int, record: ShardRecord) -> None:
         """Note that a shard is in place."""
@@ -126,12 +146,11 @@ class Work:
     def _record(self, index: int) -> Path:
         return self._records / f"{index:05d}.json"
 
-    def _check_plan(self, plan: BuildPlan) -> None:
+    def _check_plan(self, plan: Plan) -> None:
         path = self.directory / PLAN
         data = read_json(path, error=OutputError, fix=RESTART)
-        earlier = record_from_json(BuildPlan, data, error=OutputError, subject=str(path), fix=RESTART)
-        if differences := plan.differences(earlier):
-            name = differences[0]
+        earlier = record_from_json(type(plan), data, error=OutputError, subject=str(path), fix=RESTART)
+        if name := next((f.name for f in fields(plan) if getattr(plan, f.name) != getattr(earlier, f.name)), None):
             raise OutputError(
                 f"unfinished build {self.directory}", expected=f"{name} {getattr(plan, name)}, as asked for",
                 found=str(getattr(earlier, name)), fix=f"give it the settings that it began with, or {RESTART}",

@@ -6,12 +6,13 @@ checkpoint's units, or memory in the store's codec; only their algebraic forms m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exporter.parity.bootstrap import Interval
+from exporter.parity.bundle_graphs import GraphSet
 from exporter.parity.grades import answers_equal, em_of
-from exporter.parity.memory_source import MemorySource
+from exporter.parity.memory_source import MemorySource, codec_name
 from exporter.parity.ranking import top_m_overlap
 from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
@@ -43,8 +44,8 @@ class Mix:
 
 def mixes(
     shape: ModelShape,
-    reference: Mapping[str, Graph],
-    candidate: Mapping[str, Graph],
+    reference: GraphSet,
+    candidate: GraphSet,
     source: MemorySource,
     *,
     store: MemorySource | None,
@@ -53,15 +54,17 @@ def mixes(
     """The parts that the architecture has, by name, each swapped alone.
 
     `source` is the reference's memory; `store` the candidate's where it reads another, `encoded` what the candidate's
-    memory encoder gives of the same passages, through the fp16 codec.
+    memory encoder gives of the same passages, through the reference's codec. Raises OptionError where one side has no
+    graphs for memory in the other's codec.
     """
     traits = shape.traits
+    own, others = (side.of(codec_name(source.codec)) for side in (reference, candidate))
     swapped: dict[str, tuple[str, ...]] = {}
     parts: dict[str, Mix] = {}
     if traits.has_memory and store is not None:
-        parts["store_codec"] = Mix({**reference}, store)
+        parts["store_codec"] = Mix(reference.of(codec_name(store.codec)), store)
     if traits.has_memory:
-        parts["memory_encoder_store"] = Mix({**reference}, encoded)
+        parts["memory_encoder_store"] = Mix(own, encoded)
     if traits.encodes_question and shape.separate_question_encoder:
         swapped["question_encoder"] = ("question_encoder",)
     elif traits.encodes_question:
@@ -73,9 +76,9 @@ def mixes(
         swapped["live_stage_a"] = ("live_stage_a",)
     if traits.has_memory:
         swapped["live_stage_b"] = ("live_stage_b",)
-    swapped["decoder"] = tuple(name for name in DECODER if name in candidate)
+    swapped["decoder"] = tuple(name for name in DECODER if name in others)
     parts |= {
-        part: Mix({**reference, **{name: candidate[name] for name in names}}, source) for part, names in swapped.items()
+        part: Mix({**own, **{name: others[name] for name in names}}, source) for part, names in swapped.items()
     }
     return parts
 

@@ -11,7 +11,8 @@ from statistics import median
 
 from calibration.questions import Question
 from exporter.parity.attribution import PartEffect, effect_of, mixes
-from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone
+from exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
+from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
 from exporter.parity.observe import observe
 from exporter.parity.options import ParityOptions, Progress, no_progress
 from exporter.parity.reference import TorchReference
@@ -21,7 +22,8 @@ from exporter.parity.sides import GraphSide, Reply, Side, TorchSide
 from exporter.parity.torch_graphs import graphs_from_model
 from runtime import Session
 from runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
-from runtime.contract import BundleError, CheckpointError, Forms, OptionError
+from runtime.bundle import Bundle
+from runtime.contract import BundleError, BundleManifest, CheckpointError, Forms, OptionError
 from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 
@@ -36,7 +38,7 @@ class _Reference:
     """
 
     name: SideName
-    graphs: dict[str, Graph]
+    graphs: GraphSet
     forms: Forms
     encode: Encode
     torch: TorchReference | None = None
@@ -70,9 +72,10 @@ def compare_with_checkpoint(
                 fix="name that one, or export this checkpoint",
             )
         forms = session.bundle.manifest.forms
-        graphs = graphs_from_model(model, forms)
         torch = TorchReference(model)
-        name = SideName("checkpoint", str(checkpoint), "torch", dict.fromkeys(graphs, "fp32"))
+        precisions = dict.fromkeys(session.bundle.manifest.graphs, "fp32")
+        name = SideName("checkpoint", str(checkpoint), "torch", precisions)
+        graphs = TorchGraphs(partial(graphs_from_model, model, forms))
         reference = _Reference(name, graphs, forms, torch.memory, torch)
         return _compare(session, reference, questions, options, backend, progress)
 
@@ -101,26 +104,25 @@ def compare_with_bundle(
         )
     backend = backend or OnnxRuntimeBackend(options.threads)
     reference_backend = reference_backend or OnnxRuntimeBackend(options.threads)
-    with (
-        Session.open(bundle, store, backend=backend) as session,
-        Session.open(reference, backend=reference_backend) as other,
-    ):
-        manifest, wanted = other.bundle.manifest, session.bundle.manifest
+    with Session.open(bundle, store, backend=backend) as session:
+        other = Bundle.open(reference)
+        manifest, wanted = other.manifest, session.bundle.manifest
         if manifest.checkpoint_digest != wanted.checkpoint_digest:
             raise BundleError(
-                str(other.bundle), expected=f"a bundle of the checkpoint that {session.bundle} was made from",
+                str(other), expected=f"a bundle of the checkpoint that {session.bundle} was made from",
                 found="one of another", fix="name a bundle of the same checkpoint",
             )
-        if options.attribution and manifest.forms != wanted.forms:
+        if options.attribution and _form_names(manifest) != _form_names(wanted):
             raise BundleError(
-                str(other.bundle), expected=f"graphs in the forms {wanted.forms}, so that parts can be swapped",
-                found=str(manifest.forms), fix="export the reference in the same forms, or leave attribution out",
+                str(other), expected=f"graphs in the forms {_form_names(wanted)}, so that parts can be swapped",
+                found=_form_names(manifest), fix="export the reference in the same forms, or leave attribution out",
             )
+        graphs = BundleGraphs(other, reference_backend)
         encode: Encode = _none
         if manifest.model.traits.has_memory:
-            encode = partial(encode_passages, other.graphs["memory_encoder"])
+            encode = partial(encode_passages, graphs.graph("memory_encoder"))
         name = SideName.of_bundle(reference, manifest, reference_backend)
-        side = _Reference(name, other.graphs, manifest.forms, encode)
+        side = _Reference(name, graphs, manifest.forms, encode)
         return _compare(session, side, questions, options, backend, progress)
 
 
@@ -155,23 +157,29 @@ class _Comparison:
         self._name = SideName.of_bundle(session.bundle.directory, self._manifest, backend)
         self._own: StoredMemory | None = None
         self._memory: MemorySource = TokensAlone(rows.table)
-        self._candidate_memory: MemorySource = self._memory
-        if self._manifest.model.traits.has_memory:
-            encoded = EncodedMemory(rows.table, partial(encode_passages, session.graphs["memory_encoder"]))
-            self._own = StoredMemory(rows.table, session.store, encoded, own=True)
-            self._candidate_memory, self._encoded = self._own, encoded
-            exact = EncodedMemory(rows.table, reference.encode)
+        self._candidate_memory = self._encoded = self._memory
+        codec = session.codec
+        self._graphs = BundleGraphs(session.bundle, backend, session.graphs, codec_name(codec))
+        if codec is not None:
+            encode = partial(encode_passages, session.graphs["memory_encoder"])
+            self._own = StoredMemory(rows.table, session.store, EncodedMemory(rows.table, encode, codec), own=True)
+            self._candidate_memory = self._own
+            if reference_store is not None and reference_store.codec is not None:
+                codec = reference_store.codec
+            exact = EncodedMemory(rows.table, reference.encode, codec)
             own = reference_store is session.store
             self._memory = exact if options.exact_memory else StoredMemory(rows.table, reference_store, exact, own=own)
+            self._encoded = EncodedMemory(rows.table, encode, codec)
 
     def run(self, progress: Progress) -> ParityReport:
         """Observe the graphs, answer with both, and swap parts where that is asked for."""
         options, manifest = self._options, self._manifest
         rows = self._rows.rows
         with progress("Comparing graphs", min(len(rows), options.observed_runs * options.batch_size)) as advance:
+            codec = codec_name(self._memory.codec)
             graphs, memory_error = observe(
-                self._session, self._reference.graphs, self._reference.forms, self._rows, self._memory, self._own,
-                options, advance,
+                self._session, self._graphs.of(codec), self._reference.graphs.of(codec), self._reference.forms,
+                self._rows, self._memory, self._own, options=options, advance=advance,
             )
         own = self._side(self._session.graphs, self._candidate_memory, margins=True)
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
@@ -182,12 +190,11 @@ class _Comparison:
         )
 
     def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:
-        has_memory = self._manifest.model.traits.has_memory
         other_store = self._options.exact_memory or self._options.reference_store is not None
         parts = mixes(
-            self._manifest.model, self._reference.graphs, self._session.graphs, self._memory,
+            self._manifest.model, self._reference.graphs, self._graphs, self._memory,
             store=self._own if other_store and self._session.store is not None else None,
-            encoded=self._encoded if has_memory else self._memory,
+            encoded=self._encoded,
         )
         effects = {}
         for part, mix in parts.items():
@@ -198,7 +205,8 @@ class _Comparison:
     def _reference_side(self) -> Side:
         reference, options = self._reference, self._options
         if reference.torch is None:
-            return self._side(reference.graphs, self._memory, margins=True)
+            graphs = reference.graphs.of(codec_name(self._memory.codec))
+            return self._side(graphs, self._memory, margins=True)
         return TorchSide(
             reference.torch, self._manifest.model, self._session.text, self._rows.table.input_ids,
             None if options.exact_memory else self._memory, self._num_selected,
@@ -238,6 +246,10 @@ class _Comparison:
                 replies += side.answer(batch)
                 advance(len(batch))
         return replies
+
+
+def _form_names(manifest: BundleManifest) -> str:
+    return f"{manifest.stage_a}, {manifest.cross_attention}"
 
 
 def _none(_passages: list[list[int]]) -> Sequence[Array]:

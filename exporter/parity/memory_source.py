@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from exporter.parity.rows import PassageTable
 from runtime.backends import Array
+from runtime.codecs import Codec
 from runtime.contract import BundleError, PassageError, StoreError
-from runtime.memory import encode_fp16
+from runtime.passage_memory import PassageMemory
 from runtime.store import MemoryStore
 
-__all__ = ["Encode", "EncodedMemory", "MemorySource", "StoredMemory", "TokensAlone"]
+__all__ = ["Encode", "EncodedMemory", "MemorySource", "StoredMemory", "TokensAlone", "codec_name"]
 
 Encode = Callable[[list[list[int]]], Sequence[Array]]
 """Tokenised passages -> their memory, each (tokens, d_model) float32."""
@@ -23,14 +24,23 @@ PASSAGES_AT_ONCE = 16
 
 
 class MemorySource(Protocol):
-    """Memory by a passage's number in the table, as a MemoryStore gives it by its own."""
+    """Memory by a passage's number in the table, as a MemoryStore gives it by its own; `codec` None: there is none."""
+
+    @property
+    def codec(self) -> Codec | None:
+        """What the memory is in."""
+        ...
 
     def prepare(self, numbers: Sequence[int]) -> None:
         """Make ready what a batch will read."""
         ...
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
-        """Codes (tokens, d_model) float16 and their scale."""
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """As a MemoryStore does."""
+        ...
+
+    def memory(self, number: int) -> PassageMemory:
+        """A passage's memory in the codec."""
         ...
 
     def input_ids(self, number: int) -> Array:
@@ -38,16 +48,24 @@ class MemorySource(Protocol):
         ...
 
 
+def codec_name(codec: Codec | None) -> str | None:
+    """The name of a codec; None for none."""
+    return None if codec is None else codec.layout.name
+
+
 class TokensAlone:
     """No memory: for FiD."""
 
-    def __init__(self, table: PassageTable) -> None:
-        self.table = table
+    def __init__(self, table: PassageTable, codec: Codec | None = None) -> None:
+        self.table, self.codec = table, codec
 
     def prepare(self, numbers: Sequence[int]) -> None:
         """Nothing to do."""
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Nothing to do."""
+
+    def memory(self, number: int) -> PassageMemory:
         """Raises ValueError: there is none."""
         raise ValueError(f"no memory of passage {number}")
 
@@ -59,10 +77,10 @@ class TokensAlone:
 class EncodedMemory(TokensAlone):
     """Memory that an encoder gives of the passages' tokens, through the codec; up to a gigabyte of it is kept."""
 
-    def __init__(self, table: PassageTable, encode: Encode) -> None:
-        super().__init__(table)
-        self._encode = encode
-        self._cache: dict[int, tuple[Array, np.float32]] = {}
+    def __init__(self, table: PassageTable, encode: Encode, codec: Codec) -> None:
+        super().__init__(table, codec)
+        self._encode, self._encode_memory = encode, codec.encode
+        self._cache: dict[int, PassageMemory] = {}
         self._bytes = 0
 
     def prepare(self, numbers: Sequence[int]) -> None:
@@ -75,31 +93,31 @@ class EncodedMemory(TokensAlone):
             group = missing[start : start + PASSAGES_AT_ONCE]
             for (number, _), states in zip(group, self._encode([ids for _, ids in group]), strict=True):
                 try:
-                    self._cache[number] = encode_fp16(states)
+                    self._cache[number] = PassageMemory(self._encode_memory(states))
                 except FloatingPointError:
                     raise BundleError(
                         "graph memory_encoder", expected="finite memory of a passage", found="NaN or infinity",
                         fix="quantise or export the bundle again",
                     ) from None
-                self._bytes += self._cache[number][0].nbytes
+                self._bytes += self._cache[number].codes.nbytes
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
-        """Codes (tokens, d_model) float16 and their scale."""
+    def memory(self, number: int) -> PassageMemory:
+        """A passage's memory in the codec."""
         if number not in self._cache:
             self.prepare([number])
         return self._cache[number]
 
 
 class StoredMemory(TokensAlone):
-    """Memory of a store, and of an encoder for the texts that no store has."""
+    """Memory of a store, and of an encoder for the texts that no store has, in the same codec."""
 
     def __init__(self, table: PassageTable, store: MemoryStore | None, texts: EncodedMemory, *, own: bool) -> None:
         """`own`: the store is the candidate's, whose numbers the table has; another is asked by the passages' ids."""
-        super().__init__(table)
+        super().__init__(table, texts.codec)
         self._store, self._texts, self._own = store, texts, own
         self._numbers: dict[int, int] = {}
 
-    def stored(self, number: int) -> tuple[Array, np.float32] | None:
+    def stored(self, number: int) -> PassageMemory | None:
         """What the store has of a passage; None for a given text. Raises StoreError as `memory`."""
         if self._store is None or self.table.store_number(number) is None:
             return None
@@ -109,8 +127,8 @@ class StoredMemory(TokensAlone):
         """Encode the given texts."""
         self._texts.prepare([n for n in numbers if self._store is None or self.table.store_number(n) is None])
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
-        """Codes and scale; raises StoreError where another store has another passage under the id, or none."""
+    def memory(self, number: int) -> PassageMemory:
+        """A passage's memory; raises StoreError where another store has another passage under the id, or none."""
         found = self.stored(number)
         return self._texts.memory(number) if found is None else found
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from exporter.parity.graph_errors import GraphError, ObservedGraph
-from exporter.parity.memory_source import MemorySource, StoredMemory
+from exporter.parity.memory_source import MemorySource, StoredMemory, codec_name
 from exporter.parity.options import ParityOptions
 from exporter.parity.rows import Row, Rows
 from exporter.parity.sides import GraphSide
 from runtime import Session
 from runtime.backends import Graph
 from runtime.contract import Forms
-from runtime.memory import decode_fp16, encode_passages
+from runtime.memory import encode_passages
 
 __all__ = ["observe"]
 
@@ -24,24 +24,29 @@ DECODER = ("cross_kv", "decoder_prefill", "decoder_step")
 
 def observe(
     session: Session,
+    candidate: Mapping[str, Graph],
     reference: Mapping[str, Graph],
     forms: Forms,
     rows: Rows,
     source: MemorySource,
     store: StoredMemory | None,
+    *,
     options: ParityOptions,
     advance: Callable[[int], None],
 ) -> tuple[dict[str, GraphError], float | None]:
     """Error by graph, and the largest between the store's memory and what the reference's encoder gives.
 
-    `session` is the candidate's, `source` the memory that the reference's graphs read, `forms` theirs. A graph of
-    another form is no counterpart and is left out. The memory error is None without a store that has the passages.
+    `session` is the candidate's, and so are the graphs `candidate`; `source` is the memory that the reference's graphs
+    read, in whose codec both are, and `forms` are theirs. A graph of another form is no counterpart and is left out.
+    The memory error is None without a store that has the passages.
     """
     manifest = session.bundle.manifest
+    io = manifest.io()
+    stages = manifest.stages(codec_name(source.codec))
     observed = {
-        name: ObservedGraph(name, reference[name], session.graphs[name], io, options.observed_runs)
-        for name, io in manifest.io().items()
-        if name in reference and _comparable(name, manifest.forms, forms)
+        stage: ObservedGraph(stage, reference[stage], candidate[stage], io[name], options.observed_runs)
+        for stage, name in stages.items()
+        if stage in reference and _comparable(stage, manifest.forms, forms)
     }
     graphs = {**reference, **observed}
     taken = [row for row in rows.rows if row.candidates]
@@ -61,7 +66,7 @@ def observe(
 def _comparable(name: str, candidate: Forms, reference: Forms) -> bool:
     """Whether a graph computes the same in both forms: stage A's form decides where the layers are cut."""
     if name in STAGE_A:
-        return (candidate.codec, candidate.stage_a) == (reference.codec, reference.stage_a)
+        return candidate.stage_a == reference.stage_a
     return name not in DECODER or candidate.cross_attention == reference.cross_attention
 
 
@@ -71,8 +76,8 @@ def _memory_error(encoder: Graph, rows: Rows, row: Row, store: StoredMemory | No
     errors = []
     if store is not None:
         for number, states in zip(row.numbers, exact, strict=True):
-            if (found := store.stored(number)) is not None:
-                errors.append(float(np.abs(decode_fp16(*found) - states).max()))
+            if (found := store.stored(number)) is not None and store.codec is not None:
+                errors.append(float(np.abs(store.codec.decode(found.tensors) - states).max()))
     return max(errors, default=None)
 
 

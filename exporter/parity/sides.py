@@ -15,7 +15,6 @@ from exporter.parity.rows import Row
 from runtime.backends import Array, Graph
 from runtime.clock import StageClock
 from runtime.contract import ModelShape
-from runtime.memory import decode_fp16
 from runtime.reader import Reader
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
@@ -66,7 +65,7 @@ class GraphSide:
         if margins:
             graphs = {**graphs, **{name: _Margins(graphs[name], self._steps) for name in DECODER if name in graphs}}
         # A source gives what the reader asks a store for, and each passage has a number, so no text is encoded there.
-        self._reader = Reader(graphs, shape, text, cast("MemoryStore", source))
+        self._reader = Reader(graphs, shape, text, cast("MemoryStore", source), source.codec)
 
     def answer(self, rows: Sequence[Row]) -> list[Reply]:
         """Answer in one batch; raises what the graphs and the memory's source raise."""
@@ -121,8 +120,10 @@ class TorchSide:
     def _memory(self, row: Row, passages: list[list[int]]) -> list[NDArray[np.float32]]:
         if self._source is None:
             return self._reference.memory(passages)
+        codec = self._source.codec
+        assert codec is not None
         self._source.prepare(row.numbers)
-        return [decode_fp16(*self._source.memory(number)) for number in row.numbers]
+        return [codec.decode(self._source.memory(number).tensors) for number in row.numbers]
 
 
 class _Margins:

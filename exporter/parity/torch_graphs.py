@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.backends import Array, Graph
-from runtime.contract import Forms, GraphIO, graph_io
+from runtime.contract import Forms, GraphIO, codec_of, graph_io, stage_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,19 +20,22 @@ __all__ = ["StageGraph", "graphs_from_model"]
 class StageGraph:
     """One stage of the torch model, run as a graph is."""
 
-    def __init__(self, stage: nn.Module, io: GraphIO) -> None:
-        self._stage, self._io = stage, io
+    def __init__(self, stage: nn.Module, io: GraphIO, codec: str) -> None:
+        self._stage, self._io, self._codec = stage, io, codec
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Inputs and outputs are those of the graph that is traced from the stage."""
         from exporter.graphs.check import run_stage
 
-        return run_stage(self._stage, self._io, inputs)
+        return run_stage(self._stage, self._io, inputs, self._codec)
 
 
-def graphs_from_model(model: GlimmerModel, forms: Forms) -> dict[str, Graph]:
-    """Every graph of a bundle in these forms, in torch and FP32."""
+def graphs_from_model(model: GlimmerModel, forms: Forms, codec: str | None) -> dict[str, Graph]:
+    """The graphs of a bundle in these forms for memory in a codec, by their stages, in torch and FP32."""
     from exporter.stages import stage_from_model
 
-    io = graph_io(model.config.shape, forms)
-    return {name: StageGraph(stage_from_model(model, name, forms), tensors) for name, tensors in io.items()}
+    io = graph_io(model.config.shape, replace(forms, codecs=() if codec is None else (codec,)))
+    return {
+        stage_of(name): StageGraph(stage_from_model(model, name, forms), tensors, codec_of(name))
+        for name, tensors in io.items()
+    }

@@ -1,7 +1,7 @@
 """The torch modules: the whole model, and the stages it is cut into, one per graph."""
 
-from exporter.stages.codec import Fp16Codes, Fp16Decoder, SelectedMemory
+from exporter.stages.codec import CodecDecoder, SelectedMemory
 from exporter.stages.cut import applies_scale, stage_from_model
 from exporter.stages.model import GlimmerModel
 
-__all__ = ["Fp16Codes", "Fp16Decoder", "GlimmerModel", "SelectedMemory", "applies_scale", "stage_from_model"]
+__all__ = ["CodecDecoder", "GlimmerModel", "SelectedMemory", "applies_scale", "stage_from_model"]

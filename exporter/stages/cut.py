@@ -9,7 +9,7 @@ from exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncod
 from exporter.stages.lazy import DeepLazyStageA, LazyStageA
 from exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
 from exporter.stages.model import GlimmerModel
-from runtime.contract import Forms
+from runtime.contract import Forms, stage_of
 
 __all__ = ["applies_scale", "stage_from_model"]
 
@@ -21,7 +21,7 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
     codec and selection are graphs of their own.
     """
     absorbed = forms.cross_attention == "absorbed"
-    match graph:
+    match stage_of(graph):
         case "memory_encoder":
             stage: nn.Module = MemoryEncoder(model)
         case "question_encoder":

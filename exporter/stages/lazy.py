@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from exporter.stages.codec import scale_of
 from exporter.stages.encoder import EncoderBlock, FeedForwardLayer, SelfAttentionLayer
 from exporter.stages.layers import masked_bias
 from exporter.stages.model import GlimmerModel
@@ -67,7 +68,10 @@ class LazyStageA(nn.Module):
         memory_scale: Tensor,
         memory_mask: Tensor,
     ) -> Tensor:
-        """(b, n_q, d), (b, n_q), memory (b, k, n_p, d) to be scaled by (b, k), mask (b, k, n_p) -> scores (b, k)."""
+        """(b, n_q, d), (b, n_q), memory (b, k, n_p, d), its scale, mask (b, k, n_p) -> scores (b, k).
+
+        The scale is one a passage (b, k) or one a token (b, k, n_p).
+        """
         model = self.model
         layer, feed_forward = _layer(model, 0)
         attention, norm = layer.SelfAttention, layer.layer_norm
@@ -77,7 +81,7 @@ class LazyStageA(nn.Module):
         probes = attention.key_probes(attention.query(question[:, :1])).squeeze(2)
         on_question = torch.matmul(probes, question.transpose(1, 2))
         on_question = masked_bias(on_question + _bias_of_first_token(model, of_question), question_mask[:, None] > 0)
-        scale = memory_scale[:, :, None, None]
+        scale = scale_of(memory_scale)
         # A product, as ONNX Runtime takes three times as long to raise to a power.
         mean_square = (memory * memory).mean(-1, keepdim=True)
         factor = scale * torch.rsqrt(scale * (scale * mean_square) + norm.epsilon)

@@ -42,17 +42,22 @@ class LoadedBackend:
     close: Callable[[], None]
 
 
-def load_graphs(backend: Backend | DeviceBackend, bundle: Path, manifest: BundleManifest) -> dict[str, Graph]:
-    """Every graph of a bundle on a backend; raises BundleError or BackendError."""
+def load_graphs(
+    backend: Backend | DeviceBackend, bundle: Path, manifest: BundleManifest, codec: str | None
+) -> dict[str, Graph]:
+    """A bundle's graphs for memory in a codec, by their stages, on a backend; raises BundleError or BackendError."""
+    io = manifest.io()
     return {
-        name: backend.load(bundle / manifest.graphs[name].files[0].path, io) for name, io in manifest.io().items()
+        stage: backend.load(bundle / manifest.graphs[name].files[0].path, io[name])
+        for stage, name in manifest.stages(codec).items()
     }
 
 
 def load_backend(
-    name: str, bundle: Path, manifest: BundleManifest, *, threads: int | None = None, passage_cache_bytes: int = 0
+    name: str, bundle: Path, manifest: BundleManifest, codec: str | None, *, threads: int | None = None,
+    passage_cache_bytes: int = 0,
 ) -> LoadedBackend:
-    """A bundle's graphs on the backend of this name, or on the best that works for `auto`.
+    """A bundle's graphs for memory in a codec, on the backend of this name, or on the best that works for `auto`.
 
     `threads` is for ONNX Runtime, `passage_cache_bytes` for TensorRT. Raises OptionError for an unknown name or a
     passage cache on a backend that has none, BackendError where the named backend does not work here, BundleError for
@@ -68,7 +73,9 @@ def load_backend(
             "passage_cache_bytes", expected=f"0 with the backend {name}", found=str(passage_cache_bytes),
             fix=f"leave it out, or choose one of {', '.join(TENSORRT)}",
         )
-    load = partial(_load, bundle=bundle, manifest=manifest, threads=threads, passage_cache_bytes=passage_cache_bytes)
+    load = partial(
+        _load, bundle=bundle, manifest=manifest, codec=codec, threads=threads, passage_cache_bytes=passage_cache_bytes
+    )
     if name != "auto":
         return load(name, {})
     refused: dict[str, str] = {}
@@ -94,14 +101,14 @@ def open_backend(
 
 
 def _load(
-    name: str, refused: Mapping[str, str], *, bundle: Path, manifest: BundleManifest, threads: int | None,
-    passage_cache_bytes: int,
+    name: str, refused: Mapping[str, str], *, bundle: Path, manifest: BundleManifest, codec: str | None,
+    threads: int | None, passage_cache_bytes: int,
 ) -> LoadedBackend:
     backend = open_backend(name, bundle, threads=threads, passage_cache_bytes=passage_cache_bytes)
     close = (lambda: None) if isinstance(backend, OnnxRuntimeBackend) else backend.close
     with ExitStack() as failed:
         failed.callback(close)
-        graphs = load_graphs(backend, bundle, manifest)
+        graphs = load_graphs(backend, bundle, manifest, codec)
         failed.pop_all()
     return LoadedBackend(BackendChoice(name, refused), graphs, close)
 

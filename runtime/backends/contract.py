@@ -70,6 +70,10 @@ class Device(Protocol):
     eos_interval: int
     """Decoder steps between two looks at what they gave: each look waits for the device."""
 
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+        """Copies of the host's arrays, for as long as they are referred to."""
+        ...
+
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
         """Tensors of zeros, float32."""
         ...

@@ -11,7 +11,10 @@ from runtime.contract import BackendError, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
-NUMPY_TO_ORT = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
+NUMPY_TO_ORT = {
+    "float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)", "int32": "tensor(int32)",
+    "uint8": "tensor(uint8)",
+}
 
 
 class OnnxRuntimeLoader:

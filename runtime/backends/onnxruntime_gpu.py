@@ -86,6 +86,10 @@ class OrtDevice:
         value = self._onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self.name, 0)
         return OrtTensor(value, tensor.dtype)
 
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+        """Copies of the host's arrays."""
+        return {name: self.place(array) for name, array in arrays.items()}
+
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
         """Tensors of zeros, float32."""
         return {name: self.place(np.zeros(shape, np.float32)) for name, shape in dims.items()}

@@ -1,6 +1,7 @@
 """What writer and reader share: errors, model shape, graph I/O, manifest, store layout. Standard library and numpy."""
 
 from runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
+from runtime.contract.codec_layout import CODECS, CodecLayout, CodecTensor, codec_layout
 from runtime.contract.digest import file_digest
 from runtime.contract.engine_record import (
     ENGINE_LIBRARIES,
@@ -41,7 +42,9 @@ from runtime.contract.graph_io import (
     GraphIO,
     IOTensor,
     codec_inputs,
+    codec_of,
     graph_io,
+    stage_of,
 )
 from runtime.contract.manifest import (
     BUNDLE_SCHEMA_VERSION,
@@ -83,6 +86,7 @@ from runtime.contract.store_layout import (
 __all__ = [
     "ARCHITECTURES",
     "BUNDLE_SCHEMA_VERSION",
+    "CODECS",
     "CODEC_ARRAYS",
     "CPU_KINDS",
     "CROSS_ATTENTION_FORMS",
@@ -105,6 +109,8 @@ __all__ = [
     "BundleManifest",
     "CalibrationError",
     "CheckpointError",
+    "CodecLayout",
+    "CodecTensor",
     "CorpusError",
     "DeviceLostError",
     "DeviceMemoryError",
@@ -139,6 +145,8 @@ __all__ = [
     "TokenizerError",
     "check_parity",
     "codec_inputs",
+    "codec_layout",
+    "codec_of",
     "file_digest",
     "graph_digest",
     "graph_io",
@@ -149,5 +157,6 @@ __all__ = [
     "read_store_manifest",
     "record_to_json",
     "shard_name",
+    "stage_of",
     "tensor_entries",
 ]

@@ -10,11 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runtime.contract.architecture import ModelShape
+from runtime.contract.codec_layout import codec_layout
 
-__all__ = ["CROSS_ATTENTION_FORMS", "STAGE_A_FORMS", "Dim", "Forms", "GraphIO", "IOTensor", "codec_inputs", "graph_io"]
+__all__ = [
+    "CROSS_ATTENTION_FORMS",
+    "STAGE_A_FORMS",
+    "Dim",
+    "Forms",
+    "GraphIO",
+    "IOTensor",
+    "codec_inputs",
+    "codec_of",
+    "graph_io",
+    "stage_of",
+]
 
 STAGE_A_FORMS = ("lazy", "full")
 CROSS_ATTENTION_FORMS = ("absorbed", "cached")
+
+FP16 = "fp16"
 
 Dim = int | str
 
@@ -38,20 +52,23 @@ class GraphIO:
 
 @dataclass(frozen=True)
 class Forms:
-    """Which of two equal algebraic forms the graphs have, and the store codec they decode.
+    """Which of two equal algebraic forms the graphs have, and the store codecs that they decode.
 
     `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
     where nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
     and values projected from them once.
     """
 
-    codec: str
+    codecs: tuple[str, ...]
     stage_a: str | None
     cross_attention: str
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
-    """The graphs of a model (design section 3), in the order in which they run. Activations are float32."""
+    """The graphs of a model (design section 3), in the order in which they run. Activations are float32.
+
+    A stage that reads memory has a graph for each codec: its own name for fp16, `live_stage_b.int8` for another.
+    """
     traits = shape.traits
     graphs: dict[str, GraphIO] = {}
     if traits.has_memory:
@@ -61,9 +78,11 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     if not traits.has_memory:
         graphs["encoder"] = _joined_encoder(shape)
     if traits.selects:
-        graphs["live_stage_a"] = _live_stage_a(shape, forms)
+        for codec in forms.codecs:
+            graphs[_graph_name("live_stage_a", codec)] = _live_stage_a(shape, forms, codec)
     if traits.has_memory:
-        graphs["live_stage_b"] = _live_stage_b(shape, forms)
+        for codec in forms.codecs if _reads_memory(shape, forms) else (FP16,):
+            graphs[_graph_name("live_stage_b", codec)] = _live_stage_b(shape, forms, codec)
     cross = (_states(shape),) if forms.cross_attention == "absorbed" else tuple(_cross_cache(shape))
     if forms.cross_attention == "cached":
         graphs["cross_kv"] = GraphIO((_states(shape),), cross)
@@ -73,14 +92,29 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     return graphs
 
 
+def stage_of(graph: str) -> str:
+    """The stage that a graph computes: `live_stage_b` for `live_stage_b.int8`."""
+    return graph.partition(".")[0]
+
+
+def codec_of(graph: str) -> str:
+    """The store codec that a graph decodes, where it reads memory."""
+    return graph.partition(".")[2] or FP16
+
+
 def codec_inputs(shape: ModelShape, codec: str) -> tuple[IOTensor, ...]:
-    """What a graph reads of a passage's memory in a store's codec; `fp16` has one power-of-two scale a passage."""
-    if codec != "fp16":
-        raise ValueError(f"unknown codec {codec!r}")
+    """What a graph reads of k passages' memory in a store's codec, and behind it the codec's own arrays."""
+    layout = codec_layout(codec, shape.d_model)
+    per_token = ("batch", "passages", "passage")
     return (
-        IOTensor("memory", "float16", ("batch", "passages", "passage", shape.d_model)),
-        IOTensor("memory_scale", "float32", ("batch", "passages")),
+        *(IOTensor(tensor.name, tensor.dtype, (*per_token, *tensor.shape)) for tensor in layout.per_token),
+        *(IOTensor(tensor.name, tensor.dtype, (*per_token[:2], *tensor.shape)) for tensor in layout.per_passage),
+        *(IOTensor(tensor.name, tensor.dtype, tensor.shape) for tensor in layout.arrays),
     )
+
+
+def _graph_name(stage: str, codec: str) -> str:
+    return stage if codec == FP16 else f"{stage}.{codec}"
 
 
 def _text_encoder(shape: ModelShape) -> GraphIO:
@@ -116,19 +150,24 @@ def _hands_states_over(shape: ModelShape, forms: Forms) -> bool:
     return forms.stage_a == "full" or shape.num_stage_a_layers > 1
 
 
-def _live_stage_a(shape: ModelShape, forms: Forms) -> GraphIO:
+def _reads_memory(shape: ModelShape, forms: Forms) -> bool:
+    """Whether stage B does: not where stage A hands states over."""
+    return not (shape.traits.selects and _hands_states_over(shape, forms))
+
+
+def _live_stage_a(shape: ModelShape, forms: Forms, codec: str) -> GraphIO:
     scores = IOTensor("scores", "float32", ("batch", "passages"))
     return GraphIO(
-        (*_question(shape), *codec_inputs(shape, forms.codec), MEMORY_MASK),
+        (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK),
         (scores, _rerank_states(shape)) if _hands_states_over(shape, forms) else (scores,),
     )
 
 
-def _live_stage_b(shape: ModelShape, forms: Forms) -> GraphIO:
+def _live_stage_b(shape: ModelShape, forms: Forms, codec: str) -> GraphIO:
     inputs: tuple[IOTensor, ...]
-    memory = codec_inputs(shape, forms.codec)
+    memory = codec_inputs(shape, codec)
     selected = IOTensor("selected", "int32", ("batch", "selected"))
-    if shape.traits.selects and _hands_states_over(shape, forms):
+    if not _reads_memory(shape, forms):
         inputs = (_rerank_states(shape), _question(shape)[1], MEMORY_MASK, selected)
     elif shape.traits.selects:
         inputs = (*_question(shape), *memory, MEMORY_MASK, selected)

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.contract.architecture import ARCHITECTURES, ModelShape
+from runtime.contract.codec_layout import CODECS, codec_layout
 from runtime.contract.errors import BundleError
-from runtime.contract.graph_io import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
+from runtime.contract.graph_io import (
+    CROSS_ATTENTION_FORMS,
+    STAGE_A_FORMS,
+    Forms,
+    GraphIO,
+    codec_of,
+    graph_io,
+    stage_of,
+)
 from runtime.contract.records import read_json, record_from_json
 
 __all__ = [
@@ -26,7 +35,7 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 3
+BUNDLE_SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
@@ -97,7 +106,7 @@ class BundleManifest:
     """`manifest.json` of a bundle.
 
     `memory_digest` stands for the checkpoint's memory encoder and how passages are put to it; it is the same in every
-    bundle made from one checkpoint, and a store carries it too. `codec` is the store codec that the graphs decode.
+    bundle made from one checkpoint, and a store carries it too. `codecs` are the store codecs that graphs decode.
     `calibration` are the files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None
     where every graph is as it was exported.
     """
@@ -105,7 +114,7 @@ class BundleManifest:
     schema_version: int
     model: ModelShape
     graphs: dict[str, GraphEntry]
-    codec: str
+    codecs: tuple[str, ...]
     stage_a: str | None
     cross_attention: str
     tokenizer: FileEntry | None
@@ -122,7 +131,16 @@ class BundleManifest:
     @property
     def forms(self) -> Forms:
         """The algebraic forms that the graphs were exported in."""
-        return Forms(self.codec, self.stage_a, self.cross_attention)
+        return Forms(self.codecs, self.stage_a, self.cross_attention)
+
+    def stages(self, codec: str | None) -> dict[str, str]:
+        """The graphs that answer from a store of this codec, by the stages that they compute."""
+        chosen = {}
+        for name in self.graphs:
+            reads_memory = any(tensor.name == "memory" for tensor in self.graphs[name].inputs)
+            if not reads_memory or codec_of(name) == codec:
+                chosen[stage_of(name)] = name
+        return chosen
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
@@ -159,15 +177,13 @@ def read_manifest(directory: Path) -> BundleManifest:
     if manifest.model.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise BundleError(subject, expected=f"an architecture of {known}", found=manifest.model.architecture, fix=FIX)
-    if manifest.codec != "fp16":
-        newer = "install a newer glimmer-export"
-        raise BundleError(subject, expected="the codec fp16", found=manifest.codec, fix=newer)
     traits = manifest.model.traits
     if manifest.stage_a not in (STAGE_A_FORMS if traits.selects else (None,)):
         raise BundleError(subject, expected="a form of stage A", found=repr(manifest.stage_a), fix=FIX)
     if manifest.cross_attention not in CROSS_ATTENTION_FORMS:
         raise BundleError(subject, expected="a form of cross-attention", found=manifest.cross_attention, fix=FIX)
     _check_shape(manifest.model, subject)
+    _check_codecs(manifest, subject)
     _check_graphs(manifest, subject)
     _check_quantization(manifest, subject)
     return manifest
@@ -204,6 +220,23 @@ def _check_shape(model: ModelShape, subject: str) -> None:
             f"{subject}, num_selected", expected="1 to num_retrieved where the architecture selects, else null",
             found=repr(selected), fix=FIX,
         )
+
+
+def _check_codecs(manifest: BundleManifest, subject: str) -> None:
+    """Refuse a codec that is unknown, listed twice, or that does not fit the width."""
+    codecs, memory = manifest.codecs, manifest.model.traits.has_memory
+    if unknown := [codec for codec in codecs if codec not in CODECS]:
+        raise BundleError(
+            subject, expected=f"codecs of {', '.join(CODECS)}", found=unknown[0], fix="install a newer glimmer-export"
+        )
+    if len(set(codecs)) != len(codecs) or bool(codecs) != memory:
+        expected = "each codec once" if memory else "no codec where there is no memory"
+        raise BundleError(subject, expected=expected, found=", ".join(codecs) or "none", fix=FIX)
+    try:
+        for codec in codecs:
+            codec_layout(codec, manifest.model.d_model)
+    except ValueError as reason:
+        raise BundleError(subject, expected="codecs that fit d_model", found=str(reason), fix=FIX) from None
 
 
 def _check_quantization(manifest: BundleManifest, subject: str) -> None:

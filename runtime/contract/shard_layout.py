@@ -7,9 +7,12 @@ from math import prod
 
 import numpy as np
 
+from runtime.contract.codec_layout import codec_layout
+
 __all__ = ["ShardTensor", "shard_tensors"]
 
-SAFETENSORS_NAMES = {"float16": "F16", "float32": "F32", "int32": "I32", "int64": "I64"}
+SAFETENSORS_NAMES = {"int64": "I64", "float32": "F32", "int32": "I32", "float16": "F16", "uint8": "U8"}
+"""In the order in which the library writes them."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,13 @@ class ShardTensor:
 
 
 def shard_tensors(num_passages: int, num_tokens: int, d_model: int, codec: str | None) -> tuple[ShardTensor, ...]:
-    """What a shard holds: wide elements first, so that each tensor lies aligned. `codec` None: no memory."""
-    offsets = ShardTensor("offsets", "int64", (num_passages + 1,))
-    input_ids = ShardTensor("input_ids", "int32", (num_tokens,))
-    if codec is None:
-        return (offsets, input_ids)
-    scale = ShardTensor("memory_scale", "float32", (num_passages,))
-    return (offsets, scale, input_ids, ShardTensor("memory", "float16", (num_tokens, d_model)))
+    """What a shard holds, in safetensors' own order: wide elements first, so that each tensor lies aligned.
+
+    `codec` None: no memory.
+    """
+    tensors = [ShardTensor("offsets", "int64", (num_passages + 1,)), ShardTensor("input_ids", "int32", (num_tokens,))]
+    if codec is not None:
+        layout = codec_layout(codec, d_model)
+        for entries, part in ((num_passages, layout.per_passage), (num_tokens, layout.per_token)):
+            tensors += [ShardTensor(tensor.name, tensor.dtype, (entries, *tensor.shape)) for tensor in part]
+    return tuple(sorted(tensors, key=lambda tensor: (list(SAFETENSORS_NAMES).index(tensor.dtype), tensor.name)))

@@ -9,7 +9,7 @@ from exporter.checkpoint.presets import preset
 from exporter.cost.workload import Workload
 from runtime.contract import BundleManifest, Forms
 
-OURS, PAPER = Forms("fp16", "lazy", "absorbed"), Forms("fp16", "full", "cached")
+OURS, PAPER = Forms(("fp16",), "lazy", "absorbed"), Forms(("fp16",), "full", "cached")
 WORKLOAD = Workload(25, 5, 48, 304, answer_tokens=8, corpus_passages=1)
 LAYER = 4 * 768 * 768 + 3 * 768 * 2048
 JOINT = 352 * LAYER + 2 * 768 * 352 * 352
@@ -19,7 +19,7 @@ MEMORY = 25 * 304 * 768 * 2
 def work_of(forms: Forms, batch_size: int = 1, size: str = "base") -> dict[str, StageWork]:
     config = config_from_options(ModelOptions("glimmer"), preset(size), subject=size)
     manifest = BundleManifest(
-        1, config.shape, {}, forms.codec, forms.stage_a, forms.cross_attention, None, (), None, "", "",
+        1, config.shape, {}, forms.codecs, forms.stage_a, forms.cross_attention, None, (), None, "", "",
         None,
     )
     return stage_work(manifest, WORKLOAD, batch_size)

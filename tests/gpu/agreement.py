@@ -28,12 +28,12 @@ def reference_runs(model: Model, precision: str) -> tuple[Bundle, dict[str, Grap
     """A bundle, its graphs on the CPU, and what they were given while a few of the demo's questions were answered."""
     bundle = Bundle.open(model.bundle(precision))
     assert bundle.text is not None
-    graphs = load_graphs(OnnxRuntimeBackend(threads()), bundle.directory, bundle.manifest)
+    graphs = load_graphs(OnnxRuntimeBackend(threads()), bundle.directory, bundle.manifest, "fp16")
     recorder = Recorder()
     recorder.on = True
     store = MemoryStore.open(model.store, bundle)
     try:
-        session = Session(bundle, store, recorder.wrap(graphs), bundle.text)
+        session = Session(bundle, store, recorder.wrap(graphs), bundle.text, store.codec)
         for question in read_questions(model.questions, QUESTIONS):
             session.answer(question.question)
     finally:

@@ -36,7 +36,7 @@ class Ours:
         self.recorder, self.graphs, self._setting = Recorder(), graphs, setting
         shape = replace(bundle.manifest.model, eos_token_id=NO_TOKEN)
         self.bundle = replace(bundle, manifest=replace(bundle.manifest, model=shape))
-        self._session = Session(self.bundle, store, self.recorder.wrap(graphs), bundle.text)
+        self._session = Session(self.bundle, store, self.recorder.wrap(graphs), bundle.text, store.codec)
 
     @classmethod
     @contextmanager
@@ -46,7 +46,8 @@ class Ours:
         store = MemoryStore.open(model.store, bundle)
         try:
             with open_backend(setting, bundle.directory, **switches) as backend:
-                yield cls(bundle, store, load_graphs(backend, bundle.directory, bundle.manifest), setting)
+                graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)
+                yield cls(bundle, store, graphs, setting)
         finally:
             store.close()
 

@@ -30,7 +30,7 @@ def contents(store: MemoryStore) -> list[tuple[Any, ...]]:
     for number in live_numbers(store):
         passage = store.passage(number)
         assert store.numbers([passage.id]) == [number]
-        memory = tuple(part.tobytes() for part in store.memory(number))
+        memory = {name: values.tobytes() for name, values in store.memory(number).tensors.items()}
         rows.append((passage.id, passage.title, passage.text, store.input_ids(number).tolist(), memory))
     return rows
 

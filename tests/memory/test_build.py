@@ -20,7 +20,8 @@ from exporter.memory.work import work_directory
 from runtime.backends import OnnxRuntimeBackend
 from runtime.bundle import Bundle
 from runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
-from runtime.memory import decode_fp16, encode_passages
+from runtime.codecs import decode_fp16
+from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import HUGE, NOT_FINITE, WORDS, make_bundle, rewrite, tree, write_corpus, write_rows
@@ -46,7 +47,7 @@ def test_a_store_holds_every_passage(bundle, corpus, tmp_path):
             passage = store.passage(number)
             assert (passage.id, passage.title, passage.text) == (row["id"], row["title"], row["text"])
             assert store.input_ids(number).tolist() == opened.text.passage(row["title"], row["text"])[0]
-            codes, scale = store.memory(number)
+            codes, scale = store.memory(number).tensors.values()
             assert codes.dtype == np.float16
             assert_close(decode_fp16(codes, scale), encoder_states(opened, store, number), "fp16_codec")
         assert summary.tokens == sum(len(store.input_ids(number)) for number in range(50))
@@ -71,7 +72,7 @@ def test_memory_comes_back_within_fp16(bundle, tmp_path, passages):
     opened = Bundle.open(bundle)
     with MemoryStore.open(tmp_path / "drawn", opened) as store:
         for number in range(len(passages)):
-            codes, scale = store.memory(number)
+            codes, scale = store.memory(number).tensors.values()
             states = encoder_states(opened, store, number)
             assert np.log2(scale) == np.round(np.log2(scale))
             # Relative to the passage's greatest value, which sets its scale.

@@ -62,7 +62,7 @@ def test_appended_passages_are_there(store, bundle, opened, tmp_path):
         assert now.numbers(["q"]) == [7]
         assert now.passage(7).text == "w42 w40 w1"
         assert search_ids(now, "w42")[0][0] == "q"
-        assert now.memory(7)[0].shape == (len(now.input_ids(7)), 8)
+        assert now.memory(7).codes.shape == (len(now.input_ids(7)), 8)
         assert now.manifest.tombstones is None
     del before["manifest.json"]
     assert before.items() <= tree(store).items()  # nothing that was there is touched
@@ -245,6 +245,18 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
     assert (summary.resumed_shards, summary.added) == (3, 8)
     assert open_contents(store, opened) == open_contents(plain, opened)[1:]
     assert not (tmp_path / "store.partial").exists()
+
+
+def test_a_changed_store_is_converted_and_changed_again(store, bundle, new, tmp_path):
+    add(store, bundle, new, replace=True)
+    opened = Bundle.open(make_bundle(tmp_path / "int8", codecs=("int8",)))
+    convert_store(store, tmp_path / "converted", "int8")
+    assert [row[0] for row in open_contents(tmp_path / "converted", opened)] == [0, 2, "p3", 4, "p5", 6, "p1", "q"]
+    delete_passages(tmp_path / "converted", [0])
+    compact_store(tmp_path / "converted")
+    assert verify_store(tmp_path / "converted").damaged == ()
+    assert [row[0] for row in open_contents(tmp_path / "converted", opened)] == [2, "p3", 4, "p5", 6, "p1", "q"]
+    assert verify_store(store).damaged == ()  # with which the converted store may share files
 
 
 @pytest.mark.parametrize("other", ["checkpoint", "precision"])

@@ -25,7 +25,7 @@ SCRIPT = """
 import errno, json, os, random, shutil, signal, sys
 from pathlib import Path
 import numpy as np
-import exporter.memory.build as build_module
+import exporter.memory.append as append_module
 from exporter.memory.append import append_passages
 from exporter.memory.compact import compact_store
 from exporter.memory.delete import delete_passages
@@ -46,7 +46,7 @@ class Encoder:
     def run(self, inputs):
         return {"hidden_states": np.repeat(inputs["input_ids"][..., None].astype(np.float32), D_MODEL, axis=2)}
 
-build_module.memory_encoder = lambda *_: Encoder()
+append_module.memory_encoder = lambda *_: Encoder()
 store = folder / "store"
 CHANGES = {
     "append": lambda: append_passages(store, bundle, corpus, replace=True, batch_tokens=60),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from exporter.memory import append_passages, build_store, compact_store, delete_passages
+from exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store
 from exporter.memory.repack import PASSAGES_AT_ONCE, copy_rows, live_runs
 from runtime.bundle import Bundle
 from runtime.contract import StoreError
@@ -123,6 +123,29 @@ def test_a_fid_store_is_compacted_too(tmp_path):
     write_rows(corpus, [row for row in rows if row["id"] not in (1, 7)])
     build_store(bundle, corpus, tmp_path / "fresh", **SMALL)
     assert shard_digests(tmp_path / "store") == shard_digests(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("codec", ["int8", "int4", "pq8x"])
+def test_stores_of_every_codec_change_and_keep_its_arrays(tmp_path, codec):
+    """Arrays are fitted once, to the corpus of the build: what is appended is encoded with them."""
+    bundle = make_bundle(tmp_path / "bundle", codecs=(codec,))
+    store, opened = tmp_path / "store", Bundle.open(bundle)
+    write_corpus(tmp_path / "corpus.jsonl", 9)
+    build_store(bundle, tmp_path / "corpus.jsonl", store, codec=codec, **SMALL)
+    arrays, before = (store / "codec.safetensors").read_bytes(), open_contents(store, opened)
+    text = {"title": "title3", "text": before[3][2]}
+    append_passages(store, bundle, write_rows(tmp_path / "new.jsonl", [{"id": "new", **text}]), batch_tokens=1)
+    delete_passages(store, [1])
+    assert open_contents(store, opened) == [before[0], *before[2:], ("new", *before[3][1:])]
+    compact_store(store)
+    after = open_contents(store, opened)
+    assert after == [before[0], *before[2:], ("new", *before[3][1:])]
+    shard = next((store / "shards").iterdir())
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    assert repair_store(store, bundle_directory=bundle, batch_tokens=1).restored == (f"shards/{shard.name}",)
+    assert shard.read_bytes() == content
+    assert (store / "codec.safetensors").read_bytes() == arrays
 
 
 def test_long_runs_are_copied_in_pieces(bundle, tmp_path):

@@ -163,7 +163,7 @@ def test_a_path_with_odd_characters_opens(bundle, store_path, tmp_path):
 
 def test_memory_is_a_read_only_view(bundle, store_path):
     with MemoryStore.open(store_path, bundle) as store:
-        codes, _ = store.memory(20)
+        codes = store.memory(20).codes
         assert codes.base is not None
         with pytest.raises(ValueError, match="read-only"):
             codes[0, 0] = 0
@@ -171,7 +171,7 @@ def test_memory_is_a_read_only_view(bundle, store_path):
 
 def test_views_outlive_the_store(bundle, store_path):
     with MemoryStore.open(store_path, bundle) as store:
-        codes, _ = store.memory(20)
+        codes = store.memory(20).codes
         expected = codes.copy()
     assert np.array_equal(codes, expected)
 
@@ -191,10 +191,10 @@ def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
         def read(numbers):
             found = []
             for number in numbers:
-                passage, (codes, scale) = store.passage(number), store.memory(number)
+                passage, memory = store.passage(number), store.memory(number)
                 hits = store.search(f"{passage.title} w1 w2", 5)
                 ids = store.input_ids(number)
-                found.append((store.numbers([passage.id]), passage, codes.tobytes(), scale, ids.tobytes(), hits))
+                found.append((store.numbers([passage.id]), passage, [values.tobytes() for values in memory.tensors.values()], ids.tobytes(), hits))
             return found
 
         expected, results = read(range(NUM_PASSAGES)), {}

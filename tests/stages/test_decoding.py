@@ -57,7 +57,7 @@ def empty_caches(model: GlimmerModel) -> list[Tensor]:
 @pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_steps(variant: str, form: str, tmp_path: Path) -> None:
-    forms = Forms("fp16", None, form)
+    forms = Forms(("fp16",), None, form)
     theirs = make_t5(variant, seed=41)
     model = convert(theirs, "fid", tmp_path)
     states, mask = encoded(theirs, seed=41)
@@ -76,7 +76,7 @@ def test_steps(variant: str, form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_prefix_of_rows_of_unequal_length(variant: str, form: str, tmp_path: Path) -> None:
     """MemoryFiD's question is padded on the right: each row goes on at its own position, over what padding wrote."""
-    forms = Forms("fp16", None, form)
+    forms = Forms(("fp16",), None, form)
     theirs = make_t5(variant, seed=42)
     model = convert(theirs, "memory_fid", tmp_path)
     states, mask = encoded(theirs, seed=42)

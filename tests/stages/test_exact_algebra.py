@@ -21,12 +21,15 @@ from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.backends import Array
 from runtime.candidates import Candidate
 from runtime.clock import StageClock
+from runtime.codecs import decode_fp16, open_codec
 from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
-from runtime.memory import decode_fp16, encode_fp16
+from runtime.passage_memory import PassageMemory
 from runtime.reader import Reader, Reading
 from runtime.store import Passage
 
 MARGIN = 1e-4
+FP16 = open_codec("fp16", 8, {}, subject="test")
+"""Of any width: it has no arrays."""
 """Where the best and the next are nearer than this, relative to the largest, either may win."""
 MOST_EXCLUDED = 0.01
 """The greatest share of questions that may be left out for that; 0 of the 864 that these tests draw were."""
@@ -40,16 +43,19 @@ class StageGraph:
         self._stage, self._io = stage_from_model(model, name, forms), io
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return run_stage(self._stage, self._io, inputs)
+        return run_stage(self._stage, self._io, inputs, "fp16")
 
 
 class Memories:
     """A store of nothing but memory."""
 
-    def __init__(self, memory: list[tuple[Array, np.float32]]) -> None:
+    def __init__(self, memory: list[PassageMemory]) -> None:
         self._memory = memory
 
-    def memory(self, number: int) -> tuple[Array, np.float32]:
+    def prefetch(self, numbers) -> None:
+        pass
+
+    def memory(self, number: int) -> PassageMemory:
         return self._memory[number]
 
 
@@ -58,7 +64,7 @@ class Case:
     """A model, the memory of its passages, and questions (token ids) with the passages of each."""
 
     model: GlimmerModel
-    memory: list[tuple[Array, np.float32]]
+    memory: list[PassageMemory]
     questions: list[list[int]]
     passages: list[list[int]]
     num_selected: int | None
@@ -66,7 +72,7 @@ class Case:
     def read(self, forms: Forms, rows: slice) -> Reading:
         shape = self.model.config.shape
         graphs = {name: StageGraph(self.model, name, io, forms) for name, io in graph_io(shape, forms).items()}
-        reader = Reader(graphs, shape, None, Memories(self.memory))
+        reader = Reader(graphs, shape, None, Memories(self.memory), FP16)
         candidates = [[Candidate(PASSAGE, number, None) for number in row] for row in self.passages[rows]]
         return reader.read(self.questions[rows], candidates, self.num_selected, StageClock())
 
@@ -115,7 +121,7 @@ def cases(draw: st.DrawFn, architecture: str, stage_a: str | None) -> Case:
     batch = draw(st.integers(1, 3))
     return Case(
         model,
-        [encode_fp16(state.astype(np.float32)) for state in states],
+        [PassageMemory(FP16.encode(state.astype(np.float32))) for state in states],
         [
             [int(token) for token in random.integers(2, config.vocab_size, random.integers(1, config.question_length))]
             for _ in range(batch)
@@ -151,7 +157,7 @@ def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) 
     reference = TorchReference(case.model)
     for row, tokens in enumerate(reading.tokens):
         numbers = case.passages[first_row + row]
-        memory = [decode_fp16(*case.memory[number]) for number in numbers]
+        memory = [FP16.decode(case.memory[number].tensors) for number in numbers]
         steps.clear()
         expected = reference.answer(case.questions[first_row + row], [], memory, case.num_selected)
         counts["compared"] += 1
@@ -176,7 +182,7 @@ def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) 
 )
 def test_every_form_answers_as_the_padded_model(architecture: str, stage_a: str | None, cross_attention: str) -> None:
     counts: Counter[str] = Counter()
-    forms = Forms("fp16", stage_a, cross_attention)
+    forms = Forms(("fp16",), stage_a, cross_attention)
 
     @settings(max_examples=40, deadline=None, derandomize=True)
     @given(case=cases(architecture, stage_a))

@@ -14,7 +14,7 @@ from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.contract import Forms
 from runtime.rerank import select_top_m
 
-FULL, LAZY = Forms("fp16", "full", "cached"), Forms("fp16", "lazy", "cached")
+FULL, LAZY = Forms(("fp16",), "full", "cached"), Forms(("fp16",), "lazy", "cached")
 MARGIN = 1e-4
 
 

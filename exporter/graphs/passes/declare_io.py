@@ -36,4 +36,4 @@ class DeclareIO(InPlacePass):
         return PassResult(model, modified=True)
 
 
-_ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16", "int32": "INT32"}
+_ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16", "int8": "INT8", "int32": "INT32", "uint8": "UINT8"}

@@ -66,6 +66,12 @@ class CudaDevice:
         """Tensors for the stream's next work to write; their memory is free when none of them is referred to."""
         return self._tensors(self._pool.take(layout.num_bytes), layout)
 
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+        """Copies of the host's arrays."""
+        with self.lock:
+            self.check()
+            return cast("dict[str, DeviceTensor]", self.place(arrays))
+
     def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
         """Tensors of zeros, float32."""
         layout = Layout.of({name: (shape, np.dtype(np.float32)) for name, shape in dims.items()})

@@ -26,7 +26,7 @@ BUILD = "build engines here: `glimmer-export build`"
 
 @dataclass(frozen=True)
 class DeviceEngines:
-    """The record of one directory below engines/, whose every engine is of the bundle's graph as it is now."""
+    """The record of one directory below engines/, whose engines are of the bundle's graphs as they are now."""
 
     directory: Path
     record: EngineRecord
@@ -35,8 +35,8 @@ class DeviceEngines:
     def find(cls, bundle: Path, here: EngineKey) -> DeviceEngines:
         """The engines built for this very device, else those for any of its compute capability.
 
-        Raises BackendError where there are none, or where they lack a graph or are of another graph than the bundle's;
-        BundleError for a damaged record or manifest.
+        Raises BackendError where there are none, or where one is of another graph than the bundle's; BundleError for a
+        damaged record or manifest.
         """
         anywhere = EngineKey(here.library, here.version, here.compute_capability, None)
         for key in (here, anywhere):
@@ -52,7 +52,11 @@ class DeviceEngines:
         )
 
     def read(self, graph: str) -> bytes:
-        """The bytes of a graph's engine; raises BundleError where they are missing or changed."""
+        """The bytes of a graph's engine; raises BackendError where none was built, BundleError where they changed."""
+        if graph not in self.record.engines:
+            raise BackendError(
+                f"engines {self.directory}", expected=f"one of the bundle's graph {graph}", found="none", fix=BUILD
+            )
         entry = self.record.engines[graph].file
         subject = f"engine {self.directory / entry.path}"
         path = inside(self.directory, entry.path, error=BundleError, subject=subject)
@@ -69,8 +73,8 @@ class DeviceEngines:
     def _check_graphs(self, bundle: Path) -> None:
         for name, graph in read_manifest(bundle).graphs.items():
             engine = self.record.engines.get(name)
-            if engine is None or engine.graph_sha256 != graph_digest(graph):
+            if engine is not None and engine.graph_sha256 != graph_digest(graph):
                 raise BackendError(
                     f"engines {self.directory}", expected=f"one of the bundle's graph {name}",
-                    found="none" if engine is None else "one of another graph", fix=BUILD,
+                    found="one of another graph", fix=BUILD,
                 )

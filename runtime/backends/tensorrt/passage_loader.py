@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import prod
 from threading import RLock
 
 import numpy as np
@@ -13,7 +14,7 @@ from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
 from runtime.backends.tensorrt.layout import Layout
 from runtime.backends.tensorrt.passage_cache import PassageCache
 from runtime.contract import OptionError
-from runtime.passage_memory import PassageMemory, memory_mask, memory_scale, write_codes
+from runtime.passage_memory import CODES, PassageMemory, padded_small, write_codes
 
 __all__ = ["PassageLoader"]
 
@@ -42,21 +43,19 @@ class PassageLoader:
         self.cache = PassageCache(passage_cache_bytes, self.pool.take)
 
     def load(self, rows: Rows, num_tokens: int) -> tuple[Lease, Layout]:
-        """Memory (b, k, n_p, d_model), its scale and its mask; reading them must wait for the lease's arrival."""
-        small = {"memory_scale": memory_scale(rows), "memory_mask": memory_mask(rows, num_tokens)}
-        dims = (*small["memory_scale"].shape, num_tokens, rows[0][0].codes.shape[1])
-        memory = {"memory": (dims, np.dtype(np.float16))}
+        """What `padded_memory` gives; reading it must wait for the lease's arrival."""
+        small = padded_small(rows, num_tokens)
+        codes = rows[0][0].codes
+        dims = (*small["memory_mask"].shape, *codes.shape[1:])
         behind = Layout.of_arrays(small)
-        layout = Layout.of({**memory, **behind.specs})
+        layout = Layout.of({CODES: (dims, codes.dtype), **behind.specs})
         if self._cuda.gpu.integrated:
             with self._lock:
                 lease = self._pinned.take(layout.num_bytes)
-            view = layout.view(lease, "memory")
-            view[...] = 0
-            write_codes(view, rows)
+            write_codes(layout.view(lease, CODES), rows)
             layout.write(lease, small)
             return lease, layout
-        batch = _Batch(rows, dims)
+        batch = _Batch(rows, dims, codes.dtype.itemsize)
         with self._lock:
             cached = [self.cache.get(passage.key) if passage.key else None for _, passage in batch.passages]
             missing = [item for item, lease in zip(batch.passages, cached, strict=True) if lease is None]
@@ -69,7 +68,7 @@ class PassageLoader:
             staging.host[start : start + passage.codes.nbytes] = passage.codes.reshape(-1).view(np.uint8)
         with self._lock:
             lease = self.pool.take(layout.num_bytes)
-            memory_bytes = layout.offsets["memory_scale"]
+            memory_bytes = layout.offsets[next(iter(small))]
             self._cuda.clear(lease.address, memory_bytes, self.stream)
             self._copy(lease.address + memory_bytes, staging.address, behind.num_bytes)
             for (offset, passage), kept in zip(batch.passages, cached, strict=True):
@@ -89,12 +88,12 @@ class PassageLoader:
 
 
 class _Batch:
-    """A batch's passages, each with the byte of the padded memory (b, k, n_p, d_model) float16 that it begins at."""
+    """A batch's passages, each with the byte of the padded codes (b, k, n_p, ...) that it begins at."""
 
-    def __init__(self, rows: Rows, dims: tuple[int, ...]) -> None:
-        _, num_passages, num_tokens, d_model = dims
+    def __init__(self, rows: Rows, dims: tuple[int, ...], itemsize: int) -> None:
+        passage_bytes = prod(dims[2:]) * itemsize
         self.passages = [
-            (2 * d_model * num_tokens * (batch * num_passages + place), passage)
+            (passage_bytes * (batch * dims[1] + place), passage)
             for batch, row in enumerate(rows)
             for place, passage in enumerate(row)
         ]

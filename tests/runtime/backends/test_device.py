@@ -20,8 +20,11 @@ def rows(seed: int) -> list[list[PassageMemory]]:
     return [
         [
             PassageMemory(
-                random.standard_normal((int(random.integers(1, TOKENS + 1)), WIDTH)).astype(np.float16),
-                np.float32(2.0 ** int(random.integers(-3, 4))), ("store", 10 * seed + number),
+                {
+                    "memory": random.standard_normal((int(random.integers(1, TOKENS + 1)), WIDTH)).astype(np.float16),
+                    "memory_scale": np.float32(2.0 ** int(random.integers(-3, 4))),
+                },
+                ("store", 10 * seed + number),
             )
             for number in numbers
         ]

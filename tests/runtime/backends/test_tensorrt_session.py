@@ -114,10 +114,10 @@ def test_only_scores_and_tokens_come_to_the_host(glimmer, engined, gpu):
 
 def test_padding_of_the_memory_does_not_cross(glimmer, engined, gpu):
     library = gpu()
-    lengths = [len(glimmer.session.store.memory(number)[0]) for number in range(len(IDS))]
+    lengths = [glimmer.session.store.memory(number).num_tokens for number in range(len(IDS))]
     numbers = [int(np.argmin(lengths)), int(np.argmax(lengths))]
     ids = [IDS[number] for number in numbers]
-    width = glimmer.session.store.memory(0)[0][0].nbytes
+    width = glimmer.session.store.memory(0).codes[0].nbytes
     codes = width * sum(lengths[number] for number in numbers)
     with opened(glimmer, engined(glimmer)) as session:
         library.cuda.copied.clear()
@@ -253,7 +253,7 @@ def test_a_wrapped_graph_brings_everything_to_the_host(glimmer, engined, gpu):
                 return outputs
 
         graphs = {**session.graphs, "decoder_step": Wrapped(session.graphs["decoder_step"])}
-        wrapped = Session(session.bundle, session.store, graphs, session.text)
+        wrapped = Session(session.bundle, session.store, graphs, session.text, session.codec)
         assert_same(wrapped.answer(QUESTIONS[0]), glimmer.session.answer(QUESTIONS[0]))
         assert set(seen) == {np.ndarray}
 

@@ -1,0 +1,55 @@
+"""The codec of a store, on the arrays that its file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from runtime.backends import Array
+from runtime.codecs import Codec, open_codec
+from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout
+
+__all__ = ["open_store_codec", "read_codec"]
+
+HEADER_BYTES = 1 << 16
+FIX = "copy the store again, or build it again with `glimmer-export memory build`"
+
+
+def open_store_codec(directory: Path, manifest: StoreManifest) -> Codec | None:
+    """The codec of a store whose files were verified; None where it holds no memory. Raises as `read_codec`."""
+    if manifest.codec is None:
+        return None
+    return read_codec(directory, manifest.codec_arrays, manifest.codec, manifest.d_model)
+
+
+def read_codec(directory: Path, entry: FileEntry | None, name: str, d_model: int) -> Codec:
+    """A codec on the arrays of a file below `directory`, None for a codec without any.
+
+    Raises StoreError for a codec that does not fit the width, and for arrays that are absent, damaged, of another size,
+    or not such as a codec is fitted to.
+    """
+    subject = f"store {directory}"
+    try:
+        layout = codec_layout(name, d_model)
+    except ValueError as reason:
+        raise StoreError(subject, expected="a codec that it can have", found=str(reason), fix=FIX) from None
+    num_bytes = sum(array.num_bytes for array in layout.arrays)
+    if (entry is not None) != bool(layout.arrays) or (entry and not 0 <= entry.bytes - num_bytes <= HEADER_BYTES):
+        raise StoreError(
+            subject, expected=f"{num_bytes} bytes of arrays for the codec {name}",
+            found=f"{entry.bytes} bytes" if entry else "no file", fix=FIX,
+        )
+    return open_codec(name, d_model, _arrays(directory, entry), subject=subject)
+
+
+def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:
+    if entry is None:
+        return {}
+    try:
+        return dict(load((directory / entry.path).read_bytes()))
+    except SafetensorError as reason:
+        raise StoreError(
+            f"store {directory}, {entry.path}", expected="a safetensors file", found=str(reason), fix=FIX
+        ) from None

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory import append_passages, build_store, compact_store, delete_passages, id_from_text, read_ids
+from exporter.memory import (
+    append_passages,
+    build_store,
+    compact_store,
+    convert_store,
+    delete_passages,
+    id_from_text,
+    read_ids,
+    verify_store,
+)
 from exporter.memory.work import work_directory
 from runtime.bundle import Bundle
 from runtime.contract import CorpusError, OutputError, PassageError, StoreError

@@ -33,8 +33,8 @@ class PassageTexts:
     many are made as readers there were at one time.
     """
 
-    def __init__(self, path: Path, num_passages: int) -> None:
-        """Open the file; raises StoreError where it is not SQLite or does not hold `num_passages`."""
+    def __init__(self, path: Path, end: int) -> None:
+        """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1."""
         self._path = path
         # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
@@ -42,10 +42,10 @@ class PassageTexts:
         self._closed = Event()
         with self._connection() as connection:
             (highest,) = connection.execute(SELECT_HIGHEST).fetchone()
-        if highest != num_passages - 1:
+        if (-1 if highest is None else highest) != end - 1:
             self.close()
             found = "none" if highest is None else f"numbers up to {highest}"
-            raise self._damaged(expected=f"{num_passages} passages", found=found)
+            raise self._damaged(expected=f"numbers up to {end - 1}", found=found)
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""

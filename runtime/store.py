@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -12,12 +14,14 @@ from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
-from runtime.contract import ShardEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
+from runtime.generation import hold_manifest
 from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
 from runtime.retrieval import Hit
 from runtime.shard import Shard, open_shard
+from runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,12 +36,19 @@ MAX_MAPPED_SHARDS = 256
 
 
 class MemoryStore:
-    """A store opened for one bundle. Safe from several threads; reading takes no lock."""
+    """A store opened for one bundle, as it was then: later changes of the store do not reach it, nor remove its files.
 
-    def __init__(self, directory: Path, manifest: StoreManifest, texts: PassageTexts, codec: Codec | None) -> None:
+    Safe from several threads; reading takes no lock.
+    """
+
+    def __init__(self, directory: Path, manifest: StoreManifest, held: int) -> None:
+        """For `open`: `held` is the descriptor that keeps the manifest held."""
         self.directory = directory
         self.manifest = manifest
-        self._texts, self._codec = texts, codec
+        self._let_go = weakref.finalize(self, os.close, held)
+        self._codec = open_store_codec(directory, manifest)
+        self._tombstones = read_tombstones(directory, manifest)
+        self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
         self._shards: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
@@ -50,13 +61,16 @@ class MemoryStore:
         StoreError: absent, newer, damaged or incomplete, or written by another checkpoint.
         """
         directory = Path(directory)
-        manifest = read_store_manifest(directory)
-        check_store_fits(directory, manifest, bundle)
-        subject = f"store {directory}"
-        for entry in manifest.files():
-            verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
-        codec = open_store_codec(directory, manifest)
-        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers), codec)
+        manifest, held = hold_manifest(directory)
+        try:
+            check_store_fits(directory, manifest, bundle)
+            subject = f"store {directory}"
+            for entry in manifest.files():
+                verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
+        except BaseException:
+            os.close(held)
+            raise
+        store = cls(directory, manifest, held)
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
@@ -122,6 +136,7 @@ class MemoryStore:
         """Release the files; views handed out before stay valid."""
         self._texts.close()
         self._shards.clear()
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -135,13 +150,17 @@ class MemoryStore:
 
     def _index(self, number: int) -> tuple[int, int]:
         """The shard of a passage, and its row there."""
-        if not 0 <= number < self._starts[-1]:
+        if not 0 <= number < self._starts[-1] or self._is_deleted(number):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
         return index, number - self._starts[index]
 
     def _mapped(self, index: int) -> Shard:
         return self._shards.get(index) or self._shard(index)
+
+    def _is_deleted(self, number: int) -> bool:
+        place = int(self._tombstones.searchsorted(number))
+        return place < len(self._tombstones) and bool(self._tombstones[place] == number)
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""
@@ -178,6 +197,6 @@ def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -
         raise StoreError(
             f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
             found=str(manifest.codec),
-            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with `glimmer-export "
-            "memory convert`",
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
+            "`glimmer-export memory convert`",
         )

@@ -1,4 +1,4 @@
-"""Commands on memory stores."""
+"""Commands on memory stores: the one that builds them, and the group."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BundleArgument, Codec, Json, Output, Overwrite, Threads
+from exporter.cli import memory_changes, memory_health
+from exporter.cli.options import BatchTokens, BundleArgument, Codec, Json, Output, Overwrite, StoreArgument, Threads
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
+
+app = typer.Typer(help="Pre-compute passages into a memory store; change, check and repair it.", no_args_is_help=True)
 
 
 class RunnerName(str, Enum):
@@ -20,9 +23,6 @@ class RunnerName(str, Enum):
 
     local = "local"
     ray = "ray"
-
-
-app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
 
 
 class CorpusFormat(str, Enum):
@@ -37,7 +37,7 @@ class CorpusFormat(str, Enum):
 
 @app.callback()
 def _group() -> None:
-    """Pre-compute passages into a memory store."""
+    """Pre-compute passages into a memory store; change, check and repair it."""
 
 
 @app.command()
@@ -56,7 +56,7 @@ def build(
         Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
     ] = Codec.fp16,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
-    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
@@ -103,7 +103,7 @@ def build(
 
 @app.command()
 def convert(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")],
+    store: StoreArgument,
     output: Output,
     codec: Annotated[Codec, typer.Option("--codec", help="What memory is to be kept in.")],
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
@@ -127,3 +127,10 @@ def convert(
     )
     if summary.source_codec != "fp16":
         console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")
+
+
+app.command()(memory_changes.append)
+app.command()(memory_changes.delete)
+app.command()(memory_changes.compact)
+app.command()(memory_health.verify)
+app.command()(memory_health.repair)

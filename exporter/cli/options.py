@@ -11,7 +11,9 @@ import typer
 __all__ = [
     "Backend",
     "BatchSize",
+    "BatchTokens",
     "BundleArgument",
+    "BundleOption",
     "Codec",
     "Json",
     "Limit",
@@ -23,6 +25,7 @@ __all__ = [
     "Passages",
     "Questions",
     "Store",
+    "StoreArgument",
     "Threads",
 ]  # fmt: skip
 
@@ -48,9 +51,11 @@ Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
+BatchTokens = Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")]
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
 NumRetrieved = Annotated[
@@ -68,6 +73,9 @@ Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
 ]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
 ]

@@ -34,7 +34,7 @@ from runtime.contract import (
 )
 from runtime.contract.text_schema import require_fts5
 
-__all__ = ["BuildSummary", "build_store"]
+__all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
             _freeze_codec(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
             job = ShardJob(work, plan, bundle, scanned, threads)
-            built = _build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
+            built = build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
@@ -143,7 +143,7 @@ def _freeze_codec(work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, t
     freeze_codec(work, name, plan.d_model, fit)
 
 
-def _build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: bool) -> dict[int, ShardRecord]:
+def build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: bool) -> dict[int, ShardRecord]:
     """Build what is missing. A shard is recorded when it comes, so that no later one's delay can lose it."""
     missing = [index for index in range(job.plan.num_shards) if index not in kept]
     records: dict[int, ShardRecord] = {}

@@ -12,7 +12,8 @@ from threading import Event
 
 from runtime.contract import PassageError, StoreError
 from runtime.contract.text_schema import SELECT_HIGHEST, SELECT_NUMBER, SELECT_PASSAGE, fts5_missing, is_id
-from runtime.retrieval import Hit, search_index
+from runtime.retrieval import Hit
+from runtime.retrieval.fts5 import search_index
 
 __all__ = ["Passage", "PassageTexts"]
 
@@ -27,7 +28,7 @@ class Passage:
 
 
 class PassageTexts:
-    """Ids, titles and texts by passage number, and their full-text index.
+    """Ids, titles and texts by passage number, and their full-text index where it is FTS5's.
 
     Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
     many are made as readers there were at one time.

@@ -26,6 +26,8 @@ EXTRAS = {
     "matplotlib": "export",
     "msgpack": "t5x",
     "tensorstore": "t5x",
+    "tantivy": "retrieval",
+    "faiss": "dense",
 }
 """The extra that brings each optional package."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,14 @@ from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Thread
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
+
+class IndexChoice(str, Enum):
+    """What searches a store's texts."""
+
+    auto = "auto"
+    fts5 = "fts5"
+    tantivy = "tantivy"
+
 
 app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
 
@@ -29,6 +38,9 @@ def build(
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
     batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
     threads: Threads = None,
+    index: Annotated[
+        IndexChoice, typer.Option("--index", help="Full-text index. auto: tantivy above 100,000 passages.")
+    ] = IndexChoice.auto,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
         bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
@@ -43,7 +55,8 @@ def build(
 
     summary = build_store(
         bundle, corpus, output, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
-        batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
+        batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, index=index.value,
+        progress=not as_json,
     )
     if as_json:
         print_json(asdict(summary))

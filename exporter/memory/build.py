@@ -11,6 +11,7 @@ from exporter.memory.corpus import Corpus
 from exporter.memory.encode import encode_shard
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
 from exporter.publish import check_apart, check_target, replace_file, write_errors
@@ -22,7 +23,6 @@ from runtime.contract import (
     STORE_SCHEMA_VERSION,
     TEXTS,
     FileEntry,
-    IndexEntry,
     OptionError,
     StoreError,
     StoreManifest,
@@ -30,7 +30,6 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
-from runtime.contract.text_schema import require_fts5
 
 __all__ = ["BuildSummary", "build_store"]
 
@@ -52,33 +51,37 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(
+def build_store(  # noqa: PLR0913 - a setting each
     bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
     overwrite: bool = False, restart: bool = False, int8_memory: bool = False, batch_tokens: int = 4096,
-    passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO, progress: bool = False,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `batch_tokens` bounds the padded tokens of one graph run and
     `passages_per_shard` is what an interruption loses at most. `threads` None: one a physical core. `int8_memory` lets
-    an INT8 memory encoder write the store, whose memory every answer then rests on.
+    an INT8 memory encoder write the store, whose memory every answer then rests on. `index` is the engine of the
+    full-text index, `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with.
 
-    Raises BundleError, OptionError (an INT8 memory encoder), TokenizerError (a bundle without one), CorpusError (with
-    the line), StoreError (memory that is not finite, or no FTS5 here), OutputError (something else is there, an input
-    is, a build under way, a full disk).
+    Raises BundleError, OptionError (an INT8 memory encoder, another index), TokenizerError (a bundle without one),
+    CorpusError (with the line), StoreError (memory that is not finite, or no FTS5 here), MissingExtraError (no tantivy
+    here), OutputError (something else is there, an input is, a build under way, a full disk).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
-    require_fts5()
     with write_errors(output):
         check_apart(output, [bundle_directory, corpus_path])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
     corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
-    plan = plan_build(bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens)
+    engine = choose_engine(index, corpus.num_passages)
+    require_engine(engine)
+    plan = plan_build(
+        bundle, corpus, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens, index_engine=engine
+    )
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
         with work_directory(output) as work:
@@ -148,10 +151,12 @@ def _memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
 def _write_rest(
     work: Work, plan: BuildPlan, corpus: Corpus, records: dict[int, ShardRecord], *, progress: bool
 ) -> StoreManifest:
-    """The texts, and last the manifest."""
-    texts = work.store / TEXTS
-    with progress_bar("Indexing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance)
+    """The texts and their index, and last the manifest."""
+    texts, engine = work.store / TEXTS, plan.index_engine
+    with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
+        write_texts(texts, corpus.passages(), advance=advance, full_text=engine == FTS5)
+    with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
+        text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
     ordered = [records[index] for index in range(plan.num_shards)]
     manifest = StoreManifest(
         schema_version=STORE_SCHEMA_VERSION,
@@ -172,7 +177,7 @@ def _write_rest(
         num_tombstones=0,
         tombstones=None,
         texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
-        index=IndexEntry("fts5", ()),
+        index=text_index,
     )
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
     return manifest

@@ -30,6 +30,7 @@ class BuildPlan:
     passage_length: int
     passages_per_shard: int
     batch_tokens: int
+    index_engine: str
 
     @property
     def num_shards(self) -> int:
@@ -46,7 +47,9 @@ class BuildPlan:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
-def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch_tokens: int) -> BuildPlan:
+def plan_build(
+    bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch_tokens: int, index_engine: str
+) -> BuildPlan:
     """The plan for a bundle and a corpus; raises TokenizerError for a bundle that cannot read text."""
     manifest = bundle.manifest
     if bundle.text is None:
@@ -71,4 +74,5 @@ def plan_build(bundle: Bundle, corpus: Corpus, *, passages_per_shard: int, batch
         passage_length=manifest.model.passage_length,
         passages_per_shard=passages_per_shard,
         batch_tokens=batch_tokens,
+        index_engine=index_engine,
     )

@@ -1,4 +1,4 @@
-"""Write the store's SQLite file: every passage and the full-text index, in one transaction."""
+"""Write the store's SQLite file: every passage and, unless another engine has it, the full-text index, at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from runtime.contract.text_schema import FILL_INDEX, INSERT_PASSAGE, SCHEMA
+from runtime.contract.text_schema import CREATE_INDEX, CREATE_TABLE, FILL_INDEX, INSERT_PASSAGE
 from runtime.store import Passage
 
 __all__ = ["write_texts"]
@@ -21,17 +21,19 @@ SETTINGS = (
 )
 
 
-def write_texts(path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None]) -> None:
+def write_texts(
+    path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None], full_text: bool = True
+) -> None:
     """Write `path` anew, numbering the passages from 0 in their order; equal passages give equal bytes.
 
-    `advance` is told how many passages came to be written.
+    `advance` is told how many passages came to be written. `full_text`: with the index of FTS5.
 
     Raises OSError for a full disk, and what reading `passages` raises; then the file is not there.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        _fill(temporary, passages, advance)
+        _fill(temporary, passages, advance, full_text=full_text)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -39,15 +41,16 @@ def write_texts(path: Path, passages: Iterable[Passage], *, advance: Callable[[i
         temporary.unlink(missing_ok=True)
 
 
-def _fill(path: Path, passages: Iterable[Passage], advance: Callable[[int], None]) -> None:
+def _fill(path: Path, passages: Iterable[Passage], advance: Callable[[int], None], *, full_text: bool) -> None:
+    create, fill = ((CREATE_INDEX,), FILL_INDEX) if full_text else ((), ())
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        for statement in (*SETTINGS, "BEGIN", *SCHEMA):
+        for statement in (*SETTINGS, "BEGIN", CREATE_TABLE, *create):
             connection.execute(statement)
         for number, passage in enumerate(passages):
             connection.execute(INSERT_PASSAGE, (number, passage.id, passage.title, passage.text))
             advance(1)
-        for statement in (*FILL_INDEX, "COMMIT"):
+        for statement in (*fill, "COMMIT"):
             connection.execute(statement)
     except sqlite3.OperationalError as reason:
         # SQLite reports the system's refusal in words of its own; the error code is in Python only from 3.11 on.

@@ -7,9 +7,10 @@ import sqlite3
 from runtime.contract.errors import StoreError
 
 __all__ = [
+    "CREATE_INDEX",
+    "CREATE_TABLE",
     "FILL_INDEX",
     "INSERT_PASSAGE",
-    "SCHEMA",
     "SEARCH",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
@@ -29,7 +30,6 @@ CREATE VIRTUAL TABLE passages_index USING fts5(
     title, text, content='passages', content_rowid='number', tokenize='porter unicode61 remove_diacritics 2'
 )
 """
-SCHEMA = (CREATE_TABLE, CREATE_INDEX)
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
 FILL_INDEX = (
     "INSERT INTO passages_index (passages_index) VALUES ('rebuild')",

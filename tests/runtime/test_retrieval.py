@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from exporter.memory import build_store
 from runtime.bundle import Bundle
 from runtime.contract import StoreError
-from runtime.retrieval import search_words
+from runtime.retrieval.words import search_words
 from runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, write_rows
 
@@ -105,7 +105,7 @@ def test_the_syntax_of_fts5_is_text(store, pieces):
 
 
 def test_a_python_without_fts5_is_named(bundle, store, monkeypatch):
-    monkeypatch.setattr("runtime.retrieval.SEARCH", "CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
+    monkeypatch.setattr("runtime.retrieval.fts5.SEARCH", "CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
     with pytest.raises(StoreError, match="SQLite"):
         store.search("Lovelace", 3)
 

@@ -70,3 +70,42 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+
+
+@app.command("index")
+def index_command(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")],
+    embeddings: Annotated[
+        Path | None, typer.Option("--embeddings", help="A .npy file of float32 or float16, a row a passage, in order.")
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="The rows' passage ids, one in JSON a line, where the order is another.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", help="A sentence encoder: model.onnx, tokenizer.json, and encoder.json with pooling "
+                     "(mean, cls, graph), normalise, query_prefix, passage_prefix, max_length."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Passages of one run of the encoder.")] = 32,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Give a store vectors of its passages, to find them by: `--retrieval dense` or `hybrid`."""
+    from rich.filesize import decimal
+
+    from exporter.memory import index_store
+
+    summary = index_store(
+        store, embeddings=embeddings, ids=ids, encoder=encoder, overwrite=overwrite, batch_size=batch_size,
+        threads=threads, progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(store)} indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of {summary.dimension}, "
+        f"{decimal(summary.bytes)}"
+    )
+    if not summary.encoder:
+        console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")

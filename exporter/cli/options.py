@@ -21,6 +21,8 @@ __all__ = [
     "PassageSource",
     "Passages",
     "Questions",
+    "Retrieval",
+    "RetrievalName",
     "Store",
     "Threads",
 ]  # fmt: skip
@@ -31,6 +33,14 @@ class PassageSource(str, Enum):
 
     retrieve = "retrieve"
     given = "given"
+
+
+class RetrievalName(str, Enum):
+    """What passages are found by: their words, their vectors, or both rankings fused."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    hybrid = "hybrid"
 
 
 Backend = Annotated[
@@ -55,6 +65,9 @@ Passages = Annotated[
 ]
 Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+]
+Retrieval = Annotated[
+    RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
 ]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
 Threads = Annotated[

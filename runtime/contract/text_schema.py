@@ -14,6 +14,7 @@ __all__ = [
     "SEARCH",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
+    "SELECT_NUMBERS",
     "SELECT_PASSAGE",
     "fts5_missing",
     "is_id",
@@ -37,6 +38,7 @@ FILL_INDEX = (
 )
 
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
+SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
 SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
 # bm25() is negative, better is lower; its arguments are the weights of title and text.

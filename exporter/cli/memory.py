@@ -79,7 +79,7 @@ def index_command(
         Path | None, typer.Option("--embeddings", help="A .npy file of float32 or float16, a row a passage, in order.")
     ] = None,
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="The rows' passage ids, one in JSON a line, where the order is another.")
+        Path | None, typer.Option("--ids", help="The rows' passage ids in JSON, one a line, if the order is another.")
     ] = None,
     encoder: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers:
 
 def _matrix(path: Path, num_passages: int) -> Array:
     try:
-        matrix: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as reason:
         raise EmbeddingsError(
             f"embeddings {path}", expected="a .npy file", found=str(reason), fix="write it with numpy.save"
@@ -56,7 +57,7 @@ def _matrix(path: Path, num_passages: int) -> Array:
             f"embeddings {path}", expected=f"shape [{num_passages}, dimension], a row a passage", found=found,
             fix="give a vector for each passage of the store, and for no other",
         )
-    return matrix
+    return cast("Array", matrix)
 
 
 def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:

@@ -10,7 +10,9 @@ import numpy as np
 from runtime.retrieval.words import STOP_WORDS
 from runtime.store import Passage
 
-ONSETS, VOWELS, CODAS = "b ch d f g k l m n p r s st t tr v".split(), "a e i o u ai ou".split(), ["", "n", "r", "s", "l"]
+ONSETS = ("b", "ch", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v")
+VOWELS = ("a", "e", "i", "o", "u", "ai", "ou")
+CODAS = ("", "n", "r", "s", "l")
 SYLLABLES = ["".join(parts) for parts in product(ONSETS, VOWELS, CODAS)]
 VOCABULARY = 200_000
 ENDINGS = ("", "", "", "s", "ed", "ing", "er")

@@ -15,7 +15,10 @@ from runtime.retrieval.tantivy_bm25 import TantivyIndex
 from runtime.store import MemoryStore, Passage
 from tests.bundle_factory import rewrite, tree, write_corpus
 
-PASSAGES = [(3 * number, Passage(number, f"w{number % 7}", f"w{number % 5} engines")) for number in range(200)]
+NUM_PASSAGES = 200
+PASSAGES = [
+    (3 * number, Passage(number, f"w{number % 7}", f"w{number % 5} engines")) for number in range(NUM_PASSAGES)
+]
 
 
 def ignore(_: int) -> None: ...
@@ -36,7 +39,7 @@ def tantivy_store(bundle, tmp_path_factory):
     return folder / "store"
 
 
-def opened(folder, entry: IndexEntry, num_passages=len(PASSAGES)) -> TantivyIndex:
+def opened(folder, entry: IndexEntry, num_passages: int = NUM_PASSAGES) -> TantivyIndex:
     return TantivyIndex([folder / file.path for file in entry.files], num_passages=num_passages)
 
 
@@ -94,7 +97,7 @@ def test_damaged_files_are_named(index, tmp_path, damage):
             if path.exists():
                 paths.append(path)
         with pytest.raises(StoreError, match="copy the store again"):
-            TantivyIndex(paths, num_passages=len(PASSAGES)).search("engine", 3)
+            TantivyIndex(paths, num_passages=NUM_PASSAGES).search("engine", 3)
 
 
 def test_no_files_are_no_index():

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite, Threads
 from exporter.cli.output import bold, console, print_json
 
@@ -92,6 +93,7 @@ def index_command(
     as_json: Json = False,
 ) -> None:
     """Give a store vectors of its passages, to find them by: `--retrieval dense` or `hybrid`."""
+    require(*(["onnx", "onnxruntime"] if encoder is not None else []))
     from rich.filesize import decimal
 
     from exporter.memory import index_store

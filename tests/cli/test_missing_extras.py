@@ -56,6 +56,9 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("tensorstore", "convert", "t5x"),
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
+        ("tantivy", "memory tantivy", "retrieval"),
+        ("onnxruntime", "memory encoder", "cpu"),
+        ("onnx", "memory encoder", "tools"),
         ("onnx", "calibrate", "tools"),
         ("onnx_ir", "calibrate", "tools"),
         ("onnxruntime", "calibrate", "cpu"),
@@ -85,6 +88,10 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "convert": ["convert", tmp_path, "--from", "t5x", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
+        "memory tantivy": [
+            "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--index", "tantivy"
+        ],
+        "memory encoder": ["memory", "index", glimmer.store, "--encoder", tmp_path / "encoder"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
@@ -130,4 +137,4 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "t5x"}
+    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "t5x", "retrieval", "dense"}

@@ -29,6 +29,8 @@ EXTRAS = {
     "pyarrow": "parquet",
     "ray": "ray",
     "pandas": "ray",
+    "tantivy": "retrieval",
+    "faiss": "dense",
 }
 """The extra that brings each optional package."""
 

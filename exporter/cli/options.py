@@ -24,6 +24,8 @@ __all__ = [
     "PassageSource",
     "Passages",
     "Questions",
+    "Retrieval",
+    "RetrievalName",
     "Store",
     "StoreArgument",
     "Threads",
@@ -45,6 +47,14 @@ class Codec(str, Enum):
     int4 = "int4"
     pq8x = "pq8x"
     pq16x = "pq16x"
+
+
+class RetrievalName(str, Enum):
+    """What passages are found by: their words, their vectors, or both rankings fused."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    hybrid = "hybrid"
 
 
 Backend = Annotated[
@@ -71,6 +81,9 @@ Passages = Annotated[
 ]
 Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+]
+Retrieval = Annotated[
+    RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
 ]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
 StoreArgument = Annotated[

@@ -22,6 +22,7 @@ from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.contract import (
     CorpusError,
+    IndexEntry,
     ShardEntry,
     StoreError,
     StoreManifest,
@@ -80,7 +81,7 @@ def append_passages(
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
     plan = plan_build(
         bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
-        batch_tokens=batch_tokens,
+        batch_tokens=batch_tokens, index_engine=manifest.index.engine,
     )
     with changing(store) as change:
         check_same_writer(store, change.manifest, bundle)
@@ -159,7 +160,9 @@ def _publish(
         change_texts(
             change.store / before.texts.path, change.staged / texts, deleted=replaced,
             added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
+            full_text=change.full_text(),
         )
+    text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
     first, shards, files = next_shard_index(change.store), [], {}
     for index, record in enumerate(records, first):
         name = shard_name(index)
@@ -177,9 +180,15 @@ def _publish(
         num_tombstones=before.num_tombstones + len(replaced),
         tombstones=change.bury(replaced),
         texts=change.entry(texts),
+        index=text_index,
     )
     change.publish(manifest, files)
     return manifest
+
+
+def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> IndexEntry:
+    with progress_bar("Indexing all texts", num_passages, shown=progress and not change.full_text()) as advance:
+        return change.index(texts, advance=advance)
 
 
 def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:

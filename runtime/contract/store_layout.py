@@ -3,7 +3,9 @@
     STORE/manifest.json             this file's StoreManifest
     STORE/codec.safetensors         the codec's arrays, fitted once; none for fp16
     STORE/shards/00000.safetensors  the codec's tensors, offsets (passages + 1,) int64, input_ids (tokens,) int32
-    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index
+    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index if it is FTS5's
+    STORE/index-00000/              the files of a full-text index of tantivy
+    STORE/dense/                    vectors of the passages, with a manifest of their own: dense_layout.py
 
 Each change of the store makes a generation, here the third:
 
@@ -106,6 +108,11 @@ class StoreManifest:
     def num_numbers(self) -> int:
         """How many passage numbers were given out, deleted ones among them."""
         return sum(shard.num_passages for shard in self.shards)
+
+    @property
+    def index_engine(self) -> str:
+        """What searches the texts."""
+        return self.index.engine
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""

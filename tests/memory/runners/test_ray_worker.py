@@ -28,7 +28,9 @@ def shared(bundle, corpus, tmp_path):
 
     def prepare(corpus=corpus) -> SharedJob:
         opened, scanned = Bundle.open(bundle), Corpus.scan(corpus, part_size=SHARD)
-        plan = plan_build(opened, scanned, codec="fp16", passages_per_shard=SHARD, batch_tokens=60)
+        plan = plan_build(
+            opened, scanned, codec="fp16", passages_per_shard=SHARD, batch_tokens=60, index_engine="fts5"
+        )
         with work_directory(tmp_path / "store") as work:
             work.begin(plan, restart=False)
         attempts_directory(work).mkdir(parents=True)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from exporter.memory import build_store
 from exporter.memory.corpus import Corpus
+from exporter.memory.freeze_codec import freeze_codec
 from exporter.memory.plan import plan_build
+from exporter.memory.runners import memory_encoder
 from exporter.memory.runners.outcome import is_failure, read_outcome
 from exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
 from exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
 from exporter.memory.work import work_directory
 from runtime.bundle import Bundle
-from runtime.contract import BackendError, BundleError, CorpusError, OutputError, StoreError
+from runtime.contract import CODEC_ARRAYS, BackendError, BundleError, CorpusError, OutputError, StoreError
 from tests.bundle_factory import NOT_FINITE, make_bundle, tree, write_corpus, write_rows
 
 SHARD = 16
@@ -54,6 +57,25 @@ def test_shards_in_any_order_are_those_of_a_build_in_one_process(shared, bundle,
         job.work.record(index, record)
     assert job.work.done(job.plan) == records
     assert not list(attempts_directory(job.work).iterdir())
+
+
+def test_a_codec_is_read_and_not_fitted_again(tmp_path, corpus):
+    bundle = make_bundle(tmp_path / "bundle", codecs=("fp16", "int8"))
+    build_store(bundle, corpus, tmp_path / "local", codec="int8", passages_per_shard=SHARD, batch_tokens=60)
+    opened, scanned = Bundle.open(bundle), Corpus.scan(corpus, part_size=SHARD)
+    plan = plan_build(opened, scanned, codec="int8", passages_per_shard=SHARD, batch_tokens=60)
+    with work_directory(tmp_path / "store") as work:
+        work.begin(plan, restart=False)
+        freeze_codec(work, plan, scanned, opened.text, partial(memory_encoder, opened, 1))
+    attempts_directory(work).mkdir(parents=True)
+    actor = ShardActor(SharedJob(work, plan, bundle, opened.manifest, scanned, 1, library_versions()))
+    for index in range(plan.num_shards):
+        outcome(actor, index)
+    assert tree(work.store / "shards") == tree(tmp_path / "local" / "shards")
+    (work.store / CODEC_ARRAYS).unlink()
+    with pytest.raises(StoreError):
+        outcome(ShardActor(actor._job), 0)
+    assert not (work.store / CODEC_ARRAYS).exists()
 
 
 def test_the_plan_is_resumed_by_a_build_in_one_process(shared, bundle, corpus, tmp_path):

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from runtime.backends import Array, Device, DeviceGraph, DeviceTensor, Graph, Tensor
+from runtime.buffer_pool import BufferPool
 from runtime.passage_memory import PassageMemory, padded_memory
 from runtime.rerank import take_selected
 
@@ -22,6 +23,8 @@ class Placement(Protocol):
 
     graphs: Mapping[str, Graph]
     eos_interval: int
+    max_batches: Mapping[str, int]
+    """By graph the most rows of one run, where it has a limit."""
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run a graph on arrays of the host or tensors of this place; what comes is in this place."""
@@ -65,9 +68,11 @@ class HostPlacement:
     """Arrays go in and out of every graph, so that nothing need be padded, and what is not selected goes no further."""
 
     eos_interval = 1
+    max_batches: Mapping[str, int] = {}
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
         self.graphs = graphs
+        self._buffers = BufferPool()
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run and wait."""
@@ -79,7 +84,7 @@ class HostPlacement:
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, Tensor]:
         """Arrays."""
-        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens))
+        return cast("dict[str, Tensor]", padded_memory(rows, num_tokens, self._buffers.take))
 
     def constants(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         """As they are."""
@@ -105,6 +110,8 @@ class DevicePlacement:
     def __init__(self, graphs: Mapping[str, Graph], device: Device) -> None:
         self.graphs = graphs
         self.eos_interval = device.eos_interval
+        limits = {name: cast("DeviceGraph", graph).max_batch for name, graph in graphs.items()}
+        self.max_batches: Mapping[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         self._device = device
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

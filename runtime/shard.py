@@ -14,9 +14,11 @@ import numpy as np
 from runtime.backends import Array
 from runtime.contract import StoreError
 from runtime.contract.shard_layout import ShardTensor
+from runtime.passage_memory import CODES
 
 __all__ = ["Shard", "open_shard"]
 
+ENTRIES = ("token", "passage")
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
@@ -26,13 +28,35 @@ FIX = "copy the store again, or build it again with `glimmer-export memory build
 class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
-    offsets (passages + 1,) int64, input_ids (tokens,) int32, and the codec's tensors (tokens, ...) or (passages, ...),
-    of which a store without memory has none.
+    input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
+    store without memory has none. `starts` says at which byte of the `file` each tensor begins.
     """
 
-    offsets: Array
+    offsets: list[int]
     input_ids: Array
-    memory: Mapping[str, Array]
+    by_token: Mapping[str, Array]
+    by_passage: Mapping[str, Array]
+    file: mmap.mmap
+    starts: Mapping[str, int]
+
+    def prefetch(self, row: int) -> None:
+        """Have the system begin to read a passage's codes, and return at once; nothing happens where they are there."""
+        token_bytes = self.by_token[CODES].strides[0]
+        begin, end = (self.starts[CODES] + offset * token_bytes for offset in self.offsets[row : row + 2])
+        page = begin - begin % mmap.PAGESIZE
+        self.file.madvise(mmap.MADV_WILLNEED, page, end - page)
+
+    def tokens(self, row: int) -> Array:
+        """Token ids of a passage, (tokens,) int32."""
+        return self.input_ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def passage(self, row: int) -> dict[str, Array]:
+        """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) where it has one a passage."""
+        begin, end = self.offsets[row], self.offsets[row + 1]
+        tensors = {name: values[begin:end] for name, values in self.by_token.items()}
+        for name, values in self.by_passage.items():
+            tensors[name] = values[row]
+        return tensors
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
@@ -45,12 +69,17 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
         raise StoreError(subject, expected="a readable file", found=str(reason), fix=FIX) from None
     start, header = _read_header(mapped, subject)
     _check_names(header, tensors, subject)
-    views = {tensor.name: _view(mapped, start, header[tensor.name], tensor, subject) for tensor in tensors}
-    offsets, input_ids = views.pop("offsets"), views.pop("input_ids")
+    num_bytes = len(mapped) - start
+    starts = {tensor.name: start + _begin(header[tensor.name], tensor, num_bytes, subject) for tensor in tensors}
+    views = {tensor.name: _view(mapped, starts[tensor.name], tensor) for tensor in tensors}
+    offsets, input_ids = views["offsets"], views["input_ids"]
     num_tokens = len(input_ids)
     if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
         raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
-    return Shard(offsets, input_ids, views)
+    by_token, by_passage = (
+        {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
+    )
+    return Shard(offsets.tolist(), input_ids, by_token, by_passage, mapped, starts)
 
 
 def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:
@@ -80,26 +109,21 @@ def _check_names(header: dict[str, Any], tensors: tuple[ShardTensor, ...], subje
         )
 
 
-def _view(mapped: mmap.mmap, start: int, entry: Any, tensor: ShardTensor, subject: str) -> Array:
-    begin = _begin(entry, tensor, len(mapped) - start)
-    if begin is None:
-        raise StoreError(
-            f"{subject}, tensor {tensor.name}",
-            expected=f"{tensor.safetensors_dtype} {list(tensor.shape)} within the file", found=repr(entry)[:120],
-            fix=FIX,
-        )
+def _view(mapped: mmap.mmap, begin: int, tensor: ShardTensor) -> Array:
     count = tensor.num_bytes // np.dtype(tensor.dtype).itemsize
-    return np.frombuffer(mapped, tensor.dtype, count, start + begin).reshape(tensor.shape)
+    return np.frombuffer(mapped, tensor.dtype, count, begin).reshape(tensor.shape)
 
 
-def _begin(entry: Any, tensor: ShardTensor, data_bytes: int) -> int | None:
-    """Where the tensor begins in the data, in bytes; None where its entry is not what the manifest calls for."""
-    if not isinstance(entry, dict) or entry.get("dtype") != tensor.safetensors_dtype:
-        return None
-    if entry.get("shape") != list(tensor.shape):
-        return None
-    offsets = entry.get("data_offsets")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
-        return None
-    begin, end = offsets
-    return begin if 0 <= begin <= end <= data_bytes and end - begin == tensor.num_bytes else None
+def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> int:
+    """Where the tensor begins in the data, in bytes; raises StoreError where its entry is not the manifest's."""
+    if isinstance(entry, dict) and entry.get("dtype") == tensor.safetensors_dtype:
+        offsets = entry.get("data_offsets")
+        pair = offsets if isinstance(offsets, list) and len(offsets) == 2 else (-1, -1)
+        if entry.get("shape") == list(tensor.shape) and all(type(offset) is int for offset in pair):
+            begin, end = pair
+            if 0 <= begin <= end <= data_bytes and end - begin == tensor.num_bytes:
+                return int(begin)
+    raise StoreError(
+        f"{subject}, tensor {tensor.name}",
+        expected=f"{tensor.safetensors_dtype} {list(tensor.shape)} within the file", found=repr(entry)[:120], fix=FIX,
+    )

@@ -10,7 +10,8 @@ import numpy as np
 from exporter.parity.reference import ReferenceAnswer, TorchReference
 from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime import Answer
-from runtime.codecs import decode_fp16, encode_fp16
+from runtime.codecs import open_codec
+from runtime.store import MemoryStore
 from tests.bundle_factory import VOCABULARY
 from tests.exported import CORPUS, Exported
 
@@ -28,14 +29,18 @@ def words(tokens: Sequence[int]) -> str:
 
 
 def reference_answer(
-    source: Exported, question: str, ids: Sequence[int | str], num_selected: int | None = None
+    source: Exported, question: str, ids: Sequence[int | str], num_selected: int | None = None,
+    store: MemoryStore | None = None,
 ) -> ReferenceAnswer:
-    """Torch's answer from the passages of these ids, whose memory went through the store's codec."""
+    """Torch's answer from the passages of these ids, with the memory that a store gives back, or through fp16."""
     reference, shape = TorchReference(source.model), source.shape
     passages = [_tokens(f"{ROWS[name]['title']} {ROWS[name]['text']}", shape.passage_length) for name in ids]
     memory = None
-    if shape.traits.has_memory:
-        memory = [decode_fp16(*encode_fp16(states)) for states in reference.memory(passages)]
+    if store is not None and store.codec is not None:
+        memory = [store.codec.decode(store.memory(number).tensors) for number in store.numbers(ids)]
+    elif shape.traits.has_memory:
+        codec = open_codec("fp16", shape.d_model, {}, subject="fp16")
+        memory = [codec.decode(codec.encode(states)) for states in reference.memory(passages)]
     tokens = _tokens(question, shape.question_length)
     return reference.answer(tokens, passages, memory, num_selected or shape.num_selected)
 

@@ -28,7 +28,8 @@ __all__ = ["OURS", "Prepared", "prepare"]
 
 OURS = "ours"
 RECIPE = "bench.json"
-PAPER_FORMS = FormOptions(stage_a="full", cross_attention="cached")
+CODECS = ("fp16",)
+PAPER_FORMS = FormOptions(stage_a="full", cross_attention="cached", codecs=CODECS)
 
 Notify = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
@@ -62,7 +63,7 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
         write_checkpoint(
             directory / "checkpoint", source.config, source.tensors(), word_tokenizer(source.config.vocab_size)
         )
-    ours = FormOptions(answer_tokens=options.answer_tokens)
+    ours = FormOptions(answer_tokens=options.answer_tokens, codecs=CODECS)
     notify("Exporting our graphs", 1, steps)
     bundle = _bundle(directory, source.config, ours)
     passages = random_passages(source.config, 2 * most, options.passage_tokens, seed=options.seed)

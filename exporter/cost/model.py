@@ -10,7 +10,7 @@ from exporter.bundle.forms import FormOptions, choose_forms
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.partition import round_half_up
 from exporter.checkpoint.presets import preset
-from runtime.contract import Forms, ModelShape, OptionError
+from runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
 
 if TYPE_CHECKING:
     from exporter.cost.workload import Workload
@@ -49,6 +49,17 @@ class CostModel:
     num_layers: int
     num_live_layers: int
     num_stage_a_layers: int
+
+    @property
+    def codec(self) -> str | None:
+        """The store codec that is reckoned with: the first that the graphs decode. None where there is no memory."""
+        return next(iter(self.forms.codecs), None)
+
+    @property
+    def io(self) -> dict[str, GraphIO]:
+        """Graph I/O by stage, for memory in the codec."""
+        forms = replace(self.forms, codecs=self.forms.codecs[:1])
+        return {stage_of(name): io for name, io in graph_io(self.shape, forms).items()}
 
     @property
     def inner_dim(self) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from exporter.cost.dims import num_runs, run_dims
 from exporter.cost.model import CostModel
 from exporter.cost.workload import Workload
-from runtime.contract import graph_io
 
 __all__ = ["StageCost", "graph_macs", "graph_weights", "passage_macs", "stage_costs"]
 
@@ -31,12 +30,12 @@ class StageCost:
 
 
 def stage_costs(model: CostModel, workload: Workload) -> dict[str, StageCost]:
-    """The cost of each graph that the model's bundle has, under its name in the manifest, in the order of running."""
+    """The cost of each stage that the model's bundle has a graph for, in the order of running."""
     return {
         name: StageCost(
             num_runs(model, workload, name), graph_macs(model, name, run_dims(model, workload, name))
         )
-        for name in graph_io(model.shape, model.forms)
+        for name in model.io
     }
 
 

@@ -39,7 +39,7 @@ class TargetFloors:
 class CostReport:
     """What one question costs. `papers` and `ours` are multiply-adds by stage; `counted` those of a bundle's graphs.
 
-    Stages of `ours` and `counted` bear the names that graphs have in a manifest.
+    Stages of `ours` and `counted` bear the names of the graphs that compute them.
     """
 
     model: CostModel
@@ -156,8 +156,9 @@ def _counted(resolved: Resolved) -> dict[str, StageCost] | None:
     if resolved.bundle is None:
         return None
     model, workload, bundle = resolved.model, resolved.workload, resolved.bundle
+    graphs = bundle.manifest.stages(model.codec)
     return {
-        name: StageCost(cost.runs, count_graph(bundle.graph_path(name), run_dims(model, workload, name)))
+        name: StageCost(cost.runs, count_graph(bundle.graph_path(graphs[name]), run_dims(model, workload, name)))
         for name, cost in stage_costs(model, workload).items()
     }
 

@@ -13,7 +13,7 @@ from exporter.cost.model import CostModel
 from exporter.cost.ours import graph_weights, stage_costs
 from exporter.cost.workload import Workload
 from exporter.targets import Target
-from runtime.contract import IOTensor, graph_io
+from runtime.contract import IOTensor
 
 __all__ = ["Floor", "bytes_per_run", "stage_floors"]
 
@@ -64,7 +64,7 @@ def bytes_per_run(model: CostModel, workload: Workload, graph: str, precision: s
     dims = run_dims(model, workload, graph)
     if graph == "live_stage_b" and model.shape.traits.selects:
         dims["passages"] = dims["selected"]
-    io = graph_io(model.shape, model.forms)[graph]
+    io = model.io[graph]
     moved = sum(_tensor_bytes(tensor, dims, precision) for tensor in (*io.inputs, *io.outputs))
     return moved + graph_weights(model, graph) * WEIGHT_BYTES[precision]
 

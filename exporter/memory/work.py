@@ -1,10 +1,11 @@
 """The directory of a build under way: who may write in it, which build it belongs to, and what of it is done.
 
     OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
-    OUTPUT.partial/plan.json       the BuildPlan
+    OUTPUT.partial/plan.json       the Plan
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
     OUTPUT.partial/workers/        what processes of a runner are writing; a directory for each
-    OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole
+    OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole. Of an append: the new shards
+    OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away where the change did not get through
 
 Without `store` there is no work in it, only what a build that ended has left.
 """
@@ -16,20 +17,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from exporter.memory.plan import BuildPlan
 from exporter.publish import replace_file
 from exporter.swap import swap_directory
 from runtime.bundle import verify_file
 from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from runtime.contract.records import read_json, record_from_json
 
-__all__ = ["ShardRecord", "Work", "work_directory"]
+__all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
 
-PLAN, LOCK, RECORDS, WORKERS = "plan.json", "lock", "records", "workers"
-OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS)
+PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
+OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS, STAGED)
 """What may lie in the directory beside a store."""
 RESTART = "pass --restart to throw it away and begin anew"
 
@@ -40,6 +41,21 @@ class ShardRecord:
 
     shard: ShardEntry
     num_truncated: int
+
+
+class Plan(Protocol):
+    """What a build will make: a frozen dataclass of all that decides the bytes, written as JSON."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards there will be."""
+        ...
+
+    def shard_passages(self, index: int) -> int:
+        """How many passages a shard will hold."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,23 +74,28 @@ class Work:
         """Where processes of a runner write, each in a directory of its own, before a shard is moved to the store."""
         return self.directory / WORKERS
 
-    def begin(self, plan: BuildPlan, *, restart: bool) -> None:
+    def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""
         if restart:
-            self._clear()
-        if self.store.exists() and (self.directory / PLAN).exists():
+            self.clear()
+        self.check_ours()
+        if self._is_begun:
             self._check_plan(plan)
-        elif strange := sorted(path.name for path in self.directory.iterdir() if path.name not in OURS):
-            raise OutputError(
-                f"directory {self.directory}", expected="the work of an earlier build, or nothing",
-                found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
-            )
         else:
             replace_file(self.directory / PLAN, record_to_json(plan).encode())
         (self.store / shard_name(0)).parent.mkdir(parents=True, exist_ok=True)
         self._records.mkdir(exist_ok=True)
 
-    def done(self, plan: BuildPlan) -> dict[int, ShardRecord]:
+    def check_ours(self) -> None:
+        """Raise OutputError where something else lies in the directory."""
+        strange = sorted(path.name for path in self.directory.iterdir() if path.name not in OURS)
+        if strange and not self._is_begun:
+            raise OutputError(
+                f"directory {self.directory}", expected="the work of an earlier build, or nothing",
+                found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
+            )
+
+    def done(self, plan: Plan) -> dict[int, ShardRecord]:
         """The shards that are in place and, by their digest, undamaged; every other is to be built."""
         records = {}
         for index in range(plan.num_shards):
@@ -104,10 +125,25 @@ class Work:
         """Remove the directory, its lock last: whoever takes that may begin at once. Unfinished work is left there."""
         if self.store.exists():
             return
-        self._clear()
+        self.clear()
         with suppress(OSError):  # not empty: another process has begun here since
             (self.directory / LOCK).unlink()
             self.directory.rmdir()
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield an empty directory on the store's file system; it is removed at the end."""
+        staged = self.directory / STAGED
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @property
+    def _is_begun(self) -> bool:
+        return self.store.exists() and (self.directory / PLAN).exists()
 
     @property
     def _records(self) -> Path:
@@ -116,18 +152,17 @@ class Work:
     def _record(self, index: int) -> Path:
         return self._records / f"{index:05d}.json"
 
-    def _check_plan(self, plan: BuildPlan) -> None:
+    def _check_plan(self, plan: Plan) -> None:
         path = self.directory / PLAN
         data = read_json(path, error=OutputError, fix=RESTART)
-        earlier = record_from_json(BuildPlan, data, error=OutputError, subject=str(path), fix=RESTART)
-        if differences := plan.differences(earlier):
-            name = differences[0]
+        earlier = record_from_json(type(plan), data, error=OutputError, subject=str(path), fix=RESTART)
+        if name := next((f.name for f in fields(plan) if getattr(plan, f.name) != getattr(earlier, f.name)), None):
             raise OutputError(
                 f"unfinished build {self.directory}", expected=f"{name} {getattr(plan, name)}, as asked for",
                 found=str(getattr(earlier, name)), fix=f"give it the settings that it began with, or {RESTART}",
             )
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove all but the lock; the plan goes last, so that what is left at any moment can be told apart."""
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name == PLAN):
             if path.is_dir() and not path.is_symlink():

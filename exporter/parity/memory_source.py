@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,10 @@ class MemorySource(Protocol):
         """Make ready what a batch will read."""
         ...
 
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """As a MemoryStore does."""
+        ...
+
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the codec."""
         ...
@@ -56,6 +60,9 @@ class TokensAlone:
         self.table, self.codec = table, codec
 
     def prepare(self, numbers: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
         """Nothing to do."""
 
     def memory(self, number: int) -> PassageMemory:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.contract import CodecLayout, codec_layout
-from runtime.contract.codec_layout import GROUP_CHANNELS
+from runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
 
 __all__ = ["CodecDecoder", "SelectedMemory", "take_selected"]
 
@@ -51,7 +51,9 @@ class SelectedMemory(nn.Module):
         """
         *codes, memory_mask, selected = tensors
         end = len(codes) - self.num_arrays
-        *taken, mask = take_selected(selected, *codes[:end], memory_mask)
+        # TensorRT takes bytes at a graph's boundary alone, and casts them to nothing but floats.
+        movable = [tensor.float() if tensor.dtype == torch.uint8 else tensor for tensor in codes[:end]]
+        *taken, mask = take_selected(selected, *movable, memory_mask)
         return self.decoder(*taken, *codes[end:]), mask
 
 
@@ -82,7 +84,7 @@ def _fp16(values: Mapping[str, Tensor]) -> Tensor:
 
 
 def _int8(values: Mapping[str, Tensor]) -> Tensor:
-    return values["memory"].float() * values["memory_channel_scale"]
+    return (values["memory"].float() - CODE_ZERO) * values["memory_channel_scale"]
 
 
 def _int4(values: Mapping[str, Tensor]) -> Tensor:
@@ -92,7 +94,7 @@ def _int4(values: Mapping[str, Tensor]) -> Tensor:
     nibbles = torch.cat([packed - high * 16, high], dim=-1) - 8
     groups = values["memory_group_scale"].float().unsqueeze(-1)
     grouped = (nibbles.unflatten(-1, (-1, GROUP_CHANNELS)) * groups).flatten(-2)
-    both = torch.cat([grouped, values["memory_outliers"].float()], dim=-1)
+    both = torch.cat([grouped, values["memory_outliers"].float() - CODE_ZERO], dim=-1)
     return both.index_select(-1, values["memory_channel_order"]) * values["memory_channel_scale"]
 
 
@@ -100,7 +102,7 @@ def _pq(values: Mapping[str, Tensor]) -> Tensor:
     codes, codebook = values["memory"], values["memory_codebook"]
     subspaces, centroids, width = codebook.shape
     first = torch.arange(subspaces, dtype=torch.int32, device=codes.device) * centroids
-    rows = (codes.int() + first).flatten()
+    rows = (codes.float().int() + first).flatten()
     # One table of all subspaces' centroids, looked up once.
     states = codebook.reshape(subspaces * centroids, width).index_select(0, rows)
     return states.reshape(*codes.shape[:-1], subspaces * width) * values["memory_channel_scale"]

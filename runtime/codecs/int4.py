@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.codecs.contract import Array, scaled_by_token, token_scale
 from runtime.codecs.int8 import INT8_LIMIT
-from runtime.contract.codec_layout import GROUP_CHANNELS, CodecLayout
+from runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS, CodecLayout
 
 __all__ = ["INT4_LIMIT", "Int4Codec"]
 
@@ -22,8 +22,8 @@ class Int4Codec:
     """`memory = (integers * channel_scale) * token_scale`.
 
     The integer of a channel c lies at place channel_order[c] of those of all places: first (nibble - 8) * group_scale
-    for every place of the groups, then the outliers' codes. Byte j holds place j in its low nibble, and place j + half
-    in its high one.
+    for every place of the groups, then the outliers' codes less 128. Byte j holds place j in its low nibble, and place
+    j + half in its high one.
     """
 
     layout: CodecLayout
@@ -48,7 +48,9 @@ class Int4Codec:
         half = nibbles.shape[1] // 2
         return {
             "memory": nibbles[:, :half] | nibbles[:, half:] << 4,
-            "memory_outliers": np.rint(outliers / scale[:, None]).clip(-INT8_LIMIT, INT8_LIMIT).astype(np.int8),
+            "memory_outliers": (
+                np.rint(outliers / scale[:, None]).clip(-INT8_LIMIT, INT8_LIMIT) + CODE_ZERO
+            ).astype(np.uint8),
             "memory_group_scale": group_scale.astype(np.uint8),
             "memory_scale": scale,
         }
@@ -60,7 +62,7 @@ class Int4Codec:
         nibbles = np.concatenate([packed - 16 * high, high], -1) - INT4_ZERO
         grouped = nibbles.reshape(*packed.shape[:-1], self.num_groups, GROUP_CHANNELS)
         grouped = grouped * tensors["memory_group_scale"].astype(np.float32)[..., None]
-        outliers = tensors["memory_outliers"].astype(np.float32)
+        outliers = tensors["memory_outliers"].astype(np.float32) - CODE_ZERO
         places = np.concatenate([grouped.reshape(nibbles.shape), outliers], -1)
         integers = places.take(self.arrays["memory_channel_order"], -1)
         return scaled_by_token(integers * self.arrays["memory_channel_scale"], tensors["memory_scale"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.codecs.contract import Array, scaled_by_token, token_scale
-from runtime.contract.codec_layout import CodecLayout
+from runtime.contract.codec_layout import CODE_ZERO, CodecLayout
 
 __all__ = ["INT8_LIMIT", "Int8Codec"]
 
@@ -17,7 +17,10 @@ INT8_LIMIT = 127
 
 @dataclass(frozen=True)
 class Int8Codec:
-    """`memory = (codes * channel_scale) * token_scale`; the token scale is the least at which no value is clipped."""
+    """`memory = ((codes - 128) * channel_scale) * token_scale`.
+
+    The token scale is the least at which no value is clipped.
+    """
 
     layout: CodecLayout
     arrays: Mapping[str, Array]
@@ -27,10 +30,10 @@ class Int8Codec:
         with np.errstate(over="ignore"):  # becomes the error of an infinite peak
             evened = memory / self.arrays["memory_channel_scale"]
         scale = token_scale(np.abs(evened).max(-1) / np.float32(INT8_LIMIT))
-        codes = np.rint(evened / scale[:, None]).clip(-INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+        codes = (np.rint(evened / scale[:, None]).clip(-INT8_LIMIT, INT8_LIMIT) + CODE_ZERO).astype(np.uint8)
         return {"memory": codes, "memory_scale": scale}
 
     def decode(self, tensors: Mapping[str, Array]) -> Array:
         """As `Codec.decode`."""
-        values = tensors["memory"].astype(np.float32) * self.arrays["memory_channel_scale"]
+        values = (tensors["memory"].astype(np.float32) - CODE_ZERO) * self.arrays["memory_channel_scale"]
         return scaled_by_token(values, tensors["memory_scale"])

@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-__all__ = ["CODECS", "GROUP_CHANNELS", "CodecLayout", "CodecTensor", "codec_layout", "pq_width"]
+__all__ = ["CODECS", "CODE_ZERO", "GROUP_CHANNELS", "CodecLayout", "CodecTensor", "codec_layout", "pq_width"]
 
 CODECS = ("fp16", "int8", "int4", "pq8x", "pq16x")
 GROUP_CHANNELS = 64
@@ -19,6 +19,8 @@ GROUP_CHANNELS = 64
 CHANNELS_PER_OUTLIER = 32
 """The int4 codec keeps one channel of so many in eight bits."""
 CENTROIDS = 256
+CODE_ZERO = 128
+"""What stands for 0 in a code of eight bits: TensorRT reads UINT8 as it comes, and INT8 between Q/DQ alone."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,11 @@ def codec_layout(name: str, d_model: int) -> CodecLayout:
     if name == "fp16":
         return CodecLayout(name, (CodecTensor("memory", "float16", (d_model,)),), per_passage=(scale,))
     if name == "int8":
-        return CodecLayout(name, (CodecTensor("memory", "int8", (d_model,)), scale), arrays=(channel_scale,))
+        return CodecLayout(name, (CodecTensor("memory", "uint8", (d_model,)), scale), arrays=(channel_scale,))
     if name == "int4":
         groups = -(-d_model // GROUP_CHANNELS)
         codes = CodecTensor("memory", "uint8", (groups * GROUP_CHANNELS // 2,))
-        outliers = CodecTensor("memory_outliers", "int8", (max(1, d_model // CHANNELS_PER_OUTLIER),))
+        outliers = CodecTensor("memory_outliers", "uint8", (max(1, d_model // CHANNELS_PER_OUTLIER),))
         group_scale = CodecTensor("memory_group_scale", "uint8", (groups,))
         order = CodecTensor("memory_channel_order", "int32", (d_model,))
         return CodecLayout(name, (codes, outliers, group_scale, scale), arrays=(channel_scale, order))

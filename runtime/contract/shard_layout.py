@@ -11,18 +11,21 @@ from runtime.contract.codec_layout import codec_layout
 
 __all__ = ["ShardTensor", "shard_tensors"]
 
-SAFETENSORS_NAMES = {
-    "float16": "F16", "float32": "F32", "int8": "I8", "int32": "I32", "int64": "I64", "uint8": "U8",
-}
+SAFETENSORS_NAMES = {"int64": "I64", "float32": "F32", "int32": "I32", "float16": "F16", "uint8": "U8"}
+"""In the order in which the library writes them."""
 
 
 @dataclass(frozen=True)
 class ShardTensor:
-    """One tensor: dtype is numpy's name, shape in elements."""
+    """One tensor: dtype is numpy's name, shape in elements.
+
+    Of a codec's tensors, `entry` says whether they have one entry a `token` or one a `passage`.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    entry: str | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -36,10 +39,14 @@ class ShardTensor:
 
 
 def shard_tensors(num_passages: int, num_tokens: int, d_model: int, codec: str | None) -> tuple[ShardTensor, ...]:
-    """What a shard holds: wide elements first, so that each tensor lies aligned. `codec` None: no memory."""
+    """What a shard holds, in safetensors' own order: wide elements first, so that each tensor lies aligned.
+
+    `codec` None: no memory.
+    """
     tensors = [ShardTensor("offsets", "int64", (num_passages + 1,)), ShardTensor("input_ids", "int32", (num_tokens,))]
     if codec is not None:
         layout = codec_layout(codec, d_model)
-        for entries, part in ((num_passages, layout.per_passage), (num_tokens, layout.per_token)):
-            tensors += [ShardTensor(tensor.name, tensor.dtype, (entries, *tensor.shape)) for tensor in part]
-    return tuple(sorted(tensors, key=lambda tensor: (-np.dtype(tensor.dtype).itemsize, len(tensor.shape))))
+        parts = (("passage", num_passages, layout.per_passage), ("token", num_tokens, layout.per_token))
+        for entry, entries, part in parts:
+            tensors += [ShardTensor(tensor.name, tensor.dtype, (entries, *tensor.shape), entry) for tensor in part]
+    return tuple(sorted(tensors, key=lambda tensor: (list(SAFETENSORS_NAMES).index(tensor.dtype), tensor.name)))

@@ -64,7 +64,7 @@ def test_a_missed_tolerance_leaves_what_was_there(glimmer, tmp_path, strict):
 
 
 def test_a_failure_in_a_late_graph_leaves_nothing(glimmer, tmp_path, monkeypatch):
-    def export(model, name, io, forms, directory):
+    def export(model, name, io, forms, directory, traced):
         (directory / f"{name}.onnx").write_bytes(b"half")
         if name == "cross_kv":
             raise KeyboardInterrupt

@@ -46,7 +46,7 @@ def test_graphs_agree_with_their_stages(exported, variant, size, seed):
     source: Exported = exported(variant)
     for name, io in source.io.items():
         inputs = sample_inputs(io, source.shape, size, seed=seed)
-        expected = run_stage(stage_from_model(source.model, name, source.forms), io, inputs)
+        expected = run_stage(stage_from_model(source.model, name, source.forms), io, inputs, "fp16")
         outputs = [tensor.name for tensor in io.outputs]
         found = dict(zip(outputs, session(source.graph(name)).run(outputs, inputs), strict=True))
         for output, array in expected.items():

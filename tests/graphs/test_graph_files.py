@@ -106,7 +106,7 @@ def exported_again(glimmer: Exported, tmp_path_factory) -> tuple[Path, dict]:
     command = [sys.executable, "-c", "from exporter.cli import main; main()"]
     done = subprocess.run(
         [*command, "export", "other name", "-o", "out", "--overwrite", "--json", "--stage-a", "full",
-         "--cross-attention", "cached"], cwd=directory,
+         "--cross-attention", "cached", "--codecs", "fp16"], cwd=directory,
         env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT), "USER": "somebody-else"},
         capture_output=True, text=True, check=False,
     )

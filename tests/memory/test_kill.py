@@ -100,21 +100,23 @@ print(kill_at)
 """
 
 
-def test_killed_at_random_moments(bundle, tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(bundle, tmp_path, kills):
     corpus, output = tmp_path / "corpus.jsonl", tmp_path / "store"
-    write_corpus(corpus, 400)
+    write_corpus(corpus, 50 * kills)
     build_store(bundle, corpus, tmp_path / "unbroken", passages_per_shard=8, batch_tokens=60)
     command = [sys.executable, "-c", SLOW_BUILD, str(bundle), str(corpus), str(output)]
-    generator = random.Random(5)
-    for _ in range(8):
+    seed = random.SystemRandom().randrange(10**6)
+    generator = random.Random(seed)
+    for _ in range(kills):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"begun\n"
             time.sleep(generator.uniform(0.05, 0.5))
             process.send_signal(signal.SIGKILL)
-        assert not output.exists()
+        assert not output.exists(), seed
     summary = build_store(bundle, corpus, output, passages_per_shard=8, batch_tokens=60)
-    assert summary.resumed_shards > 0
-    assert tree(output) == tree(tmp_path / "unbroken")
+    assert summary.resumed_shards > 0, seed
+    assert tree(output) == tree(tmp_path / "unbroken"), seed
     assert not (tmp_path / "store.partial").exists()
 
 

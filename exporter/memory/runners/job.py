@@ -27,7 +27,8 @@ Finished = Generator[tuple[int, ShardRecord], None, None]
 class ShardJob:
     """A build under way. The plan fixes which passages make a shard and how they are batched, whoever encodes it.
 
-    `threads` is the number of CPU threads of one graph run; None leaves it to the runner.
+    `threads` is the number of CPU threads of one graph run; None leaves it to the runner. `store` is the one whose
+    codec the passages are encoded in, None for the one under construction.
     """
 
     work: Work
@@ -35,6 +36,7 @@ class ShardJob:
     bundle: Bundle
     corpus: Corpus
     threads: int | None
+    store: Path | None = None
 
 
 class Runner(Protocol):
@@ -46,17 +48,17 @@ class Runner(Protocol):
 
 
 class ShardEncoder:
-    """A bundle's tokenizer and memory encoder, and the codec of the build in `work`, loaded once.
+    """A bundle's tokenizer and memory encoder, and the codec of `store`, loaded once.
 
     Raises BundleError where the graph cannot be loaded, StoreError where the codec's arrays cannot.
     """
 
-    def __init__(self, work: Work, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
+    def __init__(self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
         self._plan, self._text, self._encoder = plan, bundle.text, None
         if plan.codec is not None:
-            self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(work.store, plan))
+            self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(store, plan.codec, plan.d_model))
 
     def encode(
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]

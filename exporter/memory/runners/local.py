@@ -16,7 +16,8 @@ class LocalRunner:
 
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
         """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""
-        encoder, wanted = ShardEncoder(job.work, job.plan, job.bundle, threads=job.threads), set(missing)
+        encoder = ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)
+        wanted = set(missing)
         for index, passages in enumerate(job.corpus.parts()):
             if index in wanted:
                 yield index, encoder.encode(job.work.store, index, passages, advance=advance)

@@ -128,12 +128,13 @@ class RayRunner:
 
 
 def _shared(job: ShardJob) -> SharedJob:
+    source = job.corpus.source
     return SharedJob(
         work=Work(job.work.directory.absolute()),
         plan=job.plan,
         bundle=job.bundle.directory.absolute(),
         manifest=job.bundle.manifest,
-        corpus=replace(job.corpus, path=job.corpus.path.absolute()),
+        corpus=replace(job.corpus, source=replace(source, path=source.path.absolute())),
         threads=job.threads or 1,
         versions=library_versions(),
     )

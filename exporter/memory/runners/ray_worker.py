@@ -77,7 +77,7 @@ class ShardActor:
                 f"{bundle}, on machine {here}", expected="the bundle with which the build was started",
                 found="another", fix="keep it on storage that every machine of the cluster has, and start again",
             )
-        return ShardEncoder(job.work, job.plan, bundle, threads=job.threads)
+        return ShardEncoder(job.work.store, job.plan, bundle, threads=job.threads)
 
 
 def _count_attempt(path: Path, index: int) -> None:

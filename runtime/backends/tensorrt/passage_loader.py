@@ -52,9 +52,7 @@ class PassageLoader:
         if self._cuda.gpu.integrated:
             with self._lock:
                 lease = self._pinned.take(layout.num_bytes)
-            view = layout.view(lease, CODES)
-            view[...] = 0
-            write_codes(view, rows)
+            write_codes(layout.view(lease, CODES), rows)
             layout.write(lease, small)
             return lease, layout
         batch = _Batch(rows, dims, codes.dtype.itemsize)

@@ -1,0 +1,189 @@
+"""A memory store in one codec -> the same passages in another, without the checkpoint and without encoding anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exporter.memory.encode import encode_memory
+from exporter.memory.fit_codec import fit_codec
+from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, freeze_codec, frozen_codec
+from exporter.memory.link import link
+from exporter.memory.progress import progress_bar
+from exporter.memory.shard_writer import ShardWriter
+from exporter.memory.work import ShardRecord, Work, work_directory
+from exporter.publish import check_apart, check_target, replace_file, write_errors
+from exporter.swap import recover
+from runtime.backends import Array
+from runtime.bundle import verify_file
+from runtime.codec_file import open_store_codec
+from runtime.codecs import Codec
+from runtime.contract import (
+    MANIFEST,
+    FileEntry,
+    OptionError,
+    ShardEntry,
+    StoreError,
+    StoreManifest,
+    codec_layout,
+    file_digest,
+    read_store_manifest,
+    record_to_json,
+)
+from runtime.contract.shard_layout import shard_tensors
+from runtime.generation import held_manifest
+from runtime.shard import Shard, open_shard
+
+__all__ = ["ConvertSummary", "convert_store"]
+
+FIX = "run `glimmer-export memory verify` on it"
+
+
+@dataclass(frozen=True)
+class ConvertPlan:
+    """`plan.json` of a conversion under way; `source_sha256` is the digest of the source's manifest."""
+
+    source_sha256: str
+    codec: str
+    passages: tuple[int, ...]
+
+    @property
+    def num_shards(self) -> int:
+        """As many as the source has."""
+        return len(self.passages)
+
+    def shard_passages(self, index: int) -> int:
+        """As many as the source's shard has."""
+        return self.passages[index]
+
+
+@dataclass(frozen=True)
+class ConvertSummary:
+    """What a conversion made: sizes of the shards of both, in bytes."""
+
+    source_codec: str
+    codec: str
+    passages: int
+    tokens: int
+    source_bytes: int
+    bytes: int
+    seconds: float
+    resumed_shards: int
+
+
+def convert_store(
+    source: str | Path, output: str | Path, codec: str, *,
+    overwrite: bool = False, restart: bool = False, progress: bool = False,
+) -> ConvertSummary:
+    """Re-encode the memory of the store `source` in `codec` and write the store `output`.
+
+    A codec's arrays are fitted to passages of the source in even steps; what the source's own codec lost stays lost.
+    Texts and index are the source's, linked where the file system can. Interrupted, the same call goes on. Raises
+    StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError and
+    MissingExtraError.
+    """
+    started, source, output = time.monotonic(), Path(source), Path(output)
+    with write_errors(output):
+        check_apart(output, [source])
+        recover(output)
+    with held_manifest(source) as manifest:
+        own = _check(source, manifest, codec)
+        counts = tuple(shard.num_passages for shard in manifest.shards)
+        plan = ConvertPlan(file_digest(source / MANIFEST), codec, counts)
+        with write_errors(output):
+            check_target(output, overwrite=overwrite)
+            with work_directory(output) as work:
+                work.begin(plan, restart=restart)
+                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
+                other = frozen_codec(work.store, codec, manifest.d_model)
+                kept = work.done(plan)
+                missing = [index for index in range(plan.num_shards) if index not in kept]
+                records = dict(kept)
+                total = sum(plan.passages[index] for index in missing)
+                with progress_bar("Converting passages", total, shown=progress) as advance:
+                    for index in missing:
+                        shard = _open(source, manifest, index)
+                        records[index] = _convert(work, manifest, index, shard, own, other, advance)
+                        work.record(index, records[index])
+                _write_rest(work, source, manifest, codec, [records[index].shard for index in range(plan.num_shards)])
+                work.publish(output)
+        written = read_store_manifest(output)
+        return ConvertSummary(
+            own.layout.name, codec, manifest.num_passages, manifest.num_tokens, _shard_bytes(manifest),
+            _shard_bytes(written), time.monotonic() - started, len(kept),
+        )
+
+
+def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:
+    subject = f"store {source}"
+    for entry in manifest.files():
+        verify_file(source, entry, error=StoreError, subject=subject, fix=FIX)
+    own = open_store_codec(source, manifest)
+    if own is None:
+        raise OptionError(subject, expected="a store with memory", found="token ids alone", fix="name another")
+    try:
+        codec_layout(codec, manifest.d_model)
+    except ValueError as reason:
+        raise OptionError(
+            "--codec", expected="one that fits the store's width", found=str(reason), fix="choose another"
+        ) from None
+    return own
+
+
+def _open(source: Path, manifest: StoreManifest, index: int) -> Shard:
+    entry = manifest.shards[index]
+    tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
+    return open_shard(source / entry.file.path, tensors)
+
+
+def _memories(shard: Shard, codec: Codec, rows: range) -> Iterator[Array]:
+    for row in rows:
+        yield codec.decode(shard.passage(row))
+
+
+def _fit(source: Path, manifest: StoreManifest, own: Codec, codec: str) -> dict[str, Array]:
+    """Arrays fitted to every n-th passage of each shard."""
+    step = max(1, manifest.num_numbers // SAMPLE_PASSAGES)
+
+    def sample() -> Iterator[Array]:
+        for index, entry in enumerate(manifest.shards):
+            yield from _memories(_open(source, manifest, index), own, range(0, entry.num_passages, step))
+
+    return fit_codec(codec, manifest.d_model, sample())
+
+
+def _convert(
+    work: Work, manifest: StoreManifest, index: int, shard: Shard, own: Codec, other: Codec,
+    advance: Callable[[int], None],
+) -> ShardRecord:
+    entry = manifest.shards[index]
+    path = work.store / entry.file.path
+    temporary = path.with_name(f".{path.name}.tmp")
+    ids = [shard.tokens(row).tolist() for row in range(entry.num_passages)]
+    try:
+        with ShardWriter(temporary, ids, d_model=manifest.d_model, codec=other.layout.name) as writer:
+            for row, memory in enumerate(_memories(shard, own, range(entry.num_passages))):
+                writer.put(row, encode_memory(other, memory, f"number {row} of {entry.file.path}"))
+                advance(1)
+        file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0)
+
+
+def _write_rest(
+    work: Work, source: Path, manifest: StoreManifest, codec: str, shards: list[ShardEntry]
+) -> None:
+    tombstones = (manifest.tombstones,) if manifest.tombstones else ()
+    for entry in (manifest.texts, *manifest.index.files, *tombstones):
+        link(source / entry.path, work.store / entry.path)
+    arrays = codec_entry(work.store)
+    written = replace(manifest, codec=codec, codec_arrays=arrays, shards=tuple(shards))
+    replace_file(work.store / MANIFEST, record_to_json(written).encode())
+
+
+def _shard_bytes(manifest: StoreManifest) -> int:
+    return sum(shard.file.bytes for shard in manifest.shards)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ CODES = "memory"
 """The tensor that every codec has, with codes for each token; whatever stands beside it is small."""
 
 
-@dataclass(frozen=True, eq=False)
-class PassageMemory:
+class PassageMemory(NamedTuple):
     """One passage in a codec: its tensors (tokens, ...), and (...) where the codec has one a passage.
 
     `key` is the store it comes from and its number there; None for a text that was encoded on the spot.
@@ -68,19 +66,23 @@ def padded_small(
             shape = (num_tokens, *first.shape[1:]) if first.ndim else ()
             padded[name] = take((*places, *shape), first.dtype)
             _write(padded[name], rows, name)
-    lengths = np.zeros((*places, 1), np.int32)
-    for batch, row in enumerate(rows):
-        lengths[batch, : len(row), 0] = [passage.num_tokens for passage in row]
-    return {**padded, "memory_mask": (np.arange(num_tokens) < lengths).astype(np.int32)}
+    mask = take((*places, num_tokens), np.dtype(np.int32))
+    for passages, row in zip(mask, rows, strict=True):
+        lengths = [passage.num_tokens for passage in row] + [0] * (places[1] - len(row))
+        np.less(np.arange(num_tokens, dtype=np.int32), np.array(lengths, np.int32)[:, None], out=passages, casting="unsafe")
+    return {**padded, "memory_mask": mask}
 
 
 def _write(target: NDArray[Any], rows: Sequence[Sequence[PassageMemory]], name: str) -> None:
-    for batch, row in enumerate(rows):
-        target[batch, len(row) :] = 0
-        if row[0].tensors[name].ndim:
-            for place, passage in enumerate(row):
-                values = passage.tensors[name]
-                target[batch, place, : len(values)] = values
-                target[batch, place, len(values) :] = 0
-        else:
-            target[batch, : len(row)] = [passage.tensors[name] for passage in row]
+    for places, row in zip(target, rows, strict=True):
+        places[len(row) :] = 0
+        if not row[0].tensors[name].ndim:
+            places[: len(row)] = [passage.tensors[name] for passage in row]
+            continue
+        num_tokens = places.shape[1]
+        for place, passage in zip(places, row, strict=False):
+            values = passage.tensors[name]
+            length = len(values)
+            place[:length] = values
+            if length < num_tokens:
+                place[length:] = 0

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import CodecLayout, StoreError
+from runtime.contract import StoreError
 from runtime.contract.shard_layout import ShardTensor
 from runtime.passage_memory import CODES
 
 __all__ = ["Shard", "open_shard"]
 
+ENTRIES = ("token", "passage")
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
@@ -27,20 +28,21 @@ FIX = "copy the store again, or build it again with `glimmer-export memory build
 class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
-    offsets (passages + 1,) int64, input_ids (tokens,) int32, and the codec's tensors (tokens, ...) or (passages, ...),
-    of which a store without memory has none. `starts` says at which byte of the `file` each of these begins.
+    input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
+    store without memory has none. `starts` says at which byte of the `file` each tensor begins.
     """
 
-    offsets: Array
+    offsets: list[int]
     input_ids: Array
-    memory: Mapping[str, Array]
+    by_token: Mapping[str, Array]
+    by_passage: Mapping[str, Array]
     file: mmap.mmap
     starts: Mapping[str, int]
 
     def prefetch(self, row: int) -> None:
         """Have the system begin to read a passage's codes, and return at once; nothing happens where they are there."""
-        codes = self.memory[CODES]
-        begin, end = (self.starts[CODES] + int(offset) * codes.strides[0] for offset in self.offsets[row : row + 2])
+        token_bytes = self.by_token[CODES].strides[0]
+        begin, end = (self.starts[CODES] + offset * token_bytes for offset in self.offsets[row : row + 2])
         page = begin - begin % mmap.PAGESIZE
         self.file.madvise(mmap.MADV_WILLNEED, page, end - page)
 
@@ -48,11 +50,13 @@ class Shard:
         """Token ids of a passage, (tokens,) int32."""
         return self.input_ids[self.offsets[row] : self.offsets[row + 1]]
 
-    def passage(self, row: int, layout: CodecLayout) -> dict[str, Array]:
+    def passage(self, row: int) -> dict[str, Array]:
         """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) where it has one a passage."""
-        tokens = slice(*self.offsets[row : row + 2])
-        tensors = {tensor.name: self.memory[tensor.name][tokens] for tensor in layout.per_token}
-        return tensors | {tensor.name: self.memory[tensor.name][row] for tensor in layout.per_passage}
+        begin, end = self.offsets[row], self.offsets[row + 1]
+        tensors = {name: values[begin:end] for name, values in self.by_token.items()}
+        for name, values in self.by_passage.items():
+            tensors[name] = values[row]
+        return tensors
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
@@ -68,11 +72,14 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
     num_bytes = len(mapped) - start
     starts = {tensor.name: start + _begin(header[tensor.name], tensor, num_bytes, subject) for tensor in tensors}
     views = {tensor.name: _view(mapped, starts[tensor.name], tensor) for tensor in tensors}
-    offsets, input_ids = views.pop("offsets"), views.pop("input_ids")
+    offsets, input_ids = views["offsets"], views["input_ids"]
     num_tokens = len(input_ids)
     if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
         raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
-    return Shard(offsets, input_ids, views, mapped, starts)
+    by_token, by_passage = (
+        {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
+    )
+    return Shard(offsets.tolist(), input_ids, by_token, by_passage, mapped, starts)
 
 
 def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:

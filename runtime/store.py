@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Hit", "MemoryStore", "Passage", "check_store_fits"]
 
 COPY_AGAIN = "copy the store again, or build it again with `glimmer-export memory build`"
+REMEMBERED = 4096
+"""Passages that were read so lately that they are taken to be in memory still: asking the system takes longer."""
 MAX_MAPPED_SHARDS = 256
 """A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
 
@@ -48,6 +50,7 @@ class MemoryStore:
         self._tombstones = read_tombstones(directory, manifest)
         self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
         self._shards: dict[int, Shard] = {}
+        self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
     @classmethod
@@ -105,15 +108,19 @@ class MemoryStore:
         if self._codec is None:
             raise ValueError("a fid store holds no memory")
         shard, row = self._place(number)
-        return PassageMemory(shard.passage(row, self._codec.layout), (self, number))
+        return PassageMemory(shard.passage(row), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.
 
         Where the store is larger than memory, its disk then serves many passages together instead of one by one.
         """
-        for index, row in sorted(self._index(number) for number in set(numbers)):
+        unread = {number for number in numbers if number not in self._read}
+        for index, row in sorted(map(self._index, unread)):
             self._mapped(index).prefetch(row)
+        if len(self._read) > REMEMBERED:
+            self._read = set()
+        self._read |= unread
 
     @property
     def codec(self) -> Codec | None:

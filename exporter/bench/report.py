@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.bench.ceilings import CeilingRates
+from exporter.bench.fetch import FetchTimes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,8 @@ class BenchReport:
     """A bench: where, of what, ours, the peers, and this machine's ceilings.
 
     `ratios` are a peer's median over ours: above 1 we are faster. `overhead_share` is the median over runs of the share
-    of the time from end to end that was spent outside the graphs.
+    of the time from end to end that was spent outside the graphs. `fetch` are the times of reading k passages from a
+    store, by its codec.
     """
 
     command: str
@@ -74,6 +76,7 @@ class BenchReport:
     end_to_end: ContenderTimes
     peers: dict[str, ContenderTimes]
     ceilings: CeilingRates
+    fetch: dict[str, FetchTimes]
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -94,7 +97,7 @@ class BenchReport:
         return {**values, "stages": ours.pop("stages"), "ratios": self.ratios, "int8_gains": int8_gains(self)}
 
     def print(self, console: Console) -> None:
-        """Three tables: contenders, our stages, ceilings."""
+        """Tables: contenders, our stages, the store by codec; and the ceilings."""
         _print_contenders(self, console)
         _print_stages(self, console)
         rates = self.ceilings
@@ -104,6 +107,7 @@ class BenchReport:
             f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
         )
         console.print(f"Outside the graphs: {percent(self.end_to_end.overhead_share)} of end to end.")
+        _print_fetch(self, console)
         _print_int8(self, console)
         for name, peer in self.peers.items():
             if peer.tokens_equal is not None:
@@ -149,6 +153,21 @@ def _print_int8(report: BenchReport, console: Console) -> None:
     if gains:
         faster = ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items() if name != "size")
         console.print(f"INT8 against FP32: {faster}; graphs {percent(gains.get('size'))} of the size.")
+
+
+def _print_fetch(report: BenchReport, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Fetching {report.settings['k']} passages from the store")
+    table.add_column("codec", no_wrap=True)
+    for column in ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms"):
+        table.add_column(column, justify="right")
+    for name, times in report.fetch.items():
+        table.add_row(
+            name, f"{times.bytes_per_token:,.0f}", f"{times.fetch_ms:.3f}", f"{times.to_copy:.2f}x",
+            f"{times.threads_ms:.2f}", f"{times.threads_to_copy:.2f}x", f"{times.cold_ms:.2f}",
+        )
+    console.print(table)
 
 
 def _print_contenders(report: BenchReport, console: Console) -> None:

@@ -13,6 +13,7 @@ from statistics import median
 
 from exporter.bench.ceilings import CeilingRates, Ceilings
 from exporter.bench.contender import Contender, ContenderSpec
+from exporter.bench.fetch import fetch_times
 from exporter.bench.machine import describe_machine, package_versions, utc_now
 from exporter.bench.measure import Samples, interleaved, measure, percentile_95
 from exporter.bench.open import open_contenders
@@ -60,6 +61,9 @@ def run_bench(
         # optimum reads, while it generates, a class that transformers is about to drop.
         warnings.filterwarnings("ignore", category=FutureWarning, module="optimum")
         prepared = prepare(options, Path(directory), notify)
+        ours = prepared.specs[0]
+        assert ours.store is not None
+        fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
         peaks = _peaks(prepared, options, notify)
         contenders = open_contenders(prepared.specs)
         try:
@@ -68,7 +72,7 @@ def run_bench(
             for contender in contenders.values():
                 if isinstance(contender, SessionContender):
                     contender.close()
-    return replace(report, machine=machine, date=date)
+    return replace(report, machine=machine, date=date, fetch=fetch)
 
 
 def _peaks(
@@ -129,6 +133,7 @@ def _measured(
         end_to_end=replace(end_to_end, stages=stages),
         peers=times,
         ceilings=rates,
+        fetch={},
     )
 
 

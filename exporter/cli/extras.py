@@ -26,6 +26,7 @@ EXTRAS = {
     "matplotlib": "export",
     "msgpack": "t5x",
     "tensorstore": "t5x",
+    "pyarrow": "parquet",
 }
 """The extra that brings each optional package."""
 

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from exporter.cli import memory_changes, memory_health
-from exporter.cli.options import BatchTokens, BundleArgument, Codec, Json, Output, Overwrite, StoreArgument, Threads
+from exporter.cli.options import (
+    BatchTokens,
+    BundleArgument,
+    Codec,
+    CorpusFormat,
+    Json,
+    Output,
+    Overwrite,
+    StoreArgument,
+    Threads,
+)
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
@@ -26,7 +36,12 @@ def _group() -> None:
 def build(
     bundle: BundleArgument,
     output: Output,
-    corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus_format: CorpusFormat = None,
+    chunk_words: Annotated[
+        int | None,
+        typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),
+    ] = None,
     codec: Annotated[
         Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
     ] = Codec.fp16,
@@ -43,10 +58,11 @@ def build(
     """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
     from rich.filesize import decimal
 
-    from exporter.memory import build_store
+    from exporter.memory import CorpusSource, build_store
 
+    source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
-        bundle, corpus, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
     )
     if as_json:

@@ -4,6 +4,7 @@ from exporter.memory.append import AppendSummary, append_passages
 from exporter.memory.build import BuildSummary, build_store
 from exporter.memory.compact import CompactSummary, compact_store
 from exporter.memory.convert import ConvertSummary, convert_store
+from exporter.memory.corpus import CorpusSource
 from exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
 from exporter.memory.repair import RepairSummary, repair_store
 from exporter.memory.rollback import RollbackSummary, roll_back
@@ -14,6 +15,7 @@ __all__ = [
     "BuildSummary",
     "CompactSummary",
     "ConvertSummary",
+    "CorpusSource",
     "Damage",
     "DeleteSummary",
     "RepairSummary",

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.corpus import Corpus
+from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.encode import Encoder, encode_shard
 from exporter.memory.freeze_codec import codec_entry, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
@@ -54,7 +54,7 @@ class BuildSummary:
 
 
 def build_store(  # noqa: PLR0913
-    bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
+    bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
     codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> BuildSummary:
@@ -63,24 +63,27 @@ def build_store(  # noqa: PLR0913
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
     tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
-    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
+    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on. A
+    corpus that is a path alone is read by the ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes), TokenizerError (a bundle
-    without one), CorpusError (with the line), StoreError (memory that is not finite, or no FTS5 here), OutputError
-    (something else is there, an input is, a build under way, a full disk), MissingExtraError (a codec's fitting).
+    without one), CorpusError (with the line or the row), StoreError (memory that is not finite, or no FTS5 here),
+    OutputError (something else is there, an input is, a build under way, a full disk), MissingExtraError (what a codec
+    or a corpus needs).
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
+    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource(Path(corpus))
     require_fts5()
     with write_errors(output):
-        check_apart(output, [bundle_directory, corpus_path])
+        check_apart(output, [bundle_directory, source.path])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
-    corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
+    scanned = Corpus.scan(source, part_size=passages_per_shard)
     plan = plan_build(
-        bundle, corpus, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens
+        bundle, scanned, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens
     )
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
@@ -90,10 +93,10 @@ def build_store(  # noqa: PLR0913
                 work.remove()
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
-            encoder = _encoder(work, plan, bundle, corpus, threads)
+            encoder = _encoder(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
-            built = build_shards(work, plan, bundle, corpus, encoder, kept=set(kept), progress=progress)
-            manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
+            built = build_shards(work, plan, bundle, scanned, encoder, kept=set(kept), progress=progress)
+            manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
 
@@ -183,6 +186,7 @@ def _write_rest(
         num_tokens=sum(record.shard.num_tokens for record in ordered),
         num_truncated=sum(record.num_truncated for record in ordered),
         corpus_sha256=plan.corpus_sha256,
+        chunk_words=plan.chunk_words,
         shards=tuple(record.shard for record in ordered),
         num_tombstones=0,
         tombstones=None,

@@ -139,7 +139,7 @@ def _open(source: Path, manifest: StoreManifest, index: int) -> Shard:
 
 def _memories(shard: Shard, codec: Codec, rows: range) -> Iterator[Array]:
     for row in rows:
-        yield codec.decode(shard.passage(row, codec.layout))
+        yield codec.decode(shard.passage(row))
 
 
 def _fit(source: Path, manifest: StoreManifest, own: Codec, codec: str) -> dict[str, Array]:

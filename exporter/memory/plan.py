@@ -20,6 +20,7 @@ class BuildPlan:
     """
 
     corpus_sha256: str
+    chunk_words: int | None
     num_passages: int
     memory_digest: str
     tokenizer_digest: str
@@ -66,6 +67,7 @@ def plan_build(
     encoder = manifest.graphs.get("memory_encoder")
     return BuildPlan(
         corpus_sha256=corpus.sha256,
+        chunk_words=corpus.source.chunk_words,
         num_passages=corpus.num_passages,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.memory.append import check_same_writer, encoder_of
 from exporter.memory.commit import Change, changing
-from exporter.memory.corpus import Corpus
+from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.encode import encode_shard
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan
@@ -56,7 +56,7 @@ class RepairSummary:
 
 def repair_store(
     store: str | Path, *, bundle_directory: str | Path | None = None, corpus_path: str | Path | None = None,
-    batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
+    corpus_format: str | None = None, batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> RepairSummary:
     """Make the damaged files of a store's generation again; the bundle is for shards, the corpus for texts.
 
@@ -77,7 +77,8 @@ def repair_store(
         repair = _Repair(change, [], [])
         if manifest.texts.path in damaged:
             assert corpus_path is not None
-            manifest = repair.texts(manifest, Path(corpus_path), progress=progress)
+            source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+            manifest = repair.texts(manifest, source, progress=progress)
         if manifest.tombstones is not None and manifest.tombstones.path in damaged:
             manifest = repair.tombstones(manifest)
         if shards:
@@ -128,12 +129,12 @@ class _Repair:
     restored: list[str]
     renewed: list[str]
 
-    def texts(self, manifest: StoreManifest, path: Path, *, progress: bool) -> StoreManifest:
-        corpus = Corpus.scan(path, part_size=manifest.passages_per_shard)
+    def texts(self, manifest: StoreManifest, source: CorpusSource, *, progress: bool) -> StoreManifest:
+        corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
         if corpus.sha256 != manifest.corpus_sha256:
             raise StoreError(
                 f"store {self.change.store}", expected=f"a corpus of SHA-256 {manifest.corpus_sha256}",
-                found=f"{corpus.sha256} of {path}",
+                found=f"{corpus.sha256} of {source.path}",
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
         name = texts_name(self.change.generation)
@@ -203,6 +204,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
     """The plan by which a store's shards were encoded."""
     return BuildPlan(
         corpus_sha256=manifest.corpus_sha256,
+        chunk_words=manifest.chunk_words,
         num_passages=manifest.num_numbers,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,

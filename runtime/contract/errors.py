@@ -63,7 +63,7 @@ class TokenizerError(GlimmerError):
 
 
 class CorpusError(GlimmerError):
-    """A corpus line that cannot be stored."""
+    """A corpus that cannot be stored, for one of its lines or rows or as a whole."""
 
 
 class QuestionError(GlimmerError):

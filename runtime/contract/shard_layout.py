@@ -17,11 +17,15 @@ SAFETENSORS_NAMES = {"int64": "I64", "float32": "F32", "int32": "I32", "float16"
 
 @dataclass(frozen=True)
 class ShardTensor:
-    """One tensor: dtype is numpy's name, shape in elements."""
+    """One tensor: dtype is numpy's name, shape in elements.
+
+    Of a codec's tensors, `entry` says whether they have one entry a `token` or one a `passage`.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    entry: str | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -42,6 +46,7 @@ def shard_tensors(num_passages: int, num_tokens: int, d_model: int, codec: str |
     tensors = [ShardTensor("offsets", "int64", (num_passages + 1,)), ShardTensor("input_ids", "int32", (num_tokens,))]
     if codec is not None:
         layout = codec_layout(codec, d_model)
-        for entries, part in ((num_passages, layout.per_passage), (num_tokens, layout.per_token)):
-            tensors += [ShardTensor(tensor.name, tensor.dtype, (entries, *tensor.shape)) for tensor in part]
+        parts = (("passage", num_passages, layout.per_passage), ("token", num_tokens, layout.per_token))
+        for entry, entries, part in parts:
+            tensors += [ShardTensor(tensor.name, tensor.dtype, (entries, *tensor.shape), entry) for tensor in part]
     return tuple(sorted(tensors, key=lambda tensor: (list(SAFETENSORS_NAMES).index(tensor.dtype), tensor.name)))

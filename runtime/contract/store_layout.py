@@ -78,6 +78,8 @@ class StoreManifest:
     be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were
     deleted, whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes
     another with the digest of what it changed.
+    Where `chunk_words` is not None, documents were cut into passages of so many words, and `{id}#{chunk}` is the id of
+    each.
     """
 
     schema_version: int
@@ -94,6 +96,7 @@ class StoreManifest:
     num_tokens: int
     num_truncated: int
     corpus_sha256: str
+    chunk_words: int | None
     shards: tuple[ShardEntry, ...]
     num_tombstones: int
     tombstones: FileEntry | None

@@ -19,7 +19,7 @@ def full_disk(*_: object, **__: object) -> None:
 
 
 def test_a_full_disk_while_exporting(refused, glimmer, tmp_path, monkeypatch):
-    def export(_model, name, _io, _forms, directory, **_options):
+    def export(_model, name, _io, _forms, directory, _traced):
         (directory / f"{name}.onnx").write_bytes(b"half")
         full_disk()
 

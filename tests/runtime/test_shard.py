@@ -43,7 +43,7 @@ def open_bytes(tmp_path, content: bytes):
 def test_reads_what_the_safetensors_library_writes(tmp_path):
     shard = open_bytes(tmp_path, save(ARRAYS, metadata={"format": "np"}))
     for name, array in ARRAYS.items():
-        found = shard.memory.get(name, getattr(shard, name, None))
+        found = np.asarray({**vars(shard), **shard.by_token, **shard.by_passage}[name])
         assert found.dtype == array.dtype
         assert np.array_equal(found, array)
 
@@ -104,4 +104,4 @@ def test_any_changed_header_byte_is_named_or_harmless(tmp_path, place, value):
         shard = open_bytes(tmp_path, bytes(content))
     except StoreError:
         return
-    assert shard.memory["memory"].shape == (TOKENS, WIDTH)
+    assert shard.by_token["memory"].shape == (TOKENS, WIDTH)

@@ -40,7 +40,7 @@ FIRST_CHUNK = "#0"
 
 @dataclass(frozen=True)
 class AppendSummary:
-    """What an append made: `appended` passages, some of them in the places of `replaced` ones; `passages` are there now.
+    """What an append made: `appended` passages, some in the places of `replaced` ones; `passages` are there now.
 
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done.

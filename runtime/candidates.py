@@ -57,7 +57,7 @@ class Candidate:
 
 
 def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
-    """The `top_k` best by BM25, best first; none where the store shares no word with the question."""
+    """The `top_k` best by the store's retrieval, best first; none where it finds none."""
     hits = store.search(question, top_k)
     passages = store.passages([hit.number for hit in hits])
     return [Candidate(passage, hit.number, hit.score) for passage, hit in zip(passages, hits, strict=True)]

@@ -67,6 +67,7 @@ class Session:
         *,
         threads: int | None = None,
         verify: bool = True,
+        retrieval: str = "bm25",
         backend: Backend | DeviceBackend | str = "auto",
         passage_cache_bytes: int = 0,
         require_parity: bool = False,
@@ -76,9 +77,10 @@ class Session:
         `backend` is a name (BACKEND_NAMES), `auto` for the best that works here, or a backend of the caller's, which
         is not closed with the session. `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's
         choice); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with TensorRT.
-        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `require_parity`
-        refuses a bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised
-        for another kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError or OptionError.
+        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `retrieval` is `bm25`,
+        or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity` refuses a
+        bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised for another
+        kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         opened = Bundle.open(bundle)
         if require_parity:
@@ -95,8 +97,9 @@ class Session:
                 fix="give it to that backend, or name one here",
             )
         with ExitStack() as failed:
-            memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
-            if memory is not None:
+            memory = None
+            if store is not None:
+                memory = MemoryStore.open(store, opened, verify=verify, retrieval=retrieval, threads=threads)
                 failed.callback(memory.close)
             codec = _codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name

@@ -14,13 +14,15 @@ from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
-from runtime.contract import ShardEntry, StoreError, StoreManifest
+from runtime.contract import GlimmerError, ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.generation import hold_manifest
 from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
-from runtime.retrieval import Hit
+from runtime.retrieval import Hit, Retriever
+from runtime.retrieval.dense import DenseIndex
 from runtime.shard import Shard, open_shard
+from runtime.store_index import open_retriever, open_vectors
 from runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
@@ -49,16 +51,24 @@ class MemoryStore:
         self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
         self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
+        self._retriever: Retriever = self._texts
+        self._vectors: DenseIndex | None = None
+        self._verify = True
         self._shards: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
     @classmethod
-    def open(cls, directory: str | Path, bundle: Bundle, *, verify: bool = True) -> MemoryStore:
+    def open(
+        cls, directory: str | Path, bundle: Bundle, *, verify: bool = True, retrieval: str = "bm25",
+        threads: int | None = None,
+    ) -> MemoryStore:
         """Open a store directory and check it against the bundle and its own manifest.
 
-        `verify` reads every byte to compare digests; without it sizes, headers and counts are still checked. Raises
-        StoreError: absent, newer, damaged or incomplete, or written by another checkpoint.
+        `verify` reads every byte to compare digests; without it sizes, headers and counts are still checked.
+        `retrieval` is what `search` goes by: `bm25` the words, `dense` the vectors, `hybrid` both; `threads` are those
+        of the sentence encoder. Raises StoreError: absent, newer, damaged or incomplete, written by another checkpoint,
+        or without what the retrieval needs; MissingExtraError without its package; OptionError for an unknown one.
         """
         directory = Path(directory)
         manifest, held = hold_manifest(directory)
@@ -71,10 +81,14 @@ class MemoryStore:
             os.close(held)
             raise
         store = cls(directory, manifest, held)
+        store._verify = verify
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
-        except StoreError:
+            store._retriever = open_retriever(
+                directory, manifest, store._texts, retrieval, verify=verify, threads=threads
+            )
+        except GlimmerError:
             store.close()
             raise
         return store
@@ -97,8 +111,21 @@ class MemoryStore:
         return self._texts.passages(numbers)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
-        """The `top_k` passages that share the question's words, best first; none where it has no word in common."""
-        return self._texts.search(question, top_k)
+        """The `top_k` passages that fit the question best by the store's retrieval, best first.
+
+        By `bm25` those that share its words, none where there is no word in common.
+        """
+        return self._retriever.search(question, top_k)
+
+    def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
+        """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
+
+        Whatever the store's retrieval is. Raises StoreError where it has no vectors, MissingExtraError without faiss,
+        OptionError for a vector of another dimension.
+        """
+        if self._vectors is None:  # two threads may both open them, harmlessly
+            self._vectors = open_vectors(self.directory, self.manifest, verify=self._verify)[1]
+        return self._vectors.search(embedding, top_k)
 
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the store's codec, views of the file.
@@ -197,6 +224,6 @@ def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -
         raise StoreError(
             f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
             found=str(manifest.codec),
-            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with `glimmer-export "
-            "memory convert`",
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
+            "`glimmer-export memory convert`",
         )

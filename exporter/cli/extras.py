@@ -27,6 +27,10 @@ EXTRAS = {
     "msgpack": "t5x",
     "tensorstore": "t5x",
     "pyarrow": "parquet",
+    "ray": "ray",
+    "pandas": "ray",
+    "tantivy": "retrieval",
+    "faiss": "dense",
 }
 """The extra that brings each optional package."""
 

@@ -25,6 +25,8 @@ __all__ = [
     "PassageSource",
     "Passages",
     "Questions",
+    "Retrieval",
+    "RetrievalName",
     "Store",
     "StoreArgument",
     "Threads",
@@ -58,6 +60,14 @@ class CorpusFormatName(str, Enum):
     parquet = "parquet"
 
 
+class RetrievalName(str, Enum):
+    """What passages are found by: their words, their vectors, or both rankings fused."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    hybrid = "hybrid"
+
+
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
@@ -85,6 +95,9 @@ Passages = Annotated[
 ]
 Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+]
+Retrieval = Annotated[
+    RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
 ]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
 StoreArgument = Annotated[

@@ -6,6 +6,7 @@ from exporter.memory.compact import CompactSummary, compact_store
 from exporter.memory.convert import ConvertSummary, convert_store
 from exporter.memory.corpus import CorpusSource
 from exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
+from exporter.memory.dense import DenseSummary, index_store
 from exporter.memory.repair import RepairSummary, repair_store
 from exporter.memory.rollback import RollbackSummary, roll_back
 from exporter.memory.verify import Damage, VerifyReport, verify_store
@@ -18,6 +19,7 @@ __all__ = [
     "CorpusSource",
     "Damage",
     "DeleteSummary",
+    "DenseSummary",
     "RepairSummary",
     "RollbackSummary",
     "VerifyReport",
@@ -27,6 +29,7 @@ __all__ = [
     "convert_store",
     "delete_passages",
     "id_from_text",
+    "index_store",
     "read_ids",
     "repair_store",
     "roll_back",

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.build import build_shards, memory_encoder
+from exporter.memory.build import build_shards
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.encode import Encoder
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from exporter.memory.work import ShardRecord
 from exporter.publish import check_apart
@@ -22,6 +23,7 @@ from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.contract import (
     CorpusError,
+    IndexEntry,
     ShardEntry,
     StoreError,
     StoreManifest,
@@ -82,7 +84,7 @@ def append_passages(
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
     plan = plan_build(
         bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
-        batch_tokens=batch_tokens,
+        batch_tokens=batch_tokens, index_engine=manifest.index.engine,
     )
     with changing(store) as change:
         check_same_writer(store, change.manifest, bundle)
@@ -95,8 +97,8 @@ def append_passages(
         replaced = _replaced(change, corpus, replace=replace)
         change.work.begin(plan, restart=restart)
         kept = change.work.done(plan)
-        encoder = encoder_of(change.store, change.manifest, bundle, threads)
-        built = build_shards(change.work, plan, bundle, corpus, encoder, kept=set(kept), progress=progress)
+        job = ShardJob(change.work, plan, bundle, corpus, threads, store=change.store)
+        built = build_shards(job, LocalRunner(), kept=set(kept), progress=progress)
         records = {**kept, **built}
         ordered = [records[index] for index in range(plan.num_shards)]
         changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
@@ -168,7 +170,9 @@ def _publish(
         change_texts(
             change.store / before.texts.path, change.staged / texts, deleted=replaced,
             added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
+            full_text=change.full_text(),
         )
+    text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
     first, shards, files = next_shard_index(change.store), [], {}
     for index, record in enumerate(records, first):
         name = shard_name(index)
@@ -186,9 +190,15 @@ def _publish(
         num_tombstones=before.num_tombstones + len(replaced),
         tombstones=change.bury(replaced),
         texts=change.entry(texts),
+        index=text_index,
     )
     change.publish(manifest, files)
     return manifest
+
+
+def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> IndexEntry:
+    with progress_bar("Indexing all texts", num_passages, shown=progress and not change.full_text()) as advance:
+        return change.index(texts, advance=advance)
 
 
 def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:

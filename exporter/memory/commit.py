@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from exporter.memory.generations import older_generations, sweep
+from exporter.memory.text_index import FTS5, require_engine, write_index
+from exporter.memory.texts import read_texts
 from exporter.memory.work import Work, work_directory
 from exporter.publish import replace_file, write_errors
 from exporter.swap import recover
@@ -25,6 +27,7 @@ from runtime.bundle import verify_file
 from runtime.contract import (
     MANIFEST,
     FileEntry,
+    IndexEntry,
     OutputError,
     StoreError,
     StoreManifest,
@@ -33,7 +36,6 @@ from runtime.contract import (
     record_to_json,
 )
 from runtime.contract.store_layout import older_manifest_name, tombstones_name
-from runtime.contract.text_schema import require_fts5
 from runtime.tombstones import TOMBSTONES, read_tombstones
 
 __all__ = ["Change", "changed_corpus", "changing", "replace_manifest"]
@@ -85,6 +87,15 @@ class Change:
         path = self.staged / name
         return FileEntry(name, path.stat().st_size, file_digest(path))
 
+    def full_text(self) -> bool:
+        """Whether the index lies in the file of texts."""
+        return self.manifest.index.engine == FTS5
+
+    def index(self, texts: str, *, advance: Callable[[int], None]) -> IndexEntry:
+        """Stage the index of the staged texts; `advance` as in `write_index`, for an engine with files of its own."""
+        passages = read_texts(self.staged / texts)
+        return write_index(self.staged, self.generation, passages, self.manifest.index.engine, advance=advance)
+
     def was_made(self, corpus_sha256: str) -> bool:
         """Whether this change is the one that was made last: a killed command may have got so far."""
         for generation in older_generations(self.store, self.manifest.generation):
@@ -114,7 +125,6 @@ def changing(store: Path) -> Iterator[Change]:
     Raises StoreError for what is no store, OutputError where another process changes or builds it, or where it cannot
     be written. An append's unfinished shards stay.
     """
-    require_fts5()
     store = Path(os.path.realpath(store))
     with write_errors(store):
         recover(store)
@@ -128,7 +138,7 @@ def changing(store: Path) -> Iterator[Change]:
             work.check_ours()
             try:
                 manifest = read_store_manifest(store)
-                _check_engine(store, manifest)
+                require_engine(manifest.index.engine)
                 swept = sweep(store, manifest)
                 with work.staging() as staged:
                     yield Change(store, manifest, work, staged, swept)
@@ -149,15 +159,6 @@ def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreM
 def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:
     """What stands for the corpus after a change: equal only where the same changes were made to the same corpus."""
     return hashlib.sha256(f"{manifest.corpus_sha256} {change_sha256}".encode()).hexdigest()
-
-
-def _check_engine(store: Path, manifest: StoreManifest) -> None:
-    """The one place that knows that only an index in the file of texts follows a change."""
-    if manifest.index.engine != "fts5":
-        raise StoreError(
-            f"store {store}", expected="the index of SQLite, to change it", found=manifest.index.engine,
-            fix="build the store again with `glimmer-export memory build`",
-        )
 
 
 def _link(path: Path, target: Path) -> None:

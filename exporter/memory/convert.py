@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.memory.encode import encode_memory
 from exporter.memory.fit_codec import fit_codec
-from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, frozen_codec
+from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
 from exporter.memory.shard_writer import ShardWriter
@@ -96,7 +96,8 @@ def convert_store(
             check_target(output, overwrite=overwrite)
             with work_directory(output) as work:
                 work.begin(plan, restart=restart)
-                other = frozen_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
+                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
+                other = frozen_codec(work.store, codec, manifest.d_model)
                 kept = work.done(plan)
                 missing = [index for index in range(plan.num_shards) if index not in kept]
                 records = dict(kept)

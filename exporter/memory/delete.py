@@ -54,8 +54,9 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
         with progress_bar("Deleting passages", len(numbers), shown=progress) as advance:
             change_texts(
                 change.store / before.texts.path, change.staged / texts, deleted=numbers, added=(),
-                first_added=before.num_numbers, advance=advance,
+                first_added=before.num_numbers, advance=advance, full_text=change.full_text(),
             )
+        index = change.index(texts, advance=lambda _: None)
         manifest = dataclasses.replace(
             before,
             generation=change.generation,
@@ -64,6 +65,7 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
             num_tombstones=before.num_tombstones + len(numbers),
             tombstones=change.bury(numbers),
             texts=change.entry(texts),
+            index=index,
         )
         change.publish(manifest)
     return DeleteSummary(

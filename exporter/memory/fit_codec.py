@@ -1,6 +1,7 @@
 """Placeholder until the fitting is merged."""
 import numpy as np
 
+
 def fit_codec(name, d_model, sample):
     rows = np.concatenate(list(sample))
     e = np.abs(rows).max(0) ** 0.5 + 1e-6

@@ -17,7 +17,7 @@ __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_o
 TOMBSTONES = "tombstones"
 SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
 OURS = re.compile(
-    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|\.manifest\.json\.tmp"
+    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|index-\d{{5,}}/.+|\.manifest\.json\.tmp"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")

@@ -31,6 +31,7 @@ class BuildPlan:
     passage_length: int
     passages_per_shard: int
     batch_tokens: int
+    index_engine: str
 
     @property
     def num_shards(self) -> int:
@@ -48,7 +49,7 @@ class BuildPlan:
 
 
 def plan_build(
-    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int
+    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int, index_engine: str
 ) -> BuildPlan:
     """The plan for a bundle and a corpus.
 
@@ -78,6 +79,7 @@ def plan_build(
         passage_length=manifest.model.passage_length,
         passages_per_shard=passages_per_shard,
         batch_tokens=batch_tokens,
+        index_engine=index_engine,
     )
 
 

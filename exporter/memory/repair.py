@@ -17,6 +17,7 @@ from exporter.memory.encode import encode_shard
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan
 from exporter.memory.progress import progress_bar
+from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, stored_numbers, write_texts
 from exporter.memory.verify import Damage, damaged_files
 from exporter.publish import check_apart
@@ -81,6 +82,8 @@ def repair_store(
             manifest = repair.texts(manifest, source, progress=progress)
         if manifest.tombstones is not None and manifest.tombstones.path in damaged:
             manifest = repair.tombstones(manifest)
+        if any(file.path in damaged for file in manifest.index.files):
+            manifest = repair.index(manifest)
         if shards:
             assert bundle_directory is not None
             manifest = repair.shards(
@@ -102,6 +105,7 @@ def _check_options(
     """Raise before anything is done where something cannot be."""
     manifest = change.manifest
     known = {manifest.texts.path, *(manifest.shards[index].file.path for index in shards)}
+    known.update(file.path for file in manifest.index.files)
     if manifest.tombstones is not None:
         known.add(manifest.tombstones.path)
     for path, damage in damaged.items():
@@ -139,7 +143,9 @@ class _Repair:
             )
         name = texts_name(self.change.generation)
         with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
-            write_texts(self.change.staged / name, corpus.passages(), advance=advance)
+            write_texts(
+                self.change.staged / name, corpus.passages(), advance=advance, full_text=self.change.full_text()
+            )
         return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name))
 
     def tombstones(self, manifest: StoreManifest) -> StoreManifest:
@@ -152,6 +158,15 @@ class _Repair:
             )
         entry = self.change.stage_tombstones(numbers)
         return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))
+
+    def index(self, manifest: StoreManifest) -> StoreManifest:
+        """Another index of the same texts: an engine never writes the same bytes twice."""
+        passages = read_texts(self._place(manifest.texts))
+        index = write_index(
+            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None
+        )
+        self.renewed.extend(file.path for file in manifest.index.files)
+        return dataclasses.replace(manifest, index=index)
 
     def shards(
         self, manifest: StoreManifest, indices: list[int], bundle: Bundle, *,
@@ -213,6 +228,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
         graph_sha256=(),
         d_model=manifest.d_model,
         passage_length=manifest.passage_length,
+        index_engine=manifest.index.engine,
         passages_per_shard=manifest.passages_per_shard,
         batch_tokens=batch_tokens,
     )

@@ -1,4 +1,4 @@
-"""Write the store's SQLite file: every passage and the full-text index, in one transaction.
+"""Write the store's SQLite file: every passage and, unless another engine has it, the full-text index, at once.
 
 A change of the store does not write in the file that is there: it makes another from a copy.
 """
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from runtime.contract import StoreError
 from runtime.contract.text_schema import (
+    CREATE_INDEX,
+    CREATE_TABLE,
     DELETE_PASSAGE,
     FILL_INDEX,
+    FORGET_PASSAGE,
     INDEX_FROM,
     INSERT_PASSAGE,
-    SCHEMA,
     SELECT_BETWEEN,
     SELECT_NUMBER,
     SELECT_NUMBERS,
@@ -42,29 +44,32 @@ SETTINGS = (
 )
 
 
-def write_texts(path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None]) -> None:
+def write_texts(
+    path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None], full_text: bool = True
+) -> None:
     """Write `path` anew, numbering the passages from 0 in their order; equal passages give equal bytes.
 
-    `advance` is told how many passages came to be written.
+    `advance` is told how many passages came to be written. `full_text`: with the index of FTS5.
 
     Raises OSError for a full disk, and what reading `passages` raises; then the file is not there.
     """
     with _whole(path) as temporary, _writing(temporary) as connection:
-        for statement in (*SETTINGS, "BEGIN", *SCHEMA):
+        create, fill = ((CREATE_INDEX,), FILL_INDEX) if full_text else ((), ())
+        for statement in (*SETTINGS, "BEGIN", CREATE_TABLE, *create):
             connection.execute(statement)
         _insert(connection, enumerate(passages), advance)
-        for statement in (*FILL_INDEX, "COMMIT"):
+        for statement in (*fill, "COMMIT"):
             connection.execute(statement)
 
 
 def change_texts(
     source: Path, path: Path, *, deleted: Iterable[int], added: Iterable[tuple[int, Passage]], first_added: int,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None], full_text: bool,
 ) -> None:
     """Write `path`: what `source` holds, without the numbers `deleted`, with `added`, numbered from `first_added` on.
 
-    What is deleted can no longer be found or read; its bytes may still lie in the file. `advance` and the errors are as
-    in `write_texts`.
+    What is deleted can no longer be found or read; its bytes may still lie in the file. `advance`, `full_text` and the
+    errors are as in `write_texts`.
     """
     with _whole(path) as temporary:
         shutil.copyfile(source, temporary)
@@ -72,11 +77,12 @@ def change_texts(
             for statement in (*SETTINGS, "BEGIN"):
                 connection.execute(statement)
             for number in deleted:
-                for statement in DELETE_PASSAGE:
+                for statement in (FORGET_PASSAGE, DELETE_PASSAGE) if full_text else (DELETE_PASSAGE,):
                     connection.execute(statement, (number,))
                 advance(1)
             _insert(connection, added, advance)
-            connection.execute(INDEX_FROM, (first_added,))
+            if full_text:
+                connection.execute(INDEX_FROM, (first_added,))
             connection.execute("COMMIT")
 
 

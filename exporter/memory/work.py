@@ -3,6 +3,7 @@
     OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
     OUTPUT.partial/plan.json       the Plan
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
+    OUTPUT.partial/workers/        what processes of a runner are writing; a directory for each
     OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole. Of an append: the new shards
     OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away where the change did not get through
 
@@ -28,8 +29,8 @@ from runtime.contract.records import read_json, record_from_json
 
 __all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
 
-PLAN, LOCK, RECORDS, STAGED = "plan.json", "lock", "records", "staged"
-OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, STAGED)
+PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
+OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS, STAGED)
 """What may lie in the directory beside a store."""
 RESTART = "pass --restart to throw it away and begin anew"
 
@@ -67,6 +68,11 @@ class Work:
     def store(self) -> Path:
         """The store under construction."""
         return self.directory / "store"
+
+    @property
+    def workers(self) -> Path:
+        """Where processes of a runner write, each in a directory of its own, before a shard is moved to the store."""
+        return self.directory / WORKERS
 
     def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""

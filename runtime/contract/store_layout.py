@@ -3,7 +3,9 @@
     STORE/manifest.json             this file's StoreManifest
     STORE/codec.safetensors         the codec's arrays, fitted once; none for fp16
     STORE/shards/00000.safetensors  the codec's tensors, offsets (passages + 1,) int64, input_ids (tokens,) int32
-    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index
+    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index if it is FTS5's
+    STORE/index-00000/              the files of a full-text index of tantivy
+    STORE/dense/                    vectors of the passages, with a manifest of their own: dense_layout.py
 
 Each change of the store makes a generation, here the third:
 
@@ -75,11 +77,10 @@ class StoreManifest:
     `generation` counts the changes since it was built; `memory_digest` and `tokenizer_digest` bind it to a checkpoint;
     `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
     built it; `num_truncated` counts passages longer than `passage_length`, at most: of one that was deleted it may not
-    be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were
-    deleted, whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes
-    another with the digest of what it changed.
-    Where `chunk_words` is not None, documents were cut into passages of so many words, and `{id}#{chunk}` is the id of
-    each.
+    be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were deleted,
+    whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes another with
+    the digest of what it changed. Where `chunk_words` is not None, documents were cut into passages of so many words,
+    and `{id}#{chunk}` is the id of each.
     """
 
     schema_version: int
@@ -107,6 +108,11 @@ class StoreManifest:
     def num_numbers(self) -> int:
         """How many passage numbers were given out, deleted ones among them."""
         return sum(shard.num_passages for shard in self.shards)
+
+    @property
+    def index_engine(self) -> str:
+        """What searches the texts."""
+        return self.index.engine
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""

@@ -59,6 +59,10 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
         ("pyarrow", "memory of Parquet", "parquet"),
+        ("ray", "memory on ray", "ray"),
+        ("tantivy", "memory tantivy", "retrieval"),
+        ("onnxruntime", "memory encoder", "cpu"),
+        ("onnx", "memory encoder", "tools"),
         ("onnx", "calibrate", "tools"),
         ("onnx_ir", "calibrate", "tools"),
         ("onnxruntime", "calibrate", "cpu"),
@@ -90,6 +94,11 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
+        "memory on ray": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--runner", "ray"],
+        "memory tantivy": [
+            "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--index", "tantivy"
+        ],
+        "memory encoder": ["memory", "index", glimmer.store, "--encoder", tmp_path / "encoder"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
@@ -135,4 +144,5 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "parquet", "t5x"}
+    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense"}
+    assert set(EXTRAS.values()) == extras

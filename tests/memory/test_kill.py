@@ -36,6 +36,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np
 import exporter.memory.build as build_module
+import exporter.memory.runners.job as job_module
 from tests.bundle_factory import D_MODEL, tree
 
 bundle, corpus, folder, overwrite = *map(Path, sys.argv[1:4]), sys.argv[4] == "overwrite"
@@ -45,7 +46,7 @@ class Encoder:
     def run(self, inputs):
         return {"hidden_states": np.repeat(inputs["input_ids"][..., None].astype(np.float32), D_MODEL, axis=2)}
 
-build_module.memory_encoder = lambda *_: Encoder()
+job_module.memory_encoder = lambda *_: Encoder()
 
 def build_store(output):
     build_module.build_store(bundle, corpus, output, overwrite=overwrite, passages_per_shard=3, batch_tokens=60)

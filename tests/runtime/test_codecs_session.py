@@ -76,7 +76,7 @@ def test_without_a_store_texts_are_in_fp16(exported):
 def test_without_a_store_a_bundle_needs_fp16(exported, tmp_path):
     bundle = shutil.copytree(exported("glimmer, codecs").bundle, tmp_path / "bundle")
     keep_codecs(bundle, ["int8"])
-    with pytest.raises(OptionError, match="a store, whose arrays the codecs .* need, int8"):
+    with pytest.raises(OptionError, match=r"a store, whose arrays the codecs .* need, int8"):
         Session.open(bundle, threads=1)
 
 

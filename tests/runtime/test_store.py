@@ -194,7 +194,8 @@ def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
                 passage, memory = store.passage(number), store.memory(number)
                 hits = store.search(f"{passage.title} w1 w2", 5)
                 ids = store.input_ids(number)
-                found.append((store.numbers([passage.id]), passage, [values.tobytes() for values in memory.tensors.values()], ids.tobytes(), hits))
+                codes = [values.tobytes() for values in memory.tensors.values()]
+                found.append((store.numbers([passage.id]), passage, codes, ids.tobytes(), hits))
             return found
 
         expected, results = read(range(NUM_PASSAGES)), {}

@@ -59,6 +59,8 @@ def sweep(store: Path, manifest: StoreManifest) -> int:
             if OURS.fullmatch(name):
                 freed += (store / name).lstat().st_size
                 (store / name).unlink()
+                with suppress(OSError):  # not empty: an index is a folder of files
+                    (store / name).parent.rmdir()
     return freed
 
 
@@ -73,9 +75,8 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
                 path.unlink()  # first: whoever comes to hold it now sees that it is gone
         (removed if free else kept).append(generation)
     freed = sweep(store, manifest)
-    for folder in (OLDER_MANIFESTS, TOMBSTONES):
-        with suppress(OSError):  # absent, or not empty
-            (store / folder).rmdir()
+    with suppress(OSError):  # absent, or not empty
+        (store / OLDER_MANIFESTS).rmdir()
     return removed, kept, freed
 
 

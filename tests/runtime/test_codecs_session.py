@@ -234,7 +234,7 @@ def test_a_build_that_lost_its_arrays_begins_anew(exported, stores, tmp_path, mo
     """Shards are written with the arrays: without them, what is there cannot be read."""
     source = exported("glimmer, codecs")
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS)
-    import exporter.memory.build as module
+    import exporter.memory.runners.job as module
 
     encode, done = module.encode_shard, []
 

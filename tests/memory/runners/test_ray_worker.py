@@ -79,7 +79,7 @@ def test_a_corpus_that_was_changed(shared, corpus):
     with pytest.raises(CorpusError, match="its content when the build began"):
         outcome(actor, 0)
     corpus.unlink()
-    with pytest.raises(CorpusError, match="a readable file"):
+    with pytest.raises(CorpusError, match="when the build began, found none"):
         outcome(actor, 0)
 
 

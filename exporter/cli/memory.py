@@ -11,7 +11,17 @@ import typer
 
 from exporter.cli import memory_changes, memory_health
 from exporter.cli.extras import require
-from exporter.cli.options import BatchTokens, BundleArgument, Codec, Json, Output, Overwrite, StoreArgument, Threads
+from exporter.cli.options import (
+    BatchTokens,
+    BundleArgument,
+    Codec,
+    CorpusFormat,
+    Json,
+    Output,
+    Overwrite,
+    StoreArgument,
+    Threads,
+)
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
@@ -24,16 +34,6 @@ class RunnerName(str, Enum):
 
     local = "local"
     ray = "ray"
-
-
-class CorpusFormat(str, Enum):
-    """How a corpus is written; by default its file's name ends in one of these."""
-
-    jsonl = "jsonl"
-    jsonl_gz = "jsonl.gz"
-    tsv = "tsv"
-    tsv_gz = "tsv.gz"
-    parquet = "parquet"
 
 
 class IndexChoice(str, Enum):
@@ -54,9 +54,7 @@ def build(
     bundle: BundleArgument,
     output: Output,
     corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
-    corpus_format: Annotated[
-        CorpusFormat | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
-    ] = None,
+    corpus_format: CorpusFormat = None,
     chunk_words: Annotated[
         int | None,
         typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),

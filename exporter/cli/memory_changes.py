@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BatchTokens, BundleOption, Json, StoreArgument, Threads
+from exporter.cli.options import BatchTokens, BundleOption, CorpusFormat, Json, StoreArgument, Threads
 from exporter.cli.output import bold, console, print_json
 from runtime.contract import OptionError
 
@@ -18,7 +18,8 @@ __all__ = ["append", "compact", "delete"]
 def append(
     store: StoreArgument,
     bundle: BundleOption,
-    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="More of what the store was built from.")],
+    corpus_format: CorpusFormat = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Passages whose ids are there take the old ones' places.")
     ] = False,
@@ -31,8 +32,8 @@ def append(
     from exporter.memory import append_passages
 
     summary = append_passages(
-        store, bundle, corpus, replace=replace, restart=restart, batch_tokens=batch_tokens, threads=threads,
-        progress=not as_json,
+        store, bundle, corpus, corpus_format=corpus_format and corpus_format.value, replace=replace, restart=restart,
+        batch_tokens=batch_tokens, threads=threads, progress=not as_json,
     )
     if as_json:
         print_json(asdict(summary))
@@ -41,8 +42,8 @@ def append(
         console().print(f"{bold(store)} had these passages already: generation {summary.generation}")
         return
     console().print(
-        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.added:,} passages added, "
-        f"{summary.replaced:,} replaced, {summary.passages:,} in all"
+        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.appended:,} passages "
+        f"appended, {summary.replaced:,} replaced, {summary.passages:,} in all"
     )
     if summary.resumed_shards:
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted run")
@@ -61,7 +62,7 @@ def delete(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete passages from a store; their bytes are gone after `memory compact`."""
+    """Delete passages from a store, or whole documents where it has them cut; `memory compact` removes their bytes."""
     from exporter.memory import delete_passages, id_from_text, read_ids
 
     wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BatchTokens, Json, StoreArgument, Threads
+from exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
 from exporter.cli.output import bold, console, print_json
 from runtime.contract import OptionError
 
@@ -48,6 +48,7 @@ def repair(
     corpus: Annotated[
         Path | None, typer.Option("--corpus", help="The corpus that the store was built from, to write texts again.")
     ] = None,
+    corpus_format: CorpusFormat = None,
     rollback: Annotated[
         bool,
         typer.Option("--rollback", help="Go back to the newest generation that is whole; what came after is lost."),
@@ -67,8 +68,8 @@ def repair(
     from exporter.memory import repair_store
 
     summary = repair_store(
-        store, bundle_directory=bundle, corpus_path=corpus, batch_tokens=batch_tokens, threads=threads,
-        progress=not as_json,
+        store, bundle_directory=bundle, corpus_path=corpus, corpus_format=corpus_format and corpus_format.value,
+        batch_tokens=batch_tokens, threads=threads, progress=not as_json,
     )
     if as_json:
         print_json(asdict(summary))

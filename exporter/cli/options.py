@@ -15,6 +15,7 @@ __all__ = [
     "BundleArgument",
     "BundleOption",
     "Codec",
+    "CorpusFormat",
     "Json",
     "Limit",
     "NumRetrieved",
@@ -49,6 +50,16 @@ class Codec(str, Enum):
     pq16x = "pq16x"
 
 
+class CorpusFormatName(str, Enum):
+    """How a corpus is written; by default its file's name ends in one of these."""
+
+    jsonl = "jsonl"
+    jsonl_gz = "jsonl.gz"
+    tsv = "tsv"
+    tsv_gz = "tsv.gz"
+    parquet = "parquet"
+
+
 class RetrievalName(str, Enum):
     """What passages are found by: their words, their vectors, or both rankings fused."""
 
@@ -66,6 +77,9 @@ BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
+CorpusFormat = Annotated[
+    CorpusFormatName | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
 NumRetrieved = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
 from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
-from exporter.memory.texts import change_texts, find_numbers
+from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from exporter.memory.work import ShardRecord
 from exporter.publish import check_apart
 from runtime.bundle import Bundle
@@ -36,18 +37,19 @@ __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"
 
 NO_CODEC = "none"
 """Where a bundle has no memory encoder, the name of a codec is not looked at."""
+FIRST_CHUNK = "#0"
 
 
 @dataclass(frozen=True)
 class AppendSummary:
-    """What an append made. `added` passages are new, `replaced` ones took others' places; `passages` are there now.
+    """What an append made: `appended` passages, some in the places of `replaced` ones; `passages` are there now.
 
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done.
     """
 
     generation: int
-    added: int
+    appended: int
     replaced: int
     passages: int
     tokens: int
@@ -60,13 +62,14 @@ class AppendSummary:
 
 def append_passages(
     store: str | Path, bundle_directory: str | Path, corpus_path: str | Path, *,
-    replace: bool = False, restart: bool = False, batch_tokens: int = 4096, threads: int | None = None,
-    progress: bool = False,
+    corpus_format: str | None = None, replace: bool = False, restart: bool = False, batch_tokens: int = 4096,
+    threads: int | None = None, progress: bool = False,
 ) -> AppendSummary:
     """Encode the passages of a corpus into new shards of a store; `replace` lets them take the places of their ids.
 
-    Texts are cut as the store's were. Killed, the same call goes on where it stopped; `restart` throws earlier work
-    away. The options are as in `build_store`.
+    Where the store's documents were cut into passages, so are these, and a document takes the place of all of its own.
+    Killed, the same call goes on where it stopped; `restart` throws earlier work away. The options are as in
+    `build_store`.
 
     Raises BundleError, TokenizerError, CorpusError (a line, or an id that is there without `replace`), StoreError (no
     store, of another checkpoint or precision, damaged, memory that is not finite), OutputError (another process changes
@@ -77,7 +80,7 @@ def append_passages(
     manifest = read_store_manifest(store)
     bundle = Bundle.open(bundle_directory)
     check_same_writer(store, manifest, bundle)
-    source = CorpusSource(Path(corpus_path), chunk_words=manifest.chunk_words)
+    source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
     plan = plan_build(
         bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
@@ -102,7 +105,7 @@ def append_passages(
         change.work.clear()
     return AppendSummary(
         generation=changed.generation,
-        added=corpus.num_passages - len(replaced),
+        appended=corpus.num_passages,
         replaced=len(replaced),
         passages=changed.num_passages,
         tokens=sum(record.shard.num_tokens for record in records.values()),
@@ -134,21 +137,28 @@ def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> N
 
 def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:
     """Numbers of the passages whose ids the corpus has too; raises CorpusError for one that may not be replaced."""
-    texts = change.store / change.manifest.texts.path
-    replaced = []
-    for passage, number in zip(
-        corpus.passages(), find_numbers(texts, (passage.id for passage in corpus.passages())), strict=True
-    ):
-        if number is None:
-            continue
-        if not replace:
+    texts, cut = change.store / change.manifest.texts.path, change.manifest.chunk_words is not None
+    found = find_chunks(texts, _documents(corpus)) if cut else find_numbers(texts, _ids(corpus))
+    replaced: list[int] = []
+    for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
+        if numbers and not replace:
             raise CorpusError(
-                f"corpus {corpus.source.path}, passage {passage.id!r}",
+                f"corpus {corpus.source.path}, {'document' if cut else 'passage'} {identifier!r}",
                 expected=f"an id that store {change.store} has not", found="one that is there",
-                fix="pass --replace to put the new passage in the place of the old one",
+                fix="pass --replace to put the new one in the place of the old",
             )
-        replaced.append(number)
+        replaced += numbers
     return replaced
+
+
+def _ids(corpus: Corpus) -> Iterator[int | str | None]:
+    return (passage.id for passage in corpus.passages())
+
+
+def _documents(corpus: Corpus) -> Iterator[str]:
+    """Ids of the documents of a corpus that is cut into passages, each told by its first."""
+    ids = (str(identifier) for identifier in _ids(corpus))
+    return (identifier[: -len(FIRST_CHUNK)] for identifier in ids if identifier.endswith(FIRST_CHUNK))
 
 
 def _publish(
@@ -193,6 +203,6 @@ def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> 
 
 def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:
     return AppendSummary(
-        generation=manifest.generation, added=0, replaced=0, passages=manifest.num_passages, tokens=0, truncated=0,
+        generation=manifest.generation, appended=0, replaced=0, passages=manifest.num_passages, tokens=0, truncated=0,
         shards=0, seconds=time.monotonic() - started, resumed_shards=0, already_complete=True,
     )

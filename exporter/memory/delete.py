@@ -8,11 +8,12 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
-from exporter.memory.texts import change_texts, find_numbers
+from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from runtime.contract import CorpusError, PassageError
 from runtime.contract.store_layout import texts_name
 from runtime.contract.text_schema import is_id
@@ -35,6 +36,8 @@ class DeleteSummary:
 
 def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bool = False) -> DeleteSummary:
     """Delete the passages of some ids from a store; naming one twice does no harm.
+
+    Where documents were cut into passages, the id of a document stands for all of its passages.
 
     Raises PassageError for an id that the store does not hold, StoreError (no store, a damaged one), OutputError
     (another process changes it, a full disk): the store is then as it was.
@@ -117,12 +120,14 @@ def _checked(value: int | str) -> int | str:
 
 
 def _numbers(change: Change, ids: list[int | str]) -> list[int]:
-    numbers = []
-    for value, number in zip(ids, find_numbers(change.store / change.manifest.texts.path, ids), strict=True):
-        if number is None:
+    """Numbers of the passages of these ids, and of documents' where they are cut into passages."""
+    texts, numbers = change.store / change.manifest.texts.path, dict[int, None]()
+    documents = find_chunks(texts, ids) if change.manifest.chunk_words is not None else repeat([])
+    for value, found, chunks in zip(ids, find_numbers(texts, ids), documents, strict=False):
+        if not found and not chunks:
             raise _unknown(value, f"store {change.store}")
-        numbers.append(number)
-    return numbers
+        numbers.update(dict.fromkeys([*found, *chunks]))
+    return list(numbers)
 
 
 def _unknown(value: int | str, place: str) -> PassageError:

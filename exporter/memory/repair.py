@@ -57,7 +57,7 @@ class RepairSummary:
 
 def repair_store(
     store: str | Path, *, bundle_directory: str | Path | None = None, corpus_path: str | Path | None = None,
-    batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
+    corpus_format: str | None = None, batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> RepairSummary:
     """Make the damaged files of a store's generation again; the bundle is for shards, the corpus for texts.
 
@@ -78,7 +78,8 @@ def repair_store(
         repair = _Repair(change, [], [])
         if manifest.texts.path in damaged:
             assert corpus_path is not None
-            manifest = repair.texts(manifest, Path(corpus_path), progress=progress)
+            source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+            manifest = repair.texts(manifest, source, progress=progress)
         if manifest.tombstones is not None and manifest.tombstones.path in damaged:
             manifest = repair.tombstones(manifest)
         if any(file.path in damaged for file in manifest.index.files):
@@ -132,13 +133,12 @@ class _Repair:
     restored: list[str]
     renewed: list[str]
 
-    def texts(self, manifest: StoreManifest, path: Path, *, progress: bool) -> StoreManifest:
-        source = CorpusSource(path, chunk_words=manifest.chunk_words)
+    def texts(self, manifest: StoreManifest, source: CorpusSource, *, progress: bool) -> StoreManifest:
         corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
         if corpus.sha256 != manifest.corpus_sha256:
             raise StoreError(
                 f"store {self.change.store}", expected=f"a corpus of SHA-256 {manifest.corpus_sha256}",
-                found=f"{corpus.sha256} of {path}",
+                found=f"{corpus.sha256} of {source.path}",
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
         name = texts_name(self.change.generation)
@@ -219,6 +219,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
     """The plan by which a store's shards were encoded."""
     return BuildPlan(
         corpus_sha256=manifest.corpus_sha256,
+        chunk_words=manifest.chunk_words,
         num_passages=manifest.num_numbers,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
@@ -227,7 +228,6 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
         graph_sha256=(),
         d_model=manifest.d_model,
         passage_length=manifest.passage_length,
-        chunk_words=manifest.chunk_words,
         index_engine=manifest.index.engine,
         passages_per_shard=manifest.passages_per_shard,
         batch_tokens=batch_tokens,

@@ -25,13 +25,14 @@ from runtime.contract.text_schema import (
     FORGET_PASSAGE,
     INDEX_FROM,
     INSERT_PASSAGE,
+    SELECT_BETWEEN,
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_RANGE,
 )
 from runtime.store import Passage
 
-__all__ = ["change_texts", "find_numbers", "read_texts", "stored_numbers", "write_texts"]
+__all__ = ["change_texts", "find_chunks", "find_numbers", "read_texts", "stored_numbers", "write_texts"]
 
 MAX_NUMBER = 2**63 - 1
 
@@ -98,12 +99,20 @@ def stored_numbers(path: Path) -> NDArray[np.int64]:
         return np.fromiter((number for (number,) in connection.execute(SELECT_NUMBERS)), np.int64)
 
 
-def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[int | None]:
-    """The number of each id, None for one that is not there; raises StoreError where the file cannot be read."""
+def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
+    """The number of each id, or none, in a list; raises StoreError where the file cannot be read."""
     with _reading(path) as connection:
         for value in ids:
-            row = connection.execute(SELECT_NUMBER, (value,)).fetchone()
-            yield None if row is None else row[0]
+            yield [number for (number,) in connection.execute(SELECT_NUMBER, (value,))]
+
+
+def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int]]:
+    """The numbers of each document's passages, `{id}#{chunk}`, as they are there; raises as `find_numbers`."""
+    with _reading(path) as connection:
+        for document in documents:
+            rows = connection.execute(SELECT_BETWEEN, (f"{document}#", f"{document}$"))  # $ follows # in UTF-8
+            parts = ((number, identifier.rpartition("#")) for number, identifier in rows)
+            yield [number for number, (before, _, chunk) in parts if before == str(document) and chunk.isdecimal()]
 
 
 def _insert(

@@ -15,6 +15,7 @@ __all__ = [
     "INDEX_FROM",
     "INSERT_PASSAGE",
     "SEARCH",
+    "SELECT_BETWEEN",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
     "SELECT_NUMBERS",
@@ -56,6 +57,7 @@ SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
 SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
 SELECT_RANGE = "SELECT number, id, title, text FROM passages WHERE number >= ? AND number < ? ORDER BY number"
+SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
 # bm25() is negative, better is lower; its arguments are the weights of title and text.
 SEARCH = """
 SELECT rowid, -bm25(passages_index, 2.0, 1.0) AS score FROM passages_index WHERE passages_index MATCH ?

@@ -33,7 +33,7 @@ def test_a_session_answers_from_what_was_appended_deleted_and_compacted(cli, gli
     with Session.open(glimmer.bundle, store) as before:
         expected = before.answer(QUESTION)
         added = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new, "--json").json
-        assert (added["generation"], added["added"], added["replaced"]) == (1, 1, 0)
+        assert (added["generation"], added["appended"], added["replaced"]) == (1, 1, 0)
         first, second, *_ = ids(cli, glimmer.bundle, store)
         assert first == "new"
         deleted = cli("memory", "delete", store, "--id", "new", "--id", json.dumps(second), "--json").json
@@ -50,7 +50,7 @@ def test_a_session_answers_from_what_was_appended_deleted_and_compacted(cli, gli
 def test_what_the_commands_print(cli, glimmer, store, new):
     done = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new)
     assert "generation 1" in done.out
-    assert "1 passages added, 0 replaced" in done.out
+    assert "1 passages appended, 0 replaced" in done.out
     assert "already" in cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new).out
     assert "1 passages deleted" in cli("memory", "delete", store, "--id", "new").out
     assert "already" in cli("memory", "delete", store, "--id", "new").out

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.memory import (
+    CorpusSource,
     append_passages,
     build_store,
     compact_store,
@@ -66,7 +67,8 @@ def add(store, bundle, corpus, **options):
 def test_appended_passages_are_there(store, bundle, opened, tmp_path):
     before = tree(store)
     summary = add(store, bundle, write_rows(tmp_path / "new.jsonl", NEW[1:]))
-    assert (summary.generation, summary.added, summary.replaced, summary.passages, summary.shards) == (1, 1, 0, 8, 1)
+    assert (summary.generation, summary.appended, summary.replaced, summary.passages) == (1, 1, 0, 8)
+    assert summary.shards == 1
     with MemoryStore.open(store, opened) as now:
         assert now.numbers(["q"]) == [7]
         assert now.passage(7).text == "w42 w40 w1"
@@ -84,7 +86,7 @@ def test_an_id_that_is_there_is_replaced_only_on_request(store, bundle, opened, 
         add(store, bundle, new)
     assert tree(store.parent) == before
     summary = add(store, bundle, new, replace=True)
-    assert (summary.added, summary.replaced, summary.passages) == (1, 1, 8)
+    assert (summary.appended, summary.replaced, summary.passages) == (2, 1, 8)
     with MemoryStore.open(store, opened) as now:
         assert now.numbers(["p1", "q"]) == [7, 8]
         assert now.passage(7).text == "w40 w41"
@@ -251,9 +253,32 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
     with pytest.raises(OutputError, match="--restart"):
         append_passages(store, bundle, corpus, batch_tokens=2)
     summary = add(store, bundle, corpus)
-    assert (summary.resumed_shards, summary.added) == (3, 8)
+    assert (summary.resumed_shards, summary.appended) == (3, 8)
     assert open_contents(store, opened) == open_contents(plain, opened)[1:]
     assert not (tmp_path / "store.partial").exists()
+
+
+def test_documents_that_were_cut_are_replaced_and_deleted_whole(bundle, opened, tmp_path):
+    def document(identifier, words):
+        return {"id": identifier, "title": "t", "text": " ".join(f"w{index}" for index in range(words))}
+
+    store = tmp_path / "store"
+    documents = [document(1, 25), document("a#0", 5), document("1#x", 12), document(10, 4)]
+    corpus = write_rows(tmp_path / "c.jsonl", documents)
+    build_store(bundle, CorpusSource(corpus, None, 10), store, **SMALL)
+    new = write_rows(tmp_path / "new.txt", [document("1", 7), document("b", 11)])
+    with pytest.raises(CorpusError, match="document '1'"):
+        add(store, bundle, new, corpus_format="jsonl")
+    summary = add(store, bundle, new, corpus_format="jsonl", replace=True)
+    assert (summary.appended, summary.replaced, summary.passages) == (3, 3, 7)
+    ids = ["a#0#0", "1#x#0", "1#x#1", "10#0", "1#0", "b#0", "b#1"]
+    assert [row[0] for row in open_contents(store, opened)] == ids
+    assert delete_passages(store, ["1#x", "b#0", 1]).deleted == 4
+    assert [row[0] for row in open_contents(store, opened)] == ["a#0#0", "10#0", "b#1"]
+    assert delete_passages(store, ["b"]).deleted == 1
+    for absent in ("a", "1", "1#x"):
+        with pytest.raises(PassageError):
+            delete_passages(store, [absent])
 
 
 def test_a_changed_store_is_converted_and_changed_again(store, bundle, new, tmp_path):

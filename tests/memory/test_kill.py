@@ -22,10 +22,10 @@ import exporter.memory.encode as encode
 from exporter.memory import build_store
 fast = encode.encode_passages
 def slow(*arguments):
-    time.sleep(0.06)
+    print(flush=True)
+    time.sleep(0.05)
     return fast(*arguments)
 encode.encode_passages = slow
-print("begun", flush=True)
 build_store(*sys.argv[1:], passages_per_shard=8, batch_tokens=60)
 """
 
@@ -110,8 +110,9 @@ def test_killed_at_random_moments(bundle, tmp_path, kills):
     generator = random.Random(seed)
     for _ in range(kills):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"begun\n"
-            time.sleep(generator.uniform(0.05, 0.5))
+            for _ in range(generator.randrange(1, 13)):  # a shard has about three batches
+                assert process.stdout.readline() == b"\n", seed
+            time.sleep(generator.uniform(0, 0.06))
             process.send_signal(signal.SIGKILL)
         assert not output.exists(), seed
     summary = build_store(bundle, corpus, output, passages_per_shard=8, batch_tokens=60)

@@ -38,8 +38,8 @@ from runtime.contract.dense_layout import (
     EncoderEntry,
 )
 from runtime.passage_texts import PassageTexts
-from runtime.tombstones import live_end, read_tombstones
 from runtime.retrieval.encoder import SentenceEncoder
+from runtime.tombstones import live_end, read_tombstones
 
 __all__ = ["DenseSummary", "index_store"]
 

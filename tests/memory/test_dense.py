@@ -113,7 +113,8 @@ def test_vectors_that_are_there_are_replaced_on_request_alone(store, tmp_path):
     vectors(dtype=np.float32).astype(">f4"),
 ], ids=["rows", "flat", "empty", "cube", "float64", "int32", "big-endian"])
 def test_an_array_of_another_kind_is_refused(refused, tmp_path, array):
-    refused(EmbeddingsError, r"x\.npy: expected (shape|an array of float32)", embeddings=save(tmp_path / "x.npy", array))
+    save(tmp_path / "x.npy", array)
+    refused(EmbeddingsError, r"x\.npy: expected (shape|an array of float32)", embeddings=tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -41,10 +41,12 @@ def test_only_the_index_differs(bundle, corpus, tmp_path):
     index = {name for name in tantivy if name.startswith("index-00000/")}
     assert {name for name in fts5 if fts5[name] != tantivy.get(name)} == {"manifest.json", "passages.sqlite"}
     assert set(tantivy) - set(fts5) == index
-    assert {file.path for file in MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)).manifest.files()} >= index
+    with MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)) as store:
+        assert {file.path for file in store.manifest.files()} >= index
     connection = sqlite3.connect(tmp_path / "tantivy" / "passages.sqlite")
-    assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")] == ["passages"]
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     connection.close()
+    assert tables == [("passages",)]
 
 
 def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tmp_path):

@@ -33,7 +33,7 @@ def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Re
                     digest.update(content)
         with pa.OSFile(str(path)) as source:
             yield from _records(source, path, start)
-    except (pa.ArrowException, OSError) as reason:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:  # the last from a column's name
         raise CorpusError(
             f"corpus {path}", expected="a Parquet file that is whole", found=" ".join(str(reason).split()),
             fix="write or copy the file again",
@@ -48,10 +48,11 @@ def _records(source: Any, path: Path, start: Place) -> Iterator[Record]:
     columns = _columns(file.schema_arrow, path)
     end = 0
     for group in range(file.metadata.num_row_groups):
-        row, end = end, end + file.metadata.row_group(group).num_rows
+        entry = file.metadata.row_group(group)
+        row, end = end, end + entry.num_rows
         if end <= start.position:
             continue
-        batch_rows = _batch_rows(file.metadata.row_group(group), columns, f"corpus {path}, row group {group}")
+        batch_rows = _batch_rows(entry.total_byte_size, f"corpus {path}, row group {group}")
         for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
             for index in range(batch.num_rows):
                 if row >= start.position:
@@ -86,17 +87,16 @@ def _columns(schema: Any, path: Path) -> list[str]:
     return found
 
 
-def _batch_rows(group: Any, columns: list[str], subject: str) -> int:
-    """How many rows to take at a time.
+def _batch_rows(size: int, subject: str) -> int:
+    """How many rows of a row group to take at a time.
 
     A dictionary holds a value once that many rows may have, so as many rows as MAX_GROUP_BYTES can hold even where
-    each has all that the row group holds.
+    each has all that the row group holds. The sizes of its columns would be closer, but pyarrow ends the process where
+    what a damaged file says of a column contradicts itself.
     """
-    chunks = (group.column(index) for index in range(group.num_columns))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
     if size > MAX_GROUP_BYTES:
         raise CorpusError(
-            subject, expected=f"at most {MAX_GROUP_BYTES} bytes of ids, titles and texts", found=str(size),
+            subject, expected=f"at most {MAX_GROUP_BYTES} bytes, uncompressed", found=str(size),
             fix="write the file with fewer rows to a row group, such as 100,000",
         )
     return int(min(MAX_BATCH_ROWS, max(1, MAX_GROUP_BYTES // max(1, size))))

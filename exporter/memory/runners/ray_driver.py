@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from exporter.memory.runners.outcome import failed, is_failure
-from exporter.memory.runners.ray_task import RayTask
+from exporter.memory.runners.ray_task import AUTO, RayTask
 from exporter.memory.runners.ray_worker import ShardActor
 from runtime.contract import BackendError, GlimmerError, OptionError
 
 __all__: list[str] = []
 
+ANSWER_SECONDS = 10
 OBJECT_STORE_BYTES = 80 << 20
 """Near the least that Ray takes: indices and records are all that passes through it."""
 
@@ -85,11 +87,15 @@ def _connected(task: RayTask) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str) -> None:
     try:
+        if address != AUTO:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False)
     except Exception as error:  # noqa: BLE001 - Ray raises what it meets, of no common class
         raise BackendError(
-            f"Ray at {address}", expected="a cluster of this version of Ray", found=str(error).strip().splitlines()[0],
-            fix="see `ray status` there; start one with `ray start --head`",
+            f"Ray at {address}", expected="a cluster that answers, of this version of Ray",
+            found=str(error).strip().splitlines()[0],
+            fix="see `ray status` there; `ray start --head` starts one, and its token must be here too",
         ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import secrets
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import IO
 
 from exporter.memory.runners.job import Finished, ShardJob
 from exporter.memory.runners.outcome import is_failure, read_outcome
-from exporter.memory.runners.ray_task import RayTask, SharedJob, attempts_directory, library_versions
+from exporter.memory.runners.ray_task import AUTO, RayTask, SharedJob, attempts_directory, library_versions
 from exporter.memory.work import Work
 from runtime.contract import BackendError, MissingExtraError, OptionError
 
@@ -32,6 +33,7 @@ ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's way to say that one machine is all: it then binds every port to 127.0.0.1."""
 SHORT = "/tmp"  # noqa: S108 - a directory of random name is made in it
 """Where Ray's sockets lie, whose paths may have 107 bytes: $TMPDIR is often too long for them."""
+ADDRESS = r"[^/\s]+:\d{1,5}"
 LOG_BYTES = 20_000
 
 
@@ -58,7 +60,7 @@ class RayRunner:
                     f"package {package}", expected="it installed for builds on Ray", found="none",
                     fix='install its extra: pip install "glimmer-export[ray]"',
                 )
-        if self.address is not None and "://" in self.address:
+        if self.address not in (None, AUTO) and not re.fullmatch(ADDRESS, self.address):
             raise OptionError(
                 "option --ray-address", expected="host:port, or auto", found=self.address,
                 fix="start the build on a machine of the cluster",

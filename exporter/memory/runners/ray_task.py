@@ -11,7 +11,10 @@ from exporter.memory.plan import BuildPlan
 from exporter.memory.work import Work
 from runtime.contract import BundleManifest
 
-__all__ = ["RayTask", "SharedJob", "attempts_directory", "library_versions"]
+__all__ = ["AUTO", "RayTask", "SharedJob", "attempts_directory", "library_versions"]
+
+AUTO = "auto"
+"""The address of the cluster that this machine is of."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 from uuid import uuid4
 
@@ -97,7 +100,7 @@ def kill_worker(partial: Path, shard: str = "*") -> None:
     def killed() -> bool:
         for unfinished in partial.glob(f"workers/*/shards/.{shard}.safetensors.tmp"):
             process = int(unfinished.parents[1].name.rpartition("-")[2])
-            if not Path(f"/proc/{process}").exists():
+            if is_gone(process):
                 continue  # an earlier one's
             os.kill(process, signal.SIGKILL)
             wait_for(lambda process=process: is_gone(process), "the worker's death")
@@ -197,38 +200,53 @@ def test_a_shard_over_which_every_worker_dies_is_given_up(mark, bundle, corpus, 
     assert list(tmp_path.glob("store.partial/records/*.json"))
 
 
-@pytest.mark.slow
-def test_a_cluster(mark, bundle, corpus, local, tmp_path):
-    ray = Path(sys.executable).with_name("ray")
+@pytest.fixture
+def cluster(mark, monkeypatch) -> Iterator[str]:
+    """The address of a Ray with two CPUs, with a token that is in the environment."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex)
     name, value = mark.split("=")
-    environment = {
-        **os.environ, name: value, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    head = subprocess.Popen(
-        [ray, "start", "--head", "--block", "--port", "26379", "--num-cpus", "2", "--include-dashboard", "false"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: b":26379" in subprocess.run(
-            ["ss", "-ltn"], capture_output=True, check=False).stdout, "the cluster")  # fmt: skip
-        address = ("--runner", "ray", "--ray-address", "127.0.0.1:26379", "--json")
-        build = start(mark, bundle, corpus, tmp_path / "store", *address)
-        out, err = build.communicate(timeout=SECONDS)
-        assert (build.returncode, err) == (0, ""), err
-        assert json.loads(out)["shards"] == 7
-        assert tree(tmp_path / "store") == local
-        build = start(mark, bundle, corpus, tmp_path / "other", *address, "--threads", "3")
-        assert "at most the 2 CPUs of the cluster's largest machine" in build.communicate(timeout=SECONDS)[1]
-        assert build.returncode == 2
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(SECONDS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        head = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), *command, f"--temp-dir={directory}"], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, name: value, "RAY_USAGE_STATS_ENABLED": "0"},
+        )  # fmt: skip
+        try:
+            wait_for(lambda: answers(port), "the cluster")
+            yield f"127.0.0.1:{port}"
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait(SECONDS)
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_a_cluster(mark, cluster, bundle, corpus, local, tmp_path):
+    options = ("--runner", "ray", "--ray-address", cluster, "--json")
+    build = start(mark, bundle, corpus, tmp_path / "store", *options)
+    out, err = build.communicate(timeout=SECONDS)
+    assert (build.returncode, err) == (0, "")
+    assert json.loads(out)["shards"] == 7
+    assert tree(tmp_path / "store") == local
+    build = start(mark, bundle, corpus, tmp_path / "other", *options, "--threads", "3")
+    out, err = build.communicate(timeout=SECONDS)
+    assert (build.returncode, out) == (2, "")
+    assert "OptionError: option --threads: expected at most the 2 CPUs of the cluster's largest machine, found 3" in err
 
 
 @pytest.mark.slow
 def test_no_cluster_is_named(mark, bundle, corpus, tmp_path):
-    build = start(mark, bundle, corpus, tmp_path / "store", "--runner", "ray", "--ray-address", "127.0.0.1:26378")
+    build = start(mark, bundle, corpus, tmp_path / "store", "--runner", "ray", "--ray-address", "127.0.0.1:9")
     out, err = build.communicate(timeout=SECONDS)
     assert (build.returncode, out) == (2, "")
-    assert "BackendError: Ray at 127.0.0.1:26378: expected a cluster of this version of Ray" in err
+    assert "BackendError: Ray at 127.0.0.1:9: expected a cluster that answers, of this version of Ray, found " in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,10 +17,11 @@ from exporter.memory.runners.ray_task import SharedJob, attempts_directory, libr
 from exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
 from exporter.memory.work import work_directory
 from runtime.bundle import Bundle
-from runtime.contract import BackendError, BundleError, CorpusError, OutputError, StoreError
+from runtime.contract import CODEC_ARRAYS, BackendError, BundleError, CorpusError, OutputError, StoreError
 from tests.bundle_factory import NOT_FINITE, make_bundle, tree, write_corpus, write_rows
 
 SHARD = 16
+SETTINGS = {"passages_per_shard": SHARD, "batch_tokens": 60}
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def shared(bundle, corpus, tmp_path):
 
     def prepare(corpus=corpus) -> SharedJob:
         opened, scanned = Bundle.open(bundle), Corpus.scan(corpus, part_size=SHARD)
-        plan = plan_build(opened, scanned, codec="fp16", passages_per_shard=SHARD, batch_tokens=60)
+        plan = plan_build(opened, scanned, codec="fp16", **SETTINGS, index_engine="fts5")
         with work_directory(tmp_path / "store") as work:
             work.begin(plan, restart=False)
         attempts_directory(work).mkdir(parents=True)
@@ -43,7 +45,7 @@ def outcome(actor: ShardActor, index: int):
 
 
 def test_shards_in_any_order_are_those_of_a_build_in_one_process(shared, bundle, corpus, tmp_path):
-    build_store(bundle, corpus, tmp_path / "local", passages_per_shard=SHARD, batch_tokens=60)
+    build_store(bundle, corpus, tmp_path / "local", **SETTINGS)
     job = shared()
     actor, records = ShardActor(job), {}
     for index in (3, 0, 2, 1, 2):  # Ray gives a shard again where it lost the record
@@ -56,12 +58,30 @@ def test_shards_in_any_order_are_those_of_a_build_in_one_process(shared, bundle,
     assert not list(attempts_directory(job.work).iterdir())
 
 
+def test_a_codec_is_read_and_not_fitted_again(tmp_path, corpus):
+    bundle = make_bundle(tmp_path / "bundle", codecs=("fp16", "int8"))
+    build_store(bundle, corpus, tmp_path / "local", codec="int8", **SETTINGS)
+    opened, scanned = Bundle.open(bundle), Corpus.scan(corpus, part_size=SHARD)
+    plan = plan_build(opened, scanned, codec="int8", **SETTINGS, index_engine="fts5")
+    with work_directory(tmp_path / "store") as work:
+        work.begin(plan, restart=False)
+        shutil.copy(tmp_path / "local" / CODEC_ARRAYS, work.store)
+    attempts_directory(work).mkdir(parents=True)
+    actor = ShardActor(SharedJob(work, plan, bundle, opened.manifest, scanned, 1, library_versions()))
+    for index in range(plan.num_shards):
+        outcome(actor, index)
+    assert tree(work.store / "shards") == tree(tmp_path / "local" / "shards")
+    (work.store / CODEC_ARRAYS).unlink()
+    with pytest.raises(StoreError):
+        outcome(ShardActor(actor._job), 0)
+    assert not (work.store / CODEC_ARRAYS).exists()
+
+
 def test_the_plan_is_resumed_by_a_build_in_one_process(shared, bundle, corpus, tmp_path):
     job = shared()
     job.work.record(*outcome(ShardActor(job), 2))
-    settings = {"passages_per_shard": SHARD, "batch_tokens": 60}
-    assert build_store(bundle, corpus, tmp_path / "store", **settings).resumed_shards == 1
-    build_store(bundle, corpus, tmp_path / "local", **settings)
+    assert build_store(bundle, corpus, tmp_path / "store", **SETTINGS).resumed_shards == 1
+    build_store(bundle, corpus, tmp_path / "local", **SETTINGS)
     assert tree(tmp_path / "store") == tree(tmp_path / "local")
     assert not job.work.directory.exists()
 
@@ -79,7 +99,7 @@ def test_a_corpus_that_was_changed(shared, corpus):
     with pytest.raises(CorpusError, match="its content when the build began"):
         outcome(actor, 0)
     corpus.unlink()
-    with pytest.raises(CorpusError, match="when the build began, found none"):
+    with pytest.raises(CorpusError, match="build began, found none"):
         outcome(actor, 0)
 
 

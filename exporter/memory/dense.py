@@ -39,6 +39,7 @@ from runtime.contract.dense_layout import (
 )
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval.encoder import SentenceEncoder
+from runtime.tombstones import live_end, read_tombstones
 
 __all__ = ["DenseSummary", "index_store"]
 
@@ -113,7 +114,8 @@ def index_store(
 @contextmanager
 def _texts(store: Path, manifest: StoreManifest) -> Iterator[PassageTexts]:
     verify_file(store, manifest.texts, error=StoreError, subject=f"store {store}", fix=FIX)
-    texts = PassageTexts(store / manifest.texts.path, manifest.num_numbers)
+    end = live_end(manifest.num_numbers, read_tombstones(store, manifest))
+    texts = PassageTexts(store / manifest.texts.path, end)
     try:
         yield texts
     finally:

@@ -149,7 +149,7 @@ def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:
         fix = f"remove the older generation with `glimmer-export memory compact {store}`"
     elif manifest is not None and path in [shard.file.path for shard in manifest.shards]:
         fix = f"encode it again with `{repair} --bundle BUNDLE`"
-    elif manifest is not None and path in [entry.path for entry in (manifest.tombstones, *manifest.index.files) if entry]:
+    elif manifest is not None and path in [file.path for file in (manifest.tombstones, *manifest.index.files) if file]:
         fix = f"write it again with `{repair}`"
     elif manifest is not None and path == manifest.texts.path and manifest.generation == 0:
         fix = f"write it again with `{repair} --corpus CORPUS`, of SHA-256 {manifest.corpus_sha256}"

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from exporter.memory import build_store, index_store
+from exporter.memory import build_store, delete_passages, index_store
 from exporter.memory import dense as dense_module
 from runtime.bundle import Bundle
 from runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
@@ -63,6 +63,14 @@ def save(path, array):
 
 def vectors(seed=0, shape=(NUM_PASSAGES, 4), dtype=np.float32):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def test_a_store_whose_last_passage_was_deleted_is_indexed(bundle, store, tmp_path):
+    with MemoryStore.open(store, Bundle.open(bundle)) as before:
+        last = before.passage(NUM_PASSAGES - 1).id
+    delete_passages(store, [last])
+    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors(shape=(NUM_PASSAGES - 1, 4))))
+    assert np.load(store / "dense" / "numbers.npy").tolist() == list(range(NUM_PASSAGES - 1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -63,7 +63,8 @@ class TensorRTTarget(BaseModel):
     """How to compile for a GPU.
 
     `version` is the oldest TensorRT that must take its graphs. `rtx_capability` is the compute capability that
-    TensorRT-RTX builds for ahead of time: the nearest, a stand-in, where it does not know the GPU's own.
+    TensorRT-RTX builds for ahead of time: the nearest, a stand-in, where it does not know the GPU's own. `memory_gb` is
+    the GPU's whole memory in 10^9 bytes, `workspace_mib` what one run may take of it as scratch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -71,6 +72,7 @@ class TensorRTTarget(BaseModel):
     version: str = Field(pattern=r"^\d+\.\d+$")
     compute_capability: Capability
     rtx_capability: Capability
+    memory_gb: float = Field(gt=0)
     workspace_mib: int = Field(gt=0)
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1, strict=False)]
 

@@ -57,7 +57,7 @@ class Candidate:
 
 
 def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
-    """The `top_k` best by BM25, best first; none where the store shares no word with the question."""
+    """The `top_k` best by the store's retrieval, best first; none where it finds none."""
     hits = store.search(question, top_k)
     passages = store.passages([hit.number for hit in hits])
     return [Candidate(passage, hit.number, hit.score) for passage, hit in zip(passages, hits, strict=True)]
@@ -163,8 +163,9 @@ def _encode_texts(
 ) -> list[PassageMemory]:
     """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
-    for start in range(0, len(tokenised), TEXTS_AT_ONCE):
-        batch = tokenised[start : start + TEXTS_AT_ONCE]
+    at_once = min(TEXTS_AT_ONCE, place.max_batches.get("memory_encoder", TEXTS_AT_ONCE))
+    for start in range(0, len(tokenised), at_once):
+        batch = tokenised[start : start + at_once]
         length = place.length(max(map(len, batch)), shape.passage_length)
         for memory in encode_passages(place.graphs["memory_encoder"], batch, length):
             try:

@@ -68,8 +68,9 @@ def padded_small(
             _write(padded[name], rows, name)
     mask = take((*places, num_tokens), np.dtype(np.int32))
     for passages, row in zip(mask, rows, strict=True):
-        lengths = [passage.num_tokens for passage in row] + [0] * (places[1] - len(row))
-        np.less(np.arange(num_tokens, dtype=np.int32), np.array(lengths, np.int32)[:, None], out=passages, casting="unsafe")
+        lengths = np.zeros((places[1], 1), np.int32)
+        lengths[: len(row), 0] = [passage.num_tokens for passage in row]
+        np.less(np.arange(num_tokens, dtype=np.int32), lengths, out=passages, casting="unsafe")
     return {**padded, "memory_mask": mask}
 
 

@@ -11,8 +11,16 @@ from pathlib import Path
 from threading import Event
 
 from runtime.contract import PassageError, StoreError
-from runtime.contract.text_schema import SELECT_HIGHEST, SELECT_NUMBER, SELECT_PASSAGE, fts5_missing, is_id
-from runtime.retrieval import Hit, search_index
+from runtime.contract.text_schema import (
+    SELECT_HIGHEST,
+    SELECT_NUMBER,
+    SELECT_NUMBERS,
+    SELECT_PASSAGE,
+    fts5_missing,
+    is_id,
+)
+from runtime.retrieval import Hit
+from runtime.retrieval.fts5 import search_index
 
 __all__ = ["Passage", "PassageTexts"]
 
@@ -27,14 +35,14 @@ class Passage:
 
 
 class PassageTexts:
-    """Ids, titles and texts by passage number, and their full-text index.
+    """Ids, titles and texts by passage number, and their full-text index where it is FTS5's.
 
     Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
     many are made as readers there were at one time.
     """
 
-    def __init__(self, path: Path, num_passages: int) -> None:
-        """Open the file; raises StoreError where it is not SQLite or does not hold `num_passages`."""
+    def __init__(self, path: Path, end: int) -> None:
+        """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1."""
         self._path = path
         # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
@@ -42,10 +50,15 @@ class PassageTexts:
         self._closed = Event()
         with self._connection() as connection:
             (highest,) = connection.execute(SELECT_HIGHEST).fetchone()
-        if highest != num_passages - 1:
+        if (-1 if highest is None else highest) != end - 1:
             self.close()
             found = "none" if highest is None else f"numbers up to {highest}"
-            raise self._damaged(expected=f"{num_passages} passages", found=found)
+            raise self._damaged(expected=f"numbers up to {end - 1}", found=found)
+
+    def all_numbers(self) -> list[int]:
+        """The numbers of all passages that are there, rising."""
+        with self._connection() as connection:
+            return [number for (number,) in connection.execute(SELECT_NUMBERS)]
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""

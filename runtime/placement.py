@@ -23,6 +23,8 @@ class Placement(Protocol):
 
     graphs: Mapping[str, Graph]
     eos_interval: int
+    max_batches: Mapping[str, int]
+    """By graph the most rows of one run, where it has a limit."""
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run a graph on arrays of the host or tensors of this place; what comes is in this place."""
@@ -66,6 +68,7 @@ class HostPlacement:
     """Arrays go in and out of every graph, so that nothing need be padded, and what is not selected goes no further."""
 
     eos_interval = 1
+    max_batches: Mapping[str, int] = {}
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
         self.graphs = graphs
@@ -107,6 +110,8 @@ class DevicePlacement:
     def __init__(self, graphs: Mapping[str, Graph], device: Device) -> None:
         self.graphs = graphs
         self.eos_interval = device.eos_interval
+        limits = {name: cast("DeviceGraph", graph).max_batch for name, graph in graphs.items()}
+        self.max_batches: Mapping[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         self._device = device
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

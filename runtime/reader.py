@@ -43,7 +43,8 @@ class Reader:
     """Runs a bundle's graphs on a batch. Holds no state of a run, so it is safe from several threads.
 
     On a device a graph's run is only queued, so the clock's stages are the host's: the first that needs what the device
-    computes (`select`, else `decode`) waits for what came before it too.
+    computes (`select`, else `decode`) waits for what came before it too. `max_batch` is the most questions of one read,
+    None where there is no limit.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Reader:
         self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
         self._codec = codec
         self._arrays = self._place.constants({} if codec is None else codec.arrays)
+        self.max_batch = min(self._place.max_batches.values(), default=None)
 
     def read(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +67,7 @@ class Session:
         *,
         threads: int | None = None,
         verify: bool = True,
+        retrieval: str = "bm25",
         backend: Backend | DeviceBackend | str = "auto",
         passage_cache_bytes: int = 0,
         require_parity: bool = False,
@@ -76,9 +77,10 @@ class Session:
         `backend` is a name (BACKEND_NAMES), `auto` for the best that works here, or a backend of the caller's, which
         is not closed with the session. `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's
         choice); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with TensorRT.
-        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `require_parity`
-        refuses a bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised
-        for another kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError or OptionError.
+        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `retrieval` is `bm25`,
+        or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity` refuses a
+        bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised for another
+        kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         opened = Bundle.open(bundle)
         if require_parity:
@@ -95,8 +97,9 @@ class Session:
                 fix="give it to that backend, or name one here",
             )
         with ExitStack() as failed:
-            memory = MemoryStore.open(store, opened, verify=verify) if store is not None else None
-            if memory is not None:
+            memory = None
+            if store is not None:
+                memory = MemoryStore.open(store, opened, verify=verify, retrieval=retrieval, threads=threads)
                 failed.callback(memory.close)
             codec = _codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name
@@ -144,6 +147,7 @@ class Session:
     ) -> list[Answer]:
         """Answer questions in one batch, each as `answer` would; they may differ in k and in length.
 
+        Where the backend's engines were built for smaller batches, it is in as few equal parts as they take.
         `passages` holds a list for each question, or None to retrieve. A question or passage that cannot be taken
         gives an Answer with its `error`, and the others their answers. Raises OptionError.
         """
@@ -160,11 +164,11 @@ class Session:
                 errors[index] = error
         rows = [row for row in rows if row.candidates]
         read: dict[int, Answer] = {}
-        if rows:
-            num_selected = top_m or self._shape.num_selected
-            ids, candidates = [row.question_ids for row in rows], [row.candidates for row in rows]
+        num_selected = top_m or self._shape.num_selected
+        for part in _parts(rows, self._reader.max_batch):
+            ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
             reading = self._reader.read(ids, candidates, num_selected, clock)
-            for place, row in enumerate(rows):
+            for place, row in enumerate(part):
                 tokens = reading.tokens[place]
                 read[row.index] = Answer(
                     questions[row.index], self.text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
@@ -249,6 +253,13 @@ def _warn_of_other_cpu(bundle: Bundle) -> None:
         f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
         stacklevel=3,
     )
+
+
+def _parts(rows: list[_Row], most: int | None) -> Iterator[list[_Row]]:
+    """Rows in as few parts of at most `most` as there can be, equal up to one row."""
+    count = -(-len(rows) // (most or len(rows) or 1))
+    for part in range(count):
+        yield rows[part * len(rows) // count : (part + 1) * len(rows) // count]
 
 
 def _ranked(row: _Row, reading: Reading, place: int) -> tuple[RankedPassage, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
@@ -12,12 +14,16 @@ from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
-from runtime.contract import ShardEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import GlimmerError, ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
+from runtime.generation import hold_manifest
 from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
-from runtime.retrieval import Hit
+from runtime.retrieval import Hit, Retriever
+from runtime.retrieval.dense import DenseIndex
 from runtime.shard import Shard, open_shard
+from runtime.store_index import open_retriever, open_vectors
+from runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,35 +38,57 @@ MAX_MAPPED_SHARDS = 256
 
 
 class MemoryStore:
-    """A store opened for one bundle. Safe from several threads; reading takes no lock."""
+    """A store opened for one bundle, as it was then: later changes of the store do not reach it, nor remove its files.
 
-    def __init__(self, directory: Path, manifest: StoreManifest, texts: PassageTexts, codec: Codec | None) -> None:
+    Safe from several threads; reading takes no lock.
+    """
+
+    def __init__(self, directory: Path, manifest: StoreManifest, held: int) -> None:
+        """For `open`: `held` is the descriptor that keeps the manifest held."""
         self.directory = directory
         self.manifest = manifest
-        self._texts, self._codec = texts, codec
+        self._let_go = weakref.finalize(self, os.close, held)
+        self._codec = open_store_codec(directory, manifest)
+        self._tombstones = read_tombstones(directory, manifest)
+        self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
+        self._retriever: Retriever = self._texts
+        self._vectors: DenseIndex | None = None
+        self._verify = True
         self._shards: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
 
     @classmethod
-    def open(cls, directory: str | Path, bundle: Bundle, *, verify: bool = True) -> MemoryStore:
+    def open(
+        cls, directory: str | Path, bundle: Bundle, *, verify: bool = True, retrieval: str = "bm25",
+        threads: int | None = None,
+    ) -> MemoryStore:
         """Open a store directory and check it against the bundle and its own manifest.
 
-        `verify` reads every byte to compare digests; without it sizes, headers and counts are still checked. Raises
-        StoreError: absent, newer, damaged or incomplete, or written by another checkpoint.
+        `verify` reads every byte to compare digests; without it sizes, headers and counts are still checked.
+        `retrieval` is what `search` goes by: `bm25` the words, `dense` the vectors, `hybrid` both; `threads` are those
+        of the sentence encoder. Raises StoreError: absent, newer, damaged or incomplete, written by another checkpoint,
+        or without what the retrieval needs; MissingExtraError without its package; OptionError for an unknown one.
         """
         directory = Path(directory)
-        manifest = read_store_manifest(directory)
-        check_store_fits(directory, manifest, bundle)
-        subject = f"store {directory}"
-        for entry in manifest.files():
-            verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
-        codec = open_store_codec(directory, manifest)
-        store = cls(directory, manifest, PassageTexts(directory / manifest.texts.path, manifest.num_numbers), codec)
+        manifest, held = hold_manifest(directory)
+        try:
+            check_store_fits(directory, manifest, bundle)
+            subject = f"store {directory}"
+            for entry in manifest.files():
+                verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
+        except BaseException:
+            os.close(held)
+            raise
+        store = cls(directory, manifest, held)
+        store._verify = verify
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
-        except StoreError:
+            store._retriever = open_retriever(
+                directory, manifest, store._texts, retrieval, verify=verify, threads=threads
+            )
+        except GlimmerError:
             store.close()
             raise
         return store
@@ -83,8 +111,21 @@ class MemoryStore:
         return self._texts.passages(numbers)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
-        """The `top_k` passages that share the question's words, best first; none where it has no word in common."""
-        return self._texts.search(question, top_k)
+        """The `top_k` passages that fit the question best by the store's retrieval, best first.
+
+        By `bm25` those that share its words, none where there is no word in common.
+        """
+        return self._retriever.search(question, top_k)
+
+    def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
+        """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
+
+        Whatever the store's retrieval is. Raises StoreError where it has no vectors, MissingExtraError without faiss,
+        OptionError for a vector of another dimension.
+        """
+        if self._vectors is None:  # two threads may both open them, harmlessly
+            self._vectors = open_vectors(self.directory, self.manifest, verify=self._verify)[1]
+        return self._vectors.search(embedding, top_k)
 
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the store's codec, views of the file.
@@ -122,6 +163,7 @@ class MemoryStore:
         """Release the files; views handed out before stay valid."""
         self._texts.close()
         self._shards.clear()
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -135,13 +177,17 @@ class MemoryStore:
 
     def _index(self, number: int) -> tuple[int, int]:
         """The shard of a passage, and its row there."""
-        if not 0 <= number < self._starts[-1]:
+        if not 0 <= number < self._starts[-1] or self._is_deleted(number):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
         return index, number - self._starts[index]
 
     def _mapped(self, index: int) -> Shard:
         return self._shards.get(index) or self._shard(index)
+
+    def _is_deleted(self, number: int) -> bool:
+        place = int(self._tombstones.searchsorted(number))
+        return place < len(self._tombstones) and bool(self._tombstones[place] == number)
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""
@@ -178,6 +224,6 @@ def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -
         raise StoreError(
             f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
             found=str(manifest.codec),
-            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with `glimmer-export "
-            "memory convert`",
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
+            "`glimmer-export memory convert`",
         )

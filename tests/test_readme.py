@@ -1,4 +1,4 @@
-"""The README's commands and code, run in its order in one folder; those that take long are checked instead.
+"""The README's commands and code, run in its order in one folder, then scale.md's; those that take long are checked.
 
 So are the commands of the other documents, which need machines of their own; what is not of this project, such as a
 Jetson's package manager, stands there in blocks marked `on the device`.
@@ -36,6 +36,8 @@ ON_THE_DEVICE = "on the device"
 GROUPS = ("memory",)
 """Commands that have commands of their own."""
 ROADS = [ROOT / "docs" / "t4.md", ROOT / "docs" / "jetson.md"]
+SCALE = ROOT / "docs" / "scale.md"
+"""Its commands are run, after the README's."""
 EXTRAS = set(metadata("glimmer-export").get_all("Provides-Extra"))
 TOKENIZER = ROOT / "exporter" / "demo" / "checkpoint" / "tokenizer.json"
 COMMANDS = Path(sys.executable).parent
@@ -50,15 +52,17 @@ class Step:
     runs: bool
 
 
-def steps() -> list[Step]:
+def steps(name: str, text: str) -> list[Step]:
     found = []
-    for block in BLOCK.finditer(README):
-        assert block["note"] in (None, NOT_RUN), f"README: a note that means nothing: {block['note']}"
+    for block in BLOCK.finditer(text):
+        assert block["note"] in (None, NOT_RUN, ON_THE_DEVICE), f"{name}: a note that means nothing: {block['note']}"
+        if block["note"] == ON_THE_DEVICE:
+            continue
         if block["language"] == "python":
             found.append(Step("python", block["body"], block["note"] is None))
             continue
         for line in block["body"].splitlines():
-            assert line.startswith("$ "), f"README: a line of a console block that is no command: {line}"
+            assert line.startswith("$ "), f"{name}: a line of a console block that is no command: {line}"
             found.append(Step("console", line[2:], block["note"] is None))
     return found
 
@@ -72,7 +76,7 @@ def road_commands(path: Path) -> list[str]:
     return found
 
 
-STEPS = steps()
+STEPS = [*steps("README", README), *steps("scale.md", SCALE.read_text(encoding="utf-8"))]
 CHECKED = dict.fromkeys(
     [*(step.source for step in STEPS if not step.runs), *(line for path in ROADS for line in road_commands(path))]
 )
@@ -127,7 +131,7 @@ def test_commands_that_are_not_run_exist(command, tmp_path):
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", done.stdout), f"no option {option}"
 
 
-@pytest.mark.parametrize("path", ROADS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*ROADS, SCALE], ids=lambda path: path.stem)
 def test_the_roads_code_compiles_and_their_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     for block in BLOCK.finditer(text):

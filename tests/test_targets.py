@@ -101,6 +101,7 @@ GPU = """tensorrt:
   version: "10.3"
   compute_capability: "8.7"
   rtx_capability: "8.6"
+  memory_gb: 8
   workspace_mib: 1024
   profiles:
     - {batch: [1, 1, 1], texts: [1, 1, 1], text: question}

@@ -18,6 +18,8 @@ from exporter.cli.options import (
     Passages,
     PassageSource,
     Questions,
+    Retrieval,
+    RetrievalName,
     Store,
     Threads,
 )
@@ -38,6 +40,7 @@ def ask(
     ] = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -47,14 +50,14 @@ def ask(
     from runtime import Passage, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
-    with Session.open(bundle, store, threads=threads, backend=backend) as session:
+    with Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session:
         result = session.answer(question, top_k, top_m, passages=given)
         choice = session.backend_choice
     assert choice is not None
     if as_json:
         print_json({**answer_to_json(result), "backend": choice_to_json(choice)})
     else:
-        _print_answer(result, choice)
+        _print_answer(result, choice, retrieval.value)
 
 
 def answer(
@@ -69,6 +72,7 @@ def answer(
     top_m: NumSelected = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
+    retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
     threads: Threads = None,
     as_json: Json = False,
@@ -80,7 +84,7 @@ def answer(
 
     rows = read_questions(questions, limit)
     with (
-        Session.open(bundle, store, backend=backend, threads=threads) as session,
+        Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session,
         question_progress("Answering", len(rows)) as advance,
     ):
         report = answer_questions(
@@ -93,15 +97,16 @@ def answer(
         report.print(console())
 
 
-def _print_answer(result: Answer, choice: BackendChoice) -> None:
+def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     out = console()
     out.print("[dim]no passage found[/dim]" if result.answer is None else f"[bold]{escape(result.answer)}[/bold]")
     table = Table()
-    for column in ("rank", "id", "BM25", "score", "read", "title"):
-        table.add_column(column, justify="right" if column in ("rank", "BM25", "score") else "left")
+    found_by = retrieval.upper() if retrieval == "bm25" else retrieval
+    for column in ("rank", "id", found_by, "score", "read", "title"):
+        table.add_column(column, justify="right" if column in ("rank", found_by, "score") else "left")
     for rank, item in enumerate(result.passages, start=1):
         table.add_row(
             str(rank), "" if item.passage.id is None else escape(str(item.passage.id)), _number(item.retrieval_score),

@@ -15,7 +15,7 @@ from exporter.cli.options import BundleArgument, Json
 from exporter.cli.output import bold, console, print_json
 
 if TYPE_CHECKING:
-    from exporter.engines import EngineBuild, EnginePlan
+    from exporter.engines import BatchBound, EngineBuild, EnginePlan
 
 __all__ = ["build"]
 
@@ -63,6 +63,9 @@ def _progress() -> Iterator[tuple[Callable[[EnginePlan], None], Callable[[str], 
                 err.print(f"engines/{escape(name)} is of another version of {plan.key.library}, and stays")
             for name, reason in plan.because.items():
                 err.print(f"{name}: built again, as {escape(reason)}", soft_wrap=True)
+            for bound in plan.bounds:
+                if bound.most < bound.asked:
+                    err.print(escape(_lowered(bound)), soft_wrap=True)
             if plan.compile:
                 most, count = decimal(plan.peak_bytes), len(plan.compile)
                 err.print(f"Building {count} engines; this takes up to about {most} of this machine's memory")
@@ -82,7 +85,19 @@ def _report(built: EngineBuild) -> dict[str, Any]:
     for name, engine in record["engines"].items():
         engine["reused"] = name not in built.plan.compile
         engine["because"] = built.plan.because.get(name)
-    return {"directory": str(built.directory), **record, "peak_bytes": built.plan.peak_bytes}
+    bounds = [asdict(bound) for bound in built.plan.bounds]
+    return {"directory": str(built.directory), **record, "peak_bytes": built.plan.peak_bytes, "batch_bounds": bounds}
+
+
+def _lowered(bound: BatchBound) -> str:
+    from rich.filesize import decimal
+
+    batches = f"Batches of {bound.least} to {bound.asked} {bound.rows}"
+    lowered = f"are lowered to at most {bound.most}" if bound.most >= bound.least else "are left out"
+    return (
+        f"{batches} {lowered}: in {bound.graph} each takes {decimal(bound.row_bytes)}, and {bound.limit} of the target "
+        f"leaves {decimal(bound.limit_bytes)}"
+    )
 
 
 def _print(built: EngineBuild) -> None:

@@ -26,6 +26,11 @@ EXTRAS = {
     "matplotlib": "export",
     "msgpack": "t5x",
     "tensorstore": "t5x",
+    "pyarrow": "parquet",
+    "ray": "ray",
+    "pandas": "ray",
+    "tantivy": "retrieval",
+    "faiss": "dense",
 }
 """The extra that brings each optional package."""
 

@@ -1,52 +1,101 @@
-"""Commands on memory stores."""
+"""Commands on memory stores: the one that builds them, and the group."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BundleArgument, Codec, Json, Output, Overwrite, Threads
+from exporter.cli import memory_changes, memory_health
+from exporter.cli.extras import require
+from exporter.cli.options import (
+    BatchTokens,
+    BundleArgument,
+    Codec,
+    CorpusFormat,
+    Json,
+    Output,
+    Overwrite,
+    StoreArgument,
+    Threads,
+)
 from exporter.cli.output import bold, console, print_json
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Pre-compute passages into a memory store.", no_args_is_help=True)
+app = typer.Typer(help="Pre-compute passages into a memory store; change, check and repair it.", no_args_is_help=True)
+
+
+class RunnerName(str, Enum):
+    """Who encodes the passages."""
+
+    local = "local"
+    ray = "ray"
+
+
+class IndexChoice(str, Enum):
+    """What searches a store's texts."""
+
+    auto = "auto"
+    fts5 = "fts5"
+    tantivy = "tantivy"
 
 
 @app.callback()
 def _group() -> None:
-    """Pre-compute passages into a memory store."""
+    """Pre-compute passages into a memory store; change, check and repair it."""
 
 
 @app.command()
 def build(
     bundle: BundleArgument,
     output: Output,
-    corpus: Annotated[Path, typer.Option("--corpus", help="JSONL with `id`, `title` and `text` a line.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus_format: CorpusFormat = None,
+    chunk_words: Annotated[
+        int | None,
+        typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),
+    ] = None,
     codec: Annotated[
         Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
     ] = Codec.fp16,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
-    batch_tokens: Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")] = 4096,
+    batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
+    index: Annotated[
+        IndexChoice, typer.Option("--index", help="Full-text index. auto: tantivy above 100,000 passages.")
+    ] = IndexChoice.auto,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
         bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
     ] = False,
+    runner: Annotated[
+        RunnerName, typer.Option("--runner", help="Encode in this process, or by workers on Ray.")
+    ] = RunnerName.local,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="HOST:PORT", help="A cluster, or auto. Default: a Ray for this build."),
+    ] = None,
+    ray_actors: Annotated[
+        int | None, typer.Option("--ray-actors", min=1, help="Workers of --threads CPUs each, or one; as many as fit.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
     from rich.filesize import decimal
 
-    from exporter.memory import build_store
+    from exporter.memory import CorpusSource, build_store
+    from exporter.memory.runners import choose_runner
 
+    source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
-        bundle, corpus, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
+        bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
+        index=index.value, runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:
         print_json(asdict(summary))
@@ -64,7 +113,7 @@ def build(
 
 @app.command()
 def convert(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")],
+    store: StoreArgument,
     output: Output,
     codec: Annotated[Codec, typer.Option("--codec", help="What memory is to be kept in.")],
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
@@ -88,3 +137,50 @@ def convert(
     )
     if summary.source_codec != "fp16":
         console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")
+
+
+@app.command("index")
+def index_command(
+    store: StoreArgument,
+    embeddings: Annotated[
+        Path | None, typer.Option("--embeddings", help="A .npy file of float32 or float16, a row a passage, in order.")
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="The rows' passage ids in JSON, one a line, if the order is another.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option("--encoder", help="A sentence encoder: model.onnx, tokenizer.json, and encoder.json with pooling "
+                     "(mean, cls, graph), normalise, query_prefix, passage_prefix, max_length."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Passages of one run of the encoder.")] = 32,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Give a store vectors of its passages, to find them by: `--retrieval dense` or `hybrid`."""
+    require(*(["onnx", "onnxruntime"] if encoder is not None else []))
+    from rich.filesize import decimal
+
+    from exporter.memory import index_store
+
+    summary = index_store(
+        store, embeddings=embeddings, ids=ids, encoder=encoder, overwrite=overwrite, batch_size=batch_size,
+        threads=threads, progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(store)} indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of {summary.dimension}, "
+        f"{decimal(summary.bytes)}"
+    )
+    if not summary.encoder:
+        console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")
+
+
+app.command()(memory_changes.append)
+app.command()(memory_changes.delete)
+app.command()(memory_changes.compact)
+app.command()(memory_health.verify)
+app.command()(memory_health.repair)

@@ -11,8 +11,11 @@ import typer
 __all__ = [
     "Backend",
     "BatchSize",
+    "BatchTokens",
     "BundleArgument",
+    "BundleOption",
     "Codec",
+    "CorpusFormat",
     "Json",
     "Limit",
     "NumRetrieved",
@@ -22,7 +25,10 @@ __all__ = [
     "PassageSource",
     "Passages",
     "Questions",
+    "Retrieval",
+    "RetrievalName",
     "Store",
+    "StoreArgument",
     "Threads",
 ]  # fmt: skip
 
@@ -44,12 +50,35 @@ class Codec(str, Enum):
     pq16x = "pq16x"
 
 
+class CorpusFormatName(str, Enum):
+    """How a corpus is written; by default its file's name ends in one of these."""
+
+    jsonl = "jsonl"
+    jsonl_gz = "jsonl.gz"
+    tsv = "tsv"
+    tsv_gz = "tsv.gz"
+    parquet = "parquet"
+
+
+class RetrievalName(str, Enum):
+    """What passages are found by: their words, their vectors, or both rankings fused."""
+
+    bm25 = "bm25"
+    dense = "dense"
+    hybrid = "hybrid"
+
+
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
+BatchTokens = Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")]
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
+]
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
+CorpusFormat = Annotated[
+    CorpusFormatName | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
@@ -67,7 +96,13 @@ Passages = Annotated[
 Questions = Annotated[
     Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
 ]
+Retrieval = Annotated[
+    RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
+]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
 ]

@@ -19,6 +19,8 @@ from exporter.cli.options import (
     Passages,
     PassageSource,
     Questions,
+    Retrieval,
+    RetrievalName,
     Store,
     Threads,
 )
@@ -52,6 +54,7 @@ def parity(
         Path | None, typer.Option("--reference-store", help="What the reference reads. Default: the same store.")
     ] = None,
     passages: Passages = PassageSource.retrieve,
+    retrieval: Retrieval = RetrievalName.bm25,
     exact_memory: Annotated[
         bool, typer.Option("--exact-memory", help="The checkpoint encodes its own FP32 memory: the codec counts too.")
     ] = False,
@@ -82,6 +85,7 @@ def parity(
     options = ParityOptions(
         given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
+        retrieval=retrieval.value,
     )
     rows = read_questions(questions, limit)
     with parity_backend(backend.value, bundle, threads) as chosen:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.engines.batch_bounds import BatchBound, batch_bounds
 from exporter.engines.compiler import Compiler, open_compiler
 from exporter.engines.inventory import Wanted, other_versions, usable_engines
 from exporter.engines.peak_memory import peak_bytes
@@ -37,7 +38,7 @@ class EnginePlan:
 
     `compile` are the graphs that have no engine yet, `because` says why one that was there is not used, `others` are
     the directories of engines of another version of the same library, and `peak_bytes` is the most memory of this
-    machine that the build is expected to take.
+    machine that the build is expected to take. `bounds` are those of every profile's batches.
     """
 
     key: EngineKey
@@ -46,6 +47,7 @@ class EnginePlan:
     because: dict[str, str]
     others: tuple[str, ...]
     peak_bytes: int
+    bounds: tuple[BatchBound, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ def build_engines(
 
     A build that stops leaves the engines that were there before, and the next one takes up those that it finished;
     `force` takes up none. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
-    OptionError for a target without a GPU, EngineError for a graph that breaks a rule or that the compiler refuses,
-    MissingExtraError, BackendError (no such GPU here), BundleError and OutputError (a full disk, another build).
+    OptionError for a target without a GPU, EngineError for a graph that breaks a rule, that the compiler refuses or
+    whose smallest batch does not fit, MissingExtraError, BackendError (no such GPU here), BundleError and OutputError
+    (a full disk, another build).
     """
     target = read_target(target_name).tensorrt
     if target is None:
@@ -89,7 +92,7 @@ def build_engines(
         missing = tuple(name for name in wanted if name not in {**present, **finished})
         plan = EnginePlan(
             compiler.key, compiler.stand_in, missing, because, tuple(other_versions(bundle_dir, compiler.key)),
-            max((peak_bytes(bundle.manifest.graphs[name]) for name in missing), default=0),
+            max((peak_bytes(bundle.manifest.graphs[name]) for name in missing), default=0), _bounds(bundle, target),
         )
         on_plan(plan)
         engines = dict(finished)
@@ -122,9 +125,15 @@ def _check_rules(bundle: Bundle, target_name: str, target: TensorRTTarget, compi
 
 def _wanted(bundle: Bundle, target: TensorRTTarget) -> Wanted:
     return {
-        name: (graph_digest(graph), graph_profiles(bundle.manifest, name, target.profiles))
+        name: (graph_digest(graph), graph_profiles(bundle.manifest, name, target))
         for name, graph in bundle.manifest.graphs.items()
     }
+
+
+def _bounds(bundle: Bundle, target: TensorRTTarget) -> tuple[BatchBound, ...]:
+    """Of texts and of questions, each once."""
+    bounds = (bound for name in bundle.manifest.graphs for bound in batch_bounds(bundle.manifest, target, name))
+    return tuple(dict.fromkeys(bounds))
 
 
 def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work: Work) -> EngineEntry:

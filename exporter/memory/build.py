@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.encode import Encoder, encode_shard
-from exporter.memory.freeze_codec import codec_entry, freeze_codec
+from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.fit_codec import fit_codec
+from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
+from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, work_directory
 from exporter.publish import check_apart, check_target, replace_file, write_errors
 from exporter.swap import recover
-from runtime.backends import OnnxRuntimeBackend
+from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
     MANIFEST,
     STORE_SCHEMA_VERSION,
     TEXTS,
     FileEntry,
-    IndexEntry,
     OptionError,
     StoreError,
     StoreManifest,
@@ -31,9 +32,8 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
-from runtime.contract.text_schema import require_fts5
 
-__all__ = ["BuildSummary", "build_store"]
+__all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class BuildSummary:
     already_complete: bool
 
 
-def build_store(  # noqa: PLR0913
-    bundle_directory: str | Path, corpus_path: str | Path, output: str | Path, *,
+def build_store(  # noqa: PLR0913 - one for each option of the command
+    bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
     codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
-    batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, progress: bool = False,
+    batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
+    progress: bool = False, runner: Runner | None = None,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
@@ -64,23 +65,30 @@ def build_store(  # noqa: PLR0913
     lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
     tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
     physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
+    `index` is the engine of the full-text index, `fts5` or `tantivy`: `auto` takes tantivy where there are more
+    passages than FTS5 is quick with. `runner` encodes the shards, None: in this process; the store's bytes are the
+    same. A corpus that is a path alone is read by the ending of its name, its texts uncut.
 
-    Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes), TokenizerError (a bundle
-    without one), CorpusError (with the line), StoreError (memory that is not finite, or no FTS5 here), OutputError
-    (something else is there, an input is, a build under way, a full disk), MissingExtraError (a codec's fitting).
+    Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
+    TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not
+    finite, or no FTS5 here), OutputError (something else is there, an input is, a build under way, a full disk),
+    MissingExtraError (what a codec, a corpus or the index needs), and what the runner raises besides.
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
-    require_fts5()
+    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource(Path(corpus))
     with write_errors(output):
-        check_apart(output, [bundle_directory, corpus_path])
+        check_apart(output, [bundle_directory, source.path])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
-    corpus = Corpus.scan(corpus_path, part_size=passages_per_shard)
+    scanned = Corpus.scan(source, part_size=passages_per_shard)
+    engine = choose_engine(index, scanned.num_passages)
+    require_engine(engine)
     plan = plan_build(
-        bundle, corpus, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens
+        bundle, scanned, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens,
+        index_engine=engine,
     )
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
@@ -90,10 +98,11 @@ def build_store(  # noqa: PLR0913
                 work.remove()
                 return _summary(present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
-            encoder = _encoder(work, plan, bundle, corpus, threads)
+            _freeze_codec(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
-            built = _build_shards(work, plan, bundle, corpus, encoder, kept=set(kept), progress=progress)
-            manifest = _write_rest(work, plan, corpus, kept | built, progress=progress)
+            job = ShardJob(work, plan, bundle, scanned, threads)
+            built = build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
+            manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
 
@@ -124,43 +133,44 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     return None
 
 
-def _build_shards(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, encoder: Encoder | None, *,
-    kept: set[int], progress: bool,
-) -> dict[int, ShardRecord]:
-    missing = [index for index in range(plan.num_shards) if index not in kept]
-    if not missing or bundle.text is None:
-        return {}
-    records = {}
-    total = sum(plan.shard_passages(index) for index in missing)
-    with progress_bar("Encoding passages", total, shown=progress) as advance:
-        for index, passages in enumerate(corpus.parts()):
-            if index not in kept:
-                records[index] = encode_shard(
-                    work.store, index, passages, plan, text=bundle.text, encoder=encoder, advance=advance
-                )
-                work.record(index, records[index])
+def _freeze_codec(work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, threads: int | None) -> None:
+    """Nothing to do where the store holds no memory."""
+    name, text = plan.codec, bundle.text
+    if name is None or text is None:
+        return
+
+    def fit() -> dict[str, Array]:
+        return fit_codec(name, plan.d_model, corpus_sample(plan, corpus, text, memory_encoder(bundle, threads)))
+
+    freeze_codec(work, name, plan.d_model, fit)
+
+
+def build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: bool) -> dict[int, ShardRecord]:
+    """Build what is missing. A shard is recorded when it comes, so that no later one's delay can lose it."""
+    missing = [index for index in range(job.plan.num_shards) if index not in kept]
+    records: dict[int, ShardRecord] = {}
+    if not missing:
+        return records
+    total = sum(job.plan.shard_passages(index) for index in missing)
+    with (
+        progress_bar("Encoding passages", total, shown=progress) as advance,
+        closing(runner.run(job, missing, advance=advance)) as finished,
+    ):
+        for index, record in finished:
+            job.work.record(index, record)
+            records[index] = record
     return records
-
-
-def _encoder(
-    work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, threads: int | None
-) -> Encoder | None:
-    """None where the store holds no memory."""
-    if plan.codec is None or bundle.text is None:
-        return None
-    name = "memory_encoder"
-    graph = OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
-    return Encoder(graph, freeze_codec(work, plan, corpus, bundle.text, graph))
 
 
 def _write_rest(
     work: Work, plan: BuildPlan, corpus: Corpus, records: dict[int, ShardRecord], *, progress: bool
 ) -> StoreManifest:
-    """The texts, and last the manifest."""
-    texts = work.store / TEXTS
-    with progress_bar("Indexing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance)
+    """The texts and their index, and last the manifest."""
+    texts, engine = work.store / TEXTS, plan.index_engine
+    with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
+        write_texts(texts, corpus.passages(), advance=advance, full_text=engine == FTS5)
+    with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
+        text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
     ordered = [records[index] for index in range(plan.num_shards)]
     manifest = StoreManifest(
         schema_version=STORE_SCHEMA_VERSION,
@@ -177,11 +187,12 @@ def _write_rest(
         num_tokens=sum(record.shard.num_tokens for record in ordered),
         num_truncated=sum(record.num_truncated for record in ordered),
         corpus_sha256=plan.corpus_sha256,
+        chunk_words=plan.chunk_words,
         shards=tuple(record.shard for record in ordered),
         num_tombstones=0,
         tombstones=None,
         texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
-        index=IndexEntry("fts5", ()),
+        index=text_index,
     )
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
     return manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.memory.encode import encode_memory
 from exporter.memory.fit_codec import fit_codec
-from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, frozen_codec
+from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
 from exporter.memory.shard_writer import ShardWriter
@@ -33,6 +33,7 @@ from runtime.contract import (
     record_to_json,
 )
 from runtime.contract.shard_layout import shard_tensors
+from runtime.generation import held_manifest
 from runtime.shard import Shard, open_shard
 
 __all__ = ["ConvertSummary", "convert_store"]
@@ -87,30 +88,32 @@ def convert_store(
     with write_errors(output):
         check_apart(output, [source])
         recover(output)
-    manifest = read_store_manifest(source)
-    own = _check(source, manifest, codec)
-    plan = ConvertPlan(file_digest(source / MANIFEST), codec, tuple(shard.num_passages for shard in manifest.shards))
-    with write_errors(output):
-        check_target(output, overwrite=overwrite)
-        with work_directory(output) as work:
-            work.begin(plan, restart=restart)
-            other = frozen_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
-            kept = work.done(plan)
-            missing = [index for index in range(plan.num_shards) if index not in kept]
-            records = dict(kept)
-            total = sum(plan.passages[index] for index in missing)
-            with progress_bar("Converting passages", total, shown=progress) as advance:
-                for index in missing:
-                    shard = _open(source, manifest, index)
-                    records[index] = _convert(work, manifest, index, shard, own, other, advance)
-                    work.record(index, records[index])
-            _write_rest(work, source, manifest, codec, [records[index].shard for index in range(plan.num_shards)])
-            work.publish(output)
-    written = read_store_manifest(output)
-    return ConvertSummary(
-        own.layout.name, codec, manifest.num_passages, manifest.num_tokens, _shard_bytes(manifest),
-        _shard_bytes(written), time.monotonic() - started, len(kept),
-    )
+    with held_manifest(source) as manifest:
+        own = _check(source, manifest, codec)
+        counts = tuple(shard.num_passages for shard in manifest.shards)
+        plan = ConvertPlan(file_digest(source / MANIFEST), codec, counts)
+        with write_errors(output):
+            check_target(output, overwrite=overwrite)
+            with work_directory(output) as work:
+                work.begin(plan, restart=restart)
+                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
+                other = frozen_codec(work.store, codec, manifest.d_model)
+                kept = work.done(plan)
+                missing = [index for index in range(plan.num_shards) if index not in kept]
+                records = dict(kept)
+                total = sum(plan.passages[index] for index in missing)
+                with progress_bar("Converting passages", total, shown=progress) as advance:
+                    for index in missing:
+                        shard = _open(source, manifest, index)
+                        records[index] = _convert(work, manifest, index, shard, own, other, advance)
+                        work.record(index, records[index])
+                _write_rest(work, source, manifest, codec, [records[index].shard for index in range(plan.num_shards)])
+                work.publish(output)
+        written = read_store_manifest(output)
+        return ConvertSummary(
+            own.layout.name, codec, manifest.num_passages, manifest.num_tokens, _shard_bytes(manifest),
+            _shard_bytes(written), time.monotonic() - started, len(kept),
+        )
 
 
 def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:

@@ -20,6 +20,7 @@ class BuildPlan:
     """
 
     corpus_sha256: str
+    chunk_words: int | None
     num_passages: int
     memory_digest: str
     tokenizer_digest: str
@@ -30,6 +31,7 @@ class BuildPlan:
     passage_length: int
     passages_per_shard: int
     batch_tokens: int
+    index_engine: str
 
     @property
     def num_shards(self) -> int:
@@ -47,7 +49,7 @@ class BuildPlan:
 
 
 def plan_build(
-    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int
+    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int, index_engine: str
 ) -> BuildPlan:
     """The plan for a bundle and a corpus.
 
@@ -66,6 +68,7 @@ def plan_build(
     encoder = manifest.graphs.get("memory_encoder")
     return BuildPlan(
         corpus_sha256=corpus.sha256,
+        chunk_words=corpus.source.chunk_words,
         num_passages=corpus.num_passages,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
@@ -76,6 +79,7 @@ def plan_build(
         passage_length=manifest.model.passage_length,
         passages_per_shard=passages_per_shard,
         batch_tokens=batch_tokens,
+        index_engine=index_engine,
     )
 
 

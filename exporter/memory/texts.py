@@ -1,17 +1,40 @@
-"""Write the store's SQLite file: every passage and the full-text index, in one transaction."""
+"""Write the store's SQLite file: every passage and, unless another engine has it, the full-text index, at once.
+
+A change of the store does not write in the file that is there: it makes another from a copy.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.contract.text_schema import FILL_INDEX, INSERT_PASSAGE, SCHEMA
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.contract import StoreError
+from runtime.contract.text_schema import (
+    CREATE_INDEX,
+    CREATE_TABLE,
+    DELETE_PASSAGE,
+    FILL_INDEX,
+    FORGET_PASSAGE,
+    INDEX_FROM,
+    INSERT_PASSAGE,
+    SELECT_BETWEEN,
+    SELECT_NUMBER,
+    SELECT_NUMBERS,
+    SELECT_RANGE,
+)
 from runtime.store import Passage
 
-__all__ = ["write_texts"]
+__all__ = ["change_texts", "find_chunks", "find_numbers", "read_texts", "stored_numbers", "write_texts"]
+
+MAX_NUMBER = 2**63 - 1
 
 SETTINGS = (
     "PRAGMA page_size = 4096",
@@ -21,17 +44,92 @@ SETTINGS = (
 )
 
 
-def write_texts(path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None]) -> None:
+def write_texts(
+    path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None], full_text: bool = True
+) -> None:
     """Write `path` anew, numbering the passages from 0 in their order; equal passages give equal bytes.
 
-    `advance` is told how many passages came to be written.
+    `advance` is told how many passages came to be written. `full_text`: with the index of FTS5.
 
     Raises OSError for a full disk, and what reading `passages` raises; then the file is not there.
     """
+    with _whole(path) as temporary, _writing(temporary) as connection:
+        create, fill = ((CREATE_INDEX,), FILL_INDEX) if full_text else ((), ())
+        for statement in (*SETTINGS, "BEGIN", CREATE_TABLE, *create):
+            connection.execute(statement)
+        _insert(connection, enumerate(passages), advance)
+        for statement in (*fill, "COMMIT"):
+            connection.execute(statement)
+
+
+def change_texts(
+    source: Path, path: Path, *, deleted: Iterable[int], added: Iterable[tuple[int, Passage]], first_added: int,
+    advance: Callable[[int], None], full_text: bool,
+) -> None:
+    """Write `path`: what `source` holds, without the numbers `deleted`, with `added`, numbered from `first_added` on.
+
+    What is deleted can no longer be found or read; its bytes may still lie in the file. `advance`, `full_text` and the
+    errors are as in `write_texts`.
+    """
+    with _whole(path) as temporary:
+        shutil.copyfile(source, temporary)
+        with _writing(temporary) as connection:
+            for statement in (*SETTINGS, "BEGIN"):
+                connection.execute(statement)
+            for number in deleted:
+                for statement in (FORGET_PASSAGE, DELETE_PASSAGE) if full_text else (DELETE_PASSAGE,):
+                    connection.execute(statement, (number,))
+                advance(1)
+            _insert(connection, added, advance)
+            if full_text:
+                connection.execute(INDEX_FROM, (first_added,))
+            connection.execute("COMMIT")
+
+
+def read_texts(path: Path, start: int = 0, stop: int = MAX_NUMBER) -> Iterator[tuple[int, Passage]]:
+    """The passages numbered from `start` to below `stop`, in their order; StoreError where the file cannot be read."""
+    with _reading(path) as connection:
+        for number, *row in connection.execute(SELECT_RANGE, (start, stop)):
+            yield number, Passage(*row)
+
+
+def stored_numbers(path: Path) -> NDArray[np.int64]:
+    """The numbers of all passages, (passages,) int64, rising; raises StoreError where the file cannot be read."""
+    with _reading(path) as connection:
+        return np.fromiter((number for (number,) in connection.execute(SELECT_NUMBERS)), np.int64)
+
+
+def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
+    """The number of each id, or none, in a list; raises StoreError where the file cannot be read."""
+    with _reading(path) as connection:
+        for value in ids:
+            yield [number for (number,) in connection.execute(SELECT_NUMBER, (value,))]
+
+
+def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int]]:
+    """The numbers of each document's passages, `{id}#{chunk}`, as they are there; raises as `find_numbers`."""
+    with _reading(path) as connection:
+        for document in documents:
+            rows = connection.execute(SELECT_BETWEEN, (f"{document}#", f"{document}$"))  # $ follows # in UTF-8
+            parts = ((number, identifier.rpartition("#")) for number, identifier in rows)
+            yield [number for number, (before, _, chunk) in parts if before == str(document) and chunk.isdecimal()]
+
+
+def _insert(
+    connection: sqlite3.Connection, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]
+) -> None:
+    for number, passage in passages:
+        connection.execute(INSERT_PASSAGE, (number, passage.id, passage.title, passage.text))
+        advance(1)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that appears at `path` once it is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
-        _fill(temporary, passages, advance)
+        yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -39,20 +137,29 @@ def write_texts(path: Path, passages: Iterable[Passage], *, advance: Callable[[i
         temporary.unlink(missing_ok=True)
 
 
-def _fill(path: Path, passages: Iterable[Passage], advance: Callable[[int], None]) -> None:
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        for statement in (*SETTINGS, "BEGIN", *SCHEMA):
-            connection.execute(statement)
-        for number, passage in enumerate(passages):
-            connection.execute(INSERT_PASSAGE, (number, passage.id, passage.title, passage.text))
-            advance(1)
-        for statement in (*FILL_INDEX, "COMMIT"):
-            connection.execute(statement)
+        yield connection
     except sqlite3.OperationalError as reason:
         # SQLite reports the system's refusal in words of its own; the error code is in Python only from 3.11 on.
         if "disk is full" in str(reason) or "disk I/O error" in str(reason):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from reason
         raise
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        yield connection
+    except sqlite3.DatabaseError as reason:
+        raise StoreError(
+            str(path), expected="a store's SQLite file", found=str(reason),
+            fix="see `glimmer-export memory verify`",
+        ) from None
     finally:
         connection.close()

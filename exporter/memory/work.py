@@ -3,7 +3,9 @@
     OUTPUT.partial/lock            locked by the process that builds; a killed one's lock is gone with it
     OUTPUT.partial/plan.json       the Plan
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
-    OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole
+    OUTPUT.partial/workers/        what processes of a runner are writing; a directory for each
+    OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole. Of an append: the new shards
+    OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away where the change did not get through
 
 Without `store` there is no work in it, only what a build that ended has left.
 """
@@ -27,8 +29,8 @@ from runtime.contract.records import read_json, record_from_json
 
 __all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
 
-PLAN, LOCK, RECORDS = "plan.json", "lock", "records"
-OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS)
+PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
+OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS, STAGED)
 """What may lie in the directory beside a store."""
 RESTART = "pass --restart to throw it away and begin anew"
 
@@ -67,21 +69,31 @@ class Work:
         """The store under construction."""
         return self.directory / "store"
 
+    @property
+    def workers(self) -> Path:
+        """Where processes of a runner write, each in a directory of its own, before a shard is moved to the store."""
+        return self.directory / WORKERS
+
     def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""
         if restart:
-            self._clear()
-        if self.store.exists() and (self.directory / PLAN).exists():
+            self.clear()
+        self.check_ours()
+        if self._is_begun:
             self._check_plan(plan)
-        elif strange := sorted(path.name for path in self.directory.iterdir() if path.name not in OURS):
-            raise OutputError(
-                f"directory {self.directory}", expected="the work of an earlier build, or nothing",
-                found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
-            )
         else:
             replace_file(self.directory / PLAN, record_to_json(plan).encode())
         (self.store / shard_name(0)).parent.mkdir(parents=True, exist_ok=True)
         self._records.mkdir(exist_ok=True)
+
+    def check_ours(self) -> None:
+        """Raise OutputError where something else lies in the directory."""
+        strange = sorted(path.name for path in self.directory.iterdir() if path.name not in OURS)
+        if strange and not self._is_begun:
+            raise OutputError(
+                f"directory {self.directory}", expected="the work of an earlier build, or nothing",
+                found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
+            )
 
     def done(self, plan: Plan) -> dict[int, ShardRecord]:
         """The shards that are in place and, by their digest, undamaged; every other is to be built."""
@@ -113,10 +125,25 @@ class Work:
         """Remove the directory, its lock last: whoever takes that may begin at once. Unfinished work is left there."""
         if self.store.exists():
             return
-        self._clear()
+        self.clear()
         with suppress(OSError):  # not empty: another process has begun here since
             (self.directory / LOCK).unlink()
             self.directory.rmdir()
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield an empty directory on the store's file system; it is removed at the end."""
+        staged = self.directory / STAGED
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @property
+    def _is_begun(self) -> bool:
+        return self.store.exists() and (self.directory / PLAN).exists()
 
     @property
     def _records(self) -> Path:
@@ -135,7 +162,7 @@ class Work:
                 found=str(getattr(earlier, name)), fix=f"give it the settings that it began with, or {RESTART}",
             )
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """Remove all but the lock; the plan goes last, so that what is left at any moment can be told apart."""
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name == PLAN):
             if path.is_dir() and not path.is_symlink():

@@ -65,7 +65,7 @@ def compare_with_checkpoint(
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)
     backend = backend or OnnxRuntimeBackend(options.threads)
-    with Session.open(bundle, store, backend=backend) as session:
+    with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
         if session.bundle.manifest.checkpoint_digest != checkpoint_digest(source):
             raise CheckpointError(
                 str(source), expected=f"the checkpoint that {session.bundle} was made from", found="another",
@@ -104,7 +104,7 @@ def compare_with_bundle(
         )
     backend = backend or OnnxRuntimeBackend(options.threads)
     reference_backend = reference_backend or OnnxRuntimeBackend(options.threads)
-    with Session.open(bundle, store, backend=backend) as session:
+    with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
         other = Bundle.open(reference)
         manifest, wanted = other.manifest, session.bundle.manifest
         if manifest.checkpoint_digest != wanted.checkpoint_digest:

@@ -92,6 +92,11 @@ class DeviceGraph(Protocol):
         """Where its inputs and outputs are."""
         ...
 
+    @property
+    def max_batch(self) -> int | None:
+        """The most rows of one run; None where the graph sets no limit."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """As Graph."""
         ...

@@ -102,6 +102,8 @@ class OrtDevice:
 class OrtDeviceGraph:
     """One loaded graph with its inputs and outputs on a device; safe from several threads, as its session is."""
 
+    max_batch = None
+
     def __init__(self, session: Any, io: GraphIO, device: OrtDevice) -> None:
         self.device = device
         self._session = session

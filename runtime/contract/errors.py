@@ -12,6 +12,7 @@ __all__ = [
     "CorpusError",
     "DeviceLostError",
     "DeviceMemoryError",
+    "EmbeddingsError",
     "EngineError",
     "ExportError",
     "GlimmerError",
@@ -63,7 +64,11 @@ class TokenizerError(GlimmerError):
 
 
 class CorpusError(GlimmerError):
-    """A corpus line that cannot be stored."""
+    """A corpus that cannot be stored, for one of its lines or rows or as a whole."""
+
+
+class EmbeddingsError(GlimmerError):
+    """Vectors that do not fit a store's passages, or a sentence encoder that cannot make them."""
 
 
 class QuestionError(GlimmerError):

@@ -3,11 +3,21 @@
     STORE/manifest.json             this file's StoreManifest
     STORE/codec.safetensors         the codec's arrays, fitted once; none for fp16
     STORE/shards/00000.safetensors  the codec's tensors, offsets (passages + 1,) int64, input_ids (tokens,) int32
-    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index
+    STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index if it is FTS5's
+    STORE/index-00000/              the files of a full-text index of tantivy
+    STORE/dense/                    vectors of the passages, with a manifest of their own: dense_layout.py
 
-Passages are numbered from 0 in corpus order, through the shards in their order. A file that a manifest names is never
-written again: a change of the store adds files and puts a new manifest in the old one's place. A `fid` store has no
-memory in its shards.
+Each change of the store makes a generation, here the third:
+
+    STORE/passages.00003.sqlite           the texts as they are then, in place of the file before
+    STORE/tombstones/00003.safetensors    numbers (tombstones,) int64, rising: the passages that were deleted
+    STORE/manifests/00002.json            the manifest before, a hard link to what was manifest.json
+
+Passages are numbered from 0 in corpus order, through the shards in their order. A number is never given out twice: a
+passage that replaces another has a number of its own. A file that a manifest names is never written again: a change
+adds files and puts a new manifest in the old one's place. Who has the store open holds a shared lock on the manifest
+that it read; older manifests that nobody holds, and the files that they alone name, are for `memory compact` to remove,
+which numbers the passages anew. A `fid` store has no memory in its shards.
 """
 
 from __future__ import annotations
@@ -22,17 +32,22 @@ from runtime.contract.records import read_json, record_from_json
 __all__ = [
     "CODEC_ARRAYS",
     "INDEX_ENGINES",
+    "OLDER_MANIFESTS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
     "IndexEntry",
     "ShardEntry",
     "StoreManifest",
+    "older_manifest_name",
     "read_store_manifest",
     "shard_name",
+    "texts_name",
+    "tombstones_name",
 ]
 
 STORE_SCHEMA_VERSION = 2
 TEXTS = "passages.sqlite"
+OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
 FIX = "build the store again with `glimmer-export memory build`"
@@ -61,8 +76,11 @@ class StoreManifest:
 
     `generation` counts the changes since it was built; `memory_digest` and `tokenizer_digest` bind it to a checkpoint;
     `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
-    built it; `num_truncated` counts passages longer than `passage_length`. `num_passages` are those that are there:
-    the numbers in `tombstones` are of passages that were deleted, whose rows the shards still hold.
+    built it; `num_truncated` counts passages longer than `passage_length`, at most: of one that was deleted it may not
+    be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were deleted,
+    whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes another with
+    the digest of what it changed. Where `chunk_words` is not None, documents were cut into passages of so many words,
+    and `{id}#{chunk}` is the id of each.
     """
 
     schema_version: int
@@ -79,6 +97,7 @@ class StoreManifest:
     num_tokens: int
     num_truncated: int
     corpus_sha256: str
+    chunk_words: int | None
     shards: tuple[ShardEntry, ...]
     num_tombstones: int
     tombstones: FileEntry | None
@@ -89,6 +108,11 @@ class StoreManifest:
     def num_numbers(self) -> int:
         """How many passage numbers were given out, deleted ones among them."""
         return sum(shard.num_passages for shard in self.shards)
+
+    @property
+    def index_engine(self) -> str:
+        """What searches the texts."""
+        return self.index.engine
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
@@ -102,13 +126,28 @@ def shard_name(index: int) -> str:
     return f"shards/{index:05d}.safetensors"
 
 
-def read_store_manifest(directory: Path) -> StoreManifest:
-    """Parse and check `directory/manifest.json`.
+def texts_name(generation: int) -> str:
+    """Path of the texts that a generation writes, below its store."""
+    return f"passages.{generation:05d}.sqlite" if generation else TEXTS
+
+
+def tombstones_name(generation: int) -> str:
+    """Path of the tombstones that a generation writes, below its store."""
+    return f"tombstones/{generation:05d}.safetensors"
+
+
+def older_manifest_name(generation: int) -> str:
+    """Path below its store of a generation's manifest once another has taken its place."""
+    return f"{OLDER_MANIFESTS}/{generation:05d}.json"
+
+
+def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
+    """Parse and check `directory/manifest.json`, or an older manifest by its `name` below the store.
 
     Raises StoreError: absent, not JSON, other schema, inconsistent counts.
     """
-    subject = f"store {directory}, {MANIFEST}"
-    data = read_json(directory / MANIFEST, error=StoreError, fix=FIX)
+    subject = f"store {directory}, {name}"
+    data = read_json(directory / name, error=StoreError, fix=FIX)
     version = data.get("schema_version")
     if isinstance(version, int) and version > STORE_SCHEMA_VERSION:
         raise StoreError(
@@ -121,7 +160,8 @@ def read_store_manifest(directory: Path) -> StoreManifest:
     tokens = sum(shard.num_tokens for shard in manifest.shards)
     counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))
     total = manifest.num_passages + manifest.num_tombstones
-    if min(counts) < 0 or total != manifest.num_numbers or tokens != manifest.num_tokens:
+    named = (manifest.num_tombstones > 0) == (manifest.tombstones is not None)
+    if min(counts) < 0 or total != manifest.num_numbers or tokens != manifest.num_tokens or not named:
         raise StoreError(subject, expected="shards that add up to its passages and tokens", found="others", fix=FIX)
     if manifest.index.engine not in INDEX_ENGINES:
         raise StoreError(

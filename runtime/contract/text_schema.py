@@ -7,13 +7,20 @@ import sqlite3
 from runtime.contract.errors import StoreError
 
 __all__ = [
+    "CREATE_INDEX",
+    "CREATE_TABLE",
+    "DELETE_PASSAGE",
     "FILL_INDEX",
+    "FORGET_PASSAGE",
+    "INDEX_FROM",
     "INSERT_PASSAGE",
-    "SCHEMA",
     "SEARCH",
+    "SELECT_BETWEEN",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
+    "SELECT_NUMBERS",
     "SELECT_PASSAGE",
+    "SELECT_RANGE",
     "fts5_missing",
     "is_id",
     "require_fts5",
@@ -29,16 +36,28 @@ CREATE VIRTUAL TABLE passages_index USING fts5(
     title, text, content='passages', content_rowid='number', tokenize='porter unicode61 remove_diacritics 2'
 )
 """
-SCHEMA = (CREATE_TABLE, CREATE_INDEX)
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
 FILL_INDEX = (
     "INSERT INTO passages_index (passages_index) VALUES ('rebuild')",
     "INSERT INTO passages_index (passages_index) VALUES ('optimize')",
 )
 
+# The index is told what it is to forget, for which the passage must still be there.
+FORGET_PASSAGE = """
+INSERT INTO passages_index (passages_index, rowid, title, text)
+SELECT 'delete', number, title, text FROM passages WHERE number = ?
+"""
+DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
+INDEX_FROM = """
+INSERT INTO passages_index (rowid, title, text) SELECT number, title, text FROM passages WHERE number >= ?
+"""
+
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
+SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
 SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
+SELECT_RANGE = "SELECT number, id, title, text FROM passages WHERE number >= ? AND number < ? ORDER BY number"
+SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
 # bm25() is negative, better is lower; its arguments are the weights of title and text.
 SEARCH = """
 SELECT rowid, -bm25(passages_index, 2.0, 1.0) AS score FROM passages_index WHERE passages_index MATCH ?

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -180,6 +181,22 @@ def test_a_corpus_with_a_bad_line(refused, glimmer, corpus, tmp_path, line, mess
         stream.write(line + "\n")
     found = refused(CorpusError, "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
     assert message in found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.jsonl.gz", gzip.compress(b'{"id": 1, "text": "w1"}')[:-3], "expected gzip that is whole"),
+        ("c.tsv", b"1\tw1\tt\n", "line 1: expected the header id, text, title"),
+        ("c.tsv.gz", gzip.compress(b"id\ttext\ttitle\n1\tw1\n"), "line 2: expected 3 fields, found 2"),
+        ("c.parquet", b"PAR1 and no more PAR1", "expected a Parquet file that is whole"),
+        ("c.txt", b'{"id": 1, "text": "w1"}', "rename it, or pass --corpus-format"),
+    ],
+)
+def test_a_corpus_of_another_format_that_is_wrong(refused, glimmer, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    arguments = ("memory", "build", glimmer.bundle, "--corpus", tmp_path / name, "-o", tmp_path / "store")
+    assert message in refused(CorpusError, *arguments)
 
 
 def test_no_corpus(refused, glimmer, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.targets import read_target
 from runtime.contract import (
     ENGINE_RECORD,
     EngineError,
@@ -69,6 +70,28 @@ def test_memory_and_reasons_are_said_before_a_build(cli, fp16, built):
     assert "decoder_step: built again, as it is damaged: expected" in done.err
     assert "Building 1 engines; this takes up to about 4" in done.err
     assert "of this machine's memory" in done.err
+
+
+def test_lowered_batches_are_said_with_their_reason(cli, fp16, built, tmp_path, monkeypatch):
+    assert [bound["most"] for bound in built["batch_bounds"]] == [1, 64, 1, 16]
+    bundle = Path(shutil.copytree(fp16, tmp_path / "bundle"))
+    target = read_target("t4")
+    row = max(bound["row_bytes"] for bound in built["batch_bounds"])
+    weights = sum(file.bytes for graph in read_manifest(bundle).graphs.values() for file in graph.files)
+    small = target.tensorrt.model_copy(update={"memory_gb": (weights + 3.5 * row) / 0.9e9})
+    monkeypatch.setattr("exporter.engines.build.read_target", lambda _: target.model_copy(update={"tensorrt": small}))
+    done = cli("build", bundle, "--target", "t4", *AHEAD, "--json")
+    assert "Batches of 2 to 16 questions are lowered to at most 3: in " in done.err
+    assert "and memory_gb of the target leaves" in done.err
+    bounds = [bound for bound in done.json["batch_bounds"] if bound["rows"] == "questions"]
+    assert [(bound["most"], bound["asked"], bound["limit"]) for bound in bounds] == [
+        (1, 1, "memory_gb"), (3, 16, "memory_gb"),
+    ]
+    most = {
+        name: max(shapes["max"][0] for profile in engine["profiles"] for shapes in profile.values())
+        for name, engine in done.json["engines"].items()
+    }
+    assert {most[name] for name in most if name != "memory_encoder"} == {3}
 
 
 def test_a_stand_in_is_marked(cli, fp16, built):

@@ -13,9 +13,13 @@ import pytest
 import typer
 
 from exporter.cli.app import app
+from exporter.cli.memory import CorpusFormat
 from exporter.demo import data as demo_data
+from exporter.memory.corpus import FORMATS
 from runtime.contract import OutputError
+from runtime.store import Passage
 from tests.bundle_factory import tree, write_rows
+from tests.corpus_files import write_tsv
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
 from tests.t5_factory import make_t5, save_t5
 
@@ -150,6 +154,19 @@ def test_memory_build(cli, glimmer, tmp_path):
     again = cli(*arguments, "--passages-per-shard", "4", "--json").json
     assert again["already_complete"] is True
     assert "9 passages" in cli(*arguments, "--passages-per-shard", "4").out
+
+
+def test_memory_build_of_documents_in_another_format(cli, glimmer, tmp_path):
+    corpus = write_tsv(tmp_path / "psgs_w100", [Passage("12", "w1", "w2 w3 w4 w5 w6"), Passage("13", "", "w7")])
+    arguments = ("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
+    report = cli(*arguments, "--corpus-format", "tsv", "--chunk-words", "2", "--json").json
+    assert report["passages"] == 4
+    found = cli("ask", glimmer.bundle, "--store", tmp_path / "store", "w6", "--json").json
+    assert [item["id"] for item in found["passages"]] == ["12#2"]
+
+
+def test_every_format_of_a_corpus_can_be_named():
+    assert [item.value for item in CorpusFormat] == list(FORMATS)
 
 
 def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, tmp_path, monkeypatch):

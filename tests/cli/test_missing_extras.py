@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from exporter.cli.extras import EXTRAS
+from runtime.store import Passage
 from tests.bundle_factory import write_rows
+from tests.corpus_files import write_parquet
 from tests.exported import CORPUS, copy_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,11 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("tensorstore", "convert", "t5x"),
         ("onnxruntime", "ask", "cpu"),
         ("onnxruntime", "memory", "cpu"),
+        ("pyarrow", "memory of Parquet", "parquet"),
+        ("ray", "memory on ray", "ray"),
+        ("tantivy", "memory tantivy", "retrieval"),
+        ("onnxruntime", "memory encoder", "cpu"),
+        ("onnx", "memory encoder", "tools"),
         ("onnx", "calibrate", "tools"),
         ("onnx_ir", "calibrate", "tools"),
         ("onnxruntime", "calibrate", "cpu"),
@@ -77,6 +84,7 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
     output = tmp_path / "output"
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:2])
+    parquet = write_parquet(tmp_path / "corpus.parquet", [Passage(1, "", "w1")])
     arguments = {
         "help": ["--help"],
         "inspect": ["inspect", glimmer.bundle],
@@ -85,6 +93,12 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "convert": ["convert", tmp_path, "--from", "t5x", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
+        "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
+        "memory on ray": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--runner", "ray"],
+        "memory tantivy": [
+            "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--index", "tantivy"
+        ],
+        "memory encoder": ["memory", "index", glimmer.store, "--encoder", tmp_path / "encoder"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
@@ -130,4 +144,5 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path, package):
 
 
 def test_every_optional_package_has_its_extra():
-    assert set(EXTRAS.values()) == {"tools", "cpu", "export", "t5x"}
+    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense"}
+    assert set(EXTRAS.values()) == extras

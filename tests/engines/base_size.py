@@ -3,8 +3,8 @@
     python -m tests.engines.base_size -o docs/measurements/tensorrt-rtx-base.json
 
 All architectures and forms, in FP16 and in INT8 with FP16; each graph in a process of its own, for sm_75, sm_80 and
-sm_86 in one engine, with the T4's optimization profiles. Rows are written model by model, and a second run goes on
-behind them. Nothing is run: there need be no GPU.
+sm_86 in one engine, with the T4's optimization profiles, whose batches are no larger than what fits there. Rows are
+written model by model, and a second run goes on behind them. Nothing is run: there need be no GPU.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def measure(size: str, output: Path) -> dict[str, Any]:
     }  # fmt: skip
     if output.exists():
         report = json.loads(output.read_text(encoding="utf-8"))
-    for architecture in ARCHITECTURES:
-        for form in FORMS:
+    for form in FORMS:
+        for architecture in ARCHITECTURES:
             name = f"{architecture}, {form}"
             if name not in report["models"]:
                 with tempfile.TemporaryDirectory() as work:
@@ -66,7 +66,7 @@ def measure(size: str, output: Path) -> dict[str, Any]:
 
 
 def model_rows(size: str, architecture: str, form: str, work: Path) -> dict[str, Any]:
-    """By precision and graph: seconds of compiling, and bytes of graph, engine and memory at its peak."""
+    """By precision and graph: seconds of compiling, largest batch, bytes of graph, engine and memory at its peak."""
     init_random(size, work / "checkpoint", ModelOptions(architecture), tokenizer=CHECKPOINT / "tokenizer.json")
     stage_a = "full" if form == "cached" and ARCHITECTURES[architecture].selects else None
     export_bundle(work / "checkpoint", work / "bundle", FormOptions(stage_a, form))
@@ -83,8 +83,9 @@ def model_rows(size: str, architecture: str, form: str, work: Path) -> dict[str,
         for graph in bundle.manifest.graphs:
             # A process of its own: its memory is that of one graph.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                profiles = graph_profiles(bundle.manifest, graph, gpu.profiles)
+                profiles = graph_profiles(bundle.manifest, graph, gpu)
                 row = pool.apply(compile_graph, (bundle.graph_path(graph), profiles))
+            row["max_batch"] = max(shapes.max[0] for profile in profiles for shapes in profile.values())
             found[precision][graph] = row
             sys.stdout.write(f"{architecture}, {form}, {precision}, {graph}: {row}\n")
     return found

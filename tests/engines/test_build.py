@@ -17,7 +17,9 @@ from calibration.questions import Question
 from exporter.bundle.calibrate import calibrate_bundle
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.engines import EngineBuild, build_engines, bundle_engines, stale
+from exporter.engines import build as builds
 from exporter.engines.compiler import Compiler
+from exporter.targets import read_target
 from runtime.bundle import Bundle
 from runtime.contract import (
     ENGINE_RECORD,
@@ -145,6 +147,16 @@ def test_other_profiles_are_built_anew_in_the_same_place(bundle, built, script):
     assert script.take() == names(bundle)
     assert set(again.plan.because.values()) == {f"its optimization profiles were others (built for {AGX})"}
     assert read_engine_record(built.directory).target == "jetson-orin-nano"
+
+
+def test_a_model_of_which_no_batch_fits_is_refused_before_anything_is_written(bundle, script, monkeypatch):
+    target = read_target(AGX)
+    small = target.tensorrt.model_copy(update={"memory_gb": 1e-6})
+    monkeypatch.setattr(builds, "read_target", lambda _: target.model_copy(update={"tensorrt": small}))
+    with pytest.raises(EngineError, match=r"which memory_gb allows, found .* for the smallest batch"):
+        build(bundle)
+    assert script.take() == []
+    assert not (bundle / "engines").exists()
 
 
 def test_equal_engines_for_another_machine_are_stated_to_be_for_this_one(bundle, built, script):

@@ -20,7 +20,7 @@ from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.demo.world import World, generate_split
 from exporter.engines.profiles import graph_profiles
 from exporter.lint import limits_of, lint_bundle
-from exporter.targets import Profile, read_target
+from exporter.targets import TensorRTTarget, read_target
 from runtime.bundle import Bundle
 from runtime.contract import ARCHITECTURES, read_manifest
 from runtime.store import Passage
@@ -30,8 +30,7 @@ from tests.engines.base_size import FORMS, PRECISIONS, measure
 from tests.exported import EXACT_ALGEBRA, FAST, PAPER_FORM, QUESTIONS, SLOW
 
 T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
-PROFILES = T4.profiles
-BATCHES = PROFILES[1:]
+BATCHES = T4.model_copy(update={"profiles": T4.profiles[1:]})
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid")
 """Between them every graph there is, in one form or the other."""
 
@@ -40,7 +39,7 @@ def variants(quick: Sequence[str]) -> list:
     return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in FAST | SLOW]
 
 
-def check(bundle_dir: Path, precision: str, directory: Path, profiles: Sequence[Profile] = PROFILES) -> None:
+def check(bundle_dir: Path, precision: str, directory: Path, target: TensorRTTarget = T4) -> None:
     """Quantise, hold against the rules of T4 and Jetson, and compile each graph for all capabilities."""
     quantize_bundle(bundle_dir, directory, QuantizeOptions(precision, "tensorrt"))
     bundle = Bundle.open(directory)
@@ -51,7 +50,7 @@ def check(bundle_dir: Path, precision: str, directory: Path, profiles: Sequence[
     for one in limits:
         assert [finding.text for finding in lint_bundle(bundle, one)] == []
     for graph in bundle.manifest.graphs:
-        shapes = graph_profiles(bundle.manifest, graph, tuple(profiles))
+        shapes = graph_profiles(bundle.manifest, graph, target)
         engine = compiler(*capabilities).compile(bundle.graph_path(graph), shapes, directory / "timing.cache")
         assert engine.nbytes > bundle.graph_path(graph).stat().st_size // 2
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engines.profiles import dim_sizes, graph_profiles
-from exporter.targets import Profile, read_target, target_names
-from runtime.contract import ARCHITECTURES, Forms, GraphEntry, ModelShape, graph_io, tensor_entries
+from exporter.engines.dim_sizes import dim_sizes
+from exporter.engines.profiles import graph_profiles
+from exporter.targets import Profile
+from runtime.contract import ARCHITECTURES, ModelShape
 from runtime.contract.graph_io import CROSS_ATTENTION_FORMS
+from tests.engines.manifests import GPUS, manifest_of
 
 SHAPE = ModelShape(
     architecture="glimmer", vocab_size=50, d_model=8, d_kv=4, d_ff=16, num_heads=2, feed_forward_proj="relu",
@@ -20,7 +22,6 @@ SHAPE = ModelShape(
     passage_template="{text}", num_retrieved=25, num_selected=5, max_new_tokens=32, pad_token_id=0, eos_token_id=1,
     decoder_start_token_id=0,
 )
-GPUS = {name: gpu for name in target_names() if (gpu := read_target(name).tensorrt) is not None}
 SIZE = st.integers(1, 400)
 
 
@@ -60,18 +61,8 @@ def test_sizes_are_in_order_and_belong_together(shape, profile, graph):
 
 
 def profiles_of(architecture: str, cross_attention: str, gpu, **changes: int):
-    shape = shape_of(architecture, **changes)
-    forms = Forms(("fp16",), "full" if shape.traits.selects else None, cross_attention)
-    graphs = {
-        name: GraphEntry((), *tensor_entries(io), precision="fp16", num_parameters=0)
-        for name, io in graph_io(shape, forms).items()
-    }
-
-    class Manifest:
-        model = shape
-
-    Manifest.graphs = graphs
-    return {name: graph_profiles(Manifest, name, gpu.profiles) for name in graphs}, graphs
+    manifest = manifest_of(shape_of(architecture, **changes), cross_attention)
+    return {name: graph_profiles(manifest, name, gpu) for name in manifest.graphs}, manifest.graphs
 
 
 @pytest.mark.parametrize("cross_attention", CROSS_ATTENTION_FORMS)

@@ -106,7 +106,7 @@ def _stand_ins(bundle: Path, capability: str) -> dict[str, Any]:
     directory.mkdir(parents=True, exist_ok=True)
     engines = {}
     for name, graph in manifest.graphs.items():
-        profiles = graph_profiles(manifest, name, target.profiles)
+        profiles = graph_profiles(manifest, name, target)
         path = directory / f"{name}.engine"
         path.write_bytes(compiler.compile(bundle / graph.files[0].path, profiles, directory / "timings"))
         file = FileEntry(path.name, path.stat().st_size, file_digest(path))

@@ -49,6 +49,10 @@ class RecordedDeviceGraph(RecordedGraph):
     def device(self) -> Any:
         return self.graph.device
 
+    @property
+    def max_batch(self) -> int | None:
+        return self.graph.max_batch
+
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
         self._recorder.note(self.name, inputs)
         return self.graph.launch(inputs)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.contract import BundleManifest
 from runtime.codecs import decode_fp16
+from runtime.contract import BundleManifest
 from tests.gpu.bundles import Model
 
 __all__ = ["TorchStages"]

@@ -24,6 +24,7 @@ from runtime.contract import CODECS, GraphIO, IOTensor, codec_inputs, codec_layo
 from tests.engines.ahead_of_time import compiler
 
 T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
+BATCHES = T4.model_copy(update={"profiles": T4.profiles[1:]})
 SIZES = Sizes(2, passages=3, selected=2, question=4, passage=5, encoder_tokens=9, prefix=2, cache_length=3)
 DECODING = {"Cast", "Mul", "Add", "Sub", "Floor", "Concat", "Reshape", "Gather"}
 SHAPES = {"Shape", "Unsqueeze"}
@@ -82,7 +83,7 @@ def test_the_graphs_of_a_codec_keep_the_rules_and_compile(exported, tmp_path, co
         graph = LintGraph(path, name, source.io[name])
         for limits in (limits_of(T4, "tensorrt"), limits_of(JETSON, "tensorrt"), limits_of(T4, "tensorrt-rtx")):
             assert [fault for rule in GPU_RULES for fault in rule.check(graph, limits)] == []
-        profiles = graph_profiles(manifest, name, T4.profiles[1:])
+        profiles = graph_profiles(manifest, name, BATCHES)
         assert compiler("SM75").compile(path, profiles, tmp_path / "timing.cache").nbytes > 0
 
 

@@ -19,8 +19,8 @@ from exporter.memory.encode import length_batches
 from exporter.memory.work import work_directory
 from runtime.backends import OnnxRuntimeBackend
 from runtime.bundle import Bundle
-from runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
 from runtime.codecs import decode_fp16
+from runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
 from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 from tests.assert_close import assert_close

@@ -94,6 +94,6 @@ def test_a_sample_is_bounded_and_as_likely_from_every_part(monkeypatch):
 
 def test_without_faiss_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"glimmer-export\[pq\]"):
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[dense\]"):
         fit_codec("pq16x", WIDTH, sample())
     assert fit_codec("int4", WIDTH, sample())

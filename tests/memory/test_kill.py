@@ -22,10 +22,10 @@ import exporter.memory.encode as encode
 from exporter.memory import build_store
 fast = encode.encode_passages
 def slow(*arguments):
-    time.sleep(0.06)
+    print(flush=True)
+    time.sleep(0.05)
     return fast(*arguments)
 encode.encode_passages = slow
-print("begun", flush=True)
 build_store(*sys.argv[1:], passages_per_shard=8, batch_tokens=60)
 """
 
@@ -36,6 +36,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np
 import exporter.memory.build as build_module
+import exporter.memory.runners.job as job_module
 from tests.bundle_factory import D_MODEL, tree
 
 bundle, corpus, folder, overwrite = *map(Path, sys.argv[1:4]), sys.argv[4] == "overwrite"
@@ -45,7 +46,7 @@ class Encoder:
     def run(self, inputs):
         return {"hidden_states": np.repeat(inputs["input_ids"][..., None].astype(np.float32), D_MODEL, axis=2)}
 
-build_module._memory_encoder = lambda *_: Encoder()
+job_module.memory_encoder = lambda *_: Encoder()
 
 def build_store(output):
     build_module.build_store(bundle, corpus, output, overwrite=overwrite, passages_per_shard=3, batch_tokens=60)
@@ -99,21 +100,24 @@ print(kill_at)
 """
 
 
-def test_killed_at_random_moments(bundle, tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(bundle, tmp_path, kills):
     corpus, output = tmp_path / "corpus.jsonl", tmp_path / "store"
-    write_corpus(corpus, 400)
+    write_corpus(corpus, 50 * kills)
     build_store(bundle, corpus, tmp_path / "unbroken", passages_per_shard=8, batch_tokens=60)
     command = [sys.executable, "-c", SLOW_BUILD, str(bundle), str(corpus), str(output)]
-    generator = random.Random(5)
-    for _ in range(8):
+    seed = random.SystemRandom().randrange(10**6)
+    generator = random.Random(seed)
+    for _ in range(kills):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-            assert process.stdout.readline() == b"begun\n"
-            time.sleep(generator.uniform(0.05, 0.5))
+            for _ in range(generator.randrange(1, 13)):  # a shard has about three batches
+                assert process.stdout.readline() == b"\n", seed
+            time.sleep(generator.uniform(0, 0.06))
             process.send_signal(signal.SIGKILL)
-        assert not output.exists()
+        assert not output.exists(), seed
     summary = build_store(bundle, corpus, output, passages_per_shard=8, batch_tokens=60)
-    assert summary.resumed_shards > 0
-    assert tree(output) == tree(tmp_path / "unbroken")
+    assert summary.resumed_shards > 0, seed
+    assert tree(output) == tree(tmp_path / "unbroken"), seed
     assert not (tmp_path / "store.partial").exists()
 
 

@@ -48,7 +48,7 @@ BUILD_SIDE = {
     "onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers", "typer", "yaml",
 }
 HEAVY = {
-    "matplotlib", "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "sentencepiece", "torch",
+    "matplotlib", "onnx", "onnxruntime", "onnxscript", "optimum", "polygraphy", "pyarrow", "sentencepiece", "torch",
     "transformers",
 }
 

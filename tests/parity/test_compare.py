@@ -16,8 +16,8 @@ from exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
 from exporter.parity.graph_errors import GraphError
 from exporter.parity.reference import TorchReference
 from runtime import Passage
-from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
 from runtime.codecs import decode_fp16, encode_fp16
+from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
 from tests.exported import CORPUS, QUESTIONS, VARIANTS, Exported, copy_bundle, make_checkpoint, update_manifest
 from tests.reference_answers import reference_answer, words
 

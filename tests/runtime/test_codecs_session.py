@@ -76,7 +76,7 @@ def test_without_a_store_texts_are_in_fp16(exported):
 def test_without_a_store_a_bundle_needs_fp16(exported, tmp_path):
     bundle = shutil.copytree(exported("glimmer, codecs").bundle, tmp_path / "bundle")
     keep_codecs(bundle, ["int8"])
-    with pytest.raises(OptionError, match="a store, whose arrays the codecs .* need, int8"):
+    with pytest.raises(OptionError, match=r"a store, whose arrays the codecs .* need, int8"):
         Session.open(bundle, threads=1)
 
 
@@ -234,7 +234,7 @@ def test_a_build_that_lost_its_arrays_begins_anew(exported, stores, tmp_path, mo
     """Shards are written with the arrays: without them, what is there cannot be read."""
     source = exported("glimmer, codecs")
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS)
-    import exporter.memory.build as module
+    import exporter.memory.runners.job as module
 
     encode, done = module.encode_shard, []
 

@@ -124,7 +124,7 @@ def test_the_texts_of_another_store_are_refused(bundle, store_copy, tmp_path):
     small = json.loads((tmp_path / "small" / "manifest.json").read_text())
     shutil.copy(tmp_path / "small" / "passages.sqlite", store_copy)
     rewrite(store_copy / "manifest.json", texts=small["texts"])
-    with pytest.raises(StoreError, match=f"expected {NUM_PASSAGES} passages"):
+    with pytest.raises(StoreError, match=f"expected numbers up to {NUM_PASSAGES - 1}"):
         MemoryStore.open(store_copy, bundle)
 
 
@@ -194,7 +194,8 @@ def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
                 passage, memory = store.passage(number), store.memory(number)
                 hits = store.search(f"{passage.title} w1 w2", 5)
                 ids = store.input_ids(number)
-                found.append((store.numbers([passage.id]), passage, [values.tobytes() for values in memory.tensors.values()], ids.tobytes(), hits))
+                codes = [values.tobytes() for values in memory.tensors.values()]
+                found.append((store.numbers([passage.id]), passage, codes, ids.tobytes(), hits))
             return found
 
         expected, results = read(range(NUM_PASSAGES)), {}

@@ -21,7 +21,7 @@ from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.backends import Array
 from runtime.candidates import Candidate
 from runtime.clock import StageClock
-from runtime.codecs import decode_fp16, open_codec
+from runtime.codecs import open_codec
 from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
 from runtime.passage_memory import PassageMemory
 from runtime.reader import Reader, Reading

@@ -23,12 +23,17 @@ class EngineGraph:
     """One loaded engine. Safe from several threads, whose runs follow each other on the device's stream."""
 
     def __init__(self, engine: LoadedEngine, io: GraphIO, device: CudaDevice, *, captures: bool) -> None:
-        """`captures` for a graph that runs again and again at the same shapes; raises BundleError for another I/O."""
+        """`captures` for a graph that runs again and again at the same shapes; raises BundleError for another I/O.
+
+        Every input's first dimension is the batch, so `max_batch` is the first input's greatest.
+        """
         _check_io(engine, io)
         self.device = device
         self._engine, self._io, self._captures = engine, io, captures
         self._dtypes = {tensor.name: tensor.dtype for tensor in io.inputs}
         self._profiles = engine.profiles(list(self._dtypes))
+        first = io.inputs[0].name
+        self.max_batch = max(profile[first][1][0] for profile in self._profiles)
         self._contexts: dict[int, Context] = {}
         self._cuda_graphs: dict[int, CudaGraphs] = {}
 

@@ -35,6 +35,7 @@ class DeviceEngines:
     def find(cls, bundle: Path, here: EngineKey) -> DeviceEngines:
         """The engines built for this very device, else those for any of its compute capability.
 
+        Those of another capability are not for it, stand-ins among them: that they would run there is not promised.
         Raises BackendError where there are none, or where one is of another graph than the bundle's; BundleError for a
         damaged record or manifest.
         """

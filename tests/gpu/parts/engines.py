@@ -93,7 +93,7 @@ def _compiled(library: Any, gpu: Any, capability: str, bundle: Any, name: str, s
         library.name, library.version, gpu.compute_capability if here else capability, gpu.name if here else None
     )
     compiler = Compiler(library.trt, key, False, target.workspace_mib << 20)
-    profiles = graph_profiles(bundle.manifest, name, target.profiles)
+    profiles = graph_profiles(bundle.manifest, name, target)
     return compiler.compile(bundle.graph_path(name), profiles, setting.work / "timings")
 
 

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from runtime import Passage, Session
+from runtime.candidates import PassageId
 from runtime.contract import BackendError
+from runtime.reader import Reader
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores
+from tests.runtime.backends.fake_tensorrt import MOST_PASSAGES
 
 IDS = [row["id"] for row in CORPUS]
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -219,10 +222,33 @@ def test_the_narrowest_profile_that_fits_is_taken(glimmer, engined, gpu):
         assert set(device_graph._contexts) == {0}
         session.answer_many(QUESTIONS[:2])
         assert set(device_graph._contexts) == {0, 1}
+        many = [PassageId(name) for name in IDS[: MOST_PASSAGES + 1]]
         with pytest.raises(BackendError, match=r"optimization profiles.*glimmer-export build"):
-            session.answer_many(["w0 w7"] * 9)
+            session.answer("w0 w7", passages=many)
         assert_same(session.answer(QUESTIONS[0]), glimmer.session.answer(QUESTIONS[0]))
     assert library.contexts > 0
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, [1]), (3, [3]), (4, [2, 2]), (5, [2, 3]), (7, [2, 2, 3])])
+def test_more_questions_than_engines_take_are_answered_in_parts(glimmer, engined, gpu, monkeypatch, count, parts):
+    gpu()
+    questions = [QUESTIONS[index % len(QUESTIONS)] for index in range(count)]
+    sizes = []
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, ids, *rest: sizes.append(len(ids)) or read(self, ids, *rest))
+    with opened(glimmer, engined(glimmer, batches=(1, 3))) as session:
+        answers = session.answer_many(["", *questions])
+    assert sizes == parts
+    assert answers[0].error is not None
+    for answer, question in zip(answers[1:], questions, strict=True):
+        assert_same(answer, glimmer.session.answer(question))
+
+
+def test_texts_are_encoded_as_many_at_once_as_the_engine_takes(glimmer, engined, gpu):
+    gpu()
+    given = [Passage(None, row["title"], row["text"]) for row in CORPUS[:5]]
+    with opened(glimmer, engined(glimmer, batches=(2,))) as session:
+        assert_same(session.answer("w2 w50", passages=given), glimmer.session.answer("w2 w50", passages=given))
 
 
 def test_a_graph_alone_goes_from_host_to_host(glimmer, engined, gpu):

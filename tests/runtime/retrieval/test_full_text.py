@@ -1,4 +1,4 @@
-"""BM25: any text is a query, words are found whatever their form, and ties keep the corpus's order."""
+"""BM25 by both engines: any text is a query, words are found whatever their form, ties keep the corpus's order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from exporter.memory import build_store
 from runtime.bundle import Bundle
 from runtime.contract import StoreError
-from runtime.retrieval import search_words
+from runtime.retrieval.words import search_words
 from runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, write_rows
 
@@ -27,11 +27,11 @@ TEXTS = [
 ALL = [title for title, _ in TEXTS]
 
 
-@pytest.fixture(scope="module")
-def store(bundle, tmp_path_factory):
+@pytest.fixture(scope="module", params=["fts5", "tantivy"])
+def store(request, bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval")
     rows = [{"id": number, "title": title, "text": text} for number, (title, text) in enumerate(TEXTS)]
-    build_store(bundle.directory, write_rows(folder / "c.jsonl", rows), folder / "store")
+    build_store(bundle.directory, write_rows(folder / "c.jsonl", rows), folder / "store", index=request.param)
     with MemoryStore.open(folder / "store", bundle) as opened:
         yield opened
 
@@ -90,7 +90,7 @@ def test_a_question_of_ten_thousand_words(store):
     assert found(store, " ".join(f"x{number}" for number in range(10_000)) + " Lovelace") == [0, 1]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=st.text(st.characters(exclude_categories=())))
 def test_any_text_is_a_query(store, question):
     hits = store.search(question, 3)
@@ -104,15 +104,16 @@ def test_the_syntax_of_fts5_is_text(store, pieces):
     assert (0 in found(store, text)) == ("ada" in search_words(text))
 
 
-def test_a_python_without_fts5_is_named(bundle, store, monkeypatch):
-    monkeypatch.setattr("runtime.retrieval.SEARCH", "CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
-    with pytest.raises(StoreError, match="SQLite"):
-        store.search("Lovelace", 3)
+def test_a_python_without_fts5_is_named(bundle, store_path, monkeypatch):
+    monkeypatch.setattr("runtime.retrieval.fts5.SEARCH", "CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
+    with MemoryStore.open(store_path, bundle) as opened, pytest.raises(StoreError, match="SQLite"):
+        opened.search("Lovelace", 3)
 
 
-def test_gold_passages_of_natural_questions_are_found(shared_data, tmp_path):
+@pytest.mark.parametrize("engine", ["fts5", "tantivy"])
+def test_gold_passages_of_natural_questions_are_found(shared_data, tmp_path, engine):
     bundle = Bundle.open(make_bundle(tmp_path / "bundle", architecture="fid"))
-    build_store(bundle.directory, shared_data / "qa" / "corpus.jsonl", tmp_path / "store")
+    build_store(bundle.directory, shared_data / "qa" / "corpus.jsonl", tmp_path / "store", index=engine)
     rows = [json.loads(line) for line in (shared_data / "qa" / "nq.dev.k20.jsonl").read_text().splitlines()]
     with MemoryStore.open(tmp_path / "store", bundle, verify=False) as opened:
         gold = [set(opened.numbers(row["gold_ids"])) for row in rows]

@@ -1,4 +1,4 @@
-"""What a corpus may hold, and how each line that may not is named."""
+"""What a line of JSON may hold, and how each that may not is named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 from exporter.memory.corpus import Corpus
+from exporter.memory.corpus.record import MAX_RECORD_BYTES
 from runtime.contract import CorpusError
 from runtime.store import Passage
 
@@ -77,13 +78,10 @@ def test_a_corpus_that_is_not_a_file_is_named(tmp_path):
             Corpus.scan(path, part_size=2)
 
 
+def test_a_line_that_is_too_long_is_named_before_it_is_parsed(tmp_path):
+    with pytest.raises(CorpusError, match="line 2: expected at most 16777216 bytes"):
+        scan(tmp_path, GOOD + b"\n" + b"[" * (MAX_RECORD_BYTES + 1))
+
+
 def test_an_integer_id_and_its_digits_are_two_ids(tmp_path):
     assert scan(tmp_path, GOOD + b'\n{"id": "1", "text": "x"}').num_passages == 2
-
-
-@pytest.mark.parametrize("change", [b"", b'{"id": 1, "title": "t", "text": "y"}\n', (GOOD + b"\n") * 3])
-def test_a_corpus_that_changes_after_the_scan_gives_no_passage(tmp_path, change):
-    corpus = scan(tmp_path, GOOD + b"\n")
-    corpus.path.write_bytes(change)
-    with pytest.raises(CorpusError, match="when the build began"):
-        next(corpus.passages())

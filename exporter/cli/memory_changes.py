@@ -1,0 +1,105 @@
+"""Commands that change a memory store: append, delete, compact."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.options import BatchTokens, BundleOption, CorpusFormat, Json, StoreArgument, Threads
+from exporter.cli.output import bold, console, print_json
+from runtime.contract import OptionError
+
+__all__ = ["append", "compact", "delete"]
+
+
+def append(
+    store: StoreArgument,
+    bundle: BundleOption,
+    corpus: Annotated[Path, typer.Option("--corpus", help="More of what the store was built from.")],
+    corpus_format: CorpusFormat = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Passages whose ids are there take the old ones' places.")
+    ] = False,
+    batch_tokens: BatchTokens = 4096,
+    threads: Threads = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Add passages to a store, or replace some; interrupted, the same command goes on where it stopped."""
+    from exporter.memory import append_passages
+
+    summary = append_passages(
+        store, bundle, corpus, corpus_format=corpus_format and corpus_format.value, replace=replace, restart=restart,
+        batch_tokens=batch_tokens, threads=threads, progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    if summary.already_complete:
+        console().print(f"{bold(store)} had these passages already: generation {summary.generation}")
+        return
+    console().print(
+        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.appended:,} passages "
+        f"appended, {summary.replaced:,} replaced, {summary.passages:,} in all"
+    )
+    if summary.resumed_shards:
+        console().print(f"{summary.resumed_shards} shards were kept from an interrupted run")
+    if summary.truncated:
+        console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+
+
+def delete(
+    store: StoreArgument,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="File of one id a line in JSON, or of objects with an `id`.")
+    ] = None,
+    single: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="An id; repeatable. 7 is a number, '\"7\"' a string, as all that is not JSON."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete passages from a store, or whole documents where it has them cut; `memory compact` removes their bytes."""
+    from exporter.memory import delete_passages, id_from_text, read_ids
+
+    wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]
+    if not wanted:
+        raise OptionError("--ids or --id", expected="ids to delete", found="none", fix="name at least one")
+    summary = delete_passages(store, wanted, progress=not as_json)
+    if as_json:
+        print_json(asdict(summary))
+    elif summary.already_complete:
+        console().print(f"{bold(store)} was rid of these passages already: generation {summary.generation}")
+    else:
+        console().print(
+            f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.deleted:,} passages "
+            f"deleted, {summary.passages:,} left"
+        )
+
+
+def compact(store: StoreArgument, as_json: Json = False) -> None:
+    """Drop deleted passages, fill short shards, and remove the generations that nobody has open."""
+    from rich.filesize import decimal
+
+    from exporter.memory import compact_store
+
+    summary = compact_store(store, progress=not as_json)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    packed = f"{summary.copied:,} passages copied into {summary.shards} shards" if summary.copied else "nothing to pack"
+    console().print(
+        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {packed}, "
+        f"{decimal(summary.freed_bytes)} freed"
+    )
+    if summary.removed:
+        console().print(f"removed: {_generations(summary.removed)}")
+    if summary.open:
+        console().print(f"still open, and kept: {_generations(summary.open)}; run this again once they are closed")
+
+
+def _generations(numbers: tuple[int, ...]) -> str:
+    return ("generation " if len(numbers) == 1 else "generations ") + ", ".join(map(str, numbers))

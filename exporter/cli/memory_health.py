@@ -1,0 +1,97 @@
+"""Commands that find and mend damage in a memory store: verify, repair."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
+from exporter.cli.output import bold, console, print_json
+from runtime.contract import OptionError
+
+__all__ = ["repair", "verify"]
+
+
+def verify(store: StoreArgument, as_json: Json = False) -> None:
+    """Check every file of a store against its digest; exits with 1 where one is damaged, and says how to rebuild it."""
+    from rich.filesize import decimal
+    from rich.markup import escape
+
+    from exporter.memory import verify_store
+
+    report = verify_store(store, progress=not as_json)
+    if as_json:
+        print_json(asdict(report))
+        raise typer.Exit(1 if report.damaged else 0)
+    out = console()
+    for damage in report.damaged:
+        text = f"{damage.path}: expected {damage.expected}, found {damage.found}; {damage.fix}"
+        out.print(escape(text), soft_wrap=True)
+    if report.older:
+        out.print(f"older generations, for `memory compact` to remove: {', '.join(map(str, report.older))}")
+    if report.unnamed:
+        out.print(f"files of no generation: {escape(', '.join(report.unnamed))}", soft_wrap=True)
+    state = f"{len(report.damaged)} damaged" if report.damaged else "whole"
+    generation = "no readable manifest" if report.generation is None else f"generation {report.generation}"
+    out.print(f"{bold(store)} {generation}: {report.files} files, {decimal(report.bytes)}, {state}")
+    raise typer.Exit(1 if report.damaged else 0)
+
+
+def repair(
+    store: StoreArgument,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="The bundle that built the store, to encode shards again.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="The corpus that the store was built from, to write texts again.")
+    ] = None,
+    corpus_format: CorpusFormat = None,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="Go back to the newest generation that is whole; what came after is lost."),
+    ] = False,
+    batch_tokens: BatchTokens = 4096,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Make the damaged files of a store again, and only those."""
+    if rollback:
+        if bundle or corpus:
+            raise OptionError(
+                "--rollback", expected="neither --bundle nor --corpus", found="one", fix="repair, or roll back"
+            )
+        _roll_back(store, as_json=as_json)
+        return
+    from exporter.memory import repair_store
+
+    summary = repair_store(
+        store, bundle_directory=bundle, corpus_path=corpus, corpus_format=corpus_format and corpus_format.value,
+        batch_tokens=batch_tokens, threads=threads, progress=not as_json,
+    )
+    if as_json:
+        print_json(asdict(summary))
+        return
+    for path in summary.restored:
+        console().print(f"{path}: restored, with the bytes that it had")
+    for path in summary.renewed:
+        console().print(f"{path}: made again with other bytes, for generation {summary.generation}")
+    if not summary.restored and not summary.renewed:
+        console().print(f"{bold(store)}: nothing is damaged")
+
+
+def _roll_back(store: Path, *, as_json: bool) -> None:
+    from exporter.memory import roll_back
+
+    summary = roll_back(store)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    before = "" if summary.damaged_passages is None else f", where there were {summary.damaged_passages:,}"
+    console().print(
+        f"{bold(store)} is again what it was in generation {summary.back_to}, as generation {summary.generation}: "
+        f"{summary.passages:,} passages{before}. Every change after generation {summary.back_to} is lost; "
+        "`memory compact` removes the damaged files."
+    )

@@ -1,0 +1,208 @@
+"""Passages added to a store, or put in the place of others, without building the rest again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.memory.build import build_shards
+from exporter.memory.commit import Change, changed_corpus, changing
+from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.encode import Encoder
+from exporter.memory.generations import next_shard_index
+from exporter.memory.plan import BuildPlan, plan_build
+from exporter.memory.progress import progress_bar
+from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
+from exporter.memory.texts import change_texts, find_chunks, find_numbers
+from exporter.memory.work import ShardRecord
+from exporter.publish import check_apart
+from runtime.bundle import Bundle
+from runtime.codec_file import open_store_codec
+from runtime.contract import (
+    CorpusError,
+    IndexEntry,
+    ShardEntry,
+    StoreError,
+    StoreManifest,
+    read_store_manifest,
+    shard_name,
+)
+from runtime.contract.store_layout import texts_name
+from runtime.store import check_store_fits
+
+__all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
+
+NO_CODEC = "none"
+"""Where a bundle has no memory encoder, the name of a codec is not looked at."""
+FIRST_CHUNK = "#0"
+
+
+@dataclass(frozen=True)
+class AppendSummary:
+    """What an append made: `appended` passages, some in the places of `replaced` ones; `passages` are there now.
+
+    `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
+    earlier run. `already_complete`: the store's last change was this one, and nothing was done.
+    """
+
+    generation: int
+    appended: int
+    replaced: int
+    passages: int
+    tokens: int
+    truncated: int
+    shards: int
+    seconds: float
+    resumed_shards: int
+    already_complete: bool
+
+
+def append_passages(
+    store: str | Path, bundle_directory: str | Path, corpus_path: str | Path, *,
+    corpus_format: str | None = None, replace: bool = False, restart: bool = False, batch_tokens: int = 4096,
+    threads: int | None = None, progress: bool = False,
+) -> AppendSummary:
+    """Encode the passages of a corpus into new shards of a store; `replace` lets them take the places of their ids.
+
+    Where the store's documents were cut into passages, so are these, and a document takes the place of all of its own.
+    Killed, the same call goes on where it stopped; `restart` throws earlier work away. The options are as in
+    `build_store`.
+
+    Raises BundleError, TokenizerError, CorpusError (a line, or an id that is there without `replace`), StoreError (no
+    store, of another checkpoint or precision, damaged, memory that is not finite), OutputError (another process changes
+    the store, a full disk): the store is then as it was.
+    """
+    started, store = time.monotonic(), Path(store)
+    check_apart(store, [bundle_directory, corpus_path])
+    manifest = read_store_manifest(store)
+    bundle = Bundle.open(bundle_directory)
+    check_same_writer(store, manifest, bundle)
+    source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+    corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
+    plan = plan_build(
+        bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
+        batch_tokens=batch_tokens, index_engine=manifest.index.engine,
+    )
+    with changing(store) as change:
+        check_same_writer(store, change.manifest, bundle)
+        if change.was_made(corpus.sha256):
+            if change.work.store.exists():
+                change.work.begin(plan, restart=restart)
+                change.work.clear()
+            return _already_complete(change.manifest, started)
+        change.check(change.manifest.texts, change.manifest.tombstones, change.manifest.codec_arrays)
+        replaced = _replaced(change, corpus, replace=replace)
+        change.work.begin(plan, restart=restart)
+        kept = change.work.done(plan)
+        job = ShardJob(change.work, plan, bundle, corpus, threads, store=change.store)
+        built = build_shards(job, LocalRunner(), kept=set(kept), progress=progress)
+        records = {**kept, **built}
+        ordered = [records[index] for index in range(plan.num_shards)]
+        changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
+        change.work.clear()
+    return AppendSummary(
+        generation=changed.generation,
+        appended=corpus.num_passages,
+        replaced=len(replaced),
+        passages=changed.num_passages,
+        tokens=sum(record.shard.num_tokens for record in records.values()),
+        truncated=sum(record.num_truncated for record in records.values()),
+        shards=plan.num_shards,
+        seconds=time.monotonic() - started,
+        resumed_shards=len(kept),
+        already_complete=False,
+    )
+
+
+def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: int | None) -> Encoder | None:
+    """What encodes passages as those of the store are, its codec as it was fitted then; None where it has no memory."""
+    codec = open_store_codec(store, manifest)
+    return None if codec is None else Encoder(memory_encoder(bundle, threads), codec)
+
+
+def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> None:
+    """Raise StoreError where this bundle would not write what the store's own bundle wrote."""
+    check_store_fits(store, manifest, bundle)
+    encoder = bundle.manifest.graphs.get("memory_encoder")
+    precision = encoder.precision if encoder else None
+    if precision != manifest.precision:
+        raise StoreError(
+            f"store {store}", expected=f"memory of precision {precision}, as {bundle} writes it",
+            found=f"{manifest.precision}", fix=f"take the bundle in {manifest.precision} that built the store",
+        )
+
+
+def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:
+    """Numbers of the passages whose ids the corpus has too; raises CorpusError for one that may not be replaced."""
+    texts, cut = change.store / change.manifest.texts.path, change.manifest.chunk_words is not None
+    found = find_chunks(texts, _documents(corpus)) if cut else find_numbers(texts, _ids(corpus))
+    replaced: list[int] = []
+    for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
+        if numbers and not replace:
+            raise CorpusError(
+                f"corpus {corpus.source.path}, {'document' if cut else 'passage'} {identifier!r}",
+                expected=f"an id that store {change.store} has not", found="one that is there",
+                fix="pass --replace to put the new one in the place of the old",
+            )
+        replaced += numbers
+    return replaced
+
+
+def _ids(corpus: Corpus) -> Iterator[int | str | None]:
+    return (passage.id for passage in corpus.passages())
+
+
+def _documents(corpus: Corpus) -> Iterator[str]:
+    """Ids of the documents of a corpus that is cut into passages, each told by its first."""
+    ids = (str(identifier) for identifier in _ids(corpus))
+    return (identifier[: -len(FIRST_CHUNK)] for identifier in ids if identifier.endswith(FIRST_CHUNK))
+
+
+def _publish(
+    change: Change, plan: BuildPlan, corpus: Corpus, records: list[ShardRecord], replaced: list[int], *, progress: bool
+) -> StoreManifest:
+    before = change.manifest
+    start, texts = before.num_numbers, texts_name(change.generation)
+    with progress_bar("Indexing texts", plan.num_passages + len(replaced), shown=progress) as advance:
+        change_texts(
+            change.store / before.texts.path, change.staged / texts, deleted=replaced,
+            added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
+            full_text=change.full_text(),
+        )
+    text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
+    first, shards, files = next_shard_index(change.store), [], {}
+    for index, record in enumerate(records, first):
+        name = shard_name(index)
+        files[name] = change.work.store / record.shard.file.path
+        entry = dataclasses.replace(record.shard.file, path=name)
+        shards.append(ShardEntry(entry, record.shard.num_passages, record.shard.num_tokens))
+    manifest = dataclasses.replace(
+        before,
+        generation=change.generation,
+        num_passages=before.num_passages + plan.num_passages - len(replaced),
+        num_tokens=before.num_tokens + sum(shard.num_tokens for shard in shards),
+        num_truncated=before.num_truncated + sum(record.num_truncated for record in records),
+        corpus_sha256=changed_corpus(before, corpus.sha256),
+        shards=(*before.shards, *shards),
+        num_tombstones=before.num_tombstones + len(replaced),
+        tombstones=change.bury(replaced),
+        texts=change.entry(texts),
+        index=text_index,
+    )
+    change.publish(manifest, files)
+    return manifest
+
+
+def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> IndexEntry:
+    with progress_bar("Indexing all texts", num_passages, shown=progress and not change.full_text()) as advance:
+        return change.index(texts, advance=advance)
+
+
+def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:
+    return AppendSummary(
+        generation=manifest.generation, appended=0, replaced=0, passages=manifest.num_passages, tokens=0, truncated=0,
+        shards=0, seconds=time.monotonic() - started, resumed_shards=0, already_complete=True,
+    )

@@ -1,0 +1,174 @@
+"""One change of a store: its files are made beside it, and a new manifest makes them the store, or nothing happens.
+
+Whoever has the store open keeps the generation before, whose manifest and files stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from exporter.memory.generations import older_generations, sweep
+from exporter.memory.text_index import FTS5, require_engine, write_index
+from exporter.memory.texts import read_texts
+from exporter.memory.work import Work, work_directory
+from exporter.publish import replace_file, write_errors
+from exporter.swap import recover
+from runtime.bundle import verify_file
+from runtime.contract import (
+    MANIFEST,
+    FileEntry,
+    IndexEntry,
+    OutputError,
+    StoreError,
+    StoreManifest,
+    file_digest,
+    read_store_manifest,
+    record_to_json,
+)
+from runtime.contract.store_layout import older_manifest_name, tombstones_name
+from runtime.tombstones import TOMBSTONES, read_tombstones
+
+__all__ = ["Change", "changed_corpus", "changing", "replace_manifest"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change under way, for which the store is locked. `staged` is a directory on the store's file system.
+
+    `swept_bytes` were freed of what killed changes had left.
+    """
+
+    store: Path
+    manifest: StoreManifest
+    work: Work
+    staged: Path
+    swept_bytes: int
+
+    @property
+    def generation(self) -> int:
+        """The generation that the change makes."""
+        return self.manifest.generation + 1
+
+    def check(self, *files: FileEntry | None) -> None:
+        """Raise StoreError where a file that the change copies is damaged: its digest would be made anew."""
+        for entry in files:
+            if entry is not None:
+                verify_file(
+                    self.store, entry, error=StoreError, subject=f"store {self.store}",
+                    fix="see `glimmer-export memory verify`",
+                )
+
+    def bury(self, numbers: list[int]) -> FileEntry | None:
+        """Stage the tombstones with `numbers` among them; the entry for the manifest."""
+        if not numbers:
+            return self.manifest.tombstones
+        earlier = read_tombstones(self.store, self.manifest)
+        return self.stage_tombstones(np.union1d(earlier, np.array(numbers, np.int64)))
+
+    def stage_tombstones(self, numbers: NDArray[np.int64]) -> FileEntry:
+        """Stage a file of tombstones (n,) int64, rising; the entry for the manifest."""
+        name = tombstones_name(self.generation)
+        (self.staged / name).parent.mkdir(exist_ok=True)
+        replace_file(self.staged / name, save({TOMBSTONES: numbers}))
+        return self.entry(name)
+
+    def entry(self, name: str) -> FileEntry:
+        """How the manifest names a staged file."""
+        path = self.staged / name
+        return FileEntry(name, path.stat().st_size, file_digest(path))
+
+    def full_text(self) -> bool:
+        """Whether the index lies in the file of texts."""
+        return self.manifest.index.engine == FTS5
+
+    def index(self, texts: str, *, advance: Callable[[int], None]) -> IndexEntry:
+        """Stage the index of the staged texts; `advance` as in `write_index`, for an engine with files of its own."""
+        passages = read_texts(self.staged / texts)
+        return write_index(self.staged, self.generation, passages, self.manifest.index.engine, advance=advance)
+
+    def was_made(self, corpus_sha256: str) -> bool:
+        """Whether this change is the one that was made last: a killed command may have got so far."""
+        for generation in older_generations(self.store, self.manifest.generation):
+            with suppress(StoreError):
+                earlier = read_store_manifest(self.store, older_manifest_name(generation))
+                if changed_corpus(earlier, corpus_sha256) == self.manifest.corpus_sha256:
+                    return True
+        return False
+
+    def publish(self, manifest: StoreManifest, others: Mapping[str, Path] | None = None) -> None:
+        """Make `manifest` the store's, with what is staged and `others`, paths by their names in the store.
+
+        Until the last step the store is what it was.
+        """
+        staged = {path.relative_to(self.staged).as_posix(): path for path in self.staged.rglob("*") if path.is_file()}
+        for name, path in {**staged, **(others or {})}.items():
+            (self.store / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.store / name).unlink(missing_ok=True)  # a killed change's, of a generation that never was
+            _link(path, self.store / name)
+        replace_manifest(self.store, self.manifest, manifest)
+
+
+@contextmanager
+def changing(store: Path) -> Iterator[Change]:
+    """Lock a store for one change, and clear up behind it; what killed changes have left is removed first.
+
+    Raises StoreError for what is no store, OutputError where another process changes or builds it, or where it cannot
+    be written. An append's unfinished shards stay.
+    """
+    store = Path(os.path.realpath(store))
+    with write_errors(store):
+        recover(store)
+        read_store_manifest(store)  # before anything is made beside it
+        if store.is_mount():
+            raise OutputError(
+                f"store {store}", expected="a directory on the file system of the one that holds it",
+                found="a mount point", fix="keep the store in a directory below it",
+            )
+        with work_directory(store) as work:
+            work.check_ours()
+            try:
+                manifest = read_store_manifest(store)
+                require_engine(manifest.index.engine)
+                swept = sweep(store, manifest)
+                with work.staging() as staged:
+                    yield Change(store, manifest, work, staged, swept)
+            finally:
+                work.remove()
+
+
+def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreManifest) -> None:
+    """Make `manifest` the store's; the file of the one `before` stays as that of an older generation."""
+    if before is not None:
+        older = store / older_manifest_name(before.generation)
+        older.parent.mkdir(exist_ok=True)
+        older.unlink(missing_ok=True)
+        _link(store / MANIFEST, older)
+    replace_file(store / MANIFEST, record_to_json(manifest).encode())
+
+
+def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:
+    """What stands for the corpus after a change: equal only where the same changes were made to the same corpus."""
+    return hashlib.sha256(f"{manifest.corpus_sha256} {change_sha256}".encode()).hexdigest()
+
+
+def _link(path: Path, target: Path) -> None:
+    """Give a file its second name: a killed change still finds it under the first."""
+    try:
+        os.link(path, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV):
+            raise
+        raise OutputError(
+            f"store {target.parent}", expected="a file system with hard links", found=str(error),
+            fix="copy the store to one, to change it there",
+        ) from error

@@ -1,0 +1,165 @@
+"""A corpus that was read once from end to end, and where its parts begin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from exporter.memory.corpus.chunks import chunked
+from exporter.memory.corpus.formats import CorpusSource, format_of
+from exporter.memory.corpus.record import FIRST, Digest, Place
+from exporter.memory.corpus.repeated_ids import IdHashes
+from runtime.contract import CorpusError
+from runtime.store import Passage
+
+__all__ = ["Corpus"]
+
+MAX_PASSAGE_BYTES = 1 << 20
+"""Of id, title and text: a tokenizer takes 150 times as much for its tokens."""
+MAX_PART_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class PassagePlace:
+    """Where a passage begins: its document's place, and which chunk of it, from 0."""
+
+    document: Place
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus file whose every passage can be stored. Holds none of them.
+
+    `sha256` is that of the file's content, uncompressed where it is in gzip. `part_starts` and `part_sha256` have an
+    entry for every `part_size` passages, so that no passage is used that was not checked.
+    """
+
+    source: CorpusSource
+    sha256: str
+    num_passages: int
+    part_size: int
+    part_starts: tuple[PassagePlace, ...]
+    part_sha256: tuple[str, ...]
+
+    @classmethod
+    def scan(cls, source: str | Path | CorpusSource, *, part_size: int) -> Corpus:
+        """Check every passage before any work is done on one; keeps eight bytes for each until it is done.
+
+        Raises CorpusError, with the line's or the row's number where there is one: what the format's reader refuses, an
+        id seen before, a passage that is too long, parts that are too large to hold. Also where the name tells no
+        format, or there is no passage at all.
+        """
+        source = source if isinstance(source, CorpusSource) else CorpusSource(Path(source))
+        whole, starts, parts = hashlib.sha256(), [], []
+        ids, num_passages, part_bytes = IdHashes(), 0, 0
+        for place, passage in _passages(source, digest=whole):
+            if num_passages % part_size == 0:
+                starts.append(place)
+                parts.append(hashlib.sha256())
+                part_bytes = 0
+            num_passages += 1
+            part_bytes += (size := len(content := _content(passage)))
+            parts[-1].update(content)
+            if size > MAX_PASSAGE_BYTES:
+                raise CorpusError(
+                    _subject(source, place), expected=f"a passage of at most {MAX_PASSAGE_BYTES} bytes",
+                    found=str(size), fix="cut documents into passages with --chunk-words",
+                )
+            if part_bytes > MAX_PART_BYTES:
+                raise CorpusError(
+                    _subject(source, place), expected=f"at most {MAX_PART_BYTES} bytes in {part_size} passages",
+                    found="more", fix="give fewer --passages-per-shard, or cut documents with --chunk-words",
+                )
+            if place.chunk == 0:  # the chunks of one document differ
+                ids.add(_id(passage))
+        if not parts:
+            raise CorpusError(
+                f"corpus {source.path}", expected="at least one passage", found="none", fix="name another file"
+            )
+        _check_ids(source, ids)
+        digests = tuple(part.hexdigest() for part in parts)
+        return cls(source, whole.hexdigest(), num_passages, part_size, tuple(starts), digests)
+
+    def part(self, index: int) -> list[Passage]:
+        """The passages of one part, without those before it, which only gzip has to be read through.
+
+        Raises CorpusError where they are not what was scanned.
+        """
+        return self._part(index, self._read(self.part_starts[index]))
+
+    def parts(self) -> Iterator[list[Passage]]:
+        """The passages in file order, `part_size` at a time; raises CorpusError as `part`."""
+        passages = self._read(self.part_starts[0])
+        yield from (self._part(index, passages) for index in range(len(self.part_sha256)))
+        if next(passages, None) is not None:
+            raise self._changed("more of it")
+
+    def passages(self) -> Iterator[Passage]:
+        """The passages one by one, as `parts`."""
+        return chain.from_iterable(self.parts())
+
+    def _read(self, start: PassagePlace) -> Iterator[Passage]:
+        try:
+            for _, passage in _passages(self.source, start=start):
+                yield passage
+        except CorpusError as reason:
+            raise self._changed(reason.found) from None
+
+    def _part(self, index: int, passages: Iterator[Passage]) -> list[Passage]:
+        part = list(islice(passages, self.part_size))
+        digest = hashlib.sha256()
+        for passage in part:
+            digest.update(_content(passage))
+        if digest.hexdigest() != self.part_sha256[index]:
+            raise self._changed("other content")
+        return part
+
+    def _changed(self, found: str) -> CorpusError:
+        return CorpusError(
+            f"corpus {self.source.path}", expected="its content when the build began", found=found,
+            fix="leave the file alone while a store is built from it, and start again",
+        )
+
+
+def _passages(
+    source: CorpusSource, *, start: PassagePlace | None = None, digest: Digest | None = None
+) -> Iterator[tuple[PassagePlace, Passage]]:
+    read, begin = format_of(source).read, FIRST if start is None else start.document
+    for record in read(source.path, begin, digest):
+        for chunk, passage in enumerate(chunked(record.document, source.chunk_words)):
+            if start is None or record.place != begin or chunk >= start.chunk:
+                yield PassagePlace(record.place, chunk), passage
+
+
+def _check_ids(source: CorpusSource, hashes: IdHashes) -> None:
+    """Raise CorpusError where two passages have one id: with chunks, those of the documents 1 and "1" do."""
+
+    def ids() -> Iterator[tuple[PassagePlace, int | str]]:
+        return ((place, _id(passage)) for place, passage in _passages(source) if place.chunk == 0)
+
+    if (repeated := hashes.first_repeated(ids)) is not None:
+        identifier, earlier, later = repeated
+        raise CorpusError(
+            _subject(source, later), expected="an id of its own",
+            found=f"{identifier!r}, the id of {format_of(source).unit} {earlier.document.number}",
+            fix="remove or rename one of the two",
+        )
+
+
+def _id(passage: Passage) -> int | str:
+    assert passage.id is not None  # every format's reader sees to it
+    return passage.id
+
+
+def _subject(source: CorpusSource, place: PassagePlace) -> str:
+    return f"corpus {source.path}, {format_of(source).unit} {place.document.number}"
+
+
+def _content(passage: Passage) -> bytes:
+    """A passage as its part's digest sees it: the ids 1 and "1" are two, and no two passages read alike."""
+    return json.dumps((passage.id, passage.title, passage.text), ensure_ascii=False).encode("utf-8")

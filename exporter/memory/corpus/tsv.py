@@ -1,0 +1,85 @@
+"""DPR's and KILT's `psgs_w100.tsv`: a header `id`, `text`, `title`, and fields in quotes as Python's csv writes them.
+
+Ids are strings, digits too: so the result files of DPR and KILT have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from exporter.memory.corpus.lines import Line, read_lines
+from exporter.memory.corpus.record import FIRST, MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
+from runtime.contract import CorpusError
+
+__all__ = ["read_tsv"]
+
+COLUMNS = ["id", "text", "title"]
+FIX = "write it as DPR does: tabs between fields, quotes around one that has a quote, a tab or a line end"
+
+
+def read_tsv(path: Path, start: Place, digest: Digest | None, *, compressed: bool) -> Iterator[Record]:
+    """One record a row, which has more than one line where a field has line ends. Raises CorpusError with its first.
+
+    Blank lines are skipped.
+    """
+    lines = read_lines(path, start, digest, compressed=compressed)
+    for line in lines:
+        subject = f"corpus {path}, line {line.place.number}"
+        if line.place == FIRST:
+            if (names := _fields(line, lines, subject)) != COLUMNS:
+                raise CorpusError(
+                    subject, expected="the header id, text, title, with tabs", found=repr(names)[:80],
+                    fix=f"add it, or name another --corpus-format; {FIX}",
+                )
+        elif not line.text.isspace():
+            fields = _fields(line, lines, subject)
+            if len(fields) != len(COLUMNS):
+                raise CorpusError(subject, expected=f"{len(COLUMNS)} fields", found=str(len(fields)), fix=FIX)
+            row = dict(zip(COLUMNS, fields, strict=True))
+            yield Record(line.place, passage_from_row(row, subject=subject, fix="repair the row"))
+
+
+def _fields(line: Line, lines: Iterator[Line], subject: str) -> list[str]:
+    """The fields of the row that begins with a line; takes the further lines of a field in quotes.
+
+    The csv module is not used for the limit on its fields, which is one for the whole process.
+    """
+    fields, text, position = [], line.text, 0
+    while True:
+        if not text.startswith('"', position):
+            end = text.find("\t", position)
+            end = _end(text) if end < 0 else end
+            fields.append(text[position:end])
+        else:
+            pieces, begin = [], position + 1
+            while True:
+                end = text.find('"', begin)
+                if end < 0:
+                    pieces.append(text[begin:])
+                    following = next(lines, None)
+                    if following is None or following.place.position - line.place.position > MAX_RECORD_BYTES:
+                        raise CorpusError(
+                            subject, expected="a quote that ends the field", found="none as far as it was read", fix=FIX
+                        )
+                    text, begin = following.text, 0
+                elif text.startswith('"', end + 1):
+                    pieces.append(text[begin : end + 1])
+                    begin = end + 2
+                else:
+                    pieces.append(text[begin:end])
+                    break
+            end += 1
+            fields.append("".join(pieces))
+        if end == _end(text):
+            return fields
+        if text[end] != "\t":
+            raise CorpusError(
+                subject, expected="a tab after a field in quotes", found=repr(text[end : end + 20]), fix=FIX
+            )
+        position = end + 1
+
+
+def _end(text: str) -> int:
+    """Where a line's own end begins."""
+    return len(text.removesuffix("\n").removesuffix("\r"))

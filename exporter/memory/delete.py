@@ -1,0 +1,137 @@
+"""Passages taken out of a store: tombstones for them, and texts without them; their memory is there until compacted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+from exporter.memory.commit import Change, changed_corpus, changing
+from exporter.memory.progress import progress_bar
+from exporter.memory.texts import change_texts, find_chunks, find_numbers
+from runtime.contract import CorpusError, PassageError
+from runtime.contract.store_layout import texts_name
+from runtime.contract.text_schema import is_id
+
+__all__ = ["DeleteSummary", "delete_passages", "id_from_text", "read_ids"]
+
+JSON_ID = "a string, an integer of 64 bits, or an object that has one as its `id`"
+
+
+@dataclass(frozen=True)
+class DeleteSummary:
+    """What a deletion made; `passages` are still there. `already_complete`: the store's last change was this one."""
+
+    generation: int
+    deleted: int
+    passages: int
+    seconds: float
+    already_complete: bool
+
+
+def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bool = False) -> DeleteSummary:
+    """Delete the passages of some ids from a store; naming one twice does no harm.
+
+    Where documents were cut into passages, the id of a document stands for all of its passages.
+
+    Raises PassageError for an id that the store does not hold, StoreError (no store, a damaged one), OutputError
+    (another process changes it, a full disk): the store is then as it was.
+    """
+    started = time.monotonic()
+    wanted = list(dict.fromkeys(_checked(value) for value in ids))
+    digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+    with changing(Path(store)) as change:
+        before = change.manifest
+        if change.was_made(digest):
+            return DeleteSummary(before.generation, 0, before.num_passages, time.monotonic() - started, True)
+        change.check(before.texts, before.tombstones)
+        numbers, texts = _numbers(change, wanted), texts_name(change.generation)
+        with progress_bar("Deleting passages", len(numbers), shown=progress) as advance:
+            change_texts(
+                change.store / before.texts.path, change.staged / texts, deleted=numbers, added=(),
+                first_added=before.num_numbers, advance=advance, full_text=change.full_text(),
+            )
+        index = change.index(texts, advance=lambda _: None)
+        manifest = dataclasses.replace(
+            before,
+            generation=change.generation,
+            num_passages=before.num_passages - len(numbers),
+            corpus_sha256=changed_corpus(before, digest),
+            num_tombstones=before.num_tombstones + len(numbers),
+            tombstones=change.bury(numbers),
+            texts=change.entry(texts),
+            index=index,
+        )
+        change.publish(manifest)
+    return DeleteSummary(
+        manifest.generation, len(numbers), manifest.num_passages, time.monotonic() - started, already_complete=False
+    )
+
+
+def read_ids(path: Path) -> list[int | str]:
+    """Ids from a file of one JSON value a line: an id, or an object with an `id`, as a corpus has them.
+
+    Raises CorpusError with the line.
+    """
+    ids: list[int | str] = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as reason:
+        raise CorpusError(
+            f"ids {path}", expected="a readable file in UTF-8", found=str(reason), fix="check the file"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as reason:
+            raise CorpusError(
+                f"ids {path}, line {number}", expected="JSON", found=str(reason),
+                fix="write strings in quotes, as the corpus has them",
+            ) from None
+        value = value.get("id") if isinstance(value, dict) else value
+        if not isinstance(value, (int, str)) or not is_id(value):
+            raise CorpusError(
+                f"ids {path}, line {number}", expected=JSON_ID, found=line.strip()[:80], fix="repair the line"
+            )
+        ids.append(value)
+    return ids
+
+
+def id_from_text(text: str) -> int | str:
+    """An id as an option gives it: `7` is a number, `"7"` in quotes a string, and so is what is not JSON."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, (int, str)) and is_id(value) else text
+
+
+def _checked(value: int | str) -> int | str:
+    if not is_id(value):
+        raise _unknown(value, "a store")
+    return value
+
+
+def _numbers(change: Change, ids: list[int | str]) -> list[int]:
+    """Numbers of the passages of these ids, and of documents' where they are cut into passages."""
+    texts, numbers = change.store / change.manifest.texts.path, dict[int, None]()
+    documents = find_chunks(texts, ids) if change.manifest.chunk_words is not None else repeat([])
+    for value, found, chunks in zip(ids, find_numbers(texts, ids), documents, strict=False):
+        if not found and not chunks:
+            raise _unknown(value, f"store {change.store}")
+        numbers.update(dict.fromkeys([*found, *chunks]))
+    return list(numbers)
+
+
+def _unknown(value: int | str, place: str) -> PassageError:
+    return PassageError(
+        f"passage id {value!r}", expected=f"an id in {place}", found="none",
+        fix='give ids as the corpus has them (1 and "1" are two ids)',
+    )

@@ -1,0 +1,108 @@
+"""The generations that lie in a store: which files each names, and the removal of what nobody needs any more."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
+
+__all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
+
+TOMBSTONES = "tombstones"
+SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
+OURS = re.compile(
+    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|index-\d{{5,}}/.+|\.manifest\.json\.tmp"
+)
+"""Files that a change of the store may have left; nothing else is ever removed."""
+OLDER = re.compile(r"(\d{5,})\.json")
+GENERATION = re.compile(r"(?:passages\.)?(\d{5,})\.(?:sqlite|safetensors|json)")
+
+
+def older_generations(store: Path, current: int) -> list[int]:
+    """The generations before `current` whose manifests are kept, in their order."""
+    if not (store / OLDER_MANIFESTS).is_dir():
+        return []
+    found = (OLDER.fullmatch(path.name) for path in (store / OLDER_MANIFESTS).iterdir())
+    # The current one is linked there too, by a change that was killed before it was published.
+    return sorted(number for match in found if match and (number := int(match[1])) != current)
+
+
+def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
+    """Paths below the store of files that no generation names, in their order.
+
+    Raises StoreError for an older manifest that cannot be read.
+    """
+    named = {MANIFEST, older_manifest_name(manifest.generation)}
+    named.update(file.path for file in manifest.files())
+    for generation in older_generations(store, manifest.generation):
+        name = older_manifest_name(generation)
+        try:
+            named.update((name, *(file.path for file in read_store_manifest(store, name).files())))
+        except StoreError:
+            if (store / name).exists():  # and was not removed just now
+                raise
+    found = (path.relative_to(store).as_posix() for path in store.rglob("*") if not path.is_dir())
+    return sorted(name for name in found if name not in named)
+
+
+def sweep(store: Path, manifest: StoreManifest) -> int:
+    """Remove what changes that did not get through have left, for the writer of the store; returns the bytes freed."""
+    freed = 0
+    with suppress(StoreError):  # a generation whose files cannot be told may still be open
+        for name in unnamed_files(store, manifest):
+            if OURS.fullmatch(name):
+                freed += (store / name).lstat().st_size
+                (store / name).unlink()
+                with suppress(OSError):  # not empty: an index is a folder of files
+                    (store / name).parent.rmdir()
+    return freed
+
+
+def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[int], int]:
+    """Remove the older generations that nobody holds; returns those, the ones that stay, and the bytes freed."""
+    removed: list[int] = []
+    kept: list[int] = []
+    for generation in older_generations(store, manifest.generation):
+        path = store / older_manifest_name(generation)
+        with _held_alone(path) as free:
+            if free:
+                path.unlink()  # first: whoever comes to hold it now sees that it is gone
+        (removed if free else kept).append(generation)
+    freed = sweep(store, manifest)
+    with suppress(OSError):  # absent, or not empty
+        (store / OLDER_MANIFESTS).rmdir()
+    return removed, kept, freed
+
+
+def next_generation(store: Path) -> int:
+    """A number above that of every generation of which there is a file."""
+    names = (path.name for folder in (".", TOMBSTONES, OLDER_MANIFESTS) for path in (store / folder).glob("*"))
+    found = (GENERATION.fullmatch(name) for name in names)
+    return max((int(match[1]) for match in found if match), default=0) + 1
+
+
+def next_shard_index(store: Path) -> int:
+    """The lowest index above every shard file that is there, whichever generation it belongs to."""
+    found = (SHARD.fullmatch(f"shards/{path.name}") for path in (store / "shards").glob("*"))
+    return max((int(match[1]) for match in found if match), default=-1) + 1
+
+
+@contextmanager
+def _held_alone(path: Path) -> Iterator[bool]:
+    """Whether nobody else holds a manifest; False too where the file system knows no locks."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        free = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,234 @@
+"""What is damaged in a store made again, and only that: shards from the texts, texts from the corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.memory.append import check_same_writer, encoder_of
+from exporter.memory.commit import Change, changing
+from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.encode import encode_shard
+from exporter.memory.generations import next_shard_index
+from exporter.memory.plan import BuildPlan
+from exporter.memory.progress import progress_bar
+from exporter.memory.text_index import write_index
+from exporter.memory.texts import read_texts, stored_numbers, write_texts
+from exporter.memory.verify import Damage, damaged_files
+from exporter.publish import check_apart
+from runtime.bundle import Bundle
+from runtime.contract import (
+    FileEntry,
+    OptionError,
+    ShardEntry,
+    StoreError,
+    StoreManifest,
+    TokenizerError,
+    shard_name,
+)
+from runtime.contract.store_layout import texts_name
+from runtime.store import Passage
+
+__all__ = ["RepairSummary", "repair_store"]
+
+ABSENT = Passage(None, "", "")
+"""Stands for a deleted passage, whose row must be there and whose text is not."""
+CHANGED = "if the store was changed since it was built, pass --rollback to go back to an older generation"
+
+
+@dataclass(frozen=True)
+class RepairSummary:
+    """What a repair made. `restored` files have their digests again.
+
+    `renewed` ones have others than before, as on another type of CPU or with another SQLite: the store has got a new
+    generation that names them.
+    """
+
+    generation: int
+    restored: tuple[str, ...]
+    renewed: tuple[str, ...]
+    seconds: float
+
+
+def repair_store(
+    store: str | Path, *, bundle_directory: str | Path | None = None, corpus_path: str | Path | None = None,
+    corpus_format: str | None = None, batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
+) -> RepairSummary:
+    """Make the damaged files of a store's generation again; the bundle is for shards, the corpus for texts.
+
+    With the `batch_tokens` of the build, on its type of CPU, a shard gets the same bytes.
+
+    Raises OptionError (a bundle or a corpus is needed), StoreError (no store, a file that cannot be made again, another
+    corpus or checkpoint), OutputError (another process changes the store, a full disk), and what `build_store` raises.
+    Files that were restored before an error stay so.
+    """
+    started = time.monotonic()
+    check_apart(Path(store), [bundle_directory, corpus_path])
+    with changing(Path(store)) as change:
+        manifest = change.manifest
+        with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
+            damaged = {damage.path: damage for damage in damaged_files(change.store, manifest, advance=advance)}
+        shards = [index for index, shard in enumerate(manifest.shards) if shard.file.path in damaged]
+        _check_options(change, damaged, shards, bundle_directory, corpus_path)
+        repair = _Repair(change, [], [])
+        if manifest.texts.path in damaged:
+            assert corpus_path is not None
+            source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+            manifest = repair.texts(manifest, source, progress=progress)
+        if manifest.tombstones is not None and manifest.tombstones.path in damaged:
+            manifest = repair.tombstones(manifest)
+        if any(file.path in damaged for file in manifest.index.files):
+            manifest = repair.index(manifest)
+        if shards:
+            assert bundle_directory is not None
+            manifest = repair.shards(
+                manifest, shards, Bundle.open(bundle_directory), batch_tokens=batch_tokens, threads=threads,
+                progress=progress,
+            )
+        if repair.renewed:
+            manifest = dataclasses.replace(manifest, generation=change.generation)
+            change.publish(manifest)
+    return RepairSummary(
+        manifest.generation, tuple(repair.restored), tuple(repair.renewed), time.monotonic() - started
+    )
+
+
+def _check_options(
+    change: Change, damaged: Mapping[str, Damage], shards: list[int], bundle: str | Path | None,
+    corpus: str | Path | None,
+) -> None:
+    """Raise before anything is done where something cannot be."""
+    manifest = change.manifest
+    known = {manifest.texts.path, *(manifest.shards[index].file.path for index in shards)}
+    known.update(file.path for file in manifest.index.files)
+    if manifest.tombstones is not None:
+        known.add(manifest.tombstones.path)
+    for path, damage in damaged.items():
+        if path not in known:
+            raise StoreError(
+                f"store {change.store}, {path}", expected=damage.expected, found=damage.found, fix=damage.fix
+            )
+    if shards and bundle is None:
+        raise OptionError(
+            "--bundle", expected=f"a bundle, to encode {manifest.shards[shards[0]].file.path} again", found="none",
+            fix="name the bundle that built the store",
+        )
+    if manifest.texts.path in damaged and corpus is None:
+        raise OptionError(
+            "--corpus", expected=f"the corpus of SHA-256 {manifest.corpus_sha256}, for {manifest.texts.path}",
+            found="none", fix=f"name it; {CHANGED}",
+        )
+
+
+@dataclass(frozen=True)
+class _Repair:
+    """Makes files in the staging directory and puts those of the right digest in place, noting which."""
+
+    change: Change
+    restored: list[str]
+    renewed: list[str]
+
+    def texts(self, manifest: StoreManifest, source: CorpusSource, *, progress: bool) -> StoreManifest:
+        corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
+        if corpus.sha256 != manifest.corpus_sha256:
+            raise StoreError(
+                f"store {self.change.store}", expected=f"a corpus of SHA-256 {manifest.corpus_sha256}",
+                found=f"{corpus.sha256} of {source.path}",
+                fix=f"give the file that the store was built from; {CHANGED}",
+            )
+        name = texts_name(self.change.generation)
+        with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
+            write_texts(
+                self.change.staged / name, corpus.passages(), advance=advance, full_text=self.change.full_text()
+            )
+        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name))
+
+    def tombstones(self, manifest: StoreManifest) -> StoreManifest:
+        assert manifest.tombstones is not None
+        numbers = np.setdiff1d(np.arange(manifest.num_numbers), stored_numbers(self._place(manifest.texts)))
+        if len(numbers) != manifest.num_tombstones:
+            raise StoreError(
+                f"store {self.change.store}, {manifest.texts.path}", expected=f"{manifest.num_passages} passages",
+                found=f"{manifest.num_numbers - len(numbers)}", fix="build the store again",
+            )
+        entry = self.change.stage_tombstones(numbers)
+        return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))
+
+    def index(self, manifest: StoreManifest) -> StoreManifest:
+        """Another index of the same texts: an engine never writes the same bytes twice."""
+        passages = read_texts(self._place(manifest.texts))
+        index = write_index(
+            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None
+        )
+        self.renewed.extend(file.path for file in manifest.index.files)
+        return dataclasses.replace(manifest, index=index)
+
+    def shards(
+        self, manifest: StoreManifest, indices: list[int], bundle: Bundle, *,
+        batch_tokens: int, threads: int | None, progress: bool,
+    ) -> StoreManifest:
+        check_same_writer(self.change.store, manifest, bundle)
+        if bundle.text is None:
+            raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export it with one")
+        plan = _plan(manifest, batch_tokens)
+        encoder = encoder_of(self.change.store, manifest, bundle, threads)
+        entries, fresh = list(manifest.shards), next_shard_index(self.change.store)
+        (self.change.staged / shard_name(0)).parent.mkdir()
+        total = sum(entries[index].num_passages for index in indices)
+        with progress_bar("Encoding passages", total, shown=progress) as advance:
+            for place, index in enumerate(indices):
+                passages = self._passages(manifest, index)
+                record = encode_shard(
+                    self.change.staged, fresh + place, passages, plan, text=bundle.text, encoder=encoder,
+                    advance=advance,
+                )
+                file = self._settle(entries[index].file, record.shard.file.path)
+                entries[index] = ShardEntry(file, record.shard.num_passages, record.shard.num_tokens)
+        return dataclasses.replace(
+            manifest, shards=tuple(entries), num_tokens=sum(entry.num_tokens for entry in entries)
+        )
+
+    def _passages(self, manifest: StoreManifest, index: int) -> list[Passage]:
+        """What a shard's rows are of."""
+        start = sum(shard.num_passages for shard in manifest.shards[:index])
+        stop = start + manifest.shards[index].num_passages
+        found = dict(read_texts(self._place(manifest.texts), start, stop))
+        return [found.get(number, ABSENT) for number in range(start, stop)]
+
+    def _settle(self, damaged: FileEntry, name: str) -> FileEntry:
+        """Put the staged file `name` in the damaged one's place, if its bytes are the same; else it keeps its name."""
+        made = self.change.entry(name)
+        if (made.bytes, made.sha256) == (damaged.bytes, damaged.sha256):
+            (self.change.staged / name).replace(self.change.store / damaged.path)
+            self.restored.append(damaged.path)
+            return damaged
+        self.renewed.append(damaged.path)
+        return made
+
+    def _place(self, entry: FileEntry) -> Path:
+        staged = self.change.staged / entry.path
+        return staged if staged.exists() else self.change.store / entry.path
+
+
+def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
+    """The plan by which a store's shards were encoded."""
+    return BuildPlan(
+        corpus_sha256=manifest.corpus_sha256,
+        chunk_words=manifest.chunk_words,
+        num_passages=manifest.num_numbers,
+        memory_digest=manifest.memory_digest,
+        tokenizer_digest=manifest.tokenizer_digest,
+        codec=manifest.codec,
+        precision=manifest.precision,
+        graph_sha256=(),
+        d_model=manifest.d_model,
+        passage_length=manifest.passage_length,
+        index_engine=manifest.index.engine,
+        passages_per_shard=manifest.passages_per_shard,
+        batch_tokens=batch_tokens,
+    )

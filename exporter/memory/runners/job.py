@@ -1,0 +1,73 @@
+"""What a runner is given, what it gives back, and the encoder that every runner uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from exporter.memory.corpus import Corpus
+from exporter.memory.encode import Encoder, encode_shard
+from exporter.memory.freeze_codec import frozen_codec
+from exporter.memory.plan import BuildPlan
+from exporter.memory.work import ShardRecord, Work
+from runtime.backends import Graph, OnnxRuntimeBackend
+from runtime.bundle import Bundle
+from runtime.contract import TokenizerError
+from runtime.store import Passage
+
+__all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
+
+Finished = Generator[tuple[int, ShardRecord], None, None]
+"""Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A build under way. The plan fixes which passages make a shard and how they are batched, whoever encodes it.
+
+    `threads` is the number of CPU threads of one graph run; None leaves it to the runner. `store` is the one whose
+    codec the passages are encoded in, None for the one under construction.
+    """
+
+    work: Work
+    plan: BuildPlan
+    bundle: Bundle
+    corpus: Corpus
+    threads: int | None
+    store: Path | None = None
+
+
+class Runner(Protocol):
+    """Encodes shards."""
+
+    def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
+        """Put the shards of these indices in place; `advance` is told how many passages came to be done."""
+        ...
+
+
+class ShardEncoder:
+    """A bundle's tokenizer and memory encoder, and the codec of `store`, loaded once.
+
+    Raises BundleError where the graph cannot be loaded, StoreError where the codec's arrays cannot.
+    """
+
+    def __init__(self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
+        if bundle.text is None:
+            raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
+        self._plan, self._text, self._encoder = plan, bundle.text, None
+        if plan.codec is not None:
+            self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(store, plan.codec, plan.d_model))
+
+    def encode(
+        self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
+    ) -> ShardRecord:
+        """Write a shard below `store`, as `encode_shard`."""
+        return encode_shard(store, index, passages, self._plan, text=self._text, encoder=self._encoder, advance=advance)
+
+
+def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
+    """The graph, on this machine's CPU; raises BundleError where it cannot be loaded."""
+    name = "memory_encoder"
+    return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])

@@ -1,0 +1,129 @@
+"""Ray's driver, run as a module: a pickled RayTask on stdin, a line of `outcome` on stdout for each shard.
+
+It stops Ray and ends when the work is done, at the first error of a worker, or when its stdin is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from exporter.memory.runners.outcome import failed, is_failure
+from exporter.memory.runners.ray_task import AUTO, RayTask
+from exporter.memory.runners.ray_worker import ShardActor
+from runtime.contract import BackendError, GlimmerError, OptionError
+
+__all__: list[str] = []
+
+ANSWER_SECONDS = 10
+OBJECT_STORE_BYTES = 80 << 20
+"""Near the least that Ray takes: indices and records are all that passes through it."""
+
+
+def _main() -> None:
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray reports on stdout
+    _stop_on_terminate()
+    task: RayTask = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
+    threading.Thread(target=_terminate_at_end_of_input, daemon=True).start()
+    try:
+        with _connected(task) as ray:
+            for line in _outcomes(ray, task):
+                results.write(line + "\n")
+                if is_failure(line):
+                    break
+    except GlimmerError as error:
+        results.write(failed(error) + "\n")
+
+
+def _outcomes(ray: Any, task: RayTask) -> Iterator[str]:
+    """Shard indices, a block each, through a pool of actors; no task of Ray's own that would need a CPU beside them."""
+    threads, actors = task.job.threads, task.actors
+    if actors is None:
+        actors = max(1, int(ray.cluster_resources().get("CPU", 0) // threads))
+    shards = ray.data.from_items([{"index": index} for index in task.missing], override_num_blocks=len(task.missing))
+    outcomes = shards.map_batches(
+        ShardActor,
+        fn_constructor_args=(task.job,),
+        batch_size=1,
+        num_cpus=threads,
+        # A queue at each worker would leave some idle at the end, and lose more with one that dies.
+        compute=ray.data.ActorPoolStrategy(size=min(actors, len(task.missing)), max_tasks_in_flight_per_actor=1),
+    )
+    for block in outcomes.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+        yield from map(str, block["outcome"])
+
+
+@contextmanager
+def _connected(task: RayTask) -> Iterator[Any]:
+    """Ray, connected to the task's cluster or started here, and stopped in the end."""
+    import ray
+    import ray.data
+
+    try:
+        if task.address is None:
+            workers = task.actors or max(1, len(os.sched_getaffinity(0)) // task.job.threads)
+            ray.init(
+                address="local", num_cpus=workers * task.job.threads, include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False, _temp_dir=str(task.directory),
+            )
+        else:
+            _connect(ray, task.address)
+            _check_cpus(ray, task.job.threads)
+        _stop_on_terminate()
+        yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(task.directory, ignore_errors=True)  # here too: the process that made it may be gone
+
+
+def _connect(ray: Any, address: str) -> None:
+    try:
+        if address != AUTO:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()  # Ray itself tries for minutes
+        ray.init(address=address, log_to_driver=False)
+    except Exception as error:  # noqa: BLE001 - Ray raises what it meets, of no common class
+        raise BackendError(
+            f"Ray at {address}", expected="a cluster that answers, of this version of Ray",
+            found=str(error).strip().splitlines()[0],
+            fix="see `ray status` there; `ray start --head` starts one, and its token must be here too",
+        ) from None
+
+
+def _check_cpus(ray: Any, threads: int) -> None:
+    """A worker that fits on no machine would be waited for without end."""
+    most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if most < threads:
+        raise OptionError(
+            "option --threads", expected=f"at most the {most:g} CPUs of the cluster's largest machine",
+            found=str(threads), fix="lower it, or start a machine that has them",
+        )
+
+
+def _stop_on_terminate() -> None:
+    """Let SIGTERM raise, so that Ray is stopped on the way out; set again where Ray has put a handler of its own."""
+
+    def stop(*_: object) -> None:
+        sys.exit(1)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _terminate_at_end_of_input() -> None:
+    """The process that started this one has closed the pipe, or is gone."""
+    while os.read(sys.stdin.fileno(), 1):  # not through the buffer, whose lock the interpreter's end would wait for
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,156 @@
+"""Every file of a store against what its manifest says of it, and for each that is damaged how to make it again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.memory.generations import older_generations, unnamed_files
+from exporter.memory.progress import progress_bar
+from exporter.memory.texts import stored_numbers
+from runtime.bundle import verify_file
+from runtime.codec_file import open_store_codec
+from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.shard_layout import shard_tensors
+from runtime.contract.store_layout import older_manifest_name
+from runtime.generation import held_manifest
+from runtime.shard import open_shard
+from runtime.tombstones import read_tombstones
+
+__all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what its manifest says, and how to rebuild it alone."""
+
+    path: str
+    expected: str
+    found: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked: `files`, of `bytes` in all. `generation` is None where the manifest cannot be read.
+
+    `older` generations are there too; `unnamed` files belong to none, and the next change removes those that a killed
+    one has left.
+    """
+
+    generation: int | None
+    files: int
+    bytes: int
+    damaged: tuple[Damage, ...]
+    older: tuple[int, ...]
+    unnamed: tuple[str, ...]
+    seconds: float
+
+
+def verify_store(store: str | Path, *, progress: bool = False) -> VerifyReport:
+    """Read a store from end to end; a change that is made meanwhile is not looked at, and removes nothing.
+
+    Raises StoreError where there is no store at all.
+    """
+    started, store = time.monotonic(), Path(store)
+    try:
+        with held_manifest(store) as manifest:
+            return _verified(store, manifest, started, progress=progress)
+    except StoreError as error:  # of the manifest alone: that of other files is reported
+        if not (store / "shards").is_dir():
+            raise
+        damage = Damage(MANIFEST, error.expected, error.found, _fix(store, None, MANIFEST))
+        older = tuple(older_generations(store, -1))
+        return VerifyReport(None, 1, 0, (damage,), older, (), time.monotonic() - started)
+
+
+def _verified(store: Path, manifest: StoreManifest, started: float, *, progress: bool) -> VerifyReport:
+    entries = {entry.path: entry for entry in manifest.files()}
+    with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
+        damaged = list(damaged_files(store, manifest, advance=advance))
+    damaged += _damage_of_older(store, manifest, entries)
+    try:
+        unnamed = tuple(unnamed_files(store, manifest))
+    except StoreError:  # of an older manifest: in `damaged`
+        unnamed = ()
+    return VerifyReport(
+        manifest.generation, len(entries), sum(entry.bytes for entry in entries.values()), tuple(damaged),
+        tuple(older_generations(store, manifest.generation)), unnamed, time.monotonic() - started,
+    )
+
+
+def damaged_files(
+    store: Path, manifest: StoreManifest, *, seen: Collection[str] = (), advance: Callable[[int], None] = lambda _: None
+) -> Iterator[Damage]:
+    """The damaged ones of the files that a manifest names, but for those at `seen` paths.
+
+    `advance` is told how many passages a file that was read has memory of.
+    """
+    shards = {shard.file.path: shard for shard in manifest.shards}
+    for entry in manifest.files():
+        if entry.path in seen:
+            continue
+        shard = shards.get(entry.path)
+        try:
+            verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
+            if shard is not None:
+                counts = (shard.num_passages, shard.num_tokens)
+                open_shard(store / entry.path, shard_tensors(*counts, manifest.d_model, manifest.codec))
+            elif entry == manifest.codec_arrays:
+                open_store_codec(store, manifest)
+            elif entry == manifest.tombstones:
+                read_tombstones(store, manifest)
+            elif entry == manifest.texts:
+                _check_numbers(store, manifest)
+        except StoreError as error:
+            yield Damage(entry.path, error.expected, error.found, _fix(store, manifest, entry.path))
+        advance(0 if shard is None else shard.num_passages)
+
+
+def _check_numbers(store: Path, manifest: StoreManifest) -> None:
+    """Raise StoreError where the texts are not those of all passages but the deleted ones."""
+    numbers = stored_numbers(store / manifest.texts.path)
+    try:
+        deleted = read_tombstones(store, manifest)
+    except StoreError:  # said of their own file
+        return
+    if not np.array_equal(numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)):
+        raise StoreError(
+            manifest.texts.path, expected=f"{manifest.num_passages} passages, all but the deleted ones",
+            found=f"{len(numbers)} passages", fix="",
+        )
+
+
+def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileEntry]) -> Iterator[Damage]:
+    """Damage of what only older generations name; `seen` entries were checked, and gain what is checked here."""
+    for generation in older_generations(store, manifest.generation):
+        name = older_manifest_name(generation)
+        try:
+            older = read_store_manifest(store, name)
+        except StoreError as error:
+            if (store / name).exists():  # and was not removed just now
+                yield Damage(name, error.expected, error.found, _fix(store, None, name))
+            continue
+        for damage in damaged_files(store, older, seen=seen):
+            if (store / name).exists():
+                yield Damage(damage.path, damage.expected, damage.found, _fix(store, None, name))
+        seen.update((entry.path, entry) for entry in older.files())
+
+
+def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:
+    """How to make a file again; `manifest` None: one that the current generation does not name."""
+    repair = f"glimmer-export memory repair {store}"
+    fix = f"go back to an older generation with `{repair} --rollback`, or build the store again"
+    if path != MANIFEST and manifest is None:
+        fix = f"remove the older generation with `glimmer-export memory compact {store}`"
+    elif manifest is not None and path in [shard.file.path for shard in manifest.shards]:
+        fix = f"encode it again with `{repair} --bundle BUNDLE`"
+    elif manifest is not None and path in [file.path for file in (manifest.tombstones, *manifest.index.files) if file]:
+        fix = f"write it again with `{repair}`"
+    elif manifest is not None and path == manifest.texts.path and manifest.generation == 0:
+        fix = f"write it again with `{repair} --corpus CORPUS`, of SHA-256 {manifest.corpus_sha256}"
+    return fix

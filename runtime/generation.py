@@ -1,0 +1,59 @@
+"""The generation of a store that is open: while its manifest is held, nothing that it names is removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime.contract import MANIFEST, StoreManifest, read_store_manifest
+
+__all__ = ["held_manifest", "hold_manifest"]
+
+ATTEMPTS = 100
+"""A file system where no file is twice the same one must not stop a reader for ever."""
+
+
+def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
+    """The manifest of a store, and a descriptor whose closing lets it go; nothing is written, as on read-only media.
+
+    A change of the store puts another file in the manifest's place, and this one stays locked where it is kept. On a
+    file system without locks nothing is held. Raises StoreError as `read_store_manifest`.
+    """
+    path = directory / MANIFEST
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            held = os.open(path, os.O_RDONLY)
+        except OSError:
+            read_store_manifest(directory)  # says what is wrong
+            continue
+        try:
+            with suppress(OSError):
+                fcntl.flock(held, fcntl.LOCK_SH)
+            manifest = read_store_manifest(directory)
+            if _is_file(held, path) or attempts == ATTEMPTS:
+                return manifest, held
+        except BaseException:
+            os.close(held)
+            raise
+        os.close(held)  # replaced before the lock was ours, and perhaps removed
+
+
+@contextmanager
+def held_manifest(directory: Path) -> Iterator[StoreManifest]:
+    """The manifest of a store, held until the end of the block; raises as `hold_manifest`."""
+    manifest, held = hold_manifest(directory)
+    try:
+        yield manifest
+    finally:
+        os.close(held)
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -1,0 +1,82 @@
+"""Exact search among vectors by faiss: the greatest inner products."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.backends import Array
+from runtime.contract import OptionError, StoreError
+from runtime.contract.dense_layout import DenseManifest
+from runtime.retrieval.encoder import SentenceEncoder
+from runtime.retrieval.extras import import_extra
+from runtime.retrieval.hits import Hit, first_of_equals, steady
+
+__all__ = ["DenseIndex", "DenseRetriever"]
+
+FIX = "make it again with `glimmer-export memory index`"
+
+
+class DenseIndex:
+    """Vectors of passages, mapped into memory. Safe from several threads; no copy of them is made."""
+
+    def __init__(self, directory: Path, manifest: DenseManifest, *, num_numbers: int) -> None:
+        """Map the vectors of `directory`, an index of a store that gave out passage numbers below `num_numbers`.
+
+        Raises StoreError where they are not what the manifest says, MissingExtraError without faiss.
+        """
+        self._faiss: Any = import_extra("faiss", "dense")
+        self.dimension = manifest.dimension
+        shape = (manifest.num_vectors, manifest.dimension)
+        self._embeddings = _mapped(directory / manifest.embeddings.path, np.dtype(np.float32), shape)
+        self._numbers = _mapped(directory / manifest.numbers.path, np.dtype(np.int64), shape[:1])
+        if self._numbers[0] < 0 or self._numbers[-1] >= num_numbers or bool((np.diff(self._numbers) <= 0).any()):
+            raise StoreError(
+                f"index {directory}", expected=f"passage numbers that rise below {num_numbers}", found="others", fix=FIX
+            )
+
+    def search(self, embedding: Array, top_k: int) -> list[Hit]:
+        """The `top_k` passages whose vectors have the greatest inner product with `embedding` (dimension,) float32.
+
+        A tie goes to the lower number. Raises OptionError for a vector of another dimension, or one that is not finite.
+        """
+        query = np.ascontiguousarray(embedding, np.float32)
+        if query.shape != (self.dimension,) or not np.isfinite(query).all():
+            raise OptionError(
+                "embedding", expected=f"a finite vector of {self.dimension} numbers", found=f"shape {query.shape}",
+                fix="encode the question as the passages were",
+            )
+        return first_of_equals(lambda limit: self._hits(query[None], limit), top_k)
+
+    def _hits(self, query: Array, limit: int) -> list[Hit]:
+        limit = min(limit, len(self._numbers))
+        scores, rows = self._faiss.knn(query, self._embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
+        numbers = self._numbers[rows[0]].tolist()
+        return [Hit(number, steady(score)) for number, score in zip(numbers, scores[0].tolist(), strict=True)]
+
+
+class DenseRetriever:
+    """Encodes a question and looks its vector up."""
+
+    def __init__(self, index: DenseIndex, encoder: SentenceEncoder) -> None:
+        self._index, self._encoder = index, encoder
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The `top_k` passages whose vectors fit the question's best; none for a question without text."""
+        if not question.strip():
+            return []
+        return self._index.search(self._encoder.question(question), top_k)
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as reason:
+        raise StoreError(f"index {path}", expected="an array that numpy wrote", found=str(reason), fix=FIX) from None
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise StoreError(
+            f"index {path}", expected=f"{dtype} {list(shape)}", found=f"{array.dtype} {list(array.shape)}", fix=FIX
+        )
+    return array

@@ -1,0 +1,117 @@
+"""A sentence encoder in ONNX: texts -> vectors, by ONNX Runtime and the encoder's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.backends import Array
+from runtime.contract import BackendError, StoreError
+from runtime.contract.dense_layout import EncoderSettings
+
+__all__ = ["SentenceEncoder"]
+
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+STATES, EMBEDDING = "last_hidden_state", "sentence_embedding"
+INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+FIX = "export the encoder with these inputs and outputs, and pass its directory to `glimmer-export memory index`"
+
+
+class SentenceEncoder:
+    """A graph and its tokenizer, loaded. Safe from several threads.
+
+    The graph reads input_ids, attention_mask and, where it has that input, token_type_ids, each (batch, tokens) int64
+    or int32; it gives last_hidden_state (batch, tokens, dimension), or sentence_embedding (batch, dimension).
+    """
+
+    def __init__(self, graph: Path, tokenizer: Path, settings: EncoderSettings, *, threads: int | None = None) -> None:
+        """Load both files; raises StoreError where one of them is none, BackendError without ONNX Runtime."""
+        self.settings = settings
+        self._session = _session(graph, threads)
+        self._tokenizer = _tokenizer(tokenizer, settings.max_length)
+        self._inputs = {tensor.name: INTEGERS.get(tensor.type) for tensor in self._session.get_inputs()}
+        self._output = EMBEDDING if settings.pooling == "graph" else STATES
+        outputs = [tensor.name for tensor in self._session.get_outputs()]
+        names = {IDS, MASK} <= set(self._inputs) <= {IDS, MASK, TYPES}
+        if not names or None in self._inputs.values() or self._output not in outputs:
+            raise StoreError(
+                f"encoder {graph}", expected=f"integer inputs {IDS} and {MASK}, and an output {self._output}",
+                found=f"{', '.join(self._inputs)}; {', '.join(outputs)}", fix=FIX,
+            )
+
+    def question(self, question: str) -> Array:
+        """A question's vector: (dimension,) float32. Raises StoreError where it is not finite."""
+        embedding: Array = self._encode([f"{self.settings.query_prefix}{question}"])[0]
+        return embedding
+
+    def passages(self, passages: Sequence[tuple[str, str]]) -> Array:
+        """Vectors of passages by title and text: (passages, dimension) float32. Raises as `question`."""
+        prefix = self.settings.passage_prefix
+        return self._encode([f"{prefix}{title} {text}" if title else f"{prefix}{text}" for title, text in passages])
+
+    def _encode(self, texts: Sequence[str]) -> Array:
+        # A lone surrogate cannot be encoded, and nothing is lost with it.
+        clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
+        encodings = self._tokenizer.encode_batch(clean)
+        longest = max(1, *(len(encoding.ids) for encoding in encodings))
+        inputs = {name: np.zeros((len(texts), longest), dtype) for name, dtype in self._inputs.items()}
+        for row, encoding in enumerate(encodings):
+            values = {IDS: encoding.ids, MASK: encoding.attention_mask, TYPES: encoding.type_ids}
+            for name, array in inputs.items():
+                array[row, : len(encoding.ids)] = values[name]
+        states: Array = self._session.run([self._output], inputs)[0].astype(np.float32)
+        embeddings = _pooled(states, inputs[MASK], self.settings)
+        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+            raise StoreError(
+                "encoder", expected=f"finite vectors from {self._output}", found=f"shape {list(embeddings.shape)}",
+                fix="check the encoder's graph",
+            )
+        return embeddings
+
+
+def _pooled(states: Array, mask: Array, settings: EncoderSettings) -> Array:
+    """(batch, tokens, dimension) -> (batch, dimension), of length 1 where the settings say so."""
+    embeddings = states
+    if settings.pooling == "cls":
+        embeddings = states[:, 0]
+    elif settings.pooling == "mean":
+        weights = mask[..., None].astype(np.float32)
+        embeddings = (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+    if settings.normalise:
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)
+    return embeddings
+
+
+def _session(graph: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError(
+            "sentence encoder", expected="the package onnxruntime", found="none",
+            fix='install it: pip install "glimmer-export[cpu]"',
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but Exception
+        raise StoreError(
+            f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0], fix=FIX
+        ) from None
+
+
+def _tokenizer(path: Path, max_length: int) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
+        raise StoreError(f"encoder {path}", expected="a tokenizer.json", found=str(error), fix=FIX) from None
+    return tokenizer

@@ -1,0 +1,124 @@
+"""BM25 retrieval by tantivy: how a passage's words are indexed, and how they are found.
+
+Title and text are one field, the title in it twice. tantivy's BM25 has fixed constants (k1 = 1.2, b = 0.75) and adds
+the scores of several fields up, each with its own count of a word; in one field a word's count is that of the whole
+passage, and the title weighs two.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from runtime.contract import StoreError
+from runtime.retrieval.extras import import_extra
+from runtime.retrieval.hits import Hit, first_of_equals, steady
+from runtime.retrieval.words import search_words
+
+__all__ = [
+    "NUMBER", "PASSAGE", "WORD_FORMS", "TantivyIndex", "import_tantivy", "index_schema", "indexed_text", "word_forms",
+]
+
+NUMBER, PASSAGE = "number", "passage"
+WORD_FORMS = "word_forms"
+MAX_WORD_BYTES = 255
+"""A longer one is no word; the index holds terms of less than 64 KiB."""
+FIX = "copy the store again, or build it again with `glimmer-export memory build`"
+
+
+def import_tantivy() -> Any:
+    """The package; raises MissingExtraError where it is not installed."""
+    return import_extra("tantivy", "retrieval")
+
+
+def word_forms() -> Any:
+    """The analyser of passages and questions: words, lower case, without accents, English stems."""
+    tantivy = import_tantivy()
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+    for step in (
+        tantivy.Filter.remove_long(MAX_WORD_BYTES),
+        tantivy.Filter.lowercase(),
+        tantivy.Filter.ascii_fold(),
+        tantivy.Filter.stemmer("english"),
+    ):
+        builder = builder.filter(step)
+    return builder.build()
+
+
+def index_schema() -> Any:
+    """Passage numbers to read, and word counts to search: no positions, no texts."""
+    builder = import_tantivy().SchemaBuilder()
+    builder.add_unsigned_field(NUMBER, fast=True)
+    builder.add_text_field(PASSAGE, tokenizer_name=WORD_FORMS, index_option="freq")
+    return builder.build()
+
+
+def indexed_text(title: str, text: str) -> str:
+    """What is indexed of a passage. Composed (NFC), as the words of a question are."""
+    return unicodedata.normalize("NFC", f"{title}\n{title}\n{text}")
+
+
+class TantivyIndex:
+    """An index opened for reading. Safe from several threads and processes; nothing is written beside it."""
+
+    def __init__(self, files: Sequence[Path], *, num_passages: int) -> None:
+        """Open an index by its files; raises StoreError where they are none, or of another number of passages.
+
+        Raises MissingExtraError without the package.
+        """
+        self._tantivy = import_tantivy()
+        self._subject = f"index {files[0].parent}" if files else "index"
+        self._schema = index_schema()
+        self._word_forms = word_forms()
+        with self._errors():
+            self._searcher = self._open(files)
+            found = self._searcher.num_docs
+        if found != num_passages:
+            raise StoreError(self._subject, expected=f"{num_passages} passages", found=str(found), fix=FIX)
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The `top_k` passages that fit the question's words best, any of them; a tie goes to the lower number.
+
+        Raises StoreError where the index is damaged.
+        """
+        words = self._word_forms.analyze(" ".join(search_words(question)))
+        query = self._tantivy.Query
+        terms = [query.term_query(self._schema, PASSAGE, word, "freq") for word in dict.fromkeys(words)]
+        if not terms:
+            return []
+        any_of = query.boolean_query([(self._tantivy.Occur.Should, term) for term in terms])
+        return first_of_equals(lambda limit: self._hits(any_of, limit), top_k)
+
+    def _open(self, files: Sequence[Path]) -> Any:
+        """A searcher.
+
+        tantivy locks a directory by a file that it makes there. The index may lie on a medium that is read alone, and
+        must stay as its manifest lists it: it is opened through a directory of links, which is not needed afterwards.
+        """
+        with TemporaryDirectory(prefix="glimmer-index-") as directory:
+            for file in files:
+                (Path(directory) / file.name).symlink_to(file.resolve())
+            index = self._tantivy.Index.open(directory)
+            index.config_reader("manual")  # a finished index does not change: no thread need watch it
+            return index.searcher()
+
+    def _hits(self, query: Any, limit: int) -> list[Hit]:
+        with self._errors():
+            found = self._searcher.search(query, limit, count=False).hits
+            numbers = self._searcher.fast_field_values(NUMBER, [address for _, address in found])
+        return [Hit(number, steady(score)) for number, (score, _) in zip(numbers, found, strict=True)]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Name what tantivy refuses: by a ValueError, or by a panic, which is no Exception, where a file is damaged."""
+        try:
+            yield
+        except BaseException as reason:
+            if not isinstance(reason, (OSError, ValueError)) and type(reason).__name__ != "PanicException":
+                raise
+            found = (str(reason).splitlines() or [""])[0]
+            raise StoreError(self._subject, expected="an index of tantivy", found=found, fix=FIX) from None

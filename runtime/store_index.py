@@ -1,0 +1,74 @@
+"""What finds a store's passages: the full-text index, its vectors, or both, each checked against the manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.bundle import verify_file
+from runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest
+from runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
+from runtime.passage_texts import PassageTexts
+from runtime.retrieval import Retriever
+from runtime.retrieval.dense import DenseIndex, DenseRetriever
+from runtime.retrieval.encoder import SentenceEncoder
+from runtime.retrieval.hybrid import HybridRetriever
+from runtime.retrieval.tantivy_bm25 import TantivyIndex
+
+__all__ = ["RETRIEVALS", "open_retriever", "open_vectors"]
+
+RETRIEVALS = ("bm25", "dense", "hybrid")
+FIX = "copy the store again, or make the index again with `glimmer-export memory index`"
+
+
+def open_retriever(
+    directory: Path, manifest: StoreManifest, texts: PassageTexts, retrieval: str, *,
+    verify: bool, threads: int | None,
+) -> Retriever:
+    """The retriever of one of RETRIEVALS.
+
+    Raises OptionError for another name, StoreError where the store has no index for it, or a damaged one, or vectors
+    without the encoder of questions; MissingExtraError where a package is absent.
+    """
+    if retrieval not in RETRIEVALS:
+        raise OptionError(
+            "retrieval", expected=f"one of {', '.join(RETRIEVALS)}", found=str(retrieval), fix="choose one of these"
+        )
+    retrievers: list[Retriever] = []
+    if retrieval != "dense":
+        retrievers.append(_full_text(directory, manifest, texts))
+    if retrieval != "bm25":
+        retrievers.append(_dense(directory, manifest, verify=verify, threads=threads))
+    return retrievers[0] if len(retrievers) == 1 else HybridRetriever(retrievers)
+
+
+def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> tuple[DenseManifest, DenseIndex]:
+    """The vectors of a store and their manifest; raises StoreError where there are none, or not of this store."""
+    dense = read_dense_manifest(directory, manifest)
+    subject = f"index {directory / DENSE}"
+    for entry in dense.files():
+        verify_file(directory / DENSE, entry, error=StoreError, subject=subject, fix=FIX, digest=verify)
+    named = {directory / DENSE / entry.path for entry in dense.files()} | {directory / DENSE / MANIFEST}
+    for path in sorted((directory / DENSE).rglob("*")):  # the encoder's graph may name external data beside it
+        if path not in named and not path.is_dir():
+            raise StoreError(subject, expected="only the files of its manifest", found=path.name, fix=FIX)
+    return dense, DenseIndex(directory / DENSE, dense, num_numbers=manifest.num_numbers)
+
+
+def _full_text(directory: Path, manifest: StoreManifest, texts: PassageTexts) -> Retriever:
+    if manifest.index.engine == "fts5":
+        return texts
+    return TantivyIndex([directory / file.path for file in manifest.index.files], num_passages=manifest.num_passages)
+
+
+def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:
+    dense, index = open_vectors(directory, manifest, verify=verify)
+    if dense.encoder is None:
+        raise StoreError(
+            f"index {directory / DENSE}", expected="a sentence encoder, to encode questions",
+            found="given vectors alone",
+            fix="make it again with `glimmer-export memory index --encoder`, or search with "
+            "MemoryStore.search_dense(embedding)",
+        )
+    files = dense.encoder.graph[0], dense.encoder.tokenizer
+    graph, tokenizer = (directory / DENSE / file.path for file in files)
+    return DenseRetriever(index, SentenceEncoder(graph, tokenizer, dense.encoder.settings, threads=threads))

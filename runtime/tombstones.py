@@ -1,0 +1,45 @@
+"""The numbers of a store's deleted passages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from runtime.contract import StoreError, StoreManifest
+
+__all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
+
+TOMBSTONES = "numbers"
+"""The name of the file's one tensor."""
+
+
+def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
+    """Numbers (num_tombstones,) int64, rising; raises StoreError where the file holds anything else."""
+    if manifest.tombstones is None:
+        return np.zeros(0, np.int64)
+    path = directory / manifest.tombstones.path
+    fix = "see `glimmer-export memory verify`"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as reason:
+        raise StoreError(str(path), expected="a safetensors file", found=str(reason), fix=fix) from None
+    numbers = tensors.get(TOMBSTONES)
+    if (
+        numbers is None or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,)
+        or numbers[0] < 0 or numbers[-1] >= manifest.num_numbers or bool((np.diff(numbers) <= 0).any())
+    ):
+        raise StoreError(
+            str(path), expected=f"{manifest.num_tombstones} numbers that rise, below {manifest.num_numbers}",
+            found="others", fix=fix,
+        )
+    return numbers
+
+
+def live_end(num_numbers: int, tombstones: NDArray[np.int64]) -> int:
+    """One more than the highest number below `num_numbers` that is not deleted; 0 where every one is."""
+    following = tombstones[::-1] == np.arange(num_numbers - 1, num_numbers - 1 - len(tombstones), -1)
+    return num_numbers - (len(tombstones) if following.all() else int(following.argmin()))

@@ -1,0 +1,54 @@
+"""The same passages in every format of a corpus."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from runtime.store import Passage
+
+__all__ = ["WRITERS", "write_jsonl", "write_parquet", "write_tsv"]
+
+
+def write_jsonl(path: Path, passages: Sequence[Passage]) -> Path:
+    rows = ({"id": passage.id, "title": passage.title, "text": passage.text} for passage in passages)
+    return _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_tsv(path: Path, passages: Sequence[Passage]) -> Path:
+    """As DPR's scripts write it."""
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, delimiter="\t")
+    writer.writerow(["id", "text", "title"])
+    writer.writerows([passage.id, passage.text, passage.title] for passage in passages)
+    return _write(path, content.getvalue())
+
+
+def write_parquet(path: Path, passages: Sequence[Passage], **options: Any) -> Path:
+    columns = {name: [getattr(passage, name) for passage in passages] for name in ("text", "id", "title")}
+    parquet.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def _write(path: Path, content: str) -> Path:
+    encoded = content.encode("utf-8")
+    path.write_bytes(gzip.compress(encoded) if path.suffix == ".gz" else encoded)
+    return path
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[Passage]], Path]] = {
+    "jsonl": write_jsonl,
+    "jsonl.gz": write_jsonl,
+    "tsv": write_tsv,
+    "tsv.gz": write_tsv,
+    "parquet": write_parquet,
+}
+"""By the ending of the file's name; all of them keep ids that are strings."""

@@ -1,0 +1,24 @@
+"""What of a bundle's manifest profiles are derived from, without a bundle; and the targets that have a GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from exporter.targets import read_target, target_names
+from runtime.contract import FileEntry, Forms, GraphEntry, ModelShape, graph_io, tensor_entries
+
+__all__ = ["GPUS", "manifest_of"]
+
+GPUS = {name: gpu for name in target_names() if (gpu := read_target(name).tensorrt) is not None}
+
+
+def manifest_of(
+    shape: ModelShape, cross_attention: str, stage_a: str = "full", *, precision: str = "fp16", graph_bytes: int = 0
+) -> SimpleNamespace:
+    """`graph_bytes` are the weights of each graph."""
+    forms = Forms(("fp16",), stage_a if shape.traits.selects else None, cross_attention)
+    graphs = {
+        name: GraphEntry((FileEntry(name, graph_bytes, ""),), *tensor_entries(io), precision, num_parameters=0)
+        for name, io in graph_io(shape, forms).items()
+    }
+    return SimpleNamespace(model=shape, stage_a=forms.stage_a, graphs=graphs)

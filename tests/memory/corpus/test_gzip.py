@@ -1,0 +1,58 @@
+"""Gzip that cannot be read to its end is no corpus, however much of it is whole."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from exporter.memory.corpus import Corpus
+from exporter.memory.corpus.record import MAX_RECORD_BYTES
+from runtime.contract import CorpusError
+
+LINES = b"".join(b'{"id": %d, "text": "text %d"}\n' % (number, number) for number in range(50))
+WHOLE = gzip.compress(LINES, mtime=0)
+
+
+def damaged(position: int) -> bytes:
+    content = bytearray(WHOLE)
+    content[position] ^= 0xFF
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (WHOLE[:-9], "end-of-stream"),
+        (WHOLE[: len(WHOLE) // 2], "end-of-stream"),
+        (damaged(-6), "CRC check failed"),
+        (damaged(-1), "Incorrect length"),
+        (damaged(10), "decompressing"),
+        (LINES, "Not a gzipped file"),
+        (WHOLE + b"more", "Not a gzipped file"),
+    ],
+    ids=["cut in its end", "cut", "checksum", "length", "data", "plain", "something after it"],
+)
+def test_gzip_that_is_not_whole_is_named(tmp_path, content, found):
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=f"expected gzip that is whole, found .*{found}"):
+        Corpus.scan(path, part_size=8)
+
+
+def test_files_in_gzip_may_be_appended_to_each_other(tmp_path):
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(WHOLE + gzip.compress(b'{"id": 50, "text": "x"}\n'))
+    assert Corpus.scan(path, part_size=8).num_passages == 51
+
+
+def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path):
+    path = tmp_path / "corpus.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(b'{"id": 1, "text": "')
+        for _ in range(2 * MAX_RECORD_BYTES >> 20):
+            stream.write(b"x" * (1 << 20))
+        stream.write(b'"}\n')
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(CorpusError, match="line 1: expected at most 16777216 bytes"):
+        Corpus.scan(path, part_size=8)

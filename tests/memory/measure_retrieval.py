@@ -1,0 +1,132 @@
+"""Measures full-text search: `python -m tests.memory.measure_retrieval --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from exporter.memory.text_index import FTS5, TANTIVY, write_index
+from exporter.memory.texts import write_texts
+from runtime.contract import TEXTS
+from runtime.passage_texts import PassageTexts
+from runtime.retrieval import Retriever
+from runtime.retrieval.tantivy_bm25 import TantivyIndex
+from runtime.store import Passage
+from tests.memory.generated_corpus import passages, questions
+
+TOP_K = 25
+RECALL_AT = 20
+
+
+def say(line: str) -> None:
+    """Print at once."""
+    print(line, flush=True)  # noqa: T201 - it is what the command is for
+
+
+def build(directory: Path, texts: Iterator[Passage], count: int, engine: str) -> tuple[Retriever, str]:
+    """An index over the passages, and a line on what it took: CPU of all threads, less that of making the passages."""
+
+    def ignore(_: int) -> None: ...
+
+    def timed(passages: Iterator[Passage]) -> Iterator[Passage]:
+        nonlocal reading
+        while True:
+            started = time.thread_time()
+            passage = next(passages, None)
+            reading += time.thread_time() - started
+            if passage is None:
+                return
+            yield passage
+
+    reading, started = 0.0, time.process_time()
+    if engine == FTS5:
+        write_texts(directory / TEXTS, timed(texts), advance=ignore)
+        files = [directory / TEXTS]
+        retriever: Retriever = PassageTexts(directory / TEXTS, count)
+        what = "texts and index"
+    else:
+        entry = write_index(directory, 0, enumerate(timed(texts)), TANTIVY, advance=ignore)
+        files = [directory / file.path for file in entry.files]
+        retriever = TantivyIndex(files, num_passages=count)
+        what = "index"
+    seconds = time.process_time() - started - reading
+    size = sum(file.stat().st_size for file in files)
+    return retriever, f"{engine}, {count:,} passages: {what} written in {seconds:.0f} s of CPU, {size / 1e6:,.0f} MB"
+
+
+def latencies(retriever: Retriever, asked: Sequence[str]) -> str:
+    """Milliseconds of a question, warm: each is asked twice, and the second time counts.
+
+    By the clock, and of this thread's CPU, in which other programs of the machine do not show.
+    """
+    for question in asked:
+        retriever.search(question, TOP_K)
+    clock, processor = [], []
+    for question in asked:
+        started, used = time.perf_counter(), time.thread_time()
+        retriever.search(question, TOP_K)
+        clock.append((time.perf_counter() - started) * 1000)
+        processor.append((time.thread_time() - used) * 1000)
+
+    def shown(times: list[float]) -> str:
+        return f"median {statistics.median(times):.2f}, p95 {sorted(times)[int(0.95 * len(times))]:.2f}"
+
+    return f"{shown(clock)} ms by the clock; {shown(processor)} ms of CPU"
+
+
+def generated(engine: str, count: int, asked: int) -> None:
+    """The generated corpus; questions are on passages at equal distances in it."""
+    step, sample = max(1, count // asked), []
+
+    def corpus() -> Iterator[Passage]:
+        for number, passage in enumerate(passages(count)):
+            if number % step == 0:
+                sample.append(passage)
+            yield passage
+
+    with tempfile.TemporaryDirectory() as folder:
+        retriever, line = build(Path(folder), corpus(), count, engine)
+        say(line)
+        say(f"  {asked} questions, top {TOP_K}: {latencies(retriever, questions(sample[:asked]))}")
+
+
+def recall(engine: str, data: Path) -> None:
+    """Recall on real questions; of the gold passages, those that the engine finds itself."""
+    rows = [json.loads(line) for line in (data / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [Passage(row["id"], row["title"], row["text"]) for row in rows]
+    numbers = {row["id"]: number for number, row in enumerate(rows)}
+    with tempfile.TemporaryDirectory() as folder:
+        retriever, line = build(Path(folder), iter(found), len(found), engine)
+        say(line)
+        for name in ("nq.dev", "nq.train", "squad.dev"):
+            lines = (data / f"{name}.k20.jsonl").read_text(encoding="utf-8").splitlines()
+            asked = [json.loads(line) for line in lines]
+            hits = 0
+            for row in asked:
+                gold = {numbers[gold] for gold in row["gold_ids"]}
+                hits += any(hit.number in gold for hit in retriever.search(row["question"], RECALL_AT))
+            timing = latencies(retriever, [row["question"] for row in asked[:500]])
+            say(f"  {name}: recall@{RECALL_AT} {hits / len(asked):.4f} of {len(asked)}; {timing}")
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=(FTS5, TANTIVY), default=TANTIVY)
+    parser.add_argument("--passages", type=int, default=1_000_000, help="of a generated corpus")
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--recall", type=Path, metavar="FOLDER", help="measure recall on the data of ../shared/data/qa")
+    options = parser.parse_args()
+    if options.recall is not None:
+        recall(options.engine, options.recall)
+    else:
+        generated(options.engine, options.passages, options.questions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The full-text index of a build: which engine, and that a build that stopped leaves nothing of it behind."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+
+import pytest
+
+from exporter.memory import build as build_module
+from exporter.memory import build_store
+from exporter.memory.text_index import choose_engine
+from runtime.bundle import Bundle
+from runtime.contract import MissingExtraError, OptionError, OutputError
+from runtime.store import MemoryStore
+from tests.bundle_factory import tree
+
+SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
+
+
+@pytest.mark.parametrize(
+    ("choice", "num_passages", "engine"),
+    [
+        ("auto", 100_000, "fts5"), ("auto", 100_001, "tantivy"), ("fts5", 10**7, "fts5"), ("tantivy", 1, "tantivy"),
+    ],
+)
+def test_the_engine_goes_by_the_number_of_passages_unless_it_is_named(choice, num_passages, engine):
+    assert choose_engine(choice, num_passages) == engine
+
+
+def test_an_unknown_engine_is_named(bundle, corpus, tmp_path):
+    with pytest.raises(OptionError, match="one of auto, fts5, tantivy"):
+        build_store(bundle, corpus, tmp_path / "store", index="lucene")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
+def test_only_the_index_differs(bundle, corpus, tmp_path):
+    for engine in ("fts5", "tantivy"):
+        build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
+    fts5, tantivy = (tree(tmp_path / engine) for engine in ("fts5", "tantivy"))
+    index = {name for name in tantivy if name.startswith("index-00000/")}
+    assert {name for name in fts5 if fts5[name] != tantivy.get(name)} == {"manifest.json", "passages.sqlite"}
+    assert set(tantivy) - set(fts5) == index
+    with MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)) as store:
+        assert {file.path for file in store.manifest.files()} >= index
+    connection = sqlite3.connect(tmp_path / "tantivy" / "passages.sqlite")
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    connection.close()
+    assert tables == [("passages",)]
+
+
+def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tmp_path):
+    build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
+    assert build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL).already_complete
+    with pytest.raises(OutputError, match="--overwrite"):
+        build_store(bundle, corpus, tmp_path / "store", **SMALL)
+    build_store(bundle, corpus, tmp_path / "store", overwrite=True, **SMALL)
+    assert not (tmp_path / "store" / "index-00000").exists()
+
+
+def test_an_index_that_was_stopped_is_written_anew(bundle, corpus, tmp_path, monkeypatch):
+    def stopped(store, generation, *arguments, **options):
+        (store / "index-00000").mkdir()
+        (store / "index-00000" / "half.idx").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module, "write_index", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
+    with pytest.raises(OutputError, match=r"index_engine fts5, as asked for, found tantivy; .*--restart"):
+        build_store(bundle, corpus, tmp_path / "store", **SMALL)
+    summary = build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
+    assert summary.resumed_shards == 4
+    with MemoryStore.open(tmp_path / "store", Bundle.open(bundle)) as store:
+        named = {file.path for file in store.manifest.files()} | {"manifest.json"}
+        assert named == set(tree(tmp_path / "store"))
+        assert [hit.number for hit in store.search("title7", 5)] == [7]
+
+
+def test_a_machine_without_tantivy_is_told_before_any_work(bundle, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tantivy", None)
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[retrieval\]"):
+        build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+    build_store(bundle, corpus, tmp_path / "store", **SMALL)

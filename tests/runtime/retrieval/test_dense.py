@@ -1,0 +1,194 @@
+"""Vectors: known neighbours are found, an encoder gives what torch gives, and a foreign or damaged index is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from exporter.memory import index_store
+from runtime.contract import MissingExtraError, OptionError, StoreError
+from runtime.contract.dense_layout import EncoderSettings
+from runtime.retrieval.encoder import SentenceEncoder
+from runtime.retrieval.hybrid import fuse
+from runtime.store import MemoryStore
+from tests.assert_close import assert_close
+from tests.bundle_factory import rewrite, tree
+from tests.encoder_factory import SETTINGS, give_sentence_embeddings, torch_embedding
+from tests.runtime.conftest import NUM_PASSAGES
+
+CIRCLE = np.stack([
+    [np.cos(angle), np.sin(angle)] for angle in np.linspace(0, 2 * np.pi, NUM_PASSAGES, endpoint=False)
+]).astype(np.float32)
+"""Vectors of length 1 at equal angles: the neighbours of passage n are n - 1 and n + 1, as near as each other."""
+
+
+@pytest.fixture(scope="module")
+def circle_store(store_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("circle")
+    store = shutil.copytree(store_path, folder / "store")
+    np.save(folder / "circle.npy", CIRCLE)
+    index_store(store, embeddings=folder / "circle.npy")
+    return store
+
+
+def found(hits):
+    return [hit.number for hit in hits]
+
+
+def test_the_nearest_come_first_and_ties_by_number(bundle, circle_store):
+    with MemoryStore.open(circle_store, bundle) as store:
+        hits = store.search_dense(CIRCLE[20], 5)
+        assert found(hits) == [20, 19, 21, 18, 22]
+        assert_close(np.array([hit.score for hit in hits]), CIRCLE[[20, 19, 21, 18, 22]] @ CIRCLE[20], "dense_score")
+        assert found(store.search_dense(np.zeros(2), 4)) == [0, 1, 2, 3]
+        assert found(store.search_dense(CIRCLE[0], 1000))[-1] == NUM_PASSAGES // 2
+        assert store.search_dense(CIRCLE[0], 0) == []
+
+
+def test_the_inner_product_counts_and_not_the_angle(bundle, store_copy, tmp_path):
+    scaled = CIRCLE.copy()
+    scaled[7] *= 100
+    np.save(tmp_path / "x.npy", scaled)
+    index_store(store_copy, embeddings=tmp_path / "x.npy")
+    with MemoryStore.open(store_copy, bundle) as store:
+        assert found(store.search_dense(CIRCLE[5], 2)) == [7, 5]
+
+
+@pytest.mark.parametrize("vector", [np.zeros(3), np.zeros((1, 2)), np.array([np.nan, 1]), np.array([np.inf, 1])])
+def test_a_vector_that_does_not_fit_is_named(bundle, circle_store, vector):
+    with MemoryStore.open(circle_store, bundle) as store, pytest.raises(OptionError, match="a finite vector of 2"):
+        store.search_dense(vector, 3)
+
+
+def test_searching_leaves_the_store_as_it_is(bundle, circle_store):
+    before = tree(circle_store)
+    with MemoryStore.open(circle_store, bundle) as store, ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda number: found(store.search_dense(CIRCLE[number], 1)), range(NUM_PASSAGES)))
+    assert results == [[number] for number in range(NUM_PASSAGES)]
+    assert tree(circle_store) == before
+
+
+def test_a_store_without_vectors_says_how_to_make_them(bundle, store_path):
+    with pytest.raises(StoreError, match="glimmer-export memory index"):
+        MemoryStore.open(store_path, bundle, retrieval="dense")
+    with MemoryStore.open(store_path, bundle) as store, pytest.raises(StoreError, match="an index of vectors"):
+        store.search_dense(np.zeros(2), 1)
+
+
+@pytest.mark.parametrize("retrieval", ["dense", "hybrid"])
+def test_given_vectors_alone_encode_no_question(bundle, circle_store, retrieval):
+    with pytest.raises(StoreError, match="a sentence encoder, to encode questions, found given vectors alone"):
+        MemoryStore.open(circle_store, bundle, retrieval=retrieval)
+
+
+def test_an_unknown_retrieval_is_named(bundle, store_path):
+    with pytest.raises(OptionError, match="one of bm25, dense, hybrid"):
+        MemoryStore.open(store_path, bundle, retrieval="magic")
+
+
+def test_a_device_without_faiss_is_told_the_extra(bundle, encoded_store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[dense\]"):
+        MemoryStore.open(encoded_store, bundle, retrieval="dense")
+    MemoryStore.open(encoded_store, bundle).close()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_an_encoder_gives_torchs_vectors(encoder_path, pooling, normalise):
+    settings = EncoderSettings(**{**SETTINGS, "pooling": pooling, "normalise": normalise})
+    encoder = SentenceEncoder(encoder_path / "model.onnx", encoder_path / "tokenizer.json", settings)
+    options = {"pooling": pooling, "normalise": normalise}
+    assert_close(encoder.question("w3 w4"), torch_embedding("query w3 w4", **options), "fp32")
+    passages = [("title7", "w1 w2"), ("", "w9"), ("title1", " ".join(["w5 w6"] * 20))]
+    expected = [torch_embedding(f"passage {title} {text}", **options) for title, text in passages]
+    assert_close(encoder.passages(passages), np.stack(expected), "fp32")
+
+
+def test_a_graph_may_pool_by_itself(encoder_path, tmp_path):
+    copy = shutil.copytree(encoder_path, tmp_path / "encoder")
+    give_sentence_embeddings(copy)
+    settings = EncoderSettings(**{**SETTINGS, "pooling": "graph"})
+    encoder = SentenceEncoder(copy / "model.onnx", copy / "tokenizer.json", settings)
+    assert_close(encoder.question("w3"), torch_embedding("query w3", pooling="cls"), "fp32")
+
+
+def test_dense_retrieval_ranks_by_the_encoders_vectors(bundle, encoded_store):
+    with MemoryStore.open(encoded_store, bundle, retrieval="dense") as store:
+        passages = store.passages(range(NUM_PASSAGES))
+        vectors = np.stack([torch_embedding(f"passage {passage.title} {passage.text}") for passage in passages])
+        scores = vectors @ torch_embedding("query w3 w4")
+        hits = store.search("w3 w4", NUM_PASSAGES)
+        assert sorted(found(hits)) == list(range(NUM_PASSAGES))
+        assert_close(np.array([hit.score for hit in hits]), scores[found(hits)], "dense_score")
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert store.search(" ", 3) == []
+        assert len(store.search("\ud800 w3", 3)) == 3
+
+
+def test_hybrid_retrieval_fuses_both(bundle, encoded_store):
+    found_by = {}
+    for retrieval in ("bm25", "dense", "hybrid"):
+        with MemoryStore.open(encoded_store, bundle, retrieval=retrieval) as store:
+            found_by[retrieval] = store.search("title9 w3 w4", 50)
+    assert found_by["hybrid"] == fuse([found_by["bm25"], found_by["dense"]], 50)
+    assert found(found_by["hybrid"]) not in (found(found_by["bm25"]), found(found_by["dense"]))
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.npy", "numbers.npy", "encoder/model.onnx", "encoder/tokenizer.json", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["absent", "changed"])
+def test_a_damaged_index_is_refused(bundle, encoded_copy, name, damage):
+    path = encoded_copy / "dense" / name
+    if damage == "absent":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match="glimmer-export memory index"):
+        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+    MemoryStore.open(encoded_copy, bundle).close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("generation", 1), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 2)],
+)
+def test_the_index_of_another_store_is_refused(bundle, encoded_copy, field, value):
+    rewrite(encoded_copy / "dense" / "manifest.json", **{field: value})
+    with pytest.raises(StoreError, match=f"{field if field != 'dimension' else 'one dimension'}"):
+        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+
+
+def test_arrays_of_another_shape_are_refused(bundle, circle_store, tmp_path):
+    for number, change in enumerate(({"dimension": 1}, {"dimension": 3})):
+        copy = shutil.copytree(circle_store, tmp_path / str(number))
+        rewrite(copy / "dense" / "manifest.json", **change)
+        with MemoryStore.open(copy, bundle) as store, pytest.raises(StoreError, match="expected float32"):
+            store.search_dense(np.zeros(2), 1)
+
+
+@pytest.mark.parametrize("numbers", [[-1], [NUM_PASSAGES], [3, 3]])
+def test_numbers_that_the_store_has_not_are_refused(bundle, circle_store, tmp_path, numbers):
+    copy = shutil.copytree(circle_store, tmp_path / "store")
+    path = copy / "dense" / "numbers.npy"
+    array = np.load(path)
+    array[-len(numbers) :] = numbers
+    np.save(path, array)
+    manifest = json.loads((copy / "dense" / "manifest.json").read_text())
+    rewrite(copy / "dense" / "manifest.json", numbers={**manifest["numbers"], "sha256": "not looked at"})
+    with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="passage numbers that"):
+        store.search_dense(np.zeros(2), 1)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(bundle, encoded_copy):
+    (encoded_copy / "dense" / "encoder" / "weights.bin").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"only the files of its manifest, found weights\.bin"):
+        MemoryStore.open(encoded_copy, bundle, retrieval="dense")

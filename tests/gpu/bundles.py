@@ -21,8 +21,8 @@ __all__ = ["PRECISIONS", "Model", "demo_model", "random_model", "random_question
 
 PRECISIONS = ("fp16", "int8-fp16")
 TINY_SHAPE: dict[str, Any] = {
-    "vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 12, "num_heads": 4,
-    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+    "vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 6, "num_decoder_layers": 2,
+    "num_heads": 4, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
 }  # fmt: skip
 SEED = 0
 DEMO_SEED = 7

@@ -14,7 +14,8 @@ from exporter.bench.peak_rss import measure_peak_rss
 from exporter.bench.workplace import OURS, prepare
 from exporter.checkpoint.t5_shape import T5Shape
 from runtime.contract import OptionError, OutputError, file_digest
-from tests.bench.conftest import PEERS, small_ceilings
+from tests.bench.conftest import small_ceilings
+from tests.bench_work import PEERS
 
 GRAPHS = ["question_encoder", "live_stage_a", "live_stage_b", "decoder_step"]
 HOST = ["tokenize", "retrieve", "fetch", "select", "decode_loop", "other"]
@@ -93,7 +94,7 @@ def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report
     assert answers["hf_fid_k5"] == one_by_one
 
 
-def test_eos_stops_nobody(bench_options, bench_report, bench_checkpoint):
+def test_eos_stops_nobody(bench_options, bench_report):
     """With EOS as likely as any, some answers hold it and go on."""
     prepared = prepare(bench_options, bench_options.work)
     specs = [replace(spec, answer_tokens=40) for spec in prepared.specs]

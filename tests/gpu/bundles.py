@@ -185,7 +185,7 @@ def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
     from exporter.bundle import FormOptions, export_bundle
 
     if not model.bundle("fp32").exists():
-        export_bundle(model.checkpoint, model.bundle("fp32"), FormOptions(target="h200"))
+        export_bundle(model.checkpoint, model.bundle("fp32"), FormOptions(target="h200", codecs=("fp16",)))
         clock.note("export")
     if not model.store.exists():
         _store(model, corpus, model.store)

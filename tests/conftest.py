@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.once", "tests.exported"]
 
@@ -14,6 +15,8 @@ BEGUN_FIRST = (
     "gpu/test_parts.py", "bench/test_run.py",
 )
 """The files that take longest: begun last, one worker would be at them while the others are idle."""
+settings.register_profile("untimed", deadline=None)  # machines are noisy, and no test asserts a time
+settings.load_profile("untimed")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -160,7 +160,8 @@ def _print_fetch(report: BenchReport, console: Console) -> None:
 
     table = Table(title=f"Fetching {report.settings['k']} passages from the store")
     table.add_column("codec", no_wrap=True)
-    for column in ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded, tokens/s"):
+    columns = ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded/s")
+    for column in columns:
         table.add_column(column, justify="right")
     for name, times in report.fetch.items():
         table.add_row(

@@ -37,15 +37,16 @@ class BufferPool:
 
     def _idle(self, num_bytes: int) -> NDArray[np.uint8]:
         """A buffer that no array refers to: the smallest that is large enough, or else a new one."""
-        idle = [place for place in range(len(self._buffers)) if sys.getrefcount(self._buffers[place]) == IDLE]
-        fitting = [place for place in idle if len(self._buffers[place]) >= num_bytes]
-        if fitting:
-            return self._buffers[min(fitting, key=lambda place: len(self._buffers[place]))]
-        if len(self._buffers) >= KEPT and idle:
-            del self._buffers[min(idle, key=lambda place: len(self._buffers[place]))]
+        buffers = self._buffers
+        for place in range(len(buffers)):  # by size, so that the first that fits is the smallest
+            if len(buffers[place]) >= num_bytes and sys.getrefcount(buffers[place]) == IDLE:
+                return buffers[place]
         buffer = np.empty(-(-max(num_bytes, 1) // ALIGNMENT) * ALIGNMENT, np.uint8)
-        if len(self._buffers) < KEPT:
-            self._buffers.append(buffer)
+        if len(buffers) == KEPT and sys.getrefcount(buffers[0]) == IDLE:
+            del buffers[0]
+        if len(buffers) < KEPT:
+            buffers.append(buffer)
+            buffers.sort(key=len)
         return buffer
 
 

@@ -69,7 +69,7 @@ def padded_small(
     mask = take((*places, num_tokens), np.dtype(np.int32))
     for passages, row in zip(mask, rows, strict=True):
         lengths = np.zeros((places[1], 1), np.int32)
-        lengths[: len(row), 0] = [passage.num_tokens for passage in row]
+        lengths[: len(row), 0] = [len(tensors[CODES]) for tensors, _ in row]
         np.less(np.arange(num_tokens, dtype=np.int32), lengths, out=passages, casting="unsafe")
     return {**padded, "memory_mask": mask}
 
@@ -81,9 +81,9 @@ def _write(target: NDArray[Any], rows: Sequence[Sequence[PassageMemory]], name: 
             places[: len(row)] = [passage.tensors[name] for passage in row]
             continue
         num_tokens = places.shape[1]
-        for place, passage in zip(places, row, strict=False):
-            values = passage.tensors[name]
+        for place, (tensors, _) in enumerate(row):
+            values = tensors[name]
             length = len(values)
-            place[:length] = values
+            places[place, :length] = values
             if length < num_tokens:
-                place[length:] = 0
+                places[place, length:] = 0

@@ -57,6 +57,7 @@ class MemoryStore:
         self._shards: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
+        self._end, self._deletions = self._starts[-1], bool(len(self._tombstones))
 
     @classmethod
     def open(
@@ -134,8 +135,8 @@ class MemoryStore:
         """
         if self._codec is None:
             raise ValueError("a fid store holds no memory")
-        shard, row = self._place(number)
-        return PassageMemory(shard.passage(row), (self, number))
+        index, row = self._index(number)
+        return PassageMemory(self._mapped(index).passage(row), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.
@@ -177,7 +178,7 @@ class MemoryStore:
 
     def _index(self, number: int) -> tuple[int, int]:
         """The shard of a passage, and its row there."""
-        if not 0 <= number < self._starts[-1] or self._is_deleted(number):
+        if not 0 <= number < self._end or (self._deletions and self._is_deleted(number)):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
         return index, number - self._starts[index]

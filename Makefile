@@ -35,8 +35,8 @@ demo tests: export OMP_NUM_THREADS := 1
 
 demo: setup
 	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
-	$(GLIMMER) export $(DEMO)/world/checkpoint -o $(DEMO)/bundle --overwrite
-	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl -o $(DEMO)/store --overwrite
+	$(GLIMMER) export $(DEMO)/world/checkpoint --codecs int8 -o $(DEMO)/bundle --overwrite
+	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $(DEMO)/store --overwrite
 	$(GLIMMER) parity $(DEMO)/bundle --checkpoint $(DEMO)/world/checkpoint --store $(DEMO)/store \
 	    --questions $(DEMO)/world/questions.jsonl
 	$(GLIMMER) calibrate $(DEMO)/bundle --store $(DEMO)/store --questions $(DEMO)/world/questions.jsonl --samples 100

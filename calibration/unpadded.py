@@ -99,7 +99,8 @@ def _joined(mask: Array, limit: int) -> Runs:
         for place in spread(present, limit):
             kept = np.flatnonzero(passages[place])
             taken = {"batch": np.array([row]), "passages": np.array([place]), "tokens": np.arange(kept[-1] + 1)}
-            yield taken, {"tokens": kept}
+            # One passage a run: its tokens are all that the decoder would read.
+            yield taken, {"tokens": kept, "encoder_tokens": kept}
 
 
 def _decoder(inputs: Mapping[str, Array]) -> Runs:

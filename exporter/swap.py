@@ -9,7 +9,6 @@ Both stand beside NAME and are locked by the command that made them: a killed on
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exporter.file_lock import held_alone
 from runtime.contract import OutputError
 
 __all__ = ["new_directory", "recover", "swap_directory"]
@@ -29,7 +29,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     """Yield an empty directory beside `target`; it is removed at the end, unless it was renamed."""
     work = _make(target, NEW)
     try:
-        with _lock(work):
+        with held_alone(work):
             yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -41,7 +41,7 @@ def swap_directory(work: Path, target: Path) -> None:
         work.rename(target)
         return
     aside = _make(target, OLD)
-    with _lock(aside):
+    with held_alone(aside):
         try:
             target.rename(aside / "old")
             try:
@@ -72,7 +72,7 @@ def recover(target: Path) -> None:
 
 def _recover(target: Path, path: Path) -> None:
     old = path / "old"
-    with _lock(path) as free:
+    with held_alone(path, os.O_RDWR) as free:
         missing = old.exists() and not os.path.lexists(target)
         if free:
             if missing:
@@ -90,18 +90,3 @@ def _make(target: Path, kind: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
     except FileNotFoundError as error:  # as /proc says that nothing can be made there
         raise PermissionError(errno.EPERM, str(error)) from error
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[bool]:
-    """Hold a directory's lock; False where another process has it, or the file system knows no locks."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        free = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            free = False
-        yield free
-    finally:
-        os.close(descriptor)

@@ -14,9 +14,10 @@ __all__ = ["calibrated"]
 
 def calibrated(source: Exported) -> Path:
     """A copy of the variant's bundle, calibrated on all questions; read only."""
-    directory = source.directory / "calibrated"
-    if not directory.exists():
-        copy_bundle(source, directory)
+
+    def make(directory: Path) -> None:
+        copy_bundle(source, directory / "bundle")
         questions = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
-        calibrate_bundle(directory, source.store, questions, CalibrationOptions(threads=1))
-    return directory
+        calibrate_bundle(directory / "bundle", source.store, questions, CalibrationOptions(threads=1))
+
+    return source.once(f"{source.variant}, calibrated", make) / "bundle"

@@ -5,10 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-pytest_plugins = ["tests.exported"]
+pytest_plugins = ["tests.once", "tests.exported"]
 
+TESTS = Path(__file__).resolve().parent
+BEGUN_FIRST = (
+    "test_readme.py", "packaging/test_runtime_venv.py", "calibration/test_inflated.py", "engines/test_compiles.py",
+    "gpu/test_parts.py", "bench/test_run.py",
+)
+"""The files that take longest: begun last, one worker would be at them while the others are idle."""
+settings.register_profile("untimed", deadline=None)  # machines are noisy, and no test asserts a time
+settings.load_profile("untimed")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest-xdist keep the order of the files: of its own accord it begins with those of the most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, and change no other order."""
+    first = {TESTS / name: place for place, name in enumerate(BEGUN_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ A plugin, which tests/conftest.py names: the fixtures are of the session, whiche
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from exporter.stages import GlimmerModel
 from runtime import Session
 from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
+from tests.once import Once
 
 __all__ = [
     "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
@@ -86,6 +88,8 @@ FORMS = dict.fromkeys(
     ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
 ) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=runtime.contract.CODECS))
 """Variants whose graphs are not in the papers' form."""
+SAME_WEIGHTS = {"glimmer, exact algebra": "glimmer"}
+"""One checkpoint in two forms."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
 REWRITTEN_VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST | SLOW]
@@ -118,8 +122,17 @@ CORPUS = _corpus()
 class Exported:
     """One variant on disk, and its torch model. Read only: a test that changes something takes a copy."""
 
-    directory: Path
-    graphs: list[ExportedGraph]
+    variant: str
+    once: Once
+
+    @cached_property
+    def directory(self) -> Path:
+        return self.once(self.variant, self._export)
+
+    @cached_property
+    def graphs(self) -> list[ExportedGraph]:
+        """What the export said of each."""
+        return pickle.loads((self.directory / "graphs.pickle").read_bytes())
 
     @property
     def checkpoint(self) -> Path:
@@ -135,9 +148,7 @@ class Exported:
 
     @cached_property
     def store(self) -> Path:
-        write_rows(self.corpus, CORPUS)
-        build_store(self.bundle, self.corpus, self.directory / "store", passages_per_shard=16, threads=1)
-        return self.directory / "store"
+        return self.once(f"{self.variant}, store", self._build_store) / "store"
 
     @cached_property
     def model(self) -> GlimmerModel:
@@ -164,11 +175,20 @@ class Exported:
         """A session for every test that only asks."""
         return Session.open(self.bundle, self.store, threads=1)
 
+    def _export(self, directory: Path) -> None:
+        make_checkpoint(directory / "checkpoint", self.variant)
+        graphs = export_bundle(directory / "checkpoint", directory / "bundle", FORMS.get(self.variant, PAPER_FORM))
+        (directory / "graphs.pickle").write_bytes(pickle.dumps(graphs))
+        write_rows(directory / "corpus.jsonl", CORPUS)
+
+    def _build_store(self, directory: Path) -> None:
+        build_store(self.bundle, self.corpus, directory / "store", passages_per_shard=16, threads=1)
+
 
 def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
     """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
     config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS)[variant], **changes})
-    weights = random_weights(config, seed=len(variant))
+    weights = random_weights(config, seed=len(SAME_WEIGHTS.get(variant, variant)))
     generator = torch.Generator().manual_seed(1)
     for name, weight in weights.items():
         if "layer_norm" in name or name == "score.bias":
@@ -190,19 +210,9 @@ def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+def exported(once: Once) -> Callable[[str], Exported]:
     """Gives a variant by name, exported when first asked for."""
-    made: dict[str, Exported] = {}
-
-    def get(name: str) -> Exported:
-        if name not in made:
-            directory = tmp_path_factory.mktemp("exported")
-            make_checkpoint(directory / "checkpoint", name)
-            forms = FORMS.get(name, PAPER_FORM)
-            made[name] = Exported(directory, export_bundle(directory / "checkpoint", directory / "bundle", forms))
-        return made[name]
-
-    return get
+    return cache(lambda name: Exported(name, once))
 
 
 @pytest.fixture(scope="session")
@@ -212,13 +222,14 @@ def glimmer(exported: Callable[[str], Exported]) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def demo_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def demo_bundles(once: Once) -> dict[str, Path]:
     """The demo checkpoint's bundles: as the options' defaults have it, and in the paper's form."""
-    directory = tmp_path_factory.mktemp("demo")
-    bundles = {"exact algebra": directory / "bundle", "paper's form": directory / "paper-bundle"}
-    export_bundle(CHECKPOINT, bundles["exact algebra"], replace(DEFAULT_FORMS, codecs=("fp16",)))
-    export_bundle(CHECKPOINT, bundles["paper's form"], PAPER_FORM)
-    return bundles
+    forms = {"exact algebra": replace(DEFAULT_FORMS, codecs=("fp16",)), "paper's form": PAPER_FORM}
+    return {
+        name: once(f"demo, {name}", lambda directory, form=form: export_bundle(CHECKPOINT, directory / "bundle", form))
+        / "bundle"
+        for name, form in forms.items()
+    }
 
 
 def copy_bundle(source: Exported, directory: Path) -> Path:

@@ -20,6 +20,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
+from tests.bundle_factory import write_rows
 from tests.checkpoint.golden.known import DIRECTORY as GOLDEN
 from tests.checkpoint.golden.known import KNOWN
 from tests.fid_factory import save_fid
@@ -90,7 +91,7 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """An empty folder, but for what a reader brings: a Hugging Face T5, a FiD, and a GLIMMER of T5X."""
+    """An empty folder, but for what a reader brings: a Hugging Face T5, a FiD, a GLIMMER of T5X, and passages."""
     directory = tmp_path_factory.mktemp("readme")
     save_t5(make_t5("v1.1", vocab_size=2048, num_layers=6), directory / "t5")
     shutil.copy(TOKENIZER, directory / "t5")
@@ -98,6 +99,7 @@ def folder(tmp_path_factory) -> Path:
     shutil.copytree(GOLDEN / "t5x_zarr", directory / "glimmer-t5x" / "checkpoint_1000000")
     (directory / "map.yaml").write_text("memory_encoder: passage_encoder\n", encoding="utf-8")
     (directory / "glimmer.json").write_text(KNOWN["glimmer"].model_dump_json(), encoding="utf-8")
+    write_rows(directory / "new.jsonl", [{"id": 1, "title": "Changed", "text": "It was."}, {"id": "n", "text": "New."}])
     words = {f"w{number}": number for number in range(40)}
     Tokenizer(models.WordLevel(words, unk_token="w2")).save(str(directory / "tokenizer.json"))
     return directory

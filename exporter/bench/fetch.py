@@ -28,6 +28,7 @@ BATCHES = 24
 """Sets of passages that are fetched; each is read once more for every repeat."""
 REPEATS = 9
 COLD = 5
+ENCODED = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class FetchTimes:
     `copy_ms`: the same slices, one by one, from the mapped file to buffers of the same layout, in turn with `fetch_ms`;
     `to_copy` is the ratio. `threads_ms` and `threads_copy_ms` are of a fetch where eight threads fetch at once.
     `cold_ms` is the first fetch after the files left the page cache. `bytes`
-    are what is stored of k passages, `bytes_per_token` that by the token.
+    are what is stored of k passages, `bytes_per_token` that by the token. `encode_tokens_per_second`: by the codec
+    alone, on one thread; in a build each token goes through the memory encoder first.
     """
 
     bytes_per_token: float
@@ -49,6 +51,7 @@ class FetchTimes:
     threads_copy_ms: float
     threads_to_copy: float
     cold_ms: float
+    encode_tokens_per_second: float
 
 
 def fetch_times(bundle: Path, store: Path, work: Path, k: int, notify: Callable[[str], None]) -> dict[str, FetchTimes]:
@@ -83,12 +86,14 @@ def _measure(directory: Path, bundle: Bundle, k: int) -> FetchTimes:
             threads_ms, threads_copy_ms = _in_turn(_together(pool, fetch), _together(pool, copy), batches)
         stored = [tensor for number in batches[0] for tensor in store.memory(number).tensors.values()]
         num_tokens = sum(store.memory(number).num_tokens for number in batches[0])
+        encode_ms = _encode_ms(store, batches[0])
     cold = [_cold(directory, bundle, batches[place], length) for place in range(2 * COLD)]
     num_bytes = sum(tensor.nbytes for tensor in stored)
     return FetchTimes(
         bytes_per_token=num_bytes / num_tokens, bytes=num_bytes, fetch_ms=fetch_ms, copy_ms=copy_ms,
         to_copy=fetch_ms / copy_ms, threads_ms=threads_ms, threads_copy_ms=threads_copy_ms,
         threads_to_copy=threads_ms / threads_copy_ms, cold_ms=median(cold),
+        encode_tokens_per_second=1e3 * num_tokens / encode_ms,
     )
 
 
@@ -154,6 +159,20 @@ def _in_turn(first: Run, second: Run, batches: Sequence[Sequence[int]]) -> tuple
                 if turn:
                     times[place].append(1e3 * (time.perf_counter() - started))
     return median(times[0]), median(times[1])
+
+
+def _encode_ms(store: MemoryStore, numbers: Sequence[int]) -> float:
+    """Median milliseconds of encoding the memory of these passages, as they come back from the store."""
+    codec = store.codec
+    assert codec is not None
+    memories = [codec.decode(store.memory(number).tensors) for number in numbers]
+    times = []
+    for _ in range(ENCODED):
+        started = time.perf_counter()
+        for memory in memories:
+            codec.encode(memory)
+        times.append(1e3 * (time.perf_counter() - started))
+    return median(times)
 
 
 def _cold(directory: Path, bundle: Bundle, numbers: Sequence[int], length: int) -> float:

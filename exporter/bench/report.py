@@ -160,12 +160,14 @@ def _print_fetch(report: BenchReport, console: Console) -> None:
 
     table = Table(title=f"Fetching {report.settings['k']} passages from the store")
     table.add_column("codec", no_wrap=True)
-    for column in ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms"):
+    columns = ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded/s")
+    for column in columns:
         table.add_column(column, justify="right")
     for name, times in report.fetch.items():
         table.add_row(
             name, f"{times.bytes_per_token:,.0f}", f"{times.fetch_ms:.3f}", f"{times.to_copy:.2f}x",
             f"{times.threads_ms:.2f}", f"{times.threads_to_copy:.2f}x", f"{times.cold_ms:.2f}",
+            f"{times.encode_tokens_per_second:,.0f}",
         )
     console.print(table)
 

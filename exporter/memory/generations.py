@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from exporter.file_lock import held_alone
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 
@@ -70,7 +69,7 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
     kept: list[int] = []
     for generation in older_generations(store, manifest.generation):
         path = store / older_manifest_name(generation)
-        with _held_alone(path) as free:
+        with held_alone(path, os.O_RDWR) as free:
             if free:
                 path.unlink()  # first: whoever comes to hold it now sees that it is gone
         (removed if free else kept).append(generation)
@@ -91,18 +90,3 @@ def next_shard_index(store: Path) -> int:
     """The lowest index above every shard file that is there, whichever generation it belongs to."""
     found = (SHARD.fullmatch(f"shards/{path.name}") for path in (store / "shards").glob("*"))
     return max((int(match[1]) for match in found if match), default=-1) + 1
-
-
-@contextmanager
-def _held_alone(path: Path) -> Iterator[bool]:
-    """Whether nobody else holds a manifest; False too where the file system knows no locks."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        free = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            free = False
-        yield free
-    finally:
-        os.close(descriptor)

@@ -24,7 +24,7 @@ class Retriever(Protocol):
     """Finds passages. Safe from several threads."""
 
     def search(self, question: str, top_k: int) -> list[Hit]:
-        """The `top_k` passages that fit a question best, best first, whatever text it is; a tie goes to the lower."""
+        """The `top_k` passages that fit a question best, best first, of any text; a tie goes to the lower number."""
         ...
 
 

@@ -99,7 +99,8 @@ class TantivyIndex:
         tantivy locks a directory by a file that it makes there. The index may lie on a medium that is read alone, and
         must stay as its manifest lists it: it is opened through a directory of links, which is not needed afterwards.
         """
-        with TemporaryDirectory(prefix="glimmer-index-") as directory:
+        # tantivy may still remove its lock there when we do: then an empty directory is left.
+        with TemporaryDirectory(prefix="glimmer-index-", ignore_cleanup_errors=True) as directory:
             for file in files:
                 (Path(directory) / file.name).symlink_to(file.resolve())
             index = self._tantivy.Index.open(directory)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from exporter.bench import BenchOptions, BenchReport, run_bench
 from exporter.bench.ceilings import Ceilings
-from tests.exported import make_checkpoint
-
-PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", "optimum-fid-k2")
-
-
-@pytest.fixture(scope="session")
-def bench_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("bench") / "checkpoint", "glimmer", tokenizer=False)
+from tests.bench_work import prepared_options
+from tests.once import Once
 
 
 @pytest.fixture(scope="session")
-def bench_options(bench_checkpoint: Path) -> BenchOptions:
-    return BenchOptions(
-        checkpoint=bench_checkpoint, k=5, m=2, question_tokens=11, passage_tokens=20, answer_tokens=3, threads=1,
-        repeats=3, warmup=1, peers=PEERS, peak_rss=False, work=bench_checkpoint.parent / "work",
-    )
+def bench_options(once: Once) -> BenchOptions:
+    return prepared_options(once)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +24,7 @@ def bench_report(bench_options: BenchOptions) -> BenchReport:
 
 @pytest.fixture(scope="session")
 def batch_report(bench_options: BenchOptions, bench_report: BenchReport) -> BenchReport:
-    """Batches, in the directory that the first bench left."""
+    """Batches, in the same directory."""
     return run_bench(replace(bench_options, batch_size=3, repeats=1, warmup=0), ceilings=small_ceilings())
 
 

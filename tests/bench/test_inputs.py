@@ -12,8 +12,8 @@ from runtime.text import TextEncoder
 
 
 @pytest.fixture
-def config(bench_checkpoint):
-    return read_config(bench_checkpoint)
+def config(bench_options):
+    return read_config(bench_options.checkpoint)
 
 
 def test_lengths_and_contents(config):

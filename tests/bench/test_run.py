@@ -13,8 +13,9 @@ from exporter.bench.open import open_contenders
 from exporter.bench.peak_rss import measure_peak_rss
 from exporter.bench.workplace import OURS, prepare
 from exporter.checkpoint.t5_shape import T5Shape
-from runtime.contract import OptionError, OutputError, file_digest
-from tests.bench.conftest import PEERS, small_ceilings
+from runtime.contract import CODECS, OptionError, OutputError, codec_layout, file_digest
+from tests.bench.conftest import small_ceilings
+from tests.bench_work import PEERS
 
 GRAPHS = ["question_encoder", "live_stage_a", "live_stage_b", "decoder_step"]
 HOST = ["tokenize", "retrieve", "fetch", "select", "decode_loop", "other"]
@@ -35,6 +36,19 @@ def test_the_keys_that_json_promises(bench_report):
     assert {"python", "numpy", "onnxruntime", "torch"} <= set(found["versions"])
     assert found["command"].startswith("glimmer-export bench --checkpoint ")
     assert found["date"]
+
+
+def test_the_store_is_read_in_every_codec(bench_report):
+    found = bench_report.to_json()["fetch"]
+    assert list(found) == list(CODECS)
+    sizes = [times["bytes_per_token"] for times in found.values()]
+    assert (max(sizes), min(sizes)) == (sizes[0], sizes[-1])
+    for codec, times in found.items():
+        layout = codec_layout(codec, bench_report.model["d_model"])
+        assert times["bytes_per_token"] == pytest.approx(layout.bytes_per_token, rel=0.05)
+        assert times["to_copy"] == pytest.approx(times["fetch_ms"] / times["copy_ms"])
+        assert times["threads_to_copy"] == pytest.approx(times["threads_ms"] / times["threads_copy_ms"])
+        assert min(times.values()) > 0
 
 
 def test_ratios_medians_and_rates_are_those_of_the_raw_times(bench_report):
@@ -93,7 +107,7 @@ def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report
     assert answers["hf_fid_k5"] == one_by_one
 
 
-def test_eos_stops_nobody(bench_options, bench_report, bench_checkpoint):
+def test_eos_stops_nobody(bench_options, bench_report):
     """With EOS as likely as any, some answers hold it and go on."""
     prepared = prepare(bench_options, bench_options.work)
     specs = [replace(spec, answer_tokens=40) for spec in prepared.specs]

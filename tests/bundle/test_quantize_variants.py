@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from calibration.calibrate import CalibrationOptions
 from calibration.questions import Question
 from calibration.rounding import RoundingBackend
-from exporter.bundle.calibrate import calibrate_bundle
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.parity import ParityOptions
 from exporter.parity.compare import compare_with_bundle
 from exporter.tolerances import MIN_SNR_DB
 from runtime.contract import read_manifest
+from tests.calibrated import calibrated
 from tests.exported import FAST, QUESTIONS
 
 ROWS = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
@@ -25,18 +22,11 @@ QUICK = ("glimmer, exact algebra, two layers", "memory_fid", "fid")
 VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST]
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def calibrated(request, exported, tmp_path_factory):
-    source = exported(request.param)
-    bundle = tmp_path_factory.mktemp("calibrated") / "bundle"
-    shutil.copytree(source.bundle, bundle)
-    calibrate_bundle(bundle, source.store, ROWS, CalibrationOptions(samples=len(ROWS), threads=1))
-    return bundle, source.store
-
-
 @pytest.mark.parametrize("precision", FORMS)
-def test_graphs_agree_with_fp32(calibrated, precision, tmp_path):
-    bundle, store = calibrated
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_graphs_agree_with_fp32(exported, variant, precision, tmp_path):
+    source = exported(variant)
+    bundle, store = calibrated(source), source.store
     target, backend = FORMS[precision]
     done = quantize_bundle(bundle, tmp_path / "quantized", QuantizeOptions(precision, target))
     manifest = read_manifest(tmp_path / "quantized")

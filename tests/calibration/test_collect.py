@@ -82,6 +82,19 @@ def test_padding_enters_no_range(exported, variant):
             assert found == pytest.approx((expected.minimum, expected.maximum), rel=1e-3, abs=1e-4), (name, tensor)
 
 
+def test_padding_between_question_and_passage_enters_no_channel(exported):
+    """Nor where the states stand as the decoder reads them, flattened: whatever padding holds, it is left out."""
+    source = exported("fid")
+    backend = CollectingBackend(OnnxRuntimeBackend(1), limit=9, threads=1)
+    graph = backend.load(source.graph("encoder"), source.io["encoder"])
+    ids = np.random.default_rng(0).integers(2, source.shape.vocab_size, (4, 3, 9)).astype(np.int32)
+    mask = np.tile(np.array([1, 1, 0, 0, 0, 1, 1, 1, 0], np.int32), (4, 3, 1))
+    for row in range(4):
+        graph.run({"input_ids": ids[row : row + 1], "attention_mask": mask[row : row + 1]})
+        for name, found in backend.collectors["encoder"].result().items():
+            assert found.channel_amax is None or found.channel_amax.max() == found.amax, name
+
+
 def test_the_limit_bounds_the_passages_of_a_question(glimmer):
     collectors, _ = collect(glimmer, QUESTIONS[3:4], limit=1)
     assert collectors["live_stage_a"].runs == collectors["live_stage_b"].runs == 1

@@ -26,6 +26,7 @@ from exporter.bundle.calibrate import calibrate_bundle
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.bundle.sensitivity import bundle_sensitivity
 from runtime.contract import BundleError, CalibrationError, OptionError
+from tests.calibrated import calibrated
 from tests.exported import QUESTIONS, VARIANTS, copy_bundle, update_manifest
 
 ROWS = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
@@ -41,15 +42,9 @@ def measure(bundle, store, options=ONE_THREAD, *, target="cpu", policy="naive", 
     return bundle_sensitivity(bundle, store, ROWS, options, target=target, policy=policy, progress=progress)
 
 
-def calibrated(source, directory):
-    bundle = copy_bundle(source, directory)
-    calibrate_bundle(bundle, source.store, ROWS, CalibrationOptions(threads=1))
-    return bundle
-
-
 @pytest.fixture(scope="module")
-def bundle(glimmer, tmp_path_factory):
-    return calibrated(glimmer, tmp_path_factory.mktemp("sensitivity") / "bundle")
+def bundle(glimmer):
+    return calibrated(glimmer)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +116,8 @@ def test_what_the_policy_keeps_is_measured_and_named(bundle, glimmer):
 
 
 @pytest.mark.parametrize("variant", ["lumen", "memory_fid", "fid", "glimmer, exact algebra, two layers"])
-def test_other_architectures(exported, tmp_path, variant):
+def test_other_architectures(exported, variant):
     source = exported(variant)
-    bundle = calibrated(source, tmp_path / "bundle")
     done = []
 
     @contextmanager
@@ -132,7 +126,7 @@ def test_other_architectures(exported, tmp_path, variant):
         assert sum(done) == total
 
     found = measure(
-        bundle, source.store, SensitivityOptions(samples=2, threads=1), policy="int8", progress=counted
+        calibrated(source), source.store, SensitivityOptions(samples=2, threads=1), policy="int8", progress=counted
     ).sensitivity
     ranks = variant.startswith("glimmer")
     assert all((row.losses.score_noise is not None) == ranks for row in found.groups)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import exporter.bench.run as bench_run
 from exporter.bench.ceilings import Ceilings
 from runtime.contract import CheckpointError, OptionError, OutputError
+from tests.bench_work import prepared_options
 from tests.exported import make_checkpoint
 
 SMALL = ("--k", 3, "--m", 2, "--question-tokens", 9, "--passage-tokens", 12, "--answer-tokens", 4, "--threads", 1)
@@ -18,9 +21,15 @@ def checkpoint(tmp_path):
     return make_checkpoint(tmp_path / "checkpoint", "glimmer", tokenizer=False)
 
 
-def test_json_and_html(cli, checkpoint, tmp_path, monkeypatch):
+def test_json_and_html(cli, once, tmp_path, monkeypatch):
+    """In a copy of a folder with everything exported, so the lengths are those of that bench."""
+    prepared = prepared_options(once)
+    work = shutil.copytree(prepared.work, tmp_path / "work")
     monkeypatch.setattr(bench_run, "Ceilings", lambda threads: Ceilings(threads, matrix_size=16, copy_bytes=1 << 10))
-    arguments = ("bench", "--checkpoint", checkpoint, *SMALL, *QUICK, "--work", tmp_path / "work")
+    arguments = (
+        "bench", "--checkpoint", prepared.checkpoint, "--k", 5, "--m", 2, "--question-tokens", 11,
+        "--passage-tokens", 20, "--answer-tokens", 3, "--threads", 1, *QUICK, "--work", work,
+    )  # fmt: skip
     report = cli(*arguments, "--peers", "none", "--html", tmp_path / "report.html", "--json").json
     assert report["ratios"] == {}
     assert report["end_to_end"]["questions_per_second"] > 0

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from exporter.cli.app import app
-from exporter.cli.memory import CorpusFormat
+from exporter.cli.options import CorpusFormatName
 from exporter.demo import data as demo_data
 from exporter.memory.corpus import FORMATS
 from runtime.contract import OutputError
@@ -166,7 +166,7 @@ def test_memory_build_of_documents_in_another_format(cli, glimmer, tmp_path):
 
 
 def test_every_format_of_a_corpus_can_be_named():
-    assert [item.value for item in CorpusFormat] == list(FORMATS)
+    assert [item.value for item in CorpusFormatName] == list(FORMATS)
 
 
 def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import errno
 import os
 
 from exporter.bundle import write as bundle_write
-from exporter.memory import shard_writer
+from exporter.memory import shard_file
 from runtime.contract import OutputError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, copy_bundle
@@ -34,7 +34,7 @@ def test_a_full_disk_while_building_a_store(cli, glimmer, tmp_path, monkeypatch)
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:6])
     arguments = ("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr(shard_writer.os, "pwrite", full_disk)
+        patch.setattr(shard_file.os, "pwrite", full_disk)
         done = cli(*arguments)
     assert done.code == 2
     assert done.err.startswith("OutputError: ")

@@ -114,9 +114,9 @@ def test_equal_inputs_give_equal_bytes(cli, bundle, tmp_path):
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript"])
-def test_a_device_quantises_without_the_torch_side(bundle, tmp_path, package):
-    done = run_without(package, "quantize", bundle, "-o", tmp_path / "out", "--precision", "int8-fp16")
+def test_a_device_quantises_without_the_torch_side(bundle, tmp_path):
+    absent = "torch,transformers,onnxscript"
+    done = run_without(absent, "quantize", bundle, "-o", tmp_path / "out", "--precision", "int8-fp16")
     assert done.returncode == 0, done.stderr
     assert Bundle.open(tmp_path / "out").manifest.quantization.target == "cpu"
 

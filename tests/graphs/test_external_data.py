@@ -6,6 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from exporter.bundle.write import _graph_entry
 from exporter.graphs import export_graph, write
 from exporter.graphs.samples import Sizes, sample_inputs
 from runtime import Session
@@ -25,6 +26,8 @@ def bundle(glimmer: Exported, tmp_path_factory):
         graph = export_graph(glimmer.model, NAME, glimmer.io[NAME], glimmer.forms, directory / "graphs")
     assert [path.name for path in graph.files] == [f"{NAME}.onnx", f"{NAME}.onnx.data"]
     assert graph.num_bytes == sum(path.stat().st_size for path in graph.files)
+    files = _graph_entry(directory, graph, glimmer.io[NAME]).files
+    assert [file.path for file in files] == [f"graphs/{path.name}" for path in graph.files]
     update_manifest(directory, NAME)
     return directory
 

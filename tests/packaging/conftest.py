@@ -1,4 +1,4 @@
-"""The wheel, virtual environments made of it, and something to answer in them."""
+"""The wheel, and virtual environments made of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from tests.bundle_factory import VOCABULARY, write_corpus, write_tokenizer
-from tests.t5_factory import make_t5, save_t5
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 10)
@@ -26,12 +23,16 @@ class Venv:
 
     @classmethod
     def create(cls, python: Path, directory: Path, wheel: Path, extras: str) -> Venv:
-        """Install the wheel with these extras, at the constraints' versions."""
-        _run([python, "-m", "venv", directory], cwd=wheel.parent)
+        """Install the wheel with these extras, at the constraints' versions.
+
+        By the pip that is here, and nothing is compiled ahead: half of the time would go there.
+        """
+        _run([python, "-m", "venv", "--without-pip", directory], cwd=wheel.parent)
         venv = cls(directory)
         requirement = f"glimmer-export[{extras}] @ {wheel.as_uri()}"
-        install = ["-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", requirement]
-        _run([venv.program("python"), *install], cwd=directory)
+        pip = [sys.executable, "-m", "pip", "--python", venv.program("python")]
+        install = ["install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt", requirement]
+        _run([*pip, *install], cwd=directory)
         return venv
 
     def program(self, name: str) -> Path:
@@ -46,15 +47,6 @@ class Venv:
         return _run([self.program("glimmer-export"), *map(str, arguments)], cwd=self.directory)
 
 
-@dataclass(frozen=True)
-class Answerable:
-    """A bundle of random weights, a corpus, and a question that finds passages in it."""
-
-    bundle: Path
-    corpus: Path
-    question: str
-
-
 def _run(command: list[str | Path], cwd: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -64,10 +56,12 @@ def _run(command: list[str | Path], cwd: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    _run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", directory, ROOT], cwd=directory)
-    (built,) = directory.glob("*.whl")
+def wheel(once) -> Path:
+    def build(directory: Path) -> None:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", directory, ROOT]
+        _run(command, cwd=directory)
+
+    (built,) = once("wheel", build).glob("*.whl")
     return built
 
 
@@ -89,24 +83,6 @@ def tools_venv(device_python, wheel, tmp_path_factory) -> Venv:
     return Venv.create(device_python, tmp_path_factory.mktemp("tools") / "venv", wheel, "cpu,tools")
 
 
-@pytest.fixture(scope="session")
-def answerable(tmp_path_factory) -> Answerable:
-    from fractions import Fraction
-
-    from exporter.bundle import export_bundle
-    from exporter.checkpoint.options import ModelOptions
-    from exporter.init import init_from_t5
-
-    directory = tmp_path_factory.mktemp("answerable")
-    t5 = save_t5(make_t5("v1.1", vocab_size=len(VOCABULARY)), directory / "t5")
-    write_tokenizer(t5 / "tokenizer.json")
-    options = ModelOptions("glimmer", live_proportion=Fraction(2, 3), question_length=12, passage_length=24)
-    init_from_t5(t5, directory / "checkpoint", options)
-    export_bundle(directory / "checkpoint", directory / "bundle")
-    rows = write_corpus(directory / "corpus.jsonl", 40)
-    return Answerable(directory / "bundle", directory / "corpus.jsonl", str(rows[7]["text"]))
-
-
 def oldest_python() -> Path:
     """A Python 3.10 that runs; skips the test where there is none, or where it is the one that runs the tests."""
     name = "python{}.{}".format(*OLDEST)
@@ -117,6 +93,6 @@ def oldest_python() -> Path:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found += sorted(pyenv.glob(f"versions/{OLDEST[0]}.{OLDEST[1]}.*/bin/{name}"))
     for path in found:
-        if subprocess.run([path, "-c", "import ensurepip, venv"], capture_output=True, check=False).returncode == 0:
+        if subprocess.run([path, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
             return path
     pytest.skip(f"no {name} that runs was found")

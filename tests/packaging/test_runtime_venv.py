@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 
+import pytest
+
+from tests.exported import QUESTIONS, Exported
+
+QUESTION = QUESTIONS[0]
 BUILD_SIDE = ["onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers"]
 
 IMPORT_RUNTIME = """
@@ -32,6 +38,12 @@ print(json.dumps({
 """
 
 
+@pytest.fixture(scope="module")
+def answerable(exported: Callable[[str], Exported]) -> Exported:
+    """Random weights, exported as the options' defaults have it."""
+    return exported("glimmer, exact algebra")
+
+
 def test_runtime_imports_without_the_build_side(runtime_venv):
     found = json.loads(runtime_venv.python(IMPORT_RUNTIME, json.dumps(BUILD_SIDE)))
     assert found["installed"] == []
@@ -39,14 +51,9 @@ def test_runtime_imports_without_the_build_side(runtime_venv):
     assert "site-packages" in found["file"]
 
 
-def test_runtime_answers_as_it_does_here(runtime_venv, answerable, tmp_path):
-    from exporter.memory import build_store
-    from runtime import Session
-
-    build_store(answerable.bundle, answerable.corpus, tmp_path / "store")
-    with Session.open(answerable.bundle, store=tmp_path / "store") as session:
-        expected = session.answer(answerable.question)
-    found = json.loads(runtime_venv.python(ANSWER, answerable.bundle, tmp_path / "store", answerable.question))
+def test_runtime_answers_as_it_does_here(runtime_venv, answerable):
+    expected = answerable.session.answer(QUESTION)
+    found = json.loads(runtime_venv.python(ANSWER, answerable.bundle, answerable.store, QUESTION))
     assert found["passages"]
     assert found == {
         "answer": expected.answer,
@@ -69,10 +76,10 @@ def test_command_line_on_a_device_builds_a_store_and_answers(tools_venv, answera
     bundle, store = answerable.bundle, tmp_path / "store"
     assert "live_stage_a" in json.loads(tools_venv.glimmer("inspect", bundle, "--json"))["graphs"]
     tools_venv.glimmer("memory", "build", bundle, "--corpus", answerable.corpus, "-o", store)
-    answer = json.loads(tools_venv.glimmer("ask", bundle, "--store", store, answerable.question, "--json"))
+    answer = json.loads(tools_venv.glimmer("ask", bundle, "--store", store, QUESTION, "--json"))
     assert answer["passages"]
     calibrated, questions = shutil.copytree(bundle, tmp_path / "calibrated"), tmp_path / "questions.jsonl"
-    questions.write_text(json.dumps({"question": answerable.question}), encoding="utf-8")
+    questions.write_text(json.dumps({"question": QUESTION}), encoding="utf-8")
     report = tools_venv.glimmer("calibrate", calibrated, "--store", store, "--questions", questions, "--json")
     assert json.loads(report)["samples"] == 1
     absent = json.dumps(["torch", "transformers", "optimum", "onnxscript"])

@@ -135,7 +135,7 @@ def set_first(value):
         ("int8", lambda arrays: {"memory_channel_scale": arrays["memory_channel_scale"].view(np.int32)}, "float32"),
         ("int4", lambda arrays: changed(arrays, "memory_channel_order", set_first(-1)), "different places"),
         ("pq8x", lambda arrays: changed(arrays, "memory_codebook", set_first(np.inf)), "finite values"),
-        ("pq8x", lambda arrays: {**arrays, "memory_codebook": arrays["memory_codebook"].transpose(0, 2, 1)}, "float32"),
+        ("pq8x", lambda arrays: {**arrays, "memory_codebook": arrays["memory_codebook"].swapaxes(0, 1)}, "float32"),
     ],
 )
 def test_damaged_arrays_are_named(exported, stores, tmp_path, codec, change, message):

@@ -61,6 +61,8 @@ def test_either_the_codes_are_rescaled_or_their_products_stay_in_fp32(lazy, resc
 def test_converted_without_it_the_codes_overflow(lazy):
     path, inputs = lazy
     model = ir.load(path)
+    (query,) = (value for name, value in model.graph.initializers.items() if "SelfAttention.q." in name)
+    query.const_value = ir.tensor(query.const_value.numpy() * 16, name=query.name)  # attention that picks tokens out
     ConvertFp16()(model)
     RoundFp16()(model)
     assert not np.isfinite(every_value(model, inputs)["matmul_2"]).all() or not all(

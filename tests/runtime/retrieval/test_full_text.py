@@ -9,11 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.memory import build_store
-from runtime.bundle import Bundle
+from exporter.memory.text_index import write_index
+from exporter.memory.texts import write_texts
 from runtime.contract import StoreError
+from runtime.passage_texts import PassageTexts
+from runtime.retrieval import Retriever
+from runtime.retrieval.tantivy_bm25 import TantivyIndex
 from runtime.retrieval.words import search_words
-from runtime.store import MemoryStore
-from tests.bundle_factory import make_bundle, write_rows
+from runtime.store import MemoryStore, Passage
+from tests.bundle_factory import write_rows
 
 TEXTS = [
     ("Ada Lovelace", "She wrote the first program."),
@@ -112,11 +116,18 @@ def test_a_python_without_fts5_is_named(bundle, store_path, monkeypatch):
 
 @pytest.mark.parametrize("engine", ["fts5", "tantivy"])
 def test_gold_passages_of_natural_questions_are_found(shared_data, tmp_path, engine):
-    bundle = Bundle.open(make_bundle(tmp_path / "bundle", architecture="fid"))
-    build_store(bundle.directory, shared_data / "qa" / "corpus.jsonl", tmp_path / "store", index=engine)
-    rows = [json.loads(line) for line in (shared_data / "qa" / "nq.dev.k20.jsonl").read_text().splitlines()]
-    with MemoryStore.open(tmp_path / "store", bundle, verify=False) as opened:
-        gold = [set(opened.numbers(row["gold_ids"])) for row in rows]
-        hits = [set(found(opened, row["question"], 20)) for row in rows]
-    recall = sum(bool(one & other) for one, other in zip(gold, hits, strict=True)) / len(rows)
-    assert recall >= 0.95
+    corpus, questions = (
+        [json.loads(line) for line in (shared_data / "qa" / name).read_text("utf-8").splitlines()]
+        for name in ("corpus.jsonl", "nq.dev.k20.jsonl")
+    )
+    passages = [Passage(row["id"], row["title"], row["text"]) for row in corpus]
+    write_texts(tmp_path / "texts", passages, advance=lambda _: None, full_text=engine == "fts5")
+    texts = PassageTexts(tmp_path / "texts", len(passages))
+    index: Retriever = texts
+    if engine == "tantivy":
+        entry = write_index(tmp_path, 0, enumerate(passages), engine, advance=lambda _: None)
+        index = TantivyIndex([tmp_path / file.path for file in entry.files], num_passages=len(passages))
+    gold = [set(texts.numbers(row["gold_ids"])) for row in questions]
+    hits = [{hit.number for hit in index.search(row["question"], 20)} for row in questions]
+    texts.close()
+    assert sum(bool(one & other) for one, other in zip(gold, hits, strict=True)) / len(questions) >= 0.95

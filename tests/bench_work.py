@@ -1,0 +1,31 @@
+"""A tiny model's bench with everything exported, once for the tests of bench and of its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.bench import BenchOptions
+from exporter.bench.workplace import prepare
+from tests.exported import make_checkpoint
+from tests.once import Once
+
+__all__ = ["PEERS", "prepared_options"]
+
+PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", "optimum-fid-k2")
+
+
+def prepared_options(once: Once) -> BenchOptions:
+    """Options of a bench whose work is done but for the measuring; its folder is read only."""
+
+    def make(directory: Path) -> None:
+        make_checkpoint(directory / "checkpoint", "glimmer", tokenizer=False)
+        prepare(options_in(directory), directory / "work")
+
+    return options_in(once("bench", make))
+
+
+def options_in(directory: Path) -> BenchOptions:
+    return BenchOptions(
+        checkpoint=directory / "checkpoint", k=5, m=2, question_tokens=11, passage_tokens=20, answer_tokens=3,
+        threads=1, repeats=3, warmup=1, peers=PEERS, peak_rss=False, work=directory / "work",
+    )

@@ -25,7 +25,7 @@ def fit_codebook(rows: Array, shape: tuple[int, ...]) -> Array:
     except ImportError:
         raise MissingExtraError(
             "fitting a product quantisation", expected="faiss", found="none",
-            fix="install glimmer-export[dense], or choose another codec",
+            fix='install its extra: pip install "glimmer-export[dense]"; or choose another codec',
         ) from None
     stages, groups, centroids, width = shape
     codebook = np.empty(shape, np.float32)

@@ -101,7 +101,7 @@ class DevicePlacement:
         self.graphs = graphs
         self.eos_interval = device.eos_interval
         limits = {name: cast("DeviceGraph", graph).max_batch for name, graph in graphs.items()}
-        self.max_batches = {name: limit for name, limit in limits.items() if limit is not None}
+        self.max_batches: Mapping[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         self._device = device
 
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -82,17 +82,38 @@ def test_padding_enters_no_range(exported, variant):
             assert found == pytest.approx((expected.minimum, expected.maximum), rel=1e-3, abs=1e-4), (name, tensor)
 
 
-def test_padding_between_question_and_passage_enters_no_channel(exported):
-    """Nor where the states stand as the decoder reads them, flattened: whatever padding holds, it is left out."""
-    source = exported("fid")
+def test_padding_between_question_and_passage_enters_no_channel(tmp_path):
+    """Nor where the states stand as the decoder reads them, flattened."""
+    helper, dims = onnx.helper, ("batch", "passages", "tokens")
+    table = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    table[0] = 100
+    known = {"states": (*dims, 4), "encoder_hidden_states": ("batch", "encoder_tokens", 4)}
+    values = {
+        name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in known.items()
+    }
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+         helper.make_node("Reshape", ["states", "shape"], ["encoder_hidden_states"])],
+        "encoder",
+        [helper.make_tensor_value_info(name, onnx.TensorProto.INT32, dims) for name in ("input_ids", "attention_mask")],
+        [values["encoder_hidden_states"]],
+        [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(np.array([0, -1, 4]), "shape")],
+        value_info=[values["states"]],
+    )  # fmt: skip
+    path = tmp_path / "encoder.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    io = GraphIO(
+        (IOTensor("input_ids", "int32", dims), IOTensor("attention_mask", "int32", dims)),
+        (IOTensor("encoder_hidden_states", "float32", known["encoder_hidden_states"]),),
+    )
     backend = CollectingBackend(OnnxRuntimeBackend(1), limit=9, threads=1)
-    graph = backend.load(source.graph("encoder"), source.io["encoder"])
-    ids = np.random.default_rng(0).integers(2, source.shape.vocab_size, (4, 3, 9)).astype(np.int32)
-    mask = np.tile(np.array([1, 1, 0, 0, 0, 1, 1, 1, 0], np.int32), (4, 3, 1))
-    for row in range(4):
-        graph.run({"input_ids": ids[row : row + 1], "attention_mask": mask[row : row + 1]})
-        for name, found in backend.collectors["encoder"].result().items():
-            assert found.channel_amax is None or found.channel_amax.max() == found.amax, name
+    ids = np.array([[[7, 9, 0, 0, 11, 12], [7, 9, 0, 0, 13, 0]]], np.int32)
+    backend.load(path, io).run({"input_ids": ids, "attention_mask": np.minimum(ids, 1)})
+    found = backend.collectors["encoder"].result()
+    assert list(found) == list(known)
+    for tensor in found.values():
+        assert tensor.channel_amax.tolist() == np.abs(table[[7, 9, 11, 12, 13]]).max(axis=0).tolist()
+        assert tensor.amax == tensor.channel_amax.max()
 
 
 def test_the_limit_bounds_the_passages_of_a_question(glimmer):

@@ -63,7 +63,7 @@ def profiles_of(architecture: str, cross_attention: str, gpu, **changes: int):
     shape = shape_of(architecture, **changes)
     forms = Forms(("fp16",), "full" if shape.traits.selects else None, cross_attention)
     graphs = {
-        name: GraphEntry((), *tensor_entries(io), precision="fp16", num_parameters=0)
+        name: GraphEntry((), *tensor_entries(io), precision="fp16", num_parameters=0, weight_bytes=0)
         for name, io in graph_io(shape, forms).items()
     }
 

@@ -59,6 +59,7 @@ def _computed_amax(node: ir.Node, tracked: TrackedRanges) -> float | None:
 
 
 def _constant_amax(tensor: ir.TensorProtocol) -> float:
-    array = tensor.numpy().astype(np.float64)
-    finite = np.abs(array[np.isfinite(array) & (array != FP32_LOWEST)])
-    return max(float(finite.max(initial=0.0)), -MASKED if (array == FP32_LOWEST).any() else 0.0)
+    array = tensor.numpy().astype(np.float32, copy=False)
+    masked = array == FP32_LOWEST
+    largest = np.max(np.abs(array), initial=0.0, where=np.isfinite(array) & ~masked)
+    return max(float(largest), -MASKED if masked.any() else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,14 @@ def convert_checkpoint(
     tokenizer: Path | None = None,
     allow_unused: Sequence[str] = (),
     overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Turn `source`, whose layout is `t5x`, `fid` or `huggingface`, into the checkpoint `output`; return its summary.
 
     `config` is a JSON file of fields of a CheckpointConfig: all of them for `t5x`, which keeps none, else those that
     replace what the directory and the layout say. `names` (a name map) and `allow_unused` are for `t5x`. The tokenizer
-    is the given file, else the directory's own, else there is none. Raises OptionError, CheckpointError,
-    TokenizerError, MissingExtraError and OutputError, before anything is written.
+    is the given file, else the directory's own, else there is none. `on_tensor` is `write_checkpoint`'s. Raises
+    OptionError, CheckpointError, TokenizerError, MissingExtraError and OutputError, before anything is written.
     """
     check_target(output, overwrite=overwrite, inputs=[source, config, names, tokenizer])
     if layout == "t5x" and config is None:
@@ -60,7 +61,7 @@ def convert_checkpoint(
         check_agreement(source)
     found = find_tokenizer(source, tokenizer)
     converted: CheckpointConfig
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     unused: tuple[str, ...] = ()
     match layout:
         case "t5x":
@@ -73,7 +74,7 @@ def convert_checkpoint(
             converted, tensors = convert_fid(source, fields)
         case _:
             converted, tensors = convert_huggingface(source, fields)
-    write_checkpoint(output, converted, tensors, found, overwrite=overwrite)
+    write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
     return made | summary(converted, tensors, found)
 

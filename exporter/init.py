@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.convert import convert_t5
-from exporter.checkpoint.initialise import random_weights
+from exporter.checkpoint.initialise import RandomWeights
+from exporter.checkpoint.lazy_tensors import specs_of
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.presets import preset
 from exporter.checkpoint.tokenizer import find_tokenizer
@@ -31,16 +33,18 @@ def init_from_t5(
     tokenizer: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Partition the Hugging Face T5 in `source` into the checkpoint `output`; return its summary.
 
-    The tokenizer is the given file, else the T5's own, else there is none. Raises OptionError, CheckpointError,
+    The tokenizer is the given file, else the T5's own, else there is none. `on_tensor(index, count)` is called before
+    each tensor is written. Raises OptionError, CheckpointError,
     TokenizerError and OutputError, before anything is written.
     """
     check_target(output, overwrite=overwrite, inputs=[source, tokenizer])
     found = find_tokenizer(source, tokenizer)
     config, tensors = convert_t5(source, options, seed=seed)
-    write_checkpoint(output, config, tensors, found, overwrite=overwrite)
+    write_checkpoint(output, config, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     return {"checkpoint": str(output), "source": str(source), "seed": seed} | summary(config, tensors, found)
 
 
@@ -52,6 +56,7 @@ def init_random(
     tokenizer: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Write a checkpoint of random weights at a preset size ("small" to "xxl"); return its summary.
 
@@ -60,13 +65,14 @@ def init_random(
     check_target(output, overwrite=overwrite, inputs=[tokenizer])
     found = find_tokenizer(None, tokenizer)
     config = config_from_options(options, preset(size), subject=f"random model of size {size}")
-    tensors = random_weights(config, seed=seed)
-    write_checkpoint(output, config, tensors, found, overwrite=overwrite)
+    tensors = RandomWeights(config, seed=seed)
+    write_checkpoint(output, config, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     return {"checkpoint": str(output), "source": f"random {size}", "seed": seed} | summary(config, tensors, found)
 
 
 def summary(config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: bytes | None) -> dict[str, Any]:
     """What was made: layers of each part, parameters (a number of weights) and bytes of weights."""
+    specs = specs_of(tensors).values()
     return {
         "architecture": config.architecture,
         "layers": {
@@ -77,7 +83,7 @@ def summary(config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: 
         },
         "num_retrieved": config.num_retrieved,
         "num_selected": config.num_selected,
-        "parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "weight_bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "parameters": sum(spec.size for spec in specs),
+        "weight_bytes": sum(spec.num_bytes for spec in specs),
         "has_tokenizer": tokenizer is not None,
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from runtime.contract import BundleError, BundleManifest, FileEntry, GlimmerError, file_digest, inside, read_manifest
+from runtime.external_data import external_data
 from runtime.text import TextEncoder
 
 __all__ = ["Bundle", "verify_file"]
@@ -23,13 +25,16 @@ class Bundle:
     def open(cls, directory: str | Path) -> Bundle:
         """Read and verify a bundle directory.
 
-        Raises BundleError for a manifest, path, size or digest that is wrong, TokenizerError for its tokenizer.
+        Raises BundleError for a manifest, path, size or digest that is wrong and for a graph that reads what the
+        manifest does not vouch for, TokenizerError for its tokenizer.
         """
         directory = Path(directory)
         manifest = read_manifest(directory)
         for entry in manifest.files():
             verify_file(directory, entry, error=BundleError, subject=f"bundle {directory}", fix="copy the bundle again")
         _check_nothing_else(directory, manifest)
+        for graph in manifest.graphs.values():
+            _check_external_data(directory, graph.files[0], manifest)
         text = None
         if manifest.tokenizer is not None:
             text = TextEncoder.open(directory / manifest.tokenizer.path, manifest.model)
@@ -44,7 +49,7 @@ class Bundle:
 
 
 def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
-    """A graph may name external data beside it: no file may stand there that the manifest does not vouch for."""
+    """A graph reads its weights from a file beside it: none may stand there that the manifest does not vouch for."""
     named = {directory / entry.path for entry in manifest.files()}
     for path in sorted({file.parent for file in named}):
         for found in sorted(path.iterdir() if path != directory else ()):
@@ -53,6 +58,36 @@ def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
                     f"bundle {directory}", expected=f"only the files of its manifest in {path.name}", found=found.name,
                     fix="copy the bundle again",
                 )
+
+
+def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleManifest) -> None:
+    """Refuse a graph that reads anything but the manifest's files in its own folder, or reads past their ends."""
+    subject, folder = f"bundle {directory}, {graph.path}", PurePosixPath(graph.path).parent
+    paths = {PurePosixPath(entry.path): entry.bytes for entry in manifest.graph_files()}
+    sizes = {path.name.encode(): size for path, size in paths.items() if path.parent == folder}
+    try:
+        outside = list(external_data(_mapped(directory / graph.path)))
+    except ValueError as reason:
+        raise BundleError(subject, expected="an ONNX graph", found=str(reason), fix="export the bundle again") from None
+    for data in outside:
+        if data.location not in sizes:
+            raise BundleError(
+                subject, expected="weights in the files of its manifest",
+                found=repr(data.location.decode(errors="replace")),
+                fix="do not use this bundle; get it again from its source",
+            )
+        if (end := data.offset + data.length) > sizes[data.location]:
+            raise BundleError(
+                subject, expected=f"weights within the {sizes[data.location]} bytes of {data.location.decode()}",
+                found=f"some up to byte {end}", fix="export the bundle again",
+            )
+
+
+def _mapped(path: Path) -> memoryview:
+    if not path.stat().st_size:
+        return memoryview(b"")
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def verify_file(

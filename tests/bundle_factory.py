@@ -56,14 +56,14 @@ def make_bundle(
         if name == "memory_encoder":
             onnx.save(memory_encoder(checkpoint), path)
         else:
-            path.write_bytes(name.encode())
+            path.write_bytes(onnx.ModelProto(producer_name=name).SerializeToString())
         inputs, outputs = tensor_entries(io)
-        graphs[name] = GraphEntry((entry(directory, path),), inputs, outputs, precision, 0)
+        graphs[name] = GraphEntry((entry(directory, path),), inputs, outputs, precision, 0, 0)
     if tokenizer:
         write_tokenizer(directory / "tokenizer.json")
     file = entry(directory, directory / "tokenizer.json") if tokenizer else None
     manifest = BundleManifest(
-        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, codecs=forms.codecs, stage_a=forms.stage_a,
+        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, weights=None, codecs=forms.codecs, stage_a=forms.stage_a,
         cross_attention=forms.cross_attention, tokenizer=file, calibration=(), quantization=None,
         checkpoint_digest=digest(f"checkpoint {checkpoint}"), memory_digest=digest(f"memory {checkpoint}"),
         tokenizer_digest=file.sha256 if file else None,

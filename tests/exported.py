@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -29,7 +30,8 @@ from exporter.checkpoint import (
     write_checkpoint,
 )
 from exporter.demo.data import CHECKPOINT
-from exporter.graphs import ExportedGraph
+from exporter.graphs import ExportedGraph, weights_file
+from exporter.graphs.write import write_graph
 from exporter.memory import build_store
 from exporter.stages import GlimmerModel
 from runtime import Session
@@ -39,7 +41,7 @@ from tests.once import Once
 
 __all__ = [
     "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
-    "make_checkpoint", "update_manifest",
+    "make_checkpoint", "update_manifest", "write_alone",
 ]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
@@ -235,6 +237,13 @@ def demo_bundles(once: Once) -> dict[str, Path]:
 def copy_bundle(source: Exported, directory: Path) -> Path:
     """A bundle to damage."""
     return Path(shutil.copytree(source.bundle, directory))
+
+
+def write_alone(model: ir.Model, directory: Path, name: str) -> Path:
+    """The file of a graph that is written with weights of its own."""
+    directory.mkdir(exist_ok=True)
+    with weights_file(directory) as weights:
+        return write_graph(model, name, weights).path
 
 
 def update_manifest(bundle: Path, graph: str) -> None:

@@ -18,7 +18,8 @@ __all__ = ["FoldWeights"]
 class FoldWeights(InPlacePass):
     """Reshape and Transpose of an initializer become an initializer; a Gemm without bias becomes a MatMul.
 
-    A MatMul so found is named by its weight, `...EncDecAttention.k/MatMul`, where the tracer had no name for it.
+    What is folded stays a view of what it is folded from, until it is written. A MatMul so found is named by its
+    weight, `...EncDecAttention.k/MatMul`, where the tracer had no name for it.
     """
 
     def call(self, model: ir.Model) -> PassResult:
@@ -50,7 +51,7 @@ def _weight(graph: ir.Graph, node: ir.Node, place: int) -> ir.Value | None:
 def _folded(node: ir.Node, weight: NDArray[np.float32], graph: ir.Graph) -> NDArray[np.float32] | None:
     if node.op_type == "Transpose":
         permutation = node.attributes.get_ints("perm", tuple(reversed(range(weight.ndim))))
-        return np.ascontiguousarray(weight.transpose(permutation))
+        return np.transpose(weight, permutation)
     shape = node.inputs[1]
     if shape is None or shape.name not in graph.initializers:
         return None
@@ -65,8 +66,7 @@ def _gemm_to_matmul(graph: ir.Graph, node: ir.Node) -> None:
     if scaled or bias or weight is None:
         raise ValueError(f"{node.name}: a Gemm that is more than a product with a weight")
     if attributes.get("transB", 0):
-        transposed = np.ascontiguousarray(constant(weight).T)
-        weight = initializer(graph, f"{weight.name}.transpose", transposed)
+        weight = initializer(graph, f"{weight.name}.transpose", constant(weight).T)
     product = ir.node("MatMul", [node.inputs[0], weight], name=str(node.name).replace("Gemm", "MatMul"))
     _take_over(product.outputs[0], node.outputs[0])
     graph.insert_before(node, product)

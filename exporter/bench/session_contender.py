@@ -37,7 +37,10 @@ class SessionContender:
         backend = OnnxRuntimeBackend(spec.threads)
         store = MemoryStore.open(spec.store, opened)
         loaded = load_graphs(backend, opened.directory, opened.manifest, store.manifest.codec)
-        self._entries = [opened.manifest.graphs[name] for name in opened.manifest.stages(store.manifest.codec).values()]
+        manifest = opened.manifest
+        entries = [manifest.graphs[name] for name in manifest.stages(store.manifest.codec).values()]
+        self._files = [file for entry in entries for file in entry.files]
+        self._files += [manifest.weights] if manifest.weights else []
         self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.items()}
         shape = replace(opened.manifest.model, eos_token_id=NO_TOKEN, max_new_tokens=spec.answer_tokens)
         endless = replace(opened, manifest=replace(opened.manifest, model=shape))
@@ -81,8 +84,8 @@ class SessionContender:
 
     @property
     def graph_bytes(self) -> int:
-        """Size of the bundle's graphs on disk."""
-        return sum(file.bytes for graph in self._entries for file in graph.files)
+        """Size of the graphs on disk, with the weights of the bundle."""
+        return sum(file.bytes for file in self._files)
 
     def close(self) -> None:
         """Release the store's files."""

@@ -15,6 +15,7 @@ from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
 from exporter.graphs.check import check_operators, check_valid
+from exporter.graphs.weights_file import WeightsFile, weights_file
 from exporter.graphs.write import write_graph
 from exporter.precision import DEFAULT_POLICY, read_policy
 from exporter.publish import check_target, publish_directory
@@ -90,9 +91,11 @@ def quantize_bundle(
     entries: dict[str, GraphEntry] = {}
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
-        for index, (stage, name) in enumerate(stages.items()):
-            on_graph(stage, index, len(stages))
-            entries[name], done[stage] = _quantize(bundle, name, table, options, SCHEMES.get(str(kind), TENSORRT), work)
+        with weights_file(work / "graphs") as weights:
+            for index, (stage, name) in enumerate(stages.items()):
+                on_graph(stage, index, len(stages))
+                scheme = SCHEMES.get(str(kind), TENSORRT)
+                entries[name], done[stage] = _quantize(bundle, name, table, options, scheme, work, weights)
         _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
@@ -104,13 +107,16 @@ def quantize_bundle(
             policy=options.policy if "int8" in options.precision else None, keep=options.keep,
         )
         codecs = () if codec is None else (codec,)
-        written = replace(manifest, graphs=entries, codecs=codecs, calibration=(), quantization=entry)
+        written = replace(
+            manifest, graphs=entries, weights=weights.entry(work), codecs=codecs, calibration=(), quantization=entry
+        )
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
     return done
 
 
 def _quantize(
-    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path
+    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
+    weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
     import onnx_ir
 
@@ -126,14 +132,14 @@ def _quantize(
     done = QuantizedGraph()
     if int8 or fp16:
         done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
-    files = write_graph(model, work / "graphs", name)
-    check_valid(files[0])
-    check_operators(files[0])
+    written = write_graph(model, name, weights)
+    check_valid(written.path)
+    check_operators(written.path)
     precision = "-".join(part for part, used in (("int8", bool(done.int8)), ("fp16", fp16)) if used) or "fp32"
-    entries = tuple(
-        FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
-    )
-    return replace(manifest.graphs[name], precision=precision, files=entries), done
+    path = written.path
+    file = FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path))
+    entry = replace(manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes)
+    return entry, done
 
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.checkpoint import read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from exporter.graphs import ExportedGraph, TracedStages, export_graph
+from exporter.graphs import ExportedGraph, GraphExporter, weights_file
 from exporter.publish import check_target, publish_directory
 from runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
@@ -18,6 +19,7 @@ from runtime.contract import (
     FileEntry,
     GraphEntry,
     GraphIO,
+    QuantizationEntry,
     file_digest,
     graph_io,
     record_to_json,
@@ -26,36 +28,43 @@ from runtime.contract import (
 
 __all__ = ["export_bundle"]
 
+NOT_CALIBRATED = QuantizationEntry("tensorrt", cpu_kind=None, method=None, policy=None, residual_scales={}, keep=())
+"""How an FP16 export is as if `quantize` had made it."""
+
 
 def export_bundle(
     checkpoint_dir: Path,
     output: Path,
     forms: FormOptions = DEFAULT_FORMS,
     *,
+    precision: str = "fp32",
+    check: bool = True,
     overwrite: bool = False,
     on_graph: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[ExportedGraph]:
-    """Export a checkpoint; `on_graph(name, index, count)` is called before each graph.
+    """Export a checkpoint; `on_graph(what, index, count)` is called before each graph is exported, and checked.
 
-    The bundle is written beside `output` and renamed when all graphs have passed their checks. Raises CheckpointError,
-    TokenizerError, ExportError or OutputError.
+    The bundle is written beside `output` and renamed when all graphs have passed their checks against torch, which
+    `check` may leave out. `precision` fp16 gives the graphs that `quantize` makes for TensorRT, but of no calibration:
+    whether their values stay within FP16 is not known. Raises CheckpointError, TokenizerError, ExportError,
+    OutputError, and CalibrationError for a weight that FP16 cannot hold.
     """
     check_target(output, overwrite=overwrite, inputs=[checkpoint_dir])
     checkpoint = read_checkpoint(checkpoint_dir)
-    model = model_from_checkpoint(checkpoint)
     shape = checkpoint.config.shape
     chosen = choose_forms(checkpoint.config, forms)
     graphs = graph_io(shape, chosen)
     exported: list[ExportedGraph] = []
     entries: dict[str, GraphEntry] = {}
-    traced = TracedStages()
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
-        for index, (name, io) in enumerate(graphs.items()):
-            on_graph(name, index, len(graphs))
-            graph = export_graph(model, name, io, chosen, work / "graphs", traced)
-            exported.append(graph)
-            entries[name] = _graph_entry(work, graph, io)
+        with weights_file(work / "graphs") as weights:
+            exporter = GraphExporter(checkpoint, chosen, weights, precision=precision, check=check)
+            for index, (name, io) in enumerate(graphs.items()):
+                on_graph(f"Exporting {name}", index, len(graphs))
+                graph = exporter.export(name, io, partial(on_graph, f"Checking {name}", index, len(graphs)))
+                exported.append(graph)
+                entries[name] = _graph_entry(work, graph, io, precision)
         tokenizer = None
         if checkpoint.tokenizer is not None:
             shutil.copyfile(checkpoint.tokenizer, work / "tokenizer.json")
@@ -64,12 +73,13 @@ def export_bundle(
             schema_version=BUNDLE_SCHEMA_VERSION,
             model=shape,
             graphs=entries,
+            weights=weights.entry(work),
             codecs=chosen.codecs,
             stage_a=chosen.stage_a,
             cross_attention=chosen.cross_attention,
             tokenizer=tokenizer,
             calibration=(),
-            quantization=None,
+            quantization=NOT_CALIBRATED if precision == "fp16" else None,
             checkpoint_digest=checkpoint_digest(checkpoint),
             memory_digest=memory_digest(checkpoint),
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,
@@ -78,10 +88,12 @@ def export_bundle(
     return exported
 
 
-def _graph_entry(bundle: Path, graph: ExportedGraph, io: GraphIO) -> GraphEntry:
+def _graph_entry(bundle: Path, graph: ExportedGraph, io: GraphIO, precision: str) -> GraphEntry:
     inputs, outputs = tensor_entries(io)
-    files = tuple(_file_entry(bundle, path) for path in graph.files)
-    return GraphEntry(files, inputs, outputs, precision="fp32", num_parameters=graph.num_parameters)
+    return GraphEntry(
+        (_file_entry(bundle, graph.written.path),), inputs, outputs, precision=precision,
+        num_parameters=graph.num_parameters, weight_bytes=graph.written.weight_bytes,
+    )
 
 
 def _file_entry(bundle: Path, path: Path) -> FileEntry:

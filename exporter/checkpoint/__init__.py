@@ -5,7 +5,13 @@ from exporter.checkpoint.convert import convert_t5
 from exporter.checkpoint.initialise import random_weights, score_weights
 from exporter.checkpoint.options import ModelOptions
 from exporter.checkpoint.partition import parse_proportion
-from exporter.checkpoint.read import Checkpoint, model_from_checkpoint, read_checkpoint
+from exporter.checkpoint.read import (
+    Checkpoint,
+    model_from_checkpoint,
+    model_from_weights,
+    open_tensors,
+    read_checkpoint,
+)
 from exporter.checkpoint.weights import weight_shapes
 from exporter.checkpoint.write import write_checkpoint
 
@@ -15,6 +21,8 @@ __all__ = [
     "ModelOptions",
     "convert_t5",
     "model_from_checkpoint",
+    "model_from_weights",
+    "open_tensors",
     "parse_proportion",
     "random_weights",
     "read_checkpoint",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.checkpoint import pickle_files, safetensors_files
 from exporter.checkpoint.config import CheckpointConfig
 from exporter.checkpoint.initialise import score_weights
+from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.read import check_shapes, check_values
 from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
@@ -37,13 +39,13 @@ class WeightFiles(Protocol):
         ...
 
 
-def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, dict[str, Tensor]]:
+def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Cut the T5 in directory `source` (v1.0, v1.1 or flan) by depth (LUMEN paper, section 3; GLIMMER, section 3).
 
     The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
     encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
     `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
-    `seed`. Every tensor keeps the dtype it was stored in, and none shares another's memory.
+    `seed`. Every tensor keeps the dtype it was stored in; it is read when it is looked up, after a first look at all.
 
     Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
     what is not supported; for weights that are missing, damaged, unsafe, of the wrong shape, not finite,
@@ -54,11 +56,11 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
     config = config_from_options(options, shape, subject=subject)
     tensors = t5_tensors(open_weights(source), config, shape, subject=subject)
     if config.shape.traits.selects:
-        tensors |= score_weights(config, seed=seed)
+        tensors = tensors.joined(score_weights(config, seed=seed))
     return config, tensors
 
 
-def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> dict[str, Tensor]:
+def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> LazyTensors:
     """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
 
     Raises CheckpointError as `convert_t5` does.
@@ -82,13 +84,13 @@ def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, 
         extra.add(LM_HEAD)
     expected = {sources[name]: size for name, size in weight_shapes(config).items() if name in sources}
     check_shapes({name: size for name, size in found.items() if name not in extra}, expected, subject=subject)
-    tensors: dict[str, Tensor] = {}
-    used: set[str] = set()
-    for name, origin in sources.items():
+    dtypes = {}
+    for origin in dict.fromkeys(sources.values()):
         tensor = files.tensor(origin)
         check_values(origin, tensor, subject=subject)
-        tensors[name] = tensor.clone() if origin in used else tensor
-        used.add(origin)
+        dtypes[origin] = tensor.dtype
+    specs = {name: TensorSpec(found[origin], dtypes[origin]) for name, origin in sources.items()}
+    tensors = LazyTensors(specs, lambda name: files.tensor(sources[name]))
     _check_copies(files, extra & set(found) - {UNUSED}, embedding, tensors[SHARED], shape, subject)
     return tensors
 

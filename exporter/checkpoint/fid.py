@@ -29,7 +29,7 @@ FIELDS = {
 """The paper's passages and their length in tokens; its answers have 50 tokens at most, the start token included."""
 
 
-def convert_fid(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, dict[str, Tensor]]:
+def convert_fid(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Read the directory that FiD's `save` wrote, `config.json` and `pytorch_model.bin`, as a `fid` checkpoint.
 
     Question and passage are one text under one limit, as FiD trains; `fields` replace the paper's lengths and counts.

@@ -21,7 +21,7 @@ FIELDS = {"input_template": "question: {question} context: {text}", "passage_len
 """T5's own prompt for SQuAD (Raffel et al. 2020, appendix D.15), and the length that it was trained with."""
 
 
-def convert_huggingface(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, dict[str, Tensor]]:
+def convert_huggingface(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Read a T5 in Hugging Face's layout as a `fid` checkpoint; `fields` replace what it is read with.
 
     Special tokens and the answer's length are those of its `generation_config.json`, where there is one. Raises

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig
+from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
 from exporter.checkpoint.weights import weight_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["random_weights", "score_weights"]
+__all__ = ["RandomWeights", "random_weights", "score_weights"]
+
+
+class RandomWeights(LazyTensors):
+    """Every tensor of a config, float32, drawn at Mesh TensorFlow's scales; the same for the same seed.
+
+    Each is drawn after the one before it: a stream draws all once, a look-up all that come before.
+    """
+
+    def __init__(self, config: CheckpointConfig, *, seed: int) -> None:
+        import torch
+
+        self._config, self._seed = config, seed
+        shapes = weight_shapes(config)
+        super().__init__({name: TensorSpec(shape, torch.float32) for name, shape in shapes.items()}, self._drawn)
+
+    def stream(self) -> Iterator[tuple[str, Tensor]]:
+        """All, one after the other."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self._seed)
+        for name, spec in self.specs.items():
+            deviation = _deviation(name, self._config)
+            if deviation is None:
+                yield name, torch.full(spec.shape, 0.0 if name.endswith(".bias") else 1.0)
+            else:
+                yield name, torch.randn(spec.shape, generator=generator).mul_(deviation)
+
+    def _drawn(self, name: str) -> Tensor:
+        return next(tensor for drawn, tensor in self.stream() if drawn == name)
 
 
 def random_weights(config: CheckpointConfig, *, seed: int) -> dict[str, Tensor]:
-    """Every tensor of the config, float32, drawn at Mesh TensorFlow's scales; the same for the same seed."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, shape in weight_shapes(config).items():
-        deviation = _deviation(name, config)
-        if deviation is None:
-            constant = 0.0 if name.endswith(".bias") else 1.0
-            tensors[name] = torch.full(shape, constant)
-        else:
-            tensors[name] = torch.randn(shape, generator=generator) * deviation
-    return tensors
+    """All of `RandomWeights`, to be changed at will."""
+    return dict(RandomWeights(config, seed=seed).stream())
 
 
 def score_weights(config: CheckpointConfig, *, seed: int) -> dict[str, Tensor]:

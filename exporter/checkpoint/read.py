@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig, read_config
+from exporter.checkpoint.lazy_tensors import LazyTensors
 from exporter.checkpoint.safetensors_files import SafetensorsFiles
 from exporter.checkpoint.weights import weight_shapes
 from runtime.contract import CheckpointError
@@ -18,18 +19,24 @@ if TYPE_CHECKING:
 
     from exporter.stages import GlimmerModel
 
-__all__ = ["Checkpoint", "check_shapes", "check_tokenizer", "check_values", "model_from_checkpoint", "read_checkpoint"]
+__all__ = [
+    "Checkpoint", "check_shapes", "check_tokenizer", "check_values", "model_from_checkpoint", "model_from_weights",
+    "open_tensors", "read_checkpoint",
+]  # fmt: skip
 
 TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A validated checkpoint. Tensors keep the dtype they were stored in (float32, float16 or bfloat16)."""
+    """A validated checkpoint, whose tensors are read from its files at each look-up.
+
+    They keep the dtype they were stored in (float32, float16 or bfloat16).
+    """
 
     directory: Path
     config: CheckpointConfig
-    tensors: Mapping[str, Tensor]
+    tensors: LazyTensors
     tokenizer: Path | None
 
     def __str__(self) -> str:
@@ -46,10 +53,9 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     files = SafetensorsFiles(directory)
     subject = f"checkpoint {directory}"
     check_shapes(files.shapes(), weight_shapes(config), subject=subject)
-    tensors = {}
     for name in files:
-        tensors[name] = files.tensor(name)
-        check_values(name, tensors[name], subject=subject)
+        check_values(name, files.tensor(name), subject=subject)
+    tensors = LazyTensors(files.specs(), files.tensor)
     path = directory / TOKENIZER
     if not path.exists():
         return Checkpoint(directory, config, tensors, None)
@@ -59,15 +65,25 @@ def read_checkpoint(directory: Path) -> Checkpoint:
 
 def model_from_checkpoint(checkpoint: Checkpoint) -> GlimmerModel:
     """The torch model in FP32, in evaluation mode."""
+    return model_from_weights(checkpoint.config, {name: tensor.float() for name, tensor in checkpoint.tensors.items()})
+
+
+def model_from_weights(config: CheckpointConfig, weights: Mapping[str, Tensor]) -> GlimmerModel:
+    """The torch model that holds these tensors themselves, in evaluation mode."""
     import torch
 
     from exporter.stages import GlimmerModel
 
     with torch.device("meta"):
-        model = GlimmerModel(checkpoint.config)
-    weights = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
+        model = GlimmerModel(config)
     model.load_state_dict(weights, strict=True, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def open_tensors(directory: Path) -> LazyTensors:
+    """The tensors of a checkpoint that has been read before: nothing is checked again."""
+    files = SafetensorsFiles(directory)
+    return LazyTensors(files.specs(), files.tensor)
 
 
 def check_shapes(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.checkpoint.lazy_tensors import TensorSpec
+from exporter.checkpoint.safetensors_writer import STORED_DTYPES
 from exporter.checkpoint.weight_index import weight_paths
 from runtime.contract import CheckpointError
 
@@ -30,6 +34,7 @@ class SafetensorsFiles:
 
         self._files: dict[str, Any] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._places: dict[str, _Place] = {}
         for path in weight_paths(directory, single=SINGLE, index=INDEX):
             try:
                 opened = safe_open(path, framework="pt")
@@ -45,15 +50,59 @@ class SafetensorsFiles:
                     )
                 self._files[name] = opened
                 self._shapes[name] = tuple(opened.get_slice(name).get_shape())
+            self._places |= _places(path)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, by name."""
         return dict(self._shapes)
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype it was stored in; mapped from the file, in memory that every call for it shares."""
-        stored: Tensor = self._files[name].get_tensor(name)
-        return stored
+        """One tensor, in the dtype it was stored in, in memory of its own.
+
+        It is read, not mapped: what was mapped stays in memory as long as the file is open.
+        """
+        import numpy as np
+        import torch
+
+        place = self._places[name]
+        if place.dtype not in STORED_DTYPES:
+            stored: Tensor = self._files[name].get_tensor(name)
+            return stored
+        content = np.fromfile(place.path, np.uint8, place.num_bytes, offset=place.offset)
+        values = torch.from_numpy(content).view(getattr(torch, STORED_DTYPES[place.dtype]))
+        return values.reshape(self._shapes[name])
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Shape and dtype of each tensor, by name."""
+        import torch
+
+        return {
+            name: TensorSpec(shape, getattr(torch, STORED_DTYPES[self._places[name].dtype]))
+            for name, shape in self._shapes.items() if self._places[name].dtype in STORED_DTYPES
+        }
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a file a tensor's content stands."""
+
+    path: Path
+    dtype: str
+    offset: int
+    num_bytes: int
+
+
+def _places(path: Path) -> dict[str, _Place]:
+    """From the header of a file that has been opened, and so checked, by the format's library."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: _Place(path, entry["dtype"], 8 + size + entry["data_offsets"][0],
+                     entry["data_offsets"][1] - entry["data_offsets"][0])
+        for name, entry in header.items()
+    }

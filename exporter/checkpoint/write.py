@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig
+from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
 from exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
 from exporter.checkpoint.safetensors_files import INDEX, SINGLE
+from exporter.checkpoint.safetensors_writer import write_safetensors
 from exporter.checkpoint.weights import weight_shapes
 from exporter.publish import publish_directory
 
@@ -29,59 +31,63 @@ def write_checkpoint(
     tokenizer: Path | bytes | None = None,
     *,
     overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Write a checkpoint; beyond 4 GB of weights they are sharded, with an index.
+    """Write a checkpoint, one tensor at a time; beyond 4 GB of weights they are sharded, with an index.
 
-    `tokenizer` is a tokenizer.json, or its content.
+    `tokenizer` is a tokenizer.json, or its content; `on_tensor(index, count)` is called before each tensor.
 
     Raises CheckpointError where tensors do not fit the config, TokenizerError where the tokenizer does not, and
     OutputError where the directory exists already or cannot be written.
     """
     subject = f"checkpoint {directory}"
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    check_shapes(shapes, weight_shapes(config), subject=subject)
+    specs = specs_of(tensors)
+    check_shapes({name: spec.shape for name, spec in specs.items()}, weight_shapes(config), subject=subject)
     if tokenizer is not None:
         check_tokenizer(tokenizer, config.vocab_size)
     with publish_directory(directory, overwrite=overwrite) as work:
         text = json.dumps(config.model_dump(), indent=2)
         (work / "config.json").write_text(text + "\n", encoding="utf-8")
-        _write_weights(work, tensors)
+        _write_weights(work, tensors, specs, on_tensor)
         if tokenizer is not None:
             (work / TOKENIZER).write_bytes(tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes())
 
 
-def _write_weights(directory: Path, tensors: Mapping[str, Tensor]) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
+def _write_weights(
+    directory: Path, tensors: Mapping[str, Tensor], specs: Mapping[str, TensorSpec],
+    on_tensor: Callable[[int, int], None],
+) -> None:
+    """Write tensors as they come: those of a stream in its own order, others by dtype and name."""
+    if isinstance(tensors, LazyTensors):
+        stream = tensors.stream()
+    else:
+        specs = dict(sorted(specs.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+        stream = ((name, tensors[name]) for name in specs)
+    stream = _told(stream, len(specs), on_tensor)
+    shards: list[dict[str, TensorSpec]] = [{}]
     room = MAX_SHARD_BYTES
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        if tensor.nbytes > room and shards[-1]:
+    for name, spec in specs.items():
+        if spec.num_bytes > room and shards[-1]:
             shards.append({})
             room = MAX_SHARD_BYTES
-        shards[-1][name] = tensor
-        room -= tensor.nbytes
+        shards[-1][name] = spec
+        room -= spec.num_bytes
     if len(shards) == 1:
-        _save(shards[0], directory / SINGLE)
+        write_safetensors(directory / SINGLE, shards[0], stream)
         return
     weight_map = {}
     for index, shard in enumerate(shards, start=1):
         file = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
-        _save(shard, directory / file)
+        write_safetensors(directory / file, shard, islice(stream, len(shard)))
         weight_map.update(dict.fromkeys(shard, file))
-    total = sum(tensor.nbytes for tensor in tensors.values())
+    total = sum(spec.num_bytes for spec in specs.values())
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """Save one shard; safetensors hides the system's error number, without which a full disk has no name, in a text."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(0o644)  # safetensors writes for its owner alone
-    except SafetensorError as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(number.group(1)), str(error), str(path)) from error
-        raise
+def _told(
+    stream: Iterator[tuple[str, Tensor]], count: int, on_tensor: Callable[[int, int], None]
+) -> Iterator[tuple[str, Tensor]]:
+    for index in range(count):
+        on_tensor(index, count)
+        yield next(stream)

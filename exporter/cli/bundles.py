@@ -35,6 +35,13 @@ class CrossAttention(str, Enum):
     auto = "auto"
 
 
+class ExportPrecision(str, Enum):
+    """Arithmetic of the exported graphs."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")],
     output: Output,
@@ -56,15 +63,26 @@ def export(
     target: Annotated[
         str, typer.Option("--target", help="Machine of configs/targets that will answer, for --cross-attention auto.")
     ] = "cpu",
+    precision: Annotated[
+        ExportPrecision,
+        typer.Option(
+            "--precision",
+            help="fp16: for TensorRT, not calibrated, so that overflow is not ruled out (`quantize` rules it out).",
+        ),
+    ] = ExportPrecision.fp32,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare each graph with torch; that takes the most memory.")
+    ] = True,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint's graphs to ONNX and check each against torch; the result is a bundle."""
-    require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
+    require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
     from rich.console import Console
     from rich.filesize import decimal
 
     from exporter.bundle import FormOptions, export_bundle
+    from runtime.contract import read_manifest
 
     forms = FormOptions(
         None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target,
@@ -73,14 +91,16 @@ def export(
 
     with Console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(
-            checkpoint, output, forms, overwrite=overwrite,
-            on_graph=lambda name, index, count: status.update(f"Exporting {name} ({index + 1} of {count})"),
+            checkpoint, output, forms, precision=precision.value, check=check, overwrite=overwrite,
+            on_graph=lambda what, index, count: status.update(f"{what} ({index + 1} of {count})"),
         )
+    size = sum(file.bytes for file in read_manifest(output).graph_files())
     if as_json:
-        print_json({"bundle": str(output), "graphs": {graph.name: _exported(graph) for graph in graphs}})
+        report = {graph.name: _exported(graph) for graph in graphs}
+        print_json({"bundle": str(output), "bytes": size, "graphs": report})
     else:
         _print_exported(graphs)
-        console().print(f"Wrote {bold(output)}, {decimal(sum(graph.num_bytes for graph in graphs))}")
+        console().print(f"Wrote {bold(output)}, {decimal(size)}")
 
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
@@ -107,7 +127,7 @@ def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
 def _exported(graph: ExportedGraph) -> dict[str, Any]:
     return {
         "parameters": graph.num_parameters,
-        "bytes": graph.num_bytes,
+        "bytes": graph.written.num_bytes,
         "max_abs_err": graph.max_abs_err,
         "seconds": graph.seconds,
     }
@@ -122,8 +142,8 @@ def _print_exported(graphs: list[ExportedGraph]) -> None:
         table.add_column(column, justify="left" if column == "graph" else "right")
     for graph in graphs:
         table.add_row(
-            graph.name, f"{graph.num_parameters:,}", decimal(graph.num_bytes), f"{graph.max_abs_err:.1e}",
-            f"{graph.seconds:.1f}",
+            graph.name, f"{graph.num_parameters:,}", decimal(graph.written.num_bytes),
+            "-" if graph.max_abs_err is None else f"{graph.max_abs_err:.1e}", f"{graph.seconds:.1f}",
         )
     console().print(table)
 
@@ -161,9 +181,11 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "graph")
     for name, graph in manifest.graphs.items():
         table.add_row(
-            name, graph.precision, f"{graph.num_parameters:,}", decimal(sum(file.bytes for file in graph.files)),
+            name, graph.precision, f"{graph.num_parameters:,}", decimal(graph.num_bytes),
             _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
         )
+    if manifest.weights is not None:
+        table.caption = f"{decimal(manifest.weights.bytes)} of weights, which graphs share"
     console().print(table)
 
 
@@ -201,7 +223,8 @@ def _quantised(manifest: BundleManifest) -> str:
         return "no"
     where = entry.target if entry.cpu_kind is None else f"{entry.target} ({entry.cpu_kind})"
     scales = ", ".join(f"{name} {scale:g}" for name, scale in entry.residual_scales.items())
-    return f"for {where}, calibrator {entry.method}, residual scale {scales or '1'}"
+    calibrator = f"calibrator {entry.method}" if entry.method else "not calibrated"
+    return f"for {where}, {calibrator}, residual scale {scales or '1'}"
 
 
 def _names(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import bold, console, print_json
+from exporter.cli.output import bold, console, print_json, tensor_progress
 from runtime.contract import OptionError
 
 __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
@@ -112,10 +113,9 @@ def init(
         num_selected=num_selected,
         max_new_tokens=max_new_tokens,
     )
-    if from_t5 is not None:
-        summary = init_from_t5(from_t5, output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite)
-    else:
-        summary = init_random(str(random), output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite)
+    with tensor_progress() as on_tensor:
+        init = partial(init_random, str(random)) if from_t5 is None else partial(init_from_t5, from_t5)
+        summary = init(output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite, on_tensor=on_tensor)
     if as_json:
         print_json(summary)
         return

@@ -12,7 +12,7 @@ from rich.markup import escape
 from exporter.cli.checkpoints import print_checkpoint
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import console, print_json
+from exporter.cli.output import console, print_json, tensor_progress
 
 __all__ = ["convert"]
 
@@ -49,10 +49,11 @@ def convert(
     require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
     from exporter.convert import convert_checkpoint
 
-    summary = convert_checkpoint(
-        layout.value, source, output, config=config, names=names, tokenizer=tokenizer,
-        allow_unused=allow_unused or (), overwrite=overwrite,
-    )
+    with tensor_progress() as on_tensor:
+        summary = convert_checkpoint(
+            layout.value, source, output, config=config, names=names, tokenizer=tokenizer,
+            allow_unused=allow_unused or (), overwrite=overwrite, on_tensor=on_tensor,
+        )
     if as_json:
         print_json(summary)
         return

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from exporter.finite_json import finite
 
-__all__ = ["bold", "console", "print_json", "question_progress"]
+__all__ = ["bold", "console", "print_json", "question_progress", "tensor_progress"]
 
 
 def console() -> Console:
@@ -39,3 +39,10 @@ def question_progress(description: str, total: int) -> Iterator[Callable[[int], 
 
     with progress_bar(description, total, shown=True) as advance:
         yield advance
+
+
+@contextmanager
+def tensor_progress() -> Iterator[Callable[[int, int], None]]:
+    """A line on stderr, shown only on a terminal; yields what to call with the place of the tensor that comes next."""
+    with Console(stderr=True).status("Reading the weights") as status:
+        yield lambda index, count: status.update(f"Writing tensor {index + 1} of {count}")

@@ -68,7 +68,7 @@ def _room(manifest: BundleManifest, target: TensorRTTarget) -> tuple[str, int]:
     """The tighter of the two limits, and its bytes: beside a GPU's memory, what the weights leave of it."""
     weights: dict[str, int] = {}
     for name, graph in manifest.graphs.items():  # a session loads one graph a stage, whatever the codecs
-        weights[stage_of(name)] = max(weights.get(stage_of(name), 0), sum(file.bytes for file in graph.files))
+        weights[stage_of(name)] = max(weights.get(stage_of(name), 0), graph.num_bytes)
     memory = int(MEMORY_SHARE * target.memory_gb * 1e9) - sum(weights.values())
     workspace = target.workspace_mib << 20
     return ("memory_gb", max(memory, 0)) if memory < workspace else ("workspace_mib", workspace)

@@ -13,5 +13,5 @@ files, beside Python and the libraries. Not measured of TensorRT itself, which t
 
 
 def peak_bytes(graph: GraphEntry) -> int:
-    """An estimate from above, in bytes of this machine's memory, from the size of a graph's files."""
-    return BASE_BYTES + PER_BYTE * sum(file.bytes for file in graph.files)
+    """An estimate from above, in bytes of this machine's memory, from the size of a graph with its weights."""
+    return BASE_BYTES + PER_BYTE * graph.num_bytes

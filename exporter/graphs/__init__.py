@@ -1,6 +1,6 @@
 """Torch stages -> ONNX graphs: trace, rewrite, write, check."""
 
-from exporter.graphs.export import ExportedGraph, export_graph
-from exporter.graphs.trace import TracedStages
+from exporter.graphs.export import ExportedGraph, GraphExporter
+from exporter.graphs.weights_file import WeightsFile, weights_file
 
-__all__ = ["ExportedGraph", "TracedStages", "export_graph"]
+__all__ = ["ExportedGraph", "GraphExporter", "WeightsFile", "weights_file"]

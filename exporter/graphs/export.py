@@ -3,57 +3,92 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.graphs.check import check_graph
+from exporter.graphs.blank_weights import BlankWeights
+from exporter.graphs.check_stage import APART_BYTES, StageCheck
 from exporter.graphs.passes import DeclareIO, NameNodes, Prepend, StripMetadata
 from exporter.graphs.prefix import memory_prefix
 from exporter.graphs.trace import TracedStages
-from exporter.graphs.write import write_graph
+from exporter.graphs.weights_file import WeightsFile
+from exporter.graphs.write import WrittenGraph, write_graph
 from runtime.contract import Forms, GraphIO, codec_of
 
 if TYPE_CHECKING:
-    from exporter.stages import GlimmerModel
+    import onnx_ir as ir
 
-__all__ = ["ExportedGraph", "export_graph"]
+    from exporter.checkpoint import Checkpoint
+
+__all__ = ["ExportedGraph", "GraphExporter"]
 
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """A written graph: its files (the model first), size, largest error against torch, and seconds it took."""
+    """A written graph: its file and weights, its parameters, and seconds it took.
+
+    `max_abs_err` is the largest error against torch, None where the graph was not checked.
+    """
 
     name: str
-    files: tuple[Path, ...]
+    written: WrittenGraph
     num_parameters: int
-    num_bytes: int
-    max_abs_err: float
+    max_abs_err: float | None
     seconds: float
 
 
-def export_graph(
-    model: GlimmerModel, name: str, io: GraphIO, forms: Forms, directory: Path, traced: TracedStages | None = None
-) -> ExportedGraph:
-    """Trace, rewrite, write and check one graph; `traced` holds what was traced for the graphs before it.
+class GraphExporter:
+    """Exports the graphs of one checkpoint, one after the other, beside the file of their weights.
 
-    Raises ExportError where a check fails.
+    Weights stand in memory one at a time while a graph is made, those of one stage in FP16; where it is checked, those
+    of its stage in FP32.
     """
-    from onnx_ir.passes import Sequential
 
-    from exporter.stages import stage_from_model
+    def __init__(
+        self, checkpoint: Checkpoint, forms: Forms, weights: WeightsFile, *, precision: str = "fp32", check: bool = True
+    ) -> None:
+        self._checkpoint, self._forms, self._weights = checkpoint, forms, weights
+        self._precision, self._check = precision, check
+        self._blank = BlankWeights(checkpoint.tensors)
+        self._model = self._blank.model(checkpoint.config)
+        self._traced = TracedStages()
 
-    started = time.perf_counter()
-    shape = model.config.shape
-    stage = stage_from_model(model, name, forms)
-    prefix = memory_prefix(stage, io, shape, codec_of(name))
-    traced = TracedStages() if traced is None else traced
-    graph = traced.graph(stage, io if prefix is None else prefix.stage_io, shape)
-    prepend = [] if prefix is None else [Prepend(prefix.graph, prefix.replaces)]
-    Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)
-    files = write_graph(graph, directory, name)
-    parameters = sum(value.const_value.size for value in graph.graph.initializers.values() if value.const_value)
-    del graph
-    error = check_graph(files[0], stage, io, shape)
-    size = sum(file.stat().st_size for file in files)
-    return ExportedGraph(name, tuple(files), parameters, size, error, time.perf_counter() - started)
+    def export(self, name: str, io: GraphIO, on_check: Callable[[], None] = lambda: None) -> ExportedGraph:
+        """Trace, rewrite, write and check one graph; `on_check` is called before the check.
+
+        Raises ExportError where a check fails, CalibrationError for a weight that is too large for FP16.
+        """
+        from onnx_ir.passes import Sequential
+
+        from exporter.stages import stage_from_model
+
+        started = time.perf_counter()
+        shape = self._checkpoint.config.shape
+        stage = stage_from_model(self._model, name, self._forms)
+        prefix = memory_prefix(stage, io, shape, codec_of(name))
+        graph = self._traced.graph(stage, io if prefix is None else prefix.stage_io, shape)
+        prepend = [] if prefix is None else [Prepend(prefix.graph, prefix.replaces)]
+        Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)
+        filled = self._filled(graph)
+        parameters = sum(value.const_value.size for value in graph.graph.initializers.values() if value.const_value)
+        written = write_graph(graph, name, self._weights)
+        del graph
+        error = None
+        if self._check:
+            on_check()
+            check = StageCheck(self._checkpoint.directory, written.path, self._forms, filled, self._precision)
+            error = check.run_apart() if 4 * parameters > APART_BYTES else check.run()
+        return ExportedGraph(name, written, parameters, error, time.perf_counter() - started)
+
+    def _filled(self, graph: ir.Model) -> frozenset[str]:
+        """Give a traced graph its weights and its precision; returns the weights' names in the checkpoint."""
+        if self._precision == "fp32":
+            return self._blank.fill(graph)
+        from calibration.passes.convert_fp16 import ConvertFp16
+        from calibration.passes.fold_weights import FoldWeights
+
+        FoldWeights()(graph)
+        filled = self._blank.fill(graph)
+        ConvertFp16()(graph)
+        return filled

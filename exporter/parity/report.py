@@ -43,7 +43,7 @@ class SideName:
     def of_bundle(cls, path: Path, manifest: BundleManifest, backend: Backend) -> SideName:
         """A bundle that a backend runs."""
         graphs = manifest.graphs
-        size = sum(file.bytes for graph in graphs.values() for file in graph.files)
+        size = sum(file.bytes for file in manifest.graph_files())
         return cls("bundle", str(path), backend.name, {name: item.precision for name, item in graphs.items()}, size)
 
 

@@ -74,13 +74,22 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One graph: its files (the model first, external data after it), I/O, arithmetic precision and parameters."""
+    """One graph: its files (the model first), I/O, arithmetic precision, parameters and size of its weights.
+
+    `weight_bytes` is what it reads of the bundle's weights file, which graphs share; its own file tells their digests.
+    """
 
     files: tuple[FileEntry, ...]
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     precision: str
     num_parameters: int
+    weight_bytes: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Size with all that it reads, whether it shares that or not."""
+        return sum(file.bytes for file in self.files) + self.weight_bytes
 
 
 @dataclass(frozen=True)
@@ -106,14 +115,16 @@ class BundleManifest:
     """`manifest.json` of a bundle.
 
     `memory_digest` stands for the checkpoint's memory encoder and how passages are put to it; it is the same in every
-    bundle made from one checkpoint, and a store carries it too. `codecs` are the store codecs that graphs decode.
-    `calibration` are the files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None
-    where every graph is as it was exported.
+    bundle made from one checkpoint, and a store carries it too. `weights` is the file of the weights of all graphs,
+    None where each holds its own. `codecs` are the store codecs that graphs decode. `calibration` are the
+    files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None where every graph is as
+    it was exported.
     """
 
     schema_version: int
     model: ModelShape
     graphs: dict[str, GraphEntry]
+    weights: FileEntry | None
     codecs: tuple[str, ...]
     stage_a: str | None
     cross_attention: str
@@ -142,10 +153,14 @@ class BundleManifest:
                 chosen[stage_of(name)] = name
         return chosen
 
+    def graph_files(self) -> list[FileEntry]:
+        """The files of all graphs, the weights that they share among them once."""
+        files = [file for graph in self.graphs.values() for file in graph.files]
+        return [*files, *([self.weights] if self.weights else [])]
+
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
-        files = [file for graph in self.graphs.values() for file in graph.files]
-        return [*files, *([self.tokenizer] if self.tokenizer else []), *self.calibration]
+        return [*self.graph_files(), *([self.tokenizer] if self.tokenizer else []), *self.calibration]
 
 
 def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
@@ -268,6 +283,10 @@ def _check_graphs(manifest: BundleManifest, subject: str) -> None:
             subject, expected=f"the graphs {', '.join(expected)}", found=", ".join(manifest.graphs) or "none", fix=FIX
         )
     for name, graph in manifest.graphs.items():
+        if graph.weight_bytes < 0:
+            raise BundleError(
+                f"{subject}, graph {name}, weight_bytes", expected="a size", found=str(graph.weight_bytes), fix=FIX
+            )
         if not graph.files:
             raise BundleError(f"{subject}, graph {name}", expected="at least one file", found="none", fix=FIX)
         if (graph.inputs, graph.outputs) != tensor_entries(expected[name]):

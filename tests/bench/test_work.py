@@ -19,7 +19,7 @@ MEMORY = 25 * 304 * 768 * 2
 def work_of(forms: Forms, batch_size: int = 1, size: str = "base") -> dict[str, StageWork]:
     config = config_from_options(ModelOptions("glimmer"), preset(size), subject=size)
     manifest = BundleManifest(
-        1, config.shape, {}, forms.codecs, forms.stage_a, forms.cross_attention, None, (), None, "", "",
+        1, config.shape, {}, None, forms.codecs, forms.stage_a, forms.cross_attention, None, (), None, "", "",
         None,
     )
     return stage_work(manifest, WORKLOAD, batch_size)

@@ -11,6 +11,7 @@ import pytest
 from exporter.bundle import export_bundle, write
 from exporter.checkpoint import read_checkpoint
 from exporter.checkpoint.digest import checkpoint_digest, memory_digest
+from exporter.graphs.weights_file import WEIGHTS
 from exporter.tolerances import TOLERANCES
 from runtime.bundle import Bundle
 from runtime.contract import MANIFEST, ExportError, OutputError
@@ -33,7 +34,7 @@ def test_every_variant_exports_within_its_tolerance_and_opens(exported, variant)
     assert {graph.precision for graph in bundle.manifest.graphs.values()} == {"fp32"}
     assert bundle.text is not None
     assert set(tree(source.bundle)) == {
-        MANIFEST, "tokenizer.json", *(f"graphs/{name}.onnx" for name in source.io),
+        MANIFEST, "tokenizer.json", f"graphs/{WEIGHTS}", *(f"graphs/{name}.onnx" for name in source.io),
     }
 
 
@@ -64,13 +65,13 @@ def test_a_missed_tolerance_leaves_what_was_there(glimmer, tmp_path, strict):
 
 
 def test_a_failure_in_a_late_graph_leaves_nothing(glimmer, tmp_path, monkeypatch):
-    def export(model, name, io, forms, directory, traced):
-        (directory / f"{name}.onnx").write_bytes(b"half")
+    def export(self, name, io, on_check):
+        self._weights.path.with_name(f"{name}.onnx").write_bytes(b"half")
         if name == "cross_kv":
             raise KeyboardInterrupt
         return next(graph for graph in glimmer.graphs if graph.name == name)
 
-    monkeypatch.setattr(write, "export_graph", export)
+    monkeypatch.setattr(write.GraphExporter, "export", export)
     monkeypatch.setattr(write, "_graph_entry", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM)
@@ -87,8 +88,8 @@ def test_an_existing_output_is_refused_before_any_work(glimmer, tmp_path):
 
 def test_on_graph_is_told_of_each(glimmer, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(write, "export_graph", lambda *_, **__: pytest.fail("stop"))
+    monkeypatch.setattr(write.GraphExporter, "export", lambda *_, **__: pytest.fail("stop"))
     with pytest.raises(pytest.fail.Exception):
         export_bundle(glimmer.checkpoint, tmp_path / "bundle", PAPER_FORM, on_graph=lambda *call: told.append(call))
-    assert told == [("memory_encoder", 0, 5)]
+    assert told == [("Exporting memory_encoder", 0, 5)]
     assert not Path(tmp_path / "bundle").exists()

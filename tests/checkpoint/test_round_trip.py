@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, models
 
 from exporter.checkpoint import (
@@ -158,10 +159,11 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path, monkeypa
     expected = random_weights(config, seed=0)
     write_checkpoint(tmp_path / "ckpt", config, expected)
 
-    def full(*args: object, **options: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full(path: Path, *args: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(write, "write_safetensors", full)
     with pytest.raises(OutputError, match="room on the disk, found a full disk"):
         write_checkpoint(tmp_path / "ckpt", config, random_weights(config, seed=1), overwrite=True)
     assert torch.equal(read_checkpoint(tmp_path / "ckpt").tensors["score.weight"], expected["score.weight"])

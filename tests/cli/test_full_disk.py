@@ -19,11 +19,11 @@ def full_disk(*_: object, **__: object) -> None:
 
 
 def test_a_full_disk_while_exporting(refused, glimmer, tmp_path, monkeypatch):
-    def export(_model, name, _io, _forms, directory, _traced):
-        (directory / f"{name}.onnx").write_bytes(b"half")
+    def export(self, name, *_):
+        self._weights.path.with_name(f"{name}.onnx").write_bytes(b"half")
         full_disk()
 
-    monkeypatch.setattr(bundle_write, "export_graph", export)
+    monkeypatch.setattr(bundle_write.GraphExporter, "export", export)
     assert "full disk" in refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle")
     copy_bundle(glimmer, tmp_path / "bundle")
     refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle", "--overwrite")

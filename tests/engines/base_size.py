@@ -86,6 +86,7 @@ def model_rows(size: str, architecture: str, form: str, work: Path) -> dict[str,
                 profiles = graph_profiles(bundle.manifest, graph, gpu)
                 row = pool.apply(compile_graph, (bundle.graph_path(graph), profiles))
             row["max_batch"] = max(shapes.max[0] for profile in profiles for shapes in profile.values())
+            row = {"graph_bytes": bundle.manifest.graphs[graph].num_bytes, **row}
             found[precision][graph] = row
             sys.stdout.write(f"{architecture}, {form}, {precision}, {graph}: {row}\n")
     return found
@@ -104,7 +105,7 @@ def compile_graph(path: Path, profiles: tuple[dict[str, ShapeRange], ...]) -> di
     }
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
-    return {"graph_bytes": path.stat().st_size, "engine_bytes": engine.nbytes, **seconds, "peak_bytes": peak}
+    return {"engine_bytes": engine.nbytes, **seconds, "peak_bytes": peak}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def manifest_of(
     """`graph_bytes` are the weights of each graph."""
     forms = Forms(("fp16",), stage_a if shape.traits.selects else None, cross_attention)
     graphs = {
-        name: GraphEntry((FileEntry(name, graph_bytes, ""),), *tensor_entries(io), precision, num_parameters=0)
+        name: GraphEntry((FileEntry(name, graph_bytes, ""),), *tensor_entries(io), precision, 0, 0)
         for name, io in graph_io(shape, forms).items()
     }
     return SimpleNamespace(model=shape, stage_a=forms.stage_a, graphs=graphs)

@@ -13,7 +13,6 @@ from exporter.engines.profiles import graph_profiles
 from exporter.graphs.passes import DeclareIO, NameNodes
 from exporter.graphs.samples import Sizes, sample_inputs
 from exporter.graphs.trace import graph_from_stage
-from exporter.graphs.write import write_graph
 from exporter.lint import limits_of
 from exporter.lint.graph import LintGraph
 from exporter.lint.run import GPU_RULES
@@ -22,6 +21,7 @@ from exporter.targets import read_target
 from runtime.codecs import open_codec
 from runtime.contract import CODECS, GraphIO, IOTensor, codec_inputs, codec_layout, codec_of, read_manifest, stage_of
 from tests.engines.ahead_of_time import compiler
+from tests.exported import write_alone
 
 T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
 BATCHES = T4.model_copy(update={"profiles": T4.profiles[1:]})
@@ -44,7 +44,7 @@ def test_a_graph_decodes_what_numpy_decodes(glimmer, tmp_path, codec):
     graph = graph_from_stage(CodecDecoder(codec, shape.d_model), io, shape)
     NameNodes()(graph)
     DeclareIO(io)(graph)
-    (path,) = write_graph(graph, tmp_path, "decoder")
+    path = write_alone(graph, tmp_path, "decoder")
     inputs = sample_inputs(io, shape, SIZES, seed=1)
     layout = codec_layout(codec, shape.d_model)
     arrays = {array.name: inputs[array.name] for array in layout.arrays}
@@ -78,7 +78,7 @@ def test_the_graphs_of_a_codec_keep_the_rules_and_compile(exported, tmp_path, co
     for name in names:
         model = ir.load(source.graph(name))
         ConvertFp16()(model)
-        (path,) = write_graph(model, tmp_path, name)
+        path = write_alone(model, tmp_path, name)
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         graph = LintGraph(path, name, source.io[name])
         for limits in (limits_of(T4, "tensorrt"), limits_of(JETSON, "tensorrt"), limits_of(T4, "tensorrt-rtx")):

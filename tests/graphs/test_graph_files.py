@@ -13,6 +13,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from exporter.graphs.weights_file import WEIGHTS
+from exporter.graphs.write import WEIGHTS_DIGEST
 from runtime.contract import MANIFEST
 from tests.bundle_factory import tree
 from tests.exported import VARIANTS, Exported, make_checkpoint
@@ -41,7 +43,8 @@ def described(value: onnx.ValueInfoProto) -> tuple[str, int, list[int | str]]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inputs_and_outputs_are_the_contracts(exported, variant):
     source = exported(variant)
-    assert {path.stem for path in (source.bundle / "graphs").iterdir()} == set(source.io)
+    names = {path.name for path in (source.bundle / "graphs").iterdir()}
+    assert names == {WEIGHTS, *(f"{name}.onnx" for name in source.io)}
     for name, model in models(source).items():
         io = source.io[name]
         for values, tensors in ((model.graph.input, io.inputs), (model.graph.output, io.outputs)):
@@ -88,7 +91,7 @@ def test_nothing_of_the_machine_is_in_the_bytes(exported, variant):
         assert [word for word in words if word.encode() in content] == [], name
         model = onnx.load_from_string(content)
         assert (model.producer_name, model.producer_version, model.doc_string) == ("glimmer-export", "", "")
-        assert not model.metadata_props, name
+        assert [item.key for item in model.metadata_props] == [WEIGHTS_DIGEST], name
         for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
             assert not item.doc_string, name
             assert not getattr(item, "metadata_props", None), name
@@ -130,9 +133,11 @@ def test_export_reports_every_graph(glimmer, exported_again):
     _, report = exported_again
     assert report["bundle"] == "out"
     assert list(report["graphs"]) == list(glimmer.io)
+    assert report["bytes"] == sum(path.stat().st_size for path in (glimmer.bundle / "graphs").iterdir())
+    assert report["bytes"] < sum(entry["bytes"] for entry in report["graphs"].values())
     for graph in glimmer.graphs:
         entry = report["graphs"][graph.name]
         assert entry["parameters"] == graph.num_parameters > 0
-        assert entry["bytes"] == graph.num_bytes == glimmer.graph(graph.name).stat().st_size
+        assert entry["bytes"] == graph.written.num_bytes > glimmer.graph(graph.name).stat().st_size
         assert 0 <= entry["max_abs_err"] < 1e-3
         assert entry["seconds"] > 0

@@ -42,7 +42,7 @@ def test_an_untouched_copy_opens(glimmer, bundle):
         assert session.answer("w33").token_ids == glimmer.session.answer("w33").token_ids
 
 
-@pytest.mark.parametrize("name", ["graphs/live_stage_a.onnx", "graphs/decoder_step.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["graphs/live_stage_a.onnx", "graphs/weights.data", "tokenizer.json"])
 class TestFiles:
     def test_changed_bytes(self, bundle, name):
         content = bytearray((bundle / name).read_bytes())
@@ -163,6 +163,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["graphs"].pop("live_stage_a"), "the graphs .*live_stage_a"),
         (lambda data: data["graphs"].clear(), "the graphs .*found none"),
         (lambda data: data["graphs"].update(more=data["graphs"]["cross_kv"]), "found .*more"),
+        (lambda data: data["graphs"]["cross_kv"].update(weight_bytes=-1), "weight_bytes: expected a size, found -1"),
+        (lambda data: data.update(weights=None), r"only the files of its manifest in graphs, found weights\.data"),
         (lambda data: data["graphs"]["cross_kv"].update(files=[]), "cross_kv: expected at least one file"),
         (swap_inputs, "live_stage_a: expected the inputs and outputs"),
         (lambda data: data["graphs"]["cross_kv"]["outputs"].pop(), "cross_kv: expected the inputs and outputs"),
@@ -202,9 +204,56 @@ def test_a_damaged_graph_with_a_fresh_digest(bundle):
     path = bundle / "graphs" / "cross_kv.onnx"
     path.write_bytes(path.read_bytes()[:-100])
     update_manifest(bundle, "cross_kv")
+    with pytest.raises(BundleError, match=r"cross_kv\.onnx: expected an ONNX graph"):
+        Bundle.open(bundle)
+
+
+def test_a_graph_that_no_runtime_can_load(bundle):
+    path = bundle / "graphs" / "cross_kv.onnx"
+    model = onnx.load(path, load_external_data=False)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, path)
+    update_manifest(bundle, "cross_kv")
     Bundle.open(bundle)
     with pytest.raises(BundleError, match=r"cross_kv\.onnx.*that ONNX Runtime can load"):
         Session.open(bundle)
+
+
+def redirect(bundle: Path, **entries: str) -> None:
+    """Change where the first external weight of a graph lies."""
+    path = bundle / "graphs" / "cross_kv.onnx"
+    model = onnx.load(path, load_external_data=False)
+    weight = next(item for item in model.graph.initializer if item.external_data)
+    for pair in weight.external_data:
+        pair.value = entries.get(pair.key, pair.value)
+    onnx.save(model, path)
+    update_manifest(bundle, "cross_kv")
+
+
+@pytest.mark.parametrize(
+    "location", ["../../outside.data", "../tokenizer.json", "{tmp}/outside.data", "./weights.data", "more.data",
+                 "*/_ORT_MEM_ADDR_/*", ""]
+)  # fmt: skip
+def test_weights_that_the_manifest_does_not_vouch_for(bundle, tmp_path, location):
+    """ONNX Runtime would read whatever file a graph names."""
+    shutil.copy(bundle / "graphs" / "weights.data", tmp_path / "outside.data")
+    redirect(bundle, location=location.format(tmp=tmp_path))
+    with pytest.raises(BundleError, match=r"cross_kv\.onnx: expected weights in the files of its manifest, found"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("entries", [{"offset": str(1 << 40)}, {"length": str(1 << 40)}])
+def test_weights_past_the_end_of_their_file(bundle, entries):
+    redirect(bundle, **entries)
+    with pytest.raises(BundleError, match=r"cross_kv\.onnx: expected weights within the [0-9]+ bytes of weights\.data"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("entries", [{"offset": "-4096"}, {"length": "some"}])
+def test_weights_at_no_place(bundle, entries):
+    redirect(bundle, **entries)
+    with pytest.raises(BundleError, match=r"cross_kv\.onnx: expected an ONNX graph"):
+        Bundle.open(bundle)
 
 
 @pytest.mark.parametrize("change", ["name", "dtype", "rank"])

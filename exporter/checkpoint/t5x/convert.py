@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.config import CheckpointConfig
+from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
 from exporter.checkpoint.read import check_values
 from exporter.checkpoint.t5x.arrays import T5xArrays
 from exporter.checkpoint.t5x.name_map import name_map
@@ -29,7 +30,7 @@ LAYER_NUMBER = re.compile(r"(?<=block\.)\d+|(?<=layers_)\d+")
 class Conversion:
     """A checkpoint's tensors, and the names of what the T5X tree holds beside them."""
 
-    tensors: dict[str, Tensor]
+    tensors: LazyTensors
     unused: tuple[str, ...]
 
 
@@ -40,7 +41,7 @@ def convert_t5x(
 
     `names` is what a name map says over its defaults. Kernels (in, out) become (out, in), with the heads of an
     attention folded; stacked layers are taken apart, and copies of the relative bias, one a layer, become one where
-    they agree. Every tensor keeps the dtype it was stored in and has memory of its own. `allow_unused` are patterns
+    they agree. Every tensor keeps the dtype it was stored in. `allow_unused` are patterns
     (`adapter/*`) for what the tree may hold beside the model.
 
     Raises CheckpointError for a directory or file that cannot be read; for tensors that are missing, misshapen, not
@@ -57,32 +58,65 @@ def convert_t5x(
     for name, origin in sources.items():
         for path in origin.paths:
             _check_shape(name, path, shapes[path], origin, subject)
-    return Conversion(_tensors(config, arrays, sources, subject), tuple(unused))
+    return Conversion(_StreamedTensors(config, arrays, sources, subject), tuple(unused))
 
 
-def _tensors(
-    config: CheckpointConfig, arrays: T5xArrays, sources: Mapping[str, Source], subject: str
-) -> dict[str, Tensor]:
-    import torch
+class _StreamedTensors(LazyTensors):
+    """The tensors of an opened checkpoint, all of which were looked at once.
 
-    expected = weight_shapes(config)
-    readers: dict[tuple[str, ...], list[str]] = {}
-    for name, origin in sources.items():
-        readers.setdefault(origin.paths, []).append(name)
-    tensors: dict[str, Tensor] = {}
-    # An array is read once for all that it holds, then let go: a stack of layers is as large as its layers together.
-    for paths, names in readers.items():
-        copies = [arrays.tensor(path) for path in paths]
+    In a stream an array is read once for all that it holds, then let go: a stack of layers is as large as its layers
+    together.
+    """
+
+    def __init__(
+        self, config: CheckpointConfig, arrays: T5xArrays, sources: Mapping[str, Source], subject: str
+    ) -> None:
+        self._arrays, self._sources, self._subject = arrays, sources, subject
+        self._shapes = weight_shapes(config)
+        self._readers: dict[tuple[str, ...], list[str]] = {}
+        for name, origin in sources.items():
+            self._readers.setdefault(origin.paths, []).append(name)
+        dtypes = {paths: self._read(paths)[0].dtype for paths in self._readers}
+        self._readers = dict(sorted(self._readers.items(), key=lambda item: -dtypes[item[0]].itemsize))
+        specs: dict[str, TensorSpec] = {}
+        for paths, names in self._readers.items():
+            specs |= {name: TensorSpec(self._shapes[name], dtypes[paths]) for name in names}
+            if "score.weight" in names and "score.bias" not in sources:
+                specs["score.bias"] = TensorSpec((1,), dtypes[paths])
+        super().__init__(specs, self._looked_up)
+
+    def stream(self) -> Iterator[tuple[str, Tensor]]:
+        """All, one after the other."""
+        for paths, names in self._readers.items():
+            copies = self._read(paths)
+            for name in names:
+                yield name, self._part(name, copies)
+            if "score.weight" in names and "score.bias" not in self._sources:
+                yield "score.bias", self._looked_up("score.bias")
+
+    def _looked_up(self, name: str) -> Tensor:
+        import torch
+
+        if name not in self._sources:  # score.bias
+            return torch.zeros(self.specs[name].shape, dtype=self.specs[name].dtype)
+        return self._part(name, self._read(self._sources[name].paths))
+
+    def _read(self, paths: tuple[str, ...]) -> list[Tensor]:
+        copies = [self._arrays.tensor(path) for path in paths]
         for path, copy in zip(paths, copies, strict=True):
-            check_values(path, copy, subject=subject)
-        for name in names:
-            origin, size = sources[name], expected[name]
-            array = _one(copies, origin, subject) if origin.layer is None else copies[0].select(1, origin.layer)
-            array = array.reshape(size[::-1]).T if origin.transposed else array
-            tensors[name] = array.clone(memory_format=torch.contiguous_format)
-    if config.shape.traits.selects and "score.bias" not in tensors:
-        tensors["score.bias"] = torch.zeros(1, dtype=tensors["score.weight"].dtype)
-    return tensors
+            check_values(path, copy, subject=self._subject)
+        for name in self._readers[paths]:
+            if self._sources[name].layer is None:
+                _one(copies, self._sources[name], self._subject)
+        return copies
+
+    def _part(self, name: str, copies: Sequence[Tensor]) -> Tensor:
+        import torch
+
+        origin, size = self._sources[name], self._shapes[name]
+        array = _one(copies, origin, self._subject) if origin.layer is None else copies[0].select(1, origin.layer)
+        array = array.reshape(size[::-1]).T if origin.transposed else array
+        return array.clone(memory_format=torch.contiguous_format)
 
 
 def _one(copies: Sequence[Tensor], origin: Source, subject: str) -> Tensor:

@@ -82,7 +82,7 @@ def test_fingerprints_by_hand():
 
 def test_a_graph_has_the_digest_of_all_its_files_in_their_order():
     files = [FileEntry("graphs/a.onnx", 3, "1" * 64), FileEntry("graphs/a.onnx.data", 5, "2" * 64)]
-    graph = GraphEntry(tuple(files), (), (), "fp32", 0)
+    graph = GraphEntry(tuple(files), (), (), "fp32", 0, 0)
     digests = {
         graph_digest(replace(graph, files=tuple(taken)))
         for taken in (files, files[::-1], files[:1], [replace(files[0], sha256="3" * 64), files[1]])

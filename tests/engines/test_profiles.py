@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.engines.dim_sizes import dim_sizes
@@ -46,6 +46,7 @@ SHAPES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(SHAPES, PROFILES, st.sampled_from(["memory_encoder", "live_stage_b", "decoder_step"]))
 def test_sizes_are_in_order_and_belong_together(shape, profile, graph):
     sizes = dim_sizes(shape, profile, graph)

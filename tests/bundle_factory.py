@@ -63,8 +63,8 @@ def make_bundle(
         write_tokenizer(directory / "tokenizer.json")
     file = entry(directory, directory / "tokenizer.json") if tokenizer else None
     manifest = BundleManifest(
-        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, weights=None, codecs=forms.codecs, stage_a=forms.stage_a,
-        cross_attention=forms.cross_attention, tokenizer=file, calibration=(), quantization=None,
+        schema_version=BUNDLE_SCHEMA_VERSION, model=shape, graphs=graphs, weights=None, codecs=forms.codecs,
+        stage_a=forms.stage_a, cross_attention=forms.cross_attention, tokenizer=file, calibration=(), quantization=None,
         checkpoint_digest=digest(f"checkpoint {checkpoint}"), memory_digest=digest(f"memory {checkpoint}"),
         tokenizer_digest=file.sha256 if file else None,
     )

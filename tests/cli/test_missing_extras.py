@@ -49,7 +49,7 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
         ("onnx", "export", "tools"),
         ("onnx_ir", "export", "tools"),
         ("onnxscript", "export", "export"),
-        ("polygraphy", "export", "tools"),
+        ("polygraphy", "parity", "tools"),
         ("torch", "init", "export"),
         ("torch", "convert", "export"),
         ("msgpack", "convert", "t5x"),

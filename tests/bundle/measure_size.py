@@ -25,19 +25,20 @@ from exporter.checkpoint.safetensors_writer import write_safetensors
 from exporter.demo.data import CHECKPOINT
 
 COMMAND = [sys.executable, "-c", "from exporter.cli import main; main()"]
+EXPORT = ["export", "partitioned", "--codecs", "fp16", "--json"]
 STEPS: dict[str, list[str]] = {
-    "init --random": ["init", "--random", "{size}", "--tokenizer", "{tokenizer}", "-o", "checkpoint"],
-    "init --from-t5, in FP16": ["init", "--from-t5", "t5", "-o", "partitioned"],
-    "export, FP32, unchecked": ["export", "checkpoint", "-o", "fp32", "--codecs", "fp16", "--no-check", "--json"],
-    "export, FP16, unchecked": ["export", "checkpoint", "-o", "fp16", "--codecs", "fp16", "--no-check", "--json",
-                                "--precision", "fp16"],
-    "export, FP32, checked": ["export", "checkpoint", "-o", "checked", "--codecs", "fp16", "--json"],
-    "calibrate": ["calibrate", "fp32", "--questions", "questions.jsonl", "--passages", "given", "--threads", "2",
-                  "--json"],
-    "quantize, INT8 for a CPU": ["quantize", "fp32", "-o", "int8", "--json"],
-    "quantize, INT8 and FP16 for TensorRT": ["quantize", "fp32", "-o", "int8-fp16", "--precision", "int8-fp16",
-                                             "--target", "tensorrt", "--json"],
-}  # fmt: skip
+    "init --random": ["init", "--random", "{size}", "-o", "checkpoint"],
+    "init --from-t5": ["init", "--from-t5", "t5", "--tokenizer", "{tokenizer}", "-o", "partitioned"],
+    "export --precision fp16 --no-check": [*EXPORT, "--precision", "fp16", "--no-check", "-o", "fp16"],
+    "export --no-check": [*EXPORT, "--no-check", "-o", "fp32"],
+    "export": [*EXPORT, "-o", "checked"],
+    "calibrate": ["calibrate", "fp32", "--questions", "questions.jsonl", "--passages", "given", "--json"],
+    "quantize": ["quantize", "fp32", "-o", "int8", "--json"],
+    "quantize --precision int8-fp16 --target tensorrt": [
+        "quantize", "fp32", "-o", "int8-fp16", "--precision", "int8-fp16", "--target", "tensorrt", "--json",
+    ],
+}
+"""The T5 is in FP16, and so is the checkpoint that is made of it and exported."""
 INTERVAL_SECONDS = 0.05
 
 

@@ -52,7 +52,7 @@ def run_without(packages: str, *arguments: object) -> subprocess.CompletedProces
         ("onnx", "export", "tools"),
         ("onnx_ir", "export", "tools"),
         ("onnxscript", "export", "export"),
-        ("polygraphy", "export", "tools"),
+        ("polygraphy", "parity", "tools"),
         ("torch", "init", "export"),
         ("torch", "convert", "export"),
         ("msgpack", "convert", "t5x"),

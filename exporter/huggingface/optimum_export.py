@@ -18,7 +18,7 @@ bundle either: what a device runs, `exporter.bundle.export_bundle` writes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from optimum.exporters.onnx.base import OnnxConfig
@@ -40,12 +40,12 @@ from runtime.contract import GraphIO, IOTensor, OptionError, graph_io
 __all__ = ["GraphOnnxConfig", "onnx_configs", "submodels"]
 
 
-class GraphOnnxConfig(OnnxConfig):
+class GraphOnnxConfig(OnnxConfig):  # type: ignore[misc]  # optimum has no types
     """One graph of the contract, as optimum describes a graph. The sizes that optimum traces at are ours, not its."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
     DEFAULT_ONNX_OPSET = OPSET
-    ATOL_FOR_VALIDATION = TOLERANCES["fp32"].atol
+    ATOL_FOR_VALIDATION = TOLERANCES["t5_logits"].atol
 
     def __init__(self, config: GlimmerConfig, io: GraphIO) -> None:
         super().__init__(config)
@@ -53,7 +53,7 @@ class GraphOnnxConfig(OnnxConfig):
 
     @property
     def PATCHING_SPECS(self) -> list[PatchingSpec]:  # noqa: N802  # optimum's name
-        """What the older tracer cannot do, and by what it is replaced meanwhile; a new list, as optimum appends to it."""
+        """What replaces what the older tracer cannot do; a new list, as optimum appends to it."""
         return [PatchingSpec(torch.Tensor, "unflatten", _unflatten, torch.Tensor.unflatten)]
 
     @property
@@ -86,15 +86,13 @@ class GraphOnnxConfig(OnnxConfig):
 
 
 def onnx_configs(config: GlimmerConfig, forms: FormOptions = DEFAULT_FORMS) -> dict[str, GraphOnnxConfig]:
-    """`custom_onnx_configs` by graph, for a config that AutoConfig read; raises OptionError for forms that do not fit."""
+    """`custom_onnx_configs` for a config that AutoConfig read; raises OptionError for forms that do not fit."""
     settings = config.checkpoint_config
     graphs = graph_io(settings.shape, choose_forms(settings, forms))
     return {name: GraphOnnxConfig(config, io) for name, io in graphs.items()}
 
 
-def submodels(
-    model: GlimmerForConditionalGeneration, forms: FormOptions = DEFAULT_FORMS
-) -> dict[str, Submodel]:
+def submodels(model: GlimmerForConditionalGeneration, forms: FormOptions = DEFAULT_FORMS) -> dict[str, Submodel]:
     """`fn_get_submodels`: a module for each graph, sharing the model's weights.
 
     Other forms than the default, the same as in `onnx_configs`, are given by `functools.partial(submodels, forms=...)`.
@@ -102,13 +100,14 @@ def submodels(
     """
     if model.dtype != torch.float32:
         raise OptionError(
-            "dtype", expected="fp32, as the graphs' inputs and outputs are", found=str(model.dtype).removeprefix("torch."),
+            "dtype", expected="fp32, as the graphs' inputs and outputs are", found=str(model.dtype),
             fix="export in fp32; `glimmer-export quantize` makes bundles of another precision",
         )
-    settings = model.config.checkpoint_config
+    config = cast(GlimmerConfig, model.config)
+    settings = config.checkpoint_config
     chosen = choose_forms(settings, forms)
     return {
-        name: Submodel(stage_from_model(model.reference, name, chosen), name, io, model.config)
+        name: Submodel(stage_from_model(model.reference, name, chosen), name, io, config)
         for name, io in graph_io(settings.shape, chosen).items()
     }
 
@@ -126,7 +125,7 @@ def _axes(tensors: tuple[IOTensor, ...]) -> dict[str, dict[int, str]]:
 
 
 def _know_our_models() -> None:
-    """Let optimum take our models for transformers': it tells a library by the name of the module of a model's class."""
+    """Let optimum take our models for transformers': it goes by the name of the module of a model's class."""
     infer = TasksManager.infer_library_from_model
 
     def infer_library_from_model(model: Any, *arguments: Any, **options: Any) -> str:

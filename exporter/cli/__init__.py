@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from exporter.cli.extras import EXTRAS, missing_extra
 from runtime.contract import GlimmerError
 
-__all__ = ["main"]
+__all__ = ["input_errors_reported", "main"]
 
 
 def main() -> None:
     """Entry point of `glimmer-export`."""
-    try:
+    with input_errors_reported():
         from exporter.cli.app import app
 
         app()
+
+
+@contextmanager
+def input_errors_reported() -> Iterator[None]:
+    """Turn an error of input, or a package that no extra has brought, into a line on stderr and exit code 2."""
+    try:
+        yield
     except GlimmerError as error:
         _fail(error)
     except ModuleNotFoundError as error:

@@ -34,6 +34,9 @@ EXTRAS = {
 }
 """The extra that brings each optional package."""
 
+NAMESPACES = {"optimum": "optimum.version"}
+"""A module of each package that is a namespace, in which a file of our own would be found without the package."""
+
 
 def missing_extra(package: str) -> MissingExtraError:
     """The error for an optional package that is not installed."""
@@ -46,5 +49,12 @@ def missing_extra(package: str) -> MissingExtraError:
 def require(*packages: str) -> None:
     """Raise MissingExtraError where one is not installed: before any work, and before a library words it otherwise."""
     for package in packages:
-        if find_spec(package) is None:
+        if not _is_installed(package):
             raise missing_extra(package)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(NAMESPACES.get(package, package)) is not None
+    except ModuleNotFoundError:  # the namespace itself
+        return False

@@ -108,6 +108,11 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         self._encoder = [GlimmerEncoder(model)]
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @property
+    def reference(self) -> GlimmerModel:
+        """The reference torch model whose weights these are."""
+        return self._glimmer[0]
+
     def get_encoder(self, *_: Any, **__: Any) -> GlimmerEncoder:
         """The part that `generate` runs once."""
         return self._encoder[0]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli.extras import EXTRAS
+from exporter.cli.extras import EXTRAS, require
+from runtime.contract import MissingExtraError
 from runtime.store import Passage
 from tests.bundle_factory import write_rows
 from tests.corpus_files import write_parquet
@@ -147,3 +148,15 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 def test_every_optional_package_has_its_extra():
     extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense"}
     assert set(EXTRAS.values()) == extras
+
+
+def test_our_file_in_optimums_namespace_is_not_taken_for_optimum(monkeypatch):
+    from importlib.machinery import PathFinder
+
+    def find_spec(name):
+        return PathFinder.find_spec(name, [str(ROOT)])
+
+    assert find_spec("optimum") is not None
+    monkeypatch.setattr("exporter.cli.extras.find_spec", find_spec)
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[export\]"):
+        require("optimum")

@@ -92,6 +92,12 @@ def test_command_line_starts_without_heavy_imports(script):
     assert not packages_imported_by(script) & HEAVY
 
 
+def test_optimum_cli_starts_without_our_heavy_imports():
+    imported = packages_imported_by("import optimum.commands.register.register_glimmer_export")
+    assert "exporter" in imported
+    assert not imported & (BUILD_SIDE | HEAVY) - {"optimum"}
+
+
 @pytest.mark.parametrize("package", ["exporter", "calibration", "runtime"])
 def test_every_module_imports(package):
     assert json.loads(python(EVERY_MODULE, package)) == {}

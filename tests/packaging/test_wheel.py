@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -10,6 +12,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"exporter", "calibration", "runtime"}
+REGISTRATION = "optimum/commands/register/register_glimmer_export.py"
+
+OPTIMUM_CLI = """
+import sys
+from pathlib import Path
+site = sys.argv[1]
+sys.path[:] = [site, *(path for path in sys.path if not (Path(path) / "exporter").is_dir())]
+sys.argv[1:] = ["export", "glimmer", "--help"]
+import exporter
+from optimum.commands.optimum_cli import main
+assert exporter.__file__.startswith(site)
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +41,20 @@ def files_below(directory: Path) -> set[str]:
     }
 
 
-def test_exactly_three_packages(names):
-    top_level = {name.split("/")[0] for name in names}
-    assert {name for name in top_level if not name.endswith(".dist-info")} == PACKAGES
-    assert len(top_level) == len(PACKAGES) + 1
+def test_exactly_three_packages_and_one_file(names):
+    others = {name for name in names if name.split("/")[0] not in PACKAGES}
+    assert {name for name in others if not name.split("/")[0].endswith(".dist-info")} == {REGISTRATION}
+    assert len({name.split("/")[0] for name in names}) == len(PACKAGES | {"optimum", ".dist-info"})
+
+
+def test_optimum_finds_our_command_where_the_wheel_is_installed(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", OPTIMUM_CLI, tmp_path], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "CHECKPOINT" in done.stdout
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))

@@ -1,0 +1,68 @@
+"""`optimum-cli export glimmer`: the command `glimmer-export export` under optimum's, with the same options.
+
+optimum imports this whenever any of its commands starts, so nothing heavy is imported before the command runs.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
+
+from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
+
+from exporter.cli import input_errors_reported
+from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
+
+__all__ = ["GlimmerExportCommand"]
+
+
+class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum has no types
+    """A checkpoint's graphs in one bundle; errors of input are a line on stderr and exit code 2."""
+
+    COMMAND = CommandInfo(name="glimmer", help="Export a GLIMMER, LUMEN or FiD checkpoint to a bundle of ONNX graphs.")
+
+    @staticmethod
+    def parse_args(parser: ArgumentParser) -> None:
+        """Declare the options of `glimmer-export export`."""
+        parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="Checkpoint directory.")
+        parser.add_argument("-o", "--output", type=Path, required=True, help="Directory to write.")
+        parser.add_argument(
+            "--stage-a", choices=STAGE_A_FORMS,
+            help="lazy computes one token of stage A's last layer; default unless mean-pooled.",
+        )
+        parser.add_argument(
+            "--cross-attention", choices=(*CROSS_ATTENTION_FORMS, "auto"), default="auto",
+            help="Attend to the encoder's states themselves, or to keys projected once.",
+        )
+        parser.add_argument(
+            "--codecs", help="Store codecs that the graphs are to decode, by commas. Default: fp16,int8."
+        )
+        parser.add_argument(
+            "--answer-tokens", type=_positive, default=16,
+            help="Expected length of an answer, for --cross-attention auto. Default: 16.",
+        )
+        parser.add_argument(
+            "--target", default="cpu",
+            help="Machine of configs/targets that will answer, for --cross-attention auto. Default: cpu.",
+        )
+        parser.add_argument("--overwrite", action="store_true", help="Replace the output where it exists.")
+        parser.add_argument("--json", action="store_true", help="Print JSON on stdout instead of tables.")
+
+    def run(self) -> None:
+        """Export, and print what was written."""
+        with input_errors_reported():
+            from exporter.cli.bundles import CrossAttention, StageA, export
+
+            options = self.args
+            export(
+                options.checkpoint, options.output, options.stage_a and StageA(options.stage_a),
+                CrossAttention(options.cross_attention), options.codecs, options.answer_tokens, options.target,
+                options.overwrite, options.json,
+            )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{text} is less than 1")
+    return number

@@ -1,0 +1,7 @@
+"""Adds `optimum-cli export glimmer`: optimum-cli imports every file of this folder of optimum's namespace."""
+
+from optimum.commands.export.base import ExportCommand
+
+from exporter.cli.optimum_command import GlimmerExportCommand
+
+REGISTER_COMMANDS = [(GlimmerExportCommand, ExportCommand)]

@@ -1,0 +1,97 @@
+"""`optimum-cli export glimmer` does what `glimmer-export export` does."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from typer.models import OptionInfo
+
+from exporter.cli.bundles import CrossAttention, StageA, export
+from exporter.cli.optimum_command import GlimmerExportCommand
+from tests.cli.conftest import Done, snapshot
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER_FORM = ("--stage-a", "full", "--cross-attention", "cached", "--codecs", "fp16")
+
+
+@pytest.fixture
+def optimum_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run `optimum-cli` with these arguments in this process."""
+    from optimum.commands.optimum_cli import main
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["optimum-cli", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+def test_the_bundle_is_the_same(optimum_cli, glimmer, tmp_path):
+    done = optimum_cli("export", "glimmer", glimmer.checkpoint, "-o", tmp_path / "bundle", *PAPER_FORM, "--json")
+    assert set(done.json["graphs"]) == {graph.name for graph in glimmer.graphs}
+    assert snapshot(tmp_path / "bundle") == snapshot(glimmer.bundle)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["{checkpoint}", "-o", "{existing}"], "OutputError: "),
+    (["{existing}", "-o", "{new}"], "CheckpointError: "),
+    (["{checkpoint}", "-o", "{checkpoint}", "--overwrite"], "OutputError: "),
+    (["{checkpoint}", "-o", "{new}", "--codecs", "fp17"], "OptionError: --codecs: expected one of fp16"),
+    (["{checkpoint}", "-o", "{new}", "--target", "moon"], "moon"),
+    (["{checkpoint}", "-o", "{new}", "--stage-a", "eager"], "invalid choice: 'eager'"),
+    (["{checkpoint}", "-o", "{new}", "--answer-tokens", "0"], "0 is less than 1"),
+    (["{checkpoint}"], "required: -o/--output"),
+])  # fmt: skip
+def test_bad_input_is_named(optimum_cli, glimmer, tmp_path, arguments, message):
+    (tmp_path / "existing").mkdir()
+    (tmp_path / "existing" / "kept").write_text("")
+    places = {"checkpoint": glimmer.checkpoint, "existing": tmp_path / "existing", "new": tmp_path / "new"}
+    done = optimum_cli("export", "glimmer", *(argument.format(**places) for argument in arguments))
+    assert done.code == 2
+    assert message in done.err.splitlines()[-1]
+    assert done.out == ""
+    assert set(snapshot(tmp_path)) == {"existing", "existing/kept"}
+
+
+def test_options_and_defaults_are_those_of_our_own_command():
+    hints = get_type_hints(export, include_extras=True)
+    expected = {}
+    for name, parameter in inspect.signature(export).parameters.items():
+        required, default = parameter.default is inspect.Parameter.empty, parameter.default
+        (info,) = hints[name].__metadata__
+        # Where typer finds an option in an annotation, its first name stands in the place of a default.
+        names = [info.default, *info.param_decls] if isinstance(info, OptionInfo) else [name]
+        expected[frozenset(names)] = (required, None if required else getattr(default, "value", default))
+    parser = ArgumentParser(add_help=False)
+    GlimmerExportCommand.parse_args(parser)
+    found = {
+        frozenset(action.option_strings or [action.dest]): (action.required, action.default)
+        for action in parser._actions
+    }
+    assert found == expected
+    choices = {action.dest: set(action.choices) for action in parser._actions if action.choices}
+    assert choices == {"stage_a": {form.value for form in StageA}, "cross_attention": {x.value for x in CrossAttention}}
+
+
+def test_optimum_finds_the_command_in_a_process_of_its_own(tmp_path):
+    command = [Path(sys.executable).with_name("optimum-cli"), "export", "glimmer", "none", "-o", "bundle"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("CheckpointError: ")
+    assert list(tmp_path.iterdir()) == []

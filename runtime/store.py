@@ -33,6 +33,7 @@ __all__ = ["Hit", "MemoryStore", "Passage", "check_store_fits"]
 COPY_AGAIN = "copy the store again, or build it again with `glimmer-export memory build`"
 REMEMBERED = 4096
 """Passages that were read so lately that they are taken to be in memory still: asking the system takes longer."""
+NO_MEMORY = "a fid store holds no memory"
 MAX_MAPPED_SHARDS = 256
 """A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
 
@@ -114,9 +115,9 @@ class MemoryStore:
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question best by the store's retrieval, best first.
 
-        By `bm25` those that share its words, none where there is no word in common.
+        By `bm25` those that share its words, none where there is no word in common. There may be fewer than `top_k`.
         """
-        return self._retriever.search(question, top_k)
+        return self._retriever.search(question, min(top_k, self.num_passages))
 
     def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
         """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
@@ -126,7 +127,7 @@ class MemoryStore:
         """
         if self._vectors is None:  # two threads may both open them, harmlessly
             self._vectors = open_vectors(self.directory, self.manifest, verify=self._verify)[1]
-        return self._vectors.search(embedding, top_k)
+        return self._vectors.search(embedding, min(top_k, self.num_passages))
 
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the store's codec, views of the file.
@@ -134,15 +135,18 @@ class MemoryStore:
         Raises IndexError for a number that the store does not have, ValueError in a store without memory (`fid`).
         """
         if self._codec is None:
-            raise ValueError("a fid store holds no memory")
+            raise ValueError(NO_MEMORY)
         index, row = self._index(number)
         return PassageMemory(self._mapped(index).passage(row), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.
 
-        Where the store is larger than memory, its disk then serves many passages together instead of one by one.
+        Where the store is larger than memory, its disk then serves many passages together instead of one by one. Raises
+        as `memory`.
         """
+        if self._codec is None:
+            raise ValueError(NO_MEMORY)
         unread = {number for number in numbers if number not in self._read}
         for index, row in sorted(map(self._index, unread)):
             self._mapped(index).prefetch(row)
@@ -192,6 +196,8 @@ class MemoryStore:
 
     def _shard(self, index: int) -> Shard:
         """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""
+        if not self._let_go.alive:  # the files may belong to no generation any more
+            raise ValueError("the store is closed")
         shard = _open_shard(self.directory, self.manifest, self.manifest.shards[index])
         self._shards[index] = shard
         if len(self._shards) > MAX_MAPPED_SHARDS:

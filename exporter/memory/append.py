@@ -84,7 +84,7 @@ def append_passages(
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
     plan = plan_build(
         bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
-        batch_tokens=batch_tokens, index_engine=manifest.index.engine,
+        batch_tokens=batch_tokens, index_engine=manifest.index.engine, arrays=manifest.codec_arrays,
     )
     with changing(store) as change:
         check_same_writer(store, change.manifest, bundle)

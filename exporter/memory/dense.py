@@ -84,6 +84,8 @@ def index_store(
         publish_directory(store / DENSE, overwrite=overwrite, inputs=[embeddings, ids, encoder]) as work,
     ):
         numbers = texts.all_numbers()
+        if not numbers:
+            raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
         entry = None
         if embeddings is not None:
             chunks: Iterable[Array] = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -41,13 +40,13 @@ def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers:
 
 def _matrix(path: Path, num_passages: int) -> Array:
     try:
-        matrix: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix: Array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as reason:
         raise EmbeddingsError(
             f"embeddings {path}", expected="a .npy file", found=str(reason), fix="write it with numpy.save"
         ) from None
-    found = f"{getattr(matrix, 'dtype', type(matrix).__name__)} {list(getattr(matrix, 'shape', ()))}"
-    if not isinstance(matrix, np.ndarray) or matrix.dtype not in (np.float32, np.float16):
+    found = f"{matrix.dtype} {list(matrix.shape)}"
+    if matrix.dtype not in (np.float32, np.float16):
         raise EmbeddingsError(
             f"embeddings {path}", expected="an array of float32 or float16", found=found,
             fix="convert it with array.astype(numpy.float32)",
@@ -57,7 +56,7 @@ def _matrix(path: Path, num_passages: int) -> Array:
             f"embeddings {path}", expected=f"shape [{num_passages}, dimension], a row a passage", found=found,
             fix="give a vector for each passage of the store, and for no other",
         )
-    return cast("Array", matrix)
+    return matrix
 
 
 def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from exporter.file_lock import held_alone
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.dense_layout import DENSE
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 
 __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
@@ -33,7 +34,7 @@ def older_generations(store: Path, current: int) -> list[int]:
 
 
 def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
-    """Paths below the store of files that no generation names, in their order.
+    """Paths below the store of files that no generation names, in their order, less those of its vectors.
 
     Raises StoreError for an older manifest that cannot be read.
     """
@@ -47,7 +48,7 @@ def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
             if (store / name).exists():  # and was not removed just now
                 raise
     found = (path.relative_to(store).as_posix() for path in store.rglob("*") if not path.is_dir())
-    return sorted(name for name in found if name not in named)
+    return sorted(name for name in found if name not in named and not name.startswith(f"{DENSE}/"))
 
 
 def sweep(store: Path, manifest: StoreManifest) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from exporter.memory.corpus import Corpus
 from runtime.bundle import Bundle
-from runtime.contract import BundleError, OptionError, StoreManifest, TokenizerError
+from runtime.contract import BundleError, FileEntry, OptionError, StoreManifest, TokenizerError
 
 __all__ = ["BuildPlan", "check_codec", "plan_build"]
 
@@ -15,6 +15,9 @@ __all__ = ["BuildPlan", "check_codec", "plan_build"]
 @dataclass(frozen=True)
 class BuildPlan:
     """`plan.json` of a build under way. `batch_tokens` counts padding too; `graph_sha256` lists the encoder's files.
+
+    `arrays_sha256` is the digest of the codec's arrays in a store that is appended to; a build fits its own, and has
+    None. Shards of one would be read wrongly with the arrays of the other.
 
     The number of threads is not here: it may change from one run to the next, on a machine that is busier.
     """
@@ -25,6 +28,7 @@ class BuildPlan:
     memory_digest: str
     tokenizer_digest: str
     codec: str | None
+    arrays_sha256: str | None
     precision: str | None
     graph_sha256: tuple[str, ...]
     d_model: int
@@ -49,9 +53,10 @@ class BuildPlan:
 
 
 def plan_build(
-    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int, index_engine: str
+    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int, index_engine: str,
+    arrays: FileEntry | None = None,
 ) -> BuildPlan:
-    """The plan for a bundle and a corpus.
+    """The plan for a bundle and a corpus; `arrays` are those of the codec in a store that is appended to.
 
     Raises TokenizerError for a bundle that cannot read text, OptionError for a codec that its graphs do not decode.
     """
@@ -73,6 +78,7 @@ def plan_build(
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
         codec=check_codec(bundle, codec) if encoder else None,
+        arrays_sha256=arrays.sha256 if arrays else None,
         precision=encoder.precision if encoder else None,
         graph_sha256=tuple(file.sha256 for file in encoder.files) if encoder else (),
         d_model=manifest.model.d_model,

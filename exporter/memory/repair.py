@@ -224,6 +224,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
         codec=manifest.codec,
+        arrays_sha256=manifest.codec_arrays.sha256 if manifest.codec_arrays else None,
         precision=manifest.precision,
         graph_sha256=(),
         d_model=manifest.d_model,

@@ -15,6 +15,7 @@ from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
 from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
 from runtime.generation import held_manifest
@@ -73,6 +74,7 @@ def _verified(store: Path, manifest: StoreManifest, started: float, *, progress:
     with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
         damaged = list(damaged_files(store, manifest, advance=advance))
     damaged += _damage_of_older(store, manifest, entries)
+    damaged += _damage_of_vectors(store, manifest, entries)
     try:
         unnamed = tuple(unnamed_files(store, manifest))
     except StoreError:  # of an older manifest: in `damaged`
@@ -139,6 +141,31 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
             if (store / name).exists():
                 yield Damage(damage.path, damage.expected, damage.found, _fix(store, None, name))
         seen.update((entry.path, entry) for entry in older.files())
+
+
+def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, FileEntry]) -> Iterator[Damage]:
+    """Damage of what the manifest of the store's vectors names, if there are any; `seen` gains what is checked here.
+
+    Vectors of an earlier generation cannot be searched, nor those beside which something else lies.
+    """
+    if not (store / DENSE).is_dir():
+        return
+    fix = f"make the vectors again: `glimmer-export memory index {store} --overwrite`, with what they were made from"
+    try:
+        dense = read_dense_manifest(store, manifest)
+    except StoreError as error:
+        yield Damage(f"{DENSE}/{MANIFEST}", error.expected, error.found, fix)
+        return
+    named = {f"{DENSE}/{entry.path}": entry for entry in dense.files()}
+    for path, entry in named.items():
+        try:
+            verify_file(store / DENSE, entry, error=StoreError, subject=f"store {store}", fix="")
+        except StoreError as error:
+            yield Damage(path, error.expected, error.found, fix)
+    seen.update(named)
+    found = (path.relative_to(store).as_posix() for path in (store / DENSE).rglob("*") if not path.is_dir())
+    for path in sorted(set(found) - {*named, f"{DENSE}/{MANIFEST}"}):
+        yield Damage(path, "only the files of its manifest", "another", f"remove it, or {fix}")
 
 
 def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:

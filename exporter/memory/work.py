@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,7 +77,7 @@ class Work:
     def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError where it holds the work of another."""
         if restart:
-            self.clear()
+            self.clear(kept=(LOCK, STAGED))  # where a change is under way, its own files are to go there
         self.check_ours()
         if self._is_begun:
             self._check_plan(plan)
@@ -162,12 +162,14 @@ class Work:
                 found=str(getattr(earlier, name)), fix=f"give it the settings that it began with, or {RESTART}",
             )
 
-    def clear(self) -> None:
-        """Remove all but the lock; the plan goes last, so that what is left at any moment can be told apart."""
+    def clear(self, kept: Collection[str] = (LOCK,)) -> None:
+        """Remove all but what is `kept`; the plan goes last, so that what is left at any moment can be told apart."""
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name == PLAN):
+            if path.name in kept:
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            else:
                 path.unlink()
 
 

@@ -72,7 +72,7 @@ class DenseRetriever:
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as reason:
         raise StoreError(f"index {path}", expected="an array that numpy wrote", found=str(reason), fix=FIX) from None
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:

@@ -109,7 +109,9 @@ class TantivyIndex:
 
     def _hits(self, query: Any, limit: int) -> list[Hit]:
         with self._errors():
-            found = self._searcher.search(query, limit, count=False).hits
+            # It takes memory for as many as it is asked for, and where there is none ends the process.
+            most = max(1, min(limit, self._searcher.num_docs))
+            found = self._searcher.search(query, most, count=False).hits
             numbers = self._searcher.fast_field_values(NUMBER, [address for _, address in found])
         return [Hit(number, steady(score)) for number, (score, _) in zip(numbers, found, strict=True)]
 

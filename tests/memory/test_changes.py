@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -252,6 +253,10 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
     assert delete_passages(store, [0]).deleted == 1  # which leaves the unfinished append alone
     with pytest.raises(OutputError, match="--restart"):
         append_passages(store, bundle, corpus, batch_tokens=2)
+    again = shutil.copytree(store, tmp_path / "again")
+    shutil.copytree(tmp_path / "store.partial", tmp_path / "again.partial")
+    assert append_passages(again, bundle, corpus, batch_tokens=2, restart=True).resumed_shards == 0
+    assert not (tmp_path / "again.partial").exists()
     summary = add(store, bundle, corpus)
     assert (summary.resumed_shards, summary.appended) == (3, 8)
     assert open_contents(store, opened) == open_contents(plain, opened)[1:]
@@ -291,6 +296,21 @@ def test_a_changed_store_is_converted_and_changed_again(store, bundle, new, tmp_
     assert verify_store(tmp_path / "converted").damaged == ()
     assert [row[0] for row in open_contents(tmp_path / "converted", opened)] == [2, "p3", 4, "p5", 6, "p1", "q"]
     assert verify_store(store).damaged == ()  # with which the converted store may share files
+
+
+def test_shards_of_a_build_that_fits_other_arrays_are_not_appended(store, tmp_path, monkeypatch):
+    """A build that was to overwrite the store was killed; its corpus is then appended instead."""
+    bundle = make_bundle(tmp_path / "int8", codecs=("int8",))
+    convert_store(store, tmp_path / "converted", "int8")
+    corpus = write_rows(tmp_path / "new.jsonl", NEW[1:])
+    before = tree(tmp_path / "converted")
+    monkeypatch.setattr("exporter.memory.build.write_texts", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build_store(bundle, corpus, tmp_path / "converted", codec="int8", overwrite=True, **SMALL)
+    with pytest.raises(OutputError, match=r"arrays_sha256.*--restart"):
+        add(tmp_path / "converted", bundle, corpus)
+    assert tree(tmp_path / "converted") == before
+    assert add(tmp_path / "converted", bundle, corpus, restart=True).resumed_shards == 0
 
 
 @pytest.mark.parametrize("other", ["checkpoint", "precision"])

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from exporter.memory import build_store, delete_passages, index_store
+from exporter.memory import build_store, compact_store, delete_passages, index_store, verify_store
 from exporter.memory import dense as dense_module
 from runtime.bundle import Bundle
 from runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
@@ -224,3 +224,40 @@ def test_damaged_texts_are_not_encoded(refused, store, encoder):
     content[-1] ^= 1
     path.write_bytes(content)
     refused(StoreError, "SHA-256", encoder=encoder)
+
+
+def test_verifying_looks_at_the_vectors(store, tmp_path):
+    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()))
+    report = verify_store(store)
+    assert (report.damaged, report.unnamed, report.files) == ((), (), 4)
+    (store / "dense" / "numbers.npy").write_bytes(b"")
+    (store / "dense" / "encoder").mkdir()
+    (store / "dense" / "encoder" / "weights").write_bytes(b"")
+    report = verify_store(store)
+    assert [damage.path for damage in report.damaged] == ["dense/numbers.npy", "dense/encoder/weights"]
+    assert all("glimmer-export memory index" in damage.fix for damage in report.damaged)
+    assert report.unnamed == ()
+    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()), overwrite=True)
+    assert verify_store(store).damaged == ()
+
+
+def test_verifying_names_vectors_that_no_longer_fit(store, tmp_path):
+    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()))
+    delete_passages(store, [1])
+    (damage,) = verify_store(store).damaged
+    assert damage.path == "dense/manifest.json"
+    assert (damage.expected, damage.found) == ("generation 1, the store's", "0")
+    (store / "dense" / "manifest.json").unlink()
+    assert [damage.path for damage in verify_store(store).damaged] == ["dense/manifest.json"]
+
+
+def test_a_store_without_passages_gets_no_vectors(store, tmp_path, refused):
+    delete_passages(store, [number if number % 2 else f"p{number}" for number in range(NUM_PASSAGES)])
+    compact_store(store)
+    refused(StoreError, "at least one passage", embeddings=save(tmp_path / "vectors.npy", vectors()))
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"PK\x05\x06" + bytes(18)])
+def test_an_archive_is_no_array(refused, tmp_path, content):
+    (tmp_path / "vectors.npz").write_bytes(content)
+    refused(EmbeddingsError, "embeddings .*vectors.npz", embeddings=tmp_path / "vectors.npz")

@@ -176,11 +176,22 @@ def test_views_outlive_the_store(bundle, store_path):
     assert np.array_equal(codes, expected)
 
 
-def test_a_closed_store_does_not_read_texts(bundle, store_path):
+def test_a_closed_store_reads_nothing(bundle, store_path):
     store = MemoryStore.open(store_path, bundle)
     store.close()
-    with pytest.raises(ValueError, match="closed"):
-        store.passage(0)
+    for read in (store.passage, store.memory, store.input_ids):
+        with pytest.raises(ValueError, match="closed"):
+            read(0)
+
+
+def test_a_store_without_memory_reads_none(tmp_path):
+    fid = make_bundle(tmp_path / "bundle", architecture="fid")
+    corpus = write_rows(tmp_path / "corpus.jsonl", [{"id": 1, "text": "w1"}])
+    build_store(fid, corpus, tmp_path / "store")
+    with MemoryStore.open(tmp_path / "store", Bundle.open(fid)) as store:
+        for read in (store.memory, lambda number: store.prefetch([number])):
+            with pytest.raises(ValueError, match="no memory"):
+                read(0)
 
 
 @pytest.mark.parametrize("mapped", [256, 1])

@@ -67,7 +67,7 @@ def test_a_tie_goes_to_the_lower_number(store):
 
 def test_stop_words_count_only_where_there_is_nothing_else(store):
     assert search_words("What is the engine?") == ["engine"]
-    assert search_words("What is it?") == ["what", "is", "it"]
+    assert search_words("What is it? Is it?") == ["What", "is", "it"]
     assert found(store, "what is the why") == [5, 0]
 
 

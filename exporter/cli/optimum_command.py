@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
+from typing import Any
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
@@ -20,6 +21,14 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
     """A checkpoint's graphs in one bundle; errors of input are a line on stderr and exit code 2."""
 
     COMMAND = CommandInfo(name="glimmer", help="Export a GLIMMER, LUMEN or FiD checkpoint to a bundle of ONNX graphs.")
+
+    def __init__(self, subparsers: Any, *arguments: Any, **options: Any) -> None:
+        """Add the command, once: optimum finds it again in every further source tree and install on the path."""
+        known = {} if subparsers is None else subparsers.choices
+        if self.COMMAND.name in known:
+            self.parser = known[self.COMMAND.name]
+        else:
+            super().__init__(subparsers, *arguments, **options)
 
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:

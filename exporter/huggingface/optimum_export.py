@@ -1,9 +1,8 @@
 """Our graphs by optimum's exporter: what `main_export` wants to know of a model that is none of optimum's own.
 
-    from transformers import AutoConfig
-    import exporter.huggingface
     from exporter.huggingface.optimum_export import onnx_configs, submodels
     from optimum.exporters.onnx import main_export
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained("checkpoint")
     main_export(

@@ -14,12 +14,12 @@ from typing import get_type_hints
 import pytest
 from typer.models import OptionInfo
 
+from exporter.bundle import FormOptions
 from exporter.cli.bundles import CrossAttention, StageA, export
 from exporter.cli.optimum_command import GlimmerExportCommand
 from tests.cli.conftest import Done, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPER_FORM = ("--stage-a", "full", "--cross-attention", "cached", "--codecs", "fp16")
 
 
 @pytest.fixture
@@ -40,26 +40,49 @@ def optimum_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     return run
 
 
-def test_the_bundle_is_the_same(optimum_cli, glimmer, tmp_path):
-    done = optimum_cli("export", "glimmer", glimmer.checkpoint, "-o", tmp_path / "bundle", *PAPER_FORM, "--json")
-    assert set(done.json["graphs"]) == {graph.name for graph in glimmer.graphs}
-    assert snapshot(tmp_path / "bundle") == snapshot(glimmer.bundle)
+def test_the_bundle_is_the_same(optimum_cli, exported, tmp_path):
+    fid = exported("fid")
+    done = optimum_cli(
+        "export", "glimmer", fid.checkpoint, "-o", tmp_path / "bundle", "--cross-attention", "cached", "--json"
+    )
+    assert set(done.json["graphs"]) == {graph.name for graph in fid.graphs}
+    assert snapshot(tmp_path / "bundle") == snapshot(fid.bundle)
+
+
+@pytest.mark.parametrize(("options", "forms", "overwrite"), [
+    ([], FormOptions(), False),
+    (
+        ["--stage-a", "full", "--cross-attention", "absorbed", "--answer-tokens", "3", "--target", "t4", "--codecs",
+         "int8, int4", "--overwrite"],
+        FormOptions("full", "absorbed", 3, "t4", ("int8", "int4")), True,
+    ),
+])  # fmt: skip
+def test_options_reach_the_exporter(optimum_cli, monkeypatch, options, forms, overwrite):
+    calls = []
+
+    def export_bundle(*arguments, **named):
+        calls.append((*arguments, named["overwrite"]))
+        return []
+
+    monkeypatch.setattr("exporter.bundle.export_bundle", export_bundle)
+    assert optimum_cli("export", "glimmer", "ckpt", "-o", "bundle", *options).code == 0
+    assert calls == [(Path("ckpt"), Path("bundle"), forms, overwrite)]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["{checkpoint}", "-o", "{existing}"], "OutputError: "),
     (["{existing}", "-o", "{new}"], "CheckpointError: "),
     (["{checkpoint}", "-o", "{checkpoint}", "--overwrite"], "OutputError: "),
-    (["{checkpoint}", "-o", "{new}", "--codecs", "fp17"], "OptionError: --codecs: expected one of fp16"),
+    (["{checkpoint}", "-o", "{new}", "--stage-a", "lazy"], "OptionError: --stage-a: expected full"),
     (["{checkpoint}", "-o", "{new}", "--target", "moon"], "moon"),
     (["{checkpoint}", "-o", "{new}", "--stage-a", "eager"], "invalid choice: 'eager'"),
     (["{checkpoint}", "-o", "{new}", "--answer-tokens", "0"], "0 is less than 1"),
     (["{checkpoint}"], "required: -o/--output"),
 ])  # fmt: skip
-def test_bad_input_is_named(optimum_cli, glimmer, tmp_path, arguments, message):
+def test_bad_input_is_named(optimum_cli, exported, tmp_path, arguments, message):
     (tmp_path / "existing").mkdir()
     (tmp_path / "existing" / "kept").write_text("")
-    places = {"checkpoint": glimmer.checkpoint, "existing": tmp_path / "existing", "new": tmp_path / "new"}
+    places = {"checkpoint": exported("fid").checkpoint, "existing": tmp_path / "existing", "new": tmp_path / "new"}
     done = optimum_cli("export", "glimmer", *(argument.format(**places) for argument in arguments))
     assert done.code == 2
     assert message in done.err.splitlines()[-1]

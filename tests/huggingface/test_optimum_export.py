@@ -24,12 +24,8 @@ from exporter.tolerances import TOLERANCES
 from runtime.contract import CODECS, OptionError, codec_of, graph_io
 from tests.exported import make_checkpoint
 
-pytestmark = [
-    # torch deprecates the exporter that optimum uses, which warns of every branch that it freezes.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
-]
+# torch deprecates the exporter that optimum uses. What it warns of beside that, such as a size that it freezes, fails.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 SIZES = (
     Sizes(1, passages=1, selected=1, question=1, passage=1, encoder_tokens=1, prefix=1, cache_length=1),

@@ -18,7 +18,8 @@ OPTIMUM_CLI = """
 import sys
 from pathlib import Path
 site = sys.argv[1]
-sys.path[:] = [site, *(path for path in sys.path if not (Path(path) / "exporter").is_dir())]
+elsewhere = [path for path in sys.path if not (Path(path) / "exporter").is_dir()]
+sys.path[:] = [site, *elsewhere, *sys.argv[2:]]
 sys.argv[1:] = ["export", "glimmer", "--help"]
 import exporter
 from optimum.commands.optimum_cli import main
@@ -47,12 +48,12 @@ def test_exactly_three_packages_and_one_file(names):
     assert len({name.split("/")[0] for name in names}) == len(PACKAGES | {"optimum", ".dist-info"})
 
 
-def test_optimum_finds_our_command_where_the_wheel_is_installed(wheel, tmp_path):
+@pytest.mark.parametrize("further", [[], [ROOT]], ids=["alone", "beside a source tree"])
+def test_optimum_finds_our_command_where_the_wheel_is_installed(wheel, tmp_path, further):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", OPTIMUM_CLI, tmp_path], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-I", "-c", OPTIMUM_CLI, tmp_path, *further]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "CHECKPOINT" in done.stdout
 

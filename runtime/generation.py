@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.contract import MANIFEST, StoreManifest, read_store_manifest
+from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
 
-__all__ = ["held_manifest", "hold_manifest"]
+__all__ = ["check_in_place", "held_manifest", "hold_manifest"]
 
 ATTEMPTS = 100
 """A file system where no file is twice the same one must not stop a reader for ever."""
@@ -41,6 +41,20 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
             os.close(held)
             raise
         os.close(held)  # replaced before the lock was ours, and perhaps removed
+
+
+def check_in_place(directory: Path, opened: int) -> None:
+    """Raise StoreError where `directory` is no longer the one of the descriptor `opened`.
+
+    Another store may have been put in its place, whose files have the same names.
+    """
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(opened), directory.stat()):
+            return
+    raise StoreError(
+        f"store {directory}", expected="the store that was opened", found="another in its place, or none",
+        fix="open it again",
+    )
 
 
 @contextmanager

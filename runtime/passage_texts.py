@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,12 @@ class PassageTexts:
     many are made as readers there were at one time.
     """
 
-    def __init__(self, path: Path, end: int) -> None:
-        """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1."""
-        self._path = path
+    def __init__(self, path: Path, end: int, check: Callable[[], None] = lambda: None) -> None:
+        """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1.
+
+        `check` raises where what was opened may be the file of another store.
+        """
+        self._path, self._check = path, check
         # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         self._idle: deque[sqlite3.Connection] = deque()
@@ -118,9 +121,15 @@ class PassageTexts:
     def _connect(self) -> sqlite3.Connection:
         try:
             # One thread at a time has it, though not always the same one.
-            return sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+            connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
         except sqlite3.Error as reason:
             raise self._damaged(expected="a readable file", found=str(reason)) from None
+        try:
+            self._check()
+        except StoreError:
+            connection.close()
+            raise
+        return connection
 
     def _damaged(self, *, expected: str, found: str) -> StoreError:
         return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")

@@ -6,6 +6,7 @@ import os
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
 from runtime.contract import GlimmerError, ShardEntry, StoreError, StoreManifest
 from runtime.contract.shard_layout import shard_tensors
-from runtime.generation import hold_manifest
+from runtime.generation import check_in_place, hold_manifest
 from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts
 from runtime.retrieval import Hit, Retriever
@@ -49,9 +50,13 @@ class MemoryStore:
         self.directory = directory
         self.manifest = manifest
         self._let_go = weakref.finalize(self, os.close, held)
+        opened = os.open(directory, os.O_RDONLY)
+        self._leave = weakref.finalize(self, os.close, opened)
+        self._check_in_place = partial(check_in_place, directory, opened)
         self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
-        self._texts = PassageTexts(directory / manifest.texts.path, live_end(manifest.num_numbers, self._tombstones))
+        end = live_end(manifest.num_numbers, self._tombstones)
+        self._texts = PassageTexts(directory / manifest.texts.path, end, self._check_in_place)
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
         self._verify = True
@@ -169,6 +174,7 @@ class MemoryStore:
         self._texts.close()
         self._shards.clear()
         self._let_go()
+        self._leave()
 
     def __enter__(self) -> Self:
         return self
@@ -195,10 +201,16 @@ class MemoryStore:
         return place < len(self._tombstones) and bool(self._tombstones[place] == number)
 
     def _shard(self, index: int) -> Shard:
-        """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly."""
+        """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly.
+
+        Raises StoreError where the store is no longer in its place.
+        """
         if not self._let_go.alive:  # the files may belong to no generation any more
             raise ValueError("the store is closed")
-        shard = _open_shard(self.directory, self.manifest, self.manifest.shards[index])
+        try:
+            shard = _open_shard(self.directory, self.manifest, self.manifest.shards[index])
+        finally:
+            self._check_in_place()  # only now: what was opened before was the store's
         self._shards[index] = shard
         if len(self._shards) > MAX_MAPPED_SHARDS:
             # A list is made in one step; an iterator would fail where another thread adds a shard between two.

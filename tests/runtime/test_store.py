@@ -194,6 +194,24 @@ def test_a_store_without_memory_reads_none(tmp_path):
                 read(0)
 
 
+def test_a_store_that_was_built_anew_is_not_read_for_the_old_one(bundle, store_copy, tmp_path, monkeypatch):
+    """What is mapped and open stays; what would be opened now is another store's, under the same name."""
+    monkeypatch.setattr(runtime.store, "MAX_MAPPED_SHARDS", 1)
+    rows = [{"id": number, "text": "w1 w2 w3"} for number in range(NUM_PASSAGES)]
+    corpus = write_rows(tmp_path / "other.jsonl", rows)
+    with MemoryStore.open(store_copy, bundle) as store:
+        before = store.passage(0)
+        build_store(bundle.directory, corpus, store_copy, passages_per_shard=16, overwrite=True)
+        assert store.passage(0) == before
+        store.memory(NUM_PASSAGES - 1)
+        with pytest.raises(StoreError, match="another in its place"):
+            store.memory(0)
+        with store._texts._connection(), pytest.raises(StoreError, match="another in its place"):
+            store.passage(0)
+    with MemoryStore.open(store_copy, bundle) as store:
+        assert store.passage(0).text == "w1 w2 w3"
+
+
 @pytest.mark.parametrize("mapped", [256, 1])
 def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
     monkeypatch.setattr(runtime.store, "MAX_MAPPED_SHARDS", mapped)

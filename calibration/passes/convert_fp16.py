@@ -10,7 +10,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from calibration.fp16_limits import FP16_MAX, MASKED
 from calibration.passes.columns_as_sums import ColumnsAsSums
-from calibration.passes.edit import initializer
+from calibration.passes.edit import CONTENT, initializer
 from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
 from calibration.passes.operators import constant, is_float
 from calibration.passes.types import infer_missing_types
@@ -135,13 +135,16 @@ class _Rewriter:
             return value
         if (value, dtype) not in self._made:
             name = str(value.name)
-            array = _half(tensor.numpy(), name, exact=exact) if dtype == HALF else tensor.numpy().astype(np.float32)
-            self._made[value, dtype] = self._register(name, array)
+            content: np.ndarray | ir.LazyTensor
+            if dtype == SINGLE:
+                content = tensor.numpy().astype(np.float32)
+            elif isinstance(tensor, ir.LazyTensor):
+                content = _lazy_half(tensor, name)
+            else:
+                content = _half(tensor.numpy(), name, exact=exact)
+            name = f"{name}.{'fp16' if dtype == HALF else 'fp32'}"
+            self._made[value, dtype] = initializer(self._graph, name, content)
         return self._made[value, dtype]
-
-    def _register(self, name: str, array: np.ndarray) -> ir.Value:
-        name = f"{name}.{'fp16' if array.dtype == np.float16 else 'fp32'}"
-        return initializer(self._graph, name, array)
 
     def _cast_outputs(self) -> None:
         """Outputs of the graph are FP32: the Cast takes the output's name, what it casts the name with `.fp16`."""
@@ -170,6 +173,17 @@ class _Rewriter:
                 if value.const_value is not None:
                     value.const_value.name = plain
                 initializers[plain] = value
+
+
+def _lazy_half(tensor: ir.LazyTensor, name: str) -> ir.LazyTensor:
+    """The same, made when it is asked for."""
+
+    def convert() -> ir.TensorProtocol:
+        return ir.tensor(_half(tensor.numpy(), name, exact=False), name=name)
+
+    lazy = ir.LazyTensor(convert, HALF, tensor.shape, name=f"{name}.fp16")
+    lazy.meta[CONTENT] = (tensor.meta.get(CONTENT, id(tensor)), "fp16")
+    return lazy
 
 
 def _half(array: np.ndarray, name: str, *, exact: bool) -> np.ndarray:

@@ -8,7 +8,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["describe", "initializer", "multiplied", "replace_constant"]
+__all__ = ["CONTENT", "describe", "initializer", "multiplied", "replace_constant"]
+
+CONTENT = "content"
+"""In the `meta` of a lazy tensor, what it holds: two that agree in this have the same bytes, neither being read."""
 
 
 def describe(value: ir.Value, name: str | None, like: ir.Value) -> None:
@@ -17,12 +20,12 @@ def describe(value: ir.Value, name: str | None, like: ir.Value) -> None:
     value.type = None if like.dtype is None else ir.TensorType(like.dtype)
 
 
-def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """The constant of that name, made of `array` where there is none."""
+def initializer(graph: ir.Graph, name: str, content: NDArray[Any] | ir.LazyTensor) -> ir.Value:
+    """The constant of that name, made of `content` where there is none."""
     if name not in graph.initializers:
-        tensor = ir.tensor(array, name=name)
+        tensor = content if isinstance(content, ir.LazyTensor) else ir.tensor(content, name=name)
         value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=name, shape=ir.Shape(content.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         graph.register_initializer(value)
     return graph.initializers[name]

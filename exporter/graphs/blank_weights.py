@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from exporter.checkpoint.lazy_tensors import LazyTensors
     from exporter.stages import GlimmerModel
 
-__all__ = ["CONTENT", "READ_ELEMENTS", "BlankWeights"]
+__all__ = ["READ_ELEMENTS", "BlankWeights"]
 
 READ_ELEMENTS = 8192
 """Weights of up to so many elements are read before a stage is traced.
 
 Of so few alone does the tracer compute (8192), or ask whether they are equal (1024); it may transpose any.
 """
-CONTENT = "content"
-"""A tensor's note of what it holds, by which its content is known without being read again."""
 
 
 class BlankWeights:
@@ -85,6 +83,8 @@ def _address(array: NDArray[Any]) -> int:
 def _lazy(tensors: LazyTensors, source: str, view: NDArray[Any], name: str) -> ir.LazyTensor:
     """The same view of the checkpoint's tensor, as FP32."""
     import onnx_ir
+
+    from calibration.passes.edit import CONTENT
 
     shape, strides = view.shape, view.strides
 

@@ -41,8 +41,7 @@ class ExportedGraph:
 class GraphExporter:
     """Exports the graphs of one checkpoint, one after the other, beside the file of their weights.
 
-    Weights stand in memory one at a time while a graph is made, those of one stage in FP16; where it is checked, those
-    of its stage in FP32.
+    Weights stand in memory one at a time while a graph is made; where it is checked, those of its stage in FP32.
     """
 
     def __init__(

@@ -10,7 +10,6 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from exporter.graphs.blank_weights import CONTENT
 from runtime.contract import FileEntry
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ class WeightsFile:
     def place(self, tensor: ir.TensorProtocol) -> tuple[ir.ExternalTensor, str]:
         """The tensor as it stands in the file, written if need be, and the SHA-256 of its bytes."""
         import onnx_ir
+
+        from calibration.passes.edit import CONTENT
 
         known = tensor.meta.get(CONTENT) if isinstance(tensor, onnx_ir.LazyTensor) else None
         sha256 = self._known.get(known) if known is not None else None

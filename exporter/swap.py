@@ -72,7 +72,7 @@ def recover(target: Path) -> None:
 
 def _recover(target: Path, path: Path) -> None:
     old = path / "old"
-    with held_alone(path, os.O_RDWR) as free:
+    with held_alone(path) as free:
         missing = old.exists() and not os.path.lexists(target)
         if free:
             if missing:

@@ -34,6 +34,7 @@ def run(model: ir.Model, inputs: Mapping[str, np.ndarray], *, optimised: bool = 
     options.log_severity_level = 3
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    ir.external_data.load_to_model(model)  # a graph that is given as bytes has no folder of its own
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -5,7 +5,7 @@ optimum imports this whenever any of its commands starts, so nothing heavy is im
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from exporter.cli import input_errors_reported
 from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
 __all__ = ["GlimmerExportCommand"]
+
+EXPORT_PRECISIONS = ("fp32", "fp16")
 
 
 class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum has no types
@@ -54,19 +56,27 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
             "--target", default="cpu",
             help="Machine of configs/targets that will answer, for --cross-attention auto. Default: cpu.",
         )
+        parser.add_argument(
+            "--precision", choices=EXPORT_PRECISIONS, default="fp32",
+            help="fp16: for TensorRT, not calibrated, so that overflow is not ruled out. Default: fp32.",
+        )
+        parser.add_argument(
+            "--check", action=BooleanOptionalAction, default=True,
+            help="Compare each graph with torch; that takes the most memory.",
+        )
         parser.add_argument("--overwrite", action="store_true", help="Replace the output where it exists.")
         parser.add_argument("--json", action="store_true", help="Print JSON on stdout instead of tables.")
 
     def run(self) -> None:
         """Export, and print what was written."""
         with input_errors_reported():
-            from exporter.cli.bundles import CrossAttention, StageA, export
+            from exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
 
             options = self.args
             export(
                 options.checkpoint, options.output, options.stage_a and StageA(options.stage_a),
                 CrossAttention(options.cross_attention), options.codecs, options.answer_tokens, options.target,
-                options.overwrite, options.json,
+                ExportPrecision(options.precision), options.check, options.overwrite, options.json,
             )
 
 

@@ -34,7 +34,10 @@ def run(model: ir.Model, inputs: Mapping[str, np.ndarray], *, optimised: bool = 
     options.log_severity_level = 3
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    ir.external_data.load_to_model(model)  # a graph that is given as bytes has no folder of its own
+    weights = (value.const_value for value in model.graph.initializers.values())
+    for folder in {str(weight.base_dir) for weight in weights if isinstance(weight, ir.ExternalTensor)}:
+        # A graph that is given as bytes has no folder of its own.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

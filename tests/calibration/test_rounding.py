@@ -36,7 +36,7 @@ def test_fp16_graphs_answer_as_fp32_ones_do(demo_bundles, form, tmp_path):
     write_world(tmp_path, world)
     build_store(demo_bundles[form], tmp_path / "corpus.jsonl", tmp_path / "store", threads=1)
     half = shutil.copytree(demo_bundles[form], tmp_path / "half")
-    for path in (half / "graphs").iterdir():
+    for path in (half / "graphs").glob("*.onnx"):
         model = ir.load(path)
         RescaleCodes()(model)
         ConvertFp16()(model)

@@ -9,13 +9,14 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import pytest
 from typer.models import OptionInfo
 
 from exporter.bundle import FormOptions
-from exporter.cli.bundles import CrossAttention, StageA, export
+from exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
 from exporter.cli.optimum_command import GlimmerExportCommand
 from tests.cli.conftest import Done, snapshot
 
@@ -49,24 +50,27 @@ def test_the_bundle_is_the_same(optimum_cli, exported, tmp_path):
     assert snapshot(tmp_path / "bundle") == snapshot(fid.bundle)
 
 
-@pytest.mark.parametrize(("options", "forms", "overwrite"), [
-    ([], FormOptions(), False),
+@pytest.mark.parametrize(("options", "forms", "others"), [
+    ([], FormOptions(), {"precision": "fp32", "check": True, "overwrite": False}),
     (
         ["--stage-a", "full", "--cross-attention", "absorbed", "--answer-tokens", "3", "--target", "t4", "--codecs",
-         "int8, int4", "--overwrite"],
-        FormOptions("full", "absorbed", 3, "t4", ("int8", "int4")), True,
+         "int8, int4", "--precision", "fp16", "--no-check", "--overwrite"],
+        FormOptions("full", "absorbed", 3, "t4", ("int8", "int4")),
+        {"precision": "fp16", "check": False, "overwrite": True},
     ),
 ])  # fmt: skip
-def test_options_reach_the_exporter(optimum_cli, monkeypatch, options, forms, overwrite):
+def test_options_reach_the_exporter(optimum_cli, monkeypatch, options, forms, others):
     calls = []
 
     def export_bundle(*arguments, **named):
-        calls.append((*arguments, named["overwrite"]))
+        del named["on_graph"]
+        calls.append((*arguments, named))
         return []
 
     monkeypatch.setattr("exporter.bundle.export_bundle", export_bundle)
+    monkeypatch.setattr("runtime.contract.read_manifest", lambda _: SimpleNamespace(graph_files=list))
     assert optimum_cli("export", "glimmer", "ckpt", "-o", "bundle", *options).code == 0
-    assert calls == [(Path("ckpt"), Path("bundle"), forms, overwrite)]
+    assert calls == [(Path("ckpt"), Path("bundle"), forms, others)]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -98,6 +102,7 @@ def test_options_and_defaults_are_those_of_our_own_command():
         (info,) = hints[name].__metadata__
         # Where typer finds an option in an annotation, its first name stands in the place of a default.
         names = [info.default, *info.param_decls] if isinstance(info, OptionInfo) else [name]
+        names = [part for each in names for part in each.split("/")]  # a switch and its opposite
         expected[frozenset(names)] = (required, None if required else getattr(default, "value", default))
     parser = ArgumentParser(add_help=False)
     GlimmerExportCommand.parse_args(parser)
@@ -107,7 +112,10 @@ def test_options_and_defaults_are_those_of_our_own_command():
     }
     assert found == expected
     choices = {action.dest: set(action.choices) for action in parser._actions if action.choices}
-    assert choices == {"stage_a": {form.value for form in StageA}, "cross_attention": {x.value for x in CrossAttention}}
+    assert choices == {
+        "stage_a": {form.value for form in StageA}, "cross_attention": {x.value for x in CrossAttention},
+        "precision": {x.value for x in ExportPrecision},
+    }  # fmt: skip
 
 
 def test_optimum_finds_the_command_in_a_process_of_its_own(tmp_path):

@@ -81,9 +81,9 @@ def convert_store(
     """Re-encode the memory of the store `source` in `codec` and write the store `output`.
 
     A codec's arrays are fitted to passages of the source in even steps; what the source's own codec lost stays lost.
-    Texts, index and vectors are the source's, linked where the file system can. Interrupted, the same call goes on. Raises
-    StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError and
-    MissingExtraError.
+    Texts, index and vectors are the source's, linked where the file system can. Interrupted, the same call goes on.
+    Raises StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError
+    and MissingExtraError.
     """
     started, source, output = time.monotonic(), Path(source), Path(output)
     with write_errors(output):

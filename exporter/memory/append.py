@@ -38,6 +38,8 @@ __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"
 NO_CODEC = "none"
 """Where a bundle has no memory encoder, the name of a codec is not looked at."""
 FIRST_CHUNK = "#0"
+PLANNED = ("codec", "codec_arrays", "chunk_words", "passages_per_shard", "index_engine")
+"""What no change of a store alters, and an append is planned by."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def append_passages(
         batch_tokens=batch_tokens, index_engine=manifest.index.engine, arrays=manifest.codec_arrays,
     )
     with changing(store) as change:
+        _check_same_store(store, manifest, change.manifest)
         check_same_writer(store, change.manifest, bundle)
         if change.was_made(corpus.sha256):
             if change.work.store.exists():
@@ -133,6 +136,16 @@ def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> N
             f"store {store}", expected=f"memory of precision {precision}, as {bundle} writes it",
             found=f"{manifest.precision}", fix=f"take the bundle in {manifest.precision} that built the store",
         )
+
+
+def _check_same_store(store: Path, planned: StoreManifest, locked: StoreManifest) -> None:
+    """Raise StoreError where another store has come in the place of the one that the append was planned for."""
+    for name in PLANNED:
+        if getattr(planned, name) != getattr(locked, name):
+            raise StoreError(
+                f"store {store}", expected="the same store as when the command began", found=f"one of another {name}",
+                fix="run the command again",
+            )
 
 
 def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:

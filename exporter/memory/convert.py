@@ -32,6 +32,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
+from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.generation import held_manifest
 from runtime.shard import Shard, open_shard
@@ -80,9 +81,9 @@ def convert_store(
     """Re-encode the memory of the store `source` in `codec` and write the store `output`.
 
     A codec's arrays are fitted to passages of the source in even steps; what the source's own codec lost stays lost.
-    Texts and index are the source's, linked where the file system can. Interrupted, the same call goes on. Raises
-    StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError and
-    MissingExtraError.
+    Texts, index and vectors are the source's, linked where the file system can. Interrupted, the same call goes on.
+    Raises StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError
+    and MissingExtraError.
     """
     started, source, output = time.monotonic(), Path(source), Path(output)
     with write_errors(output):
@@ -180,9 +181,21 @@ def _write_rest(
     tombstones = (manifest.tombstones,) if manifest.tombstones else ()
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
         link(source / entry.path, work.store / entry.path)
+    _link_vectors(work, source, manifest)
     arrays = codec_entry(work.store)
     written = replace(manifest, codec=codec, codec_arrays=arrays, shards=tuple(shards))
     replace_file(work.store / MANIFEST, record_to_json(written).encode())
+
+
+def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:
+    try:
+        dense = read_dense_manifest(source, manifest)
+    except StoreError:  # there are none, or none of these passages
+        return
+    for entry in dense.files():
+        verify_file(source / DENSE, entry, error=StoreError, subject=f"store {source}, {DENSE}", fix=FIX)
+    for name in (*(entry.path for entry in dense.files()), MANIFEST):
+        link(source / DENSE / name, work.store / DENSE / name)
 
 
 def _shard_bytes(manifest: StoreManifest) -> int:

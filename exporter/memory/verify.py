@@ -14,7 +14,7 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
-from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
@@ -176,6 +176,8 @@ def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:
         fix = f"remove the older generation with `glimmer-export memory compact {store}`"
     elif manifest is not None and path in [shard.file.path for shard in manifest.shards]:
         fix = f"encode it again with `{repair} --bundle BUNDLE`"
+    elif manifest is not None and path == CODEC_ARRAYS:  # which every generation names
+        fix = "copy it from another copy of the store, or build the store again"
     elif manifest is not None and path in [file.path for file in (manifest.tombstones, *manifest.index.files) if file]:
         fix = f"write it again with `{repair}`"
     elif manifest is not None and path == manifest.texts.path and manifest.generation == 0:

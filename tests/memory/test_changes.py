@@ -25,6 +25,7 @@ from exporter.memory import (
     read_ids,
     verify_store,
 )
+from exporter.memory.corpus import Corpus
 from exporter.memory.work import work_directory
 from runtime.bundle import Bundle
 from runtime.contract import CorpusError, OutputError, PassageError, StoreError
@@ -296,6 +297,23 @@ def test_a_changed_store_is_converted_and_changed_again(store, bundle, new, tmp_
     assert verify_store(tmp_path / "converted").damaged == ()
     assert [row[0] for row in open_contents(tmp_path / "converted", opened)] == [2, "p3", 4, "p5", 6, "p1", "q"]
     assert verify_store(store).damaged == ()  # with which the converted store may share files
+
+
+def test_a_store_that_is_built_anew_meanwhile_is_not_appended_to(store, tmp_path, monkeypatch):
+    bundle = make_bundle(tmp_path / "both", codecs=("fp16", "int8"))
+    corpus = write_rows(tmp_path / "new.jsonl", NEW[1:])
+    scan = Corpus.scan
+
+    def build_meanwhile(*arguments, **options):
+        with monkeypatch.context() as patched:
+            patched.setattr(Corpus, "scan", scan)
+            build_store(bundle, corpus, store, codec="int8", overwrite=True, **SMALL)
+        return scan(*arguments, **options)
+
+    monkeypatch.setattr(Corpus, "scan", build_meanwhile)
+    with pytest.raises(StoreError, match="another codec"):
+        add(store, bundle, corpus)
+    assert verify_store(store).generation == 0
 
 
 def test_shards_of_a_build_that_fits_other_arrays_are_not_appended(store, tmp_path, monkeypatch):

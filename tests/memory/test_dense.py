@@ -8,7 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from exporter.memory import build_store, compact_store, delete_passages, index_store, verify_store
+from exporter.memory import (
+    build_store,
+    compact_store,
+    convert_store,
+    delete_passages,
+    index_store,
+    verify_store,
+)
 from exporter.memory import dense as dense_module
 from runtime.bundle import Bundle
 from runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
@@ -249,6 +256,20 @@ def test_verifying_names_vectors_that_no_longer_fit(store, tmp_path):
     assert (damage.expected, damage.found) == ("generation 1, the store's", "0")
     (store / "dense" / "manifest.json").unlink()
     assert [damage.path for damage in verify_store(store).damaged] == ["dense/manifest.json"]
+
+
+def test_a_converted_store_has_the_vectors_of_its_source(bundle, store, tmp_path):
+    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()))
+    convert_store(store, tmp_path / "converted", "fp16")
+    assert verify_store(tmp_path / "converted").damaged == ()
+    query, found = vectors()[0], []
+    for path in (store, tmp_path / "converted"):
+        with MemoryStore.open(path, Bundle.open(bundle)) as opened:
+            found.append(opened.search_dense(query, 5))
+    assert found[0] == found[1] != []
+    delete_passages(store, [1])  # whose vectors are then of no use
+    convert_store(store, tmp_path / "again", "fp16")
+    assert not (tmp_path / "again" / "dense").exists()
 
 
 def test_a_store_without_passages_gets_no_vectors(store, tmp_path, refused):

@@ -233,3 +233,12 @@ def test_a_manifest_of_other_texts_is_damage(store):
     rewrite(store / "manifest.json", texts=older["texts"])
     report = verify_store(store)
     assert [(item.path, item.found) for item in report.damaged] == [("passages.sqlite", "10 passages")]
+
+
+def test_arrays_that_every_generation_names_are_copied(tmp_path):
+    bundle = make_bundle(tmp_path / "bundle", codecs=("int8",))
+    write_corpus(tmp_path / "corpus.jsonl", 3)
+    build_store(bundle, tmp_path / "corpus.jsonl", tmp_path / "store", codec="int8")
+    damage(tmp_path / "store" / "codec.safetensors")
+    (found,) = verify_store(tmp_path / "store").damaged
+    assert (found.path, found.fix.split(",")[0]) == ("codec.safetensors", "copy it from another copy of the store")

@@ -94,7 +94,7 @@ def _connect(ray: Any, address: str) -> None:
     except Exception as error:  # noqa: BLE001 - Ray raises what it meets, of no common class
         raise BackendError(
             f"Ray at {address}", expected="a cluster that answers, of this version of Ray",
-            found=str(error).strip().splitlines()[0],
+            found=(str(error).strip() or type(error).__name__).splitlines()[0],
             fix="see `ray status` there; `ray start --head` starts one, and its token must be here too",
         ) from None
 

@@ -88,15 +88,16 @@ class RayRunner:
                 index, record = read_outcome(line)
                 advance(job.plan.shard_passages(index))
                 yield index, record
-            if (status := driver.wait()) < 0:
+            status = driver.wait()
+            if failure is not None:  # whatever Ray's end was like after it
+                read_outcome(failure)
+            if status < 0:
                 raise BackendError(
                     "Ray's driver", expected="a process that ends by itself", found=f"one killed by signal {-status}",
                     fix="see to the machine's memory, and run the command again: it goes on where it stopped",
                 )
             if status > 0:
                 raise RuntimeError(f"Ray's driver failed:\n{_tail(log)}")
-        if failure is not None:
-            read_outcome(failure)
 
     @contextmanager
     def _driver(self, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:

@@ -41,7 +41,7 @@ from tests.once import Once
 
 __all__ = [
     "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
-    "make_checkpoint", "update_manifest", "write_alone",
+    "load_graph", "make_checkpoint", "update_manifest", "write_alone",
 ]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
@@ -237,6 +237,13 @@ def demo_bundles(once: Once) -> dict[str, Path]:
 def copy_bundle(source: Exported, directory: Path) -> Path:
     """A bundle to damage."""
     return Path(shutil.copytree(source.bundle, directory))
+
+
+def load_graph(path: Path) -> ir.Model:
+    """A graph that holds its weights itself, to be changed, run from memory and saved anywhere."""
+    model = ir.load(path)
+    ir.external_data.load_to_model(model)
+    return model
 
 
 def write_alone(model: ir.Model, directory: Path, name: str) -> Path:

@@ -14,7 +14,7 @@ from calibration.ranges import TensorRange
 from calibration.tracked import TrackedRanges
 from exporter.graphs.samples import Sizes, sample_inputs
 from runtime.contract import read_manifest
-from tests.exported import Exported
+from tests.exported import Exported, load_graph
 
 Arrays = dict[str, np.ndarray]
 
@@ -74,7 +74,7 @@ def tracked(model: ir.Model, batches: Sequence[Mapping[str, np.ndarray]]) -> Tra
 
 def inflated(path: Path, exponent: int) -> ir.Model:
     """The same function, epsilon aside, with the stream and its outputs 2**exponent larger."""
-    model = ir.load(path)
+    model = load_graph(path)
     for name, value in model.graph.initializers.items():
         if name == "shared.table" or name.endswith((".o.weight", ".wo.weight")):
             value.const_value = ir.tensor(value.const_value.numpy() * np.float32(2.0**exponent), name=name)

@@ -29,6 +29,7 @@ from runtime import Answer, Session
 from runtime.backends import Backend
 from runtime.contract import read_manifest
 from tests.calibration.fp16_graphs import every_value
+from tests.exported import load_graph
 from tests.inflation import inflate, inflate_checkpoint
 
 NUM_CALIBRATED = 200
@@ -220,9 +221,9 @@ def infinities(model: ir.Model) -> int:
 def test_naive_fp16_overflows_where_ours_does_not(road, name, overflows):
     """Every operator in FP16, RMSNorm included: its sums of squares pass FP16's end, and what it writes becomes 0."""
     item = road(name, ALL)
-    naive = ir.load(item.directory / "fp32" / "graphs" / "memory_encoder.onnx")
+    naive = load_graph(item.directory / "fp32" / "graphs" / "memory_encoder.onnx")
     ConvertFp16(keep_fp32=frozenset())(naive)
     assert (infinities(naive) > 0) == overflows
     ours = item.quantised("fp16", "tensorrt")
-    assert infinities(ir.load(ours / "graphs" / "memory_encoder.onnx")) == 0
+    assert infinities(load_graph(ours / "graphs" / "memory_encoder.onnx")) == 0
     assert ("memory_encoder" in read_manifest(ours).quantization.residual_scales) == overflows

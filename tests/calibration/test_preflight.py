@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
 import pytest
 
 from calibration.passes.convert_fp16 import ConvertFp16
@@ -10,13 +9,14 @@ from calibration.preflight import check_fp16
 from calibration.tracked import TrackedRanges
 from runtime.contract import CalibrationError
 from tests.calibration.fp16_graphs import graphs_of, tracked
+from tests.exported import load_graph
 
 
 @pytest.fixture
 def half(glimmer):
     """A converted memory encoder and its ranges."""
     path, inputs = next(graphs_of(glimmer))
-    model = ir.load(path)
+    model = load_graph(path)
     ranges = tracked(model, [inputs])
     ConvertFp16()(model)
     return model.graph, ranges

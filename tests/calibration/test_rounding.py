@@ -15,7 +15,7 @@ from exporter.demo.world import generate_split, write_world
 from exporter.memory import build_store
 from runtime import Session
 from runtime.contract import BundleError, read_manifest
-from tests.exported import update_manifest
+from tests.exported import load_graph, update_manifest
 
 NUM_QUESTIONS = 200
 BATCH = 25
@@ -37,7 +37,7 @@ def test_fp16_graphs_answer_as_fp32_ones_do(demo_bundles, form, tmp_path):
     build_store(demo_bundles[form], tmp_path / "corpus.jsonl", tmp_path / "store", threads=1)
     half = shutil.copytree(demo_bundles[form], tmp_path / "half")
     for path in (half / "graphs").glob("*.onnx"):
-        model = ir.load(path)
+        model = load_graph(path)
         RescaleCodes()(model)
         ConvertFp16()(model)
         ir.save(model, path)

@@ -16,13 +16,13 @@ from calibration.passes.round_fp16 import RoundFp16
 from exporter.graphs.check import check_operators
 from exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import dtypes, every_value, graphs_of, node_types, run, tracked
-from tests.exported import REWRITTEN_VARIANTS
+from tests.exported import REWRITTEN_VARIANTS, load_graph
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
 def converted(path, inputs):
-    model = ir.load(path)
+    model = load_graph(path)
     ranges = tracked(model, [inputs])
     RescaleCodes(ranges)(model)
     convert = ConvertFp16(ranges)
@@ -33,7 +33,7 @@ def converted(path, inputs):
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_graphs_are_valid_and_keep_their_inputs_and_outputs(exported, variant, tmp_path):
     for path, inputs in graphs_of(exported(variant)):
-        before = ir.load(path)
+        before = load_graph(path)
         after, _ = converted(path, inputs)
         for values, expected in (
             (after.graph.inputs, before.graph.inputs), (after.graph.outputs, before.graph.outputs)
@@ -61,7 +61,7 @@ def test_products_are_half_and_norms_and_stream_are_single(exported, variant):
             if node.op_type != "Cast":
                 assert len(floats) <= 1, f"{path.stem}: {node.name} mixes dtypes"
         norms = find_norms(model.graph)
-        assert len(norms) == len(find_norms(ir.load(path).graph))
+        assert len(norms) == len(find_norms(load_graph(path).graph))
         for norm in norms:
             assert norm.stream.dtype == SINGLE
             assert {value.dtype for node in norm.nodes for value in node.outputs} == {SINGLE}
@@ -87,7 +87,7 @@ def test_matrices_are_stored_in_half(exported, variant):
         for name, value in model.graph.initializers.items():
             if value.const_value.numpy().ndim > 1 and is_float(value):
                 assert value.dtype == HALF, name
-        assert set(model.graph.initializers) - {"last_axis"} - set(ir.load(path).graph.initializers) <= {
+        assert set(model.graph.initializers) - {"last_axis"} - set(load_graph(path).graph.initializers) <= {
             name for name in model.graph.initializers if name.endswith((".row", ".fp16")) or name.startswith("factor.")
         }
 
@@ -95,7 +95,7 @@ def test_matrices_are_stored_in_half(exported, variant):
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_results_are_within_the_tolerance_absent_passages_included(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
-        expected = run(ir.load(path), inputs)
+        expected = run(load_graph(path), inputs)
         model, _ = converted(path, inputs)
         RoundFp16()(model)
         found = run(model, inputs)
@@ -129,7 +129,7 @@ def test_masks_in_half_hold_a_finite_number_that_leaks_nothing(exported):
 
 def test_without_anything_kept_every_float_is_half(exported):
     for path, _ in graphs_of(exported("glimmer")):
-        model = ir.load(path)
+        model = load_graph(path)
         ConvertFp16(keep_fp32=frozenset())(model)
         at_the_boundary = {*model.graph.inputs, *model.graph.outputs}
         for node in model.graph:
@@ -141,7 +141,7 @@ def test_without_anything_kept_every_float_is_half(exported):
 def test_a_product_that_would_overflow_stays_in_fp32_and_is_reported(glimmer):
     path = glimmer.graph("memory_encoder")
     _, inputs = next(iter(graphs_of(glimmer)))
-    model = ir.load(path)
+    model = load_graph(path)
     weight = model.graph.initializers["memory_encoder.block.0.layer.1.DenseReluDense.wi_1.weight"]
     weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(2.0**17), name=weight.name)
     expected = run(model, inputs)
@@ -159,7 +159,7 @@ def test_a_product_that_would_overflow_stays_in_fp32_and_is_reported(glimmer):
 def test_attention_scores_beyond_the_masks_bound_are_added_in_fp32(glimmer):
     path = glimmer.graph("memory_encoder")
     _, inputs = next(iter(graphs_of(glimmer)))
-    model = ir.load(path)
+    model = load_graph(path)
     weight = model.graph.initializers["memory_encoder.block.0.layer.0.SelfAttention.q.weight"]
     weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(2.0**11), name=weight.name)
     convert = ConvertFp16(tracked(model, [inputs]))
@@ -214,8 +214,8 @@ def quantised(model: ir.Model) -> ir.Model:
 @pytest.mark.parametrize("variant", ["glimmer, every option", "glimmer, exact algebra", "lumen"])
 def test_quantised_graphs_take_scales_of_what_stands_at_them(exported, variant, tmp_path):
     for path, inputs in graphs_of(exported(variant)):
-        ranges = tracked(ir.load(path), [inputs])
-        model = ir.load(path)
+        ranges = tracked(load_graph(path), [inputs])
+        model = load_graph(path)
         RescaleCodes(ranges)(model)
         model = quantised(model)
         expected = run(model, inputs)
@@ -241,7 +241,7 @@ def test_quantised_graphs_take_scales_of_what_stands_at_them(exported, variant, 
 
 def test_a_scale_that_is_no_fp16_number_is_refused(glimmer):
     path = glimmer.graph("memory_encoder")
-    model = quantised(ir.load(path))
+    model = quantised(load_graph(path))
     name = next(name for name in model.graph.initializers if name.endswith("wo.weight.scales"))
     value = model.graph.initializers[name]
     value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.0001), name=name)

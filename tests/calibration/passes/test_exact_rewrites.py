@@ -20,7 +20,7 @@ from calibration.ranges import TensorRange
 from calibration.tracked import TrackedRanges
 from exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import Arrays, every_value, graphs_of, run
-from tests.exported import REWRITTEN_VARIANTS, Exported
+from tests.exported import REWRITTEN_VARIANTS, Exported, load_graph
 
 STRENGTH = 0.5
 Rewrite = Callable[[ir.Model, TrackedRanges], bool]
@@ -66,7 +66,7 @@ def by_channel(model: ir.Model, inputs: Arrays) -> TrackedRanges:
 
 def folded_graphs(source: Exported) -> Iterator[tuple[str, ir.Model, Arrays]]:
     for path, inputs in graphs_of(source):
-        model = ir.load(path)
+        model = load_graph(path)
         FoldWeights()(model)
         yield path.stem, model, inputs
 
@@ -83,7 +83,7 @@ def assert_same_outputs(found: Arrays, expected: Arrays, where: str) -> None:
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_folding_gives_every_product_its_weight(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
-        model = ir.load(path)
+        model = load_graph(path)
         expected = run(model, inputs)
         names = [(value.name, value.dtype) for value in model.graph.outputs]
         FoldWeights()(model)
@@ -193,7 +193,7 @@ def test_a_dead_channel_stays_finite(exported, rewrite):
 def test_a_token_of_zeros_stays_one(glimmer):
     """Nothing is divided by 0: what is smaller than SMALLEST is divided by that."""
     path, inputs = next(iter(graphs_of(glimmer)))
-    model = ir.load(path)
+    model = load_graph(path)
     FoldWeights()(model)
     table = next(value for name, value in model.graph.initializers.items() if name.startswith("shared"))
     table.const_value = ir.tensor(np.zeros_like(constant(table)), name=table.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from calibration.passes.fold_weights import FoldWeights
 from calibration.passes.insert_qdq import InsertQDQ, activation_scale, quantize_weight, representable
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from tests.calibration.fp16_graphs import every_value, graphs_of, run
+from tests.exported import load_graph
 
 SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM, "tensorrt": TENSORRT}
 WEIGHTS = arrays(np.float32, (5, 7), elements=st.floats(-1e4, 1e4, width=32))
@@ -21,7 +21,7 @@ WEIGHTS = arrays(np.float32, (5, 7), elements=st.floats(-1e4, 1e4, width=32))
 
 def quantised(source, scheme: Scheme, graph: str = "live_stage_b"):
     path, inputs = next((path, inputs) for path, inputs in graphs_of(source) if path.stem == graph)
-    model = ir.load(path)
+    model = load_graph(path)
     FoldWeights()(model)
     values = every_value(model, inputs)
     names = frozenset(linear.name for linear in find_linears(model.graph))
@@ -57,7 +57,7 @@ def test_every_product_reads_a_pair_and_a_weight_by_column(glimmer, name):
             for number in (scale, scales):
                 assert np.array_equal(number, number.astype(np.float16).astype(np.float32))
     assert found == len(names)
-    expected = run(ir.load(path), inputs)
+    expected = run(load_graph(path), inputs)
     for output, values in run(model, inputs).items():
         assert values.shape == expected[output].shape
         assert np.isfinite(values).all()
@@ -78,7 +78,7 @@ def test_no_float_weight_is_left_behind(glimmer):
 
 def test_nothing_is_named_nothing_is_done(glimmer):
     path, _ = next(graphs_of(glimmer))
-    model = ir.load(path)
+    model = load_graph(path)
     assert not InsertQDQ(lambda name: (0, 1), X86, frozenset())(model).modified
 
 

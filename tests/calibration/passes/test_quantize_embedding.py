@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from calibration.passes.quantize_embedding import QuantizeEmbedding
 from calibration.scheme import TENSORRT, X86_VNNI
 from tests.calibration.fp16_graphs import every_value, graphs_of
+from tests.exported import load_graph
 
 
 @pytest.mark.parametrize("scheme", [X86_VNNI, TENSORRT], ids=["x86-vnni", "tensorrt"])
 @pytest.mark.parametrize("graph", ["memory_encoder", "decoder_step"])
 def test_rows_are_off_by_half_their_scale(glimmer, scheme, graph):
     path, inputs = next((path, inputs) for path, inputs in graphs_of(glimmer) if path.stem == graph)
-    model = ir.load(path)
+    model = load_graph(path)
     before = {value.name: value for value in model.graph.initializers.values()}
     lookup = next(node for node in model.graph if node.op_type == "Gather" and node.inputs[0].name in before
                   and node.inputs[0].shape[0] == glimmer.shape.vocab_size)
@@ -31,4 +31,4 @@ def test_rows_are_off_by_half_their_scale(glimmer, scheme, graph):
 
 def test_a_kept_table_is_left(glimmer):
     path, _ = next(graphs_of(glimmer))
-    assert not QuantizeEmbedding(X86_VNNI, keep=lambda _: True)(ir.load(path)).modified
+    assert not QuantizeEmbedding(X86_VNNI, keep=lambda _: True)(load_graph(path)).modified

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from calibration.passes.convert_fp16 import ConvertFp16
@@ -12,6 +11,7 @@ from calibration.passes.round_fp16 import RoundFp16
 from calibration.preflight import check_fp16
 from exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import every_value, graphs_of, run, tracked
+from tests.exported import load_graph
 
 VARIANT = "glimmer, exact algebra"
 
@@ -29,8 +29,8 @@ def lazy(exported):
 
 def test_it_is_exact_and_the_ranges_follow(lazy):
     path, inputs = lazy
-    expected = run(ir.load(path), inputs)
-    model = ir.load(path)
+    expected = run(load_graph(path), inputs)
+    model = load_graph(path)
     ranges = tracked(model, [inputs])
     assert RescaleCodes(ranges)(model).modified
     assert np.array_equal(run(model, inputs)["scores"], expected["scores"])
@@ -43,8 +43,8 @@ def test_it_is_exact_and_the_ranges_follow(lazy):
 @pytest.mark.parametrize("rescale", [True, False])
 def test_either_the_codes_are_rescaled_or_their_products_stay_in_fp32(lazy, rescale):
     path, inputs = lazy
-    expected = run(ir.load(path), inputs)["scores"]
-    model = ir.load(path)
+    expected = run(load_graph(path), inputs)["scores"]
+    model = load_graph(path)
     ranges = tracked(model, [inputs])
     if rescale:
         RescaleCodes(ranges)(model)
@@ -60,7 +60,7 @@ def test_either_the_codes_are_rescaled_or_their_products_stay_in_fp32(lazy, resc
 
 def test_converted_without_it_the_codes_overflow(lazy):
     path, inputs = lazy
-    model = ir.load(path)
+    model = load_graph(path)
     (query,) = (value for name, value in model.graph.initializers.items() if "SelfAttention.q." in name)
     query.const_value = ir.tensor(query.const_value.numpy() * 16, name=query.name)  # attention that picks tokens out
     ConvertFp16()(model)
@@ -73,4 +73,4 @@ def test_converted_without_it_the_codes_overflow(lazy):
 def test_graphs_that_decode_memory_first_are_left_alone(exported):
     for path, _ in graphs_of(exported(VARIANT)):
         if path.stem != "live_stage_a":
-            assert not RescaleCodes()(ir.load(path)).modified
+            assert not RescaleCodes()(load_graph(path)).modified

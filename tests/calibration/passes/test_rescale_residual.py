@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from calibration.fp16_limits import FP16_MAX
@@ -15,7 +14,7 @@ from calibration.passes.round_fp16 import RoundFp16
 from calibration.preflight import check_fp16
 from exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import dtypes, every_value, graphs_of, inflated, run, tracked
-from tests.exported import REWRITTEN_VARIANTS
+from tests.exported import REWRITTEN_VARIANTS, load_graph
 
 SCALE = 2.0**-10
 
@@ -23,8 +22,8 @@ SCALE = 2.0**-10
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_a_rescaled_graph_gives_the_same_bits(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
-        expected = run(ir.load(path), inputs)
-        model = ir.load(path)
+        expected = run(load_graph(path), inputs)
+        model = load_graph(path)
         RescaleResidual(SCALE)(model)
         found = run(model, inputs)
         assert list(found) == list(expected)
@@ -35,7 +34,7 @@ def test_a_rescaled_graph_gives_the_same_bits(exported, variant):
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_ranges_follow(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
-        model = ir.load(path)
+        model = load_graph(path)
         ranges = tracked(model, [inputs])
         RescaleResidual(SCALE, ranges)(model)
         for name, values in every_value(model, inputs).items():
@@ -47,8 +46,8 @@ def test_ranges_follow(exported, variant):
 @pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
 def test_everything_on_the_stream_is_scaled(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
-        before = every_value(ir.load(path), inputs)
-        model = ir.load(path)
+        before = every_value(load_graph(path), inputs)
+        model = load_graph(path)
         names = {value.name for value in residual_stream(model.graph).values} & set(before)
         entered = {value.name for value in model.graph.inputs} | {"memory_states"}
         left = {value.name for value in model.graph.outputs}
@@ -56,12 +55,12 @@ def test_everything_on_the_stream_is_scaled(exported, variant):
         after = every_value(model, inputs)
         for name in names - entered - left:
             assert np.array_equal(after[name], before[name] * np.float32(SCALE)), f"{path.stem}: {name}"
-        assert dtypes(model.graph.outputs) == dtypes(ir.load(path).graph.outputs)
+        assert dtypes(model.graph.outputs) == dtypes(load_graph(path).graph.outputs)
 
 
 def test_tied_embeddings_are_untied(exported):
     path = exported("lumen").graph("decoder_step")
-    model = ir.load(path)
+    model = load_graph(path)
     tied = next(node for node in model.graph if node.op_type == "Gemm").inputs[1]
     table = tied.const_value.numpy()
     assert {node.op_type for node in tied.consumers()} == {"Gather", "Gemm"}
@@ -116,7 +115,7 @@ def test_an_inflated_demo_overflows_naively_and_not_as_we_convert_it(demo_bundle
 
 def test_what_stands_on_the_stream_is_found_under_other_names_too(glimmer):
     path, inputs = next(graphs_of(glimmer))
-    model = ir.load(path)
+    model = load_graph(path)
     ranges = tracked(model, [inputs])
     RescaleResidual(SCALE, ranges)(model)
     (inner,) = (value for node in model.graph for value in node.outputs if value.name == "hidden_states.scaled")

@@ -16,6 +16,7 @@ from calibration.passes.operators import PRODUCTS
 from calibration.passes.round_fp16 import RoundFp16
 from exporter.tolerances import TOLERANCES
 from tests.calibration.fp16_graphs import graphs_of, inflated, run
+from tests.exported import load_graph
 
 FUNCTIONS = {"Gelu", "Softmax"}
 
@@ -117,7 +118,7 @@ def test_a_cast_pair_is_not_taken_for_nothing():
 
 def test_a_graph_without_fp16_is_left_as_it_is(glimmer):
     path, inputs = next(graphs_of(glimmer))
-    model = ir.load(path)
+    model = load_graph(path)
     RoundFp16()(model)
-    expected = run(ir.load(path), inputs)["hidden_states"]
+    expected = run(load_graph(path), inputs)["hidden_states"]
     np.testing.assert_array_equal(run(model, inputs)["hidden_states"], expected)

@@ -35,7 +35,7 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
             with suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_SH)
             manifest = read_store_manifest(directory)
-            if _is_file(held, path) or attempts == ATTEMPTS:
+            if _is_file(held, path) or attempts >= ATTEMPTS:
                 return manifest, held
         except BaseException:
             os.close(held)

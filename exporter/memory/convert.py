@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ def convert_store(
     with held_manifest(source) as manifest:
         own = _check(source, manifest, codec)
         counts = tuple(shard.num_passages for shard in manifest.shards)
-        plan = ConvertPlan(file_digest(source / MANIFEST), codec, counts)
+        plan = ConvertPlan(hashlib.sha256(record_to_json(manifest).encode()).hexdigest(), codec, counts)
         with write_errors(output):
             check_target(output, overwrite=overwrite)
             with work_directory(output) as work:

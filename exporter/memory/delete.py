@@ -126,6 +126,12 @@ def _numbers(change: Change, ids: list[int | str]) -> list[int]:
     for value, found, chunks in zip(ids, find_numbers(texts, ids), documents, strict=False):
         if not found and not chunks:
             raise _unknown(value, f"store {change.store}")
+        if found and chunks:
+            raise PassageError(
+                f"passage id {value!r}", expected="a passage's or a document's",
+                found="a passage and a document of that id",
+                fix=f"for the document, give its passages: {value}#0 and so on",
+            )
         numbers.update(dict.fromkeys([*found, *chunks]))
     return list(numbers)
 

@@ -287,6 +287,19 @@ def test_documents_that_were_cut_are_replaced_and_deleted_whole(bundle, opened, 
             delete_passages(store, [absent])
 
 
+def test_an_id_of_a_passage_and_of_a_document_is_not_guessed_at(bundle, opened, tmp_path):
+    store = tmp_path / "store"
+    corpus = write_rows(tmp_path / "c.jsonl", [{"id": name, "title": "t", "text": "w"} for name in ("a", "a#0", "b")])
+    build_store(bundle, CorpusSource(corpus, None, 10), store, **SMALL)
+    before = tree(store)
+    with pytest.raises(PassageError, match="a passage and a document of that id"):
+        delete_passages(store, ["b", "a#0"])
+    assert tree(store) == before
+    assert delete_passages(store, ["a#0#0"]).deleted == 1
+    assert delete_passages(store, ["a#0"]).deleted == 1
+    assert [row[0] for row in open_contents(store, opened)] == ["b#0"]
+
+
 def test_a_changed_store_is_converted_and_changed_again(store, bundle, new, tmp_path):
     add(store, bundle, new, replace=True)
     opened = Bundle.open(make_bundle(tmp_path / "int8", codecs=("int8",)))

@@ -11,6 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,16 +60,20 @@ def measure_command(command: list[str], directory: Path) -> Peak:
     """Run a command to its end and watch its processes; raises RuntimeError where it fails."""
     started = time.perf_counter()
     peaks: dict[int, dict[str, int]] = {}
-    with subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    # A file, as nobody reads a pipe before the end.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, cwd=directory, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
         while process.poll() is None:
             for pid in _tree(process.pid):
                 peak = peaks.setdefault(pid, {})
                 for name, size in _status(pid).items():
                     peak[name] = max(size, peak.get(name, 0))
             time.sleep(INTERVAL_SECONDS)
-        said = process.stdout.read().decode() if process.stdout else ""
-    if process.returncode:
-        raise RuntimeError(f"{command} failed:\n{said}")
+        said.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{command} failed:\n{said.read().decode()}")
     largest = max(peaks.values(), key=lambda peak: peak.get("VmHWM", 0))
     seconds, used = time.perf_counter() - started, sum(peak.get("cpu", 0) for peak in peaks.values()) / 100
     return Peak(round(seconds, 1), round(used, 1), largest["VmHWM"], largest["RssAnon"])

@@ -53,7 +53,9 @@ class Shard:
     def passage(self, row: int) -> dict[str, Array]:
         """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) where it has one a passage."""
         begin, end = self.offsets[row], self.offsets[row + 1]
-        tensors = {name: values[begin:end] for name, values in self.by_token.items()}
+        tensors = {}
+        for name, values in self.by_token.items():  # not a comprehension, which calls a function of its own
+            tensors[name] = values[begin:end]
         for name, values in self.by_passage.items():
             tensors[name] = values[row]
         return tensors

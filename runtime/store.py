@@ -141,8 +141,8 @@ class MemoryStore:
         """
         if self._codec is None:
             raise ValueError(NO_MEMORY)
-        index, row = self._index(number)
-        return PassageMemory(self._mapped(index).passage(row), (self, number))
+        shard, row = self._place(number)
+        return PassageMemory(shard.passage(row), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.
@@ -153,8 +153,9 @@ class MemoryStore:
         if self._codec is None:
             raise ValueError(NO_MEMORY)
         unread = {number for number in numbers if number not in self._read}
-        for index, row in sorted(map(self._index, unread)):
-            self._mapped(index).prefetch(row)
+        for number in sorted(unread):
+            shard, row = self._place(number)
+            shard.prefetch(row)
         if len(self._read) > REMEMBERED:
             self._read = set()
         self._read |= unread
@@ -183,18 +184,11 @@ class MemoryStore:
         self.close()
 
     def _place(self, number: int) -> tuple[Shard, int]:
-        index, row = self._index(number)
-        return self._mapped(index), row
-
-    def _index(self, number: int) -> tuple[int, int]:
         """The shard of a passage, and its row there."""
         if not 0 <= number < self._end or (self._deletions and self._is_deleted(number)):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
-        return index, number - self._starts[index]
-
-    def _mapped(self, index: int) -> Shard:
-        return self._shards.get(index) or self._shard(index)
+        return self._shards.get(index) or self._shard(index), number - self._starts[index]
 
     def _is_deleted(self, number: int) -> bool:
         place = int(self._tombstones.searchsorted(number))

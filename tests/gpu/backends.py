@@ -101,7 +101,8 @@ def _stand_ins(bundle: Path, capability: str) -> dict[str, Any]:
     if (directory / ENGINE_RECORD).is_file():
         return dict(read_engine_record(directory).engines)
     compiler = Compiler(
-        tensorrt_rtx, EngineKey(here.library, here.version, capability, None), False, target.workspace_mib << 20
+        tensorrt_rtx, EngineKey(here.library, here.version, capability, None), stand_in=False,
+        capabilities=(f"SM{capability.replace('.', '')}",), workspace_bytes=target.workspace_mib << 20,
     )
     directory.mkdir(parents=True, exist_ok=True)
     engines = {}

@@ -92,7 +92,10 @@ def _compiled(library: Any, gpu: Any, capability: str, bundle: Any, name: str, s
     key = EngineKey(
         library.name, library.version, gpu.compute_capability if here else capability, gpu.name if here else None
     )
-    compiler = Compiler(library.trt, key, False, target.workspace_mib << 20)
+    serves = CURRENT if here else f"SM{capability.replace('.', '')}"
+    compiler = Compiler(
+        library.trt, key, stand_in=False, capabilities=(serves,), workspace_bytes=target.workspace_mib << 20
+    )
     profiles = graph_profiles(bundle.manifest, name, target)
     return compiler.compile(bundle.graph_path(name), profiles, setting.work / "timings")
 

@@ -30,6 +30,9 @@ EXPORT = ["export", "partitioned", "--codecs", "fp16", "--json"]
 STEPS: dict[str, list[str]] = {
     "init --random": ["init", "--random", "{size}", "-o", "checkpoint"],
     "init --from-t5": ["init", "--from-t5", "t5", "--tokenizer", "{tokenizer}", "-o", "partitioned"],
+    "convert --from huggingface": [
+        "convert", "t5", "--from", "huggingface", "--tokenizer", "{tokenizer}", "-o", "converted",
+    ],
     "export --precision fp16 --no-check": [*EXPORT, "--precision", "fp16", "--no-check", "-o", "fp16"],
     "export --no-check": [*EXPORT, "--no-check", "-o", "fp32"],
     "export": [*EXPORT, "-o", "checked"],

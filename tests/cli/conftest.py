@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,22 +35,27 @@ class Done:
 Cli = Callable[..., Done]
 
 
+def run_main(
+    main: Callable[[], object], name: str, arguments: Sequence[object],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> Done:
+    """Run the command `name`, whose entry point is `main`, in this process."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    printed = capsys.readouterr()
+    return Done(code, printed.out, printed.err)
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run `glimmer-export` with these arguments."""
     monkeypatch.setenv("COLUMNS", "250")
 
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["glimmer-export", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return run
+    return lambda *arguments: run_main(main, "glimmer-export", arguments, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typer.models import OptionInfo
 from exporter.bundle import FormOptions
 from exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
 from exporter.cli.optimum_command import GlimmerExportCommand
-from tests.cli.conftest import Done, snapshot
+from tests.cli.conftest import Done, run_main, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,17 +28,7 @@ def optimum_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     """Run `optimum-cli` with these arguments in this process."""
     from optimum.commands.optimum_cli import main
 
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["optimum-cli", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return Done(code, printed.out, printed.err)
-
-    return run
+    return lambda *arguments: run_main(main, "optimum-cli", arguments, monkeypatch, capsys)
 
 
 def test_the_bundle_is_the_same(optimum_cli, exported, tmp_path):

@@ -50,14 +50,15 @@ TOLERANCES = {
     "dense_score": Tolerance(
         2e-6, 1e-4, "float32 products, rounded to five digits so that ties are ties; an encoder's vectors within fp32"
     ),
+    "embedding": Tolerance(1e-5, 1e-7, "vectors of length 1, float32 products in batches of another shape"),
     "fp16_codec": Tolerance(
         1e-5, 2.0**-11, "11 significant bits: half a unit of the last; and float32 in a batch of another shape"
     ),
 }
 """By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`, `fp16`); operators
 rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
-our torch model with Hugging Face's (`t5_...`); scores of vectors (`dense_score`); memory with what a store gives back
-of it (`..._codec`)."""
+our torch model with Hugging Face's (`t5_...`); vectors and their scores (`embedding`, `dense_score`); memory with
+what a store gives back of it (`..._codec`)."""
 
 MIN_SNR_DB = {"fp16": 45.0, "int8": 25.0, "int8-fp16": 20.0}
 """Least signal-to-noise ratio of a quantised graph's outputs beside FP32's on the same inputs, in dB, by precision.

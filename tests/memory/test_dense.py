@@ -20,6 +20,7 @@ from exporter.memory import dense as dense_module
 from runtime.bundle import Bundle
 from runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
 from runtime.store import MemoryStore
+from tests.assert_close import assert_close
 from tests.bundle_factory import rewrite, tree, write_corpus
 from tests.encoder_factory import SETTINGS, make_encoder
 
@@ -174,7 +175,7 @@ def test_an_encoder_is_copied_and_used_in_batches_of_any_size(store, encoder):
         name: digest for name, digest in tree(encoder).items() if name != "encoder.json"
     }
     index_store(store, encoder=encoder, batch_size=7, overwrite=True)
-    np.testing.assert_allclose(np.load(store / "dense" / "embeddings.npy"), one, atol=1e-5)
+    assert_close(np.load(store / "dense" / "embeddings.npy"), one, "embedding")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "encoder.json"])

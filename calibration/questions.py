@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from calibration.spread import spread
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -36,16 +36,16 @@ class Question:
 
 
 def read_questions(path: str | Path, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions of a file, or all.
+    """At most `limit` questions of a file, in even steps over it; None: all.
 
     Raises QuestionFileError, with the line or the row counted from 1: not UTF-8, not JSON, in none of the known
     layouts, a field of another type; or a file without questions.
     """
     path = Path(path)
-    questions = list(islice(_questions(path), limit))
-    if not questions and limit != 0:
+    questions = list(_questions(path))
+    if not questions:
         raise QuestionFileError(f"questions {path}", expected="at least one question", found="none", fix=LAYOUTS)
-    return questions
+    return questions if limit is None else spread(questions, limit)
 
 
 def given_passages(question: Question) -> list[PassageId | Passage]:

@@ -135,7 +135,7 @@ def fit_warnings(snr: CodecSnr | None) -> tuple[str, ...]:
         return ()
     said = (
         f"the codec keeps passages that it was not fitted to {snr.outside_db:.1f} dB above its error, and its sample "
-        f"{snr.fitted_db:.1f} dB: the sample does not stand for the corpus; take a codec of more bytes"
+        f"{snr.fitted_db:.1f} dB: the sample is unlike the rest, or too small; take a codec of more bytes"
     )
     return (said,)
 

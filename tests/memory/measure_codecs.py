@@ -1,8 +1,9 @@
-"""Measures what a codec costs where the corpus is sorted by topic: `python -m tests.memory.measure_codecs --help`.
+"""Measures what a store's codec costs: `python -m tests.memory.measure_codecs --help`.
 
-The demo's corpus lies kind by kind. For each size, a world is cut to so many passages in their order, and each codec
-is had in two ways: by `memory build`, and by `memory convert` of the fp16 store. Both answer the same questions from
-the same passages. Whatever is in the work folder already is not made again.
+The demo's corpus lies sorted, kind by kind. For each size a world is cut to so many passages in their order, and each
+codec is had in two ways, by `memory build` and by `memory convert` of the fp16 store. All stores answer the same
+questions from the same candidates. `--table` takes the whole world of `demo-data --questions 10000`, its candidates
+retrieved. Whatever is in the work folder already is not made again.
 """
 
 from __future__ import annotations
@@ -10,24 +11,40 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
+from calibration.spread import spread
+from exporter.answering.metrics import exact_match
 from exporter.bundle import FormOptions, export_bundle
 from exporter.demo.data import CHECKPOINT
 from exporter.demo.world import Question, World, generate_split, write_world
 from exporter.memory import build_store, convert_store
+from exporter.parity.bootstrap import paired_interval
 from runtime import Session
 from runtime.candidates import PassageId
 from runtime.contract import CODECS, read_store_manifest
 
 SIZES = (1500, 2047, 10_240)
+TABLE_QUESTIONS = 10_000
+MOST_QUESTIONS = 4000
 MORE = 1.03
 """Questions asked for of a world, for each passage it is to have: it has about one a question."""
 BATCH = 64
 
 
+@dataclass(frozen=True)
+class Replies:
+    """By question: the answer, ids of the k candidates, the places of those that were read; and the store's SNR."""
+
+    answers: list[str | None]
+    candidates: list[list[int]]
+    read: list[list[int]]
+    snr_db: tuple[float | None, float | None] | None
+
+
 def sorted_world(num_passages: int, seed: int) -> World:
-    """A world of exactly so many passages, kind by kind, and the questions whose gold passage is there."""
+    """A world of exactly so many passages, kind by kind, and questions whose gold passage is there."""
     world = generate_split("test", int(num_passages * MORE), seed)
     kept = sorted(random.Random(seed).sample(range(len(world.corpus)), num_passages))
     there = set(kept)
@@ -35,88 +52,102 @@ def sorted_world(num_passages: int, seed: int) -> World:
         Question({**row, "ctx_ids": [number for number in row["ctx_ids"] if number in there]})
         for row in world.questions if set(row["gold_ids"]) <= there
     ]
-    return World([world.corpus[number] for number in kept], questions)
+    return World([world.corpus[number] for number in kept], spread(questions, MOST_QUESTIONS))
 
 
-def right_answers(bundle: Path, store: Path, questions: list[Question], threads: int) -> list[bool]:
-    """Whether each question is answered word for word, from its own passages."""
-    right = []
+def ask(bundle: Path, store: Path, questions: list[Question], given: list[list[int]] | None, threads: int) -> Replies:
+    """Ask a store, of `given` candidates; None: of those that it retrieves."""
+    snr = getattr(read_store_manifest(store), "codec_snr", None)
+    replies = Replies([], [], [], None if snr is None else (snr.fitted_db, snr.outside_db))
     with Session.open(bundle, store, threads=threads, verify=False) as session:
         for start in range(0, len(questions), BATCH):
-            batch = questions[start : start + BATCH]
-            given = [[PassageId(number) for number in row["ctx_ids"]] for row in batch]
-            answers = session.answer_many([row["question"] for row in batch], passages=given)
-            right += [answer.answer in row["answers"] for row, answer in zip(batch, answers, strict=True)]
-    return right
+            texts = [row["question"] for row in questions[start : start + BATCH]]
+            passages = None
+            if given is not None:
+                passages = [[PassageId(number) for number in ids] for ids in given[start : start + BATCH]]
+            for answer in session.answer_many(texts, passages=passages):
+                replies.answers.append(answer.answer)
+                replies.candidates.append([int(item.passage.id or 0) for item in answer.passages])
+                replies.read.append(list(answer.selected))
+    return replies
 
 
-def measure(work: Path, bundle: Path, num_passages: int, seed: int, threads: int) -> None:
-    """Fill the folder of one world: its stores, and for each a file of which questions were answered right."""
-    folder = work / f"{num_passages}-{seed}"
-    world = sorted_world(num_passages, seed)
+def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads: int) -> None:
+    """Fill the folder of one world: its stores, and beside each a file of its replies."""
     write_world(folder, world)
-    base = folder / "fp16"
-    if not base.exists():
-        build_store(bundle, folder / "corpus.jsonl", base, threads=threads)
-    for codec in CODECS:
-        for way in ("build",) if codec == "fp16" else ("build", "convert"):
-            store, found = folder / f"{codec}-{way}", folder / f"{codec}-{way}.json"
-            if found.exists():
-                continue
-            if codec == "fp16":
-                store = base
-            elif way == "build":
+    given = None if retrieve else [row["ctx_ids"] for row in world.questions]
+    for name in ("fp16-build", *(f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))):
+        codec, way = name.split("-")
+        store, found = folder / name, folder / f"{name}.json"
+        if not store.exists():
+            if way == "build":
                 build_store(bundle, folder / "corpus.jsonl", store, codec=codec, threads=threads)
             else:
-                convert_store(base, store, codec)
-            right = right_answers(bundle, store, world.questions, threads)
-            snr = getattr(read_store_manifest(store), "codec_snr", None)
-            figures = None if snr is None else [snr.fitted_db, snr.outside_db]
-            found.write_text(json.dumps({"snr_db": figures, "right": right}), encoding="utf-8")
+                convert_store(folder / "fp16-build", store, codec)
+        if not found.exists():
+            found.write_text(json.dumps(vars(ask(bundle, store, world.questions, given, threads))), encoding="utf-8")
+        if retrieve:
+            given = _replies(folder, "fp16-build").candidates
 
 
-def report(work: Path, sizes: list[int]) -> str:
-    """A line a size and codec: exact match of both ways over all worlds of the size, and SNR of the first world."""
-    lines = ["passages  codec  questions  fp16    build   convert  build - convert  SNR fitted, outside (dB)"]
-    for size in sizes:
-        folders = [folder for folder in sorted(work.glob(f"{size}-*")) if (folder / "pq16x-convert.json").exists()]
-        if not folders:
-            continue
-        exact = _right(folders, "fp16-build")
-        for codec in CODECS[1:]:
-            built, converted = _right(folders, f"{codec}-build"), _right(folders, f"{codec}-convert")
-            snr = json.loads((folders[0] / f"{codec}-build.json").read_text(encoding="utf-8"))["snr_db"]
-            figures = [100 * sum(right) / len(right) for right in (exact, built, converted)]
+def report(folder: Path) -> str:
+    """A line a store that was asked: against fp16 in points with the interval, and the bar, build less convert."""
+    questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    exact = _replies(folder, "fp16-build")
+    right = _right(exact, questions)
+    lines = [f"{folder.name}: {len(right)} questions, fp16 {100 * sum(right) / len(right):.2f}, SNR {exact.snr_db}"]
+    em: dict[str, float] = {}
+    for codec in CODECS[1:]:
+        for way in ("build", "convert"):
+            if not (folder / f"{codec}-{way}.json").exists():
+                continue
+            found = _replies(folder, f"{codec}-{way}")
+            other = _right(found, questions)
+            interval = paired_interval(right, other) or (0.0, 0.0)
+            pairs = list(zip(exact.answers, found.answers, right, strict=True))
+            kept = sum(one == two for one, two, was_right in pairs if was_right) / sum(right)
+            shares = [
+                len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one
+            ]
+            em[way] = 100 * sum(other) / len(other)
             lines.append(
-                f"{size:8d}  {codec:5s}  {len(built):9d}  {figures[0]:6.2f}  {figures[1]:6.2f}  {figures[2]:6.2f}  "
-                f"{figures[1] - figures[2]:+14.2f}  {snr}"
+                f"  {codec:5s} {way:7s} {em[way]:6.2f}  {em[way] - 100 * sum(right) / len(right):+.2f} "
+                f"({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})  equal of correct {100 * kept:.2f}  "
+                f"overlap {100 * sum(shares) / len(shares):.2f}  SNR fitted, outside {found.snr_db}"
             )
+        if len(em) == 2:
+            lines.append(f"  {codec:5s} build less convert {em['build'] - em['convert']:+.2f}")
+        em.clear()
     return "\n".join(lines)
 
 
-def _right(folders: list[Path], name: str) -> list[bool]:
-    return [
-        right for folder in folders
-        for right in json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["right"]
-    ]
+def _replies(folder: Path, name: str) -> Replies:
+    return Replies(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _right(replies: Replies, questions: list[Question]) -> list[float]:
+    return [exact_match(answer or "", row["answers"]) for answer, row in zip(replies.answers, questions, strict=True)]
 
 
 def main() -> None:
-    """Measure, then print what there is."""
+    """Measure, printing what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of stores and results, kept")
-    parser.add_argument("--passages", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--worlds", type=int, default=1, help="worlds of each size, for more questions")
+    parser.add_argument("--work", type=Path, required=True, help="folder of stores and replies, kept")
+    parser.add_argument("--passages", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="the whole world, its candidates retrieved")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     bundle = options.work / "bundle"
     if not bundle.exists():
         options.work.mkdir(parents=True, exist_ok=True)
         export_bundle(CHECKPOINT, bundle, FormOptions(codecs=CODECS))
-    for size in options.passages:
-        for seed in range(options.worlds):
-            measure(options.work, bundle, size, seed, options.threads)
-        print(report(options.work, [size]), flush=True)  # noqa: T201 - it is what the command is for
+    worlds = {f"{size}-{options.seed}": lambda size=size: sorted_world(size, options.seed) for size in options.passages}
+    if options.table:
+        worlds = {"table": lambda: generate_split("test", TABLE_QUESTIONS, options.seed)}
+    for name, world in worlds.items():
+        measure(options.work / name, bundle, world(), retrieve=options.table, threads=options.threads)
+        print(report(options.work / name), flush=True)  # noqa: T201 - it is what the command is for
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ class Charsmap:
     def _longest(self, text: str, place: int) -> tuple[int, str]:
         """How many characters from `place` on the table replaces, and by what; 0 and nothing where it has none."""
         matched, replacement = 0, ""
-        node = _offset(self._units[0])
+        node, unit = _offset(self._units[0]), 0
         for end in range(place, len(text)):
             for byte in text[end].encode("utf-8"):
-                unit = self._unit(node, byte)
-                if unit is None:
+                found = self._unit(node, byte)
+                if found is None:
                     return matched, replacement
+                unit = found
                 node ^= byte ^ _offset(unit)
             if unit & HAS_LEAF:
                 matched, replacement = end + 1 - place, self._replacement(self._units[node] & VALUE)

@@ -63,7 +63,7 @@ def _from_sentencepiece(path: Path) -> bytes:
     """Convert T5's sentencepiece model: its pieces, the sentinels, its table for normalising text, EOS at the end."""
     model = open_sentencepiece(path)
     try:
-        from sentencepiece.sentencepiece_model_pb2 import ModelProto
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # made at run time
     except ImportError as error:
         raise MissingExtraError(
             f"converting {path}", expected="protobuf", found=str(error), fix="install glimmer-export[export]"

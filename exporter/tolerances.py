@@ -72,8 +72,8 @@ CODEC_SNR_DROP_DB = 3.0
 """How far a store codec's signal-to-noise ratio may lie below that of the passages it was fitted to, or an append's
 below the store's, before it is warned of, in dB: twice the energy of the error.
 
-Fitted to 1,024 passages of the demo, 23,500 tokens, scales by channel keep others as well to 0.01 dB and codebooks 1.9 to
-2.4 dB less, their sample being learnt by heart a little. Four channels that grow by 30 cost 10 to 20 dB."""
+Fitted to 1,024 passages of the demo, 23,500 tokens, scales by channel keep others as well to 0.01 dB, and codebooks
+keep them 1.9 to 2.4 dB less well: they know their sample by heart. Four channels that grow by 30 cost 10 to 20 dB."""
 
 
 def max_abs_error(found: NDArray[np.floating], reference: NDArray[np.floating]) -> float:

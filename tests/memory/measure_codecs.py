@@ -2,8 +2,8 @@
 
 The demo's corpus lies sorted, kind by kind. For each size a world is cut to so many passages in their order, and each
 codec is had in two ways, by `memory build` and by `memory convert` of the fp16 store. All stores answer the same
-questions from the same candidates. `--table` takes the whole world of `demo-data --questions 10000`, its candidates
-retrieved. Whatever is in the work folder already is not made again.
+questions from the same candidates. `--table` builds the whole world of `demo-data --questions 10000`, its candidates
+retrieved, and converts nothing. Whatever is in the work folder already is not made again.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads
     """Fill the folder of one world: its stores, and beside each a file of its replies."""
     write_world(folder, world)
     given = None if retrieve else [row["ctx_ids"] for row in world.questions]
-    for name in ("fp16-build", *(f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))):
+    ways = ("build",) if retrieve else ("build", "convert")
+    for name in ("fp16-build", *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
         codec, way = name.split("-")
         store, found = folder / name, folder / f"{name}.json"
         if not store.exists():

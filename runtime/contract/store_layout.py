@@ -18,6 +18,9 @@ passage that replaces another has a number of its own. A file that a manifest na
 adds files and puts a new manifest in the old one's place. Who has the store open holds a shared lock on the manifest
 that it read; older manifests that nobody holds, and the files that they alone name, are for `memory compact` to remove,
 which numbers the passages anew. A `fid` store has no memory in its shards.
+
+A text's row has the column `wikipedia_id` beside id, title and text, the page's name in KILT, from the first passage on
+that has one: a file without the column names no page.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from pathlib import Path
 
 from runtime.contract.errors import StoreError
 from runtime.contract.manifest import MANIFEST, FileEntry
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "CODEC_ARRAYS",
@@ -45,7 +48,9 @@ __all__ = [
     "tombstones_name",
 ]
 
-STORE_SCHEMA_VERSION = 2
+STORE_SCHEMA_VERSION = 3
+OLDEST_STORE_SCHEMA = 2
+"""The oldest that is read: what it lacks has a default."""
 TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
@@ -148,14 +153,10 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
     """
     subject = f"store {directory}, {name}"
     data = read_json(directory / name, error=StoreError, fix=FIX)
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > STORE_SCHEMA_VERSION:
-        raise StoreError(
-            subject, expected=f"schema_version up to {STORE_SCHEMA_VERSION}", found=str(version),
-            fix="install a newer glimmer-export",
-        )
-    if version != STORE_SCHEMA_VERSION or isinstance(version, bool):
-        raise StoreError(subject, expected=f"schema_version {STORE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
+    check_schema_version(
+        data, STORE_SCHEMA_VERSION, oldest=OLDEST_STORE_SCHEMA, error=StoreError, subject=subject, fix=FIX
+    )
+    data["schema_version"] = STORE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
     manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
     tokens = sum(shard.num_tokens for shard in manifest.shards)
     counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))

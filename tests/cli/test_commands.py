@@ -262,7 +262,7 @@ def test_answer_grades_and_writes_kilt_predictions(cli, glimmer, questions, tmp_
     assert report["milliseconds"]["total"] > 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert rows == [
-        {"id": f"q{number}", "input": text, "output": [{"answer": answer}]}
+        {"id": f"q{number}", "input": text, "output": [{"answer": answer, "provenance": []}]}
         for number, (text, answer) in enumerate(zip(QUESTIONS, expected, strict=True))
     ]
     done = cli(*arguments, "--limit", "2")

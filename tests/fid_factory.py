@@ -72,10 +72,9 @@ def give_table(model: T5ForConditionalGeneration, *, scale: float = 4.0) -> T5Fo
     """
     attention = model.decoder.block[0].layer[1].EncDecAttention
     attention.has_relative_attention_bias = True
-    attention.relative_attention_bias = nn.Embedding(model.config.relative_attention_num_buckets, model.config.num_heads)
-    generator = torch.Generator().manual_seed(model.config.num_heads)
-    table = torch.randn(attention.relative_attention_bias.weight.shape, generator=generator)
-    attention.relative_attention_bias.weight = nn.Parameter(table * scale, requires_grad=False)
+    shape = (model.config.relative_attention_num_buckets, model.config.num_heads)
+    table = scale * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    attention.relative_attention_bias = nn.Embedding.from_pretrained(table)
     return model
 
 

@@ -18,7 +18,7 @@ from runtime.contract.graph_io import (
     graph_io,
     stage_of,
 )
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 from runtime.contract.templates import is_early_fid
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 4
+BUNDLE_SCHEMA_VERSION = 5
+OLDEST_BUNDLE_SCHEMA = 4
+"""The oldest that is read: what it lacks has a default."""
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
@@ -181,18 +183,15 @@ def read_manifest(directory: Path) -> BundleManifest:
     """
     data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > BUNDLE_SCHEMA_VERSION:
-        raise BundleError(
-            subject, expected=f"schema_version up to {BUNDLE_SCHEMA_VERSION}", found=str(version),
-            fix="install a newer glimmer-export",
-        )
-    if version != BUNDLE_SCHEMA_VERSION or isinstance(version, bool):
-        raise BundleError(subject, expected=f"schema_version {BUNDLE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
+    check_schema_version(
+        data, BUNDLE_SCHEMA_VERSION, oldest=OLDEST_BUNDLE_SCHEMA, error=BundleError, subject=subject, fix=FIX
+    )
+    data["schema_version"] = BUNDLE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
     model = data.get("model")
     if isinstance(model, dict) and is_early_fid(model):
         raise BundleError(
-            f"{subject}, passage_eos", expected="a FiD that is read as it was trained", found="one of an earlier version",
+            f"{subject}, passage_eos", expected="a FiD that is read as it was trained",
+            found="one that an earlier version converted, with EOS behind its passages",
             fix="convert the FiD again with `glimmer-export convert --from fid`, and export it",
         )
     manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)

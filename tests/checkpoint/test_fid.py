@@ -110,7 +110,7 @@ def test_answers_are_fids(fid):
 
 
 def test_keys_stand_where_fid_pads_them_to(fid):
-    """Passages of fewer tokens than the answer's: the table must not move keys of the second as if it were the first."""
+    """Passages of fewer tokens than the answer's: the table must not move keys of the second as if of the first."""
     short = [("w1", "w2"), ("w3", "w4"), ("w5", "w6")]
     expected = [reference(fid, question, short) for question in QUESTIONS]
     with Session.open(fid[2] / "bundle", threads=1) as session:

@@ -1,4 +1,4 @@
-"""Atlas (Izacard et al. 2022): the reader of a `model.pth.tar`, and what the options that trained it say of its text."""
+"""Atlas (Izacard et al. 2022): the reader of a `model.pth.tar`, and what its run's options say of its text."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _template(options: Mapping[str, Any], subject: str) -> str:
             prompt = "{question}"
         case _:
             raise CheckpointError(
-                f"{subject}, opt.task", expected="a task that asks questions, which says how they are put to the reader",
+                f"{subject}, opt.task", expected="a task that says how a question is put to the reader",
                 found=repr(task), fix=f'set input_template, such as "{PROMPT} title: {{title}} context: {{text}}": '
                 f"{SETTING}",
             )

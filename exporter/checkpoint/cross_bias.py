@@ -22,7 +22,7 @@ def changes_attention(files: WeightFiles) -> bool:
     if TABLE not in files.shapes():
         return False
     table = files.tensor(TABLE)
-    return not bool((table == table[:1]).all())
+    return not bool(((table == table[:1]) & table.isfinite()).all())
 
 
 def say_left_out(files: WeightFiles, on_note: Callable[[str], None]) -> None:

@@ -30,7 +30,8 @@ MEMORY_FIELDS = (
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 over the config and every tensor's name, dtype, shape and bytes, whatever files they came in."""
-    return _digest(_present(checkpoint.config, checkpoint.config.model_dump()), checkpoint.tensors, sorted(checkpoint.tensors))
+    fields = _present(checkpoint.config, checkpoint.config.model_dump())
+    return _digest(fields, checkpoint.tensors, sorted(checkpoint.tensors))
 
 
 def memory_digest(checkpoint: Checkpoint) -> str:

@@ -15,7 +15,7 @@ from exporter.checkpoint.cross_bias import changes_attention, say_left_out
 from exporter.checkpoint.generation import read_generation
 from exporter.checkpoint.huggingface import joined_config
 from exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
-from exporter.checkpoint.weight_files import RenamedFiles, WeightFiles, open_weights
+from exporter.checkpoint.weight_files import RenamedFiles, open_weights
 from runtime.contract.templates import FID_TEMPLATE
 
 if TYPE_CHECKING:

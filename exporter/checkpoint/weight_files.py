@@ -18,7 +18,7 @@ __all__ = ["RenamedFiles", "WeightFiles", "open_weights", "refuse_adapter", "unw
 ADAPTER = "adapter_config.json"
 OUTER = re.compile(r"^(?:module|model)\.")
 INNER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch puts around a module: data parallelism and trainers around the whole, compilation and sharding anywhere."""
+"""What torch puts around a module: data parallelism and trainers around it all, compilation and sharding anywhere."""
 
 
 class WeightFiles(Protocol):

@@ -69,7 +69,7 @@ class DecoderStack(nn.Module):
         super().__init__()
         first: tuple[RelativeBias | None, RelativeBias | None] = (RelativeBias(config, bidirectional=False), None)
         if config.cross_attention_bias:
-            # transformers 3.0.2 counts positions here as in the self-attention: the keys behind the query are one bucket.
+            # transformers 3.0.2 counts here as in the self-attention: all keys from the query's position on are alike.
             first = (first[0], RelativeBias(config, bidirectional=False))
         self.block = nn.ModuleList(
             DecoderBlock(config, *(first if index == 0 else (None, None))) for index in range(config.num_decoder_layers)

@@ -178,8 +178,8 @@ def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEn
 def read_manifest(directory: Path) -> BundleManifest:
     """Parse and check `directory/manifest.json`; files are not looked at.
 
-    Raises BundleError: absent, not JSON, newer schema, a FiD that is to be converted again, unknown field, unknown architecture or codec, or graphs and
-    I/O other than the model must have.
+    Raises BundleError: absent, not JSON, newer schema, an early FiD, unknown field, unknown architecture or codec, or
+    graphs and I/O other than the model must have.
     """
     data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from tokenizers import Tokenizer
 from calibration.questions import Question
 from exporter.bundle import export_bundle
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.checkpoint.digest import checkpoint_digest, memory_digest
 from exporter.convert import convert_checkpoint
 from exporter.cost.request import CostRequest, resolve
 from exporter.memory import build_store
@@ -24,7 +28,7 @@ from exporter.parity.reference import TorchReference
 from exporter.stages import GlimmerModel
 from exporter.tolerances import TOLERANCES
 from runtime import Passage, Session
-from runtime.contract import CheckpointError, OptionError
+from runtime.contract import BundleError, CheckpointError, OptionError
 from runtime.text import TextEncoder
 from tests.assert_close import assert_close
 from tests.bundle_factory import write_rows
@@ -219,6 +223,36 @@ def test_a_wrong_transpose_or_layer_is_seen(fid, projection, mistake):
     states_of(fid[0], fid[2])
     with pytest.raises(AssertionError, match=TOLERANCES["t5_encoder_states"].reason):
         states_of(fid[0], fid[2], mutate)
+
+
+def test_a_bundle_of_an_early_fid_says_that_it_is_converted_again(fid, tmp_path):
+    """It has EOS behind its passages and no table of the cross-attention, which no field says."""
+    bundle = Path(shutil.copytree(fid[2] / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in ("question_eos", "passage_eos", "cross_attention_bias"):
+        del manifest["model"][name]
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 4}))
+    with pytest.raises(BundleError, match="convert the FiD again with `glimmer-export convert --from fid`"):
+        Session.open(bundle)
+
+
+def test_a_table_belongs_to_texts_that_are_joined(fid, tmp_path):
+    bundle = Path(shutil.copytree(fid[2] / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["model"] |= {"question_layout": "block", "input_template": None}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="cross_attention_bias: expected false where the question is not joined"):
+        Session.open(bundle)
+
+
+def test_the_fields_are_in_the_digests_and_their_defaults_are_not(fid, tmp_path):
+    """A store of before is one of a checkpoint whose passages end in EOS."""
+    checkpoint = read_checkpoint(fid[2] / "ckpt")
+    eos = replace(checkpoint, config=checkpoint.config.model_copy(update={"passage_eos": True}))
+    assert memory_digest(eos) != memory_digest(checkpoint)
+    assert checkpoint_digest(eos) != checkpoint_digest(checkpoint)
+    fields = {name: getattr(eos.config, name) for name in ("passage_length", "passage_template", "eos_token_id")}
+    assert memory_digest(eos) == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 # What can be wrong.

@@ -1,4 +1,4 @@
-"""The table of relative positions in FiD's cross-attention: what each layer attends to is what transformers 3.0.2 gives."""
+"""FiD's table of positions in the cross-attention: each layer gives what transformers 3.0.2 computes."""
 
 from __future__ import annotations
 

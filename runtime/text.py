@@ -59,10 +59,10 @@ class TextEncoder:
         """Token ids of a passage, EOS last, cut to passage_length, and whether it was cut."""
         return self._passage(self._shape.passage_template.format(title=title, text=text), title)
 
-    def joined(self, question: str, title: str, text: str) -> list[int]:
-        """Token ids of question and passage in one text, by the model's input_template; EOS last, cut as a passage."""
+    def joined(self, question: str, title: str, text: str) -> tuple[list[int], bool]:
+        """Token ids of question and passage in one text, by the model's input_template; as `passage` otherwise."""
         assert self._shape.input_template is not None
-        return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)[0]
+        return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)
 
     def _passage(self, filled: str, title: str) -> tuple[list[int], bool]:
         ids = self._encode(filled.strip(), f"passage {title[:60]!r}")

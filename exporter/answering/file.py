@@ -26,7 +26,8 @@ class AnsweringReport:
 
     `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
     taken, by the error's name; `milliseconds` is the median over batches, by stage. `em` and `f1` run from 0 to 1, None
-    where no row had answers.
+    where no row had answers. `skipped_passages` counts the given passages that had no text, `truncated_passages` those
+    that were longer than passage_length and were cut.
     """
 
     backend: BackendChoice | None
@@ -36,10 +37,13 @@ class AnsweringReport:
     f1: float | None
     milliseconds: dict[str, float]
     answers: tuple[Answer, ...]
+    skipped_passages: int = 0
+    truncated_passages: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report with one entry an answer."""
-        values = {name: getattr(self, name) for name in ("questions", "errors", "em", "f1", "milliseconds")}
+        names = ("questions", "errors", "skipped_passages", "truncated_passages", "em", "f1", "milliseconds")
+        values = {name: getattr(self, name) for name in names}
         backend = None if self.backend is None else choice_to_json(self.backend)
         return {"backend": backend, **values, "answers": [answer_to_json(answer) for answer in self.answers]}
 
@@ -53,8 +57,12 @@ class AnsweringReport:
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
+        if self.skipped_passages:
+            table.add_row("passages skipped, without text", str(self.skipped_passages))
+        if self.truncated_passages:
+            table.add_row("passages cut to passage_length", str(self.truncated_passages))
         for name, value in (("exact match", self.em), ("token F1", self.f1)):
-            table.add_row(name, "-" if value is None else f"{value:.4f}")
+            table.add_row(name, "not measured: no row has answers" if value is None else f"{value:.4f}")
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)
@@ -102,6 +110,8 @@ def answer_questions(
             for stage in dict.fromkeys(stage for times in batches for stage in times)
         },
         answers=tuple(answers),
+        skipped_passages=sum(row.skipped for row in questions) if given else 0,
+        truncated_passages=sum(passage.truncated for answer in answers for passage in answer.passages),
     )
 
 
@@ -125,6 +135,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
                 "retrieval_score": item.retrieval_score,
                 "score": item.score,
                 "read": item.read,
+                "truncated": item.truncated,
             }
             for rank, item in enumerate(answer.passages, start=1)
         ],

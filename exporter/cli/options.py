@@ -94,7 +94,12 @@ Passages = Annotated[
     PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")
 ]
 Questions = Annotated[
-    Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+    list[Path],
+    typer.Option(
+        "--questions",
+        help="KILT, NQ-open or Atlas JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`; plain, .gz or .zst. "
+        "Repeatable; or a folder of such files.",
+    ),
 ]
 Retrieval = Annotated[
     RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")

@@ -76,7 +76,8 @@ class Calibration:
         """Summary and warnings, then every tensor."""
         return {
             "questions": self.questions, "samples": self.table.samples, "nothing_retrieved": self.nothing_retrieved,
-            "errors": self.errors, "skipped_passages": self.skipped_passages, "method": self.table.method, "warnings": list(self.table.warnings),
+            "errors": self.errors, "skipped_passages": self.skipped_passages, "method": self.table.method,
+            "warnings": list(self.table.warnings),
             "graphs": self.by_graph(), "tensors": self.table.summary(),
         }
 

@@ -198,7 +198,7 @@ class _Row:
         answers = next((answers for answers in found.values() if answers), ())
         if not answers:
             for name, value in self.data.items():
-                if name not in READ and ANSWER_LIKE.search(name) and value and isinstance(value, (str, list, dict)):
+                if name not in READ and ANSWER_LIKE.search(name) and _has_text(value):
                     raise QuestionFileError(
                         self.subject, expected=f"answers in one of {', '.join(ANSWERS)}",
                         found=f'"{name}", which is not read', fix=f"rename it, or leave it out; {LAYOUTS}",
@@ -274,3 +274,9 @@ class _Row:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, str) or type(value) is int
+
+
+def _has_text(value: object) -> bool:
+    """Whether a value is text or has some in it, as answers would; flags and numbers are none."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(value) and (isinstance(value, str) or any(map(_has_text, inside)))

@@ -89,13 +89,13 @@ def answer(
     with (
         Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session,
         question_progress("Answering", len(rows)) as advance,
+        warnings.catch_warnings(),
     ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
-            report = answer_questions(
-                session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
-                batch_size=batch_size, advance=advance,
-            )
+        warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
+        report = answer_questions(
+            session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
+            batch_size=batch_size, advance=advance,
+        )
     if as_json:
         print_json(report.to_json())
     else:

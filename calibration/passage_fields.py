@@ -45,5 +45,6 @@ def passage_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def present_fields(row: Mapping[str, Any]) -> str:
-    """The names of a row's fields, for an error about one that it lacks."""
-    return ", ".join(f'"{name}"'[:40] for name in list(row)[:12]) or "no field"
+    """The names of a row's fields that are not null, for an error about one that it lacks."""
+    names = [name for name, value in row.items() if value is not None]
+    return ", ".join(f'"{name[:40]}"' for name in names[:12]) or "no fields"

@@ -55,8 +55,10 @@ class CorpusFormatName(str, Enum):
 
     jsonl = "jsonl"
     jsonl_gz = "jsonl.gz"
+    jsonl_zst = "jsonl.zst"
     tsv = "tsv"
     tsv_gz = "tsv.gz"
+    tsv_zst = "tsv.zst"
     parquet = "parquet"
 
 

@@ -12,7 +12,7 @@ from calibration.questions import Question
 from calibration.ranges_file import read_ranges
 from calibration.scheme import TENSORRT
 from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
-from calibration.unpadded import spread
+from calibration.spread import spread
 from exporter.bundle.quantize import SCHEMES, lazy_layer
 from exporter.precision import DEFAULT_POLICY, read_policy
 from runtime.contract import BundleError, OptionError, read_manifest, stage_of

@@ -32,6 +32,7 @@ EXTRAS = {
     "pandas": "ray",
     "tantivy": "retrieval",
     "faiss": "dense",
+    "rouge": "kilt",
 }
 """The extra that brings each optional package."""
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+import exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
 from exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
 from exporter.convert import convert_checkpoint
 from exporter.init import init_from_t5
 from runtime.contract import CheckpointError
-from tests.fid_factory import TABLE, give_table, make_reader, save_fid
+from tests.fid_factory import TABLE, give_table, make_reader, save_fid, word_tokenizer
 from tests.t5_factory import STORAGE, make_t5, save_t5
 
 PICKLE = "pytorch_model.bin"
@@ -138,6 +139,19 @@ def test_the_release_that_wrote_the_config_is_named(tmp_path: Path) -> None:
     change(source / "config.json", lambda config: config.pop("transformers_version"))
     assert convert(source)[1] == []
     assert convert(source, passage_eos=True)[0].config.passage_eos
+
+
+def test_transformers_reads_the_tokenizer_without_eos(tmp_path: Path) -> None:
+    """Beside a model whose texts have none; elsewhere EOS ends a text."""
+    for layout, source in (
+        ("fid", save_fid(make_reader(seed=1), tmp_path / "fid")),
+        ("huggingface", save_t5(make_reader(seed=1), tmp_path / "t5")),
+    ):
+        word_tokenizer().save(str(source / "tokenizer.json"))
+        convert(source, layout)
+        ids = AutoTokenizer.from_pretrained(tmp_path / "ckpt")("w0 w1").input_ids
+        assert (ids[-1] == 1) == (layout == "huggingface")
+        assert len(ids) == (3 if layout == "huggingface" else 2)
 
 
 # Hugging Face's FiD readers.

@@ -16,7 +16,7 @@ from calibration.coverage import coverage_warnings
 from calibration.fp16_limits import FP16_MAX
 from calibration.questions import Question, given_passages
 from calibration.ranges import RangeTable
-from calibration.unpadded import spread
+from calibration.spread import spread
 from runtime import Answer, Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import BundleManifest, CalibrationError, read_manifest

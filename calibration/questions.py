@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from calibration.evidence import Evidence, evidence_from_outputs
+from calibration.spread import spread
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -41,19 +42,20 @@ class Question:
 
 
 def read_questions(path: str | Path, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions of a file, or all. A row without an id gets one that no row of the file has.
+    """At most `limit` questions of a file, in even steps over it; None: all.
+
+    A row without an id gets one that no row of the file has.
 
     Raises QuestionFileError, with the line or the row counted from 1: not UTF-8, not JSON, in none of the known
     layouts, a field of another type; or a file without questions.
     """
     path = Path(path)
-    rows = _questions(path)
-    questions = [row.question() for row in islice(rows, limit)]
+    questions = [row.question() for row in _questions(path)]
     if any(not question.qid for question in questions):
-        questions = _named(questions, {row.qid().strip() for row in rows})
-    if not questions and limit != 0:
+        questions = _named(questions)
+    if not questions:
         raise QuestionFileError(f"questions {path}", expected="at least one question", found="none", fix=LAYOUTS)
-    return questions
+    return questions if limit is None else spread(questions, limit)
 
 
 def given_passages(question: Question) -> list[PassageId | Passage]:
@@ -66,9 +68,9 @@ def given_passages(question: Question) -> list[PassageId | Passage]:
     return [item if isinstance(item, Passage) else PassageId(item) for item in question.passages]
 
 
-def _named(questions: list[Question], others: set[str]) -> list[Question]:
+def _named(questions: list[Question]) -> list[Question]:
     """The questions, those without an id named by their number, or by what no other id is if that one is taken."""
-    taken = others | {question.qid.strip() for question in questions}
+    taken = {question.qid.strip() for question in questions}
     named = []
     for number, question in enumerate(questions, start=1):
         names = chain([str(number)], (f"{number}-{more}" for more in count(2)))

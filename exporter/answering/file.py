@@ -141,8 +141,6 @@ def _scored(
         notes.append("Rouge-L is not measured: pip install 'glimmer-export[kilt]'")
     pages = [[page.wikipedia_id or "" for page in ranked_pages(answer)] for answer in answers]
     names_pages = any(pages) or (session.store is not None and session.store.names_pages)
-    if not names_pages and any(row.evidence for row in questions):
-        notes.append('Retrieval is not measured: no passage has a "wikipedia_id"')
     given = list(zip(questions, answers, pages, strict=True))
 
     def scored(rouge_l: RougeL | None) -> list[Scored]:
@@ -152,10 +150,13 @@ def _scored(
         ]
 
     try:
-        return scored(rouge_l), tuple(notes)
+        rows = scored(rouge_l)
     except RecursionError:
         notes.append("Rouge-L is not measured: an answer has a sentence of more words than the package `rouge` takes")
-        return scored(None), tuple(notes)
+        rows = scored(None)
+    if not names_pages and any(row.names_evidence for row in rows):
+        notes.append('Retrieval is not measured: no passage has a "wikipedia_id"')
+    return rows, tuple(notes)
 
 
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:

@@ -90,6 +90,13 @@ def test_rows(tmp_path):
     assert len(read_questions(path, limit=1)) == 1
 
 
+def test_a_limit_takes_questions_from_the_whole_file(tmp_path):
+    """Files lie sorted by task."""
+    path = write(tmp_path, "".join(f'{{"qid": "{number}", "question": "?"}}\n' for number in range(11)))
+    assert [row.qid for row in read_questions(path, limit=3)] == ["0", "5", "10"]
+    assert len(read_questions(path, limit=50)) == 11
+
+
 def test_natural_questions(shared_data):
     questions = read_questions(shared_data / "qa" / "nq.dev.k20.jsonl")
     assert len(questions) == 428

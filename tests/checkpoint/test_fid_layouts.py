@@ -19,6 +19,7 @@ from exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
 from exporter.convert import convert_checkpoint
 from exporter.init import init_from_t5
 from runtime.contract import CheckpointError
+from runtime.text import TextEncoder
 from tests.fid_factory import TABLE, give_table, make_reader, save_fid, word_tokenizer
 from tests.t5_factory import STORAGE, make_t5, save_t5
 
@@ -287,6 +288,22 @@ def test_atlas(tmp_path: Path, variant: str, kind: str) -> None:
     assert config.tie_word_embeddings == theirs.config.tie_word_embeddings
     assert notes == ["left out 2 tensors of Atlas's retriever: passages come from the store, or are given"]
     is_model(checkpoint, theirs)
+
+
+def test_atlas_tokenizer(shared_data: Path, tmp_path: Path) -> None:
+    """transformers 4.18's fast tokenizer, which Atlas pins, has a token for the space before the sentinel."""
+    source = save_atlas(tmp_path / "atlas", make_t5("v1.1", seed=5, vocab_size=32128))
+    files = shared_data / "t5_tokenizer"
+    made = [
+        convert_checkpoint("fid", source, tmp_path / name, tokenizer=files / name)
+        for name in ("tokenizer.json", "spiece.model")
+    ]
+    assert ["name the tokenizer.json" in " ".join(summary["notes"]) for summary in made] == [False, True]
+    path = tmp_path / "tokenizer.json"
+    ids = TextEncoder.open(path / "tokenizer.json", read_checkpoint(path).config.shape).joined("who?", "T", "x")
+    place = ids.index(32099)
+    assert ids[place - 1] == 3
+    assert ids[-1] == 1
 
 
 @pytest.mark.parametrize("prefix", ["reader.module.", "module.reader.", "module.reader._orig_mod."])

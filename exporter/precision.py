@@ -7,6 +7,7 @@ from pathlib import Path
 from calibration.policy import Policy
 from exporter.checkpoint.config import validation_message
 from exporter.configs_path import configs_directory
+from exporter.yaml_file import read_yaml
 from runtime.contract import OptionError
 
 __all__ = ["DEFAULT_POLICY", "policy_names", "read_policy"]
@@ -21,7 +22,6 @@ def policy_names() -> tuple[str, ...]:
 
 def read_policy(name: str) -> Policy:
     """A policy by name, or by the path of a YAML file; raises OptionError where there is none or it is damaged."""
-    import yaml
     from pydantic import ValidationError
 
     path = configs_directory() / "precision" / f"{name}.yaml"
@@ -32,12 +32,9 @@ def read_policy(name: str) -> Policy:
                 f"policy {name!r}", expected=f"one of {', '.join(policy_names())}, or a YAML file",
                 found="none of that name", fix="choose one of these, or copy one of configs/precision and name it",
             )
+    data = read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="correct the file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Policy.model_validate(_tuples(data))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())  # YAML's errors take several lines
-        raise OptionError(str(path), expected="a YAML mapping", found=reason, fix="correct the file") from None
     except ValidationError as error:
         raise OptionError(
             str(path), expected="a policy as configs/precision has them", found=validation_message(error),

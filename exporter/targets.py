@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from exporter.checkpoint.config import validation_message
 from exporter.configs_path import configs_directory
+from exporter.yaml_file import read_yaml
 from runtime.contract import OptionError
 
 __all__ = ["PRECISIONS", "PeakTops", "Profile", "Range", "Target", "TensorRTTarget", "read_target", "target_names"]
@@ -103,8 +104,6 @@ def target_names() -> tuple[str, ...]:
 
 def read_target(name: str) -> Target:
     """A machine by name, such as "t4"; raises OptionError for an unknown one and for a damaged file."""
-    import yaml
-
     if name not in target_names():
         raise OptionError(
             f"target {name!r}", expected=f"one of {', '.join(target_names())}", found="none of that name",
@@ -112,9 +111,9 @@ def read_target(name: str) -> Target:
         )
     path = configs_directory() / "targets" / f"{name}.yaml"
     try:
-        return Target.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(str(path), expected="a YAML mapping", found=str(error), fix="restore the file") from None
+        return Target.model_validate(
+            read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="restore the file")
+        )
     except ValidationError as error:
         raise OptionError(
             str(path), expected="a target as configs/targets has them", found=validation_message(error),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exporter.checkpoint.t5_shape import T5Shape, parse_t5_shape
 from exporter.configs_path import configs_directory
+from exporter.yaml_file import read_yaml
 from runtime.contract import CheckpointError, OptionError
 
 __all__ = ["preset", "preset_names"]
@@ -19,16 +20,11 @@ def preset(name: str) -> T5Shape:
 
     Raises OptionError for an unknown name, CheckpointError for a file that does not describe a T5.
     """
-    import yaml
-
     if name not in preset_names():
         raise OptionError(
             f"model size {name!r}", expected=f"one of {', '.join(preset_names())}", found="none of that name",
             fix="choose one of these",
         )
     path = configs_directory() / "models" / f"{name}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(str(path), expected="a YAML mapping", found=str(error), fix="restore the file") from None
+    data = read_yaml(path, error=CheckpointError, subject=str(path), expected="a YAML mapping", fix="restore the file")
     return parse_t5_shape(data, subject=str(path))

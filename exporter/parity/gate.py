@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exporter.checkpoint.config import validation_message
 from exporter.configs_path import configs_directory
+from exporter.yaml_file import read_yaml
 from runtime.contract import GateCheck, GateResult, OptionError
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def read_gate(name: str) -> tuple[str, Gate]:
 
     Raises OptionError for an unknown name and for a file that is damaged, has an unknown key, or limits nothing.
     """
-    import yaml
-
     if name in gate_names():
         path = configs_directory() / "parity" / f"{name}.yaml"
     elif Path(name).suffix in (".yaml", ".yml"):
@@ -60,9 +59,9 @@ def read_gate(name: str) -> tuple[str, Gate]:
             fix="choose one of these",
         )
     try:
-        gate = Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(str(path), expected="a YAML mapping", found=str(error), fix="name another file") from None
+        gate = Gate.model_validate(
+            read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="name another file")
+        )
     except ValidationError as error:
         raise OptionError(
             str(path), expected="a gate's limits", found=validation_message(error), fix="correct the named fields"

@@ -10,7 +10,7 @@ from typing import Any
 from runtime.contract.digest import file_digest
 from runtime.contract.errors import BundleError
 from runtime.contract.manifest import MANIFEST
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "PARITY_RECORD",
@@ -22,7 +22,9 @@ __all__ = [
     "read_parity_record",
 ]
 
-PARITY_SCHEMA_VERSION = 1
+PARITY_SCHEMA_VERSION = 2
+OLDEST_PARITY_SCHEMA = 1
+"""The oldest that is read: what it lacks has a default."""
 PARITY_RECORD = "parity.json"
 FIX = "run `glimmer-export parity BUNDLE --gate ...` again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -65,13 +67,9 @@ def read_parity_record(directory: Path) -> ParityRecord:
     """
     data = read_json(directory / PARITY_RECORD, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {PARITY_RECORD}"
-    version = data.get("schema_version")
-    if version != PARITY_SCHEMA_VERSION or isinstance(version, bool):
-        newer = isinstance(version, int) and version > PARITY_SCHEMA_VERSION
-        raise BundleError(
-            subject, expected=f"schema_version {PARITY_SCHEMA_VERSION}", found=repr(version),
-            fix="install a newer glimmer-export" if newer else FIX,
-        )
+    check_schema_version(
+        data, PARITY_SCHEMA_VERSION, oldest=OLDEST_PARITY_SCHEMA, error=BundleError, subject=subject, fix=FIX
+    )
     report = data.get("report")
     if not isinstance(report, dict):
         raise BundleError(f"{subject}.report", expected="an object", found=repr(report)[:80], fix=FIX)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.yaml_file import read_yaml
 from runtime.contract import OptionError
 
 __all__ = ["ENTRIES", "STACKS", "layer_path", "name_map", "read_name_map"]
@@ -34,15 +35,10 @@ def read_name_map(path: Path) -> dict[str, str | None]:
 
     Raises OptionError where the file cannot be read, for a prefix that we do not have, and for a value that is no path.
     """
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise OptionError(
-            f"name map {path}", expected="a YAML mapping of our prefixes to their paths",
-            found=" ".join(str(error).split()), fix="correct the file",
-        ) from None
+    data: Any = read_yaml(
+        path, error=OptionError, subject=f"name map {path}", expected="a YAML mapping of our prefixes to their paths",
+        fix="correct the file",
+    )
     if not isinstance(data, dict):
         raise OptionError(
             f"name map {path}", expected="a YAML mapping of our prefixes to their paths", found=type(data).__name__,

@@ -1,0 +1,74 @@
+"""YAML is read in one way: what it holds twice under one key is an error wherever it is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter.checkpoint.t5x.name_map import read_name_map
+from exporter.parity.gate import read_gate
+from exporter.precision import read_policy
+from exporter.yaml_file import read_yaml
+from runtime.contract import OptionError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def read(path: Path):
+    return read_yaml(path, error=OptionError, subject="file", expected="a mapping", fix="correct it")
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: 1\nb: 2\na: 1\n",
+        "outer:\n  a: 1\n  a: 2\n",
+        "- {a: 1, a: 2}\n",
+        "a: 1\n'a': 2\n",
+        "1: x\n0x1: y\n",
+        "base: &base {a: 1}\nother: {<<: *base, b: 1, b: 2}\n",
+    ],
+)
+def test_a_key_that_stands_twice_is_an_error(tmp_path, content):
+    with pytest.raises(OptionError, match="twice"):
+        read(write(tmp_path / "file.yaml", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        ("", None),
+        ("a: 1\nb: {a: 2}\n", {"a": 1, "b": {"a": 2}}),
+        ("\ufeffa: 1\n", {"a": 1}),
+        ("base: &base {a: 1, b: 1}\nother: {<<: *base, a: 2}\n", {"base": {"a": 1, "b": 1}, "other": {"a": 2, "b": 1}}),
+    ],
+)
+def test_what_stands_once_is_read(tmp_path, content, value):
+    assert read(write(tmp_path / "file.yaml", content)) == value
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "a: !!python/object:os.system {}", "? [a, b]\n: 1\n", "[" * 5000])
+def test_what_is_no_plain_yaml_is_named(tmp_path, content):
+    with pytest.raises(OptionError, match="file: expected a mapping"):
+        read(write(tmp_path / "file.yaml", content))
+
+
+def test_every_reader_of_yaml_refuses_it(tmp_path):
+    gate = write(tmp_path / "gate.yaml", "description: x\nmin_top_m_overlap: 0.9\nmin_top_m_overlap: 0.1\n")
+    with pytest.raises(OptionError, match="min_top_m_overlap' twice"):
+        read_gate(str(gate))
+    policy = (ROOT / "configs" / "precision" / "int8.yaml").read_text(encoding="utf-8")
+    with pytest.raises(OptionError, match="lazy_layer' twice"):
+        read_policy(str(write(tmp_path / "policy.yaml", f"{policy}\nlazy_layer: true\n")))
+    with pytest.raises(OptionError, match="decoder' twice"):
+        read_name_map(write(tmp_path / "map.yaml", "decoder: a\ndecoder: b\n"))
+    sources = [path for name in ("exporter", "calibration", "runtime") for path in (ROOT / name).rglob("*.py")]
+    others = [path for path in sources if re.search(r"yaml\.(safe_)?load|yaml\.Loader", path.read_text("utf-8"))]
+    assert [path.name for path in others] == ["yaml_file.py"]

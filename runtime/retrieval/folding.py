@@ -1,9 +1,9 @@
 """The words of any text, as both full-text engines hold them: folded to one form, and cut where a script has no spaces.
 
 Passages and questions go through the same function, before the engine, whose own tokenizer then has only to split at
-spaces and to stem. Folded are case, compatibility forms (full width, ligatures, fractions), diacritics of alphabets that
-are read without them, and digits of every script; joined are initials (U.S.A. is USA) and groups of digits (1,000).
-Where words are not spaced, each letter with its marks is a word, and so is each pair of neighbours.
+spaces and to stem. Folded are case, compatibility forms (full width, ligatures, fractions), diacritics of alphabets
+that are read without them, and digits of every script; joined are initials (U.S.A. is USA) and groups of digits
+(1,000). Where words are not spaced, each letter with its marks is a word, and so is each pair of neighbours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from operator import add
 
-__all__ = ["fold", "question_words"]
+__all__ = ["fold", "passage_words", "question_words"]
 
 STACKERS = frozenset("\u1039\u17d2\u1a60")
 """Signs of Burmese, Khmer and Tai Tham by which the next letter is written below the one before."""
@@ -37,22 +37,23 @@ RUNS = re.compile(f"([{UNSPACED}]+)|([{UNSPACED_WITH_MARKS}]+)")
 DOTTED = re.compile(r"\.(?:[^\W\d_](?!\w)| [^\W\d_]\.)")
 INITIALS = re.compile(r"(?<!\w)[^\W\d_](?:(?:\.[^\W\d_](?!\w))+|(?:\. [^\W\d_](?=\.))+)\.?")
 SPELLS_A_WORD = frozenset({
-    "am", "an", "as", "at", "be", "by", "do", "go", "had", "has", "he", "her", "his", "how", "if", "in", "is", "it", "me",
-    "my", "no", "of", "on", "or", "our", "she", "so", "the", "to", "up", "us", "was", "we", "who", "why",
+    "an", "as", "at", "be", "by", "do", "go", "had", "has", "he", "her", "his", "how", "if", "in", "is", "it",
+    "me", "my", "no", "of", "on", "or", "our", "she", "so", "the", "to", "up", "us", "was", "we", "who", "why",
 })
 """Initials that are read as these are kept from them: U.S. and US are not the `us` of "the last of us"."""
 CAPITALS = ("US", "WHO", "IT")
 """Of these, what is often written without dots; it is both words."""
 AS_CAPITALS = re.compile(rf"(?<!\w)(?:{'|'.join(CAPITALS)})(?!\w)")
 DIGIT_GROUPS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
-PLUS, SHARP = re.compile(r"(?<=[^\W\d_])\++|(?<=\+)\+"), re.compile(r"(?<=[^\W\d_])#(?!\w)")
+PLUS, SHARP = re.compile(r"(?<=[^\W\d_])\++"), re.compile(r"(?<=[^\W\d_])#(?!\w)")
 
 WITH = re.compile(r"LATIN SMALL LETTER ([A-Z]) WITH ")
 """Names of letters that Unicode does not decompose: Ł, Ø, Đ."""
 MARKS_THAT_GO = re.compile(r"COMBINING (?!KATAKANA)|VARIATION SELECTOR|HEBREW|ARABIC|SYRIAC|MONGOLIAN FREE")
 LETTERS = {
-    "æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ı": "i", "ĸ": "k", "ŋ": "n", "ə": "a", "ɛ": "e", "ɔ": "o", "ʻ": "", "ʼ": "",
-    "ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "\N{ARABIC TATWEEL}": "", "\N{ZERO WIDTH SPACE}": " ",
+    "æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ı": "i", "ĸ": "k", "ŋ": "n", "ə": "a", "ɛ": "e", "ɔ": "o",
+    "ʻ": "", "ʼ": "", "ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه",
+    "\N{ARABIC TATWEEL}": "", "\N{ZERO WIDTH SPACE}": " ",
 }
 """What stands for a letter that neither Unicode's decomposition nor its name tells."""
 
@@ -76,8 +77,11 @@ def fold(text: str, *, pairs_alone: bool = False) -> str:
     question asks for, where a passage is found by either.
     """
     if not text.isascii():
-        text = " ".join([word if word.isascii() else _beyond_ascii(word, pairs_alone) for word in text.split()])
-    if any(capitals in text for capitals in CAPITALS):
+        words = text.split()
+        text = " ".join([
+            word if word.isascii() else _beyond_ascii(word, pairs_alone=pairs_alone) for word in words
+        ])
+    if any(capitals in text for capitals in CAPITALS) and not (text.isupper() and " " in text):
         text = AS_CAPITALS.sub(_with_initials, text)
     if "." in text and DOTTED.search(text):
         text = INITIALS.sub(_joined, text)
@@ -90,12 +94,17 @@ def fold(text: str, *, pairs_alone: bool = False) -> str:
     return text.encode().translate(ASCII_WORDS).decode()
 
 
+def passage_words(title: str, text: str) -> str:
+    """What an index holds of a passage: the words of its title twice, so that they weigh two, and of its text."""
+    return fold(f"{title}\n{title}\n{text}")
+
+
 def question_words(text: str) -> list[str]:
     """The distinct words of a question, in their order."""
     return list(dict.fromkeys(fold(text, pairs_alone=True).split()))
 
 
-def _beyond_ascii(word: str, pairs_alone: bool) -> str:
+def _beyond_ascii(word: str, *, pairs_alone: bool) -> str:
     """A word with what is not ASCII folded, and punctuation of ASCII as it was."""
     decomposed = unicodedata.normalize("NFKD", AFTER_DIGIT.sub(" ", word)).casefold().replace("и\u0306", "й")
     letters = unicodedata.normalize("NFC", decomposed.translate(CHARACTERS))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from runtime.contract.errors import StoreError
 
 __all__ = [
+    "ADD_PAGES",
     "CREATE_TABLE",
     "DELETE_PASSAGE",
     "INSERT_PASSAGE",
+    "INSERT_WITH_PAGE",
     "PASSAGE_WORDS",
     "SELECT_BETWEEN",
     "SELECT_HIGHEST",
@@ -22,20 +24,27 @@ __all__ = [
     "TextIndex",
     "fts5_missing",
     "is_id",
+    "names_pages",
     "require_fts5",
+    "without_pages",
 ]
 
 # A column without a type keeps what it is given: the ids 1 and "1" stay two ids.
 CREATE_TABLE = """
 CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL)
 """
+# Only where a passage says what Wikipedia page it is of: other files are as they were before there was the column.
+ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
+INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
 DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
-SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
-SELECT_RANGE = "SELECT number, id, title, text FROM passages WHERE number >= ? AND number < ? ORDER BY number"
+SELECT_PASSAGE = "SELECT id, title, text, wikipedia_id FROM passages WHERE number = ?"
+SELECT_RANGE = """
+SELECT number, id, title, text, wikipedia_id FROM passages WHERE number >= ? AND number < ? ORDER BY number
+"""
 SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
 
 
@@ -95,6 +104,17 @@ SELECT 'delete', number, {PASSAGE_WORDS}(title, text) FROM passages WHERE number
 )
 TEXT_INDEXES = {0: UNFOLDED_INDEX, 1: FOLDED_INDEX}
 """By folding."""
+
+
+def names_pages(connection: sqlite3.Connection) -> bool:
+    """Whether the file has the column `wikipedia_id`."""
+    columns = connection.execute("SELECT 1 FROM pragma_table_info('passages') WHERE name = 'wikipedia_id'")
+    return columns.fetchone() is not None
+
+
+def without_pages(statement: str) -> str:
+    """A statement that reads passages, for a file without the column: nothing stands in its place."""
+    return statement.replace("wikipedia_id", "NULL")
 
 
 def is_id(value: object) -> bool:

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.memory.codec_error import SampleErrors, fit_warnings
 from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
@@ -24,6 +25,7 @@ from runtime.contract import (
     MANIFEST,
     STORE_SCHEMA_VERSION,
     TEXTS,
+    CodecSnr,
     FileEntry,
     OptionError,
     StoreError,
@@ -42,6 +44,8 @@ class BuildSummary:
     """What a build made. `truncated` passages were cut to the passage length; `bytes` is the size of the store's files.
 
     `resumed_shards` were kept from an earlier run; `already_complete`: the store was there, and nothing was done.
+    `codec_snr` is how well the codec keeps the memory, None where the store has none; `warnings` say where it does much
+    worse on passages that it was not fitted to.
     """
 
     passages: int
@@ -52,6 +56,8 @@ class BuildSummary:
     seconds: float
     resumed_shards: int
     already_complete: bool
+    codec_snr: CodecSnr | None
+    warnings: tuple[str, ...]
 
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
@@ -194,6 +200,7 @@ def _write_rest(
         tombstones=None,
         texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
         index=text_index,
+        codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
     return manifest
@@ -209,4 +216,6 @@ def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_c
         seconds=time.monotonic() - started,
         resumed_shards=resumed,
         already_complete=already_complete,
+        codec_snr=manifest.codec_snr,
+        warnings=fit_warnings(manifest.codec_snr),
     )

@@ -19,10 +19,10 @@ from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, 
 from runtime.memory import encode_passages
 from runtime.text import TextEncoder
 
-__all__ = ["SAMPLE_PASSAGES", "codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]
+__all__ = ["codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]
 
-SAMPLE_PASSAGES = 1024
-"""Passages that a codec is fitted to, in even steps through the corpus."""
+AT_ONCE = 64
+"""Passages of a sample that are encoded, in batches of like length, before they are given in their order."""
 
 
 def freeze_codec(work: Work, name: str, d_model: int, fit: Callable[[], dict[str, Array]]) -> None:
@@ -54,12 +54,16 @@ def codec_entry(store: Path) -> FileEntry | None:
 
 
 def corpus_sample(plan: BuildPlan, corpus: Corpus, text: TextEncoder, graph: Graph) -> Iterator[Array]:
-    """Memory (tokens, d_model) float32 of passages in even steps through the corpus, in an order that is always theirs.
+    """Memory (tokens, d_model) float32 of passages in even steps through the whole corpus, in the corpus's order.
 
-    Memory that is not finite is an error of the shard it belongs to, which says which passage it is.
+    A conversion of the same passages is fitted to theirs in the same order. Memory that is not finite is an error of
+    the shard it belongs to, which says which passage it is.
     """
-    step = max(1, plan.num_passages // SAMPLE_PASSAGES)
-    passages = islice(corpus.passages(), 0, step * SAMPLE_PASSAGES, step)
-    ids = [text.passage(passage.title, passage.text)[0] for passage in passages]
-    for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
-        yield from encode_passages(graph, [ids[row] for row in rows])
+    chosen = plan.sample().fitted
+    passages = (passage for number, passage in enumerate(corpus.passages()) if number in chosen)
+    while group := list(islice(passages, AT_ONCE)):
+        ids = [text.passage(passage.title, passage.text)[0] for passage in group]
+        memories: dict[int, Array] = {}
+        for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
+            memories.update(zip(rows, encode_passages(graph, [ids[row] for row in rows]), strict=True))
+        yield from (memories[row] for row in range(len(group)))

@@ -230,6 +230,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
         tokenizer_digest=manifest.tokenizer_digest,
         codec=manifest.codec,
         arrays_sha256=manifest.codec_arrays.sha256 if manifest.codec_arrays else None,
+        sample_passages=0,
         precision=manifest.precision,
         graph_sha256=(),
         d_model=manifest.d_model,

@@ -39,6 +39,7 @@ __all__ = [
     "OLDER_MANIFESTS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
+    "CodecSnr",
     "IndexEntry",
     "ShardEntry",
     "StoreManifest",
@@ -71,6 +72,23 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
+class CodecSnr:
+    """Signal-to-noise ratio of a store's codec in dB: energy of the memory over that of the error, over all tokens.
+
+    `fitted_db` is that of passages which its arrays were fitted to, None for a codec that is fitted to none;
+    `outside_db` that of others, None where there were no others.
+    """
+
+    fitted_db: float | None
+    outside_db: float | None
+
+    @property
+    def usual_db(self) -> float | None:
+        """What passages of the store's kind have: the figure outside the sample, or where all are in it, on it."""
+        return self.fitted_db if self.outside_db is None else self.outside_db
+
+
+@dataclass(frozen=True)
 class IndexEntry:
     """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own.
 
@@ -95,7 +113,8 @@ class StoreManifest:
     be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were deleted,
     whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes another with
     the digest of what it changed. Where `chunk_words` is not None, documents were cut into passages of so many words,
-    and `{id}#{chunk}` is the id of each.
+    and `{id}#{chunk}` is the id of each. `codec_snr` was measured when the store was built or converted, beside the
+    memory as its encoder gave it, and no append changes it; None: not measured.
     """
 
     schema_version: int
@@ -118,6 +137,7 @@ class StoreManifest:
     tombstones: FileEntry | None
     texts: FileEntry
     index: IndexEntry
+    codec_snr: CodecSnr | None = None
 
     @property
     def num_numbers(self) -> int:

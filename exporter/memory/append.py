@@ -195,7 +195,7 @@ def _publish(
         change_texts(
             change.store / before.texts.path, change.staged / texts, deleted=replaced,
             added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
-            full_text=change.full_text(),
+            folding=change.folding(), anew=change.folded_otherwise(),
         )
     text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
     first, shards, files = next_shard_index(change.store), [], {}

@@ -34,6 +34,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
+from runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
@@ -174,7 +175,7 @@ def _write_rest(
     """The texts and their index, and last the manifest."""
     texts, engine = work.store / TEXTS, plan.index_engine
     with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance, full_text=engine == FTS5)
+        write_texts(texts, corpus.passages(), advance=advance, folding=FOLDING if engine == FTS5 else None)
     with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
         text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
     ordered = [records[index] for index in range(plan.num_shards)]

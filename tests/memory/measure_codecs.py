@@ -13,6 +13,8 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from calibration.spread import spread
 from exporter.answering.metrics import exact_match
@@ -25,6 +27,7 @@ from runtime import Session
 from runtime.candidates import PassageId
 from runtime.contract import CODECS, read_store_manifest
 
+EXACT = "fp16-build"
 SIZES = (1500, 2047, 10_240)
 TABLE_QUESTIONS = 10_000
 MOST_QUESTIONS = 4000
@@ -77,49 +80,40 @@ def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads
     write_world(folder, world)
     given = None if retrieve else [row["ctx_ids"] for row in world.questions]
     ways = ("build",) if retrieve else ("build", "convert")
-    for name in ("fp16-build", *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
+    for name in (EXACT, *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
         codec, way = name.split("-")
         store, found = folder / name, folder / f"{name}.json"
         if not store.exists():
             if way == "build":
                 build_store(bundle, folder / "corpus.jsonl", store, codec=codec, threads=threads)
             else:
-                convert_store(folder / "fp16-build", store, codec)
+                convert_store(folder / EXACT, store, codec)
         if not found.exists():
             found.write_text(json.dumps(vars(ask(bundle, store, world.questions, given, threads))), encoding="utf-8")
         if retrieve:
-            given = _replies(folder, "fp16-build").candidates
+            given = _replies(folder, EXACT).candidates
 
 
-def report(folder: Path) -> str:
-    """A line a store that was asked: against fp16 in points with the interval, and the bar, build less convert."""
+def figures(folder: Path, name: str) -> dict[str, Any]:
+    """A store's replies beside those of the fp16 store: exact match from 0 to 1, paired, and what stayed as it was."""
     questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
-    exact = _replies(folder, "fp16-build")
-    right = _right(exact, questions)
-    lines = [f"{folder.name}: {len(right)} questions, fp16 {100 * sum(right) / len(right):.2f}, SNR {exact.snr_db}"]
-    em: dict[str, float] = {}
-    for codec in CODECS[1:]:
-        for way in ("build", "convert"):
-            if not (folder / f"{codec}-{way}.json").exists():
-                continue
-            found = _replies(folder, f"{codec}-{way}")
-            other = _right(found, questions)
-            interval = paired_interval(right, other) or (0.0, 0.0)
-            pairs = list(zip(exact.answers, found.answers, right, strict=True))
-            kept = sum(one == two for one, two, was_right in pairs if was_right) / sum(right)
-            shares = [
-                len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one
-            ]
-            em[way] = 100 * sum(other) / len(other)
-            lines.append(
-                f"  {codec:5s} {way:7s} {em[way]:6.2f}  {em[way] - 100 * sum(right) / len(right):+.2f} "
-                f"({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})  equal of correct {100 * kept:.2f}  "
-                f"overlap {100 * sum(shares) / len(shares):.2f}  SNR fitted, outside {found.snr_db}"
-            )
-        if len(em) == 2:
-            lines.append(f"  {codec:5s} build less convert {em['build'] - em['convert']:+.2f}")
-        em.clear()
-    return "\n".join(lines)
+    exact, found = _replies(folder, EXACT), _replies(folder, name)
+    before, after = _right(exact, questions), _right(found, questions)
+    same = [one == two for one, two in zip(exact.answers, found.answers, strict=True)]
+    shares = [len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one]
+    return {
+        "questions": len(questions), "em_reference": fmean(before), "em_candidate": fmean(after),
+        "em_delta": fmean(after) - fmean(before), "em_delta_interval": paired_interval(before, after),
+        "answers_equal": fmean(same),
+        "equal_of_correct": fmean(kept for kept, was_right in zip(same, before, strict=True) if was_right),
+        "top_m_overlap": fmean(shares), "snr_db": found.snr_db,
+    }
+
+
+def report(folder: Path) -> dict[str, dict[str, Any]]:
+    """Figures of each store that was asked, by its name, such as int8-build."""
+    names = (f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))
+    return {name: figures(folder, name) for name in names if (folder / f"{name}.json").exists()}
 
 
 def _replies(folder: Path, name: str) -> Replies:
@@ -148,7 +142,7 @@ def main() -> None:
         worlds = {"table": lambda: generate_split("test", TABLE_QUESTIONS, options.seed)}
     for name, world in worlds.items():
         measure(options.work / name, bundle, world(), retrieve=options.table, threads=options.threads)
-        print(report(options.work / name), flush=True)  # noqa: T201 - it is what the command is for
+        print(json.dumps({name: report(options.work / name)}, indent=2), flush=True)  # noqa: T201 - what it is for
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from statistics import median
 from calibration.questions import Question
 from exporter.parity.attribution import PartEffect, effect_of, mixes
 from exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
+from exporter.parity.compared import Compared, Shared, compared_graphs
 from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
 from exporter.parity.observe import observe
 from exporter.parity.options import ParityOptions, Progress, no_progress
@@ -23,7 +24,16 @@ from exporter.parity.torch_graphs import graphs_from_model
 from runtime import Session
 from runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
-from runtime.contract import BundleError, BundleManifest, CheckpointError, Forms, OptionError
+from runtime.contract import (
+    BundleError,
+    BundleManifest,
+    CheckpointError,
+    Computation,
+    Forms,
+    OptionError,
+    computation_of,
+)
+from runtime.cpu_kind import bf16_instructions, cpu_kind
 from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 
@@ -34,7 +44,7 @@ __all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 class _Reference:
     """What the candidate is compared with: as graphs, which can be observed and mixed, and how it encodes memory.
 
-    `torch` answers in the graphs' place where the reference is a checkpoint.
+    `torch` answers in the graphs' place where the reference is a checkpoint; `bundle` is the reference where it is one.
     """
 
     name: SideName
@@ -42,6 +52,7 @@ class _Reference:
     forms: Forms
     encode: Encode
     torch: TorchReference | None = None
+    bundle: Bundle | None = None
 
 
 def compare_with_checkpoint(
@@ -122,7 +133,7 @@ def compare_with_bundle(
         if manifest.model.traits.has_memory:
             encode = partial(encode_passages, graphs.graph("memory_encoder"))
         name = SideName.of_bundle(reference, manifest, reference_backend)
-        side = _Reference(name, graphs, manifest.forms, encode)
+        side = _Reference(name, graphs, manifest.forms, encode, bundle=other)
         return _compare(session, side, questions, options, backend, progress)
 
 
@@ -185,8 +196,29 @@ class _Comparison:
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
         return report_from_replies(
             (self._reference.name, self._name), self._rows, (references, candidates), options,
+            computation=self._computation(), compared=self._compared(),
             selects=manifest.model.traits.selects, memory_max_abs_err=memory_error, graphs=graphs,
             speed=speed, attribution=self._attribute(references, progress) if options.attribution else None,
+        )
+
+    def _computation(self) -> Computation:
+        return computation_of(
+            self._manifest, self._name.backend, codec_name(self._session.codec), cpu_kind=cpu_kind(),
+            bf16_instructions=bf16_instructions(),
+        )
+
+    def _shared(self) -> Shared:
+        """What both sides have the same of and compute alike; of torch and graphs nothing."""
+        reference = self._reference
+        if reference.bundle is None:
+            return Shared()
+        codecs = (codec_name(self._session.codec), codec_name(self._memory.codec))
+        return Shared.of(self._session.bundle, self._name.backend, reference.bundle, reference.name.backend, codecs)
+
+    def _compared(self) -> Compared:
+        codec = codec_name(self._session.codec)
+        return compared_graphs(
+            self._manifest, self._name.backend, codec, self._reference.name.precision, self._shared()
         )
 
     def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter.parity.attribution import PartEffect
+from exporter.parity.compared import Compared
+from exporter.parity.coverage import Coverage, coverage_of
 from exporter.parity.differences import MAX_EXAMPLES, Difference, FirstDifference, differences_of, first_difference_of
 from exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
 from exporter.parity.graph_errors import GraphError
@@ -19,7 +21,7 @@ from exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overl
 from exporter.parity.rows import Rows
 from exporter.parity.sides import Reply
 from runtime.backends import Backend
-from runtime.contract import BundleManifest, GateResult
+from runtime.contract import BundleManifest, Computation, GateResult
 
 __all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
 
@@ -59,8 +61,9 @@ class BothSides:
 class ParityReport:
     """Bundle (the candidate) against a torch checkpoint or another bundle (the reference), on the same passages.
 
-    `questions` were compared, `errors` could not be taken. Shares and metrics run from 0 to 1; None where there was
-    nothing to measure: no selection in this architecture, no gold answers, no memory. `memory_max_abs_err` is the
+    `coverage` says what it rests on: only questions that were answered count in shares, metrics and differences. Shares
+    and metrics run from 0 to 1; None where there was nothing to measure: no selection in this architecture, no gold
+    answers, no memory. `computation` is the candidate's; `compared` says which graphs witness something. `memory_max_abs_err` is the
     candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
     not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
     batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs` (n, 2) are scores of
@@ -69,8 +72,9 @@ class ParityReport:
 
     reference: SideName
     candidate: SideName
-    questions: int
-    errors: int
+    computation: Computation
+    compared: Compared
+    coverage: Coverage
     passages: str
     reference_memory: str
     selects: bool
@@ -90,6 +94,16 @@ class ParityReport:
     gate: GateResult | None = None
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
+    @property
+    def questions(self) -> int:
+        """How many were compared: those that were answered."""
+        return self.coverage.answered
+
+    @property
+    def errors(self) -> int:
+        """How many could not be taken."""
+        return self.coverage.refused
+
     def to_json(self) -> dict[str, Any]:
         """The report under the keys that `--json` promises; infinities stay, which JSON writes as null."""
         metrics: dict[str, Any] = {}
@@ -102,6 +116,9 @@ class ParityReport:
         return {
             "reference": asdict(self.reference),
             "candidate": asdict(self.candidate),
+            "computation": asdict(self.computation),
+            "compared": asdict(self.compared),
+            "coverage": asdict(self.coverage),
             "questions": self.questions,
             "errors": self.errors,
             "passages": self.passages,
@@ -128,6 +145,8 @@ def report_from_replies(
     replies: tuple[list[Reply], list[Reply]],
     options: ParityOptions,
     *,
+    computation: Computation,
+    compared: Compared,
     selects: bool,
     memory_max_abs_err: float | None,
     graphs: dict[str, GraphError],
@@ -135,24 +154,26 @@ def report_from_replies(
     attribution: dict[str, PartEffect] | None,
 ) -> ParityReport:
     """Sum up; `names` and `replies` are the reference's and the candidate's."""
-    references, candidates = replies
-    differences = differences_of(rows.rows, references, candidates)
+    coverage, answered = coverage_of(rows.rows, *replies, refused=rows.errors)
+    asked, references, candidates = answered.rows, answered.references, answered.candidates
+    differences = differences_of(asked, references, candidates)
     memory = "reference_store" if options.reference_store is not None else "store"
     return ParityReport(
         reference=names[0],
         candidate=names[1],
-        questions=len(rows.rows),
-        errors=rows.errors,
+        computation=computation,
+        compared=compared,
+        coverage=coverage,
         passages="given" if options.given_passages else "retrieved",
         reference_memory="exact" if options.exact_memory else memory,
         selects=selects,
         answers_equal=answers_equal(references, candidates),
-        answers_equal_of_correct=equal_of_correct(rows.rows, references, candidates),
+        answers_equal_of_correct=equal_of_correct(asked, references, candidates),
         top_m_overlap=top_m_overlap(references, candidates),
         kendall_tau=mean_kendall_tau(references, candidates),
-        gold_in_top_m=BothSides(gold_in_top_m(rows.rows, references), gold_in_top_m(rows.rows, candidates)),
-        em=em_of(rows.rows, references, candidates),
-        f1=f1_of(rows.rows, references, candidates),
+        gold_in_top_m=BothSides(gold_in_top_m(asked, references), gold_in_top_m(asked, candidates)),
+        em=em_of(asked, references, candidates),
+        f1=f1_of(asked, references, candidates),
         first_difference=first_difference_of(differences),
         differences=differences,
         memory_max_abs_err=memory_max_abs_err,

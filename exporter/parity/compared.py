@@ -1,0 +1,88 @@
+"""Which of the compared graphs differ at all: a bundle beside itself, or beside one of the same graphs, shows nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runtime.bundle import Bundle
+from runtime.contract import CPU_BACKEND, ROUNDING_BACKEND, BundleManifest, computes_fp16_in_fp32
+
+__all__ = ["Compared", "Shared", "compared_graphs", "graph_identity"]
+
+WEIGHTS_DIGEST = "weights_sha256"
+"""Where a graph notes the digest of its weights, wherever in the bundle's file of weights they lie."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The candidate's `graphs` for the codec that was read, and how many of them witness nothing.
+
+    `same`: the reference has the same and computes it alike; `rounded_reference`: the reference's is not FP32 itself;
+    `fp16_in_fp32`: FP16 that the backend computed in FP32.
+    """
+
+    graphs: int
+    same: int
+    rounded_reference: int
+    fp16_in_fp32: int
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The stages whose graphs both sides have the same of and compute alike: what one of them errs, so does the other."""
+
+    stages: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, candidate: Bundle, backend: str, reference: Bundle, reference_backend: str, codecs: tuple[str | None, ...]
+    ) -> Shared:
+        """Those of two bundles on their backends, for memory in each side's codec, the candidate's first."""
+        ours = candidate.manifest.stages(codecs[0])
+        theirs = reference.manifest.stages(codecs[1])
+        alike = (
+            stage
+            for stage, name in ours.items()
+            if stage in theirs
+            and _computed_alike(candidate.manifest.graphs[name].precision, backend, reference_backend)
+            and graph_identity(candidate, name) == graph_identity(reference, theirs[stage])
+        )
+        return cls(frozenset(alike))
+
+    def all_of(self, stages: Iterable[str]) -> bool:
+        """Whether both share every one of these."""
+        return self.stages.issuperset(stages)
+
+
+def compared_graphs(
+    manifest: BundleManifest, backend: str, codec: str | None, reference: dict[str, str], shared: Shared
+) -> Compared:
+    """Count; `reference` holds the precision of the reference's graphs, by name."""
+    stages = manifest.stages(codec)
+    in_fp32 = [
+        name
+        for name in stages.values()
+        if "fp16" in manifest.graphs[name].precision and computes_fp16_in_fp32(manifest, backend, codec)
+    ]
+    rounded = [name for name, precision in reference.items() if precision != "fp32"]
+    return Compared(len(stages), len(shared.stages), len(rounded), len(in_fp32))
+
+
+def graph_identity(bundle: Bundle, name: str) -> str:
+    """A digest that equal graphs have in common, wherever in their bundles' files their weights lie."""
+    import onnx
+
+    path = bundle.graph_path(name)
+    model = onnx.load(path, load_external_data=False)
+    if any(entry.key == WEIGHTS_DIGEST for entry in model.metadata_props):
+        for tensor in model.graph.initializer:
+            del tensor.external_data[:]
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _computed_alike(precision: str, backend: str, other: str) -> bool:
+    """Whether two backends make the same of a graph; FP32 and INT8 are not rounded by the one that rounds FP16."""
+    on_cpu = {CPU_BACKEND, ROUNDING_BACKEND}
+    return backend == other or ("fp16" not in precision and {backend, other} <= on_cpu)

@@ -23,7 +23,7 @@ from calibration.ranges import GraphRanges, RangeTable, TensorRange
 from calibration.ranges_check import check_table, check_tensor
 from runtime.bundle import verify_file
 from runtime.contract import BundleManifest, CalibrationError, OptionError, record_to_json
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = ["FIX", "PERCENTILES", "RANGES_SCHEMA_VERSION", "read_ranges", "write_ranges"]
 
@@ -139,13 +139,7 @@ def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
 
 def _record(path: Path, subject: str) -> TableRecord:
     data = read_json(path, error=CalibrationError, fix=FIX)
-    version = data.get("schema_version")
-    if type(version) is not int or version != RANGES_SCHEMA_VERSION:
-        newer = type(version) is int and version > RANGES_SCHEMA_VERSION
-        raise CalibrationError(
-            subject, expected=f"schema_version {RANGES_SCHEMA_VERSION}", found=repr(version)[:80],
-            fix="install a newer glimmer-export" if newer else FIX,
-        )
+    check_schema_version(data, RANGES_SCHEMA_VERSION, error=CalibrationError, subject=subject, fix=FIX)
     record = record_from_json(TableRecord, data, error=CalibrationError, subject=subject, fix=FIX)
     try:
         calibrator(record.method)

@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from exporter.graphs.write import WEIGHTS_DIGEST
 from runtime.bundle import Bundle
 from runtime.contract import CPU_BACKEND, ROUNDING_BACKEND, BundleManifest, computes_fp16_in_fp32
 
 __all__ = ["Compared", "Shared", "compared_graphs", "graph_identity"]
-
-WEIGHTS_DIGEST = "weights_sha256"
-"""Where a graph notes the digest of its weights, wherever in the bundle's file of weights they lie."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from exporter.parity.bootstrap import Interval
 from exporter.parity.report import ParityReport
+from runtime.contract import GateCheck
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["db", "points", "print_report", "share"]
+__all__ = ["coverage_rows", "db", "figure", "points", "print_report", "share"]
 
 EXAMPLES_SHOWN = 5
 
@@ -29,6 +30,16 @@ def print_report(report: ParityReport, console: Console) -> None:
         console.print(_gate(report))
 
 
+def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
+    """How many questions were asked, how many of them answered, and where there are any, why not."""
+    counts = report.coverage
+    missing = [
+        ("refused", counts.refused), ("no passage found", counts.unretrieved), ("blank on both sides", counts.blank),
+        ("answered, less repetitions", counts.distinct if counts.distinct != counts.answered else 0),
+    ]  # fmt: skip
+    return [("asked", counts.asked), ("answered", counts.answered), *(item for item in missing if item[1])]
+
+
 def share(value: float | None) -> str:
     """A figure from 0 to 1."""
     return "-" if value is None else f"{value:.4f}"
@@ -39,6 +50,13 @@ def points(delta: float | None, interval: Interval | None) -> str:
     if delta is None or interval is None:
         return "-"
     return f"{100 * delta:+.2f} ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+
+
+def figure(check: GateCheck) -> str:
+    """What a check found."""
+    if check.found is None:
+        return "not measured"
+    return f"{check.found:g}" if float(check.found).is_integer() else f"{check.found:.4f}"
 
 
 def db(value: float) -> str:
@@ -75,8 +93,9 @@ def _answers(report: ParityReport) -> Table:
     table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
     table.add_row("top-m overlap", "", share(report.top_m_overlap), "")
     table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
-    if report.errors:
-        table.add_row("questions not taken", "", str(report.errors), "")
+    table.add_section()
+    for name, count in coverage_rows(report):
+        table.add_row(name, "", str(count), "")
     return table
 
 
@@ -116,8 +135,9 @@ def _differences(report: ParityReport) -> Table:
 
 def _gate(report: ParityReport) -> Table:
     assert report.gate is not None
-    table = _table(f"Gate {report.gate.name}: {'passed' if report.gate.passed else 'FAILED'}", "", "limit", "found", "")
+    verdict = report.gate.verdict if report.gate.passed else report.gate.verdict.upper()
+    table = _table(f"Gate {report.gate.name}: {verdict}", "", "limit", "found", "questions", "")
     for check in report.gate.checks:
-        found = "not measured" if check.found is None else f"{check.found:.4f}"
-        table.add_row(check.name, f"{check.limit:g}", found, "ok" if check.passed else "FAILED")
+        questions = "" if check.questions is None else str(check.questions)
+        table.add_row(check.name, f"{check.limit:g}", figure(check), questions, "ok" if check.passed else "NO")
     return table

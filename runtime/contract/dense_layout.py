@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runtime.contract.errors import StoreError
 from runtime.contract.manifest import MANIFEST, FileEntry
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 from runtime.contract.store_layout import StoreManifest
 
 __all__ = [
@@ -100,13 +100,7 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
         )
     subject = f"index {directory}, {MANIFEST}"
     data = read_json(directory / MANIFEST, error=StoreError, fix=FIX)
-    version = data.get("schema_version")
-    if version != DENSE_SCHEMA_VERSION or isinstance(version, bool):
-        newer = isinstance(version, int) and version > DENSE_SCHEMA_VERSION
-        raise StoreError(
-            subject, expected=f"schema_version {DENSE_SCHEMA_VERSION}", found=repr(version),
-            fix="install a newer glimmer-export" if newer else FIX,
-        )
+    check_schema_version(data, DENSE_SCHEMA_VERSION, error=StoreError, subject=subject, fix=FIX)
     dense = record_from_json(DenseManifest, data, error=StoreError, subject=subject, fix=FIX)
     for name, expected, found in (
         ("generation", manifest.generation, dense.generation),

@@ -15,7 +15,7 @@ from pathlib import Path
 from runtime.contract.errors import BundleError
 from runtime.contract.manifest import FileEntry, GraphEntry
 from runtime.contract.paths import inside
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "ENGINES",
@@ -112,13 +112,7 @@ def read_engine_record(directory: Path) -> EngineRecord:
     """
     data = read_json(directory / ENGINE_RECORD, error=BundleError, fix=FIX)
     subject = f"engines {directory}, {ENGINE_RECORD}"
-    version = data.get("schema_version")
-    if version != ENGINE_SCHEMA_VERSION or isinstance(version, bool):
-        newer = isinstance(version, int) and version > ENGINE_SCHEMA_VERSION
-        raise BundleError(
-            subject, expected=f"schema_version {ENGINE_SCHEMA_VERSION}", found=repr(version),
-            fix="install a newer glimmer-export" if newer else FIX,
-        )
+    check_schema_version(data, ENGINE_SCHEMA_VERSION, error=BundleError, subject=subject, fix=FIX)
     record = record_from_json(EngineRecord, data, error=BundleError, subject=subject, fix=FIX)
     _check_key(record.key, directory, subject)
     for name, engine in record.engines.items():

@@ -18,7 +18,7 @@ from runtime.contract.graph_io import (
     graph_io,
     stage_of,
 )
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "BUNDLE_SCHEMA_VERSION",
@@ -35,7 +35,9 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 4
+BUNDLE_SCHEMA_VERSION = 5
+OLDEST_BUNDLE_SCHEMA = 4
+"""The oldest that is read: what it lacks has a default."""
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
@@ -180,14 +182,10 @@ def read_manifest(directory: Path) -> BundleManifest:
     """
     data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > BUNDLE_SCHEMA_VERSION:
-        raise BundleError(
-            subject, expected=f"schema_version up to {BUNDLE_SCHEMA_VERSION}", found=str(version),
-            fix="install a newer glimmer-export",
-        )
-    if version != BUNDLE_SCHEMA_VERSION or isinstance(version, bool):
-        raise BundleError(subject, expected=f"schema_version {BUNDLE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
+    check_schema_version(
+        data, BUNDLE_SCHEMA_VERSION, oldest=OLDEST_BUNDLE_SCHEMA, error=BundleError, subject=subject, fix=FIX
+    )
+    data["schema_version"] = BUNDLE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
     manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)
     if manifest.model.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.contract.errors import BundleError
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "DEVICE",
@@ -54,6 +54,8 @@ __all__ = [
 ]
 
 PARITY_SCHEMA_VERSION = 2
+OLDEST_PARITY_SCHEMA = 1
+"""The oldest that is read."""
 PARITY_RECORD = "parity.json"
 FIX = "run `glimmer-export parity BUNDLE --gate ...` again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -132,14 +134,10 @@ def read_parity_records(directory: Path) -> ParityRecords:
     """
     data = read_json(directory / PARITY_RECORD, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {PARITY_RECORD}"
-    version = data.get("schema_version")
-    if version not in (1, PARITY_SCHEMA_VERSION) or isinstance(version, bool):
-        newer = isinstance(version, int) and version > PARITY_SCHEMA_VERSION
-        raise BundleError(
-            subject, expected=f"schema_version {PARITY_SCHEMA_VERSION}", found=repr(version),
-            fix="install a newer glimmer-export" if newer else FIX,
-        )
-    found = _from_version_1(data, subject) if version == 1 else _from_version_2(data, subject)
+    check_schema_version(
+        data, PARITY_SCHEMA_VERSION, oldest=OLDEST_PARITY_SCHEMA, error=BundleError, subject=subject, fix=FIX
+    )
+    found = _from_version_1(data, subject) if data["schema_version"] == OLDEST_PARITY_SCHEMA else _from_version_2(data, subject)
     if not SHA256.fullmatch(found.manifest_sha256):
         raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=found.manifest_sha256[:80], fix=FIX)
     for record in found.records:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from runtime.contract.errors import GlimmerError
 
-__all__ = ["read_json", "record_from_json", "record_to_json"]
+__all__ = ["check_schema_version", "read_json", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
@@ -32,10 +32,25 @@ def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, A
     return data
 
 
+def check_schema_version(
+    data: dict[str, Any], newest: int, *, oldest: int | None = None, error: type[GlimmerError], subject: str, fix: str
+) -> None:
+    """Raise `error` unless the field schema_version is one of `oldest` (None: the newest) to `newest`."""
+    version = data.get("schema_version")
+    if isinstance(version, bool) or not isinstance(version, int) or not (oldest or newest) <= version <= newest:
+        newer = isinstance(version, int) and not isinstance(version, bool) and version > newest
+        known = f"{oldest} to {newest}" if oldest else str(newest)
+        raise error(
+            subject, expected=f"schema_version {known}", found=repr(version),
+            fix="install a newer glimmer-export" if newer else fix,
+        )
+
+
 def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> T:
     """Build the frozen dataclass `kind` from parsed JSON, checking each field against its annotation.
 
-    Knows dataclasses, `X | None`, tuple[X, ...], dict[str, X], int, float, str and bool. Raises `error`.
+    Knows dataclasses, `X | None`, tuple[X, ...], dict[str, X], int, float, str and bool. A field with a default came
+    with a later version of its format: files from before lack it and mean the default. Raises `error`.
     """
 
     def fail(where: str, expected: str, value: object) -> GlimmerError:
@@ -49,9 +64,9 @@ def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], sub
             hints = typing.get_type_hints(annotation)
             if unknown := sorted(set(value) - set(hints)):
                 raise fail(where, f"only the fields {', '.join(hints)}", unknown[0])
-            if missing := sorted(set(hints) - set(value)):
+            if missing := sorted(set(hints) - set(value) - _optional(annotation)):
                 raise fail(where, f"a field {missing[0]}", "none")
-            fields = {name: build(hint, value[name], f"{where}.{name}") for name, hint in hints.items()}
+            fields = {name: build(hints[name], item, f"{where}.{name}") for name, item in value.items()}
             return typing.cast("typing.Callable[..., Any]", annotation)(**fields)
         if origin in (typing.Union, types.UnionType):
             for argument in arguments:
@@ -80,6 +95,14 @@ def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], sub
 def record_to_json(record: Any) -> str:
     """The record as JSON text with a stable layout, so that equal records have equal bytes."""
     return json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n"
+
+
+def _optional(kind: Any) -> set[str]:
+    missing = dataclasses.MISSING
+    return {
+        field.name for field in dataclasses.fields(kind)
+        if field.default is not missing or field.default_factory is not missing
+    }
 
 
 def _is_plain(value: object, kind: type) -> bool:

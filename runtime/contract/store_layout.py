@@ -27,7 +27,7 @@ from pathlib import Path
 
 from runtime.contract.errors import StoreError
 from runtime.contract.manifest import MANIFEST, FileEntry
-from runtime.contract.records import read_json, record_from_json
+from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "CODEC_ARRAYS",
@@ -45,7 +45,9 @@ __all__ = [
     "tombstones_name",
 ]
 
-STORE_SCHEMA_VERSION = 2
+STORE_SCHEMA_VERSION = 3
+OLDEST_STORE_SCHEMA = 2
+"""The oldest that is read: what it lacks has a default."""
 TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
@@ -148,14 +150,10 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
     """
     subject = f"store {directory}, {name}"
     data = read_json(directory / name, error=StoreError, fix=FIX)
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > STORE_SCHEMA_VERSION:
-        raise StoreError(
-            subject, expected=f"schema_version up to {STORE_SCHEMA_VERSION}", found=str(version),
-            fix="install a newer glimmer-export",
-        )
-    if version != STORE_SCHEMA_VERSION or isinstance(version, bool):
-        raise StoreError(subject, expected=f"schema_version {STORE_SCHEMA_VERSION}", found=repr(version), fix=FIX)
+    check_schema_version(
+        data, STORE_SCHEMA_VERSION, oldest=OLDEST_STORE_SCHEMA, error=StoreError, subject=subject, fix=FIX
+    )
+    data["schema_version"] = STORE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
     manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
     tokens = sum(shard.num_tokens for shard in manifest.shards)
     counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))

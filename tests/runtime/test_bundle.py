@@ -116,8 +116,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=5), "schema_version up to 4, found 5; install a newer"),
-        (lambda data: data.update(schema_version=1), "schema_version 4, found 1"),
+        (lambda data: data.update(schema_version=6), "schema_version 4 to 5, found 6; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 5, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),
@@ -126,7 +126,7 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: graph_file(data).update(extra=1), r"files\[0\].*'extra'"),
         (lambda data: data.pop("codecs"), "a field codecs"),
         (lambda data: data["model"].pop("d_model"), "a field d_model"),
-        (lambda data: data["model"].pop("question_layout"), "a field question_layout"),
+        (lambda data: data["model"].pop("d_kv"), "a field d_kv"),
         (lambda data: data["model"].update(question_layout="apart"), "question_layout: expected block, or joined"),
         (
             lambda data: data["model"].update(question_layout="joined", input_template="{question}"),

@@ -1,0 +1,73 @@
+"""Writes the golden files anew: `python -m tests.golden.write DIRECTORY`, at the commit whose formats they keep.
+
+Run when a format gets another schema version, before the change that makes the older one old. What lies in
+`tests/golden` was written at bundle schema 4, store schema 2, parity schema 1, and is never written again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from calibration.calibrate import CalibrationOptions
+from calibration.questions import Question
+from exporter.bundle import FormOptions, export_bundle
+from exporter.bundle.calibrate import calibrate_bundle
+from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.memory import append_passages, build_store, convert_store, delete_passages
+from exporter.parity import ParityOptions, ParityRequest, run_parity
+from runtime import Session
+from runtime.contract import CODECS
+from tests.bundle_factory import write_rows
+from tests.exported import CORPUS, QUESTIONS, make_checkpoint
+
+NEW = {"id": "new", "title": "w1", "text": "w0 w7 w7"}
+DELETED = 3
+
+
+def write_golden(directory: Path) -> None:
+    """A checkpoint, its bundle with a table of ranges, an INT8 bundle with a parity record, a store in each codec."""
+    make_checkpoint(directory / "checkpoint", "glimmer, codecs")
+    bundle = directory / "bundle"
+    forms = FormOptions(stage_a=None, cross_attention="absorbed", codecs=CODECS)
+    export_bundle(directory / "checkpoint", bundle, forms)
+    corpus = write_rows(directory / "corpus.jsonl", CORPUS)
+    build_store(bundle, corpus, directory / "store-fp16", passages_per_shard=16, threads=1)
+    for codec in CODECS[1:]:
+        convert_store(directory / "store-fp16", directory / f"store-{codec}", codec)
+    build_store(bundle, corpus, directory / "store-tantivy", passages_per_shard=16, threads=1, index="tantivy")
+    append_passages(
+        directory / "store-tantivy", bundle, write_rows(directory / "new.jsonl", [NEW]), threads=1
+    )
+    delete_passages(directory / "store-tantivy", [DELETED])
+    with Session.open(bundle, directory / "store-int8", threads=1) as session:
+        found = session.answer_many(QUESTIONS)
+    rows = [Question(str(place), row.question, (row.answer,), None, (1,)) for place, row in enumerate(found)]
+    calibrate_bundle(bundle, directory / "store-int8", rows, CalibrationOptions(threads=1))
+    quantize_bundle(bundle, directory / "bundle-int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
+    request = ParityRequest(
+        bundle, checkpoint=directory / "checkpoint", store=directory / "store-int8", options=ParityOptions(threads=1),
+        gate="default",
+    )
+    run_parity(request, rows)
+    (directory / "answers.json").write_text(json.dumps(answers(directory), indent=1) + "\n", encoding="utf-8")
+
+
+def answers(directory: Path) -> dict[str, list[dict[str, object]]]:
+    """What the bundle answers from each store: the tokens, and the ids and scores of the passages."""
+    found = {}
+    for store in sorted(directory.glob("store-*")):
+        with Session.open(directory / "bundle", store, threads=1) as session:
+            found[store.name] = [
+                {
+                    "tokens": list(answer.token_ids), "ids": [item.passage.id for item in answer.passages],
+                    "scores": [round(item.score, 4) for item in answer.passages if item.score is not None],
+                }
+                for answer in session.answer_many(QUESTIONS)
+            ]
+    return found
+
+
+if __name__ == "__main__":
+    write_golden(Path(sys.argv[1]))

@@ -1,0 +1,87 @@
+"""Files that earlier versions wrote still open, and mean what they meant: tests/golden, by tests/golden/write.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.ranges_file import read_ranges
+from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.memory import append_passages, compact_store, convert_store, verify_store
+from exporter.tolerances import TOLERANCES
+from runtime import Session
+from runtime.contract import CODECS, BundleError, read_manifest, read_parity_records
+from tests.bundle_factory import write_rows
+from tests.exported import QUESTIONS
+
+GOLDEN = Path(__file__).with_name("golden")
+STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
+ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
+
+
+def assert_same_answers(answers, expected):
+    for answer, row in zip(answers, expected, strict=True):
+        assert list(answer.token_ids) == row["tokens"]
+        assert [item.passage.id for item in answer.passages] == row["ids"]
+        scores = np.array(row["scores"], np.float32)
+        limit = TOLERANCES["fp32"].limit(scores) + 5e-5  # the file has four decimals
+        assert np.abs(np.array(answer.scores, np.float32) - scores).max() <= limit
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_is_read_as_it_was(store):
+    with Session.open(GOLDEN / "bundle", GOLDEN / store, threads=1) as session:
+        assert_same_answers(session.answer_many(QUESTIONS), ANSWERS[store])
+    assert not verify_store(GOLDEN / store).damaged
+
+
+@pytest.mark.parametrize("store", ["store-fp16", "store-int8", "store-tantivy"])
+def test_a_store_goes_on_being_changed(store, tmp_path):
+    directory = shutil.copytree(GOLDEN / store, tmp_path / "store")
+    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "added", "title": "w59", "text": "w58 w58 w59"}])
+    append_passages(directory, GOLDEN / "bundle", corpus, threads=1)
+    compact_store(directory)
+    with Session.open(GOLDEN / "bundle", directory, threads=1) as session:
+        answer = session.answer("w59 w58")
+    assert "added" in [item.passage.id for item in answer.passages]
+    expected = set(ANSWERS[store][QUESTIONS.index("w59 w58")]["ids"])
+    assert len(expected - {item.passage.id for item in answer.passages}) <= 1
+
+
+def test_a_store_is_converted(tmp_path):
+    convert_store(GOLDEN / "store-fp16", tmp_path / "store", "int8")
+    with Session.open(GOLDEN / "bundle", tmp_path / "store", threads=1) as session:
+        found = [[item.passage.id for item in answer.passages] for answer in session.answer_many(QUESTIONS)]
+    assert found == [row["ids"] for row in ANSWERS["store-fp16"]]
+
+
+def test_a_checkpoint_is_read():
+    model = model_from_checkpoint(read_checkpoint(GOLDEN / "checkpoint"))
+    assert model.config.architecture == "glimmer"
+
+
+def test_a_table_of_ranges_still_quantises(tmp_path):
+    assert read_ranges(GOLDEN / "bundle", read_manifest(GOLDEN / "bundle"))
+    quantize_bundle(GOLDEN / "bundle", tmp_path / "int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
+    Session.open(tmp_path / "int8", GOLDEN / "store-int8", threads=1).close()
+
+
+def test_a_quantised_bundle_opens():
+    with Session.open(GOLDEN / "bundle-int8", GOLDEN / "store-int8", threads=1) as session:
+        assert all(answer.error is None for answer in session.answer_many(QUESTIONS))
+
+
+def test_a_parity_record_is_read():
+    found = read_parity_records(GOLDEN / "bundle")
+    assert (found.schema_version, [record.backend for record in found.records]) == (1, ["onnxruntime-cpu"])
+    assert found.records[0].gate.passed
+    Session.open(GOLDEN / "bundle", GOLDEN / "store-int8", threads=1, require_parity=True).close()
+    with pytest.raises(BundleError, match="--backend tensorrt "):
+        Session.open(GOLDEN / "bundle", backend="tensorrt", require_parity=True)
+    with pytest.raises(BundleError, match="the device itself"):
+        Session.open(GOLDEN / "bundle", threads=1, require_parity="device")

@@ -18,10 +18,12 @@ from exporter.cli.options import (
     Passages,
     PassageSource,
     Questions,
+    RequireParity,
     Retrieval,
     RetrievalName,
     Store,
     Threads,
+    required_parity,
 )
 from exporter.cli.output import console, print_json, question_progress
 
@@ -42,6 +44,7 @@ def ask(
     top_m: NumSelected = None,
     retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
+    require_parity: RequireParity = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -50,7 +53,10 @@ def ask(
     from runtime import Passage, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
-    with Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session:
+    with Session.open(
+        bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+        require_parity=required_parity(require_parity),
+    ) as session:
         result = session.answer(question, top_k, top_m, passages=given)
         choice = session.backend_choice
     assert choice is not None
@@ -74,6 +80,7 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
+    require_parity: RequireParity = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +91,10 @@ def answer(
 
     rows = read_questions(questions, limit)
     with (
-        Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session,
+        Session.open(
+            bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+            require_parity=required_parity(require_parity),
+        ) as session,
         question_progress("Answering", len(rows)) as advance,
     ):
         report = answer_questions(

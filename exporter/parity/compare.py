@@ -28,7 +28,6 @@ from runtime.contract import (
     BundleError,
     BundleManifest,
     CheckpointError,
-    Computation,
     Forms,
     OptionError,
     computation_of,
@@ -196,15 +195,9 @@ class _Comparison:
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
         return report_from_replies(
             (self._reference.name, self._name), self._rows, (references, candidates), options,
-            computation=self._computation(), compared=self._compared(),
+            compared=self._compared(),
             selects=manifest.model.traits.selects, memory_max_abs_err=memory_error, graphs=graphs,
             speed=speed, attribution=self._attribute(references, progress) if options.attribution else None,
-        )
-
-    def _computation(self) -> Computation:
-        return computation_of(
-            self._manifest, self._name.backend, codec_name(self._session.codec), cpu_kind=cpu_kind(),
-            bf16_instructions=bf16_instructions(),
         )
 
     def _shared(self) -> Shared:
@@ -216,10 +209,11 @@ class _Comparison:
         return Shared.of(self._session.bundle, self._name.backend, reference.bundle, reference.name.backend, codecs)
 
     def _compared(self) -> Compared:
-        codec = codec_name(self._session.codec)
-        return compared_graphs(
-            self._manifest, self._name.backend, codec, self._reference.name.precision, self._shared()
+        made = computation_of(
+            self._manifest, self._name.backend, codec_name(self._session.codec), cpu_kind=cpu_kind(),
+            bf16_instructions=bf16_instructions(),
         )
+        return compared_graphs(self._manifest, made, self._reference.name.precision, self._shared())
 
     def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:
         other_store = self._options.exact_memory or self._options.reference_store is not None

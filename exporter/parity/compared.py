@@ -1,4 +1,4 @@
-"""Which of the compared graphs differ at all: a bundle beside itself, or beside one of the same graphs, shows nothing."""
+"""Which of the compared graphs differ: a bundle beside itself, or beside one of the same graphs, shows nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass
 
 from exporter.graphs.write import WEIGHTS_DIGEST
 from runtime.bundle import Bundle
-from runtime.contract import CPU_BACKEND, ROUNDING_BACKEND, BundleManifest, computes_fp16_in_fp32
+from runtime.contract import CPU_BACKEND, ROUNDING_BACKEND, BundleManifest, Computation, computes_fp16_in_fp32
 
 __all__ = ["Compared", "Shared", "compared_graphs", "graph_identity"]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The candidate's `graphs` for the codec that was read, and how many of them witness nothing.
+    """What the candidate computed, its `graphs` for the codec that was read, and how many of them witness nothing.
 
     `same`: the reference has the same and computes it alike; `rounded_reference`: the reference's is not FP32 itself;
     `fp16_in_fp32`: FP16 that the backend computed in FP32.
     """
 
+    computation: Computation
     graphs: int
     same: int
     rounded_reference: int
@@ -29,7 +30,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Shared:
-    """The stages whose graphs both sides have the same of and compute alike: what one of them errs, so does the other."""
+    """The stages whose graphs both sides have the same and compute alike: what one errs there, so does the other."""
 
     stages: frozenset[str] = frozenset()
 
@@ -54,18 +55,15 @@ class Shared:
         return self.stages.issuperset(stages)
 
 
-def compared_graphs(
-    manifest: BundleManifest, backend: str, codec: str | None, reference: dict[str, str], shared: Shared
-) -> Compared:
-    """Count; `reference` holds the precision of the reference's graphs, by name."""
-    stages = manifest.stages(codec)
-    in_fp32 = [
-        name
-        for name in stages.values()
-        if "fp16" in manifest.graphs[name].precision and computes_fp16_in_fp32(manifest, backend, codec)
-    ]
+def compared_graphs(manifest: BundleManifest, made: Computation, reference: dict[str, str], shared: Shared) -> Compared:
+    """Count; `made` is what the candidate computed, `reference` the precision of the reference's graphs, by name."""
+    stages = manifest.stages(made.codec)
+    fp16 = [name for name in stages.values() if "fp16" in manifest.graphs[name].precision]
     rounded = [name for name, precision in reference.items() if precision != "fp32"]
-    return Compared(len(stages), len(shared.stages), len(rounded), len(in_fp32))
+    return Compared(
+        made, len(stages), len(shared.stages), len(rounded),
+        len(fp16) if computes_fp16_in_fp32(manifest, made.backend, made.codec) else 0,
+    )
 
 
 def graph_identity(bundle: Bundle, name: str) -> str:

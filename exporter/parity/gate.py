@@ -1,4 +1,4 @@
-"""The gate: how much a bundle may lose, and on how many questions, from `configs/parity/<name>.yaml` or one's own file."""
+"""The gate: what a bundle may lose, and of how many questions; `configs/parity/<name>.yaml` or a file of one's own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Gate", "gate_names", "judge", "read_gate"]
 ROUNDING = 1e-9
 """Half a point lost exactly is no more than half a point, though a difference of floats may say so."""
 SHARE_OF_THE_MINIMUM = 0.1
-"""A figure that some questions have no part in (those without answers, say) rests on at least this of `min_answered`."""
+"""A figure in which some questions have no part (those without answers, say) rests on this much of `min_answered`."""
 COVERAGE = {"min_answered", "max_refused_share"}
 
 
@@ -92,10 +92,10 @@ def read_gate(name: str) -> tuple[str, Gate]:
 def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:
     """Hold a report against the limits.
 
-    "Not measured" where the coverage falls short, where what was compared witnesses nothing (its own graphs, a reference
-    that is rounded itself, FP16 that was computed in FP32), and where a limit's figure is not there or rests on too few
-    questions: no answers or gold passages in the question file, a graph that was not run. Limits of the selection are
-    left out for an architecture that selects nothing; a gate of which nothing is left does not pass.
+    "Not measured" where the coverage falls short, where what was compared witnesses nothing (its own graphs, a
+    reference that is rounded itself, FP16 that was computed in FP32), and where a limit's figure is not there or rests
+    on too few questions: no answers or gold passages in the question file, a graph that was not run. Limits of the
+    selection are left out for an architecture that selects nothing; a gate of which nothing is left does not pass.
     """
     coverage = tuple(_coverage_checks(gate, report))
     limits = tuple(_limit_checks(gate, report))

@@ -41,12 +41,13 @@ def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -
 def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
     """Mean share of the passages that the reference reads which the candidate reads too.
 
-    Of the questions where there was a choice: with no more passages than are read, both read all. None without any.
+    Of the questions where there was a choice: with no more passages than are read, both read all, and where that is so
+    of every question, the share is of those. None without a selection.
     """
+    pairs = [(one, other) for one, other in zip(references, candidates, strict=True) if one.selected]
     shares = [
-        len({*one.selected} & {*(other.selected or ())}) / len(one.selected)
-        for one, other in zip(references, candidates, strict=True)
-        if one.selected and _had_choice(one)
+        len({*(one.selected or ())} & {*(other.selected or ())}) / len(one.selected or ())
+        for one, other in [pair for pair in pairs if _had_choice(pair[0])] or pairs
     ]
     return fmean(shares) if shares else None
 

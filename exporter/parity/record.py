@@ -1,4 +1,4 @@
-"""Write `parity.json` beside a bundle's manifest: a run's record takes the place of its own earlier one, and no other's."""
+"""Write `parity.json` beside a bundle's manifest: a run's record replaces its own earlier one, and no other's."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from runtime.contract import (
     ROUNDING_BACKEND,
     UNROUNDED,
     BundleError,
+    Computation,
     ParityRecord,
     file_digest,
     read_parity_records,
@@ -71,15 +72,20 @@ def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Questi
         "gate": data["gate"],
         "report": data,
     }
-    computation = report.computation
-    key = (computation.backend, computation.precision, computation.instruction_set, computation.codec)
-    others = [asdict(record) for record in kept_records(bundle) if record.key != key]
+    others = [asdict(record) for record in kept_records(bundle) if not _is_replaced(record, report.computation)]
     record = {
         "schema_version": PARITY_SCHEMA_VERSION, "manifest_sha256": file_digest(bundle / MANIFEST),
         "records": [*others, made],
     }  # fmt: skip
     content = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(bundle / PARITY_RECORD, content.encode())
+
+
+def _is_replaced(record: ParityRecord, made: Computation) -> bool:
+    """Whether a record is of the same computation; one of version 1 says no more than its backend."""
+    if record.date is None:
+        return record.backend == made.backend
+    return record.key == (made.backend, made.precision, made.instruction_set, made.codec)
 
 
 def questions_digest(questions: Sequence[Question]) -> str:

@@ -63,16 +63,15 @@ class ParityReport:
 
     `coverage` says what it rests on: only questions that were answered count in shares, metrics and differences. Shares
     and metrics run from 0 to 1; None where there was nothing to measure: no selection in this architecture, no gold
-    answers, no memory. `computation` is the candidate's; `compared` says which graphs witness something. `memory_max_abs_err` is the
-    candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
-    not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
-    batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs` (n, 2) are scores of
-    reference and candidate, for a plot.
+    answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
+    `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
+    `attribution` is None where it was not asked for, `gate` where there was none. `speed` is how many times faster the
+    candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
+    (n, 2) are scores of reference and candidate, for a plot.
     """
 
     reference: SideName
     candidate: SideName
-    computation: Computation
     compared: Compared
     coverage: Coverage
     passages: str
@@ -95,9 +94,14 @@ class ParityReport:
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     @property
+    def computation(self) -> Computation:
+        """What the candidate computed."""
+        return self.compared.computation
+
+    @property
     def questions(self) -> int:
-        """How many were compared: those that were answered."""
-        return self.coverage.answered
+        """How many could be taken, whether a passage was found for them or not."""
+        return self.coverage.asked - self.coverage.refused
 
     @property
     def errors(self) -> int:
@@ -116,7 +120,6 @@ class ParityReport:
         return {
             "reference": asdict(self.reference),
             "candidate": asdict(self.candidate),
-            "computation": asdict(self.computation),
             "compared": asdict(self.compared),
             "coverage": asdict(self.coverage),
             "questions": self.questions,
@@ -145,7 +148,6 @@ def report_from_replies(
     replies: tuple[list[Reply], list[Reply]],
     options: ParityOptions,
     *,
-    computation: Computation,
     compared: Compared,
     selects: bool,
     memory_max_abs_err: float | None,
@@ -161,7 +163,6 @@ def report_from_replies(
     return ParityReport(
         reference=names[0],
         candidate=names[1],
-        computation=computation,
         compared=compared,
         coverage=coverage,
         passages="given" if options.given_passages else "retrieved",

@@ -47,7 +47,8 @@ def run_parity(
     """Compare; with a gate, also judge the candidate and record the result in its directory.
 
     Raises OptionError for a request that says nothing or too much and for a bad gate, OutputError where something
-    cannot be written, BundleError where a newer version's records stand there, each before anything is compared; and what comparing raises.
+    cannot be written, BundleError where a newer version's records stand there, each before anything is compared; and
+    what comparing raises.
     """
     if (request.checkpoint is None) == (request.reference is None):
         raise OptionError(

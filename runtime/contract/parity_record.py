@@ -16,15 +16,15 @@ A record has
   FP32" where it was not rounded at all, which witnesses nothing (`witness.py` has the table);
 - `date`: when, ISO 8601 in UTC; `versions`: of the libraries that took part, by name; `questions_sha256`: digest of the
   questions that were asked, with their answers and passages;
-- `gate`: its name, `verdict` ("passed", "failed", or "not measured": too little was answered to tell), `passed`, and its
-  checks, those of the coverage first;
+- `gate`: its name, `verdict` ("passed", "failed", or "not measured": too little was answered to tell), `passed`, and
+  its checks, those of the coverage first;
 - `report`: what `parity --json` prints; it is for people, grows, and is not held to a layout.
 
 Version 1 is one such record without a list: `schema_version`, `manifest_sha256`, `gate` (no `verdict`, and checks
 without `questions`) and `report`. It is read as a record of the backend that its report names for the candidate, with
-`date`, `questions_sha256`, `codec` and `instruction_set` null and no versions, and means what it meant: its gate passed,
-with no least number of questions. It holds for its own backend, by the same table; `require_parity="device"` refuses
-it. A run that writes keeps it beside its own record, with these nulls.
+`date`, `questions_sha256`, `codec` and `instruction_set` null and no versions, and means what it meant: its gate
+passed, with no least number of questions. It holds for its own backend, by the same table; `require_parity="device"`
+refuses it. A run that writes keeps it beside its own record, with these nulls.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def read_parity_records(directory: Path) -> ParityRecords:
     check_schema_version(
         data, PARITY_SCHEMA_VERSION, oldest=OLDEST_PARITY_SCHEMA, error=BundleError, subject=subject, fix=FIX
     )
-    found = _from_version_1(data, subject) if data["schema_version"] == OLDEST_PARITY_SCHEMA else _from_version_2(data, subject)
+    read = _from_version_1 if data["schema_version"] == OLDEST_PARITY_SCHEMA else _from_version_2
+    found = read(data, subject)
     if not SHA256.fullmatch(found.manifest_sha256):
         raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=found.manifest_sha256[:80], fix=FIX)
     for record in found.records:

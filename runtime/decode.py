@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from runtime.backends import Array, Tensor
-from runtime.contract import ModelShape
+from runtime.contract import ModelShape, NotFiniteError
 from runtime.memory import pad_ids
 from runtime.placement import Placement
 
@@ -20,12 +20,18 @@ def greedy_decode(
     encoder_hidden_states: Tensor,
     encoder_attention_mask: Tensor,
     prefixes: Sequence[Sequence[int]],
+    *,
+    check_finite: bool = False,
 ) -> list[list[int]]:
     """Answer tokens of each row, EOS left out, at most `max_new_tokens`.
 
     encoder_hidden_states (b, s, d_model) float32, encoder_attention_mask (b, s) int32; `prefixes` are the decoder
     input ids before the answer: the start token, and the question behind it where the architecture has it so. Where a
     look at the tokens waits for a device, some steps may run after the last row's EOS; what they give is dropped.
+
+    `check_finite` raises NotFiniteError where the logits of a row that still runs have NaN or infinity: those of every
+    step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the
+    copies; NaN in the passages, the weights or the cache is in every step from then on.
     """
     fixed: dict[str, Tensor] = {"encoder_attention_mask": encoder_attention_mask}
     attended = {"encoder_hidden_states": encoder_hidden_states}
@@ -39,11 +45,16 @@ def greedy_decode(
         outputs = _step(place, fixed, np.array(prefixes, np.int32), step, empty)
     answers: list[list[int]] = [[] for _ in prefixes]
     running = set(range(len(prefixes)))
-    fetched: list[Callable[[], Array]] = []
-    for remaining in range(shape.max_new_tokens - 1, -1, -1):
-        fetched.append(place.fetch(outputs["next_token"]))
-        if not remaining or len(fetched) == place.eos_interval:
-            for tokens in fetched:
+    fetched: list[tuple[Callable[[], Array], Callable[[], Array] | None]] = []
+    most = shape.max_new_tokens - 1
+    for remaining in range(most, -1, -1):
+        looks = not remaining or len(fetched) + 1 == place.eos_interval
+        checked = check_finite and (looks or remaining == most)
+        fetched.append((place.fetch(outputs["next_token"]), place.fetch(outputs["logits"]) if checked else None))
+        if looks:
+            for tokens, logits in fetched:
+                if logits is not None and running:
+                    _check_logits(logits(), running)
                 _append(tokens(), answers, running, shape.eos_token_id)
             fetched.clear()
             if not running or not remaining:
@@ -62,6 +73,18 @@ def _append(tokens: Array, answers: list[list[int]], running: set[int], eos_toke
             running.remove(row)
         else:
             answers[row].append(token)
+
+
+def _check_logits(logits: Array, running: Collection[int]) -> None:
+    """Raise NotFiniteError where the greatest logit (b, vocab_size) of a row that runs is NaN or infinite."""
+    greatest = logits[sorted(running)].max(axis=1)  # NaN where there is one
+    unusable = greatest[~np.isfinite(greatest)]
+    if len(unusable):
+        raise NotFiniteError(
+            "decoder", expected="finite logits", found=f"{unusable[0]}",
+            fix="compare the bundle with its checkpoint: `glimmer-export parity`; in FP16 or INT8, quantise it with "
+            "another policy",
+        )
 
 
 def _step(

@@ -18,6 +18,8 @@ from runtime.contract.text_schema import (
     SELECT_PASSAGE,
     fts5_missing,
     is_id,
+    names_pages,
+    without_pages,
 )
 from runtime.retrieval import Hit
 from runtime.retrieval.fts5 import search_index
@@ -27,18 +29,22 @@ __all__ = ["Passage", "PassageTexts"]
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage; `id` is None for a text that came without one."""
+    """A passage; `id` is None for a text that came without one.
+
+    `wikipedia_id` is the page that it is of, as KILT names pages; None where its corpus does not say.
+    """
 
     id: int | str | None
     title: str
     text: str
+    wikipedia_id: str | None = None
 
 
 class PassageTexts:
     """Ids, titles and texts by passage number, and their full-text index where it is FTS5's.
 
     Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
-    many are made as readers there were at one time.
+    many are made as readers there were at one time. `names_pages`: whether passages may have a wikipedia_id.
     """
 
     def __init__(self, path: Path, end: int, check: Callable[[], None] = lambda: None) -> None:
@@ -53,6 +59,7 @@ class PassageTexts:
         self._closed = Event()
         with self._connection() as connection:
             (highest,) = connection.execute(SELECT_HIGHEST).fetchone()
+            self.names_pages = names_pages(connection)
         if (-1 if highest is None else highest) != end - 1:
             self.close()
             found = "none" if highest is None else f"numbers up to {highest}"
@@ -80,9 +87,10 @@ class PassageTexts:
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
         """Passages by number, in their order; raises IndexError for a number that the store does not have."""
         passages = []
+        statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
         with self._connection() as connection:
             for number in numbers:
-                row = connection.execute(SELECT_PASSAGE, (number,)).fetchone()
+                row = connection.execute(statement, (number,)).fetchone()
                 if row is None:
                     raise IndexError(f"passage number {number}")
                 passages.append(Passage(*row))

@@ -13,7 +13,7 @@ from runtime.contract import ModelShape
 from runtime.decode import greedy_decode
 from runtime.memory import pad_ids
 from runtime.placement import placement_of
-from runtime.rerank import select_top_m
+from runtime.rerank import check_scores, select_top_m
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
@@ -54,8 +54,14 @@ class Reader:
         text: TextEncoder,
         store: MemoryStore | None,
         codec: Codec | None,
+        *,
+        check_finite: bool = False,
     ) -> None:
-        """`graphs` by the stages that they compute, for memory in `codec`, which is None where there is no memory."""
+        """`graphs` by the stages that they compute, for memory in `codec`, which is None where there is no memory.
+
+        `check_finite` refuses scores and logits that are no numbers; parity looks at what came all the same.
+        """
+        self._check_finite = check_finite
         self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
         self._codec = codec
         self._arrays = self._place.constants({} if codec is None else codec.arrays)
@@ -70,7 +76,8 @@ class Reader:
     ) -> Reading:
         """Answer a batch of tokenised questions, each from at least one candidate passage.
 
-        `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected.
+        `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected. Raises
+        NotFiniteError where it is to check that.
         """
         if self._codec is not None:
             encoded = self._encode_with_memory(questions, candidates, self._codec, num_selected, clock)
@@ -82,7 +89,10 @@ class Reader:
         if self._shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
         with clock.stage("decode"):
-            tokens = greedy_decode(self._place, self._shape, encoded.states, encoded.mask, prefixes)
+            tokens = greedy_decode(
+                self._place, self._shape, encoded.states, encoded.mask, prefixes,
+                check_finite=self._check_finite,
+            )
         return Reading(tokens, encoded.scores, encoded.selected)
 
     def _encode_with_memory(
@@ -111,6 +121,8 @@ class Reader:
             ranked = place.run("live_stage_a", {**fixed, **memory})
         with clock.stage("select"):
             scores = place.fetch(ranked.pop("scores"))()
+            if self._check_finite:
+                check_scores(scores, [len(row) for row in candidates])
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from runtime.backends import Array
+from runtime.contract import NotFiniteError
 
-__all__ = ["select_top_m", "take_selected"]
+__all__ = ["check_scores", "select_top_m", "take_selected"]
+
+
+def check_scores(scores: Array, num_passages: Sequence[int]) -> None:
+    """Raise NotFiniteError where one of the passages that are present has no finite score.
+
+    Scores (b, k) float32 of rows that have `num_passages` passages each: sorting would put NaN in some place or other.
+    """
+    for row, count in enumerate(num_passages):
+        unusable = np.flatnonzero(~np.isfinite(scores[row, :count]))
+        if len(unusable):
+            raise NotFiniteError(
+                "graph live_stage_a", expected="a finite score for every passage",
+                found=f"{scores[row, unusable[0]]} for passage {unusable[0] + 1} of {count}",
+                fix="check the store with `glimmer-export memory verify`, and compare the bundle with its checkpoint: "
+                "`glimmer-export parity`",
+            )
 
 
 def select_top_m(scores: Array, num_selected: int) -> Array:

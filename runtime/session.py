@@ -67,7 +67,7 @@ class Session:
         self.text = text
         self.codec = codec
         self._shape = bundle.manifest.model
-        self._reader = Reader(graphs, self._shape, text, store, codec)
+        self._reader = Reader(graphs, self._shape, text, store, codec, check_finite=True)
 
     @classmethod
     def open(
@@ -152,8 +152,8 @@ class Session:
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
         m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
-        them are ranked, or the first `top_k`. Raises QuestionError (empty, too long), PassageError (unknown id) and
-        OptionError.
+        them are ranked, or the first `top_k`. Raises QuestionError (empty, too long), PassageError (unknown id),
+        OptionError and NotFiniteError.
         """
         given = None if passages is None else [passages]
         result = self.answer_many([question], top_k, top_m, passages=given)[0]
@@ -173,7 +173,8 @@ class Session:
 
         Where the backend's engines were built for smaller batches, it is in as few equal parts as they take.
         `passages` holds a list for each question, or None to retrieve. A question or passage that cannot be taken
-        gives an Answer with its `error`, and the others their answers. Raises OptionError.
+        gives an Answer with its `error`, and the others their answers. Raises OptionError; and NotFiniteError where a
+        score or a logit is NaN or infinite, which no question causes: what else the bundle answers is then in doubt.
         """
         given: Sequence[GivenRow | None] = [None] * len(questions) if passages is None else passages
         self._check_options(top_k, top_m)

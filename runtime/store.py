@@ -105,6 +105,11 @@ class MemoryStore:
         """How many passages the store holds."""
         return self.manifest.num_passages
 
+    @property
+    def names_pages(self) -> bool:
+        """Whether passages say what Wikipedia page they are of."""
+        return self._texts.names_pages
+
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of corpus ids, in their order; raises PassageError for an id that the store does not hold."""
         return self._texts.numbers(ids)

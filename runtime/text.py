@@ -4,12 +4,66 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
+from runtime.charsmap import SPACES, sentencepiece_normalizer
 from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
 from runtime.contract.templates import TEMPLATES, template_fault
 
-__all__ = ["TextEncoder", "read_tokenizer"]
+__all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
+
+
+class PlainTokenizer:
+    """A tokenizer that reads text alone: no special tokens are put around it, nothing is cut off or padded.
+
+    White space around it is dropped. A tokenizer that was made of a sentencepiece model normalises text as that does,
+    and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
+    it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        splits = tokenizer.pre_tokenizer
+        self._is_sentencepiece = splits is not None and b"Metaspace" in splits.__getstate__()
+        if self._is_sentencepiece and (normalizer := sentencepiece_normalizer(tokenizer.normalizer)) is not None:
+            tokenizer.normalizer = normalizer
+        self._normalizer = tokenizer.normalizer
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> Encoding:
+        """Tokens and ids of a text; raises UnicodeEncodeError or TypeError for a lone surrogate."""
+        return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special tokens left out."""
+        decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return decoded
+
+    def piece(self, number: int) -> str | None:
+        """The token of an id, None where there is none."""
+        piece: str | None = self._tokenizer.id_to_token(number)
+        return piece
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id of a token, -1 without any."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def _stripped(self, text: str) -> str:
+        if not self._is_sentencepiece:
+            return text.strip()
+        first, last = 0, len(text)
+        while first < last and self._is_space(text[first]):
+            first += 1
+        while first < last and self._is_space(text[last - 1]):
+            last -= 1
+        return text[first:last]
+
+    def _is_space(self, character: str) -> bool:
+        normalized = character if self._normalizer is None else self._normalizer.normalize_str(character)
+        return not normalized.strip(SPACES)
+
 
 class TextEncoder:
     """Encodes questions and passages as the model was trained on them: template, tokens, EOS.
@@ -18,9 +72,7 @@ class TextEncoder:
     not used. Safe from several threads.
     """
 
-    def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+    def __init__(self, tokenizer: PlainTokenizer, shape: ModelShape) -> None:
         self._tokenizer = tokenizer
         self._shape = shape
 
@@ -47,7 +99,7 @@ class TextEncoder:
         subject = f"question {question[:60]!r}"
         if not question.strip():
             raise QuestionError(subject, expected="some text", found="none", fix="ask something")
-        ids = self._encode(self._shape.question_template.format(question=question).strip(), subject)
+        ids = self._encode(self._shape.question_template.format(question=question), subject)
         if len(ids) > self._shape.question_length:
             raise QuestionError(
                 subject, expected=f"at most {self._shape.question_length} tokens, EOS included", found=f"{len(ids)}",
@@ -65,18 +117,17 @@ class TextEncoder:
         return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)[0]
 
     def _passage(self, filled: str, title: str) -> tuple[list[int], bool]:
-        ids = self._encode(filled.strip(), f"passage {title[:60]!r}")
+        ids = self._encode(filled, f"passage {title[:60]!r}")
         limit = self._shape.passage_length
         return (ids, False) if len(ids) <= limit else ([*ids[: limit - 1], self._shape.eos_token_id], True)
 
     def decode(self, ids: list[int]) -> str:
         """The text of answer tokens, special tokens left out."""
-        decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return decoded.strip()
+        return self._tokenizer.decode(ids).strip()
 
     def _encode(self, text: str, subject: str) -> list[int]:
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self._tokenizer.encode(text).ids
         except (UnicodeEncodeError, TypeError):  # a lone surrogate
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
@@ -84,18 +135,22 @@ class TextEncoder:
         return [*ids, self._shape.eos_token_id]
 
 
-def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> Tokenizer:
+def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> PlainTokenizer:
     """Open a tokenizer.json, or its content; `subject` and `fix` are those of its errors.
 
     Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
     """
     try:
-        tokenizer = Tokenizer.from_buffer(source if isinstance(source, bytes) else source.read_bytes())
-    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        tokenizer = PlainTokenizer(Tokenizer.from_buffer(content))
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        # tokenizers raises no other than Exception, and where its Rust gives up not even that.
         raise TokenizerError(subject, expected="a tokenizer.json", found=str(error), fix=fix) from None
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if highest >= vocab_size:
+    if tokenizer.highest_id >= vocab_size:
         raise TokenizerError(
-            subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {highest}", fix=fix
+            subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {tokenizer.highest_id}",
+            fix=fix,
         )
     return tokenizer

@@ -19,7 +19,8 @@ __all__ = ["WRITERS", "write_jsonl", "write_parquet", "write_tsv"]
 
 
 def write_jsonl(path: Path, passages: Sequence[Passage]) -> Path:
-    rows = ({"id": passage.id, "title": passage.title, "text": passage.text} for passage in passages)
+    names = _names(passages, "id", "title", "text")
+    rows = ({name: getattr(passage, name) for name in names} for passage in passages)
     return _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -27,15 +28,22 @@ def write_tsv(path: Path, passages: Sequence[Passage]) -> Path:
     """As DPR's scripts write it."""
     content = io.StringIO(newline="")
     writer = csv.writer(content, delimiter="\t")
-    writer.writerow(["id", "text", "title"])
-    writer.writerows([passage.id, passage.text, passage.title] for passage in passages)
+    names = _names(passages, "id", "text", "title")
+    writer.writerow(names)
+    writer.writerows([getattr(passage, name) for name in names] for passage in passages)
     return _write(path, content.getvalue())
 
 
 def write_parquet(path: Path, passages: Sequence[Passage], **options: Any) -> Path:
-    columns = {name: [getattr(passage, name) for passage in passages] for name in ("text", "id", "title")}
+    names = _names(passages, "text", "id", "title")
+    columns = {name: [getattr(passage, name) for passage in passages] for name in names}
     parquet.write_table(pa.table(columns), path, **options)
     return path
+
+
+def _names(passages: Sequence[Passage], *names: str) -> list[str]:
+    """The columns, with that of pages where some passage has one."""
+    return [*names, "wikipedia_id"] if any(passage.wikipedia_id for passage in passages) else list(names)
 
 
 def _write(path: Path, content: str) -> Path:

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from calibration.questions import Question, given_passages, kilt_predictions
-from exporter.answering.metrics import exact_match, token_f1
+from exporter.answering.metrics import grade
 from exporter.publish import check_file, replace_file
 from runtime import Answer, BackendChoice, Session
 
@@ -89,14 +89,15 @@ def answer_questions(
     if predictions is not None:
         replace_file(predictions, kilt_predictions(questions, [answer.answer for answer in answers]).encode())
     graded = [
-        (answer.answer or "", row.answers) for row, answer in zip(questions, answers, strict=True) if row.answers
+        one for row, answer in zip(questions, answers, strict=True)
+        if (one := grade(answer.answer, row.answers)) is not None
     ]
     return AnsweringReport(
         backend=session.backend_choice,
         questions=len(questions),
         errors=dict(Counter(type(answer.error).__name__ for answer in answers if answer.error is not None)),
-        em=fmean(exact_match(*pair) for pair in graded) if graded else None,
-        f1=fmean(token_f1(*pair) for pair in graded) if graded else None,
+        em=fmean(one.em for one in graded) if graded else None,
+        f1=fmean(one.f1 for one in graded) if graded else None,
         milliseconds={
             stage: median(times.get(stage, 0.0) for times in batches)
             for stage in dict.fromkeys(stage for times in batches for stage in times)

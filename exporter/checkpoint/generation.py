@@ -1,76 +1,158 @@
-"""`generation_config.json`: an answer's special tokens and length, and whether it asks for greedy decoding."""
+"""How a Hugging Face model is decoded: an answer's special tokens and length, and whether it asks for greedy decoding.
+
+Before transformers 4.26 such settings stood in `config.json`, since then in `generation_config.json`; both count.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from exporter.checkpoint.config import validation_message
 from runtime.contract import CheckpointError
 
-__all__ = ["read_generation"]
+__all__ = ["SETTINGS", "read_generation", "single_token"]
 
-FILE = "generation_config.json"
-TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+FILE, CONFIG = "generation_config.json", "config.json"
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+MAX_NEW_TOKENS = 4096
 
 
-class Generation(BaseModel):
-    """What we take from a generation config, and what would make another answer than greedy decoding does.
+def _equals(number: int) -> Callable[[Any], bool]:
+    """Whether a value is this number, as an integer or not; a boolean is no number."""
+    return lambda value: _is_number(value) and value == number
 
-    Each of the latter has the one value that changes nothing, or null. Keys beside these are passed over.
-    """
 
-    model_config = ConfigDict(frozen=True, strict=True)
+def _at_most(limit: int) -> Callable[[Any], bool]:
+    return lambda value: _is_number(value) and value <= limit
 
-    pad_token_id: int | None = None
-    eos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
-    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
-    max_length: int | None = Field(default=None, ge=2, le=4097)
 
-    do_sample: Literal[False] | None = None
-    num_beams: Literal[1] | None = None
-    num_beam_groups: Literal[1] | None = None
-    penalty_alpha: Literal[0] | None = None
-    min_length: Literal[0] | None = None
-    min_new_tokens: Literal[0] | None = None
-    repetition_penalty: float | None = Field(default=None, ge=1, le=1)
-    encoder_repetition_penalty: float | None = Field(default=None, ge=1, le=1)
-    no_repeat_ngram_size: Literal[0] | None = None
-    encoder_no_repeat_ngram_size: Literal[0] | None = None
-    bad_words_ids: None = None
-    force_words_ids: None = None
-    forced_bos_token_id: None = None
-    forced_eos_token_id: None = None
-    sequence_bias: None = None
-    suppress_tokens: None = None
-    begin_suppress_tokens: None = None
+def _between(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_false(value: Any) -> bool:
+    return value is False
+
+
+def _is_token(value: Any) -> bool:
+    return _between(0, 1 << 31)(single_token(value))
+
+
+def _anything(_value: Any) -> bool:
+    return True
+
+
+GREEDY: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(TOKENS, _is_token),
+    "max_new_tokens": _between(1, MAX_NEW_TOKENS),
+    "max_length": _between(2, MAX_NEW_TOKENS + 1),
+    # Another search than the greedy one.
+    "do_sample": _is_false,
+    "num_beams": _equals(1),
+    "num_beam_groups": _equals(1),
+    "num_return_sequences": _equals(1),
+    "penalty_alpha": _equals(0),
+    # The likeliest token is made another one. A length counts the start token, so that 1 asks for nothing.
+    "min_length": _at_most(1),
+    "min_new_tokens": _at_most(0),
+    "repetition_penalty": _equals(1),
+    "encoder_repetition_penalty": _equals(1),
+    "no_repeat_ngram_size": _equals(0),
+    "encoder_no_repeat_ngram_size": _equals(0),
+    "diversity_penalty": _equals(0),
+    "guidance_scale": _equals(1),
+    "remove_invalid_values": _is_false,
+    "token_healing": _is_false,
+    "use_mtp": _is_false,
+    # They order beams, or draw among tokens: with one beam and no sampling nothing reads them.
+    **dict.fromkeys(
+        ("early_stopping", "length_penalty", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p",
+         "epsilon_cutoff", "eta_cutoff"), _anything,
+    ),
+    # The same tokens by another road: a cache, a compiler, a draft that is verified, log-probabilities for logits.
+    **dict.fromkeys(
+        ("use_cache", "cache_implementation", "max_cache_len", "return_legacy_cache", "prefill_chunk_size",
+         "low_memory", "compile_config", "disable_compile", "continuous_batching_config", "renormalize_logits",
+         "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+         "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size", "prompt_lookup_num_tokens"),
+        _anything,
+    ),
+    # What is returned beside the tokens, and where the file comes from.
+    **dict.fromkeys(
+        ("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
+         "transformers_version", "_from_model_config", "_commit_hash"), _anything,
+    ),
+}  # fmt: skip
+"""What a setting may be where answers are decoded greedily. Null, an empty list and an empty mapping ask for nothing,
+whatever the setting; any other value of one that is not here is refused, as what it asks for is not known."""
+
+OTHERS = (
+    "max_time", "stop_strings", "bad_words_ids", "force_words_ids", "constraints", "forced_bos_token_id",
+    "forced_eos_token_id", "forced_decoder_ids", "exponential_decay_length_penalty", "suppress_tokens",
+    "begin_suppress_tokens", "sequence_bias", "watermarking_config", "dola_layers", "cache_config",
+    "assistant_early_exit", "assistant_ensemble_weight", "speculation_type", "generation_kwargs",
+)  # fmt: skip
+"""Settings of transformers with no greedy value but null."""
+
+SETTINGS = frozenset({*GREEDY, *OTHERS})
+"""The keys of a `config.json` that are about decoding."""
 
 
 def read_generation(directory: Path) -> dict[str, int]:
-    """Fields of a checkpoint's config that `directory/generation_config.json` sets; none where there is no such file.
+    """Fields of a checkpoint's config that the model's own generation settings set; none where it has no settings.
 
-    `max_length` counts the start token, max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is
-    no choice of the model's and is not taken. Raises CheckpointError where the file is not JSON, has a wrong field, or
-    asks for beams, sampling, penalties or forced tokens: answers are decoded greedily.
+    Those of `generation_config.json` win over those of `config.json`. `max_length` counts the start token,
+    max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is no choice of the model's and is not
+    taken. Without a start token of its own a decoder starts with `bos_token_id`, as `generate` has it. Raises
+    CheckpointError where a file is not JSON, or a setting has another value than a greedy decoder's or is not known:
+    answers are decoded greedily.
     """
-    path = directory / FILE
-    if not path.exists():
-        return {}
+    settings = _settings(directory / FILE) if (directory / FILE).exists() else {}
+    legacy = {
+        name: value for name, value in _settings(directory / CONFIG).items()
+        if name in SETTINGS and name not in settings
+    }  # fmt: skip
+    _check(settings, directory / FILE)
+    _check(legacy, directory / CONFIG)
+    settings = legacy | settings
+    fields: dict[str, int] = {name: single_token(settings[name]) for name in TOKENS if name in settings}
+    if (start := fields.pop("bos_token_id", None)) is not None:
+        fields.setdefault("decoder_start_token_id", start)
+    longest = settings.get("max_new_tokens") or (settings["max_length"] - 1 if "max_length" in settings else None)
+    return fields | ({"max_new_tokens": longest} if longest else {})
+
+
+def single_token(value: Any) -> Any:
+    """The one token of a list of one, anything else as it is."""
+    return value[0] if isinstance(value, list) and value and value == value[:1] * len(value) else value
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a file sets; raises CheckpointError where it is no JSON object."""
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
-    try:
-        generation = Generation.model_validate(data)
-    except ValidationError as error:
+    if not isinstance(data, dict):
         raise CheckpointError(
-            str(path), expected="greedy decoding, and a number for each token", found=validation_message(error),
-            fix="correct the file, if greedy answers are what you want",
-        ) from None
-    fields = {name: value for name in TOKENS if (value := getattr(generation, name)) is not None}
-    longest = generation.max_new_tokens or (generation.max_length - 1 if generation.max_length else None)
-    return fields | ({"max_new_tokens": longest} if longest else {})
+            str(path), expected="a JSON object", found=f"a {type(data).__name__}", fix="copy it again"
+        )
+    return {name: value for name, value in data.items() if value not in (None, [], {})}
+
+
+def _check(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError, with all of them, where settings are others than greedy decoding's."""
+    refused = {name: value for name, value in settings.items() if name not in GREEDY or not GREEDY[name](value)}
+    if refused:
+        found = "; ".join(f"{name}: {json.dumps(value)[:80]}" for name, value in refused.items())
+        raise CheckpointError(
+            str(path), expected="greedy decoding, with one number for each token and a length that can be decoded",
+            found=found, fix="take these settings out of the file, if greedy answers are what you want",
+        )

@@ -6,14 +6,27 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from exporter.checkpoint.config import Size, validation_message
+from exporter.checkpoint.generation import single_token
 from runtime.contract import CheckpointError
 
 __all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
 
 CONFIG = "config.json"
+
+ACTIVATIONS = {"relu": {"relu"}, "gated-gelu": {"gelu_new", "gelu_pytorch_tanh"}}
+"""The names that transformers has for what each `feed_forward_proj` computes; the two of gelu are one function."""
+
+TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+
+SOURCE_ONLY = {"num_layers", "num_decoder_layers", "scale_decoder_outputs", "dense_act_fn", "is_gated_act"}
+"""The fields that a checkpoint's config has under other names, or not at all."""
+
+UNSUPPORTED = ("is_decoder", "tie_encoder_decoder", "pruned_heads", "per_layer_config", "quantization_config")
+"""Keys that change what is computed, or how weights are stored, unless they are false, null or empty."""
 
 
 class T5Shape(BaseModel):
@@ -36,11 +49,23 @@ class T5Shape(BaseModel):
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
     pad_token_id: int = 0
     eos_token_id: int = 1
     decoder_start_token_id: int | None = None
+
+    @model_validator(mode="after")
+    def _feed_forward_is_what_is_computed(self) -> Self:
+        """Since 4.20 transformers follows these two where a config has them, before that `feed_forward_proj` alone."""
+        known, gated = ACTIVATIONS[self.feed_forward_proj], self.feed_forward_proj == "gated-gelu"
+        if self.dense_act_fn is not None and self.dense_act_fn not in known:
+            raise ValueError(f"dense_act_fn {self.dense_act_fn!r} is not what {self.feed_forward_proj} computes")
+        if self.is_gated_act not in (None, gated):
+            raise ValueError(f"is_gated_act {self.is_gated_act} is not what {self.feed_forward_proj} computes")
+        return self
 
     @property
     def scales_decoder_output(self) -> bool:
@@ -53,7 +78,7 @@ class T5Shape(BaseModel):
 
     def checkpoint_fields(self) -> dict[str, Any]:
         """The fields of a CheckpointConfig that do not depend on how the encoder is cut."""
-        fields = self.model_dump(exclude={"num_layers", "num_decoder_layers", "scale_decoder_outputs"})
+        fields = self.model_dump(exclude=SOURCE_ONLY)
         if self.decoder_start_token_id is None:
             fields["decoder_start_token_id"] = self.pad_token_id
         return fields | {
@@ -65,7 +90,8 @@ class T5Shape(BaseModel):
 def read_t5_shape(directory: Path) -> T5Shape:
     """Parse the `config.json` of a Hugging Face T5; keys that do not change what is computed are passed over.
 
-    Raises CheckpointError where it is missing, not JSON, of another model, or has a wrong or missing field.
+    Raises CheckpointError where it is missing, not JSON, of another model, or has a wrong or missing field, or asks
+    for something that we do not compute, such as another activation.
     """
     path = directory / CONFIG
     try:
@@ -83,7 +109,14 @@ def read_t5_shape(directory: Path) -> T5Shape:
             str(path), expected='"model_type": "t5"', found=found,
             fix="only T5 (v1.0, v1.1, flan) can be partitioned into a checkpoint",
         )
-    return parse_t5_shape({name: data[name] for name in T5Shape.model_fields if name in data}, subject=str(path))
+    if refused := [f"{name}: {json.dumps(data[name])[:80]}" for name in UNSUPPORTED if data.get(name)]:
+        raise CheckpointError(
+            str(path), expected="a plain T5", found="; ".join(refused),
+            fix="save the model without it, in float weights",
+        )
+    fields = {name: data[name] for name in T5Shape.model_fields if name in data}
+    fields |= {name: single_token(fields[name]) for name in TOKENS if name in fields}
+    return parse_t5_shape(fields, subject=str(path))
 
 
 def parse_t5_shape(data: object, *, subject: str) -> T5Shape:

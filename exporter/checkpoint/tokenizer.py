@@ -10,6 +10,9 @@ from runtime.contract import MissingExtraError, TokenizerError
 __all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece"]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
+SPACE = "\u2581"
+OUTER = rf"\A[ {SPACE}]+|[ {SPACE}]+\z"
+"""What sentencepiece drops of a text; tokenizers' Strip would also drop what is white space to Unicode alone."""
 NUM_SENTINELS = 100
 """T5's `<extra_id_0>` to `<extra_id_99>`, which its sentencepiece model does not hold."""
 
@@ -46,35 +49,52 @@ def open_sentencepiece(path: Path) -> Any:
             f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
         ) from None
     try:
-        return SentencePieceProcessor(model_proto=path.read_bytes())
+        model = SentencePieceProcessor(model_proto=path.read_bytes())
     except Exception as error:  # noqa: BLE001 - the library raises several
-        raise TokenizerError(
-            f"tokenizer {path}", expected="a sentencepiece model", found=str(error) or type(error).__name__,
-            fix="copy it again",
-        ) from None
+        found = str(error) or type(error).__name__
+    else:
+        if model.get_piece_size():
+            return model
+        found = "no pieces"  # an empty file is no error to the library
+    raise TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
 
 
 def _from_sentencepiece(path: Path) -> bytes:
-    """Convert T5's sentencepiece model, by transformers' own slow-to-fast conversion."""
+    """Convert T5's sentencepiece model: its pieces, the sentinels, its table for normalising text, EOS at the end."""
+    model = open_sentencepiece(path)
     try:
-        import google.protobuf  # noqa: F401 - transformers needs it to convert, and says so only in a long text
-        import sentencepiece  # noqa: F401
-        from transformers import T5Tokenizer
-        from transformers.convert_slow_tokenizer import convert_slow_tokenizer
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # made at run time
     except ImportError as error:
         raise MissingExtraError(
-            f"converting {path}", expected="sentencepiece, protobuf and transformers", found=str(error),
-            fix="install glimmer-export[export]",
+            f"converting {path}", expected="protobuf", found=str(error), fix="install glimmer-export[export]"
         ) from None
-    try:
-        # legacy=True is the tokenizer T5 was trained with and published as: a word after a sentinel keeps its space.
-        slow = T5Tokenizer(vocab_file=str(path), extra_ids=NUM_SENTINELS, legacy=True)
-        fast = convert_slow_tokenizer(slow)
-        fast.add_special_tokens(slow.all_special_tokens)
-    except Exception as error:  # noqa: BLE001 - three libraries, each with its own
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    proto = ModelProto.FromString(model.serialized_model_proto())
+    training = proto.trainer_spec
+    if training.model_type != training.UNIGRAM or min(model.eos_id(), model.unk_id()) < 0:
+        found = training.ModelType.Name(training.model_type).lower()
         raise TokenizerError(
-            f"tokenizer {path}", expected="a sentencepiece model", found=f"{type(error).__name__}: {error}",
-            fix="copy it again",
-        ) from None
-    content: str = fast.to_str()
+            f"tokenizer {path}", expected="a unigram model with </s> and <unk>, as T5's is",
+            found=f"{found}, </s> {model.eos_id()}, <unk> {model.unk_id()}",
+            fix="make a tokenizer.json of it, and name that",
+        )
+    sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
+    vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
+    steps = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if table := proto.normalizer_spec.precompiled_charsmap:
+        steps.insert(0, normalizers.Precompiled(table))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    prepend = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend)
+    tokenizer.decoder = decoders.Metaspace(SPACE, prepend)
+    eos = model.id_to_piece(model.eos_id())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", eos], pair=["$A", eos, "$B", eos], special_tokens=[(eos, model.eos_id())]
+    )
+    special = [number for number in range(len(proto.pieces)) if model.is_control(number) or model.is_unknown(number)]
+    pieces = [*(model.id_to_piece(number) for number in special), *sentinels]
+    tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in pieces])
+    content: str = tokenizer.to_str()
     return content.encode("utf-8")

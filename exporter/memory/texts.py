@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.contract import StoreError
 from runtime.contract.text_schema import (
+    ADD_PAGES,
     CREATE_INDEX,
     CREATE_TABLE,
     DELETE_PASSAGE,
@@ -25,10 +26,13 @@ from runtime.contract.text_schema import (
     FORGET_PASSAGE,
     INDEX_FROM,
     INSERT_PASSAGE,
+    INSERT_WITH_PAGE,
     SELECT_BETWEEN,
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_RANGE,
+    names_pages,
+    without_pages,
 )
 from runtime.store import Passage
 
@@ -89,7 +93,8 @@ def change_texts(
 def read_texts(path: Path, start: int = 0, stop: int = MAX_NUMBER) -> Iterator[tuple[int, Passage]]:
     """The passages numbered from `start` to below `stop`, in their order; StoreError where the file cannot be read."""
     with _reading(path) as connection:
-        for number, *row in connection.execute(SELECT_RANGE, (start, stop)):
+        statement = SELECT_RANGE if names_pages(connection) else without_pages(SELECT_RANGE)
+        for number, *row in connection.execute(statement, (start, stop)):
             yield number, Passage(*row)
 
 
@@ -118,8 +123,16 @@ def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int
 def _insert(
     connection: sqlite3.Connection, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]
 ) -> None:
+    with_pages = names_pages(connection)
     for number, passage in passages:
-        connection.execute(INSERT_PASSAGE, (number, passage.id, passage.title, passage.text))
+        values = (number, passage.id, passage.title, passage.text)
+        if passage.wikipedia_id is None:
+            connection.execute(INSERT_PASSAGE, values)
+        else:
+            if not with_pages:
+                connection.execute(ADD_PAGES)
+                with_pages = True
+            connection.execute(INSERT_WITH_PAGE, (*values, passage.wikipedia_id))
         advance(1)
 
 

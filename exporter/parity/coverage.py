@@ -62,7 +62,7 @@ def coverage_of(
         unretrieved=len(rows) - len(retrieved),
         blank=len(retrieved) - len(places),
         distinct=len({(row.question.question, *row.numbers) for row in answered.rows}),
-        graded=num_graded(answered.rows),
+        graded=num_graded(answered.rows, answered.references),
         right=num_right(answered.rows, answered.references),
         ranked=num_ranked(answered.references),
         with_gold=num_with_gold(answered.rows, answered.references),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from exporter.answering.metrics import exact_match, token_f1
+from exporter.answering.metrics import Grade, grade
 from exporter.parity.bootstrap import Interval, paired_interval
 from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
@@ -41,38 +41,38 @@ def equal_of_correct(
     rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]
 ) -> float | None:
     """The same share of the questions that the reference answers right (exact match); None where there are none."""
-    right = [bool(value) for value in _each(exact_match, rows, references)]
-    graded = _graded(rows)
-    pairs = [(references[place], candidates[place]) for place, is_right in zip(graded, right, strict=True) if is_right]
-    return mean([one.tokens == other.tokens for one, other in pairs])
+    graded = zip(_grades(rows, references), references, candidates, strict=True)
+    return mean([one.tokens == other.tokens for given, one, other in graded if given is not None and given.em])
 
 
 def em_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]) -> Delta:
     """Exact match."""
-    return _delta(_each(exact_match, rows, references), _each(exact_match, rows, candidates))
+    return _delta([given.em for given in _graded(rows, references)], [given.em for given in _graded(rows, candidates)])
 
 
 def f1_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]) -> Delta:
     """F1 of the answers' words."""
-    return _delta(_each(token_f1, rows, references), _each(token_f1, rows, candidates))
+    return _delta([given.f1 for given in _graded(rows, references)], [given.f1 for given in _graded(rows, candidates)])
 
 
-def num_graded(rows: Sequence[Row]) -> int:
-    """How many questions have answers."""
-    return len(_graded(rows))
+def num_graded(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
+    """How many questions have golds."""
+    return len(_graded(rows, replies))
 
 
 def num_right(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
     """How many of them a side has right, by exact match."""
-    return sum(map(bool, _each(exact_match, rows, replies)))
+    return sum(given.em == 1 for given in _graded(rows, replies))
 
 
-def _graded(rows: Sequence[Row]) -> list[int]:
-    return [place for place, row in enumerate(rows) if row.question.answers]
+def _grades(rows: Sequence[Row], replies: Sequence[Reply]) -> list[Grade | None]:
+    """One a row, None where the row has no gold."""
+    return [grade(reply.text, row.question.answers) for row, reply in zip(rows, replies, strict=True)]
 
 
-def _each(metric: Callable[[str, Sequence[str]], float], rows: Sequence[Row], replies: Sequence[Reply]) -> list[float]:
-    return [metric(replies[place].text, rows[place].question.answers) for place in _graded(rows)]
+def _graded(rows: Sequence[Row], replies: Sequence[Reply]) -> list[Grade]:
+    """Of the rows that have golds: the same of both sides."""
+    return [given for given in _grades(rows, replies) if given is not None]
 
 
 def _delta(references: list[float], candidates: list[float]) -> Delta:

@@ -17,6 +17,7 @@ __all__ = [
     "ExportError",
     "GlimmerError",
     "MissingExtraError",
+    "NotFiniteError",
     "OptionError",
     "OutputError",
     "PassageError",
@@ -81,6 +82,10 @@ class QuestionFileError(GlimmerError):
 
 class PassageError(GlimmerError):
     """A passage id that the store does not hold, or a passage without text."""
+
+
+class NotFiniteError(GlimmerError):
+    """Scores or logits with NaN or infinity among them: whatever were read off them would be no answer."""
 
 
 class BackendError(GlimmerError):

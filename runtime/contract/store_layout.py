@@ -18,6 +18,9 @@ passage that replaces another has a number of its own. A file that a manifest na
 adds files and puts a new manifest in the old one's place. Who has the store open holds a shared lock on the manifest
 that it read; older manifests that nobody holds, and the files that they alone name, are for `memory compact` to remove,
 which numbers the passages anew. A `fid` store has no memory in its shards.
+
+A text's row has the column `wikipedia_id` beside id, title and text, the page's name in KILT, from the first passage on
+that has one: a file without the column names no page.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import sqlite3
 from runtime.contract.errors import StoreError
 
 __all__ = [
+    "ADD_PAGES",
     "CREATE_INDEX",
     "CREATE_TABLE",
     "DELETE_PASSAGE",
@@ -14,6 +15,7 @@ __all__ = [
     "FORGET_PASSAGE",
     "INDEX_FROM",
     "INSERT_PASSAGE",
+    "INSERT_WITH_PAGE",
     "SEARCH",
     "SELECT_BETWEEN",
     "SELECT_HIGHEST",
@@ -23,13 +25,17 @@ __all__ = [
     "SELECT_RANGE",
     "fts5_missing",
     "is_id",
+    "names_pages",
     "require_fts5",
+    "without_pages",
 ]
 
 # A column without a type keeps what it is given: the ids 1 and "1" stay two ids.
 CREATE_TABLE = """
 CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL)
 """
+# Only where a passage says what Wikipedia page it is of: other files are as they were before there was the column.
+ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
 # The index refers to the table for its text, so that no text is stored twice.
 CREATE_INDEX = """
 CREATE VIRTUAL TABLE passages_index USING fts5(
@@ -37,6 +43,7 @@ CREATE VIRTUAL TABLE passages_index USING fts5(
 )
 """
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
+INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
 FILL_INDEX = (
     "INSERT INTO passages_index (passages_index) VALUES ('rebuild')",
     "INSERT INTO passages_index (passages_index) VALUES ('optimize')",
@@ -55,14 +62,27 @@ INSERT INTO passages_index (rowid, title, text) SELECT number, title, text FROM 
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
-SELECT_PASSAGE = "SELECT id, title, text FROM passages WHERE number = ?"
-SELECT_RANGE = "SELECT number, id, title, text FROM passages WHERE number >= ? AND number < ? ORDER BY number"
+SELECT_PASSAGE = "SELECT id, title, text, wikipedia_id FROM passages WHERE number = ?"
+SELECT_RANGE = """
+SELECT number, id, title, text, wikipedia_id FROM passages WHERE number >= ? AND number < ? ORDER BY number
+"""
 SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
 # bm25() is negative, better is lower; its arguments are the weights of title and text.
 SEARCH = """
 SELECT rowid, -bm25(passages_index, 2.0, 1.0) AS score FROM passages_index WHERE passages_index MATCH ?
 ORDER BY score DESC, rowid LIMIT ?
 """
+
+
+def names_pages(connection: sqlite3.Connection) -> bool:
+    """Whether the file has the column `wikipedia_id`."""
+    columns = connection.execute("SELECT 1 FROM pragma_table_info('passages') WHERE name = 'wikipedia_id'")
+    return columns.fetchone() is not None
+
+
+def without_pages(statement: str) -> str:
+    """A statement that reads passages, for a file without the column: nothing stands in its place."""
+    return statement.replace("wikipedia_id", "NULL")
 
 
 def is_id(value: object) -> bool:

@@ -96,7 +96,7 @@ def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
 
 
 def test_a_graph_that_never_ran_is_said(glimmer, monkeypatch):
-    monkeypatch.setattr("runtime.reader.greedy_decode", lambda *arguments: [[5]])
+    monkeypatch.setattr("runtime.reader.greedy_decode", lambda *arguments, **options: [[5]])
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[3:4]), ONE_THREAD)
     assert found.table.graphs["decoder_step"] == {}
     assert any("decoder_step never ran" in warning for warning in found.table.warnings)

@@ -25,7 +25,7 @@ from exporter.stages import GlimmerModel
 from exporter.tolerances import TOLERANCES
 from runtime import Passage, Session
 from runtime.contract import CheckpointError, OptionError
-from runtime.text import TextEncoder
+from runtime.text import PlainTokenizer, TextEncoder
 from tests.assert_close import assert_close
 from tests.bundle_factory import write_rows
 from tests.fid_factory import (
@@ -144,7 +144,7 @@ def test_a_block_would_be_another_model(fid):
     block.load_state_dict(joined.state_dict())
     answers = []
     for model in (joined, block):
-        text = TextEncoder(word_tokenizer(), model.config.shape)
+        text = TextEncoder(PlainTokenizer(word_tokenizer()), model.config.shape)
         answers.append([])
         for question, place in zip(QUESTIONS, range(0, 21, 3), strict=True):
             read = passages_of(place)

@@ -165,6 +165,17 @@ def test_missing_size(v11: Path, name: str) -> None:
     [
         ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj: Input should be 'relu' or 'gated-gelu'"),
         ({"feed_forward_proj": "gelu"}, "feed_forward_proj"),
+        ({"dense_act_fn": "silu"}, "dense_act_fn 'silu' is not what gated-gelu computes"),
+        ({"dense_act_fn": "gelu"}, "dense_act_fn 'gelu' is not"),  # without tanh; Flan-T5's first configs had it
+        ({"dense_act_fn": "relu"}, "dense_act_fn 'relu' is not"),
+        ({"dense_act_fn": 3}, "dense_act_fn: Input should be a valid string"),
+        ({"is_gated_act": False}, "is_gated_act False is not what gated-gelu computes"),
+        ({"feed_forward_proj": "relu", "dense_act_fn": "gelu_new", "is_gated_act": True}, "is not what relu computes"),
+        ({"feed_forward_proj": "absent", "dense_act_fn": "gelu_new"}, "dense_act_fn 'gelu_new' is not what relu"),
+        ({"quantization_config": {"load_in_8bit": True}}, 'a plain T5, found quantization_config: {"load_in_8bit"'),
+        ({"tie_encoder_decoder": True}, "a plain T5, found tie_encoder_decoder: true"),
+        ({"pruned_heads": {"0": [1]}, "is_decoder": True}, "found is_decoder: true; pruned_heads"),
+        ({"eos_token_id": [1, 2]}, "eos_token_id: Input should be a valid integer"),
         ({"num_layers": 10**9}, "num_layers: Input should be less than or equal to 4096"),
         ({"num_layers": 0}, "num_layers"),
         ({"num_decoder_layers": 0}, "num_decoder_layers"),
@@ -186,6 +197,26 @@ def test_missing_size(v11: Path, name: str) -> None:
 def test_unsupported_config(v11: Path, changes: dict[str, object], found: str) -> None:
     change_config(v11, **changes)
     refuse(v11, found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dense_act_fn": "gelu_pytorch_tanh"},
+        {"dense_act_fn": "absent", "is_gated_act": "absent"},
+        {"dense_act_fn": None, "is_gated_act": None},
+        {"eos_token_id": [1], "decoder_start_token_id": [0]},
+        {"pruned_heads": {}, "is_decoder": False, "tie_encoder_decoder": False, "quantization_config": None},
+        {"dropout_rate": 0.3, "n_positions": 512, "task_specific_params": {"summarization": {"num_beams": 4}}},
+        {"num_beams": 4},  # how the T5 was decoded says nothing of the model that it becomes
+    ],
+)
+def test_config_that_says_the_same(v11: Path, changes: dict[str, object]) -> None:
+    init_from_t5(v11, v11.parent / "expected", ModelOptions("fid"))
+    change_config(v11, **changes)
+    init_from_t5(v11, v11.parent / "found", ModelOptions("fid"))
+    expected, found = (v11.parent / name / "config.json" for name in ("expected", "found"))
+    assert json.loads(found.read_text()) == json.loads(expected.read_text())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "\xff"])

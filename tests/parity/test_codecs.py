@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from calibration.calibrate import CalibrationOptions
 from calibration.questions import Question
@@ -14,13 +16,13 @@ from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.memory import build_store, convert_store
 from exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
 from runtime import Session
-from runtime.contract import MANIFEST, OptionError, StoreError, read_manifest
-from tests.bundle_factory import rewrite, write_rows
+from runtime.contract import CODEC_ARRAYS, MANIFEST, OptionError, StoreError, read_manifest
+from tests.bundle_factory import entry, rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS
 
 ROWS = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
 MANY = [Question(f"m{place}", f"w{place} w{place % 7} w{place % 11}", (), None, ()) for place in range(40)]
-"""Enough for some to be ranked otherwise from memory that is coarse."""
+"""Enough for some to be ranked otherwise from memory that is wrong."""
 PARTS = ["memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder"]
 
 
@@ -35,7 +37,15 @@ def stores(source, tmp_path_factory):
     build_store(source.bundle, write_rows(folder / "corpus.jsonl", CORPUS), folder / "fp16", threads=1)
     convert_store(folder / "fp16", folder / "int8", "int8")
     convert_store(folder / "fp16", folder / "pq16x", "pq16x")
+    make_coarse(folder / "pq16x")
     return folder
+
+
+def make_coarse(store):
+    """Let each code stand for the channels of another: however well the codec was fitted, much is lost."""
+    arrays = load_file(store / CODEC_ARRAYS)
+    save_file({**arrays, "memory_codebook": np.roll(arrays["memory_codebook"], 1, axis=-1)}, store / CODEC_ARRAYS)
+    rewrite(store / MANIFEST, codec_arrays=vars(entry(store, store / CODEC_ARRAYS)))
 
 
 def options(stores, codec, **rest):

@@ -232,7 +232,8 @@ def test_what_cannot_be_compared_is_named(glimmer, exported):
 def test_the_report_has_the_promised_keys(glimmer):
     data = compare(glimmer, [question("w1", "w2")]).to_json()
     assert {
-        "questions", "coverage", "compared", "answers_equal", "top_m_overlap", "em_reference", "em_candidate", "f1_reference", "f1_candidate",
+        "questions", "coverage", "compared", "answers_equal", "top_m_overlap",
+        "em_reference", "em_candidate", "f1_reference", "f1_candidate",
         "kendall_tau", "gold_in_top_m", "answers_equal_of_correct", "em_delta", "em_delta_interval", "f1_delta",
         "f1_delta_interval", "first_difference", "differences", "attribution", "gate",
     } <= set(data)

@@ -93,11 +93,11 @@ def test_no_record_is_no_witness(glimmer, tmp_path):
 def test_a_gate_that_did_not_pass_is_refused_when_told_to(glimmer, rows, tmp_path):
     bad = noisy_bundle(glimmer, tmp_path / "bad", "live_stage_b", 1.0)
     run(glimmer, bad, rows, write_gate(tmp_path))
-    with pytest.raises(BundleError, match="failed: .*max_em_loss_points"):
+    with pytest.raises(BundleError, match=r"failed: .*max_em_loss_points"):
         Session.open(bad, threads=1, require_parity=True)
     Session.open(bad, threads=1).close()
     run(glimmer, bad, rows, "default")
-    with pytest.raises(BundleError, match="not measured: .*min_answered"):
+    with pytest.raises(BundleError, match=r"not measured: .*min_answered"):
         Session.open(bad, threads=1, require_parity=True)
 
 

@@ -1,4 +1,4 @@
-"""JSONL: an object a line with `id`, `text` and optionally `title`; other keys are ignored."""
+"""JSONL: an object a line with `id`, `text` and optionally `title` and `wikipedia_id`; other keys are ignored."""
 
 from __future__ import annotations
 

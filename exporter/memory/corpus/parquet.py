@@ -1,4 +1,7 @@
-"""Parquet: columns `id` (integers or strings), `text` and optionally `title` (strings); others are ignored."""
+"""Parquet: columns `id` (integers or strings), `text` and optionally `title` (strings), `wikipedia_id` (as `id`).
+
+Others are ignored.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from runtime.contract import CorpusError
 
 __all__ = ["read_parquet"]
 
-COLUMNS = ("id", "title", "text")
+COLUMNS = ("id", "title", "text", "wikipedia_id")
+OPTIONAL = ("title", "wikipedia_id")
+INTEGERS_TOO = ("id", "wikipedia_id")
 BUFFER_BYTES = 1 << 20
 MAX_GROUP_BYTES = 1 << 30
 MAX_BATCH_ROWS = 1024
@@ -20,8 +25,8 @@ MAX_BATCH_ROWS = 1024
 def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Record]:
     """One record a row, page by page; row groups before `start` are not read. The digest is shown the file's bytes.
 
-    A null title is none. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that is
-    missing or of another type, a null id or text, a row group or a row that is too large. Raises ModuleNotFoundError
+    A null title or page is none. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
+    is missing or of another type, a null id or text, a row group or a row that is too large. Raises ModuleNotFoundError
     without pyarrow.
     """
     import pyarrow as pa
@@ -73,15 +78,15 @@ def _columns(schema: Any, path: Path) -> list[str]:
     found = []
     for name in COLUMNS:
         indices = schema.get_all_field_indices(name)
-        if not indices and name == "title":
+        if not indices and name in OPTIONAL:
             continue
         subject, fix = f'corpus {path}, column "{name}"', 'give it "id", "text" and, where there is one, "title"'
         if len(indices) != 1:
             raise CorpusError(subject, expected="one", found=str(len(indices)) if indices else "none", fix=fix)
         stored = schema.field(indices[0]).type
         kind = stored.value_type if types.is_dictionary(stored) else stored
-        if not is_text(kind) and not (name == "id" and types.is_integer(kind)):
-            expected = "integers or strings" if name == "id" else "strings"
+        if not is_text(kind) and not (name in INTEGERS_TOO and types.is_integer(kind)):
+            expected = "integers or strings" if name in INTEGERS_TOO else "strings"
             raise CorpusError(subject, expected=expected, found=str(stored), fix="cast the column")
         found.append(name)
     return found

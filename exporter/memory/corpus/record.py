@@ -48,10 +48,10 @@ Reader = Callable[[Path, Place, "Digest | None"], Iterator[Record]]
 
 
 def passage_from_row(row: Mapping[str, Any], *, subject: str, fix: str) -> Passage:
-    """Check `id`, `title` (none is the empty one) and `text`.
+    """Check `id`, `title` (none is the empty one), `text` and, where there is one, `wikipedia_id`.
 
-    Raises CorpusError: an id that is absent or neither a 64-bit integer nor a string, a text that is empty, a string
-    with a lone surrogate.
+    Raises CorpusError: an id that is absent or neither a 64-bit integer nor a string, a text that is empty, a page that
+    is neither an integer nor a string, a string with a lone surrogate.
     """
     identifier, title, text = row.get("id"), row.get("title", ""), row.get("text")
     if not isinstance(identifier, str) and not is_id(identifier):
@@ -62,10 +62,22 @@ def passage_from_row(row: Mapping[str, Any], *, subject: str, fix: str) -> Passa
         raise CorpusError(subject, expected='a "title" that is a string, or none', found=_shown(row, "title"), fix=fix)
     if not isinstance(text, str) or not text.strip():
         raise CorpusError(subject, expected='a "text" that is not empty', found=_shown(row, "text"), fix=fix)
-    for name, value in (("id", identifier), ("title", title), ("text", text)):
+    page = _page(row, subject, fix)
+    for name, value in (("id", identifier), ("title", title), ("text", text), ("wikipedia_id", page)):
         if isinstance(value, str) and not _is_unicode(value):
             raise CorpusError(subject, expected=f'a "{name}" that UTF-8 can write', found="a lone surrogate", fix=fix)
-    return Passage(identifier, title, text)
+    return Passage(identifier, title, text, page)
+
+
+def _page(row: Mapping[str, Any], subject: str, fix: str) -> str | None:
+    """The Wikipedia page of a row as KILT compares them: a string without white space around it."""
+    page = row.get("wikipedia_id")
+    if page is not None and type(page) is not int and not isinstance(page, str):
+        raise CorpusError(
+            subject, expected='a "wikipedia_id" that is a string or an integer, or none',
+            found=_shown(row, "wikipedia_id"), fix=fix,
+        )
+    return None if page is None else str(page).strip() or None
 
 
 def _shown(row: Mapping[str, Any], key: str) -> str:

@@ -162,4 +162,5 @@ def _subject(source: CorpusSource, place: PassagePlace) -> str:
 
 def _content(passage: Passage) -> bytes:
     """A passage as its part's digest sees it: the ids 1 and "1" are two, and no two passages read alike."""
-    return json.dumps((passage.id, passage.title, passage.text), ensure_ascii=False).encode("utf-8")
+    page = () if passage.wikipedia_id is None else (passage.wikipedia_id,)
+    return json.dumps((passage.id, passage.title, passage.text, *page), ensure_ascii=False).encode("utf-8")

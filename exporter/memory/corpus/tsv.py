@@ -1,6 +1,6 @@
 """DPR's and KILT's `psgs_w100.tsv`: a header `id`, `text`, `title`, and fields in quotes as Python's csv writes them.
 
-Ids are strings, digits too: so the result files of DPR and KILT have them.
+Ids are strings, digits too: so the result files of DPR and KILT have them. A fourth column may be `wikipedia_id`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from runtime.contract import CorpusError
 __all__ = ["read_tsv"]
 
 COLUMNS = ["id", "text", "title"]
+WITH_PAGE = [*COLUMNS, "wikipedia_id"]
 FIX = "write it as DPR does: tabs between fields, quotes around one that has a quote, a tab or a line end"
 
 
@@ -24,20 +25,32 @@ def read_tsv(path: Path, start: Place, digest: Digest | None, *, compressed: boo
     Blank lines are skipped.
     """
     lines = read_lines(path, start, digest, compressed=compressed)
+    if start == FIRST:
+        columns = _columns(path, lines)
+    else:
+        columns = _columns(path, read_lines(path, FIRST, None, compressed=compressed))
     for line in lines:
-        subject = f"corpus {path}, line {line.place.number}"
-        if line.place == FIRST:
-            if (names := _fields(line, lines, subject)) != COLUMNS:
-                raise CorpusError(
-                    subject, expected="the header id, text, title, with tabs", found=repr(names)[:80],
-                    fix=f"add it, or name another --corpus-format; {FIX}",
-                )
-        elif not line.text.isspace():
+        if not line.text.isspace():
+            subject = f"corpus {path}, line {line.place.number}"
             fields = _fields(line, lines, subject)
-            if len(fields) != len(COLUMNS):
-                raise CorpusError(subject, expected=f"{len(COLUMNS)} fields", found=str(len(fields)), fix=FIX)
-            row = dict(zip(COLUMNS, fields, strict=True))
+            if len(fields) != len(columns):
+                raise CorpusError(subject, expected=f"{len(columns)} fields", found=str(len(fields)), fix=FIX)
+            row = dict(zip(columns, fields, strict=True))
             yield Record(line.place, passage_from_row(row, subject=subject, fix="repair the row"))
+
+
+def _columns(path: Path, lines: Iterator[Line]) -> list[str]:
+    """Those of the header, the first of the lines; none in an empty file."""
+    line = next(lines, None)
+    if line is None:
+        return []
+    subject = f"corpus {path}, line 1"
+    if (names := _fields(line, lines, subject)) not in (COLUMNS, WITH_PAGE):
+        raise CorpusError(
+            subject, expected="the header id, text, title, with tabs", found=repr(names)[:80],
+            fix=f"add it, or name another --corpus-format; {FIX}",
+        )
+    return names
 
 
 def _fields(line: Line, lines: Iterator[Line], subject: str) -> list[str]:

@@ -14,11 +14,12 @@ import pytest
 
 from runtime import Passage, Session
 from runtime.candidates import PassageId
-from runtime.contract import BackendError
+from runtime.contract import BackendError, NotFiniteError
 from runtime.reader import Reader
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores
 from tests.runtime.backends.fake_tensorrt import MOST_PASSAGES
+from tests.runtime.test_not_finite import GIVEN, with_nan
 
 IDS = [row["id"] for row in CORPUS]
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -318,3 +319,15 @@ def test_kernels_that_cannot_be_kept_are_a_warning(glimmer, engined, gpu, kernel
         opened(glimmer, engined(glimmer, "tensorrt_rtx"), "tensorrt-rtx") as session,
     ):
         assert_same(session.answer(QUESTIONS[0]), glimmer.session.answer(QUESTIONS[0]))
+
+
+@pytest.mark.parametrize("variant", ["glimmer", "lumen"])
+def test_nan_in_the_memory_of_a_store_is_named(exported, engined, gpu, tmp_path, variant):
+    """Found in a score where there is one, else in the first logits that come to the host."""
+    source = exported(variant)
+    store = with_nan(source, tmp_path / "store")
+    gpu()
+    with Session.open(engined(source), store, backend="tensorrt", verify=False) as session:
+        assert session.answer(QUESTIONS[0], passages=GIVEN[:2]).answer is not None
+        with pytest.raises(NotFiniteError, match="nan"):
+            session.answer(QUESTIONS[0], passages=GIVEN)

@@ -10,15 +10,17 @@ from pathlib import Path
 from statistics import median
 
 from calibration.questions import Question
-from exporter.parity.attribution import PartEffect, effect_of, mixes
+from exporter.parity.attribution import Mix, PartEffect, effect_of, mixes
 from exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
 from exporter.parity.compared import Compared, Shared, compared_graphs
+from exporter.parity.coverage import Answered, coverage_of
+from exporter.parity.forced import Forced, ForcedSide, forced_answers
 from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
 from exporter.parity.observe import observe
 from exporter.parity.options import ParityOptions, Progress, no_progress
 from exporter.parity.reference import TorchReference
 from exporter.parity.report import ParityReport, SideName, report_from_replies
-from exporter.parity.rows import Row, Rows, rows_from_questions
+from exporter.parity.rows import Rows, rows_from_questions
 from exporter.parity.sides import GraphSide, Reply, Side, TorchSide
 from exporter.parity.torch_graphs import graphs_from_model
 from runtime import Session
@@ -168,6 +170,7 @@ class _Comparison:
         self._own: StoredMemory | None = None
         self._memory: MemorySource = TokensAlone(rows.table)
         self._candidate_memory = self._encoded = self._memory
+        self._other_store = False
         codec = session.codec
         self._graphs = BundleGraphs(session.bundle, backend, session.graphs, codec_name(codec))
         if codec is not None:
@@ -178,6 +181,8 @@ class _Comparison:
                 codec = reference_store.codec
             exact = EncodedMemory(rows.table, reference.encode, codec)
             own = reference_store is session.store
+            same = own or _same_store(reference_store, session.store)
+            self._other_store = options.exact_memory or not same
             self._memory = exact if options.exact_memory else StoredMemory(rows.table, reference_store, exact, own=own)
             self._encoded = EncodedMemory(rows.table, encode, codec)
 
@@ -197,7 +202,8 @@ class _Comparison:
             (self._reference.name, self._name), self._rows, (references, candidates), options,
             compared=self._compared(),
             selects=manifest.model.traits.selects, memory_max_abs_err=memory_error, graphs=graphs,
-            speed=speed, attribution=self._attribute(references, progress) if options.attribution else None,
+            speed=speed,
+            attribution=self._attribute(references, candidates, progress) if options.attribution else None,
         )
 
     def _shared(self) -> Shared:
@@ -215,18 +221,35 @@ class _Comparison:
         )
         return compared_graphs(self._manifest, made, self._reference.name.precision, self._shared())
 
-    def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:
-        other_store = self._options.exact_memory or self._options.reference_store is not None
+    def _attribute(
+        self, references: list[Reply], candidates: list[Reply], progress: Progress
+    ) -> dict[str, PartEffect]:
+        """Of the questions that were answered, by part."""
+        _, answered = coverage_of(self._rows.rows, references, candidates, refused=0)
         parts = mixes(
             self._manifest.model, self._reference.graphs, self._graphs, self._memory,
-            store=self._own if other_store and self._session.store is not None else None,
-            encoded=self._encoded,
+            store=self._own if self._other_store and self._session.store is not None else None,
+            encoded=self._encoded, shared=self._shared(),
         )
-        effects = {}
-        for part, mix in parts.items():
-            mixed = self._answer(self._side(mix.graphs, mix.source), f"Swapping {part}", progress)
-            effects[part] = effect_of(self._rows.rows, references, mixed)
+        effects: dict[str, PartEffect] = {}
+        if parts:
+            own = Mix(self._reference.graphs.of(codec_name(self._memory.codec)), self._memory)
+            before, _ = self._force(own, answered, "Scoring the reference", progress)
+            for part, mix in parts.items():
+                after, mixed = self._force(mix, answered, f"Swapping {part}", progress)
+                effects[part] = effect_of(answered.rows, answered.references, mixed, before, after)
         return effects
+
+    def _force(
+        self, mix: Mix, answered: Answered, what: str, progress: Progress
+    ) -> tuple[list[Forced], list[Reply]]:
+        text, shape, rows = self._session.text, self._manifest.model, answered.rows
+        taught = ForcedSide(mix.graphs, shape, text, mix.source, self._num_selected)
+        free = self._side(mix.graphs, mix.source)
+        with progress(what, len(rows)) as advance:
+            return forced_answers(
+                taught, free, rows, answered.references, batch_size=self._options.batch_size, advance=advance
+            )
 
     def _reference_side(self) -> Side:
         reference, options = self._reference, self._options
@@ -263,15 +286,10 @@ class _Comparison:
                 advance(len(batch))
         return *replies, None if isinstance(reference, TorchSide) or not ratios else median(ratios)
 
-    def _answer(self, side: Side, what: str, progress: Progress) -> list[Reply]:
-        rows: list[Row] = self._rows.rows
-        replies: list[Reply] = []
-        with progress(what, len(rows)) as advance:
-            for start in range(0, len(rows), self._options.batch_size):
-                batch = rows[start : start + self._options.batch_size]
-                replies += side.answer(batch)
-                advance(len(batch))
-        return replies
+
+def _same_store(one: MemoryStore | None, other: MemoryStore | None) -> bool:
+    """Whether two stores hold the same, by the digests of their manifests' files."""
+    return one is not None and other is not None and one.manifest == other.manifest
 
 
 def _form_names(manifest: BundleManifest) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration.ranges import RangeTable, TensorRange
 from exporter.parity.report import ParityReport, SideName
-from exporter.parity.show import coverage_rows, db, figure, points, share
+from exporter.parity.show import coverage_rows, db, figure, nats, points, share
 from exporter.parity.svg import histogram_svg, scatter_svg
 from exporter.publish import replace_file
 
@@ -124,17 +124,24 @@ def _attribution(report: ParityReport) -> Iterator[str]:
     parts = report.attribution
     if parts:
         yield "<h2>What each part costs alone</h2>"
-        costs = {name: 1 - (part.answers_equal or 0.0) for name, part in parts.items()}
-        most = max(costs.values()) or 1.0
+        costs = {name: part.log_prob_error or 0.0 for name, part in parts.items()}
+        most = max((cost for cost in costs.values() if math.isfinite(cost)), default=0.0) or 1.0
         rows = [
             [
                 escape(name), points(part.em_delta, part.em_delta_interval), share(part.answers_equal),
-                share(part.top_m_overlap), _bar(costs[name] / most, "loss"),
+                share(part.top_m_overlap), nats(part.log_prob_delta), nats(part.log_prob_error),
+                "-" if part.score_snr_db is None else db(part.score_snr_db),
+                _bar(min(costs[name] / most, 1.0), "loss"),
             ]
             for name, part in parts.items()
         ]  # fmt: skip
-        yield _table(["part", "exact match, points (95%)", "answers equal", "top-m overlap", ""], rows)
-        yield '<p class="note">The reference with this part of the candidate\'s; the bar is of answers that change.</p>'
+        columns = ["part", "exact match, points (95%)", "answers equal", "top-m overlap"]
+        yield _table([*columns, "log-probability, nats", "its error", "scores, SNR dB", ""], rows)
+        yield (
+            f'<p class="note">The reference with this part of the candidate\'s; what both share is left out. The '
+            "log-probability is of the reference's answer, and the bar of its error; "
+            f"{report.costliest_part or 'none'} costs most.</p>"
+        )
 
 
 def _scores(report: ParityReport) -> Iterator[str]:

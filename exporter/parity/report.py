@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.attribution import PartEffect
+from exporter.parity.attribution import PartEffect, costliest_part
 from exporter.parity.compared import Compared
 from exporter.parity.coverage import Coverage, coverage_of
 from exporter.parity.differences import MAX_EXAMPLES, Difference, FirstDifference, differences_of, first_difference_of
@@ -108,6 +108,11 @@ class ParityReport:
         """How many could not be taken."""
         return self.coverage.refused
 
+    @property
+    def costliest_part(self) -> str | None:
+        """The part that moves the reference's answers most; None where none was found to, or was looked for."""
+        return costliest_part(self.attribution or {})
+
     def to_json(self) -> dict[str, Any]:
         """The report under the keys that `--json` promises; infinities stay, which JSON writes as null."""
         metrics: dict[str, Any] = {}
@@ -138,6 +143,7 @@ class ParityReport:
             "memory_max_abs_err": self.memory_max_abs_err,
             "graphs": {name: asdict(error) for name, error in self.graphs.items()},
             "attribution": None if attribution is None else {name: asdict(part) for name, part in attribution.items()},
+            "costliest_part": self.costliest_part,
             "gate": None if self.gate is None else {**asdict(self.gate), "checks": [*map(asdict, self.gate.checks)]},
         }
 

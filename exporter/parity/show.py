@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["coverage_rows", "db", "figure", "points", "print_report", "share"]
+__all__ = ["coverage_rows", "db", "figure", "nats", "points", "print_report", "share"]
 
 EXAMPLES_SHOWN = 5
 
@@ -57,6 +57,11 @@ def figure(check: GateCheck) -> str:
     if check.found is None:
         return "not measured"
     return f"{check.found:g}" if float(check.found).is_integer() else f"{check.found:.4f}"
+
+
+def nats(value: float | None) -> str:
+    """A log-probability's change."""
+    return "-" if value is None else f"{value:.2g}"
 
 
 def db(value: float) -> str:
@@ -113,11 +118,15 @@ def _graphs(report: ParityReport) -> Table:
 def _attribution(report: ParityReport) -> Table:
     table = _table(
         "The reference with one part of the bundle's", "part", "exact match, points (95%)", "answers equal",
-        "top-m overlap",
+        "top-m overlap", "log-probability of the answer, nats", "its error", "scores, SNR dB",
     )  # fmt: skip
     for part, effect in (report.attribution or {}).items():
         delta = points(effect.em_delta, effect.em_delta_interval)
-        table.add_row(part, delta, share(effect.answers_equal), share(effect.top_m_overlap))
+        table.add_row(
+            part, delta, share(effect.answers_equal), share(effect.top_m_overlap), nats(effect.log_prob_delta),
+            nats(effect.log_prob_error), "-" if effect.score_snr_db is None else db(effect.score_snr_db),
+        )
+    table.caption = f"costs most: {report.costliest_part or 'none'}; parts that both share are left out"
     return table
 
 

@@ -40,18 +40,20 @@ def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_pat
     assert report["answers_equal_of_correct"] == 1.0
     assert report["coverage"]["asked"] == report["coverage"]["answered"] == report["coverage"]["distinct"] == 7
     assert report["graphs"]["decoder_step"] == {"max_abs_err": 0, "mean_abs_err": 0, "snr_db": None, "cosine": 1}
-    assert list(report["attribution"]) == [
-        "store_codec", "memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder",
-    ]  # fmt: skip
-    assert {"em_delta", "em_delta_interval", "answers_equal", "top_m_overlap"} == set(report["attribution"]["decoder"])
-    assert (report["gate"]["name"], report["gate"]["verdict"], report["gate"]["passed"]) == ("few", "passed", True)
+    assert list(report["attribution"]) == [report["costliest_part"]] == ["live_stage_b"]
+    assert {
+        "em_delta", "em_delta_interval", "answers_equal", "top_m_overlap", "log_prob_delta", "log_prob_error",
+        "score_snr_db",
+    } == set(report["attribution"]["live_stage_b"])
+    gate = report["gate"]
+    assert (gate["name"], gate["verdict"], gate["passed"]) == ("few", "passed", True)
     assert report["differences"] == []
     recorded = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
     assert recorded["records"][0]["report"] == report
     assert (tmp_path / "page.html").stat().st_size > 5000
     done = cli(*arguments)
     assert done.code == 0
-    for word in ("reference bundle", "store_codec", "exact", "Kendall", "Gate few: passed", "page.html", "asked"):
+    for word in ("reference bundle", "costs most: live_stage_b", "exact", "Kendall", "Gate few: passed", "page.html"):
         assert word in done.out
     assert cli("inspect", bundle, "--json").code == 0
 

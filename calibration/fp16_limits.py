@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["FP16_MAX", "FP16_SAFE", "FP32_LOWEST", "MASKED", "MAX_SCORE", "SMALLEST_AMAX"]
+__all__ = ["FP16_MAX", "FP16_SAFE", "FP32_LOWEST", "MASKED", "MAX_BIAS", "MAX_SCORE", "SMALLEST_AMAX"]
 
 FP16_MAX = 65504.0
 """The largest finite number in FP16."""
@@ -25,6 +25,9 @@ gives a mean and no NaN. A masked position ends at least 2**15 - 2 * 2**13 = 16,
 
 MAX_SCORE = 2.0**13
 """The largest magnitude of attention score plus position bias that MASKED stands for."""
+
+MAX_BIAS = 0.01 * 2.0**11
+"""The largest entry of a position bias, 20.5, that FP16 rounds by at most 0.01: by a hundredth of a weight."""
 
 SMALLEST_AMAX = 2.0**-6
 """A tensor whose largest value is below this meets FP16's subnormals (below 2**-14) within 8 powers of two."""

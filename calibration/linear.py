@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["Linear", "constant", "find_linears", "product_input", "set_constant"]
+__all__ = ["Linear", "constant", "find_linears", "product_input", "set_constant", "shared_weights"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
         if constant(weight).ndim in (2, 3):
             linears.append(Linear(node, x, weight))
     return linears
+
+
+def shared_weights(graph: ir.Graph) -> list[str]:
+    """Names of the products with a weight that `find_linears` leaves out."""
+    found = {linear.node for linear in find_linears(graph)}
+    return [
+        str(node.name) for node in graph
+        if node.op_type in ("MatMul", "Gemm") and node not in found
+        and (weight := node.inputs[1]) is not None and weight.name in graph.initializers and constant(weight).ndim > 1
+    ]
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float32]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from calibration.fp16_limits import FP16_MAX, MASKED, MAX_SCORE
+import numpy as np
+
+from calibration.fp16_limits import FP16_MAX, MASKED, MAX_BIAS, MAX_SCORE
 from calibration.fp16_range import amax_of, is_masked
+from calibration.linear import constant
+from calibration.passes.centre_position_bias import find_bias_tables, softmaxes_of
 from calibration.tracked import TrackedRanges
 from runtime.contract import CalibrationError
 
@@ -16,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["check_fp16"]
 
 
-def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> None:
+def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> list[str]:
     """Check every FP16 value of a graph from `ConvertFp16` against what it reached on the calibration data.
+
+    Returns notes: the position-bias tables so large that FP16 rounds their attention's scores by more than 0.01.
 
     Raises CalibrationError naming the worst tensor and its range: one that passes FP16's largest number, attention
     scores so large that a masked position could be attended or the sum with the mask overflow, or a tensor of which
@@ -43,6 +49,14 @@ def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> None:
     for node in graph:
         if node.op_type == "Add" and any(is_masked(value) and _is_half(value) for value in node.inputs):
             _check_scores(node, tracked)
+    return list(_rounded_tables(graph))
+
+
+def _rounded_tables(graph: ir.Graph) -> Iterator[str]:
+    for table in find_bias_tables(graph):
+        amax = float(np.abs(constant(table)).max(initial=0.0))
+        if amax > MAX_BIAS and any(_is_half(node.outputs[0]) for node in softmaxes_of(table)):
+            yield f"{table.name}: position bias reaches {amax:.4g}, where FP16 rounds scores by {amax * 2**-11:.2g}"
 
 
 def _check_scores(node: ir.Node, tracked: TrackedRanges) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calibration.calibrators import bounds, calibrator
-from calibration.linear import find_linears
-from calibration.policy import Policy
+from calibration.linear import find_linears, shared_weights
+from calibration.policy import Equalize, Policy
 from calibration.preflight import check_fp16
 from calibration.scheme import Scheme
 from calibration.tracked import TrackedRanges
@@ -50,23 +50,29 @@ class GraphOptions:
 class QuantizedGraph:
     """What was done.
 
-    `int8` and `kept` are the products and lookups that are INT8, and those in float; `kept_fp32` FP16's exceptions and
-    their reasons; `matched` the patterns of `keep` that named anything.
+    `int8` and `kept` are the products and lookups that are INT8, and those in float; `scaled` those INT8 products whose
+    channels are balanced by a multiplication in front of them, as no weight before them could take it; `kept_fp32`
+    FP16's exceptions and their reasons; `matched` the patterns of `keep` that named anything; `notes` what could not be
+    done, or may cost accuracy.
     """
 
     int8: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    scaled: list[str] = field(default_factory=list)
     matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
     residual_scale: float = 1.0
+    notes: list[str] = field(default_factory=list)
 
 
 def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOptions) -> QuantizedGraph:
     """Rewrite an exported FP32 graph in place; `tracked` are its ranges.
 
-    Exact rewrites come first, on FP32 weights: channels balanced, the residual stream scaled. Then Q/DQ, then FP16.
+    Exact rewrites come first, on FP32 weights: position bias centred, channels balanced, the residual stream scaled.
+    Then Q/DQ, then FP16.
     Raises CalibrationError where FP16 would overflow on the calibration data, or a range is missing.
     """
+    from calibration.passes.centre_position_bias import CentrePositionBias
     from calibration.passes.convert_fp16 import ConvertFp16
     from calibration.passes.equalize_feed_forward import EqualizeFeedForward
     from calibration.passes.fold_weights import FoldWeights
@@ -75,26 +81,38 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
 
     done = QuantizedGraph()
     FoldWeights()(model)
+    if options.int8:
+        shared = shared_weights(model.graph)
+        done.notes += [f"{name}: left in float, as its weight is read elsewhere too" for name in shared]
+    centre = CentrePositionBias(tracked)
+    centre(model)
+    done.notes += [f"{name}: position bias left as it is: it moves a part of the keys" for name in centre.left]
     strength = options.policy.equalize.feed_forward if options.int8 else FEED_FORWARD_STRENGTH
+    balanced: set[ir.Value] = set()
     if strength is not None:
-        EqualizeFeedForward(tracked, strength)(model)
+        feed_forward = EqualizeFeedForward(tracked, strength)
+        feed_forward(model)
+        balanced |= feed_forward.balanced
     if options.fp16:
         RescaleCodes(tracked)(model)
         done.residual_scale = residual_scale(model.graph, tracked)
         RescaleResidual(done.residual_scale, tracked)(model)
     if options.int8:
-        _insert_int8(model, tracked, options, done)
+        _insert_int8(model, tracked, options, done, balanced)
     else:
         done.kept = [linear.name for linear in find_linears(model.graph) if _keeps(options, linear.name, done)]
     if options.fp16:
         convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept)
         convert(model)
         done.kept_fp32 = convert.kept_fp32
-        check_fp16(model.graph, tracked)
+        done.notes += check_fp16(model.graph, tracked)
     return done
 
 
-def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions, done: QuantizedGraph) -> None:
+def _insert_int8(
+    model: ir.Model, tracked: TrackedRanges, options: GraphOptions, done: QuantizedGraph, balanced: set[ir.Value]
+) -> None:
+    """`balanced` are the values whose channels the feed-forward's equalisation has seen to."""
     from calibration.passes.equalize_values import EqualizeValues
     from calibration.passes.insert_qdq import InsertQDQ
     from calibration.passes.migrate_into_norm import MigrateIntoNorm
@@ -110,18 +128,30 @@ def _insert_int8(model: ir.Model, tracked: TrackedRanges, options: GraphOptions,
         kept = asked or stays_float(name, options) or (name in lookups and not policy.embeddings)
         (done.kept if kept else done.int8).append(name)
     if policy.equalize.values is not None:
-        EqualizeValues(tracked, policy.equalize.values)(model)
+        values = EqualizeValues(tracked, policy.equalize.values)
+        values(model)
+        balanced |= values.balanced
     if policy.equalize.norms is not None:
-        MigrateIntoNorm(tracked, policy.equalize.norms)(model)
+        norms = MigrateIntoNorm(tracked, policy.equalize.norms)
+        norms(model)
+        balanced |= norms.balanced
     names = frozenset(done.int8)
-    if policy.equalize.norms is not None:
-        ScaleInputs(tracked, policy.equalize.norms, names)(model)
+    inputs = ScaleInputs(tracked, lambda name: _input_strength(policy.equalize, name), names, balanced)
+    inputs(model)
+    done.scaled = inputs.scaled
+    done.notes += [f"{name}: its channels are not balanced, as their ranges are not known" for name in inputs.unknown]
     if policy.equalize.heads is not None:
         ScaleHeads(tracked, policy.equalize.heads, names)(model)
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
     QuantizeEmbedding(scheme, keep=lambda name: name in done.kept)(model)
+
+
+def _input_strength(equalize: Equalize, name: str) -> float | None:
+    """How far to balance what a product reads, by the module that its node is named for."""
+    module = name.rpartition("/")[0].rpartition(".")[2]
+    return {"o": equalize.values, "wo": equalize.feed_forward}.get(module, equalize.norms)
 
 
 def value_bounds(tracked: TrackedRanges, name: str, method: str) -> tuple[float, float]:

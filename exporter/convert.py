@@ -63,6 +63,7 @@ def convert_checkpoint(
     converted: CheckpointConfig
     tensors: Mapping[str, Tensor]
     unused: tuple[str, ...] = ()
+    notes: list[str] = []
     match layout:
         case "t5x":
             converted = parse_config(fields, subject=str(config))
@@ -71,11 +72,12 @@ def convert_checkpoint(
             )
             tensors, unused = conversion.tensors, conversion.unused
         case "fid":
-            converted, tensors = convert_fid(source, fields)
+            converted, tensors = convert_fid(source, fields, notes.append)
         case _:
-            converted, tensors = convert_huggingface(source, fields)
+            converted, tensors = convert_huggingface(source, fields, notes.append)
     write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
+    made |= {"notes": notes}
     return made | summary(converted, tensors, found)
 
 

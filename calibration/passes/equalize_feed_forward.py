@@ -16,17 +16,19 @@ __all__ = ["EqualizeFeedForward"]
 class EqualizeFeedForward(InPlacePass):
     """Divide columns of `wi_1` (ReLU: `wi`), and multiply the rows of `wo` that meet them, by the same factors.
 
-    Gated GELU is linear in `wi_1`, and ReLU commutes with positive factors, so no output changes.
+    A gated product is linear in `wi_1` whatever its gate, and ReLU commutes with positive factors, so no output
+    changes. Another activation without a gate lets no factor through: `ScaleInputs` scales what `wo` reads. After the
+    call `balanced` are the products' inputs that were seen to.
     """
 
     def __init__(self, ranges: TrackedRanges, strength: float) -> None:
         super().__init__()
         self.ranges, self.strength = ranges, strength
+        self.balanced: set[ir.Value] = set()
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite both weights of every feed-forward product that has a range."""
         writers = {linear.output: linear for linear in find_linears(model.graph)}
-        modified = False
         for wo in list(writers.values()):
             path = _written_by(wo, writers)
             amax = self.ranges.channel_amax(str(wo.x.name)) if path and str(wo.x.name) in self.ranges else None
@@ -38,19 +40,22 @@ class EqualizeFeedForward(InPlacePass):
             set_constant(wo.weight, (constant(wo.weight) * factor[:, None]).astype(np.float32))
             for value in (*between, wo.x):
                 self.ranges.multiply(str(value.name), 1 / factor)
-            modified = True
-        return PassResult(model, modified)
+            self.balanced.add(wo.x)
+        return PassResult(model, bool(self.balanced))
 
 
 def _written_by(wo: Linear, writers: dict[ir.Value, Linear]) -> tuple[Linear, list[ir.Value]] | None:
-    """The linear whose output `wo` reads, but for a gate or ReLU, and the values between; None where nothing is so."""
+    """The linear whose output `wo` reads, but for a gate or ReLU, and the values between; None where nothing is so.
+
+    A product of two values is a gated one where the other depends on the graph's inputs too.
+    """
     node = wo.x.producer()
     if node is None or wo.by_head or len(wo.x.uses()) != 1:
         return None
     inputs = [value for value in node.inputs if value is not None]
-    gates = [gate for value in inputs if (gate := value.producer()) is not None and gate.op_type == "Gelu"]
+    gated = node.op_type == "Mul" and len(set(inputs)) == 2 and not any(value.is_initializer() for value in inputs)
     linear = None
-    if node.op_type == "Relu" or (node.op_type == "Mul" and gates):
+    if node.op_type == "Relu" or gated:
         linear = next((writers[value] for value in inputs if value in writers), None)
     if linear is None or linear.by_head or len(linear.output.uses()) != 1:
         return None

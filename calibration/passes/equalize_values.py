@@ -16,19 +16,20 @@ __all__ = ["EqualizeValues"]
 class EqualizeValues(InPlacePass):
     """Divide columns of `v`, and multiply the rows of `o` that meet them, by the same factors.
 
-    The context is a weighted mean of values, linear in them. Where values leave the graph in a cache nothing is done:
-    what crosses a boundary stays in the checkpoint's units.
+    The context is a weighted mean of values, linear in them. Where values leave or enter the graph in a cache nothing
+    is done, as what crosses a boundary stays in the checkpoint's units: `ScaleInputs` scales the context itself. After
+    the call `balanced` are the contexts that were seen to.
     """
 
     def __init__(self, ranges: TrackedRanges, strength: float) -> None:
         super().__init__()
         self.ranges, self.strength = ranges, strength
+        self.balanced: set[ir.Value] = set()
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite `v` and `o` of every attention whose context has a range."""
         linears = find_linears(model.graph)
         by_output = {linear.output: linear for linear in linears}
-        modified = False
         for output in linears:
             found = _values(output, by_output)
             amax = self.ranges.channel_amax(str(output.x.name)) if str(output.x.name) in self.ranges else None
@@ -43,8 +44,8 @@ class EqualizeValues(InPlacePass):
             if not found.by_head:
                 self.ranges.multiply(str(found.output.name), 1 / factor)
             self._follow(output, found)
-            modified = True
-        return PassResult(model, modified)
+            self.balanced.add(output.x)
+        return PassResult(model, bool(self.balanced))
 
     def _follow(self, output: Linear, found: Linear) -> None:
         """Give what lies between the two products, channels in heads, the magnitude of the ends."""

@@ -17,12 +17,14 @@ class MigrateIntoNorm(InPlacePass):
     """Divide an RMSNorm's weight, and multiply the rows of every projection behind it, by the same factors.
 
     Only where projections alone read the norm's output: attention that is absorbed into normed states reads them too,
-    and so does a graph's output.
+    and so does a graph's output; there `ScaleInputs` scales what the projections read. After the call `balanced` are
+    the values that were seen to.
     """
 
     def __init__(self, ranges: TrackedRanges, strength: float) -> None:
         super().__init__()
         self.ranges, self.strength = ranges, strength
+        self.balanced: set[ir.Value] = set()
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite every norm whose output has a range."""
@@ -31,7 +33,6 @@ class MigrateIntoNorm(InPlacePass):
         for linear in find_linears(graph):
             if not linear.by_head:
                 readers.setdefault(product_input(linear), []).append(linear)
-        modified = False
         for normed, linears in readers.items():
             weight = _norm_weight(graph, normed)
             amax = self.ranges.channel_amax(str(normed.name)) if str(normed.name) in self.ranges else None
@@ -42,10 +43,11 @@ class MigrateIntoNorm(InPlacePass):
             set_constant(weight, (constant(weight) / factor).astype(np.float32))
             for linear in linears:
                 set_constant(linear.weight, (constant(linear.weight) * factor[:, None]).astype(np.float32))
-            for value in {normed, *(linear.x for linear in linears)}:
+            scaled = {normed, *(linear.x for linear in linears)}
+            for value in scaled:
                 self.ranges.multiply(str(value.name), 1 / factor)
-            modified = True
-        return PassResult(model, modified)
+            self.balanced |= scaled
+        return PassResult(model, bool(self.balanced))
 
 
 def _norm_weight(graph: ir.Graph, normed: ir.Value) -> ir.Value | None:

@@ -1,8 +1,8 @@
-"""Balance the channels of a graph's input against the weights that read it. Exact."""
+"""Balance the channels of what products read where no weight before them can take the factors. Exact."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -18,35 +18,54 @@ __all__ = ["ScaleInputs"]
 
 
 class ScaleInputs(InPlacePass):
-    """`x W` becomes `(x / f) (f W)`, with `x` an input of the graph and `f` one number a channel.
+    """`x W` becomes `(x / f) (f W)`, with f one number a channel: one multiplication for all products that read x.
 
-    `cross_kv` reads the encoder's states so: the norm that wrote them stands in another graph, and what crosses a
-    boundary stays in the checkpoint's units. One multiplication serves all products of the input. `ranges` is told of
-    the new value.
+    What the other passes do for nothing, by a weight that writes x, and cannot do everywhere: `cross_kv` reads the
+    encoder's states, whose norm stands in another graph; `o` of the decoder reads a mean of values that a cache holds,
+    in the checkpoint's units as all that crosses a boundary; attention that is absorbed reads a norm's output beside
+    its query's projection. `balanced` are the values that those passes have seen to. `strength` gives that of a
+    product, None to leave it alone. `ranges` is told of the new values.
+
+    After the call, `scaled` names the products that read a value so scaled, and `unknown` those that could not be
+    balanced for want of a range by channel.
     """
 
-    def __init__(self, ranges: TrackedRanges, strength: float, names: Collection[str]) -> None:
+    def __init__(
+        self,
+        ranges: TrackedRanges,
+        strength: Callable[[str], float | None],
+        names: Collection[str],
+        balanced: Collection[ir.Value] = (),
+    ) -> None:
         super().__init__()
-        self.ranges, self.strength, self.names = ranges, strength, names
+        self.ranges, self.strength, self.names, self.balanced = ranges, strength, names, balanced
+        self.scaled: list[str] = []
+        self.unknown: list[str] = []
 
     def call(self, model: ir.Model) -> PassResult:
-        """Rewrite the named products that read an input with a range."""
+        """Rewrite the named products that nothing else has balanced."""
         graph = model.graph
         readers: dict[ir.Value, list[Linear]] = {}
         for linear in find_linears(graph):
-            if linear.name in self.names and not linear.by_head and linear.x.is_graph_input():
+            if linear.name in self.names and not linear.by_head and linear.x not in self.balanced:
                 readers.setdefault(linear.x, []).append(linear)
-        modified = False
         for value, linears in readers.items():
+            strengths = [strength for linear in linears if (strength := self.strength(linear.name)) is not None]
+            if not strengths:
+                continue
             amax = self.ranges.channel_amax(str(value.name)) if str(value.name) in self.ranges else None
-            if amax is not None:
-                self._rewrite(graph, value, linears, amax)
-                modified = True
-        return PassResult(model, modified)
+            if amax is None:
+                self.unknown += [linear.name for linear in linears]
+            else:
+                self._rewrite(graph, value, linears, amax, max(strengths))
+                self.scaled += [linear.name for linear in linears]
+        return PassResult(model, bool(self.scaled))
 
-    def _rewrite(self, graph: ir.Graph, value: ir.Value, linears: list[Linear], amax: NDArray[np.float64]) -> None:
+    def _rewrite(
+        self, graph: ir.Graph, value: ir.Value, linears: list[Linear], amax: NDArray[np.float64], strength: float
+    ) -> None:
         rows = np.max([np.abs(constant(linear.weight)).max(axis=1) for linear in linears], axis=0)
-        factor = balance(amax, rows, self.strength)
+        factor = balance(amax, rows, strength)
         name = f"{value.name}/balanced"
         divisor = initializer(graph, f"{name}.factor", (1 / factor).astype(np.float32))
         node = ir.node("Mul", [value, divisor], name=f"{name}/Mul")

@@ -108,3 +108,6 @@ def _print(done: dict[str, QuantizedGraph]) -> None:
             escape("\n".join(graph.kept_fp32)) or "none",
         )
     console().print(table)
+    for name, graph in done.items():
+        for note in graph.notes:
+            console().print(f"{name}, {escape(note)}")

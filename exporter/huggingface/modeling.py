@@ -70,6 +70,12 @@ class GlimmerEncoder(nn.Module):
                         _padded(config.question_length, input_ids, mask), (joined, joined_mask), strict=True
                     )
                 )
+            elif config.cross_attention_bias and joined.shape[2] < config.passage_length:
+                # As FiD pads: the place of a key among all passages' tells there, whatever the longest of these.
+                joined, joined_mask = (
+                    nn.functional.pad(values, (0, config.passage_length - values.shape[2]))
+                    for values in (joined, joined_mask)
+                )
             return GlimmerEncoderOutput(model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1))
         batch, count, _length = passage_input_ids.shape
         memory = model.encode_memory(passage_input_ids.flatten(0, 1), passage_mask.flatten(0, 1))

@@ -36,7 +36,7 @@ NUM_CALIBRATED = 200
 QUICK = "feed-forward 2^7 seed 0"
 INFLATIONS = [
     "residual 2^6", "residual 2^10", "residual 2^12", "feed-forward 2^4 seed 0", QUICK, "feed-forward 2^7 seed 1",
-    "norms seed 0", "norms seed 1", "norms seed 2",
+    "norms 2^3 seed 0", "norms 2^3 seed 1", "norms 2^3 seed 2",
 ]
 
 

@@ -71,6 +71,28 @@ def test_the_bundle_says_how_it_was_made_and_answers(cli, glimmer, bundle, preci
         assert all(answer.error is None for answer in session.answer_many(QUESTIONS))
 
 
+def test_what_was_scaled_in_place_is_reported(cli, bundle, tmp_path):
+    """Values stand in the decoder's caches, states enter `cross_kv`: no weight before them takes the factors."""
+    graphs = cli("quantize", bundle, "-o", tmp_path / "out", "--json").json["graphs"]
+    assert {name: len(graph["scaled"]) for name, graph in graphs.items()} == {
+        "memory_encoder": 0, "live_stage_a": 0, "live_stage_b": 0, "cross_kv": 4, "decoder_step": 4
+    }
+    assert all(name.endswith("Attention.o/MatMul") for name in graphs["decoder_step"]["scaled"])
+    assert all(graph["notes"] == [] for graph in graphs.values())
+
+
+def test_a_position_bias_that_fp16_rounds_is_named(cli, bundle, tmp_path, monkeypatch):
+    """To the reader and in `--json`; these tables are small, so the bar is lowered."""
+    monkeypatch.setattr("calibration.preflight.MAX_BIAS", 0.0)
+    shown = cli("quantize", bundle, "-o", tmp_path / "one", "--precision", "fp16", "--target", "tensorrt")
+    assert shown.code == 0
+    assert "relative_attention_bias" in shown.out
+    report = cli("quantize", bundle, "-o", tmp_path / "two", "--precision", "int8-fp16", "--json").json
+    for graph in ("memory_encoder", "live_stage_a", "live_stage_b", "decoder_step"):
+        (note,) = report["graphs"][graph]["notes"]
+        assert "relative_attention_bias.table: position bias reaches" in note
+
+
 def test_the_options_are_recorded(cli, bundle, tmp_path):
     output = tmp_path / "out"
     done = cli(

@@ -15,13 +15,13 @@ __all__ = ["Answered", "Coverage", "coverage_of"]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Numbers of questions: `asked` are `answered`, `refused`, `unretrieved` and `blank`, each in one of these.
+    """Numbers of questions: `asked` are `answered`, `refused` and `unretrieved`, each in one of these.
 
-    `answered`: passages were found, and at least one side gave a token; only these count in any share. `refused`: no
-    question or passage that can be taken. `unretrieved`: no passage was found, so that no graph ran. `blank`: neither
-    side gave a token, so that nothing was compared. Of the answered ones: `distinct` differ in their words or their
-    passages; `graded` have answers, `right` are those that the reference has right; in `ranked` more passages were
-    found than are read, in `with_gold` a gold passage is among them.
+    `answered`: passages were found, so that the graphs ran; only these count in any share. `refused`: no question or
+    passage that can be taken. `unretrieved`: no passage was found. Of the answered ones: to those that are `blank`
+    neither side says a word; the others hold `distinct` ones, which differ in their words or their passages; `graded`
+    have answers, `right` are those that the reference has right; in `ranked` more passages were found than are read,
+    in `with_gold` a gold passage is among them.
     """
 
     asked: int
@@ -49,8 +49,8 @@ def coverage_of(
     rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply], *, refused: int
 ) -> tuple[Coverage, Answered]:
     """Count, and leave out what was not answered; `rows` are all that could be taken."""
-    retrieved = [place for place, row in enumerate(rows) if row.candidates]
-    places = [place for place in retrieved if references[place].tokens or candidates[place].tokens]
+    places = [place for place, row in enumerate(rows) if row.candidates]
+    said = [rows[place] for place in places if references[place].tokens or candidates[place].tokens]
     answered = Answered(
         [rows[place] for place in places], [references[place] for place in places],
         [candidates[place] for place in places],
@@ -59,9 +59,9 @@ def coverage_of(
         asked=len(rows) + refused,
         answered=len(places),
         refused=refused,
-        unretrieved=len(rows) - len(retrieved),
-        blank=len(retrieved) - len(places),
-        distinct=len({(row.question.question, *row.numbers) for row in answered.rows}),
+        unretrieved=len(rows) - len(places),
+        blank=len(places) - len(said),
+        distinct=len({(row.question.question, *row.numbers) for row in said}),
         graded=num_graded(answered.rows, answered.references),
         right=num_right(answered.rows, answered.references),
         ranked=num_ranked(answered.references),

@@ -30,9 +30,9 @@ COVERAGE = {"min_answered", "max_refused_share"}
 class Gate(BaseModel):
     """Limits; one that is left out is not checked, but for the coverage's, which have defaults.
 
-    `min_answered` different questions must have been answered, and at most `max_refused_share` of those asked refused:
-    otherwise nothing was measured. Points are hundredths: an EM of 0.900 that falls to 0.895 loses half a point.
-    `min_snr_db` is by graph.
+    `min_answered` different questions must have been answered, with a word by either side, and at most
+    `max_refused_share` of those asked refused: otherwise nothing was measured. Points are hundredths: an EM of 0.900
+    that falls to 0.895 loses half a point. `min_snr_db` is by graph.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

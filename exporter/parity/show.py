@@ -34,10 +34,12 @@ def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
     """How many questions were asked, how many of them answered, and where there are any, why not."""
     counts = report.coverage
     missing = [
-        ("refused", counts.refused), ("no passage found", counts.unretrieved), ("blank on both sides", counts.blank),
-        ("answered, less repetitions", counts.distinct if counts.distinct != counts.answered else 0),
+        ("refused", counts.refused), ("no passage found", counts.unretrieved),
+        ("answered without a word by both", counts.blank),
     ]  # fmt: skip
-    return [("asked", counts.asked), ("answered", counts.answered), *(item for item in missing if item[1])]
+    shown = [("asked", counts.asked), ("answered", counts.answered), *(item for item in missing if item[1])]
+    repeated = counts.answered - counts.blank - counts.distinct
+    return [*shown, ("answered, repetitions", repeated)] if repeated else shown
 
 
 def share(value: float | None) -> str:

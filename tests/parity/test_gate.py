@@ -256,12 +256,16 @@ def test_what_cannot_be_written_is_said_before_anything_is_compared(glimmer, row
         run(glimmer, bundle, rows)
 
 
-def test_what_neither_side_says_a_word_to_counts_for_nothing(glimmer, close, rows):
+def test_what_neither_side_says_a_word_to_is_no_part_of_the_minimum(glimmer, close, rows, tmp_path):
     """One question of the tests is answered with EOS alone, by both."""
-    report = run(glimmer, close, [Question(text, text, ("x",), None, ()) for text in QUESTIONS], None)
+    silent = [text for text in QUESTIONS if text not in {row.question for row in rows}]
+    asked = [Question(text, text, ("x",), None, ()) for text in (*silent, *QUESTIONS)]
+    report = run(glimmer, close, asked, None)
     counts = report.coverage
-    assert (counts.asked, counts.answered, counts.blank) == (len(QUESTIONS), len(rows), len(QUESTIONS) - len(rows))
-    assert counts.blank > 0
+    assert (counts.asked, counts.answered, counts.distinct) == (len(asked), len(asked), len(rows))
+    assert counts.blank == 2 * len(silent) > 0
+    quiet = [Question(f"{number}", silent[0], ("x",), None, ()) for number in range(2 * FEW)]
+    assert missed(run(glimmer, close, quiet, write_gate(tmp_path)).gate)[0] == "min_answered"
 
 
 def test_a_candidate_that_falls_silent_is_answered_and_wrong(glimmer, rows, tmp_path):

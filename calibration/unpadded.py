@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.spread import spread
 from runtime.backends import Array
 from runtime.contract import GraphIO
 
-__all__ = ["UnpaddedRun", "spread", "unpadded_runs"]
+__all__ = ["UnpaddedRun", "unpadded_runs"]
 
 Places = Mapping[str, NDArray[np.intp]]
 """By the name of a dimension, as the table of graph I/O has it: the indices to keep."""
@@ -56,13 +57,6 @@ def unpadded_runs(
             if "selected" in names:
                 taken["selected"] = np.zeros((1, 1), np.int32)
             yield UnpaddedRun(taken, places, keep)
-
-
-def spread(items: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the items, in even steps from the first to the last."""
-    if len(items) <= limit:
-        return list(items)
-    return [items[place * (len(items) - 1) // max(1, limit - 1)] for place in range(limit)]
 
 
 def _take(values: Array, dims: Sequence[int | str], places: Places) -> Array:

@@ -58,8 +58,10 @@ class CorpusFormatName(str, Enum):
 
     jsonl = "jsonl"
     jsonl_gz = "jsonl.gz"
+    jsonl_zst = "jsonl.zst"
     tsv = "tsv"
     tsv_gz = "tsv.gz"
+    tsv_zst = "tsv.zst"
     parquet = "parquet"
 
 
@@ -91,7 +93,9 @@ CorpusFormat = Annotated[
     CorpusFormatName | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Take N questions only, in even steps over the file.")
+]
 NumRetrieved = Annotated[
     int | None, typer.Option("--top-k", "-k", min=1, help="Passages to retrieve. Default: the manifest's k.")
 ]
@@ -104,7 +108,12 @@ Passages = Annotated[
     PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")
 ]
 Questions = Annotated[
-    Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+    list[Path],
+    typer.Option(
+        "--questions",
+        help="KILT, NQ-open or Atlas JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`; plain, .gz or .zst. "
+        "Repeatable; or a folder of such files.",
+    ),
 ]
 RequireParity = Annotated[
     RequiredParity | None,

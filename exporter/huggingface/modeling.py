@@ -13,6 +13,7 @@ from transformers.utils.generic import ModelOutput
 
 from exporter.huggingface.configuration import GlimmerConfig
 from exporter.stages import GlimmerModel
+from exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 
@@ -114,6 +115,13 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         self._encoder = [GlimmerEncoder(model)]
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def _init_weights(self, module: nn.Module) -> None:
+        """What no file holds is computed again: transformers 5 makes a model without values, and fills in weights."""
+        if isinstance(module, RelativeBias):
+            module.compute_buckets(module.buckets.device)
+        else:
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
+
     @property
     def reference(self) -> GlimmerModel:
         """The reference torch model whose weights these are."""
@@ -175,10 +183,12 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
     def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:  # type: ignore[override]
         """`GenerationMixin.generate` over question `inputs` (or input_ids) and passage_input_ids.
 
+        A tokenizer's `token_type_ids` say nothing to a T5 and may stand beside them.
         In MemoryFiD the question stands in front of the answer in the decoder: rows are generated one by one, and what
         comes back is the answers, padded, behind the start token as for the others.
         """
         options["use_cache"] = False
+        options.pop("token_type_ids", None)
         if not self._settings.shape.traits.prefixes_decoder:
             return super().generate(inputs, **options)
         inputs = options.pop("input_ids", None) if inputs is None else inputs

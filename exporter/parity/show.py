@@ -100,6 +100,10 @@ def _answers(report: ParityReport) -> Table:
     table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
     table.add_row("top-m overlap", "", share(report.top_m_overlap), "")
     table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
+    if report.skipped_passages:
+        table.add_row("passages skipped, without text", "", str(report.skipped_passages), "")
+    if report.truncated_passages:
+        table.add_row("passages cut to passage_length", "", str(report.truncated_passages), "")
     table.add_section()
     for name, count in coverage_rows(report):
         table.add_row(name, "", str(count), "")

@@ -88,6 +88,8 @@ def _answers(report: ParityReport) -> Table:
     table.add_column("difference, points (95%)", justify="right")
     for name, metric in (("exact match", report.em), ("token F1", report.f1)):
         difference = points(metric.delta, metric.interval)
+        if metric.reference is None:
+            difference = "not measured: no row has answers"
         table.add_row(name, share(metric.reference), share(metric.candidate), difference)
     gold = report.gold_in_top_m
     table.add_row("gold passage read", share(gold.reference), share(gold.candidate), "")

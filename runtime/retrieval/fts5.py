@@ -63,20 +63,20 @@ class Fts5Index:
         self, connection: sqlite3.Connection, words: Sequence[str], counts: dict[str, int], top_k: int
     ) -> list[Hit]:
         """The best passages for words that have weight."""
-        rare, common, scored = [], [], 0
+        rare: list[str] = []
+        common: list[str] = []
+        scored = 0
         for word in sorted(words, key=counts.__getitem__):
             scored += counts[word]
             (rare if scored <= SCORED_AT_ONCE else common).append(word)
         if rare and common:
-            hits = {hit.number: hit for hit in self._ranked(connection, any_of(rare), ALL)}
-            # The score is of all words that the query names, so that of a passage with both is complete.
-            both = f"({any_of(common)}) AND ({any_of(rare)})"
-            hits.update((hit.number, hit) for hit in self._ranked(connection, both, ALL))
-            best = sorted(hits.values(), key=lambda hit: (-hit.score, hit.number))[:top_k]
-            total = self._total(connection)
+            total, hits = self._total(connection), self._ranked(connection, any_of(rare), ALL)
             weights = (math.log((total - counts[word] + 0.5) / (counts[word] + 0.5)) for word in common)
-            if len(best) == top_k and best[-1].score > MOST_OF_WEIGHT * sum(weights):
-                return best
+            if len(hits) >= top_k and hits[top_k - 1].score > MOST_OF_WEIGHT * sum(weights):
+                # The score is of all words that the query names, so that of a passage with both is complete.
+                both = self._ranked(connection, f"({any_of(common)}) AND ({any_of(rare)})", ALL)
+                complete = {hit.number: hit for hit in [*hits, *both]}
+                return sorted(complete.values(), key=lambda hit: (-hit.score, hit.number))[:top_k]
         return self._ranked(connection, any_of(words), top_k)
 
     def _ranked(self, connection: sqlite3.Connection, query: str, top_k: int) -> list[Hit]:

@@ -21,9 +21,9 @@ FIELDS = {
 def passage_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """`id`, `title`, `text` and `wikipedia_id` of a row, so far as it has them; nothing is checked. Null is absent.
 
-    A text that is a list of paragraphs, as in KILT's knowledge source, becomes one, a paragraph a line; and where its
-    record names the page by `wikipedia_title` alone, its id is the page's. An Atlas passage's `section` follows its
-    title, as Atlas itself has it.
+    A text that is a list of paragraphs, as in KILT's knowledge source, becomes one, a paragraph a line; such a record
+    is a whole page, so where it names the page by `wikipedia_title` alone, its id is the page's. An Atlas passage's
+    `section` follows its title, as Atlas itself has it.
     """
     found = {
         field: next(row[name] for name in names if row.get(name) is not None)
@@ -37,7 +37,7 @@ def passage_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(title, str) and isinstance(section, str) and section and not title.endswith(f": {section}"):
         found["title"] = f"{title}: {section}"
     page = row.get("wikipedia_id")
-    if page is None and "wikipedia_title" in row:
+    if page is None and "wikipedia_title" in row and isinstance(row.get("text"), list):
         page = found.get("id")
     if page is not None:
         found["wikipedia_id"] = page

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from calibration.evidence import Evidence, evidence_from_outputs
+from calibration.evidence import Evidence, evidence_from_outputs, page_name
 from calibration.passage_fields import passage_fields, present_fields
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -171,9 +171,11 @@ class Row:
                 self.subject, expected=f'a "score" of each of "{key}" that is a number', found=repr(score)[:80],
                 fix="repair the scores, or leave them out where the passages stand best first",
             )
-        page = fields.get("wikipedia_id")
-        named = None if page is None else str(page).strip() or None
-        return (Passage(identifier, title, text, named) if text.strip() else None), number
+        try:
+            page = page_name(fields.get("wikipedia_id"))
+        except ValueError as reason:
+            raise self._error(f'"{key}" that have {reason}', key) from None
+        return (Passage(identifier, title, text, page) if text.strip() else None), number
 
     def _ids(self, key: str) -> tuple[int | str, ...] | None:
         if self._get(key) is None:

@@ -53,6 +53,13 @@ def test_a_row_without_an_id_gets_one_that_no_row_has(tmp_path, ids, expected):
     assert tuple(question.qid for question in read_questions(write(tmp_path, json.dumps(nulls)))) == expected
 
 
+def test_ids_are_given_over_all_files(tmp_path):
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, ids in zip(files, ((None, "3"), (None, "1", None)), strict=True):
+        file.write_text("".join(json.dumps({"input": "?", "id": one}) + "\n" for one in ids))
+    assert [question.qid for question in read_questions(files)] == ["1-2", "3", "3-2", "1", "5"]
+
+
 def test_kilts_evidence(tmp_path):
     outputs = [
         {"answer": "a", "provenance": [{"wikipedia_id": "7"}, {"wikipedia_id": 7, "title": "x"}, {"title": "y"}]},
@@ -125,12 +132,17 @@ def test_passages_of_atlas_and_under_other_names(tmp_path):
     items = [
         {"id": "1", "title": "T", "section": "S", "text": "x"}, {"title": "T: S", "section": "S", "text": "y"},
         {"_id": "2", "title": None, "contents": "z"}, {"id": 3, "wikipedia_title": "W", "text": ["p\n", "q\n"]},
+        {"id": 4, "wikipedia_title": "W", "text": "part"}, {"id": 5, "wikipedia_id": 7, "text": "part"},
     ]
     row = {"question": "who?", "answers": ["Ada"], "passages": items}
     (question,) = read_questions(write(tmp_path, json.dumps(row)))
     assert question.passages == (
         Passage("1", "T: S", "x"), Passage(None, "T: S", "y"), Passage("2", "", "z"), Passage(3, "W", "p\nq", "3"),
+        Passage(4, "W", "part"), Passage(5, "", "part", "7"),
     )
+    items[0]["wikipedia_id"] = 1.5
+    with pytest.raises(QuestionFileError, match='"passages" that have a "wikipedia_id" that is a string or an integer'):
+        read_questions(write(tmp_path, json.dumps(row)))
 
 
 def test_passages_come_by_their_scores_and_the_earlier_of_equals_first(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from calibration.evidence import page_name
 from calibration.passage_fields import passage_fields, present_fields
 from runtime.contract import CorpusError
 from runtime.contract.text_schema import is_id
@@ -77,14 +78,10 @@ def passage_from_row(source: Mapping[str, Any], *, subject: str, fix: str) -> Pa
 
 
 def _page(row: Mapping[str, Any], subject: str, fix: str) -> str | None:
-    """The Wikipedia page of a row as KILT compares them: a string without white space around it."""
-    page = row.get("wikipedia_id")
-    if page is not None and type(page) is not int and not isinstance(page, str):
-        raise CorpusError(
-            subject, expected='a "wikipedia_id" that is a string or an integer, or none',
-            found=repr(page)[:80], fix=fix,
-        )
-    return None if page is None else str(page).strip() or None
+    try:
+        return page_name(row.get("wikipedia_id"))
+    except ValueError as reason:
+        raise CorpusError(subject, expected=str(reason), found=repr(row["wikipedia_id"])[:80], fix=fix) from None
 
 
 def _shown(row: Mapping[str, Any], key: str, source: Mapping[str, Any]) -> str:

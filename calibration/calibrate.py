@@ -16,7 +16,7 @@ from calibration.coverage import coverage_warnings
 from calibration.fp16_limits import FP16_MAX
 from calibration.questions import Question, given_passages
 from calibration.ranges import RangeTable
-from calibration.unpadded import spread
+from calibration.spread import spread
 from runtime import Answer, Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import BundleManifest, CalibrationError, read_manifest
@@ -105,7 +105,8 @@ def calibrate(
     _check_precision(manifest, bundle)
     sample = spread(range(len(questions)), options.samples)
     backend = CollectingBackend(
-        OnnxRuntimeBackend(options.threads, lean=True), limit=options.passages_per_question, threads=options.threads
+        OnnxRuntimeBackend(options.threads, lean=True), limit=options.passages_per_question, threads=options.threads,
+        fixed_keys=manifest.model.cross_attention_bias,
     )
     last_tenth = len(sample) - max(1, len(sample) // 10)
     before: dict[tuple[str, str], float] = {}

@@ -22,29 +22,33 @@ __all__ = ["CollectingBackend", "GraphCollector"]
 class CollectingBackend:
     """Only the plain graph's outputs go on to the next stage; of the copy's nothing but running statistics is kept.
 
-    `limit` bounds the passages of a question that one run of a graph is seen with.
+    `limit` bounds the passages of a question that one run of a graph is seen with; `fixed_keys` is `unpadded_runs`'s.
     """
 
-    def __init__(self, backend: Backend, *, limit: int, threads: int | None = None) -> None:
+    def __init__(
+        self, backend: Backend, *, limit: int, threads: int | None = None, fixed_keys: bool = False
+    ) -> None:
         self.name = backend.name
         self.collectors: dict[str, GraphCollector] = {}
         self.encoder_attention_mask: Array | None = None
-        self._backend, self._limit, self._threads = backend, limit, threads
+        self._backend, self._limit, self._threads, self._fixed_keys = backend, limit, threads, fixed_keys
 
     def load(self, path: Path, io: GraphIO) -> Graph:
         """Load a graph, and its instrumented copy; its name is the file's."""
         plain = self._backend.load(path, io)
-        self.collectors[path.stem] = GraphCollector(path, io, limit=self._limit, threads=self._threads)
+        self.collectors[path.stem] = GraphCollector(
+            path, io, limit=self._limit, threads=self._threads, fixed_keys=self._fixed_keys
+        )
         return _CollectedGraph(plain, self.collectors[path.stem], self)
 
 
 class GraphCollector:
     """The ranges of one graph's tensors while samples run."""
 
-    def __init__(self, path: Path, io: GraphIO, *, limit: int, threads: int | None) -> None:
+    def __init__(self, path: Path, io: GraphIO, *, limit: int, threads: int | None, fixed_keys: bool) -> None:
         self.name = path.stem
         self.runs = 0
-        self._io, self._limit = io, limit
+        self._io, self._limit, self._fixed_keys = io, limit, fixed_keys
         graph = instrument(path)
         self._tensors = {tensor.name: tensor for tensor in graph.tensors}
         self._session = _session(graph, path, threads)
@@ -59,7 +63,9 @@ class GraphCollector:
 
         Raises CalibrationError where a tensor is not finite.
         """
-        for run in unpadded_runs(self._io, inputs, self._limit, encoder_attention_mask):
+        for run in unpadded_runs(
+            self._io, inputs, self._limit, encoder_attention_mask, fixed_keys=self._fixed_keys
+        ):
             self.runs += 1
             for name, values in run.inputs.items():
                 if name in self.ranges:

@@ -1,19 +1,21 @@
-"""Question files in KILT's, FiD's and our own layout, told apart by their content; and predictions in KILT's."""
+"""Question files in KILT's, FiD's and our own layout, told apart by their content."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from calibration.evidence import Evidence, evidence_from_outputs
+from calibration.spread import spread
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
 
-__all__ = ["Question", "given_passages", "kilt_predictions", "read_questions"]
+__all__ = ["Question", "given_passages", "read_questions"]
 
 LAYOUTS = (
     'use KILT JSONL ("id", "input", "output"), a JSON array as FiD reads it ("question", "answers", "ctxs"), or JSONL '
@@ -25,7 +27,9 @@ LAYOUTS = (
 class Question:
     """One question. `answers` is empty where the file has none; any of them is right.
 
-    `passages` are those that the file gives, best first: ids in a store, or texts; None where it gives none.
+    `passages` are those that the file gives, best first: ids in a store, or texts; None where it gives none. `evidence`
+    is what KILT's gold names as proof, None in other layouts and where a row has no gold at all; `task` is the row's
+    own word for the task that it belongs to.
     """
 
     qid: str
@@ -33,19 +37,25 @@ class Question:
     answers: tuple[str, ...]
     passages: tuple[int | str | Passage, ...] | None
     gold_ids: tuple[int | str, ...]
+    evidence: tuple[Evidence, ...] | None = None
+    task: str | None = None
 
 
 def read_questions(path: str | Path, limit: int | None = None) -> list[Question]:
-    """The first `limit` questions of a file, or all.
+    """At most `limit` questions of a file, in even steps over it; None: all.
+
+    A row without an id gets one that no row of the file has.
 
     Raises QuestionFileError, with the line or the row counted from 1: not UTF-8, not JSON, in none of the known
     layouts, a field of another type; or a file without questions.
     """
     path = Path(path)
-    questions = list(islice(_questions(path), limit))
-    if not questions and limit != 0:
+    questions = [row.question() for row in _questions(path)]
+    if any(not question.qid for question in questions):
+        questions = _named(questions)
+    if not questions:
         raise QuestionFileError(f"questions {path}", expected="at least one question", found="none", fix=LAYOUTS)
-    return questions
+    return questions if limit is None else spread(questions, limit)
 
 
 def given_passages(question: Question) -> list[PassageId | Passage]:
@@ -58,20 +68,23 @@ def given_passages(question: Question) -> list[PassageId | Passage]:
     return [item if isinstance(item, Passage) else PassageId(item) for item in question.passages]
 
 
-def kilt_predictions(questions: Sequence[Question], answers: Sequence[str | None]) -> str:
-    """The content of a file of predictions, one KILT row a question; None becomes an empty answer."""
-    rows = (
-        {"id": question.qid, "input": question.question, "output": [{"answer": answer or ""}]}
-        for question, answer in zip(questions, answers, strict=True)
-    )
-    return "".join(json.dumps(row) + "\n" for row in rows)
+def _named(questions: list[Question]) -> list[Question]:
+    """The questions, those without an id named by their number, or by what no other id is if that one is taken."""
+    taken = {question.qid.strip() for question in questions}
+    named = []
+    for number, question in enumerate(questions, start=1):
+        names = chain([str(number)], (f"{number}-{more}" for more in count(2)))
+        qid = question.qid or next(name for name in names if name not in taken)
+        taken.add(qid)
+        named.append(replace(question, qid=qid))
+    return named
 
 
-def _questions(path: Path) -> Iterator[Question]:
-    for number, (subject, row) in enumerate(_rows(path), start=1):
+def _questions(path: Path) -> Iterator[_Row]:
+    for subject, row in _rows(path):
         if not isinstance(row, dict):
             raise QuestionFileError(subject, expected="a JSON object", found=type(row).__name__, fix=LAYOUTS)
-        yield _Row(subject, row).question(number)
+        yield _Row(subject, row)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -112,24 +125,28 @@ class _Row:
     subject: str
     data: dict[str, Any]
 
-    def question(self, number: int) -> Question:
-        """The question of the row that is `number` in its file, which is its id where it has no other."""
+    def question(self) -> Question:
+        """The question of the row; its `qid` is empty where the row has no id."""
         if "input" in self.data and "question" not in self.data:
-            return Question(self._qid("id", number), self._text("input"), self._outputs(), None, ())
+            return Question(
+                self.qid(), self._text("input"), self._outputs(), None, (), self._evidence(), self._task()
+            )
         return Question(
-            self._qid("qid" if "qid" in self.data else "id", number), self._text("question"), self._answers(),
-            self._passages(), self._ids("gold_ids") or (),
+            self.qid(), self._text("question"), self._answers(), self._passages(), self._ids("gold_ids") or (),
+            self._evidence(), self._task(),
         )
+
+    def qid(self) -> str:
+        """The row's id, empty where it has none or a blank one."""
+        key = "qid" if "qid" in self.data else "id"
+        value = self.data.get(key)
+        if value is not None and not _is_id(value):
+            raise self._error(f'a "{key}" that is a string or an integer', key)
+        return "" if value is None or not str(value).strip() else str(value)
 
     def _error(self, expected: str, key: str) -> QuestionFileError:
         found = repr(self.data[key])[:80] if key in self.data else f'no "{key}"'
         return QuestionFileError(self.subject, expected=expected, found=found, fix=LAYOUTS)
-
-    def _qid(self, key: str, number: int) -> str:
-        value = self.data.get(key, number)
-        if not _is_id(value):
-            raise self._error(f'a "{key}" that is a string or an integer', key)
-        return str(value)
 
     def _text(self, key: str) -> str:
         value = self.data.get(key)
@@ -152,9 +169,22 @@ class _Row:
     def _outputs(self) -> tuple[str, ...]:
         """KILT's answers; an output without one holds provenance only."""
         outputs = self._list("output")
-        if not all(isinstance(item, dict) and isinstance(item.get("answer", ""), str) for item in outputs):
+        if not all(isinstance(item, dict) and isinstance(item.get("answer"), str | None) for item in outputs):
             raise self._error('"output" whose items are objects with an "answer" that is a string', "output")
-        return tuple(item["answer"] for item in outputs if "answer" in item)
+        return tuple(item["answer"] for item in outputs if item.get("answer") is not None)
+
+    def _evidence(self) -> tuple[Evidence, ...] | None:
+        self._outputs()
+        try:
+            return evidence_from_outputs(self._list("output")) if self.data.get("output") else None
+        except ValueError as reason:
+            raise self._error(str(reason), "output") from None
+
+    def _task(self) -> str | None:
+        task = self.data.get("task")
+        if task is not None and not _is_id(task):
+            raise self._error('a "task" that is a string or an integer', "task")
+        return None if task is None else str(task)
 
     def _passages(self) -> tuple[int | str | Passage, ...] | None:
         if "ctxs" not in self.data:

@@ -18,8 +18,8 @@ from calibration.quantize import GraphOptions, quantize_graph, stays_float
 from calibration.questions import Question, given_passages
 from calibration.ranges import RangeTable
 from calibration.scheme import Scheme
+from calibration.spread import spread
 from calibration.tracked import TrackedRanges
-from calibration.unpadded import spread
 from runtime import Session
 from runtime.backends import Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle

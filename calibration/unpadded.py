@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.spread import spread
 from runtime.backends import Array
 from runtime.contract import GraphIO
 
-__all__ = ["UnpaddedRun", "spread", "unpadded_runs"]
+__all__ = ["UnpaddedRun", "unpadded_runs"]
 
 Places = Mapping[str, NDArray[np.intp]]
 """By the name of a dimension, as the table of graph I/O has it: the indices to keep."""
@@ -30,18 +31,20 @@ class UnpaddedRun:
 
 
 def unpadded_runs(
-    io: GraphIO, inputs: Mapping[str, Array], limit: int, encoder_attention_mask: Array | None
+    io: GraphIO, inputs: Mapping[str, Array], limit: int, encoder_attention_mask: Array | None,
+    *, fixed_keys: bool = False,
 ) -> Iterator[UnpaddedRun]:
     """The runs of one batch, at most `limit` of a row's passages among them, spread over their order.
 
     Positions count from the graph's own offsets, and every passage is encoded by itself, so what remains is computed
     as in the batch. `encoder_attention_mask` (b, s) is that of the decoder's graphs which do not take it themselves.
+    With `fixed_keys` the place of a key tells in the decoder's cross-attention (a model's `cross_attention_bias`).
     """
     names = {tensor.name for tensor in io.inputs}
     if "memory_mask" in names:
         runs = _live(inputs, limit, selects="selected" in names)
     elif "step" in names:
-        runs = _decoder(inputs)
+        runs = _decoder(inputs, fixed_keys=fixed_keys)
     elif "encoder_hidden_states" in names:
         runs = _rows("encoder_tokens", encoder_attention_mask)
     elif inputs["attention_mask"].ndim == 2:
@@ -54,13 +57,6 @@ def unpadded_runs(
             if "selected" in names:
                 taken["selected"] = np.zeros((1, 1), np.int32)
             yield UnpaddedRun(taken, places, keep)
-
-
-def spread(items: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the items, in even steps from the first to the last."""
-    if len(items) <= limit:
-        return list(items)
-    return [items[place * (len(items) - 1) // max(1, limit - 1)] for place in range(limit)]
 
 
 def _take(values: Array, dims: Sequence[int | str], places: Places) -> Array:
@@ -103,16 +99,20 @@ def _joined(mask: Array, limit: int) -> Runs:
             yield taken, {"tokens": kept, "encoder_tokens": kept}
 
 
-def _decoder(inputs: Mapping[str, Array]) -> Runs:
-    """Positions of the cache behind the step are empty, and the graph works at any length of it."""
+def _decoder(inputs: Mapping[str, Array], *, fixed_keys: bool) -> Runs:
+    """Positions of the cache behind the step are empty, and the graph works at any length of it.
+
+    With `fixed_keys` the places of the encoder's first `step` tokens tell: padding among them stays in the run, to hold
+    those behind in their places, and is left out after.
+    """
     for row, step in enumerate(inputs["step"]):
         positions = np.arange(int(step) + 1)
+        mask = inputs["encoder_attention_mask"][row] > 0
+        held = np.arange(len(mask)) < (int(step) if fixed_keys and mask.any() else 0)
+        kept = np.flatnonzero(mask | held)
         yield {
-            "batch": np.array([row]),
-            "prefix": positions,
-            "cache_length": positions,
-            "encoder_tokens": np.flatnonzero(inputs["encoder_attention_mask"][row]),
-        }, {}
+            "batch": np.array([row]), "prefix": positions, "cache_length": positions, "encoder_tokens": kept,
+        }, {} if mask[kept].all() else {"encoder_tokens": np.flatnonzero(mask[kept])}
 
 
 def _rows(dim: str, mask: Array | None) -> Runs:

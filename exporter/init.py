@@ -43,9 +43,11 @@ def init_from_t5(
     """
     check_target(output, overwrite=overwrite, inputs=[source, tokenizer])
     found = find_tokenizer(source, tokenizer)
-    config, tensors = convert_t5(source, options, seed=seed)
+    notes: list[str] = []
+    config, tensors = convert_t5(source, options, seed=seed, on_note=notes.append)
     write_checkpoint(output, config, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
-    return {"checkpoint": str(output), "source": str(source), "seed": seed} | summary(config, tensors, found)
+    made = {"checkpoint": str(output), "source": str(source), "seed": seed, "notes": notes}
+    return made | summary(config, tensors, found)
 
 
 def init_random(

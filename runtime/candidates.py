@@ -189,7 +189,8 @@ def token_inputs(
     """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
 
     `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages. Where
-    question and passage are joined in one text, that is all: (b, k, n_p).
+    question and passage are joined in one text, that is all: (b, k, n_p), n_p at least the shape's
+    `least_joined_tokens`.
     """
     start = shape.question_length
     if shape.question_layout == "joined":
@@ -205,7 +206,7 @@ def token_inputs(
 
     passages = [[tokens(candidate) for candidate in row] for row in rows]
     num_passages = max(map(len, rows))
-    longest = max(len(ids) for row in passages for ids in row)
+    longest = max(shape.least_joined_tokens, *(len(ids) for row in passages for ids in row))
     length = start + place.length(longest, shape.passage_length)
     input_ids = np.zeros((len(rows), num_passages, length), np.int32)
     mask = np.zeros_like(input_ids)

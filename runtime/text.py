@@ -92,14 +92,15 @@ class TextEncoder:
         return cls(read_tokenizer(path, shape.vocab_size, subject=str(path), fix="copy the bundle again"), shape)
 
     def question(self, question: str) -> list[int]:
-        """Token ids of a question, EOS last, at most question_length.
+        """Token ids of a question, with EOS where the model has `question_eos`, at most question_length.
 
         Raises QuestionError where it is empty, too long, or not text that can be encoded.
         """
         subject = f"question {question[:60]!r}"
         if not question.strip():
             raise QuestionError(subject, expected="some text", found="none", fix="ask something")
-        ids = self._encode(self._shape.question_template.format(question=question), subject)
+        filled = self._shape.question_template.format(question=question)
+        ids = self._encode(filled, subject, eos=self._shape.question_eos)
         if len(ids) > self._shape.question_length:
             raise QuestionError(
                 subject, expected=f"at most {self._shape.question_length} tokens, EOS included", found=f"{len(ids)}",
@@ -108,31 +109,34 @@ class TextEncoder:
         return ids
 
     def passage(self, title: str, text: str) -> tuple[list[int], bool]:
-        """Token ids of a passage, EOS last, cut to passage_length, and whether it was cut."""
+        """Token ids of a passage, with EOS where the model has `passage_eos`, cut to passage_length; whether cut."""
         return self._passage(self._shape.passage_template.format(title=title, text=text), title)
 
     def joined(self, question: str, title: str, text: str) -> list[int]:
-        """Token ids of question and passage in one text, by the model's input_template; EOS last, cut as a passage."""
+        """Token ids of question and passage in one text, by the model's input_template; EOS and cut as of a passage."""
         assert self._shape.input_template is not None
         return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)[0]
 
     def _passage(self, filled: str, title: str) -> tuple[list[int], bool]:
-        ids = self._encode(filled, f"passage {title[:60]!r}")
-        limit = self._shape.passage_length
-        return (ids, False) if len(ids) <= limit else ([*ids[: limit - 1], self._shape.eos_token_id], True)
+        eos, limit = self._shape.passage_eos, self._shape.passage_length
+        ids = self._encode(filled, f"passage {title[:60]!r}", eos=eos)
+        if len(ids) <= limit:
+            return ids, False
+        return [*ids[: limit - 1], self._shape.eos_token_id] if eos else ids[:limit], True
 
     def decode(self, ids: list[int]) -> str:
         """The text of answer tokens, special tokens left out."""
         return self._tokenizer.decode(ids).strip()
 
-    def _encode(self, text: str, subject: str) -> list[int]:
+    def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
         try:
             ids: list[int] = self._tokenizer.encode(text).ids
         except (UnicodeEncodeError, TypeError):  # a lone surrogate
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
             ) from None
-        return [*ids, self._shape.eos_token_id]
+        # A text of no tokens is EOS all the same: nothing can be read of nothing.
+        return [*ids, self._shape.eos_token_id] if eos or not ids else ids
 
 
 def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> PlainTokenizer:

@@ -80,6 +80,11 @@ SLOW: dict[str, dict[str, Any]] = {
     "glimmer, deep memory": {**GLIMMER, **DEEP_MEMORY},
     "lumen, shared question encoder": LUMEN,
     "memory_fid, v1.0": {"architecture": "memory_fid", **V1_0},
+    "fid, its own code": {
+        "architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2, "question_layout": "joined",
+        "input_template": "{question} {title} {text}", "question_length": 24, "question_eos": False,
+        "passage_eos": False, "cross_attention_bias": True,
+    },
     "fid, v1.0": {"architecture": "fid", "num_memory_layers": 0, "num_stage_b_layers": 2, **V1_0, **WIDE_HEADS},
 }
 CODECS = {"glimmer, codecs": GLIMMER, "lumen, codecs": LUMEN}

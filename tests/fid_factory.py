@@ -13,8 +13,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tests.t5_factory import make_t5
 
-__all__ = ["WORDS", "fid_answer", "fid_texts", "hugging_face_tokenizer", "make_reader", "save_fid", "word_tokenizer"]
+__all__ = [
+    "TABLE", "WORDS", "fid_answer", "fid_texts", "give_table", "hugging_face_tokenizer", "make_reader", "save_fid",
+    "word_tokenizer",
+]  # fmt: skip
 
+TABLE = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 SPECIAL = ["<pad>", "</s>", "<unk>"]
 WORDS = [f"w{index}" for index in range(60)]
 PREFIXES = ["question:", "title:", "context:"]
@@ -61,6 +65,19 @@ def make_reader(variant: str = "v1.0", *, seed: int = 0, **changes: object) -> T
     return model
 
 
+def give_table(model: T5ForConditionalGeneration, *, scale: float = 4.0) -> T5ForConditionalGeneration:
+    """Let the decoder's cross-attention have a table of relative positions, as transformers had it before 4.0.
+
+    Today's T5 still computes it as it computes the self-attention's, and hands it to the later layers.
+    """
+    attention = model.decoder.block[0].layer[1].EncDecAttention
+    attention.has_relative_attention_bias = True
+    shape = (model.config.relative_attention_num_buckets, model.config.num_heads)
+    table = scale * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    attention.relative_attention_bias = nn.Embedding.from_pretrained(table)
+    return model
+
+
 def save_fid(model: T5ForConditionalGeneration, directory: Path) -> Path:
     """Write `config.json` and `pytorch_model.bin`; the model itself is taken apart for it."""
     directory.mkdir()
@@ -79,9 +96,13 @@ def fid_answer(
     model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str],
     *, text_maxlength: int, max_new_tokens: int,
 ) -> list[int]:
-    """Answer tokens, without start token and EOS: texts padded to one length, encoded one by one, read as one."""
+    """Answer tokens, without start token and EOS: texts padded to one length, encoded one by one, read as one.
+
+    The tokenizer of transformers 3.0.2, which FiD pins, adds no EOS.
+    """
     batch = tokenizer(
-        list(texts), max_length=text_maxlength, padding="max_length", truncation=True, return_tensors="pt"
+        list(texts), max_length=text_maxlength, padding="max_length", truncation=True, return_tensors="pt",
+        add_special_tokens=False,
     )
     states = [
         model.encoder(input_ids=ids[None], attention_mask=mask[None]).last_hidden_state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -28,29 +29,47 @@ STORAGE = ("safetensors", "sharded safetensors", "pickle", "legacy pickle", "sha
 def make_t5(variant: str, *, seed: int = 0, **changes: object) -> T5ForConditionalGeneration:
     """A random model, in evaluation mode; norms and bias tables are random too, so that none can stand for another."""
     torch.manual_seed(seed)
-    model = T5ForConditionalGeneration(T5Config(**{**TINY, **VARIANTS[variant], **changes}))
+    fields = {**TINY, **VARIANTS[variant], **changes}
+    model = T5ForConditionalGeneration(T5Config(**fields))
+    if not fields["tie_word_embeddings"]:
+        # transformers 5 makes every T5 tied, and unties it where a file has two matrices.
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "layer_norm" in name:
                 parameter.uniform_(0.5, 1.5)
             elif "relative_attention_bias" in name:
                 parameter.normal_()
-        if model.config.tie_word_embeddings:
+        if fields["tie_word_embeddings"]:
             model.shared.weight.mul_(0.2)  # or each token would be followed by itself, whatever is read
     return model.requires_grad_(False).eval()
 
 
 def save_t5(model: T5ForConditionalGeneration, directory: Path, storage: str = "safetensors") -> Path:
-    """Write the model in one of the ways of STORAGE."""
+    """Write the model in one of the ways of STORAGE; pickles as transformers wrote them before release 5."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers, about generation options
         size = {"max_shard_size": "20KB"} if storage.startswith("sharded") else {}
-        model.save_pretrained(directory, safe_serialization="pickle" not in storage, **size)
-    if storage == "legacy pickle":
-        torch.save(
-            model.state_dict(), directory / "pytorch_model.bin", _use_new_zipfile_serialization=False
-        )
+        model.save_pretrained(directory, **size)
+    if "pickle" in storage:
+        _pickle_weights(model, directory, storage)
     return directory
+
+
+def _pickle_weights(model: T5ForConditionalGeneration, directory: Path, storage: str) -> None:
+    for path in directory.glob("model*.safetensors*"):
+        path.unlink()
+    weights = model.state_dict()
+    if storage == "sharded pickle":
+        weight_map = {}
+        for number, (name, tensor) in enumerate(weights.items(), start=1):
+            weight_map[name] = f"pytorch_model-{number:05d}-of-{len(weights):05d}.bin"
+            torch.save({name: tensor.clone()}, directory / weight_map[name])
+        index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+        (directory / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    else:
+        new = storage != "legacy pickle"
+        torch.save(weights, directory / "pytorch_model.bin", _use_new_zipfile_serialization=new)
 
 
 def random_tokens(shape: tuple[int, ...], *, seed: int, vocab_size: int = 96) -> Tensor:

@@ -1,4 +1,4 @@
-"""A file of questions through a session: predictions, exact match, F1 and time."""
+"""A file of questions through a session: predictions, KILT's scores and time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from calibration.questions import Question, given_passages, kilt_predictions
-from exporter.answering.metrics import grade
+from calibration.questions import Question, given_passages
+from exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
+from exporter.answering.rouge_l import RougeL, rouge_l_scorer
+from exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
+from exporter.answering.show import named_scores, scores_table
 from exporter.publish import check_file, replace_file
 from runtime import Answer, BackendChoice, Session
 
@@ -25,23 +28,41 @@ class AnsweringReport:
     """What came of a file of questions.
 
     `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
-    taken, by the error's name; `milliseconds` is the median over batches, by stage. `em` and `f1` run from 0 to 1, None
-    where no row had answers.
+    taken, by the error's name; `milliseconds` is the median over batches, by stage. `tasks` has the scores of each task
+    that rows name; `notes` says what could not be measured, and why.
     """
 
     backend: BackendChoice | None
     questions: int
     errors: dict[str, int]
-    em: float | None
-    f1: float | None
+    scores: Scores
+    tasks: dict[str, Scores]
+    notes: tuple[str, ...]
     milliseconds: dict[str, float]
     answers: tuple[Answer, ...]
 
+    @property
+    def em(self) -> float | None:
+        """Exact match over all rows that have a gold."""
+        return self.scores.em
+
+    @property
+    def f1(self) -> float | None:
+        """F1 of words over all rows that have a gold."""
+        return self.scores.f1
+
     def to_json(self) -> dict[str, Any]:
-        """The report with one entry an answer."""
-        values = {name: getattr(self, name) for name in ("questions", "errors", "em", "f1", "milliseconds")}
-        backend = None if self.backend is None else choice_to_json(self.backend)
-        return {"backend": backend, **values, "answers": [answer_to_json(answer) for answer in self.answers]}
+        """The report with one entry an answer; the scores of all rows stand beside the rest."""
+        return {
+            "backend": None if self.backend is None else choice_to_json(self.backend),
+            "questions": self.questions,
+            "errors": self.errors,
+            **self.scores.to_json(),
+            "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
+            "notes": list(self.notes),
+            "milliseconds": self.milliseconds,
+            "answers": [answer_to_json(answer) for answer in self.answers],
+        }
 
     def print(self, console: Console) -> None:
         """A short table."""
@@ -53,11 +74,15 @@ class AnsweringReport:
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
-        for name, value in (("exact match", self.em), ("token F1", self.f1)):
-            table.add_row(name, "-" if value is None else f"{value:.4f}")
+        for row in named_scores(self.scores):
+            table.add_row(*row)
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)
+        if self.tasks:
+            console.print(scores_table(self.tasks))
+        for note in self.notes:
+            console.print(note)
 
 
 def answer_questions(
@@ -73,10 +98,12 @@ def answer_questions(
 ) -> AnsweringReport:
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 
-    Raises what answering raises, and OutputError, before anything is answered, where predictions cannot be written.
+    Raises what answering raises. Before anything is answered: OutputError where predictions cannot be written, and
+    QuestionFileError where two questions of them have one id.
     """
     if predictions is not None:
         check_file(predictions)
+        check_ids(questions)
     answers: list[Answer] = []
     batches: list[dict[str, float]] = []
     for start in range(0, len(questions), batch_size):
@@ -87,23 +114,49 @@ def answer_questions(
         batches.append(found[0].milliseconds)
         advance(len(batch))
     if predictions is not None:
-        replace_file(predictions, kilt_predictions(questions, [answer.answer for answer in answers]).encode())
-    graded = [
-        one for row, answer in zip(questions, answers, strict=True)
-        if (one := grade(answer.answer, row.answers)) is not None
-    ]
+        replace_file(predictions, kilt_predictions(questions, answers).encode())
+    rows, notes = _scored(session, questions, answers)
     return AnsweringReport(
         backend=session.backend_choice,
         questions=len(questions),
         errors=dict(Counter(type(answer.error).__name__ for answer in answers if answer.error is not None)),
-        em=fmean(one.em for one in graded) if graded else None,
-        f1=fmean(one.f1 for one in graded) if graded else None,
+        scores=scores_of(rows),
+        tasks=scores_of_tasks(rows),
+        notes=notes,
         milliseconds={
             stage: median(times.get(stage, 0.0) for times in batches)
             for stage in dict.fromkeys(stage for times in batches for stage in times)
         },
         answers=tuple(answers),
     )
+
+
+def _scored(
+    session: Session, questions: Sequence[Question], answers: Sequence[Answer]
+) -> tuple[list[Scored], tuple[str, ...]]:
+    """Every row's figures, and what there are none of."""
+    notes = []
+    rouge_l = rouge_l_scorer()
+    if rouge_l is None and any(row.answers for row in questions):
+        notes.append("Rouge-L is not measured: pip install 'glimmer-export[kilt]'")
+    pages = [[page.wikipedia_id or "" for page in ranked_pages(answer)] for answer in answers]
+    names_pages = any(pages) or (session.store is not None and session.store.names_pages)
+    given = list(zip(questions, answers, pages, strict=True))
+
+    def scored(rouge_l: RougeL | None) -> list[Scored]:
+        return [
+            score_row(row, answer.answer, named, names_pages=names_pages, rouge_l=rouge_l)
+            for row, answer, named in given
+        ]
+
+    try:
+        rows = scored(rouge_l)
+    except RecursionError:
+        notes.append("Rouge-L is not measured: an answer has a sentence of more words than the package `rouge` takes")
+        rows = scored(None)
+    if not names_pages and any(row.names_evidence for row in rows):
+        notes.append('Retrieval is not measured: no passage has a "wikipedia_id"')
+    return rows, tuple(notes)
 
 
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
@@ -123,6 +176,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
                 "rank": rank,
                 "id": item.passage.id,
                 "title": item.passage.title,
+                "wikipedia_id": item.passage.wikipedia_id,
                 "retrieval_score": item.retrieval_score,
                 "score": item.score,
                 "read": item.read,

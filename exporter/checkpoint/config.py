@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
-from runtime.contract.templates import TEMPLATES, template_fault
+from runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
 
@@ -24,6 +24,8 @@ class CheckpointConfig(BaseModel):
     Layer counts are those of the parts; the papers' proportions are resolved to layers when a checkpoint is made.
     `num_selected` is None where nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
     passage in one text by `input_template`, passage_length tokens at most, instead of giving the question a block.
+    EOS follows question and passage where `question_eos` and `passage_eos` say so; to what joins them the latter
+    applies. `cross_attention_bias` is FiD's table of relative positions in the decoder's cross-attention.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
@@ -55,6 +57,9 @@ class CheckpointConfig(BaseModel):
     passage_template: str = "{title} {text}"
     question_layout: Literal["block", "joined"] = "block"
     input_template: str | None = None
+    question_eos: bool = True
+    passage_eos: bool = True
+    cross_attention_bias: bool = False
     num_retrieved: int = Field(default=25, ge=1, le=3840)
     num_selected: int | None = Field(default=None, ge=1)
     max_new_tokens: int = Field(default=32, ge=1, le=4096)
@@ -97,6 +102,8 @@ class CheckpointConfig(BaseModel):
             raise ValueError(f"question_layout is joined, but {self.architecture} encodes passages without questions")
         if (self.question_layout == "joined") != (self.input_template is not None):
             raise ValueError("question_layout joined and input_template go together: set both, or neither")
+        if self.cross_attention_bias and self.question_layout != "joined":
+            raise ValueError("cross_attention_bias is set, but it is FiD's, which has question_layout joined")
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             if getattr(self, name) >= self.vocab_size:
                 raise ValueError(f"{name} {getattr(self, name)} is outside the vocabulary of {self.vocab_size}")
@@ -149,7 +156,16 @@ def read_config(directory: Path) -> CheckpointConfig:
 
 
 def parse_config(data: dict[str, Any], *, subject: str) -> CheckpointConfig:
-    """Validate a config given as a mapping; raises CheckpointError that names each wrong field."""
+    """Validate a config given as a mapping.
+
+    Raises CheckpointError that names each wrong field, or for a FiD that was converted by an earlier version.
+    """
+    if is_early_fid(data):
+        raise CheckpointError(
+            f"{subject}, passage_eos", expected="whether EOS follows what a FiD reads", found="no such field",
+            fix="convert the FiD again with `glimmer-export convert --from fid`: earlier versions added EOS to its "
+            "passages and left out its cross-attention's table",
+        )
     try:
         return CheckpointConfig.model_validate(data)
     except ValidationError as error:

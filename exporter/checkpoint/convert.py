@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from exporter.checkpoint import pickle_files, safetensors_files
 from exporter.checkpoint.config import CheckpointConfig
+from exporter.checkpoint.cross_bias import TABLE, say_left_out
 from exporter.checkpoint.initialise import score_weights
 from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.read import check_shapes, check_values
 from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
+from exporter.checkpoint.weight_files import WeightFiles, open_weights
 from exporter.checkpoint.weights import weight_shapes
 from runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WeightFiles", "convert_t5", "open_weights", "t5_tensors"]
+__all__ = ["convert_t5", "t5_tensors"]
 
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-"""Left over in the first published checkpoints; no T5 reads it."""
 
 
-class WeightFiles(Protocol):
-    """Tensors of a directory, by name, whatever the format."""
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor, by name."""
-        ...
-
-    def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype it was stored in."""
-        ...
-
-
-def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
+def convert_t5(
+    source: Path, options: ModelOptions, *, seed: int, on_note: Callable[[str], None] = lambda _: None
+) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Cut the T5 in directory `source` (v1.0, v1.1 or flan) by depth (LUMEN paper, section 3; GLIMMER, section 3).
 
     The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
     encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
     `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
     `seed`. Every tensor keeps the dtype it was stored in; it is read when it is looked up, after a first look at all.
+    `on_note` is told what is left out.
 
     Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
     what is not supported; for weights that are missing, damaged, unsafe, of the wrong shape, not finite,
@@ -54,7 +44,9 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
     shape = read_t5_shape(source)
     subject = f"T5 checkpoint {source}"
     config = config_from_options(options, shape, subject=subject)
-    tensors = t5_tensors(open_weights(source), config, shape, subject=subject)
+    files = open_weights(source)
+    tensors = t5_tensors(files, config, shape, subject=subject)
+    say_left_out(files, on_note)
     if config.shape.traits.selects:
         tensors = tensors.joined(score_weights(config, seed=seed))
     return config, tensors
@@ -62,6 +54,8 @@ def convert_t5(source: Path, options: ModelOptions, *, seed: int) -> tuple[Check
 
 def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> LazyTensors:
     """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
+
+    None is left out but copies of the embedding, and a cross-attention's table where the config has none.
 
     Raises CheckpointError as `convert_t5` does.
     """
@@ -79,7 +73,7 @@ def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, 
         sources[LM_HEAD] = SHARED
     embedding = next((name for name in (SHARED, *ALIASES) if name in found), SHARED)
     sources = {name: embedding if origin == SHARED else origin for name, origin in sources.items()}
-    extra = {SHARED, *ALIASES, UNUSED} - set(sources.values())
+    extra = {SHARED, *ALIASES, TABLE} - set(sources.values())
     if shape.scales_decoder_output:
         extra.add(LM_HEAD)
     expected = {sources[name]: size for name, size in weight_shapes(config).items() if name in sources}
@@ -91,7 +85,7 @@ def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, 
         dtypes[origin] = tensor.dtype
     specs = {name: TensorSpec(found[origin], dtypes[origin]) for name, origin in sources.items()}
     tensors = LazyTensors(specs, lambda name: files.tensor(sources[name]))
-    _check_copies(files, extra & set(found) - {UNUSED}, embedding, tensors[SHARED], shape, subject)
+    _check_copies(files, extra & set(found) - {TABLE}, embedding, tensors[SHARED], shape, subject)
     return tensors
 
 
@@ -105,19 +99,6 @@ def _t5_name(name: str, config: CheckpointConfig) -> str:
     _, index, layer = rest.split(".", 2)
     first = config.num_memory_layers if part == "live_encoder" else 0
     return f"encoder.block.{int(index) + first}.{layer}"
-
-
-def open_weights(source: Path) -> WeightFiles:
-    """Safetensors where there are some, else pickles."""
-    layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
-    for layout, names in layouts:
-        if (source / names.SINGLE).exists() or (source / names.INDEX).exists():
-            return layout(source)
-    wanted = [name for _, names in layouts for name in (names.SINGLE, names.INDEX)]
-    raise CheckpointError(
-        f"T5 checkpoint {source}", expected=f"one of {', '.join(wanted)}", found="none of them",
-        fix="copy the weights into the directory",
-    )
 
 
 def _check_copies(

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from exporter.checkpoint.config import CheckpointConfig
     from exporter.checkpoint.read import Checkpoint
 
 __all__ = ["checkpoint_digest", "memory_digest"]
 
-PASSAGE_FIELDS = ("passage_length", "passage_template", "eos_token_id")
+PASSAGE_FIELDS = ("passage_length", "passage_template", "eos_token_id", "passage_eos")
+LATER_FIELDS = ("question_eos", "passage_eos", "cross_attention_bias")
+"""Fields that configs have had since: where one has its default, the digest is that of a config without it."""
 MEMORY_FIELDS = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_memory_layers", "feed_forward_proj",
     "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon", "memory_final_norm",
@@ -27,7 +30,8 @@ MEMORY_FIELDS = (
 
 def checkpoint_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 over the config and every tensor's name, dtype, shape and bytes, whatever files they came in."""
-    return _digest(checkpoint.config.model_dump(), checkpoint.tensors, sorted(checkpoint.tensors))
+    fields = _present(checkpoint.config, checkpoint.config.model_dump())
+    return _digest(fields, checkpoint.tensors, sorted(checkpoint.tensors))
 
 
 def memory_digest(checkpoint: Checkpoint) -> str:
@@ -39,8 +43,14 @@ def memory_digest(checkpoint: Checkpoint) -> str:
     config = checkpoint.config
     fields = PASSAGE_FIELDS + (MEMORY_FIELDS if config.shape.traits.has_memory else ())
     names = [name for name in sorted(checkpoint.tensors) if name.startswith(MEMORY_PREFIXES)]
-    values = {field: getattr(config, field) for field in fields}
+    values = _present(config, {field: getattr(config, field) for field in fields})
     return _digest(values, checkpoint.tensors, names if config.shape.traits.has_memory else [])
+
+
+def _present(config: CheckpointConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that count: a later one only where it has another value than its default."""
+    defaults = {name: type(config).model_fields[name].default for name in LATER_FIELDS}
+    return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
 def _digest(fields: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Iterable[str]) -> str:

@@ -1,18 +1,22 @@
-"""FiD (Izacard and Grave 2021), as facebookresearch's code saves it: a T5 whose encoder stands in two wrappers."""
+"""FiD readers (Izacard and Grave 2021): as facebookresearch's code saves them, as Hugging Face T5s, as Atlas."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.checkpoint import atlas
 from exporter.checkpoint.config import CheckpointConfig
 from exporter.checkpoint.convert import t5_tensors
+from exporter.checkpoint.cross_bias import changes_attention, say_left_out
+from exporter.checkpoint.generation import read_generation
 from exporter.checkpoint.huggingface import joined_config
-from exporter.checkpoint.pickle_files import PickleFiles
-from exporter.checkpoint.t5_shape import read_t5_shape
-from runtime.contract import CheckpointError
+from exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
+from exporter.checkpoint.weight_files import RenamedFiles, open_weights
+from runtime.contract.templates import FID_TEMPLATE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,52 +25,77 @@ __all__ = ["convert_fid"]
 
 WRAPPED = re.compile(r"encoder\.encoder\.(?:block\.(?P<layer>\d+)\.module\.)?(?P<rest>.*)")
 FIELDS = {
-    "input_template": "question: {question} title: {title} context: {text}",
-    "passage_length": 250,
-    "num_retrieved": 100,
-    "max_new_tokens": 49,
+    "input_template": FID_TEMPLATE, "passage_length": 250, "num_retrieved": 100, "max_new_tokens": 49,
+    "question_eos": False, "passage_eos": False,
 }
-"""The paper's passages and their length in tokens; its answers have 50 tokens at most, the start token included."""
+"""The paper's passages and their length in tokens; its answers have 50 tokens at most, the start token included.
+
+FiD's code pins transformers 3.0.2, whose tokenizer adds no EOS; FastRAG turns its own release's EOS off.
+"""
+TOKENIZER_CONFIG = "tokenizer_config.json"
+T5_LENGTH = 512
 
 
-def convert_fid(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
-    """Read the directory that FiD's `save` wrote, `config.json` and `pytorch_model.bin`, as a `fid` checkpoint.
+def convert_fid(
+    source: Path, fields: Mapping[str, Any], on_note: Callable[[str], None] = lambda _: None
+) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
+    """Read a FiD reader's directory as a `fid` checkpoint; `fields` replace what the layout says.
 
-    Question and passage are one text under one limit, as FiD trains; `fields` replace the paper's lengths and counts.
-    Raises CheckpointError as `convert_t5` does, and for a T5 whose encoder is not FiD's.
+    - facebookresearch's FiD, what its `save` wrote: a T5 whose encoder stands in two wrappers. Its cross-attention has
+      a table of relative positions, which is carried unless it is constant.
+    - a Hugging Face T5, as FastRAG writes and reads it (Intel/fid_flan_t5_base_nq): T5's names. Passages are cut where
+      its tokenizer says.
+    - Atlas, a `model.pth.tar`: `atlas.convert_atlas`.
+
+    Question and passage are one text under one limit. `on_note` is told how the directory was taken and what is left
+    out. Raises CheckpointError as `convert_t5` does, and for a generation config that asks for more than greedy
+    decoding.
     """
+    if (source / atlas.FILE).exists():
+        return atlas.convert_atlas(source, fields, on_note)
     shape = read_t5_shape(source)
     subject = f"FiD checkpoint {source}"
-    config = joined_config(shape, FIELDS | dict(fields), subject=subject)
-    return config, t5_tensors(_Unwrapped(PickleFiles(source), subject), config, shape, subject=subject)
-
-
-class _Unwrapped:
-    """FiD's tensors by T5's names: its EncoderWrapper and CheckpointWrapper each add a name."""
-
-    def __init__(self, files: PickleFiles, subject: str) -> None:
-        self._files = files
-        self._names = {_t5_name(name): name for name in files.shapes()}
-        if len(self._names) < len(files.shapes()):
-            raise CheckpointError(
-                subject, expected="the encoder once", found="some of it both wrapped and not",
-                fix="save the model's state_dict alone",
-            )
-        if not any(name.startswith("encoder.encoder.block.") for name in self._names.values()):
-            raise CheckpointError(
-                subject, expected="FiD's names, encoder.encoder.block.0.module and so on", found="none of them",
-                fix="convert a plain T5 with --from huggingface",
-            )
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        found = self._files.shapes()
-        return {name: found[origin] for name, origin in self._names.items()}
-
-    def tensor(self, name: str) -> Tensor:
-        return self._files.tensor(self._names[name])
+    files = open_weights(source)
+    generation = read_generation(source)
+    if any(WRAPPED.fullmatch(name) for name in files.shapes()):
+        files = RenamedFiles(files, _t5_name, subject=subject)
+        # Its code gives `generate` the length; of the rest the config's own settings hold.
+        layout = FIELDS | {name: value for name, value in generation.items() if name != "max_new_tokens"}
+        layout["cross_attention_bias"] = changes_attention(files)
+        _say_release(source, on_note)
+    else:
+        on_note("the names are T5's own, so passages are read as FastRAG reads them: without EOS, and without a table "
+                "of the cross-attention")  # fmt: skip
+        layout = FIELDS | generation | {"passage_length": _tokenizer_limit(source)}
+    config = joined_config(shape, layout | dict(fields), subject=subject)
+    tensors = t5_tensors(files, config, shape, subject=subject)
+    if not config.cross_attention_bias:
+        say_left_out(files, on_note)
+    return config, tensors
 
 
 def _t5_name(name: str) -> str:
+    """Without FiD's EncoderWrapper and CheckpointWrapper, which each add a name."""
     if not (match := WRAPPED.fullmatch(name)):
         return name
     return f"encoder.block.{match['layer']}.{match['rest']}" if match["layer"] else f"encoder.{match['rest']}"
+
+
+def _say_release(source: Path, on_note: Callable[[str], None]) -> None:
+    """Note that the config was written by a release that FiD's code does not run with: its tokenizer adds EOS."""
+    release = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("transformers_version")
+    if release is not None:
+        on_note(
+            f"{CONFIG} was written by transformers {release}; passages are read as FiD's own 3.0.2 reads them, without "
+            'EOS: put {"passage_eos": true} into --config if the weights were trained with it'
+        )
+
+
+def _tokenizer_limit(source: Path) -> int:
+    """Tokens that FastRAG cuts passages to: what the tokenizer's config says, else T5's own."""
+    try:
+        data = json.loads((source / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+        limit = data["model_max_length"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return T5_LENGTH
+    return limit if isinstance(limit, int) and 2 <= limit <= 1 << 16 else T5_LENGTH

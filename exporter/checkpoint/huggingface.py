@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.config import CheckpointConfig, parse_config
-from exporter.checkpoint.convert import open_weights, t5_tensors
+from exporter.checkpoint.convert import t5_tensors
+from exporter.checkpoint.cross_bias import say_left_out
 from exporter.checkpoint.generation import read_generation
-from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
+from exporter.checkpoint.t5_shape import CONFIG, T5Shape, read_t5_shape
+from exporter.checkpoint.weight_files import open_weights
 from runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
@@ -21,16 +24,24 @@ FIELDS = {"input_template": "question: {question} context: {text}", "passage_len
 """T5's own prompt for SQuAD (Raffel et al. 2020, appendix D.15), and the length that it was trained with."""
 
 
-def convert_huggingface(source: Path, fields: Mapping[str, Any]) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
+def convert_huggingface(
+    source: Path, fields: Mapping[str, Any], on_note: Callable[[str], None] = lambda _: None
+) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Read a T5 in Hugging Face's layout as a `fid` checkpoint; `fields` replace what it is read with.
 
-    Special tokens and the answer's length are those of its `generation_config.json`, where there is one. Raises
-    CheckpointError as `convert_t5` does, and for a generation config that asks for more than greedy decoding.
+    Special tokens and the answer's length are those of its `generation_config.json`, where there is one. `on_note` is
+    told what is left out. Raises CheckpointError as `convert_t5` does, for a generation config that asks for more than
+    greedy decoding, and for a FiD, which reads another text.
     """
     shape = read_t5_shape(source)
+    _refuse_fid(source)
     subject = f"T5 checkpoint {source}"
     config = joined_config(shape, FIELDS | read_generation(source) | dict(fields), subject=subject)
-    return config, t5_tensors(open_weights(source), config, shape, subject=subject)
+    files = open_weights(source)
+    tensors = t5_tensors(files, config, shape, subject=subject)
+    if not config.cross_attention_bias:
+        say_left_out(files, on_note)
+    return config, tensors
 
 
 def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) -> CheckpointConfig:
@@ -45,6 +56,18 @@ def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) ->
         )
     joined = {
         "architecture": "fid", "num_memory_layers": 0, "num_stage_a_layers": 0, "num_stage_b_layers": shape.num_layers,
-        "question_layout": "joined", "question_length": fields.get("passage_length"),
+        "question_layout": "joined", "question_length": fields.get("passage_length"), "question_eos": True,
+        "passage_eos": True,
     }
     return parse_config(shape.checkpoint_fields() | joined | dict(fields), subject=subject)
+
+
+def _refuse_fid(source: Path) -> None:
+    """Raise CheckpointError where the config names a FiD's class: its names are T5's, what it reads is not."""
+    classes = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("architectures")
+    for name in classes if isinstance(classes, list) else ():
+        if "fid" in str(name).lower() or "fusionindecoder" in str(name).lower():
+            raise CheckpointError(
+                str(source / CONFIG), expected="a T5's class in architectures", found=str(name),
+                fix="convert it with --from fid",
+            )

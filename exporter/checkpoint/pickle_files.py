@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from runtime.contract import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEX", "SINGLE", "PickleFiles", "load_failure"]
+__all__ = ["INDEX", "SINGLE", "PickleFiles", "PickledTensors", "load_failure", "load_pickle"]
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -21,23 +22,11 @@ REFUSED = re.compile(r"unsupported (?:global: )?GLOBAL ([\w.]+)", re.IGNORECASE)
 """How torch says that a pickle names something other than tensors."""
 
 
-class PickleFiles:
-    """The tensors of a directory that holds `pytorch_model.bin` or `pytorch_model.bin.index.json`.
+class PickledTensors:
+    """Tensors by name, as one pickle held them."""
 
-    Raises CheckpointError for a missing or damaged file, for a pickle that needs more than tensors to be rebuilt (it
-    is refused unread: a pickle can run any code), and for an index that names a file outside the directory.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._tensors: dict[str, Tensor] = {}
-        for path in weight_paths(directory, single=SINGLE, index=INDEX):
-            for name, value in _load(path).items():
-                if name in self._tensors:
-                    raise CheckpointError(
-                        str(path), expected="tensors that no other shard holds", found=f"{name} a second time",
-                        fix="copy the shards again, from one checkpoint",
-                    )
-                self._tensors[name] = value
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor, by name."""
@@ -48,12 +37,36 @@ class PickleFiles:
         return self._tensors[name].clone()
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+class PickleFiles(PickledTensors):
+    """The tensors of a directory that holds `pytorch_model.bin` or `pytorch_model.bin.index.json`.
+
+    Raises CheckpointError for a missing or damaged file, for a pickle that needs more than tensors to be rebuilt (it
+    is refused unread: a pickle can run any code), and for an index that names a file outside the directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__({})
+        for path in weight_paths(directory, single=SINGLE, index=INDEX):
+            for name, value in _load(path).items():
+                if name in self._tensors:
+                    raise CheckpointError(
+                        str(path), expected="tensors that no other shard holds", found=f"{name} a second time",
+                        fix="copy the shards again, from one checkpoint",
+                    )
+                self._tensors[name] = value
+
+
+def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
+    """What torch.save wrote: tensors, plain values, and objects of the classes `safe`, whose attributes are set.
+
+    Raises CheckpointError for a file that is damaged or that names anything else, of which nothing is run.
+    """
     import torch
 
     try:
-        # Files older than the zip format cannot be mapped.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(list(safe)):
+            # Files older than the zip format cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
         if REFUSED.search(str(error)):
             raise CheckpointError(
@@ -64,6 +77,12 @@ def _load(path: Path) -> dict[str, Tensor]:
             str(path), expected="a whole file of tensors, as torch.save writes it", found=load_failure(error),
             fix="copy the weights again",
         ) from None
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    content = load_pickle(path)
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):

@@ -46,9 +46,10 @@ def _encoder(
 
 def _decoder(config: CheckpointConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     for index in range(config.num_decoder_layers):
-        layer = f"decoder.block.{index}.layer"
-        yield from _attention(f"{layer}.0", "SelfAttention", config, relative_bias=index == 0)
-        yield from _attention(f"{layer}.1", "EncDecAttention", config, relative_bias=False)
+        layer, first = f"decoder.block.{index}.layer", index == 0
+        across = first and config.cross_attention_bias
+        yield from _attention(f"{layer}.0", "SelfAttention", config, relative_bias=first)
+        yield from _attention(f"{layer}.1", "EncDecAttention", config, relative_bias=across)
         yield from _feed_forward(f"{layer}.2", config)
     yield "decoder.final_layer_norm.weight", (config.d_model,)
 

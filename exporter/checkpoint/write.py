@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.config import CheckpointConfig
 from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
 from exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
 from exporter.checkpoint.safetensors_files import INDEX, SINGLE
 from exporter.checkpoint.safetensors_writer import write_safetensors
+from exporter.checkpoint.tokenizer_config import tokenizer_configs
 from exporter.checkpoint.weights import weight_shapes
 from exporter.publish import publish_directory
 
@@ -35,7 +36,8 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint, one tensor at a time; beyond 4 GB of weights they are sharded, with an index.
 
-    `tokenizer` is a tokenizer.json, or its content; `on_tensor(index, count)` is called before each tensor.
+    `tokenizer` is a tokenizer.json, or its content; beside it go the files by which transformers knows what pads and
+    what ends a text. `on_tensor(index, count)` is called before each tensor.
 
     Raises CheckpointError where tensors do not fit the config, TokenizerError where the tokenizer does not, and
     OutputError where the directory exists already or cannot be written.
@@ -46,11 +48,13 @@ def write_checkpoint(
     if tokenizer is not None:
         check_tokenizer(tokenizer, config.vocab_size)
     with publish_directory(directory, overwrite=overwrite) as work:
-        text = json.dumps(config.model_dump(), indent=2)
-        (work / "config.json").write_text(text + "\n", encoding="utf-8")
+        _write_json(work / "config.json", config.model_dump())
         _write_weights(work, tensors, specs, on_tensor)
         if tokenizer is not None:
-            (work / TOKENIZER).write_bytes(tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes())
+            content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+            (work / TOKENIZER).write_bytes(content)
+            for name, settings in tokenizer_configs(content, config).items():
+                _write_json(work / name, settings)
 
 
 def _write_weights(
@@ -82,7 +86,11 @@ def _write_weights(
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(spec.num_bytes for spec in specs.values())
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _write_json(directory / INDEX, content)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _told(

@@ -77,7 +77,7 @@ def answer(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Answer a file of questions; print exact match, F1 and time, and write predictions if asked to."""
+    """Answer a file of questions; print the scores of KILT's script and time, and write predictions if asked to."""
     from calibration.questions import read_questions
     from exporter.answering import answer_questions
     from runtime import Session

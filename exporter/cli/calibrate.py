@@ -10,7 +10,7 @@ import typer
 
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
-from exporter.cli.output import bold, console, print_json, question_progress
+from exporter.cli.output import bold, console, print_json, print_warnings, question_progress
 
 if TYPE_CHECKING:
     from calibration.calibrate import Calibration
@@ -64,7 +64,6 @@ def calibrate(
 
 
 def _print(calibration: Calibration, bundle: Path) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out, table = console(), Table()
@@ -73,8 +72,7 @@ def _print(calibration: Calibration, bundle: Path) -> None:
     for graph, row in calibration.by_graph().items():
         table.add_row(graph, str(row["tensors"]), *_widest(row))
     out.print(table)
-    for warning in calibration.table.warnings:
-        out.print(f"[yellow]warning[/yellow] {escape(warning)}")
+    print_warnings(calibration.table.warnings)
     out.print(f"{bold(bundle)} has the ranges of {calibration.table.samples} questions")
 
 

@@ -123,7 +123,7 @@ def init(
 
 
 def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
-    """What was made, in a line."""
+    """What was made, in a line, and what is to be known of it, each in another."""
     layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
     console().print(
         f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
@@ -131,6 +131,8 @@ def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
         f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}",
         soft_wrap=True,
     )
+    for note in summary.get("notes", ()):
+        console().print(f"note: {escape(note)}", soft_wrap=True)
 
 
 def train_demo(

@@ -31,6 +31,7 @@ EXTRAS = {
     "pandas": "ray",
     "tantivy": "retrieval",
     "faiss": "dense",
+    "rouge": "kilt",
 }
 """The extra that brings each optional package."""
 

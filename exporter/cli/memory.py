@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,10 @@ from exporter.cli.options import (
     StoreArgument,
     Threads,
 )
-from exporter.cli.output import bold, console, print_json
+from exporter.cli.output import bold, console, print_json, print_warnings
+
+if TYPE_CHECKING:
+    from runtime.contract import CodecSnr
 
 __all__ = ["app"]
 
@@ -109,6 +112,8 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+    _print_snr(codec.value, summary.codec_snr)
+    print_warnings(summary.warnings)
 
 
 @app.command()
@@ -137,6 +142,8 @@ def convert(
     )
     if summary.source_codec != "fp16":
         console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")
+    _print_snr(codec.value, summary.codec_snr)
+    print_warnings(summary.warnings)
 
 
 @app.command("index")
@@ -158,7 +165,10 @@ def index_command(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Give a store vectors of its passages, to find them by: `--retrieval dense` or `hybrid`."""
+    """Make a store's full-text index anew, or give it vectors: `--retrieval dense` or `hybrid` finds by them."""
+    if embeddings is None and encoder is None and ids is None:
+        _renew_index(store, as_json=as_json)
+        return
     require(*(["onnx", "onnxruntime"] if encoder is not None else []))
     from rich.filesize import decimal
 
@@ -177,6 +187,32 @@ def index_command(
     )
     if not summary.encoder:
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")
+
+
+def _renew_index(store: Path, *, as_json: bool) -> None:
+    from exporter.memory import renew_index
+
+    summary = renew_index(store, progress=not as_json)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.passages:,} passages "
+        f"indexed by {summary.engine}"
+    )
+
+
+def _print_snr(codec: str, snr: CodecSnr | None) -> None:
+    """What the codec keeps; nothing to say of a store without memory."""
+    if snr is None:
+        return
+    if snr.outside_db is None:
+        where = f"{snr.fitted_db:.1f} dB above its error, on the passages that it was fitted to: there are no others"
+    elif snr.fitted_db is None:
+        where = f"{snr.outside_db:.1f} dB above its error"
+    else:
+        where = f"{snr.outside_db:.1f} dB above its error, {snr.fitted_db:.1f} dB on the passages it was fitted to"
+    console().print(f"{codec} keeps the memory {where}")
 
 
 app.command()(memory_changes.append)

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from exporter.cli.options import BatchTokens, BundleOption, CorpusFormat, Json, StoreArgument, Threads
-from exporter.cli.output import bold, console, print_json
-from runtime.contract import OptionError
+from exporter.cli.output import bold, console, print_json, print_warnings
+from runtime.contract import CodecSnr, OptionError
 
 __all__ = ["append", "compact", "delete"]
 
@@ -49,6 +49,11 @@ def append(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted run")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
+    if summary.snr_db is not None:
+        console().print(
+            f"the codec keeps the appended passages {summary.snr_db:.1f} dB above its error, {_own(summary.store_snr)}"
+        )
+    print_warnings(summary.warnings)
 
 
 def delete(
@@ -99,6 +104,11 @@ def compact(store: StoreArgument, as_json: Json = False) -> None:
         console().print(f"removed: {_generations(summary.removed)}")
     if summary.open:
         console().print(f"still open, and kept: {_generations(summary.open)}; run this again once they are closed")
+
+
+def _own(snr: CodecSnr | None) -> str:
+    own_db = None if snr is None else snr.usual_db
+    return "the store's own were not measured" if own_db is None else f"the store's own {own_db:.1f} dB"
 
 
 def _generations(numbers: tuple[int, ...]) -> str:

@@ -81,7 +81,9 @@ CorpusFormat = Annotated[
     CorpusFormatName | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take the first N questions only.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Take N questions only, in even steps over the file.")
+]
 NumRetrieved = Annotated[
     int | None, typer.Option("--top-k", "-k", min=1, help="Passages to retrieve. Default: the manifest's k.")
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from exporter.finite_json import finite
 
-__all__ = ["bold", "console", "print_json", "question_progress", "tensor_progress"]
+__all__ = ["bold", "console", "print_json", "print_warnings", "question_progress", "tensor_progress"]
 
 
 def console() -> Console:
@@ -30,6 +30,12 @@ def bold(path: Path) -> str:
 def print_json(value: Any) -> None:
     """A report as JSON on stdout, with NaN and infinity as null, which JSON has not."""
     sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """A line of the report for each."""
+    for warning in warnings:
+        console().print(f"[yellow]warning[/yellow] {escape(warning)}")
 
 
 @contextmanager

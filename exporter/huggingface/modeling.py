@@ -13,6 +13,7 @@ from transformers.utils.generic import ModelOutput
 
 from exporter.huggingface.configuration import GlimmerConfig
 from exporter.stages import GlimmerModel
+from exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 
@@ -70,6 +71,12 @@ class GlimmerEncoder(nn.Module):
                         _padded(config.question_length, input_ids, mask), (joined, joined_mask), strict=True
                     )
                 )
+            elif config.cross_attention_bias and joined.shape[2] < config.passage_length:
+                # As FiD pads: the place of a key among all passages' tells there, whatever the longest of these.
+                joined, joined_mask = (
+                    nn.functional.pad(values, (0, config.passage_length - values.shape[2]))
+                    for values in (joined, joined_mask)
+                )
             return GlimmerEncoderOutput(model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1))
         batch, count, _length = passage_input_ids.shape
         memory = model.encode_memory(passage_input_ids.flatten(0, 1), passage_mask.flatten(0, 1))
@@ -107,6 +114,13 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         self._glimmer = [model]
         self._encoder = [GlimmerEncoder(model)]
         self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """What no file holds is computed again: transformers 5 makes a model without values, and fills in weights."""
+        if isinstance(module, RelativeBias):
+            module.compute_buckets(module.buckets.device)
+        else:
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     @property
     def reference(self) -> GlimmerModel:
@@ -169,10 +183,12 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
     def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:  # type: ignore[override]
         """`GenerationMixin.generate` over question `inputs` (or input_ids) and passage_input_ids.
 
+        A tokenizer's `token_type_ids` say nothing to a T5 and may stand beside them.
         In MemoryFiD the question stands in front of the answer in the decoder: rows are generated one by one, and what
         comes back is the answers, padded, behind the start token as for the others.
         """
         options["use_cache"] = False
+        options.pop("token_type_ids", None)
         if not self._settings.shape.traits.prefixes_decoder:
             return super().generate(inputs, **options)
         inputs = options.pop("input_ids", None) if inputs is None else inputs

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.build import build_shards
+from exporter.memory.codec_error import SampleErrors, append_warnings
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.encode import Encoder
@@ -22,6 +23,7 @@ from exporter.publish import check_apart
 from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.contract import (
+    CodecSnr,
     CorpusError,
     IndexEntry,
     ShardEntry,
@@ -47,7 +49,9 @@ class AppendSummary:
     """What an append made: `appended` passages, some in the places of `replaced` ones; `passages` are there now.
 
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
-    earlier run. `already_complete`: the store's last change was this one, and nothing was done.
+    earlier run. `already_complete`: the store's last change was this one, and nothing was done. `snr_db` is how well
+    the store's codec keeps the appended passages, None without memory, or where nothing was done; `store_snr` how well
+    it kept the store's own, None where that was not measured. `warnings` say where the first is much less.
     """
 
     generation: int
@@ -60,6 +64,9 @@ class AppendSummary:
     seconds: float
     resumed_shards: int
     already_complete: bool
+    snr_db: float | None
+    store_snr: CodecSnr | None
+    warnings: tuple[str, ...]
 
 
 def append_passages(
@@ -106,6 +113,7 @@ def append_passages(
         ordered = [records[index] for index in range(plan.num_shards)]
         changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
         change.work.clear()
+    snr_db = SampleErrors.total(record.errors for record in ordered).outside.snr_db
     return AppendSummary(
         generation=changed.generation,
         appended=corpus.num_passages,
@@ -117,6 +125,9 @@ def append_passages(
         seconds=time.monotonic() - started,
         resumed_shards=len(kept),
         already_complete=False,
+        snr_db=snr_db,
+        store_snr=changed.codec_snr,
+        warnings=append_warnings(snr_db, changed.codec_snr),
     )
 
 
@@ -183,7 +194,7 @@ def _publish(
         change_texts(
             change.store / before.texts.path, change.staged / texts, deleted=replaced,
             added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
-            full_text=change.full_text(),
+            folding=change.folding(), anew=change.folded_otherwise(),
         )
     text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
     first, shards, files = next_shard_index(change.store), [], {}
@@ -217,5 +228,6 @@ def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> 
 def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:
     return AppendSummary(
         generation=manifest.generation, appended=0, replaced=0, passages=manifest.num_passages, tokens=0, truncated=0,
-        shards=0, seconds=time.monotonic() - started, resumed_shards=0, already_complete=True,
+        shards=0, seconds=time.monotonic() - started, resumed_shards=0, already_complete=True, snr_db=None,
+        store_snr=manifest.codec_snr, warnings=(),
     )

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.memory.codec_error import SampleErrors, fit_warnings
 from exporter.memory.corpus import Corpus, CorpusSource
 from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
@@ -24,6 +25,7 @@ from runtime.contract import (
     MANIFEST,
     STORE_SCHEMA_VERSION,
     TEXTS,
+    CodecSnr,
     FileEntry,
     OptionError,
     StoreError,
@@ -32,6 +34,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
+from runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
@@ -41,6 +44,8 @@ class BuildSummary:
     """What a build made. `truncated` passages were cut to the passage length; `bytes` is the size of the store's files.
 
     `resumed_shards` were kept from an earlier run; `already_complete`: the store was there, and nothing was done.
+    `codec_snr` is how well the codec keeps the memory, None where the store has none; `warnings` say where it does much
+    worse on passages that it was not fitted to.
     """
 
     passages: int
@@ -51,6 +56,8 @@ class BuildSummary:
     seconds: float
     resumed_shards: int
     already_complete: bool
+    codec_snr: CodecSnr | None
+    warnings: tuple[str, ...]
 
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
@@ -168,7 +175,7 @@ def _write_rest(
     """The texts and their index, and last the manifest."""
     texts, engine = work.store / TEXTS, plan.index_engine
     with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance, full_text=engine == FTS5)
+        write_texts(texts, corpus.passages(), advance=advance, folding=FOLDING if engine == FTS5 else None)
     with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
         text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
     ordered = [records[index] for index in range(plan.num_shards)]
@@ -193,6 +200,7 @@ def _write_rest(
         tombstones=None,
         texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
         index=text_index,
+        codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
     return manifest
@@ -208,4 +216,6 @@ def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_c
         seconds=time.monotonic() - started,
         resumed_shards=resumed,
         already_complete=already_complete,
+        codec_snr=manifest.codec_snr,
+        warnings=fit_warnings(manifest.codec_snr),
     )

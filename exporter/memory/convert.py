@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter.memory.codec_error import (
+    SAMPLE_PASSAGES,
+    CodecSample,
+    ErrorMeter,
+    SampleErrors,
+    after_another,
+    choose_sample,
+    fit_warnings,
+)
 from exporter.memory.encode import encode_memory
 from exporter.memory.fit_codec import fit_codec
-from exporter.memory.freeze_codec import SAMPLE_PASSAGES, codec_entry, freeze_codec, frozen_codec
+from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
 from exporter.memory.shard_writer import ShardWriter
@@ -23,6 +35,7 @@ from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
 from runtime.contract import (
     MANIFEST,
+    CodecSnr,
     FileEntry,
     OptionError,
     ShardEntry,
@@ -37,6 +50,7 @@ from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.generation import held_manifest
 from runtime.shard import Shard, open_shard
+from runtime.tombstones import read_tombstones
 
 __all__ = ["ConvertSummary", "convert_store"]
 
@@ -45,10 +59,14 @@ FIX = "run `glimmer-export memory verify` on it"
 
 @dataclass(frozen=True)
 class ConvertPlan:
-    """`plan.json` of a conversion under way; `source_sha256` is the digest of the source's manifest."""
+    """`plan.json` of a conversion under way; `source_sha256` is the digest of the source's manifest.
+
+    `sample_passages` as in a build's plan.
+    """
 
     source_sha256: str
     codec: str
+    sample_passages: int
     passages: tuple[int, ...]
 
     @property
@@ -63,7 +81,10 @@ class ConvertPlan:
 
 @dataclass(frozen=True)
 class ConvertSummary:
-    """What a conversion made: sizes of the shards of both, in bytes."""
+    """What a conversion made: sizes of the shards of both, in bytes.
+
+    `codec_snr` is how well the codec keeps the memory that the source gives; `warnings` as of a build.
+    """
 
     source_codec: str
     codec: str
@@ -73,6 +94,8 @@ class ConvertSummary:
     bytes: int
     seconds: float
     resumed_shards: int
+    codec_snr: CodecSnr | None
+    warnings: tuple[str, ...]
 
 
 def convert_store(
@@ -81,8 +104,10 @@ def convert_store(
 ) -> ConvertSummary:
     """Re-encode the memory of the store `source` in `codec` and write the store `output`.
 
-    A codec's arrays are fitted to passages of the source in even steps; what the source's own codec lost stays lost.
-    Texts, index and vectors are the source's, linked where the file system can. Interrupted, the same call goes on.
+    A codec's arrays are fitted to passages of the source in even steps, deleted ones left out; what the source's own
+    codec lost stays lost. Texts, index and vectors are the source's, linked where the file system can. Interrupted, the
+    same call goes on.
+
     Raises StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError
     and MissingExtraError.
     """
@@ -93,12 +118,15 @@ def convert_store(
     with held_manifest(source) as manifest:
         own = _check(source, manifest, codec)
         counts = tuple(shard.num_passages for shard in manifest.shards)
-        plan = ConvertPlan(hashlib.sha256(record_to_json(manifest).encode()).hexdigest(), codec, counts)
+        digest = hashlib.sha256(record_to_json(manifest).encode()).hexdigest()
+        fitted = SAMPLE_PASSAGES if codec_layout(codec, manifest.d_model).arrays else 0
+        plan = ConvertPlan(digest, codec, fitted, counts)
+        sample = choose_sample(_live_numbers(source, manifest), fitted)
         with write_errors(output):
             check_target(output, overwrite=overwrite)
             with work_directory(output) as work:
                 work.begin(plan, restart=restart)
-                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec))
+                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec, sample))
                 other = frozen_codec(work.store, codec, manifest.d_model)
                 kept = work.done(plan)
                 missing = [index for index in range(plan.num_shards) if index not in kept]
@@ -107,14 +135,17 @@ def convert_store(
                 with progress_bar("Converting passages", total, shown=progress) as advance:
                     for index in missing:
                         shard = _open(source, manifest, index)
-                        records[index] = _convert(work, manifest, index, shard, own, other, advance)
+                        records[index] = _convert(work, manifest, index, shard, own, other, sample, advance)
                         work.record(index, records[index])
-                _write_rest(work, source, manifest, codec, [records[index].shard for index in range(plan.num_shards)])
+                ordered = [records[index] for index in range(plan.num_shards)]
+                snr = SampleErrors.total(record.errors for record in ordered).snr()
+                shards = tuple(record.shard for record in ordered)
+                _write_rest(work, source, _converted(work, manifest, codec, shards, snr))
                 work.publish(output)
         written = read_store_manifest(output)
         return ConvertSummary(
             own.layout.name, codec, manifest.num_passages, manifest.num_tokens, _shard_bytes(manifest),
-            _shard_bytes(written), time.monotonic() - started, len(kept),
+            _shard_bytes(written), time.monotonic() - started, len(kept), snr, fit_warnings(snr),
         )
 
 
@@ -140,52 +171,74 @@ def _open(source: Path, manifest: StoreManifest, index: int) -> Shard:
     return open_shard(source / entry.file.path, tensors)
 
 
-def _memories(shard: Shard, codec: Codec, rows: range) -> Iterator[Array]:
+def _memories(shard: Shard, codec: Codec, rows: Iterable[int]) -> Iterator[Array]:
     for row in rows:
         yield codec.decode(shard.passage(row))
 
 
-def _fit(source: Path, manifest: StoreManifest, own: Codec, codec: str) -> dict[str, Array]:
-    """Arrays fitted to every n-th passage of each shard."""
-    step = max(1, manifest.num_numbers // SAMPLE_PASSAGES)
+def _live_numbers(source: Path, manifest: StoreManifest) -> Sequence[int] | NDArray[np.int64]:
+    """Numbers of the passages that are there, rising."""
+    deleted = read_tombstones(source, manifest)
+    if not len(deleted):
+        return range(manifest.num_numbers)
+    return np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)
 
-    def sample() -> Iterator[Array]:
+
+def _fit(source: Path, manifest: StoreManifest, own: Codec, codec: str, sample: CodecSample) -> dict[str, Array]:
+    """Arrays fitted to the sample's passages, in their order."""
+
+    def memories() -> Iterator[Array]:
+        first = 0
         for index, entry in enumerate(manifest.shards):
-            yield from _memories(_open(source, manifest, index), own, range(0, entry.num_passages, step))
+            rows = [row for row in range(entry.num_passages) if first + row in sample.fitted]
+            yield from _memories(_open(source, manifest, index), own, rows)
+            first += entry.num_passages
 
-    return fit_codec(codec, manifest.d_model, sample())
+    return fit_codec(codec, manifest.d_model, memories())
 
 
 def _convert(
-    work: Work, manifest: StoreManifest, index: int, shard: Shard, own: Codec, other: Codec,
+    work: Work, manifest: StoreManifest, index: int, shard: Shard, own: Codec, other: Codec, sample: CodecSample,
     advance: Callable[[int], None],
 ) -> ShardRecord:
-    entry = manifest.shards[index]
+    entry, meter = manifest.shards[index], ErrorMeter(other, sample)
+    first = sum(earlier.num_passages for earlier in manifest.shards[:index])
     path = work.store / entry.file.path
     temporary = path.with_name(f".{path.name}.tmp")
     ids = [shard.tokens(row).tolist() for row in range(entry.num_passages)]
     try:
         with ShardWriter(temporary, ids, d_model=manifest.d_model, codec=other.layout.name) as writer:
             for row, memory in enumerate(_memories(shard, own, range(entry.num_passages))):
-                writer.put(row, encode_memory(other, memory, f"number {row} of {entry.file.path}"))
+                tensors = encode_memory(other, memory, f"number {row} of {entry.file.path}")
+                writer.put(row, tensors)
+                meter.add(first + row, memory, tensors)
                 advance(1)
         file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0)
+    return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)
 
 
-def _write_rest(
-    work: Work, source: Path, manifest: StoreManifest, codec: str, shards: list[ShardEntry]
-) -> None:
+def _converted(
+    work: Work, manifest: StoreManifest, codec: str, shards: tuple[ShardEntry, ...], snr: CodecSnr | None
+) -> StoreManifest:
+    """The source's manifest, with what the codec changes.
+
+    Its figure is of both codecs, since what is appended later loses by one alone; in fp16 a source is as good as exact.
+    """
+    earlier_db = None if manifest.codec_snr is None else manifest.codec_snr.usual_db
+    both = snr if earlier_db is None and manifest.codec == "fp16" else after_another(snr, earlier_db)
+    return replace(manifest, codec=codec, codec_arrays=codec_entry(work.store), shards=shards, codec_snr=both)
+
+
+def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
+    """Everything but the shards, which are there, and last the manifest of what is written."""
     tombstones = (manifest.tombstones,) if manifest.tombstones else ()
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
         link(source / entry.path, work.store / entry.path)
     _link_vectors(work, source, manifest)
-    arrays = codec_entry(work.store)
-    written = replace(manifest, codec=codec, codec_arrays=arrays, shards=tuple(shards))
-    replace_file(work.store / MANIFEST, record_to_json(written).encode())
+    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
 
 
 def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.memory.codec_error import CodecSample, ErrorMeter, SampleErrors
 from exporter.memory.plan import BuildPlan
 from exporter.memory.shard_writer import ShardWriter
 from exporter.memory.work import ShardRecord
@@ -29,30 +30,38 @@ class Encoder:
 
 def encode_shard(
     store: Path, index: int, passages: Sequence[Passage], plan: BuildPlan, *,
-    text: TextEncoder, encoder: Encoder | None, advance: Callable[[int], None],
+    text: TextEncoder, encoder: Encoder | None, advance: Callable[[int], None], sample: CodecSample | None = None,
 ) -> ShardRecord:
     """Write shard `index` below `store`; it appears there whole. `encoder` None: token ids only.
 
-    `advance` is told how many passages are done after each batch. Raises StoreError where a passage's memory is not
-    finite.
+    The codec's error is measured on the passages of `sample` that the shard has. `advance` is told how many passages
+    are done after each batch. Raises StoreError where a passage's memory is not finite.
     """
     encoded = [text.passage(passage.title, passage.text) for passage in passages]
     ids = [tokens for tokens, _ in encoded]
     path = store / shard_name(index)
     temporary = path.with_name(f".{path.name}.tmp")
+    meter = None if encoder is None or sample is None else ErrorMeter(encoder.codec, sample)
+    first = index * plan.passages_per_shard
     try:
         with ShardWriter(temporary, ids, d_model=plan.d_model, codec=plan.codec) as writer:
             for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
                 if encoder is not None:
                     memories = encode_passages(encoder.graph, [ids[row] for row in rows])
                     for row, memory in zip(rows, memories, strict=True):
-                        writer.put(row, encode_memory(encoder.codec, memory, passages[row].id))
+                        tensors = encode_memory(encoder.codec, memory, passages[row].id)
+                        writer.put(row, tensors)
+                        if meter is not None:
+                            meter.add(first + row, memory, tensors)
                 advance(len(rows))
         entry = FileEntry(shard_name(index), temporary.stat().st_size, file_digest(temporary))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return ShardRecord(ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded))
+    return ShardRecord(
+        ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded),
+        SampleErrors() if meter is None else meter.errors,
+    )
 
 
 def encode_memory(codec: Codec, memory: Array, identifier: int | str | None) -> dict[str, Array]:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from exporter.memory.corpus import Corpus
 from exporter.memory.encode import length_batches
 from exporter.memory.plan import BuildPlan
@@ -14,15 +16,15 @@ from exporter.memory.work import Work
 from exporter.publish import replace_file
 from runtime.backends import Array, Graph
 from runtime.codec_file import read_codec
-from runtime.codecs import Codec, open_codec
+from runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
 from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, file_digest
 from runtime.memory import encode_passages
 from runtime.text import TextEncoder
 
-__all__ = ["SAMPLE_PASSAGES", "codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]
+__all__ = ["codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]
 
-SAMPLE_PASSAGES = 1024
-"""Passages that a codec is fitted to, in even steps through the corpus."""
+AT_ONCE = 64
+"""Passages of a sample that are encoded, in batches of like length, before they are given in their order."""
 
 
 def freeze_codec(work: Work, name: str, d_model: int, fit: Callable[[], dict[str, Array]]) -> None:
@@ -54,12 +56,21 @@ def codec_entry(store: Path) -> FileEntry | None:
 
 
 def corpus_sample(plan: BuildPlan, corpus: Corpus, text: TextEncoder, graph: Graph) -> Iterator[Array]:
-    """Memory (tokens, d_model) float32 of passages in even steps through the corpus, in an order that is always theirs.
+    """Memory (tokens, d_model) float32 of passages in even steps through the whole corpus, in the corpus's order.
 
-    Memory that is not finite is an error of the shard it belongs to, which says which passage it is.
+    It is what an fp16 store would hold, so that a conversion of that store is fitted to the same. Memory that is not
+    finite is an error of the shard it belongs to, which says which passage it is.
     """
-    step = max(1, plan.num_passages // SAMPLE_PASSAGES)
-    passages = islice(corpus.passages(), 0, step * SAMPLE_PASSAGES, step)
-    ids = [text.passage(passage.title, passage.text)[0] for passage in passages]
-    for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
-        yield from encode_passages(graph, [ids[row] for row in rows])
+    chosen = plan.sample().fitted
+    passages = (passage for number, passage in enumerate(corpus.passages()) if number in chosen)
+    while group := list(islice(passages, AT_ONCE)):
+        ids = [text.passage(passage.title, passage.text)[0] for passage in group]
+        memories: dict[int, Array] = {}
+        for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
+            memories.update(zip(rows, encode_passages(graph, [ids[row] for row in rows]), strict=True))
+        yield from (_in_fp16(memories[row]) for row in range(len(group)))
+
+
+def _in_fp16(memory: Array) -> Array:
+    """k-means makes another codebook of another last bit, a little better or worse by chance."""
+    return decode_fp16(*encode_fp16(memory)) if np.isfinite(memory).all() else memory

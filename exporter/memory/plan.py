@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from exporter.memory.codec_error import SAMPLE_PASSAGES, CodecSample, choose_sample
 from exporter.memory.corpus import Corpus
 from runtime.bundle import Bundle
-from runtime.contract import BundleError, FileEntry, OptionError, StoreManifest, TokenizerError
+from runtime.contract import BundleError, FileEntry, OptionError, StoreManifest, TokenizerError, codec_layout
 
 __all__ = ["BuildPlan", "check_codec", "plan_build"]
 
@@ -17,7 +18,8 @@ class BuildPlan:
     """`plan.json` of a build under way. `batch_tokens` counts padding too; `graph_sha256` lists the encoder's files.
 
     `arrays_sha256` is the digest of the codec's arrays in a store that is appended to; a build fits its own, and has
-    None. Shards of one would be read wrongly with the arrays of the other.
+    None. Shards of one would be read wrongly with the arrays of the other. `sample_passages` is how many passages in
+    even steps through the corpus they are fitted to, 0 where they are not fitted here.
 
     The number of threads is not here: it may change from one run to the next, on a machine that is busier.
     """
@@ -29,6 +31,7 @@ class BuildPlan:
     tokenizer_digest: str
     codec: str | None
     arrays_sha256: str | None
+    sample_passages: int
     precision: str | None
     graph_sha256: tuple[str, ...]
     d_model: int
@@ -45,6 +48,10 @@ class BuildPlan:
     def shard_passages(self, index: int) -> int:
         """How many passages a shard will hold."""
         return min(self.passages_per_shard, self.num_passages - index * self.passages_per_shard)
+
+    def sample(self) -> CodecSample:
+        """The passages that the codec is fitted to, and those outside on which its error is measured."""
+        return choose_sample(range(self.num_passages), self.sample_passages)
 
     def differences(self, other: BuildPlan | StoreManifest) -> list[str]:
         """Names of the settings in which another plan, or a finished store so far as it tells, differs."""
@@ -71,14 +78,17 @@ def plan_build(
             str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
         )
     encoder = manifest.graphs.get("memory_encoder")
+    stored = check_codec(bundle, codec) if encoder else None
+    fits = stored is not None and arrays is None and codec_layout(stored, manifest.model.d_model).arrays
     return BuildPlan(
         corpus_sha256=corpus.sha256,
         chunk_words=corpus.source.chunk_words,
         num_passages=corpus.num_passages,
         memory_digest=manifest.memory_digest,
         tokenizer_digest=manifest.tokenizer_digest,
-        codec=check_codec(bundle, codec) if encoder else None,
+        codec=stored,
         arrays_sha256=arrays.sha256 if arrays else None,
+        sample_passages=SAMPLE_PASSAGES if fits else 0,
         precision=encoder.precision if encoder else None,
         graph_sha256=tuple(file.sha256 for file in encoder.files) if encoder else (),
         d_model=manifest.model.d_model,

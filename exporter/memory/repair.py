@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +145,12 @@ class _Repair:
         name = texts_name(self.change.generation)
         with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
             write_texts(
-                self.change.staged / name, corpus.passages(), advance=advance, full_text=self.change.full_text()
+                self.change.staged / name, corpus.passages(), advance=advance, folding=self.change.folding()
             )
-        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name))
+        index = manifest.index
+        if self.change.folded_otherwise():  # the index among these texts was folded here
+            index = dataclasses.replace(index, unicode=unicodedata.unidata_version)
+        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name), index=index)
 
     def tombstones(self, manifest: StoreManifest) -> StoreManifest:
         assert manifest.tombstones is not None
@@ -163,7 +167,8 @@ class _Repair:
         """Another index of the same texts: an engine never writes the same bytes twice."""
         passages = read_texts(self._place(manifest.texts))
         index = write_index(
-            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None
+            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None,
+            folding=manifest.index.folding,
         )
         self.renewed.extend(file.path for file in manifest.index.files)
         return dataclasses.replace(manifest, index=index)
@@ -225,6 +230,7 @@ def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
         tokenizer_digest=manifest.tokenizer_digest,
         codec=manifest.codec,
         arrays_sha256=manifest.codec_arrays.sha256 if manifest.codec_arrays else None,
+        sample_passages=0,
         precision=manifest.precision,
         graph_sha256=(),
         d_model=manifest.d_model,

@@ -17,10 +17,11 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from exporter.memory.codec_error import SampleErrors
 from exporter.publish import replace_file
 from exporter.swap import swap_directory
 from runtime.bundle import verify_file
@@ -37,10 +38,11 @@ RESTART = "pass --restart to throw it away and begin anew"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A finished shard, and how many of its passages were cut to the passage length."""
+    """A finished shard, how many of its passages were cut to the passage length, and its part of the codec's error."""
 
     shard: ShardEntry
     num_truncated: int
+    errors: SampleErrors = field(default_factory=SampleErrors)
 
 
 class Plan(Protocol):

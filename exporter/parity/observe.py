@@ -1,4 +1,4 @@
-"""The first questions through the reference's graphs, with the candidate's beside them; and the store's memory."""
+"""Some questions through the reference's graphs, with the candidate's beside them; and the store's memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from calibration.spread import spread
 from exporter.parity.graph_errors import GraphError, ObservedGraph
 from exporter.parity.memory_source import MemorySource, StoredMemory, codec_name
 from exporter.parity.options import ParityOptions
@@ -54,10 +55,14 @@ def observe(
     num_selected = options.top_m or manifest.model.num_selected
     side = GraphSide(graphs, manifest.model, session.text, source, num_selected)
     memory_error: float | None = None
-    for start in range(0, min(len(taken), size * options.observed_runs), size):
-        batch = taken[start : start + size]
+    sample = spread(taken, size * options.observed_runs)
+    num_runs = min(len(sample), options.observed_runs)
+    for turn in range(num_runs):
+        # Each batch reaches from the first question to the last: of the decoder, which runs often, only some are seen.
+        batch = sample[turn::num_runs]
         if manifest.model.traits.has_memory:
-            memory_error = _worse(memory_error, _memory_error(graphs["memory_encoder"], rows, batch[0], store))
+            row = batch[turn % len(batch)]
+            memory_error = _worse(memory_error, _memory_error(graphs["memory_encoder"], rows, row, store))
         side.answer(batch)
         advance(len(batch))
     return {name: graph.error for name, graph in observed.items() if graph.error is not None}, memory_error

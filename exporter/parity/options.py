@@ -18,10 +18,11 @@ class ParityOptions:
     """How to compare.
 
     `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
-    `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs;
-    `exact_memory`: a torch reference encodes its own memory in FP32 instead of reading a store's; `reference_store`:
-    what the reference reads, None for the candidate's store; `attribution`: swap one part at a time; `threads` of one
-    graph run, where no backend is given; `retrieval`: what finds the passages of both.
+    `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
+    of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
+    reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
+    one part at a time; `threads` of one graph run, where no backend is given; `retrieval`: what finds the passages of
+    both.
     """
 
     given_passages: bool = False

@@ -18,13 +18,13 @@ __all__ = ["CrossAttentionLayer", "DecoderBlock", "DecoderStack"]
 class CrossAttentionLayer(nn.Module):
     """RMSNorm, attention over the encoder's states, residual add."""
 
-    def __init__(self, config: CheckpointConfig) -> None:
+    def __init__(self, config: CheckpointConfig, relative_bias: RelativeBias | None) -> None:
         super().__init__()
-        self.EncDecAttention = Attention(config)
+        self.EncDecAttention = Attention(config, relative_bias)
         self.layer_norm = RMSNorm(config)
 
     def forward(self, hidden_states: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """(b, t, d_model) over keys and values (b, heads, s, d_kv), bias (b, 1, 1, s) -> (b, t, d_model)."""
+        """(b, t, d_model) over keys and values (b, heads, s, d_kv), `GlimmerModel.cross_bias` -> (b, t, d_model)."""
         query = self.EncDecAttention.query(self.layer_norm(hidden_states))
         return hidden_states + self.EncDecAttention.attend(query, key, value, bias)
 
@@ -37,11 +37,14 @@ class CrossAttentionLayer(nn.Module):
 class DecoderBlock(nn.Module):
     """One decoder layer: self-attention, cross-attention, feed-forward."""
 
-    def __init__(self, config: CheckpointConfig, relative_bias: RelativeBias | None) -> None:
+    def __init__(
+        self, config: CheckpointConfig, relative_bias: RelativeBias | None, cross_relative_bias: RelativeBias | None
+    ) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(
-            [SelfAttentionLayer(config, relative_bias), CrossAttentionLayer(config), FeedForwardLayer(config)]
-        )
+        self.layer = nn.ModuleList([
+            SelfAttentionLayer(config, relative_bias), CrossAttentionLayer(config, cross_relative_bias),
+            FeedForwardLayer(config),
+        ])
 
     @property
     def self_attention(self) -> SelfAttentionLayer:
@@ -64,9 +67,12 @@ class DecoderStack(nn.Module):
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
+        first: tuple[RelativeBias | None, RelativeBias | None] = (RelativeBias(config, bidirectional=False), None)
+        if config.cross_attention_bias:
+            # transformers 3.0.2 counts here as in the self-attention: all keys from the query's position on are alike.
+            first = (first[0], RelativeBias(config, bidirectional=False))
         self.block = nn.ModuleList(
-            DecoderBlock(config, RelativeBias(config, bidirectional=False) if index == 0 else None)
-            for index in range(config.num_decoder_layers)
+            DecoderBlock(config, *(first if index == 0 else (None, None))) for index in range(config.num_decoder_layers)
         )
         self.final_layer_norm = RMSNorm(config)
 
@@ -74,6 +80,11 @@ class DecoderStack(nn.Module):
     def relative_bias(self) -> RelativeBias:
         """The stack's bias table, owned by its first block."""
         return next(self.blocks()).self_attention.SelfAttention.relative_attention_bias
+
+    @property
+    def cross_relative_bias(self) -> RelativeBias:
+        """The cross-attention's table, likewise; only with `cross_attention_bias`."""
+        return next(self.blocks()).cross_attention.EncDecAttention.relative_attention_bias
 
     def blocks(self) -> Iterator[DecoderBlock]:
         """The blocks, first to last."""

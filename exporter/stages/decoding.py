@@ -116,7 +116,7 @@ def _run_blocks(
     hidden_states = model.shared(decoder_input_ids)
     bias = model.decoder.relative_bias(positions, key_positions)
     self_bias = masked_bias(bias, (key_positions <= positions.unsqueeze(-1)).unsqueeze(1))
-    cross_bias = model.cross_bias(encoder_attention_mask, hidden_states.dtype)
+    cross_bias = model.cross_bias(encoder_attention_mask, positions, hidden_states.dtype)
     present: list[Tensor] = []
     for layer, block in enumerate(model.decoder.blocks()):
         attention = block.self_attention.SelfAttention

@@ -106,7 +106,7 @@ class GlimmerModel(nn.Module):
         hidden_states = self.shared(decoder_input_ids)
         positions = torch.arange(decoder_input_ids.shape[1], dtype=torch.int32, device=decoder_input_ids.device)
         self_bias = masked_bias(self.decoder.relative_bias(positions, positions), positions <= positions[:, None])
-        cross_bias = self.cross_bias(encoder_mask, hidden_states.dtype)
+        cross_bias = self.cross_bias(encoder_mask, positions, hidden_states.dtype)
         for block, (key, value) in zip(self.decoder.blocks(), key_values, strict=True):
             hidden_states = block.self_attention(hidden_states, self_bias.unsqueeze(0))
             hidden_states = block.feed_forward(block.cross_attention(hidden_states, key, value, cross_bias))
@@ -135,11 +135,17 @@ class GlimmerModel(nn.Module):
         present = memory_mask.amax(-1, keepdim=True)
         return self.joint_mask(question_mask, memory_mask) * present
 
-    @staticmethod
-    def cross_bias(encoder_mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """Bias of the decoder's cross-attention, which has no positions: mask (b, s) -> (b, 1, 1, s)."""
-        zero = torch.zeros((), dtype=dtype, device=encoder_mask.device)
-        return masked_bias(zero, encoder_mask[:, None, None, :] > 0)
+    def cross_bias(self, encoder_mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bias of the decoder's cross-attention: encoder_mask (b, s) -> (b, 1, 1, s), which no position changes.
+
+        With `cross_attention_bias` it is (b, heads, t, s), for tokens at positions (t,) or (b or 1, t) int32: the key
+        at place j of the flattened passages stands at position j, whichever passage it is of.
+        """
+        keep = encoder_mask[:, None, None, :] > 0
+        if not self.config.cross_attention_bias:
+            return masked_bias(torch.zeros((), dtype=dtype, device=encoder_mask.device), keep)
+        keys = torch.arange(encoder_mask.shape[1], dtype=torch.int32, device=encoder_mask.device)
+        return masked_bias(self.decoder.cross_relative_bias(positions, keys), keep)
 
     def _encode(self, stack: EncoderStack, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device)

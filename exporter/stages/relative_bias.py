@@ -44,14 +44,15 @@ class RelativeBias(nn.Module):
         self.bidirectional = bidirectional
         self.buckets: Tensor
         self.register_buffer("buckets", None, persistent=False)
-        self._compute_buckets()
+        self.compute_buckets(torch.device("cpu"))
 
-    def _compute_buckets(self) -> None:
-        """Compute the buffer that no checkpoint holds, on the CPU whatever device the weights are made on."""
+    def compute_buckets(self, device: torch.device) -> None:
+        """Compute the buffer that no checkpoint holds, on this device whatever device the weights are made on."""
         with torch.device("cpu"):
-            self.buckets = distance_buckets(
+            buckets = distance_buckets(
                 num_buckets=self.weight.shape[0], max_distance=self.max_distance, bidirectional=self.bidirectional
             )
+        self.buckets = buckets.to(device)
 
     def forward(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """Bias of every pair of positions: (..., q) and (..., n) int32 -> (..., heads, q, n)."""

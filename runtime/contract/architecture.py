@@ -37,6 +37,10 @@ class ModelShape:
 
     `question_layout`: a `block` of question_length tokens in front of each passage's, or `joined` with it in one text
     by `input_template` (`fid` alone), which has passage_length tokens at most.
+
+    `question_eos`, `passage_eos`: whether EOS follows a question and a passage, or what joins them (`passage_eos`).
+    `cross_attention_bias`: whether the decoder's cross-attention has a table of relative positions (`joined` alone), so
+    that where a key stands among the encoder's tokens tells.
     """
 
     architecture: str
@@ -63,6 +67,9 @@ class ModelShape:
     decoder_start_token_id: int
     question_layout: str = "block"
     input_template: str | None = None
+    question_eos: bool = True
+    passage_eos: bool = True
+    cross_attention_bias: bool = False
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -83,3 +90,12 @@ class ModelShape:
     def cache_length(self) -> int:
         """Positions of the decoder's self-attention cache, fixed for all steps of an answer of max_new_tokens."""
         return self.decoder_prefix_length + self.max_new_tokens - 1
+
+    @property
+    def least_joined_tokens(self) -> int:
+        """Tokens that the first passage is padded to at least, padding included.
+
+        A cross-attention's table moves the keys before the step alone. FiD pads every passage to passage_length, so
+        none of those may stand in the second passage where it would not stand there for FiD.
+        """
+        return min(self.passage_length, self.max_new_tokens) if self.cross_attention_bias else 1

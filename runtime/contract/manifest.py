@@ -19,6 +19,7 @@ from runtime.contract.graph_io import (
     stage_of,
 )
 from runtime.contract.records import check_schema_version, read_json, record_from_json
+from runtime.contract.templates import is_early_fid
 
 __all__ = [
     "BUNDLE_SCHEMA_VERSION",
@@ -177,8 +178,8 @@ def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEn
 def read_manifest(directory: Path) -> BundleManifest:
     """Parse and check `directory/manifest.json`; files are not looked at.
 
-    Raises BundleError: absent, not JSON, newer schema, unknown field, unknown architecture or codec, or graphs and
-    I/O other than the model must have.
+    Raises BundleError: absent, not JSON, newer schema, an early FiD, unknown field, unknown architecture or codec, or
+    graphs and I/O other than the model must have.
     """
     data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"
@@ -186,6 +187,13 @@ def read_manifest(directory: Path) -> BundleManifest:
         data, BUNDLE_SCHEMA_VERSION, oldest=OLDEST_BUNDLE_SCHEMA, error=BundleError, subject=subject, fix=FIX
     )
     data["schema_version"] = BUNDLE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
+    model = data.get("model")
+    if isinstance(model, dict) and is_early_fid(model):
+        raise BundleError(
+            f"{subject}, passage_eos", expected="a FiD that is read as it was trained",
+            found="one that an earlier version converted, with EOS behind its passages",
+            fix="convert the FiD again with `glimmer-export convert --from fid`, and export it",
+        )
     manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)
     if manifest.model.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -216,6 +224,10 @@ def _check_shape(model: ModelShape, subject: str) -> None:
         if not least <= value <= limit:
             raise BundleError(f"{subject}, {name}", expected=f"{least} to {limit}", found=str(value), fix=FIX)
     joined = model.question_layout == "joined"
+    if model.cross_attention_bias and not joined:
+        raise BundleError(
+            f"{subject}, cross_attention_bias", expected="false where the question is not joined", found="true", fix=FIX
+        )
     if model.question_layout not in QUESTION_LAYOUTS or (joined and model.architecture != "fid"):
         raise BundleError(
             f"{subject}, question_layout", expected="block, or joined where there is no memory",

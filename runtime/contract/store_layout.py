@@ -34,10 +34,12 @@ from runtime.contract.records import check_schema_version, read_json, record_fro
 
 __all__ = [
     "CODEC_ARRAYS",
+    "FOLDING",
     "INDEX_ENGINES",
     "OLDER_MANIFESTS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
+    "CodecSnr",
     "IndexEntry",
     "ShardEntry",
     "StoreManifest",
@@ -55,6 +57,8 @@ TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
+FOLDING = 1
+"""The folding of an index that is made now."""
 FIX = "build the store again with `glimmer-export memory build`"
 
 
@@ -68,11 +72,35 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
+class CodecSnr:
+    """Signal-to-noise ratio of a store's codec in dB: energy of the memory over that of the error, over all tokens.
+
+    `fitted_db` is that of passages which its arrays were fitted to, None for a codec that is fitted to none;
+    `outside_db` that of others, None where there were no others.
+    """
+
+    fitted_db: float | None
+    outside_db: float | None
+
+    @property
+    def usual_db(self) -> float | None:
+        """What passages of the store's kind have: the figure outside the sample, or where all are in it, on it."""
+        return self.fitted_db if self.outside_db is None else self.outside_db
+
+
+@dataclass(frozen=True)
 class IndexEntry:
-    """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own."""
+    """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own.
+
+    `folding` says how words were made of passages, and so of questions: 0 by the engine itself, 1 by `fold` of
+    runtime/retrieval/folding.py, whose words the engine has only to stem. `unicode` is the version of the character
+    database by which they were folded.
+    """
 
     engine: str
     files: tuple[FileEntry, ...]
+    folding: int = 0
+    unicode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,8 @@ class StoreManifest:
     be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were deleted,
     whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes another with
     the digest of what it changed. Where `chunk_words` is not None, documents were cut into passages of so many words,
-    and `{id}#{chunk}` is the id of each.
+    and `{id}#{chunk}` is the id of each. `codec_snr` was measured when the store was built or converted, beside the
+    memory as its encoder gave it, and no append changes it; None: not measured.
     """
 
     schema_version: int
@@ -108,6 +137,7 @@ class StoreManifest:
     tombstones: FileEntry | None
     texts: FileEntry
     index: IndexEntry
+    codec_snr: CodecSnr | None = None
 
     @property
     def num_numbers(self) -> int:
@@ -167,6 +197,11 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
     if manifest.index.engine not in INDEX_ENGINES:
         raise StoreError(
             subject, expected=f"an index of {' or '.join(INDEX_ENGINES)}", found=manifest.index.engine,
+            fix="install a newer glimmer-export",
+        )
+    if not 0 <= manifest.index.folding <= FOLDING:
+        raise StoreError(
+            subject, expected=f"an index of folding 0 to {FOLDING}", found=str(manifest.index.folding),
             fix="install a newer glimmer-export",
         )
     return manifest

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["TEMPLATES", "template_fault"]
+__all__ = ["FID_TEMPLATE", "TEMPLATES", "is_early_fid", "template_fault"]
 
 TEMPLATES = {
     "question_template": ("question",),
@@ -12,6 +14,17 @@ TEMPLATES = {
     "input_template": ("question", "text", "title"),
 }
 """The fields that each of a model's templates may hold; a model may have no `input_template`."""
+
+FID_TEMPLATE = "question: {question} title: {title} context: {text}"
+"""How FiD joins them (Izacard and Grave 2021)."""
+
+
+def is_early_fid(model: Mapping[str, Any]) -> bool:
+    """Whether a model's fields are those of a FiD converted before there was `passage_eos`.
+
+    EOS was added then, and the cross-attention's table left out: neither is what the weights were trained with.
+    """
+    return model.get("input_template") == FID_TEMPLATE and "passage_eos" not in model
 
 
 def template_fault(name: str, template: str | None) -> str | None:

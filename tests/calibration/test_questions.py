@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from calibration.questions import Question, given_passages, kilt_predictions, read_questions
+from calibration.questions import Question, given_passages, read_questions
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
 
@@ -26,8 +26,42 @@ def test_kilt(tmp_path):
     ]
     path = write(tmp_path, "\n".join(map(json.dumps, rows)))
     assert read_questions(path) == [
-        Question("5f", "who?", ("Ada", "Lovelace"), None, ()), Question("7", "Ada [SEP] born", (), None, ()),
+        Question("5f", "who?", ("Ada", "Lovelace"), None, (), (frozenset({"1"}), frozenset())),
+        Question("7", "Ada [SEP] born", (), None, ()),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((None, None), ("1", "2")),
+        (("2", None), ("2", "2-2")),
+        ((None, "1"), ("1-2", "1")),
+        ((None, 1, "1-2"), ("1-3", "1", "1-2")),
+        ((" 2 ", None, "", "3"), (" 2 ", "2-2", "3-2", "3")),
+        ((33078, None), ("33078", "2")),
+    ],
+)
+def test_a_row_without_an_id_gets_one_that_no_row_has(tmp_path, ids, expected):
+    rows = [{"input": "?", "id": one} if one is not None else {"input": "?"} for one in ids]
+    path = write(tmp_path, "\n".join(map(json.dumps, rows)))
+    assert tuple(question.qid for question in read_questions(path)) == expected
+    assert tuple(question.qid for question in read_questions(path, limit=1)) == expected[:1]
+    nulls = [{"input": "?", "id": one} for one in ids]
+    assert tuple(question.qid for question in read_questions(write(tmp_path, json.dumps(nulls)))) == expected
+
+
+def test_kilts_evidence(tmp_path):
+    outputs = [
+        {"answer": "a", "provenance": [{"wikipedia_id": "7"}, {"wikipedia_id": 7, "title": "x"}, {"title": "y"}]},
+        {"answer": "b"}, {"answer": "c", "provenance": []},
+        {"provenance": [{"wikipedia_id": None}, {"wikipedia_id": " 8 "}]},
+    ]
+    rows = [{"input": "?", "output": outputs, "task": "nq"}, {"input": "?", "output": []}, {"question": "?", "task": 5}]
+    first, blind, other = read_questions(write(tmp_path, "\n".join(map(json.dumps, rows))))
+    assert first.evidence == (frozenset({"7", None}), frozenset(), frozenset({"None", "8"}))
+    assert (first.answers, first.task) == (("a", "b", "c"), "nq")
+    assert (blind.evidence, blind.task, other.evidence, other.task) == (None, None, None, "5")
 
 
 def test_fid(tmp_path):
@@ -56,6 +90,13 @@ def test_rows(tmp_path):
     assert len(read_questions(path, limit=1)) == 1
 
 
+def test_a_limit_takes_questions_from_the_whole_file(tmp_path):
+    """Files lie sorted by task."""
+    path = write(tmp_path, "".join(f'{{"qid": "{number}", "question": "?"}}\n' for number in range(11)))
+    assert [row.qid for row in read_questions(path, limit=3)] == ["0", "5", "10"]
+    assert len(read_questions(path, limit=50)) == 11
+
+
 def test_natural_questions(shared_data):
     questions = read_questions(shared_data / "qa" / "nq.dev.k20.jsonl")
     assert len(questions) == 428
@@ -80,6 +121,12 @@ def test_a_file_without_questions_is_named(tmp_path, content):
         ('{"question": "x", "answers": [1]}', "strings"),
         ('{"input": "x", "output": [{"answer": 1}]}', '"output"'),
         ('{"input": "x", "output": ["y"]}', '"output"'),
+        ('{"input": "x", "output": [{"answer": false}]}', '"output"'),
+        ('{"input": "x", "output": [{"provenance": {}}]}', '"provenance" is a list of objects'),
+        ('{"input": "x", "output": [{"provenance": ["7"]}]}', '"provenance" is a list of objects'),
+        ('{"input": "x", "output": [{"provenance": [{"wikipedia_id": 1.5}]}]}', '"wikipedia_id" that is a string'),
+        ('{"input": "x", "task": ["y"]}', '"task"'),
+        ('{"input": "x", "id": 1.5}', '"id"'),
         ('{"question": "x", "qid": true}', '"qid"'),
         ('{"question": "x", "ctx_ids": [1.0]}', '"ctx_ids"'),
         ('{"question": "x", "ctx_ids": [true]}', '"ctx_ids"'),
@@ -115,13 +162,3 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_question_without_passages_cannot_give_them():
     with pytest.raises(QuestionFileError, match="--passages retrieve"):
         given_passages(Question("q", "x", (), None, ()))
-
-
-def test_predictions_are_kilt_rows(tmp_path):
-    questions = [Question("q1", "é \ud800", ("x",), None, ()), Question("q2", "who?", (), None, ())]
-    path = write(tmp_path, kilt_predictions(questions, ["Ada", None]))
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"id": "q1", "input": "é \ud800", "output": [{"answer": "Ada"}]},
-        {"id": "q2", "input": "who?", "output": [{"answer": ""}]},
-    ]
-    assert [question.qid for question in read_questions(path)] == ["q1", "q2"]

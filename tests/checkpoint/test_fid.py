@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from tokenizers import Tokenizer
 from calibration.questions import Question
 from exporter.bundle import export_bundle
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from exporter.checkpoint.digest import checkpoint_digest, memory_digest
 from exporter.convert import convert_checkpoint
 from exporter.cost.request import CostRequest, resolve
 from exporter.memory import build_store
@@ -24,7 +28,7 @@ from exporter.parity.reference import TorchReference
 from exporter.stages import GlimmerModel
 from exporter.tolerances import TOLERANCES
 from runtime import Passage, Session
-from runtime.contract import CheckpointError, OptionError
+from runtime.contract import BundleError, CheckpointError, OptionError
 from runtime.text import PlainTokenizer, TextEncoder
 from tests.assert_close import assert_close
 from tests.bundle_factory import write_rows
@@ -32,13 +36,14 @@ from tests.fid_factory import (
     WORDS,
     fid_answer,
     fid_texts,
+    give_table,
     hugging_face_tokenizer,
     make_reader,
     save_fid,
     word_tokenizer,
 )  # fmt: skip
 
-LENGTH, ANSWER, COUNT = 24, 8, 4
+LENGTH, ANSWER, COUNT = 24, 12, 4
 
 
 def corpus() -> list[dict[str, object]]:
@@ -63,7 +68,7 @@ def passages_of(place: int) -> list[tuple[str, str]]:
 def fid(tmp_path_factory):
     """The model, its tokenizer, the converted checkpoint and its bundle."""
     folder = tmp_path_factory.mktemp("fid")
-    theirs, tokenizer = make_reader(seed=3), word_tokenizer()
+    theirs, tokenizer = give_table(make_reader(seed=3)), word_tokenizer()
     source = save_fid(copy.deepcopy(theirs), folder / "fid")
     tokenizer.save(str(source / "tokenizer.json"))
     config = folder / "fields.json"
@@ -86,6 +91,7 @@ def test_the_config_is_fids_own(fid):
     assert (config.architecture, config.question_layout) == ("fid", "joined")
     assert config.input_template == "question: {question} title: {title} context: {text}"
     assert (config.passage_length, config.question_length) == (LENGTH, LENGTH)
+    assert (config.question_eos, config.passage_eos, config.cross_attention_bias) == (False, False, True)
 
 
 def test_the_papers_lengths_are_the_defaults(fid, tmp_path):
@@ -105,6 +111,18 @@ def test_answers_are_fids(fid):
         assert [list(answer.token_ids) for answer in together] == expected
         alone = [session.answer(question, passages=row) for question, row in zip(QUESTIONS, given, strict=True)]
         assert [list(answer.token_ids) for answer in alone] == expected
+
+
+def test_keys_stand_where_fid_pads_them_to(fid):
+    """Passages of fewer tokens than the answer's: the table must not move keys of the second as if of the first."""
+    short = [("w1", "w2"), ("w3", "w4"), ("w5", "w6")]
+    expected = [reference(fid, question, short) for question in QUESTIONS]
+    with Session.open(fid[2] / "bundle", threads=1) as session:
+        given = [[Passage(None, title, text) for title, text in short]] * len(QUESTIONS)
+        answers = [session.answer(question, passages=row) for question, row in zip(QUESTIONS, given, strict=True)]
+        assert [list(answer.token_ids) for answer in answers] == expected
+        together = session.answer_many(QUESTIONS, passages=given)
+        assert [list(answer.token_ids) for answer in together] == expected
 
 
 def test_answers_from_a_store(fid, tmp_path):
@@ -171,8 +189,8 @@ def test_texts_are_tokenised_as_t5s_own_sentencepiece_does(fid, shared_data):
     for row in rows:
         question, passage = f"what does {row['title']} say?", row["text"][:300] + " "
         expected = pieces.encode(fid_texts(question, [(row["title"], passage)])[0])
-        assert text.joined(question, row["title"], passage) == [*expected[:59], 1]
-        cut += len(expected) > 59
+        assert text.joined(question, row["title"], passage) == expected[:60]
+        cut += len(expected) > 60
     assert 0 < cut < len(rows)
 
 
@@ -207,6 +225,36 @@ def test_a_wrong_transpose_or_layer_is_seen(fid, projection, mistake):
         states_of(fid[0], fid[2], mutate)
 
 
+def test_a_bundle_of_an_early_fid_says_that_it_is_converted_again(fid, tmp_path):
+    """It has EOS behind its passages and no table of the cross-attention, which no field says."""
+    bundle = Path(shutil.copytree(fid[2] / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for name in ("question_eos", "passage_eos", "cross_attention_bias"):
+        del manifest["model"][name]
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 4}))
+    with pytest.raises(BundleError, match="convert the FiD again with `glimmer-export convert --from fid`"):
+        Session.open(bundle)
+
+
+def test_a_table_belongs_to_texts_that_are_joined(fid, tmp_path):
+    bundle = Path(shutil.copytree(fid[2] / "bundle", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["model"] |= {"question_layout": "block", "input_template": None}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="cross_attention_bias: expected false where the question is not joined"):
+        Session.open(bundle)
+
+
+def test_the_fields_are_in_the_digests_and_their_defaults_are_not(fid, tmp_path):
+    """A store of before is one of a checkpoint whose passages end in EOS."""
+    checkpoint = read_checkpoint(fid[2] / "ckpt")
+    eos = replace(checkpoint, config=checkpoint.config.model_copy(update={"passage_eos": True}))
+    assert memory_digest(eos) != memory_digest(checkpoint)
+    assert checkpoint_digest(eos) != checkpoint_digest(checkpoint)
+    fields = {name: getattr(eos.config, name) for name in ("passage_length", "passage_template", "eos_token_id")}
+    assert memory_digest(eos) == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
 # What can be wrong.
 
 
@@ -233,17 +281,9 @@ def refuse(source: Path, match: str, error=CheckpointError, fields: dict[str, ob
 QUERY = "encoder.encoder.block.1.module.layer.0.SelfAttention.q.weight"
 
 
-def test_a_plain_t5(source):
-    change(source, lambda weights: [
-        weights.update({name.replace("encoder.encoder.", "encoder.").replace(".module.", "."): weights.pop(name)})
-        for name in list(weights)
-    ])
-    refuse(source, "expected FiD's names, .* found none of them; convert a plain T5 with --from huggingface")
-
-
 def test_an_encoder_twice(source):
     change(source, lambda weights: weights.update({"encoder.final_layer_norm.weight": torch.linspace(1, 2, 32)}))
-    refuse(source, "expected the encoder once, found some of it both wrapped and not")
+    refuse(source, "expected one tensor encoder.final_layer_norm.weight, found encoder.encoder.final_layer_norm.weight")
 
 
 def test_a_missing_tensor(source):
@@ -287,7 +327,7 @@ def test_a_pickle_that_runs_code(source, monkeypatch):
 
 def test_no_weights(source):
     (source / "pytorch_model.bin").unlink()
-    refuse(source, "expected pytorch_model.bin or pytorch_model.bin.index.json, found neither")
+    refuse(source, "expected one of .*pytorch_model.bin, pytorch_model.bin.index.json, found none of them")
 
 
 @pytest.mark.parametrize(

@@ -258,11 +258,13 @@ def test_answer_grades_and_writes_kilt_predictions(cli, glimmer, questions, tmp_
     report = cli(*arguments, "--predictions", output, "--json").json
     expected = [glimmer.session.answer(text).answer for text in QUESTIONS]
     assert [answer["answer"] for answer in report["answers"]] == expected
-    assert (report["em"], report["questions"], report["errors"]) == (0.5, len(QUESTIONS), {})
+    right = sum(answer.strip() != "" for answer in expected[:4])  # random weights may answer nothing: that is wrong
+    assert 0 < right / len(QUESTIONS) == report["em"]
+    assert (report["questions"], report["graded"], report["errors"]) == (len(QUESTIONS), len(QUESTIONS), {})
     assert report["milliseconds"]["total"] > 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert rows == [
-        {"id": f"q{number}", "input": text, "output": [{"answer": answer}]}
+        {"id": f"q{number}", "input": text, "output": [{"answer": answer, "provenance": []}]}
         for number, (text, answer) in enumerate(zip(QUESTIONS, expected, strict=True))
     ]
     done = cli(*arguments, "--limit", "2")

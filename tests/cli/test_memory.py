@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -51,6 +52,7 @@ def test_what_the_commands_print(cli, glimmer, store, new):
     done = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new)
     assert "generation 1" in done.out
     assert "1 passages appended, 0 replaced" in done.out
+    assert re.search(r"keeps the appended passages \d+\.\d dB above its error, the store's own \d+\.\d dB", done.out)
     assert "already" in cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new).out
     assert "1 passages deleted" in cli("memory", "delete", store, "--id", "new").out
     assert "already" in cli("memory", "delete", store, "--id", "new").out
@@ -59,6 +61,22 @@ def test_what_the_commands_print(cli, glimmer, store, new):
     done = cli("memory", "compact", store)
     assert "nothing to pack" in done.out
     assert "removed: generation 2" in done.out
+
+
+def test_what_a_codec_keeps_is_reported(cli, glimmer, store, new, tmp_path, monkeypatch):
+    built = cli("memory", "build", glimmer.bundle, "--corpus", glimmer.corpus, "-o", tmp_path / "built")
+    assert re.search(r"fp16 keeps the memory \d+\.\d dB above its error", built.out)
+    again = cli("memory", "build", glimmer.bundle, "--corpus", glimmer.corpus, "-o", tmp_path / "built", "--json").json
+    assert again["codec_snr"]["fitted_db"] is None
+    assert again["codec_snr"]["outside_db"] > 60
+    assert again["warnings"] == []
+    done = cli("memory", "convert", store, "--codec", "int4", "-o", tmp_path / "int4")
+    assert "dB above its error, on the passages that it was fitted to: there are no others" in done.out
+    converted = cli("memory", "convert", store, "--codec", "int8", "-o", tmp_path / "int8", "--json").json
+    assert converted["codec_snr"]["fitted_db"] > 30
+    monkeypatch.setattr("exporter.memory.append.append_warnings", lambda *_: ("unlike the store's own",))
+    appended = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new)
+    assert "warning unlike the store's own" in appended.out
 
 
 def test_damage_is_found_and_mended(cli, glimmer, store):

@@ -146,7 +146,7 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 
 
 def test_every_optional_package_has_its_extra():
-    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense"}
+    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt"}
     assert set(EXTRAS.values()) == extras
 
 

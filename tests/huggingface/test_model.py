@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.contract import CheckpointError
 from runtime.memory import pad_ids
 from tests.bundle_factory import VOCABULARY
-from tests.exported import FAST, make_checkpoint
+from tests.exported import FAST, SLOW, make_checkpoint
 
 NUM_PASSAGES = 4
 
@@ -109,6 +110,20 @@ def test_a_joined_text_is_read_as_it_stands(tmp_path, rows):
     assert torch.equal(encoded.attention_mask, inputs["passage_attention_mask"].flatten(1))
 
 
+def test_keys_stand_where_fid_pads_them_to(tmp_path):
+    """FiD's cross-attention goes by a key's place among passages padded to passage_length, whatever these are."""
+    assert SLOW["fid, its own code"]["cross_attention_bias"]
+    directory = make_checkpoint(tmp_path / "fid", "fid, its own code", max_new_tokens=12)
+    reference, model = model_from_checkpoint(read_checkpoint(directory)), AutoModel.from_pretrained(directory)
+    random = np.random.default_rng(4)
+    passages = [[random.integers(3, 60, 3).tolist() for _ in range(NUM_PASSAGES)] for _ in range(6)]
+    questions = [[5]] * len(passages)
+    generated = model.generate(**inputs_of(questions, passages), do_sample=False).tolist()
+    for row, answer in zip(generated, references(reference, questions, passages), strict=True):
+        end = row.index(reference.config.eos_token_id) if reference.config.eos_token_id in row else len(row)
+        assert row[1:end] == answer.tokens
+
+
 @pytest.mark.parametrize("variant", ["glimmer, every option", "lumen", "fid"])
 def test_beams_are_the_models_own(checkpoints, variant, rows):
     """The best of four beams is at least as likely as the greedy answer."""
@@ -156,6 +171,60 @@ def test_labels_give_a_loss_whose_gradient_reaches_every_part(checkpoints, rows)
 def test_a_checkpoints_tokenizer_is_found(checkpoints):
     tokenizer = AutoTokenizer.from_pretrained(checkpoints("glimmer"))
     assert tokenizer("w0 w7").input_ids == [VOCABULARY["w0"], VOCABULARY["w7"]]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert tokenizer.model_max_length == 24
+
+
+@pytest.mark.parametrize("variant", ["glimmer", "memory_fid", "fid"])
+@pytest.mark.parametrize("files", ["with both files", "as earlier checkpoints are"])
+def test_generate_takes_what_the_tokenizer_gives(checkpoints, tmp_path, variant, files):
+    """Padded questions and passages, as they come; the answers are those of each question alone, without padding."""
+    directory = checkpoints(variant)
+    if files != "with both files":
+        directory = Path(shutil.copytree(directory, tmp_path / "earlier"))
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            (directory / name).unlink()
+    model, tokenizer = AutoModel.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    tokenizer.pad_token = tokenizer.pad_token or "<pad>"
+    questions = ["w3 w4 w5", "w9"]
+    passages = [["w1 w2", "w7 w8 w9 w20", "w30", "w41 w42"], ["w5", "w6 w7", "w8 w9 w10 w11 w12", "w13 w2"]]
+    tokens = tokenizer(questions, padding=True, return_tensors="pt")
+    read = tokenizer([text for row in passages for text in row], padding=True, return_tensors="pt")
+    assert not tokens.attention_mask.all()
+    read = {f"passage_{name}": read[name].unflatten(0, (2, 4)) for name in ("input_ids", "attention_mask")}
+    found = model.generate(**tokens, **read, do_sample=False)
+    for place, question in enumerate(questions):
+        ids = inputs_of([tokenizer(question).input_ids], [tokenizer(passages[place]).input_ids])
+        alone = model.generate(**ids, do_sample=False)[0]
+        assert torch.equal(found[place][: len(alone)], alone)
+        assert (found[place][len(alone) :] == 0).all()
+
+
+def test_the_tokenizers_files_say_what_pads_and_what_ends(checkpoints):
+    directory = checkpoints("glimmer")
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    assert json.loads((directory / "special_tokens_map.json").read_text("utf-8")) == special
+    settings = json.loads((directory / "tokenizer_config.json").read_text("utf-8"))
+    assert special.items() <= settings.items()
+    assert settings["model_input_names"] == ["input_ids", "attention_mask"]
+
+
+def test_a_token_that_the_tokenizer_lacks_is_left_out(tmp_path):
+    """The model's own config has an id for padding; this tokenizer has no token of that id."""
+    fields = {"vocab_size": len(VOCABULARY) + 1, "pad_token_id": len(VOCABULARY)}
+    directory = make_checkpoint(tmp_path / "checkpoint", "glimmer", **fields)
+    special = json.loads((directory / "special_tokens_map.json").read_text("utf-8"))
+    assert special == {"eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def test_what_the_tokenizer_saves_is_a_checkpoints_again(checkpoints, tmp_path):
+    """Whatever it was last asked to cut and to pad, which it keeps in tokenizer.json."""
+    directory = Path(shutil.copytree(checkpoints("glimmer"), tmp_path / "saved"))
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer(["w3 w4", "w5"], padding=True, truncation=True, max_length=1)
+    tokenizer.save_pretrained(directory)
+    assert read_checkpoint(directory).tokenizer == directory / "tokenizer.json"
+    assert AutoTokenizer.from_pretrained(directory)("w3 w4").input_ids == [VOCABULARY["w3"], VOCABULARY["w4"]]
 
 
 def test_a_wrong_config_is_named(tmp_path):

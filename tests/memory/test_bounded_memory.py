@@ -20,7 +20,7 @@ BUILD = """
 import json, sys
 from pathlib import Path
 from exporter.memory import build_store
-from exporter.memory.build import _memory_encoder
+from exporter.memory.build import memory_encoder
 from runtime.bundle import Bundle
 from runtime.memory import encode_passages
 
@@ -29,7 +29,7 @@ def status(name):
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 bundle = Bundle.open(sys.argv[1])
-encode_passages(_memory_encoder(bundle, 1), [bundle.text.passage("", "one passage")[0]])
+encode_passages(memory_encoder(bundle, 1), [bundle.text.passage("", "one passage")[0]])
 model = status("VmRSS:")
 summary = build_store(*sys.argv[1:], threads=1)
 print(json.dumps({"model": model, "peak": status("VmHWM:"), "passages": summary.passages, "seconds": summary.seconds}))

@@ -72,7 +72,9 @@ def test_configs_travel_as_data_of_the_exporter(names):
 
 
 def test_demo_checkpoint_travels(names):
-    files = {"config.json", "model.safetensors", "tokenizer.json"}
+    files = {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    }
     assert {f"exporter/demo/checkpoint/{name}" for name in files} <= names
 
 

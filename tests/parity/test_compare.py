@@ -15,6 +15,7 @@ from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
 from exporter.parity.graph_errors import GraphError
 from exporter.parity.reference import TorchReference
+from exporter.parity.sides import GraphSide
 from runtime import Passage
 from runtime.codecs import decode_fp16, encode_fp16
 from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
@@ -103,6 +104,20 @@ def test_the_reference_reads_the_memory_it_is_said_to(glimmer, monkeypatch, exac
     assert len(read) > 20
     through_codec = [(decode_fp16(*encode_fp16(states)) == states).all() for states in read]
     assert set(through_codec) == {not exact}
+
+
+def test_graphs_are_observed_on_questions_from_first_to_last(glimmer, monkeypatch):
+    """Four of ten, two at a time: a file of questions is often sorted."""
+    seen, answer = [], GraphSide.answer
+
+    def spy(self, rows):
+        seen.append([row.question.qid for row in rows])
+        return answer(self, rows)
+
+    monkeypatch.setattr(GraphSide, "answer", spy)
+    rows = [question(f"w{number} w7", passages=tuple(IDS[:3]), qid=str(number)) for number in range(10)]
+    compare(glimmer, rows, ParityOptions(given_passages=True, observed_runs=2, batch_size=2, threads=1))
+    assert seen[:2] == [["0", "6"], ["3", "9"]]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

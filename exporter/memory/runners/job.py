@@ -56,7 +56,7 @@ class ShardEncoder:
     def __init__(self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
-        self._plan, self._text, self._encoder = plan, bundle.text, None
+        self._plan, self._text, self._encoder, self._sample = plan, bundle.text, None, plan.sample()
         if plan.codec is not None:
             self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(store, plan.codec, plan.d_model))
 
@@ -64,7 +64,10 @@ class ShardEncoder:
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
     ) -> ShardRecord:
         """Write a shard below `store`, as `encode_shard`."""
-        return encode_shard(store, index, passages, self._plan, text=self._text, encoder=self._encoder, advance=advance)
+        return encode_shard(
+            store, index, passages, self._plan, text=self._text, encoder=self._encoder, advance=advance,
+            sample=self._sample,
+        )
 
 
 def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:

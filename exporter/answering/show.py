@@ -1,0 +1,41 @@
+"""Scores as they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from exporter.answering.scores import Scores
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["named_scores", "scores_table"]
+
+ALWAYS = ("exact match", "token F1")
+
+
+def named_scores(scores: Scores) -> list[tuple[str, str]]:
+    """Each score with its name: those that were measured, and of the others exact match and F1, as a dash."""
+    values = [
+        ("exact match", scores.em), ("token F1", scores.f1), ("accuracy", scores.accuracy), ("Rouge-L", scores.rouge_l),
+        ("R-precision", scores.r_precision),
+        *((f"recall@{k}", value) for k, value in (scores.recall or {}).items()),
+        ("KILT exact match", scores.kilt_em), ("KILT F1", scores.kilt_f1), ("KILT accuracy", scores.kilt_accuracy),
+        ("KILT Rouge-L", scores.kilt_rouge_l),
+    ]
+    shown = ((name, value) for name, value in values if value is not None or name in ALWAYS)
+    return [(name, "-" if value is None else f"{value:.4f}") for name, value in shown]
+
+
+def scores_table(tasks: Mapping[str, Scores]) -> Table:
+    """A line a task, a column a score."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = {task: dict(named_scores(scores)) for task, scores in tasks.items()}
+    names = list(dict.fromkeys(name for scores in shown.values() for name in scores))
+    table = Table("task", "graded", *names)
+    for task, scores in shown.items():
+        table.add_row(escape(task), str(tasks[task].graded), *(scores.get(name, "-") for name in names))
+    return table

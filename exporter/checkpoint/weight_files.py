@@ -1,0 +1,97 @@
+"""A foreign checkpoint's tensors, whatever files they lie in and whatever training wrapped around their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from exporter.checkpoint import pickle_files, safetensors_files
+from runtime.contract import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RenamedFiles", "WeightFiles", "open_weights", "refuse_adapter", "unwrapped"]
+
+ADAPTER = "adapter_config.json"
+OUTER = re.compile(r"^(?:module|model)\.")
+INNER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch puts around a module: data parallelism and trainers around it all, compilation and sharding anywhere."""
+
+
+class WeightFiles(Protocol):
+    """Tensors of a directory, by name, whatever the format."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by name."""
+        ...
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in the dtype it was stored in."""
+        ...
+
+
+class RenamedFiles:
+    """Tensors by other names; those that `rename` gives None are left out.
+
+    Raises CheckpointError where two would have one name.
+    """
+
+    def __init__(self, files: WeightFiles, rename: Callable[[str], str | None], *, subject: str) -> None:
+        self._files = files
+        self._shapes = files.shapes()
+        self._origins: dict[str, str] = {}
+        for origin in self._shapes:
+            if (name := rename(origin)) is None:
+                continue
+            if name in self._origins:
+                raise CheckpointError(
+                    subject, expected=f"one tensor {name}", found=f"{self._origins[name]} and {origin}",
+                    fix="save the model's state_dict alone",
+                )
+            self._origins[name] = origin
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor, by its new name."""
+        return {name: self._shapes[origin] for name, origin in self._origins.items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in the dtype it was stored in."""
+        return self._files.tensor(self._origins[name])
+
+
+def open_weights(source: Path) -> WeightFiles:
+    """Safetensors where there are some, else pickles; by names that no wrapper of torch stands around.
+
+    Raises CheckpointError where there are neither, and for an adapter beside them, which would be left out.
+    """
+    refuse_adapter(source)
+    layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
+    for layout, names in layouts:
+        if (source / names.SINGLE).exists() or (source / names.INDEX).exists():
+            return RenamedFiles(layout(source), unwrapped, subject=f"checkpoint {source}")
+    wanted = [name for _, names in layouts for name in (names.SINGLE, names.INDEX)]
+    raise CheckpointError(
+        f"T5 checkpoint {source}", expected=f"one of {', '.join(wanted)}", found="none of them",
+        fix="copy the weights into the directory",
+    )
+
+
+def refuse_adapter(source: Path) -> None:
+    """Raise CheckpointError where an adapter stands beside the weights: trained, and part of no tensor there."""
+    if (source / ADAPTER).exists():
+        raise CheckpointError(
+            f"checkpoint {source}", expected="the weights of a whole model",
+            found=f"{ADAPTER}, an adapter that is not merged into them",
+            fix="merge it with PEFT's merge_and_unload, and convert what save_pretrained writes",
+        )
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without what torch's wrappers and trainers add: `module._orig_mod.shared.weight` is T5's."""
+    name = INNER.sub("", name)
+    while match := OUTER.match(name):
+        name = name[match.end() :]
+    return name

@@ -1,0 +1,149 @@
+"""Measures what a store's codec costs: `python -m tests.memory.measure_codecs --help`.
+
+The demo's corpus lies sorted, kind by kind. For each size a world is cut to so many passages in their order, and each
+codec is had in two ways, by `memory build` and by `memory convert` of the fp16 store. All stores answer the same
+questions from the same candidates. `--table` builds the whole world of `demo-data --questions 10000`, its candidates
+retrieved, and converts nothing. Whatever is in the work folder already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from calibration.spread import spread
+from exporter.answering.metrics import exact_match
+from exporter.bundle import FormOptions, export_bundle
+from exporter.demo.data import CHECKPOINT
+from exporter.demo.world import Question, World, generate_split, write_world
+from exporter.memory import build_store, convert_store
+from exporter.parity.bootstrap import paired_interval
+from runtime import Session
+from runtime.candidates import PassageId
+from runtime.contract import CODECS, read_store_manifest
+
+EXACT = "fp16-build"
+SIZES = (1500, 2047, 10_240)
+TABLE_QUESTIONS = 10_000
+MOST_QUESTIONS = 4000
+MORE = 1.03
+"""Questions asked for of a world, for each passage it is to have: it has about one a question."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Replies:
+    """By question: the answer, ids of the k candidates, the places of those that were read; and the store's SNR."""
+
+    answers: list[str | None]
+    candidates: list[list[int]]
+    read: list[list[int]]
+    snr_db: tuple[float | None, float | None] | None
+
+
+def sorted_world(num_passages: int, seed: int) -> World:
+    """A world of exactly so many passages, kind by kind, and questions whose gold passage is there."""
+    world = generate_split("test", int(num_passages * MORE), seed)
+    kept = sorted(random.Random(seed).sample(range(len(world.corpus)), num_passages))
+    there = set(kept)
+    questions = [
+        Question({**row, "ctx_ids": [number for number in row["ctx_ids"] if number in there]})
+        for row in world.questions if set(row["gold_ids"]) <= there
+    ]
+    return World([world.corpus[number] for number in kept], spread(questions, MOST_QUESTIONS))
+
+
+def ask(bundle: Path, store: Path, questions: list[Question], given: list[list[int]] | None, threads: int) -> Replies:
+    """Ask a store, of `given` candidates; None: of those that it retrieves."""
+    snr = getattr(read_store_manifest(store), "codec_snr", None)
+    replies = Replies([], [], [], None if snr is None else (snr.fitted_db, snr.outside_db))
+    with Session.open(bundle, store, threads=threads, verify=False) as session:
+        for start in range(0, len(questions), BATCH):
+            texts = [row["question"] for row in questions[start : start + BATCH]]
+            passages = None
+            if given is not None:
+                passages = [[PassageId(number) for number in ids] for ids in given[start : start + BATCH]]
+            for answer in session.answer_many(texts, passages=passages):
+                replies.answers.append(answer.answer)
+                replies.candidates.append([int(item.passage.id or 0) for item in answer.passages])
+                replies.read.append(list(answer.selected))
+    return replies
+
+
+def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads: int) -> None:
+    """Fill the folder of one world: its stores, and beside each a file of its replies."""
+    write_world(folder, world)
+    given = None if retrieve else [row["ctx_ids"] for row in world.questions]
+    ways = ("build",) if retrieve else ("build", "convert")
+    for name in (EXACT, *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
+        codec, way = name.split("-")
+        store, found = folder / name, folder / f"{name}.json"
+        if not store.exists():
+            if way == "build":
+                build_store(bundle, folder / "corpus.jsonl", store, codec=codec, threads=threads)
+            else:
+                convert_store(folder / EXACT, store, codec)
+        if not found.exists():
+            found.write_text(json.dumps(vars(ask(bundle, store, world.questions, given, threads))), encoding="utf-8")
+        if retrieve:
+            given = _replies(folder, EXACT).candidates
+
+
+def figures(folder: Path, name: str) -> dict[str, Any]:
+    """A store's replies beside those of the fp16 store: exact match from 0 to 1, paired, and what stayed as it was."""
+    questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    exact, found = _replies(folder, EXACT), _replies(folder, name)
+    before, after = _right(exact, questions), _right(found, questions)
+    same = [one == two for one, two in zip(exact.answers, found.answers, strict=True)]
+    shares = [len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one]
+    return {
+        "questions": len(questions), "em_reference": fmean(before), "em_candidate": fmean(after),
+        "em_delta": fmean(after) - fmean(before), "em_delta_interval": paired_interval(before, after),
+        "answers_equal": fmean(same),
+        "equal_of_correct": fmean(kept for kept, was_right in zip(same, before, strict=True) if was_right),
+        "top_m_overlap": fmean(shares), "snr_db": found.snr_db,
+    }
+
+
+def report(folder: Path) -> dict[str, dict[str, Any]]:
+    """Figures of each store that was asked, by its name, such as int8-build."""
+    names = (f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))
+    return {name: figures(folder, name) for name in names if (folder / f"{name}.json").exists()}
+
+
+def _replies(folder: Path, name: str) -> Replies:
+    return Replies(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _right(replies: Replies, questions: list[Question]) -> list[float]:
+    return [exact_match(answer or "", row["answers"]) for answer, row in zip(replies.answers, questions, strict=True)]
+
+
+def main() -> None:
+    """Measure, printing what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of stores and replies, kept")
+    parser.add_argument("--passages", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="the whole world, its candidates retrieved")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    bundle = options.work / "bundle"
+    if not bundle.exists():
+        options.work.mkdir(parents=True, exist_ok=True)
+        export_bundle(CHECKPOINT, bundle, FormOptions(codecs=CODECS))
+    worlds = {f"{size}-{options.seed}": lambda size=size: sorted_world(size, options.seed) for size in options.passages}
+    if options.table:
+        worlds = {"table": lambda: generate_split("test", TABLE_QUESTIONS, options.seed)}
+    for name, world in worlds.items():
+        measure(options.work / name, bundle, world(), retrieve=options.table, threads=options.threads)
+        print(json.dumps({name: report(options.work / name)}, indent=2), flush=True)  # noqa: T201 - what it is for
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,8 @@ class AnsweringReport:
 
     `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
     taken, by the error's name; `milliseconds` is the median over batches, by stage. `tasks` has the scores of each task
-    that rows name; `notes` says what could not be measured, and why.
+    that rows name; `notes` says what could not be measured, and why. `skipped_passages` counts the given passages that
+    had no text, `truncated_passages` those that were longer than passage_length and were cut.
     """
 
     backend: BackendChoice | None
@@ -40,6 +41,8 @@ class AnsweringReport:
     notes: tuple[str, ...]
     milliseconds: dict[str, float]
     answers: tuple[Answer, ...]
+    skipped_passages: int = 0
+    truncated_passages: int = 0
 
     @property
     def em(self) -> float | None:
@@ -57,6 +60,8 @@ class AnsweringReport:
             "backend": None if self.backend is None else choice_to_json(self.backend),
             "questions": self.questions,
             "errors": self.errors,
+            "skipped_passages": self.skipped_passages,
+            "truncated_passages": self.truncated_passages,
             **self.scores.to_json(),
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
@@ -66,6 +71,7 @@ class AnsweringReport:
 
     def print(self, console: Console) -> None:
         """A short table."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(show_header=False)
@@ -74,15 +80,19 @@ class AnsweringReport:
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
-        for row in named_scores(self.scores):
-            table.add_row(*row)
+        if self.skipped_passages:
+            table.add_row("passages skipped, without text", str(self.skipped_passages))
+        if self.truncated_passages:
+            table.add_row("passages cut to passage_length", str(self.truncated_passages))
+        for name, score in named_scores(self.scores):
+            table.add_row(name, "not measured: no row has answers" if score == "-" else score)
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)
         if self.tasks:
             console.print(scores_table(self.tasks))
         for note in self.notes:
-            console.print(note)
+            console.print(escape(note))
 
 
 def answer_questions(
@@ -128,6 +138,8 @@ def answer_questions(
             for stage in dict.fromkeys(stage for times in batches for stage in times)
         },
         answers=tuple(answers),
+        skipped_passages=sum(row.skipped for row in questions) if given else 0,
+        truncated_passages=sum(passage.truncated for answer in answers for passage in answer.passages),
     )
 
 
@@ -180,6 +192,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
                 "retrieval_score": item.retrieval_score,
                 "score": item.score,
                 "read": item.read,
+                "truncated": item.truncated,
             }
             for rank, item in enumerate(answer.passages, start=1)
         ],

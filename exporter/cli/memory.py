@@ -56,7 +56,12 @@ def _group() -> None:
 def build(
     bundle: BundleArgument,
     output: Output,
-    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus: Annotated[
+        list[Path],
+        typer.Option(
+            "--corpus", help="Passages, or documents: `id`, `title`, `text` each. Repeatable; or a folder of files."
+        ),
+    ],
     corpus_format: CorpusFormat = None,
     chunk_words: Annotated[
         int | None,
@@ -94,7 +99,7 @@ def build(
     from exporter.memory import CorpusSource, build_store
     from exporter.memory.runners import choose_runner
 
-    source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
+    source = CorpusSource.of(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
         bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,

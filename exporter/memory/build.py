@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.codec_error import SampleErrors, fit_warnings
-from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.corpus import Corpus, CorpusSource, Paths
 from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
@@ -61,7 +61,7 @@ class BuildSummary:
 
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
-    bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
+    bundle_directory: str | Path, corpus: Paths | CorpusSource, output: str | Path, *,
     codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
     progress: bool = False, runner: Runner | None = None,
@@ -84,9 +84,9 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
-    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource(Path(corpus))
+    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource.of(corpus)
     with write_errors(output):
-        check_apart(output, [bundle_directory, source.path])
+        check_apart(output, [bundle_directory, *source.paths])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)

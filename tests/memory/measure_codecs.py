@@ -30,7 +30,6 @@ from runtime.contract import CODECS, read_store_manifest
 EXACT = "fp16-build"
 SIZES = (1500, 2047, 10_240)
 TABLE_QUESTIONS = 10_000
-MOST_QUESTIONS = 4000
 MORE = 1.03
 """Questions asked for of a world, for each passage it is to have: it has about one a question."""
 BATCH = 64
@@ -46,8 +45,8 @@ class Replies:
     snr_db: tuple[float | None, float | None] | None
 
 
-def sorted_world(num_passages: int, seed: int) -> World:
-    """A world of exactly so many passages, kind by kind, and questions whose gold passage is there."""
+def sorted_world(num_passages: int, num_questions: int, seed: int) -> World:
+    """A world of exactly so many passages, kind by kind, and at most so many questions whose gold passage is there."""
     world = generate_split("test", int(num_passages * MORE), seed)
     kept = sorted(random.Random(seed).sample(range(len(world.corpus)), num_passages))
     there = set(kept)
@@ -55,7 +54,7 @@ def sorted_world(num_passages: int, seed: int) -> World:
         Question({**row, "ctx_ids": [number for number in row["ctx_ids"] if number in there]})
         for row in world.questions if set(row["gold_ids"]) <= there
     ]
-    return World([world.corpus[number] for number in kept], spread(questions, MOST_QUESTIONS))
+    return World([world.corpus[number] for number in kept], spread(questions, num_questions))
 
 
 def ask(bundle: Path, store: Path, questions: list[Question], given: list[list[int]] | None, threads: int) -> Replies:
@@ -129,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of stores and replies, kept")
     parser.add_argument("--passages", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--questions", type=int, default=4000, help="at most, of each size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="the whole world, its candidates retrieved")
     parser.add_argument("--threads", type=int, default=1)
@@ -137,11 +137,12 @@ def main() -> None:
     if not bundle.exists():
         options.work.mkdir(parents=True, exist_ok=True)
         export_bundle(CHECKPOINT, bundle, FormOptions(codecs=CODECS))
-    worlds = {f"{size}-{options.seed}": lambda size=size: sorted_world(size, options.seed) for size in options.passages}
-    if options.table:
-        worlds = {"table": lambda: generate_split("test", TABLE_QUESTIONS, options.seed)}
-    for name, world in worlds.items():
-        measure(options.work / name, bundle, world(), retrieve=options.table, threads=options.threads)
+    for size in options.passages if not options.table else [None]:
+        if size is None:
+            name, world = "table", generate_split("test", TABLE_QUESTIONS, options.seed)
+        else:
+            name, world = f"{size}-{options.seed}", sorted_world(size, options.questions, options.seed)
+        measure(options.work / name, bundle, world, retrieve=options.table, threads=options.threads)
         print(json.dumps({name: report(options.work / name)}, indent=2), flush=True)  # noqa: T201 - what it is for
 
 

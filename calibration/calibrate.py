@@ -45,12 +45,16 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A table, and what became of the questions: `errors` counts those not taken, by the error's name."""
+    """A table, and what became of the questions: `errors` counts those not taken, by the error's name.
+
+    Of the passages given with them, `skipped_passages` had no text.
+    """
 
     table: RangeTable
     questions: int
     nothing_retrieved: int
     errors: dict[str, int]
+    skipped_passages: int = 0
 
     def by_graph(self) -> dict[str, dict[str, Any]]:
         """For each graph the number of its tensors, and the one of largest magnitude with its distance from FP16's end.
@@ -72,7 +76,8 @@ class Calibration:
         """Summary and warnings, then every tensor."""
         return {
             "questions": self.questions, "samples": self.table.samples, "nothing_retrieved": self.nothing_retrieved,
-            "errors": self.errors, "method": self.table.method, "warnings": list(self.table.warnings),
+            "errors": self.errors, "skipped_passages": self.skipped_passages, "method": self.table.method,
+            "warnings": list(self.table.warnings),
             "graphs": self.by_graph(), "tensors": self.table.summary(),
         }
 
@@ -139,7 +144,9 @@ def calibrate(
         graphs={name: collector.result() for name, collector in backend.collectors.items()},
         warnings=warnings,
     )
-    return Calibration(table, len(answers), nothing_retrieved, dict(Counter(type(error).__name__ for error in errors)))
+    counted = dict(Counter(type(error).__name__ for error in errors))
+    skipped = sum(questions[index].skipped for index in sample) if options.given else 0
+    return Calibration(table, len(answers), nothing_retrieved, counted, skipped)
 
 
 def _check_precision(manifest: BundleManifest, bundle: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Evidence", "evidence_from_outputs"]
+__all__ = ["Evidence", "evidence_from_outputs", "page_name"]
 
 Evidence = frozenset[str | None]
 """Pages that together prove one output; None stands for those that have no `wikipedia_id`."""
@@ -27,10 +27,22 @@ def evidence_from_outputs(outputs: Sequence[dict[str, Any]]) -> tuple[Evidence, 
     return tuple(found)
 
 
+def page_name(value: object) -> str | None:
+    """The name of a passage's page, as KILT compares names: a string without white space around it; None for none.
+
+    Raises ValueError for what is neither a string nor an integer.
+    """
+    if value is not None and type(value) is not int and not isinstance(value, str):
+        raise ValueError('a "wikipedia_id" that is a string or an integer, or none')
+    return None if value is None else str(value).strip() or None
+
+
 def _page(entry: dict[str, Any]) -> str | None:
     if "wikipedia_id" not in entry:
         return None
-    page = entry["wikipedia_id"]
-    if page is not None and type(page) is not int and not isinstance(page, str):
-        raise ValueError('"output" whose "provenance" has a "wikipedia_id" that is a string or an integer')
-    return str(page).strip()  # null is a page too, as it is to KILT's script: one that nobody finds
+    try:
+        page_name(entry["wikipedia_id"])
+    except ValueError as reason:
+        raise ValueError(f'"output" whose "provenance" has {reason}') from None
+    # To KILT's script null and white space are pages too, which nobody finds.
+    return str(entry["wikipedia_id"]).strip()

@@ -11,7 +11,7 @@ from exporter.checkpoint.config import parse_config
 from exporter.checkpoint.fid import convert_fid
 from exporter.checkpoint.huggingface import convert_huggingface
 from exporter.checkpoint.t5x import convert_t5x, read_name_map
-from exporter.checkpoint.tokenizer import find_tokenizer
+from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
 from exporter.checkpoint.tokenizer_agreement import check_agreement
 from exporter.checkpoint.write import write_checkpoint
 from exporter.init import summary
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["convert_checkpoint"]
 
+SENTINEL = "<extra_id_"
 CONFIG_FIX = "write it as the config.json of a checkpoint"
 
 
@@ -75,6 +76,13 @@ def convert_checkpoint(
             converted, tensors = convert_fid(source, fields, notes.append)
         case _:
             converted, tensors = convert_huggingface(source, fields, notes.append)
+    if tokenizer is not None and tokenizer.suffix == ".model" and SENTINEL in (converted.input_template or ""):
+        notes.append(
+            f"Atlas has a token for the space before {SENTINEL}0>, as T5's published tokenizer.json does; one "
+            "that is made of a sentencepiece model has none: name the tokenizer.json by --tokenizer"
+        )
+    if found is not None and not (converted.question_eos or converted.passage_eos):
+        found = without_special_tokens(found)
     write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
     made |= {"notes": notes}

@@ -8,7 +8,7 @@ with Session.open("BUNDLE", store="STORE") as session:
 ```
 """
 
-from runtime.answer import Answer, RankedPassage
+from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
 from runtime.backends.choice import BACKEND_NAMES, BackendChoice
 from runtime.candidates import PassageId
 from runtime.contract import GlimmerError
@@ -22,6 +22,7 @@ __all__ = [
     "GlimmerError",
     "Passage",
     "PassageId",
+    "PassageTruncatedWarning",
     "RankedPassage",
     "Session",
 ]

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from runtime.contract import GlimmerError
 from runtime.store import Passage
 
-__all__ = ["Answer", "RankedPassage"]
+__all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage"]
+
+
+class PassageTruncatedWarning(UserWarning):
+    """A passage given as a text is longer than the model reads, and its end was not read."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,16 @@ class RankedPassage:
     """One of the k passages, in retrieval order.
 
     `retrieval_score` is BM25, higher is better, None where the passage was given; `score` is the model's own, None
-    where the architecture does not rank; `read` says whether the decoder read it.
+    where the architecture does not rank; `read` says whether the decoder read it. `truncated`: it was given as a text,
+    or is read in one text with the question, and was cut to passage_length; what a store has cut was counted when it
+    was built.
     """
 
     passage: Passage
     retrieval_score: float | None
     score: float | None
     read: bool
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,16 @@ Given = SupportsIndex | str | PassageId | Passage
 class Candidate:
     """One passage for one question; `number` is its place in the store, None for a text given by the caller.
 
-    `joined_ids` are the tokens of both in one text, where the model reads them so.
+    `joined_ids` are the tokens of both in one text, where the model reads them so; `text_ids` those of a text given by
+    the caller. `truncated`: one of these was longer than passage_length, and was cut.
     """
 
     passage: Passage
     number: int | None
     retrieval_score: float | None
     joined_ids: Sequence[int] | None = None
+    text_ids: Sequence[int] | None = None
+    truncated: bool = False
 
 
 def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
@@ -95,12 +98,18 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
 def join_question(
     question: str, candidates: Sequence[Candidate], text: TextEncoder, shape: ModelShape
 ) -> list[Candidate]:
-    """The candidates, each with its joined_ids where the model's layout is `joined`."""
-    if shape.question_layout != "joined":
-        return list(candidates)
-    return [
-        replace(item, joined_ids=text.joined(question, item.passage.title, item.passage.text)) for item in candidates
-    ]
+    """The candidates, each with its joined_ids where the model's layout is `joined`; else texts with their text_ids."""
+    joined, found = shape.question_layout == "joined", []
+    for item in candidates:
+        if joined:
+            ids, truncated = text.joined(question, item.passage.title, item.passage.text)
+            found.append(replace(item, joined_ids=ids, truncated=truncated))
+        elif item.number is None:
+            ids, truncated = text.passage(item.passage.title, item.passage.text)
+            found.append(replace(item, text_ids=ids, truncated=truncated))
+        else:
+            found.append(item)
+    return found
 
 
 def _plain(value: SupportsIndex | str) -> int | str:
@@ -145,8 +154,7 @@ def memory_inputs(
 
     The codec's tensors (b, k, ...), and `memory_mask` (b, k, n_p) int32. Given texts are encoded here, by the graph.
     """
-    texts = [candidate.passage for row in rows for candidate in row if candidate.number is None]
-    tokenised = [text.passage(passage.title, passage.text)[0] for passage in texts]
+    tokenised = [_text_ids(candidate, text) for row in rows for candidate in row if candidate.number is None]
     if store is not None:
         store.prefetch(candidate.number for row in rows for candidate in row if candidate.number is not None)
     encoded = iter(_encode_texts(tokenised, codec, shape, place))
@@ -159,7 +167,7 @@ def memory_inputs(
 
 
 def _encode_texts(
-    tokenised: list[list[int]], codec: Codec, shape: ModelShape, place: Placement
+    tokenised: Sequence[Sequence[int]], codec: Codec, shape: ModelShape, place: Placement
 ) -> list[PassageMemory]:
     """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
@@ -176,6 +184,12 @@ def _encode_texts(
                     fix="compare the bundle with its checkpoint: `glimmer-export parity`",
                 ) from None
     return encoded
+
+
+def _text_ids(candidate: Candidate, text: TextEncoder) -> Sequence[int]:
+    if candidate.text_ids is not None:
+        return candidate.text_ids
+    return text.passage(candidate.passage.title, candidate.passage.text)[0]
 
 
 def token_inputs(
@@ -200,7 +214,7 @@ def token_inputs(
         if candidate.joined_ids is not None:
             return candidate.joined_ids
         if candidate.number is None or store is None:
-            return text.passage(candidate.passage.title, candidate.passage.text)[0]
+            return _text_ids(candidate, text)
         ids: list[int] = store.input_ids(candidate.number).tolist()
         return ids
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from runtime.contract import PassageError, StoreError
+from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
     SELECT_HIGHEST,
     SELECT_NUMBER,
@@ -47,12 +48,14 @@ class PassageTexts:
     many are made as readers there were at one time. `names_pages`: whether passages may have a wikipedia_id.
     """
 
-    def __init__(self, path: Path, end: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, path: Path, end: int, check: Callable[[], None] = lambda: None, *, folding: int = FOLDING
+    ) -> None:
         """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1.
 
-        `check` raises where what was opened may be the file of another store.
+        `check` raises where what was opened may be the file of another store; `folding` is that of its index.
         """
-        self._path, self._check = path, check
+        self._path, self._check, self._folding = path, check, folding
         # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         self._idle: deque[sqlite3.Connection] = deque()
@@ -99,7 +102,7 @@ class PassageTexts:
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The best passages for a question by BM25, best first."""
         with self._connection() as connection:
-            return search_index(connection, question, top_k)
+            return search_index(connection, question, top_k, folding=self._folding)
 
     def close(self) -> None:
         """Close the file; readers that are under way finish first."""

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.answer import Answer, RankedPassage
+from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
 from runtime.backends import Backend, DeviceBackend, Graph
 from runtime.backends.choice import BackendChoice, LoadedBackend, load_backend, load_graphs
 from runtime.bundle import Bundle
@@ -51,6 +51,7 @@ class Session:
     ) -> None:
         self.backend_choice: BackendChoice | None = None
         self._loaded: LoadedBackend | None = None
+        self._warned_of_cut = False
         self.bundle = bundle
         self.store = store
         self.graphs = graphs
@@ -148,7 +149,8 @@ class Session:
         """Answer questions in one batch, each as `answer` would; they may differ in k and in length.
 
         Where the backend's engines were built for smaller batches, it is in as few equal parts as they take.
-        `passages` holds a list for each question, or None to retrieve. A question or passage that cannot be taken
+        `passages` holds a list for each question, or None to retrieve; the first text among them that is longer than
+        passage_length gives a PassageTruncatedWarning. A question or passage that cannot be taken
         gives an Answer with its `error`, and the others their answers. Raises OptionError; and NotFiniteError where a
         score or a logit is NaN or infinite, which no question causes: what else the bundle answers is then in doubt.
         """
@@ -164,6 +166,7 @@ class Session:
             except (QuestionError, PassageError) as error:
                 errors[index] = error
         rows = [row for row in rows if row.candidates]
+        self._warn_of_cut(rows)
         read: dict[int, Answer] = {}
         num_selected = top_m or self._shape.num_selected
         for part in _parts(rows, self._reader.max_batch):
@@ -214,6 +217,19 @@ class Session:
                 "session", expected="a store to retrieve from, or passages", found="neither",
                 fix="open it with store=..., or give passages=[...]",
             )
+
+    def _warn_of_cut(self, rows: Sequence[_Row]) -> None:
+        """Warn of the first passage that was cut; each is marked in its answer."""
+        cut = next((item.passage for row in rows for item in row.candidates if item.truncated), None)
+        if cut is None or self._warned_of_cut:
+            return
+        self._warned_of_cut = True
+        warnings.warn(
+            f"passage {(cut.title or cut.text)[:60]!r} is longer than the {self._shape.passage_length} tokens that are "
+            "read, and its end is not: cut long texts into passages; further ones are marked `truncated`, without a "
+            "warning",
+            PassageTruncatedWarning, stacklevel=3,
+        )
 
     def _prepare(
         self, index: int, question: str, given: GivenRow | None, top_k: int | None, clock: StageClock
@@ -272,6 +288,7 @@ def _ranked(row: _Row, reading: Reading, place: int) -> tuple[RankedPassage, ...
             retrieval_score=candidate.retrieval_score,
             score=None if reading.scores is None else float(reading.scores[place, position]),
             read=read is None or position in read,
+            truncated=candidate.truncated,
         )
         for position, candidate in enumerate(row.candidates)
     )

@@ -56,7 +56,9 @@ class MemoryStore:
         self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
         end = live_end(manifest.num_numbers, self._tombstones)
-        self._texts = PassageTexts(directory / manifest.texts.path, end, self._check_in_place)
+        self._texts = PassageTexts(
+            directory / manifest.texts.path, end, self._check_in_place, folding=manifest.index.folding
+        )
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
         self._verify = True

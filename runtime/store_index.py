@@ -57,7 +57,8 @@ def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> t
 def _full_text(directory: Path, manifest: StoreManifest, texts: PassageTexts) -> Retriever:
     if manifest.index.engine == "fts5":
         return texts
-    return TantivyIndex([directory / file.path for file in manifest.index.files], num_passages=manifest.num_passages)
+    files = [directory / file.path for file in manifest.index.files]
+    return TantivyIndex(files, num_passages=manifest.num_passages, folding=manifest.index.folding)
 
 
 def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:

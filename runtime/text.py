@@ -112,10 +112,10 @@ class TextEncoder:
         """Token ids of a passage, with EOS where the model has `passage_eos`, cut to passage_length; whether cut."""
         return self._passage(self._shape.passage_template.format(title=title, text=text), title)
 
-    def joined(self, question: str, title: str, text: str) -> list[int]:
-        """Token ids of question and passage in one text, by the model's input_template; EOS and cut as of a passage."""
+    def joined(self, question: str, title: str, text: str) -> tuple[list[int], bool]:
+        """Token ids of question and passage in one text, by the model's input_template; otherwise as `passage`."""
         assert self._shape.input_template is not None
-        return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)[0]
+        return self._passage(self._shape.input_template.format(question=question, title=title, text=text), title)
 
     def _passage(self, filled: str, title: str) -> tuple[list[int], bool]:
         eos, limit = self._shape.passage_eos, self._shape.passage_length

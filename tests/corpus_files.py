@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from pyarrow import parquet
 
 from runtime.store import Passage
 
-__all__ = ["WRITERS", "write_jsonl", "write_parquet", "write_tsv"]
+__all__ = ["HAS_ZSTD", "WRITERS", "ZSTD", "write_jsonl", "write_parquet", "write_tsv"]
+
+ZSTD = ("jsonl.zst", "tsv.zst")
+HAS_ZSTD = find_spec("backports") is not None and find_spec("backports.zstd") is not None
 
 
 def write_jsonl(path: Path, passages: Sequence[Passage]) -> Path:
@@ -48,6 +53,8 @@ def _names(passages: Sequence[Passage], *names: str) -> list[str]:
 
 def _write(path: Path, content: str) -> Path:
     encoded = content.encode("utf-8")
+    if path.suffix == ".zst":
+        encoded = import_module("backports.zstd").compress(encoded)
     path.write_bytes(gzip.compress(encoded) if path.suffix == ".gz" else encoded)
     return path
 
@@ -58,5 +65,6 @@ WRITERS: dict[str, Callable[[Path, Sequence[Passage]], Path]] = {
     "tsv": write_tsv,
     "tsv.gz": write_tsv,
     "parquet": write_parquet,
+    **(dict(zip(ZSTD, (write_jsonl, write_tsv), strict=True)) if HAS_ZSTD else {}),
 }
 """By the ending of the file's name; all of them keep ids that are strings."""

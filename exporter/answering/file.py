@@ -29,7 +29,8 @@ class AnsweringReport:
 
     `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
     taken, by the error's name; `milliseconds` is the median over batches, by stage. `tasks` has the scores of each task
-    that rows name; `notes` says what could not be measured, and why.
+    that rows name; `notes` says what could not be measured, and why. `skipped_passages` counts the given passages that
+    had no text, `truncated_passages` those that were longer than passage_length and were cut.
     """
 
     backend: BackendChoice | None
@@ -40,6 +41,8 @@ class AnsweringReport:
     notes: tuple[str, ...]
     milliseconds: dict[str, float]
     answers: tuple[Answer, ...]
+    skipped_passages: int = 0
+    truncated_passages: int = 0
 
     @property
     def em(self) -> float | None:
@@ -57,6 +60,8 @@ class AnsweringReport:
             "backend": None if self.backend is None else choice_to_json(self.backend),
             "questions": self.questions,
             "errors": self.errors,
+            "skipped_passages": self.skipped_passages,
+            "truncated_passages": self.truncated_passages,
             **self.scores.to_json(),
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
@@ -74,8 +79,12 @@ class AnsweringReport:
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
-        for row in named_scores(self.scores):
-            table.add_row(*row)
+        if self.skipped_passages:
+            table.add_row("passages skipped, without text", str(self.skipped_passages))
+        if self.truncated_passages:
+            table.add_row("passages cut to passage_length", str(self.truncated_passages))
+        for name, score in named_scores(self.scores):
+            table.add_row(name, "not measured: no row has answers" if score == "-" else score)
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)
@@ -128,6 +137,8 @@ def answer_questions(
             for stage in dict.fromkeys(stage for times in batches for stage in times)
         },
         answers=tuple(answers),
+        skipped_passages=sum(row.skipped for row in questions) if given else 0,
+        truncated_passages=sum(passage.truncated for answer in answers for passage in answer.passages),
     )
 
 
@@ -141,8 +152,6 @@ def _scored(
         notes.append("Rouge-L is not measured: pip install 'glimmer-export[kilt]'")
     pages = [[page.wikipedia_id or "" for page in ranked_pages(answer)] for answer in answers]
     names_pages = any(pages) or (session.store is not None and session.store.names_pages)
-    if not names_pages and any(row.evidence for row in questions):
-        notes.append('Retrieval is not measured: no passage has a "wikipedia_id"')
     given = list(zip(questions, answers, pages, strict=True))
 
     def scored(rouge_l: RougeL | None) -> list[Scored]:
@@ -152,10 +161,13 @@ def _scored(
         ]
 
     try:
-        return scored(rouge_l), tuple(notes)
+        rows = scored(rouge_l)
     except RecursionError:
         notes.append("Rouge-L is not measured: an answer has a sentence of more words than the package `rouge` takes")
-        return scored(None), tuple(notes)
+        rows = scored(None)
+    if not names_pages and any(row.names_evidence for row in rows):
+        notes.append('Retrieval is not measured: no passage has a "wikipedia_id"')
+    return rows, tuple(notes)
 
 
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
@@ -179,6 +191,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
                 "retrieval_score": item.retrieval_score,
                 "score": item.score,
                 "read": item.read,
+                "truncated": item.truncated,
             }
             for rank, item in enumerate(answer.passages, start=1)
         ],

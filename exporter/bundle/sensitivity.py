@@ -12,6 +12,7 @@ from calibration.questions import Question
 from calibration.ranges_file import read_ranges
 from calibration.scheme import TENSORRT
 from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
+from calibration.spread import spread
 from exporter.bundle.quantize import SCHEMES, lazy_layer
 from exporter.precision import DEFAULT_POLICY, read_policy
 from runtime.contract import BundleError, OptionError, read_manifest, stage_of
@@ -121,4 +122,8 @@ def bundle_sensitivity(
     notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == "memory_encoder" for row in found.groups) else ()
     if found.not_answered:
         notes += (f"{found.not_answered} questions could not be answered and are left out",)
+    taken = spread(range(len(questions)), options.samples)
+    skipped = sum(questions[index].skipped for index in taken) if options.given else 0
+    if skipped:
+        notes += (f"{skipped} passages without text were skipped",)
     return SensitivityReport(str(bundle), target, policy, options.budget, options.cost, notes, found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from runtime.contract import MissingExtraError, TokenizerError
 
-__all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece"]
+__all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
@@ -38,6 +39,20 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
             fix="name an existing file",
         ) from None
     return _from_sentencepiece(path) if path.suffix == ".model" else content
+
+
+def without_special_tokens(content: bytes) -> bytes:
+    """A tokenizer.json that adds nothing to a text: for a model whose texts have no EOS, as transformers reads it.
+
+    The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
+    """
+    try:
+        tokenizer = json.loads(content)
+    except ValueError:
+        return content
+    if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
+        return content
+    return json.dumps({**tokenizer, "post_processor": None}, ensure_ascii=False).encode("utf-8")
 
 
 def open_sentencepiece(path: Path) -> Any:

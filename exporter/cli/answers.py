@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,11 +48,13 @@ def ask(
 ) -> None:
     """Answer one question; print the answer, the passages with their scores, and the time by stage."""
     from exporter.answering import answer_to_json, choice_to_json
-    from runtime import Passage, Session
+    from runtime import Passage, PassageTruncatedWarning, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session:
-        result = session.answer(question, top_k, top_m, passages=given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
+            result = session.answer(question, top_k, top_m, passages=given)
         choice = session.backend_choice
     assert choice is not None
     if as_json:
@@ -77,16 +80,18 @@ def answer(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Answer a file of questions; print exact match, F1 and time, and write predictions if asked to."""
+    """Answer a file of questions; print the scores of KILT's script and time, and write predictions if asked to."""
     from calibration.questions import read_questions
     from exporter.answering import answer_questions
-    from runtime import Session
+    from runtime import PassageTruncatedWarning, Session
 
     rows = read_questions(questions, limit)
     with (
         Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session,
         question_progress("Answering", len(rows)) as advance,
+        warnings.catch_warnings(),
     ):
+        warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
         report = answer_questions(
             session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
             batch_size=batch_size, advance=advance,
@@ -114,6 +119,8 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
         )
     if result.passages:
         out.print(table)
+    if cut := sum(item.truncated for item in result.passages):
+        out.print(f"{cut} of the passages were longer than passage_length and were cut")
     out.print(f"[dim]by {choice.name}[/dim]")
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))
 

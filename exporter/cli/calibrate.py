@@ -56,7 +56,7 @@ def calibrate(
         passages_per_question=passages_per_question, threads=threads,
     )
     with question_progress("Calibrating", min(samples, len(rows))) as advance:
-        calibration = calibrate_bundle(bundle, store, rows, options, inputs=[questions], advance=advance)
+        calibration = calibrate_bundle(bundle, store, rows, options, inputs=questions, advance=advance)
     if as_json:
         print_json(calibration.to_json())
     else:
@@ -73,6 +73,8 @@ def _print(calibration: Calibration, bundle: Path) -> None:
         table.add_row(graph, str(row["tensors"]), *_widest(row))
     out.print(table)
     print_warnings(calibration.table.warnings)
+    if calibration.skipped_passages:
+        out.print(f"{calibration.skipped_passages} passages without text were skipped")
     out.print(f"{bold(bundle)} has the ranges of {calibration.table.samples} questions")
 
 

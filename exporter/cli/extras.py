@@ -9,6 +9,7 @@ from runtime.contract import MissingExtraError
 __all__ = ["EXTRAS", "missing_extra", "require"]
 
 EXTRAS = {
+    "backports": "tools",
     "typer": "tools",
     "rich": "tools",
     "pydantic": "tools",

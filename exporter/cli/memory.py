@@ -56,7 +56,12 @@ def _group() -> None:
 def build(
     bundle: BundleArgument,
     output: Output,
-    corpus: Annotated[Path, typer.Option("--corpus", help="Passages, or documents: `id`, `title`, `text` each.")],
+    corpus: Annotated[
+        list[Path],
+        typer.Option(
+            "--corpus", help="Passages, or documents: `id`, `title`, `text` each. Repeatable; or a folder of files."
+        ),
+    ],
     corpus_format: CorpusFormat = None,
     chunk_words: Annotated[
         int | None,
@@ -94,7 +99,7 @@ def build(
     from exporter.memory import CorpusSource, build_store
     from exporter.memory.runners import choose_runner
 
-    source = CorpusSource(corpus, corpus_format and corpus_format.value, chunk_words)
+    source = CorpusSource.of(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
         bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
         batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
@@ -165,7 +170,10 @@ def index_command(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Give a store vectors of its passages, to find them by: `--retrieval dense` or `hybrid`."""
+    """Make a store's full-text index anew, or give it vectors: `--retrieval dense` or `hybrid` finds by them."""
+    if embeddings is None and encoder is None and ids is None:
+        _renew_index(store, as_json=as_json)
+        return
     require(*(["onnx", "onnxruntime"] if encoder is not None else []))
     from rich.filesize import decimal
 
@@ -184,6 +192,19 @@ def index_command(
     )
     if not summary.encoder:
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")
+
+
+def _renew_index(store: Path, *, as_json: bool) -> None:
+    from exporter.memory import renew_index
+
+    summary = renew_index(store, progress=not as_json)
+    if as_json:
+        print_json(asdict(summary))
+        return
+    console().print(
+        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.passages:,} passages "
+        f"indexed by {summary.engine}"
+    )
 
 
 def _print_snr(codec: str, snr: CodecSnr | None) -> None:

@@ -18,7 +18,10 @@ __all__ = ["append", "compact", "delete"]
 def append(
     store: StoreArgument,
     bundle: BundleOption,
-    corpus: Annotated[Path, typer.Option("--corpus", help="More of what the store was built from.")],
+    corpus: Annotated[
+        list[Path],
+        typer.Option("--corpus", help="More of what the store was built from. Repeatable; or a folder of files."),
+    ],
     corpus_format: CorpusFormat = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Passages whose ids are there take the old ones' places.")

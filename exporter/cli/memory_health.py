@@ -46,7 +46,8 @@ def repair(
         Path | None, typer.Option("--bundle", help="The bundle that built the store, to encode shards again.")
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="The corpus that the store was built from, to write texts again.")
+        list[Path] | None,
+        typer.Option("--corpus", help="The corpus that the store was built from, to write texts again; as then."),
     ] = None,
     corpus_format: CorpusFormat = None,
     rollback: Annotated[
@@ -68,7 +69,7 @@ def repair(
     from exporter.memory import repair_store
 
     summary = repair_store(
-        store, bundle_directory=bundle, corpus_path=corpus, corpus_format=corpus_format and corpus_format.value,
+        store, bundle_directory=bundle, corpus_path=corpus or None, corpus_format=corpus_format and corpus_format.value,
         batch_tokens=batch_tokens, threads=threads, progress=not as_json,
     )
     if as_json:

@@ -55,8 +55,10 @@ class CorpusFormatName(str, Enum):
 
     jsonl = "jsonl"
     jsonl_gz = "jsonl.gz"
+    jsonl_zst = "jsonl.zst"
     tsv = "tsv"
     tsv_gz = "tsv.gz"
+    tsv_zst = "tsv.zst"
     parquet = "parquet"
 
 
@@ -96,7 +98,12 @@ Passages = Annotated[
     PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")
 ]
 Questions = Annotated[
-    Path, typer.Option("--questions", help="KILT JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`.")
+    list[Path],
+    typer.Option(
+        "--questions",
+        help="KILT, NQ-open or Atlas JSONL, FiD/DPR JSON, or JSONL with `question` and `answers`; plain, .gz or .zst. "
+        "Repeatable; or a folder of such files.",
+    ),
 ]
 Retrieval = Annotated[
     RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")

@@ -7,6 +7,7 @@ from exporter.memory.convert import ConvertSummary, convert_store
 from exporter.memory.corpus import CorpusSource
 from exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
 from exporter.memory.dense import DenseSummary, index_store
+from exporter.memory.renew_index import RenewSummary, renew_index
 from exporter.memory.repair import RepairSummary, repair_store
 from exporter.memory.rollback import RollbackSummary, roll_back
 from exporter.memory.verify import Damage, VerifyReport, verify_store
@@ -20,6 +21,7 @@ __all__ = [
     "Damage",
     "DeleteSummary",
     "DenseSummary",
+    "RenewSummary",
     "RepairSummary",
     "RollbackSummary",
     "VerifyReport",
@@ -31,6 +33,7 @@ __all__ = [
     "id_from_text",
     "index_store",
     "read_ids",
+    "renew_index",
     "repair_store",
     "roll_back",
     "verify_store",

@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.memory.build import build_shards
 from exporter.memory.codec_error import SampleErrors, append_warnings
 from exporter.memory.commit import Change, changed_corpus, changing
-from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.corpus import Corpus, CorpusSource, Paths
 from exporter.memory.encode import Encoder
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan, plan_build
@@ -70,7 +70,7 @@ class AppendSummary:
 
 
 def append_passages(
-    store: str | Path, bundle_directory: str | Path, corpus_path: str | Path, *,
+    store: str | Path, bundle_directory: str | Path, corpus_path: Paths, *,
     corpus_format: str | None = None, replace: bool = False, restart: bool = False, batch_tokens: int = 4096,
     threads: int | None = None, progress: bool = False,
 ) -> AppendSummary:
@@ -85,11 +85,12 @@ def append_passages(
     the store, a full disk): the store is then as it was.
     """
     started, store = time.monotonic(), Path(store)
-    check_apart(store, [bundle_directory, corpus_path])
+    given = CorpusSource.of(corpus_path, corpus_format)
+    check_apart(store, [bundle_directory, *given.paths])
     manifest = read_store_manifest(store)
     bundle = Bundle.open(bundle_directory)
     check_same_writer(store, manifest, bundle)
-    source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+    source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
     plan = plan_build(
         bundle, corpus, codec=manifest.codec or NO_CODEC, passages_per_shard=manifest.passages_per_shard,
@@ -167,7 +168,7 @@ def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:
     for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
         if numbers and not replace:
             raise CorpusError(
-                f"corpus {corpus.source.path}, {'document' if cut else 'passage'} {identifier!r}",
+                f"corpus {corpus.source}, {'document' if cut else 'passage'} {identifier!r}",
                 expected=f"an id that store {change.store} has not", found="one that is there",
                 fix="pass --replace to put the new one in the place of the old",
             )
@@ -194,7 +195,7 @@ def _publish(
         change_texts(
             change.store / before.texts.path, change.staged / texts, deleted=replaced,
             added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
-            full_text=change.full_text(),
+            folding=change.folding(), anew=change.folded_otherwise(),
         )
     text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
     first, shards, files = next_shard_index(change.store), [], {}

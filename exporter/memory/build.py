@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.memory.codec_error import SampleErrors, fit_warnings
-from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.corpus import Corpus, CorpusSource, Paths
 from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
@@ -34,6 +34,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
+from runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
@@ -60,7 +61,7 @@ class BuildSummary:
 
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
-    bundle_directory: str | Path, corpus: str | Path | CorpusSource, output: str | Path, *,
+    bundle_directory: str | Path, corpus: Paths | CorpusSource, output: str | Path, *,
     codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
     progress: bool = False, runner: Runner | None = None,
@@ -83,9 +84,9 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
     started, output = time.monotonic(), Path(output)
-    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource(Path(corpus))
+    source = corpus if isinstance(corpus, CorpusSource) else CorpusSource.of(corpus)
     with write_errors(output):
-        check_apart(output, [bundle_directory, source.path])
+        check_apart(output, [bundle_directory, *source.paths])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
@@ -174,7 +175,7 @@ def _write_rest(
     """The texts and their index, and last the manifest."""
     texts, engine = work.store / TEXTS, plan.index_engine
     with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance, full_text=engine == FTS5)
+        write_texts(texts, corpus.passages(), advance=advance, folding=FOLDING if engine == FTS5 else None)
     with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
         text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
     ordered = [records[index] for index in range(plan.num_shards)]

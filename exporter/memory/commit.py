@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -91,10 +92,20 @@ class Change:
         """Whether the index lies in the file of texts."""
         return self.manifest.index.engine == FTS5
 
+    def folding(self) -> int | None:
+        """The folding of the index that lies in the file of texts; None where it has files of its own."""
+        return self.manifest.index.folding if self.full_text() else None
+
+    def folded_otherwise(self) -> bool:
+        """Whether that index was folded by another version of Unicode than this Python's, and cannot be added to."""
+        return self.folding() not in (None, 0) and self.manifest.index.unicode != unicodedata.unidata_version
+
     def index(self, texts: str, *, advance: Callable[[int], None]) -> IndexEntry:
         """Stage the index of the staged texts; `advance` as in `write_index`, for an engine with files of its own."""
-        passages = read_texts(self.staged / texts)
-        return write_index(self.staged, self.generation, passages, self.manifest.index.engine, advance=advance)
+        passages, index = read_texts(self.staged / texts), self.manifest.index
+        return write_index(
+            self.staged, self.generation, passages, index.engine, advance=advance, folding=index.folding
+        )
 
     def was_made(self, corpus_sha256: str) -> bool:
         """Whether this change is the one that was made last: a killed command may have got so far."""

@@ -93,7 +93,7 @@ def _pack(
     texts = texts_name(change.generation)
     with progress_bar("Indexing texts", before.num_passages, shown=progress) as advance:
         passages = (passage for _, passage in read_texts(change.store / before.texts.path))
-        write_texts(change.staged / texts, passages, advance=advance, full_text=change.full_text())
+        write_texts(change.staged / texts, passages, advance=advance, folding=change.folding())
     index = change.index(texts, advance=lambda _: None)
     full = sum(int((token_counts(run) == before.passage_length).sum()) for run in [
         *(Run(change.store / shard.file.path, 0, shard.num_passages) for shard in kept), *runs,

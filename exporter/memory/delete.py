@@ -54,7 +54,8 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
         with progress_bar("Deleting passages", len(numbers), shown=progress) as advance:
             change_texts(
                 change.store / before.texts.path, change.staged / texts, deleted=numbers, added=(),
-                first_added=before.num_numbers, advance=advance, full_text=change.full_text(),
+                first_added=before.num_numbers, advance=advance, folding=change.folding(),
+                anew=change.folded_otherwise(),
             )
         index = change.index(texts, advance=lambda _: None)
         manifest = dataclasses.replace(

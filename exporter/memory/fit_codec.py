@@ -48,7 +48,10 @@ def fit_codec(name: str, d_model: int, sample: Iterable[Array]) -> dict[str, Arr
 
 
 def sample_rows(d_model: int, sample: Iterable[Array]) -> Array:
-    """At most SAMPLE_TOKENS of the finite rows of all memories, each as likely as any other, in the order they came."""
+    """At most SAMPLE_TOKENS of the finite rows of all memories, each as likely as any other, in the order they came.
+
+    Even steps, as passages are chosen by, would meet the same places in passages of equal length.
+    """
     random = np.random.default_rng(0)
     rows, keys, count = [np.empty((0, d_model), np.float32)], [np.empty(0)], 0
     for memory in sample:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from exporter.memory.corpus import Corpus
 from exporter.memory.encode import length_batches
 from exporter.memory.plan import BuildPlan
@@ -14,7 +16,7 @@ from exporter.memory.work import Work
 from exporter.publish import replace_file
 from runtime.backends import Array, Graph
 from runtime.codec_file import read_codec
-from runtime.codecs import Codec, open_codec
+from runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
 from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, file_digest
 from runtime.memory import encode_passages
 from runtime.text import TextEncoder
@@ -56,8 +58,8 @@ def codec_entry(store: Path) -> FileEntry | None:
 def corpus_sample(plan: BuildPlan, corpus: Corpus, text: TextEncoder, graph: Graph) -> Iterator[Array]:
     """Memory (tokens, d_model) float32 of passages in even steps through the whole corpus, in the corpus's order.
 
-    A conversion of the same passages is fitted to theirs in the same order. Memory that is not finite is an error of
-    the shard it belongs to, which says which passage it is.
+    It is what an fp16 store would hold, so that a conversion of that store is fitted to the same. Memory that is not
+    finite is an error of the shard it belongs to, which says which passage it is.
     """
     chosen = plan.sample().fitted
     passages = (passage for number, passage in enumerate(corpus.passages()) if number in chosen)
@@ -66,4 +68,9 @@ def corpus_sample(plan: BuildPlan, corpus: Corpus, text: TextEncoder, graph: Gra
         memories: dict[int, Array] = {}
         for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
             memories.update(zip(rows, encode_passages(graph, [ids[row] for row in rows]), strict=True))
-        yield from (memories[row] for row in range(len(group)))
+        yield from (_in_fp16(memories[row]) for row in range(len(group)))
+
+
+def _in_fp16(memory: Array) -> Array:
+    """k-means makes another codebook of another last bit, a little better or worse by chance."""
+    return decode_fp16(*encode_fp16(memory)) if np.isfinite(memory).all() else memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from exporter.memory.append import check_same_writer, encoder_of
 from exporter.memory.commit import Change, changing
-from exporter.memory.corpus import Corpus, CorpusSource
+from exporter.memory.corpus import Corpus, CorpusSource, Paths
 from exporter.memory.encode import encode_shard
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan
@@ -56,7 +57,7 @@ class RepairSummary:
 
 
 def repair_store(
-    store: str | Path, *, bundle_directory: str | Path | None = None, corpus_path: str | Path | None = None,
+    store: str | Path, *, bundle_directory: str | Path | None = None, corpus_path: Paths | None = None,
     corpus_format: str | None = None, batch_tokens: int = 4096, threads: int | None = None, progress: bool = False,
 ) -> RepairSummary:
     """Make the damaged files of a store's generation again; the bundle is for shards, the corpus for texts.
@@ -68,17 +69,18 @@ def repair_store(
     Files that were restored before an error stay so.
     """
     started = time.monotonic()
-    check_apart(Path(store), [bundle_directory, corpus_path])
+    given = None if corpus_path is None else CorpusSource.of(corpus_path, corpus_format)
+    check_apart(Path(store), [bundle_directory, *(given.paths if given else ())])
     with changing(Path(store)) as change:
         manifest = change.manifest
         with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
             damaged = {damage.path: damage for damage in damaged_files(change.store, manifest, advance=advance)}
         shards = [index for index, shard in enumerate(manifest.shards) if shard.file.path in damaged]
-        _check_options(change, damaged, shards, bundle_directory, corpus_path)
+        _check_options(change, damaged, shards, bundle_directory, given)
         repair = _Repair(change, [], [])
         if manifest.texts.path in damaged:
-            assert corpus_path is not None
-            source = CorpusSource(Path(corpus_path), corpus_format, manifest.chunk_words)
+            assert given is not None
+            source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
             manifest = repair.texts(manifest, source, progress=progress)
         if manifest.tombstones is not None and manifest.tombstones.path in damaged:
             manifest = repair.tombstones(manifest)
@@ -100,7 +102,7 @@ def repair_store(
 
 def _check_options(
     change: Change, damaged: Mapping[str, Damage], shards: list[int], bundle: str | Path | None,
-    corpus: str | Path | None,
+    corpus: CorpusSource | None,
 ) -> None:
     """Raise before anything is done where something cannot be."""
     manifest = change.manifest
@@ -138,15 +140,18 @@ class _Repair:
         if corpus.sha256 != manifest.corpus_sha256:
             raise StoreError(
                 f"store {self.change.store}", expected=f"a corpus of SHA-256 {manifest.corpus_sha256}",
-                found=f"{corpus.sha256} of {source.path}",
+                found=f"{corpus.sha256} of {source}",
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
         name = texts_name(self.change.generation)
         with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
             write_texts(
-                self.change.staged / name, corpus.passages(), advance=advance, full_text=self.change.full_text()
+                self.change.staged / name, corpus.passages(), advance=advance, folding=self.change.folding()
             )
-        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name))
+        index = manifest.index
+        if self.change.folded_otherwise():  # the index among these texts was folded here
+            index = dataclasses.replace(index, unicode=unicodedata.unidata_version)
+        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name), index=index)
 
     def tombstones(self, manifest: StoreManifest) -> StoreManifest:
         assert manifest.tombstones is not None
@@ -163,7 +168,8 @@ class _Repair:
         """Another index of the same texts: an engine never writes the same bytes twice."""
         passages = read_texts(self._place(manifest.texts))
         index = write_index(
-            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None
+            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None,
+            folding=manifest.index.folding,
         )
         self.renewed.extend(file.path for file in manifest.index.files)
         return dataclasses.replace(manifest, index=index)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
+from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import require_fts5
 from runtime.retrieval.tantivy_bm25 import (
     NUMBER,
@@ -56,37 +58,40 @@ def index_name(generation: int) -> str:
 
 def write_index(
     store: Path, generation: int, passages: Iterable[tuple[int, Passage]], engine: str, *,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None], folding: int = FOLDING,
 ) -> IndexEntry:
-    """Index numbered passages below `store`, anew, and say how its manifest names the index.
+    """Index numbered passages below `store`, anew, and say how its manifest names the index, which is of `folding`.
 
     Numbers rise, and need not be contiguous. `fts5` has its index in the file of texts, and nothing is written.
     `advance` is told how many passages came to be indexed. Raises OutputError for a full disk, MissingExtraError
     without the engine's package, and what reading `passages` raises; the next call removes what is left then.
     """
+    unicode = unicodedata.unidata_version if folding else None
     if engine == FTS5:
-        return IndexEntry(FTS5, ())
+        return IndexEntry(FTS5, (), folding, unicode)
     directory = store / index_name(generation)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    _write_tantivy(directory, passages, advance)
+    _write_tantivy(directory, passages, folding, advance)
     files = (
         FileEntry(path.relative_to(store).as_posix(), path.stat().st_size, file_digest(path))
         for path in _index_files(directory)
     )
-    return IndexEntry(TANTIVY, tuple(files))
+    return IndexEntry(TANTIVY, tuple(files), folding, unicode)
 
 
-def _write_tantivy(directory: Path, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]) -> None:
+def _write_tantivy(
+    directory: Path, passages: Iterable[tuple[int, Passage]], folding: int, advance: Callable[[int], None]
+) -> None:
     tantivy = import_tantivy()
     index = tantivy.Index(index_schema(), str(directory))
-    index.register_tokenizer(WORD_FORMS, word_forms())
+    index.register_tokenizer(WORD_FORMS, word_forms(folding))
     with _writing(directory):
         writer: Any = index.writer(WRITER_BYTES, 1)  # one thread, which leaves the other cores to others
     for number, passage in passages:
         document = tantivy.Document()
         document.add_unsigned(NUMBER, number)
-        document.add_text(PASSAGE, indexed_text(passage.title, passage.text))
+        document.add_text(PASSAGE, indexed_text(passage.title, passage.text, folding))
         with _writing(directory):
             writer.add_document(document)
         advance(1)

@@ -11,32 +11,36 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.contract import StoreError
+from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
     ADD_PAGES,
-    CREATE_INDEX,
     CREATE_TABLE,
     DELETE_PASSAGE,
-    FILL_INDEX,
-    FORGET_PASSAGE,
-    INDEX_FROM,
     INSERT_PASSAGE,
     INSERT_WITH_PAGE,
+    PASSAGE_WORDS,
     SELECT_BETWEEN,
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_RANGE,
+    TEXT_INDEXES,
     names_pages,
     without_pages,
 )
+from runtime.retrieval.folding import passage_words
 from runtime.store import Passage
 
-__all__ = ["change_texts", "find_chunks", "find_numbers", "read_texts", "stored_numbers", "write_texts"]
+__all__ = [
+    "change_texts", "find_chunks", "find_numbers", "read_texts", "stored_numbers", "write_numbered_texts",
+    "write_texts",
+]
 
 MAX_NUMBER = 2**63 - 1
 
@@ -49,44 +53,58 @@ SETTINGS = (
 
 
 def write_texts(
-    path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None], full_text: bool = True
+    path: Path, passages: Iterable[Passage], *, advance: Callable[[int], None], folding: int | None = FOLDING
 ) -> None:
     """Write `path` anew, numbering the passages from 0 in their order; equal passages give equal bytes.
 
-    `advance` is told how many passages came to be written. `full_text`: with the index of FTS5.
+    `advance` is told how many passages came to be written. `folding` is that of FTS5's index, None for no index.
 
     Raises OSError for a full disk, and what reading `passages` raises; then the file is not there.
     """
+    write_numbered_texts(path, enumerate(passages), advance=advance, folding=folding)
+
+
+def write_numbered_texts(
+    path: Path, passages: Iterable[tuple[int, Passage]], *, advance: Callable[[int], None], folding: int | None
+) -> None:
+    """Write `path` anew as `write_texts` does, of passages that have numbers, which rise."""
     with _whole(path) as temporary, _writing(temporary) as connection:
-        create, fill = ((CREATE_INDEX,), FILL_INDEX) if full_text else ((), ())
-        for statement in (*SETTINGS, "BEGIN", CREATE_TABLE, *create):
+        for statement in (*SETTINGS, "BEGIN", CREATE_TABLE):
             connection.execute(statement)
-        _insert(connection, enumerate(passages), advance)
-        for statement in (*fill, "COMMIT"):
-            connection.execute(statement)
+        _insert(connection, passages, advance)
+        if folding is not None:
+            for statement in (TEXT_INDEXES[folding].create, *TEXT_INDEXES[folding].fill):
+                connection.execute(statement)
+        connection.execute("COMMIT")
 
 
 def change_texts(
     source: Path, path: Path, *, deleted: Iterable[int], added: Iterable[tuple[int, Passage]], first_added: int,
-    advance: Callable[[int], None], full_text: bool,
+    advance: Callable[[int], None], folding: int | None, anew: bool = False,
 ) -> None:
     """Write `path`: what `source` holds, without the numbers `deleted`, with `added`, numbered from `first_added` on.
 
-    What is deleted can no longer be found or read; its bytes may still lie in the file. `advance`, `full_text` and the
-    errors are as in `write_texts`.
+    What is deleted can no longer be found or read; its bytes may still lie in the file, unless it is written `anew`.
+    `advance`, `folding` and the errors are as in `write_texts`.
     """
+    if anew:
+        gone = set(deleted)
+        kept = ((number, passage) for number, passage in read_texts(source) if number not in gone)
+        write_numbered_texts(path, chain(kept, added), advance=advance, folding=folding)
+        return
+    index = None if folding is None else TEXT_INDEXES[folding]
     with _whole(path) as temporary:
         shutil.copyfile(source, temporary)
         with _writing(temporary) as connection:
             for statement in (*SETTINGS, "BEGIN"):
                 connection.execute(statement)
             for number in deleted:
-                for statement in (FORGET_PASSAGE, DELETE_PASSAGE) if full_text else (DELETE_PASSAGE,):
+                for statement in (index.forget, DELETE_PASSAGE) if index else (DELETE_PASSAGE,):
                     connection.execute(statement, (number,))
                 advance(1)
             _insert(connection, added, advance)
-            if full_text:
-                connection.execute(INDEX_FROM, (first_added,))
+            if index:
+                connection.execute(index.add, (first_added,))
             connection.execute("COMMIT")
 
 
@@ -153,6 +171,7 @@ def _whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.create_function(PASSAGE_WORDS, 2, passage_words, deterministic=True)
     try:
         yield connection
     except sqlite3.OperationalError as reason:

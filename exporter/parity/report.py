@@ -59,7 +59,8 @@ class BothSides:
 class ParityReport:
     """Bundle (the candidate) against a torch checkpoint or another bundle (the reference), on the same passages.
 
-    `questions` were compared, `errors` could not be taken. Shares and metrics run from 0 to 1; None where there was
+    `questions` were compared, `errors` could not be taken; of the passages given with them `skipped_passages` had no
+    text, and `truncated_passages` were cut to passage_length. Shares and metrics run from 0 to 1; None where there was
     nothing to measure: no selection in this architecture, no gold answers, no memory. `memory_max_abs_err` is the
     candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
     not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
@@ -88,6 +89,8 @@ class ParityReport:
     speed: float | None = None
     attribution: dict[str, PartEffect] | None = None
     gate: GateResult | None = None
+    skipped_passages: int = 0
+    truncated_passages: int = 0
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +107,8 @@ class ParityReport:
             "candidate": asdict(self.candidate),
             "questions": self.questions,
             "errors": self.errors,
+            "skipped_passages": self.skipped_passages,
+            "truncated_passages": self.truncated_passages,
             "passages": self.passages,
             "reference_memory": self.reference_memory,
             "answers_equal": self.answers_equal,
@@ -159,6 +164,8 @@ def report_from_replies(
         graphs=graphs,
         speed=speed,
         attribution=attribution,
+        skipped_passages=rows.skipped_passages,
+        truncated_passages=rows.truncated_passages,
         score_pairs=_score_pairs(references, candidates),
     )
 

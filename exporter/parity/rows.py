@@ -65,11 +65,16 @@ class PassageTable:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a question file, the passages they name, and how many questions could not be taken."""
+    """The rows of a question file, the passages they name, and how many questions could not be taken.
+
+    Of the passages given with the questions, how many were skipped for having no text, and how many were cut.
+    """
 
     rows: list[Row]
     table: PassageTable
     errors: int
+    skipped_passages: int = 0
+    truncated_passages: int = 0
 
 
 def rows_from_questions(
@@ -98,7 +103,9 @@ def rows_from_questions(
             errors += 1
         else:
             rows.append(Row(question, ids, [table.add(candidate) for candidate in found]))
-    return Rows(rows, table, errors)
+    skipped = sum(question.skipped for question in questions) if options.given_passages else 0
+    truncated = sum(candidate.truncated for row in rows for candidate in row.candidates)
+    return Rows(rows, table, errors, skipped, truncated)
 
 
 def _candidates(session: Session, question: Question, options: ParityOptions) -> list[Candidate]:

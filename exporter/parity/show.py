@@ -77,6 +77,10 @@ def _answers(report: ParityReport) -> Table:
     table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
     if report.errors:
         table.add_row("questions not taken", "", str(report.errors), "")
+    if report.skipped_passages:
+        table.add_row("passages skipped, without text", "", str(report.skipped_passages), "")
+    if report.truncated_passages:
+        table.add_row("passages cut to passage_length", "", str(report.truncated_passages), "")
     return table
 
 

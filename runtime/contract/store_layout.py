@@ -34,6 +34,7 @@ from runtime.contract.records import check_schema_version, read_json, record_fro
 
 __all__ = [
     "CODEC_ARRAYS",
+    "FOLDING",
     "INDEX_ENGINES",
     "OLDER_MANIFESTS",
     "STORE_SCHEMA_VERSION",
@@ -56,6 +57,8 @@ TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
+FOLDING = 1
+"""The folding of an index that is made now."""
 FIX = "build the store again with `glimmer-export memory build`"
 
 
@@ -87,10 +90,17 @@ class CodecSnr:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own."""
+    """The full-text index: `fts5` lies in the file of texts, `tantivy` in files of its own.
+
+    `folding` says how words were made of passages, and so of questions: 0 by the engine itself, 1 by `fold` of
+    runtime/retrieval/folding.py, whose words the engine has only to stem. `unicode` is the version of the character
+    database by which they were folded.
+    """
 
     engine: str
     files: tuple[FileEntry, ...]
+    folding: int = 0
+    unicode: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,11 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
     if manifest.index.engine not in INDEX_ENGINES:
         raise StoreError(
             subject, expected=f"an index of {' or '.join(INDEX_ENGINES)}", found=manifest.index.engine,
+            fix="install a newer glimmer-export",
+        )
+    if not 0 <= manifest.index.folding <= FOLDING:
+        raise StoreError(
+            subject, expected=f"an index of folding 0 to {FOLDING}", found=str(manifest.index.folding),
             fix="install a newer glimmer-export",
         )
     return manifest

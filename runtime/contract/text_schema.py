@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 
 from runtime.contract.errors import StoreError
 
 __all__ = [
     "ADD_PAGES",
-    "CREATE_INDEX",
     "CREATE_TABLE",
     "DELETE_PASSAGE",
-    "FILL_INDEX",
-    "FORGET_PASSAGE",
-    "INDEX_FROM",
     "INSERT_PASSAGE",
     "INSERT_WITH_PAGE",
-    "SEARCH",
+    "PASSAGE_WORDS",
     "SELECT_BETWEEN",
     "SELECT_HIGHEST",
     "SELECT_NUMBER",
     "SELECT_NUMBERS",
     "SELECT_PASSAGE",
     "SELECT_RANGE",
+    "TEXT_INDEXES",
+    "TextIndex",
     "fts5_missing",
     "is_id",
     "names_pages",
@@ -36,29 +35,9 @@ CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEX
 """
 # Only where a passage says what Wikipedia page it is of: other files are as they were before there was the column.
 ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
-# The index refers to the table for its text, so that no text is stored twice.
-CREATE_INDEX = """
-CREATE VIRTUAL TABLE passages_index USING fts5(
-    title, text, content='passages', content_rowid='number', tokenize='porter unicode61 remove_diacritics 2'
-)
-"""
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
 INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
-FILL_INDEX = (
-    "INSERT INTO passages_index (passages_index) VALUES ('rebuild')",
-    "INSERT INTO passages_index (passages_index) VALUES ('optimize')",
-)
-
-# The index is told what it is to forget, for which the passage must still be there.
-FORGET_PASSAGE = """
-INSERT INTO passages_index (passages_index, rowid, title, text)
-SELECT 'delete', number, title, text FROM passages WHERE number = ?
-"""
 DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
-INDEX_FROM = """
-INSERT INTO passages_index (rowid, title, text) SELECT number, title, text FROM passages WHERE number >= ?
-"""
-
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
@@ -67,11 +46,64 @@ SELECT_RANGE = """
 SELECT number, id, title, text, wikipedia_id FROM passages WHERE number >= ? AND number < ? ORDER BY number
 """
 SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
-# bm25() is negative, better is lower; its arguments are the weights of title and text.
+
+
+@dataclass(frozen=True)
+class TextIndex:
+    """Statements on the full-text index of one folding (IndexEntry), which stands beside the passages.
+
+    `fill` an empty one from all passages; `add` those numbered from ? on; `forget` number ?, whose passage must still
+    be there, as the index is told what it is to forget; `search` for ?, the best ? of them.
+    """
+
+    create: str
+    fill: tuple[str, ...]
+    add: str
+    forget: str
+    search: str
+
+
+PASSAGE_WORDS = "passage_words"
+"""The SQL function of a title and a text that the statements on a folded index call, and their connection must have."""
+OPTIMIZE = "INSERT INTO passages_index (passages_index) VALUES ('optimize')"
+# bm25() is negative, better is lower; its arguments, where there are any, are the weights of title and text.
 SEARCH = """
-SELECT rowid, -bm25(passages_index, 2.0, 1.0) AS score FROM passages_index WHERE passages_index MATCH ?
+SELECT rowid, -bm25(passages_index{weights}) AS score FROM passages_index WHERE passages_index MATCH ?
 ORDER BY score DESC, rowid LIMIT ?
 """
+UNFOLDED_INDEX = TextIndex(
+    # The index refers to the table for its text, so that no text is stored twice.
+    create="""
+CREATE VIRTUAL TABLE passages_index USING fts5(
+    title, text, content='passages', content_rowid='number', tokenize='porter unicode61 remove_diacritics 2'
+)
+""",
+    fill=("INSERT INTO passages_index (passages_index) VALUES ('rebuild')", OPTIMIZE),
+    add="INSERT INTO passages_index (rowid, title, text) SELECT number, title, text FROM passages WHERE number >= ?",
+    forget="""
+INSERT INTO passages_index (passages_index, rowid, title, text)
+SELECT 'delete', number, title, text FROM passages WHERE number = ?
+""",
+    search=SEARCH.format(weights=", 2.0, 1.0"),
+)
+FOLDED_INDEX = TextIndex(
+    # The index holds no text at all. Its tokenizer takes any character that is not ASCII for part of a word.
+    create="CREATE VIRTUAL TABLE passages_index USING fts5(words, content='', tokenize='porter ascii')",
+    fill=(
+        f"INSERT INTO passages_index (rowid, words) SELECT number, {PASSAGE_WORDS}(title, text) FROM passages",
+        OPTIMIZE,
+    ),
+    add=f"""
+INSERT INTO passages_index (rowid, words) SELECT number, {PASSAGE_WORDS}(title, text) FROM passages WHERE number >= ?
+""",
+    forget=f"""
+INSERT INTO passages_index (passages_index, rowid, words)
+SELECT 'delete', number, {PASSAGE_WORDS}(title, text) FROM passages WHERE number = ?
+""",
+    search=SEARCH.format(weights=""),
+)
+TEXT_INDEXES = {0: UNFOLDED_INDEX, 1: FOLDED_INDEX}
+"""By folding."""
 
 
 def names_pages(connection: sqlite3.Connection) -> bool:

@@ -15,8 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from runtime.contract import StoreError
+from runtime.contract.store_layout import FOLDING
 from runtime.retrieval.extras import import_extra
+from runtime.retrieval.folding import passage_words
 from runtime.retrieval.hits import Hit, first_of_equals, steady
+from runtime.retrieval.unfolded import unfolded_words
 from runtime.retrieval.words import search_words
 
 __all__ = [
@@ -35,18 +38,17 @@ def import_tantivy() -> Any:
     return import_extra("tantivy", "retrieval")
 
 
-def word_forms() -> Any:
-    """The analyser of passages and questions: words, lower case, without accents, English stems."""
+def word_forms(folding: int = FOLDING) -> Any:
+    """The analyser of passages and questions: English stems of words, which where they are not folded it finds itself.
+
+    Those it finds are in lower case and without accents, and none is longer than MAX_WORD_BYTES.
+    """
     tantivy = import_tantivy()
-    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-    for step in (
-        tantivy.Filter.remove_long(MAX_WORD_BYTES),
-        tantivy.Filter.lowercase(),
-        tantivy.Filter.ascii_fold(),
-        tantivy.Filter.stemmer("english"),
-    ):
-        builder = builder.filter(step)
-    return builder.build()
+    builder, stems = tantivy.TextAnalyzerBuilder, tantivy.Filter.stemmer("english")
+    if folding:
+        return builder(tantivy.Tokenizer.whitespace()).filter(stems).build()
+    own = builder(tantivy.Tokenizer.simple()).filter(tantivy.Filter.remove_long(MAX_WORD_BYTES))
+    return own.filter(tantivy.Filter.lowercase()).filter(tantivy.Filter.ascii_fold()).filter(stems).build()
 
 
 def index_schema() -> Any:
@@ -57,23 +59,24 @@ def index_schema() -> Any:
     return builder.build()
 
 
-def indexed_text(title: str, text: str) -> str:
-    """What is indexed of a passage. Composed (NFC), as the words of a question are."""
-    return unicodedata.normalize("NFC", f"{title}\n{title}\n{text}")
+def indexed_text(title: str, text: str, folding: int = FOLDING) -> str:
+    """What is indexed of a passage; unfolded it is composed (NFC), as the words of a question are."""
+    return passage_words(title, text) if folding else unicodedata.normalize("NFC", f"{title}\n{title}\n{text}")
 
 
 class TantivyIndex:
     """An index opened for reading. Safe from several threads and processes; nothing is written beside it."""
 
-    def __init__(self, files: Sequence[Path], *, num_passages: int) -> None:
+    def __init__(self, files: Sequence[Path], *, num_passages: int, folding: int = FOLDING) -> None:
         """Open an index by its files; raises StoreError where they are none, or of another number of passages.
 
-        Raises MissingExtraError without the package.
+        `folding` is that of the index. Raises MissingExtraError without the package.
         """
         self._tantivy = import_tantivy()
         self._subject = f"index {files[0].parent}" if files else "index"
         self._schema = index_schema()
-        self._word_forms = word_forms()
+        self._word_forms = word_forms(folding)
+        self._words = search_words if folding else unfolded_words
         with self._errors():
             self._searcher = self._open(files)
             found = self._searcher.num_docs
@@ -85,7 +88,7 @@ class TantivyIndex:
 
         Raises StoreError where the index is damaged.
         """
-        words = self._word_forms.analyze(" ".join(search_words(question)))
+        words = self._word_forms.analyze(" ".join(self._words(question)))
         query = self._tantivy.Query
         terms = [query.term_query(self._schema, PASSAGE, word, "freq") for word in dict.fromkeys(words)]
         if not terms:

@@ -100,12 +100,20 @@ def test_what_no_row_allows_is_not_measured(tmp_path):
     assert (scores.graded, scores.em, scores.rouge_l, scores.kilt_em, scores.r_precision) == (0, None, None, None, None)
     scores = report_of([unnamed], tmp_path).scores
     assert (scores.graded, scores.em, scores.accuracy, scores.recall, scores.kilt_em) == (1, 1.0, 1.0, None, None)
+    assert report_of([KiltRow(unnamed.output, "x", (), None, ())], tmp_path).scores.graded == 1
     report = report_of([named], tmp_path)
     assert (report.em, report.scores.r_precision) == (1.0, None)
     assert any("wikipedia_id" in note for note in report.notes)
     # Beside rows whose evidence is named, one that names none counts as it does to KILT's script.
     scores = report_of([unnamed, KiltRow(named.output, "x", ("2", "1"), None, ())], tmp_path).scores
     assert (scores.r_precision, scores.recall, scores.kilt_em) == (0.0, {5: 0.5, 10: 0.5, 20: 0.5}, 0.0)
+
+
+def test_an_unanswered_question_is_wrong_whatever_its_golds(tmp_path):
+    questions = [Question("1", "when?", ("July 1886",), None, ()), Question("2", "what?", ("The The",), None, ())]
+    session = Answering({"when?": Answer("when?", "July 1886."), "what?": Answer("what?", None)})
+    report = answer_questions(session, questions)
+    assert (report.em, report.f1, report.scores.accuracy, report.scores.graded) == (0.5, 0.5, 0.0, 2)
 
 
 def test_a_sentence_too_long_for_the_package_leaves_rouge_l_out(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
 
+from calibration import questions as questions_module
 from calibration.questions import Question, given_passages, read_questions
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -51,6 +53,13 @@ def test_a_row_without_an_id_gets_one_that_no_row_has(tmp_path, ids, expected):
     assert tuple(question.qid for question in read_questions(write(tmp_path, json.dumps(nulls)))) == expected
 
 
+def test_ids_are_given_over_all_files(tmp_path):
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, ids in zip(files, ((None, "3"), (None, "1", None)), strict=True):
+        file.write_text("".join(json.dumps({"input": "?", "id": one}) + "\n" for one in ids))
+    assert [question.qid for question in read_questions(files)] == ["1-2", "3", "3-2", "1", "5"]
+
+
 def test_kilts_evidence(tmp_path):
     outputs = [
         {"answer": "a", "provenance": [{"wikipedia_id": "7"}, {"wikipedia_id": 7, "title": "x"}, {"title": "y"}]},
@@ -88,6 +97,134 @@ def test_rows(tmp_path):
         Question("q", "who?", ("Ada",), (3, "3"), (3,)), Question("2", "é\u2028?", ("x",), None, ()),
     ]
     assert len(read_questions(path, limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "answers"),
+    [
+        ({"answer": ["Ada", "Lovelace"]}, ("Ada", "Lovelace")),
+        ({"answer": "Ada"}, ("Ada",)),
+        ({"target": "Ada"}, ("Ada",)),
+        ({"answers": ["Ada", "Lovelace"], "target": "Ada"}, ("Ada", "Lovelace")),
+        ({"answers": [], "answer": ["Ada"]}, ("Ada",)),
+        ({"answers": None, "target": "Ada"}, ("Ada",)),
+        ({"output": [{"answer": "Ada"}, {"answer": None, "provenance": []}]}, ("Ada",)),
+        ({"answers": None, "answer": [], "output": []}, ()),
+        ({"answers": [], "has_answer": [False], "gold_forced": True}, ()),
+    ],
+)
+def test_answers_under_each_name(tmp_path, row, answers):
+    for asked in ("question", "input"):
+        (question,) = read_questions(write(tmp_path, json.dumps({asked: "who?", "id": None, **row})))
+        assert (question.qid, question.question, question.answers) == ("1", "who?", answers)
+
+
+@pytest.mark.parametrize(
+    "row", [{"gold": "A"}, {"answers": [], "short_answers": ["A"]}, {"label": "A"}, {"answer_text": {"x": ["A"]}}]
+)
+def test_answers_under_another_name_are_named(tmp_path, row):
+    """Passed over, exact match would be of nothing."""
+    with pytest.raises(QuestionFileError, match=f'found "{list(row)[-1]}", which is not read; rename it'):
+        read_questions(write(tmp_path, json.dumps({"question": "who?", **row})))
+
+
+def test_passages_of_atlas_and_under_other_names(tmp_path):
+    items = [
+        {"id": "1", "title": "T", "section": "S", "text": "x"}, {"title": "T: S", "section": "S", "text": "y"},
+        {"_id": "2", "title": None, "contents": "z"}, {"id": 3, "wikipedia_title": "W", "text": ["p\n", "q\n"]},
+        {"id": 4, "wikipedia_title": "W", "text": "part"}, {"id": 5, "wikipedia_id": 7, "text": "part"},
+    ]
+    row = {"question": "who?", "answers": ["Ada"], "passages": items}
+    (question,) = read_questions(write(tmp_path, json.dumps(row)))
+    assert question.passages == (
+        Passage("1", "T: S", "x"), Passage(None, "T: S", "y"), Passage("2", "", "z"), Passage(3, "W", "p\nq", "3"),
+        Passage(4, "W", "part"), Passage(5, "", "part", "7"),
+    )
+    items[0]["wikipedia_id"] = 1.5
+    with pytest.raises(QuestionFileError, match='"passages" that have a "wikipedia_id" that is a string or an integer'):
+        read_questions(write(tmp_path, json.dumps(row)))
+
+
+def test_passages_come_by_their_scores_and_the_earlier_of_equals_first(tmp_path):
+    """As FiD's own reader has them; retrievers write scores as strings too."""
+    scores = [1, "2.5", 2.5, None, -1e3, "1e3"]
+    items = [{"text": str(place), "score": score} for place, score in enumerate(scores)]
+    (question,) = read_questions(write(tmp_path, json.dumps({"question": "who?", "ctxs": items})))
+    assert [passage.text for passage in question.passages] == ["5", "1", "2", "0", "4", "3"]
+    for score in ("best", [1], True, float("nan"), "nan"):
+        items[0]["score"] = score
+        with pytest.raises(QuestionFileError, match='expected a "score" of each of "ctxs" that is a number'):
+            read_questions(write(tmp_path, json.dumps({"question": "who?", "ctxs": items})))
+
+
+def test_a_passage_without_text_is_skipped_and_counted(tmp_path):
+    items = [{"title": "B", "text": ""}, {"text": "x"}, {"title": "C", "text": None}, {"title": "D", "text": " \n"}]
+    (question,) = read_questions(write(tmp_path, json.dumps({"question": "who?", "ctxs": items})))
+    assert (question.passages, question.skipped) == ((Passage(None, "", "x"),), 3)
+    (question,) = read_questions(write(tmp_path, json.dumps({"question": "who?", "ctxs": items[:1]})))
+    assert (question.passages, question.skipped) == ((), 1)
+
+
+def test_a_field_that_might_have_the_passages_is_named(tmp_path):
+    row = {"question": "who?", "answers": ["Ada"], "contexts": ["x"]}
+    (question,) = read_questions(write(tmp_path, json.dumps(row)))
+    with pytest.raises(QuestionFileError, match=r'expected "ctxs", "passages" or "ctx_ids".*"contexts" of the row'):
+        given_passages(question)
+
+
+ROWS = b'\xef\xbb\xbf{"question": "a"}\n{"question": "b"}\n'
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.ndjson", "q.json", "q", "q.jsonl.gz", "q.gz", "packed"])
+def test_a_file_may_be_compressed_and_begin_with_a_mark(tmp_path, name):
+    packed = name.endswith(".gz") or name == "packed"
+    (tmp_path / name).write_bytes(gzip.compress(ROWS) if packed else ROWS)
+    assert [question.question for question in read_questions(tmp_path / name)] == ["a", "b"]
+
+
+def test_zstd(tmp_path):
+    zstd = pytest.importorskip("backports.zstd", reason="zstd comes with the extra `tools`", exc_type=ImportError)
+    path = tmp_path / "q.jsonl.zst"
+    path.write_bytes(zstd.compress(ROWS) + zstd.compress(b'{"question": "c"}'))
+    assert [question.question for question in read_questions(path)] == ["a", "b", "c"]
+    path.write_bytes(zstd.compress(ROWS)[:-3])
+    with pytest.raises(QuestionFileError, match="expected zstd that is whole"):
+        read_questions(path)
+    path.write_bytes(zstd.compress(ROWS)[:-3] + b"xyz")
+    with pytest.raises(QuestionFileError, match="expected zstd that is whole"):
+        read_questions(path)
+
+
+@pytest.mark.parametrize("content", [b" " * 5000, b'[{"question": "a"}' + b" " * 5000 + b"]", ROWS * 200])
+def test_a_small_file_that_unpacks_to_a_huge_one_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(questions_module, "MAX_UNPACKED_BYTES", 4096)
+    (tmp_path / "q.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(QuestionFileError, match="at most 4096 bytes, uncompressed"):
+        read_questions(tmp_path / "q.gz")
+
+
+def test_gzip_that_is_cut_short_is_named(tmp_path):
+    (tmp_path / "q.gz").write_bytes(gzip.compress(ROWS)[:-9])
+    with pytest.raises(QuestionFileError, match="expected gzip that is whole"):
+        read_questions(tmp_path / "q.gz")
+
+
+def test_several_files_a_folder_and_a_pattern(tmp_path):
+    for name, row in {"b.jsonl": '{"question": "b"}', "a.json": '[{"question": "a"}]', "notes.txt": "-"}.items():
+        (tmp_path / name).write_text(row, encoding="utf-8")
+    for paths in ([tmp_path / "a.json", tmp_path / "b.jsonl"], tmp_path, tmp_path / "*.js*"):
+        assert [(question.qid, question.question) for question in read_questions(paths)] == [("1", "a"), ("2", "b")]
+    with pytest.raises(QuestionFileError, match="each file once"):
+        read_questions([tmp_path, tmp_path / "a.json"])
+    (tmp_path / "none").mkdir()
+    for path in (tmp_path / "none", tmp_path / "*.csv"):
+        with pytest.raises(QuestionFileError, match=r"expected files that end in \.jsonl"):
+            read_questions(path)
+
+
+def test_parquet_is_named(tmp_path):
+    with pytest.raises(QuestionFileError, match=r"found a Parquet file; write its rows as JSON lines"):
+        read_questions(write(tmp_path, b"PAR1\x15\x04\x15\x10"))
 
 
 def test_a_limit_takes_questions_from_the_whole_file(tmp_path):
@@ -154,9 +291,8 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(QuestionFileError, match="a readable file"):
-            read_questions(path)
+    with pytest.raises(QuestionFileError, match="a readable file"):
+        read_questions(tmp_path / "absent")
 
 
 def test_a_question_without_passages_cannot_give_them():

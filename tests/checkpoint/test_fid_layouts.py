@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+import exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
 from exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
 from exporter.convert import convert_checkpoint
 from exporter.init import init_from_t5
 from runtime.contract import CheckpointError
-from tests.fid_factory import TABLE, give_table, make_reader, save_fid
+from runtime.text import TextEncoder
+from tests.fid_factory import TABLE, give_table, make_reader, save_fid, word_tokenizer
 from tests.t5_factory import STORAGE, make_t5, save_t5
 
 PICKLE = "pytorch_model.bin"
@@ -138,6 +140,19 @@ def test_the_release_that_wrote_the_config_is_named(tmp_path: Path) -> None:
     change(source / "config.json", lambda config: config.pop("transformers_version"))
     assert convert(source)[1] == []
     assert convert(source, passage_eos=True)[0].config.passage_eos
+
+
+def test_transformers_reads_the_tokenizer_without_eos(tmp_path: Path) -> None:
+    """Beside a model whose texts have none; elsewhere EOS ends a text."""
+    for layout, source in (
+        ("fid", save_fid(make_reader(seed=1), tmp_path / "fid")),
+        ("huggingface", save_t5(make_reader(seed=1), tmp_path / "t5")),
+    ):
+        word_tokenizer().save(str(source / "tokenizer.json"))
+        convert(source, layout)
+        ids = AutoTokenizer.from_pretrained(tmp_path / "ckpt")("w0 w1").input_ids
+        assert (ids[-1] == 1) == (layout == "huggingface")
+        assert len(ids) == (3 if layout == "huggingface" else 2)
 
 
 # Hugging Face's FiD readers.
@@ -273,6 +288,22 @@ def test_atlas(tmp_path: Path, variant: str, kind: str) -> None:
     assert config.tie_word_embeddings == theirs.config.tie_word_embeddings
     assert notes == ["left out 2 tensors of Atlas's retriever: passages come from the store, or are given"]
     is_model(checkpoint, theirs)
+
+
+def test_atlas_tokenizer(shared_data: Path, tmp_path: Path) -> None:
+    """transformers 4.18's fast tokenizer, which Atlas pins, has a token for the space before the sentinel."""
+    source = save_atlas(tmp_path / "atlas", make_t5("v1.1", seed=5, vocab_size=32128))
+    files = shared_data / "t5_tokenizer"
+    made = [
+        convert_checkpoint("fid", source, tmp_path / name, tokenizer=files / name)
+        for name in ("tokenizer.json", "spiece.model")
+    ]
+    assert ["name the tokenizer.json" in " ".join(summary["notes"]) for summary in made] == [False, True]
+    path = tmp_path / "tokenizer.json"
+    ids = TextEncoder.open(path / "tokenizer.json", read_checkpoint(path).config.shape).joined("who?", "T", "x")
+    place = ids.index(32099)
+    assert ids[place - 1] == 3
+    assert ids[-1] == 1
 
 
 @pytest.mark.parametrize("prefix", ["reader.module.", "module.reader.", "module.reader._orig_mod."])

@@ -51,6 +51,15 @@ def test_vectors_are_made_and_asked_for(cli, glimmer, tmp_path):
     assert "BM25" not in done.out
 
 
+def test_an_index_is_made_anew(cli, glimmer, tmp_path):
+    store = shutil.copytree(glimmer.store, tmp_path / "store")
+    report = cli("memory", "index", store, "--json").json
+    assert (report["generation"], report["engine"], report["passages"]) == (1, "fts5", len(CORPUS))
+    done = cli("memory", "index", store)
+    assert (done.code, done.err) == (0, "")
+    assert "generation 2 in" in done.out
+
+
 @pytest.mark.parametrize("retrieval", ["bm25", "dense", "hybrid"])
 def test_commands_find_what_a_session_finds(cli, glimmer, indexed, tmp_path, retrieval):
     questions = write_rows(tmp_path / "q.jsonl", [{"question": QUESTION, "answers": ["w1"]}])
@@ -82,7 +91,7 @@ def test_what_cannot_be_indexed(refused, glimmer, indexed, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 4), np.float32))
     store = Path(shutil.copytree(glimmer.store, tmp_path / "store"))
     assert "a row a passage" in refused(EmbeddingsError, "memory", "index", store, "--embeddings", tmp_path / "x.npy")
-    refused(OptionError, "memory", "index", store)
+    refused(OptionError, "memory", "index", store, "--ids", tmp_path / "ids")
     refused(EmbeddingsError, "memory", "index", store, "--encoder", tmp_path / "absent")
     refused(StoreError, "memory", "index", tmp_path / "absent", "--embeddings", tmp_path / "x.npy")
     assert "--overwrite" in refused(OutputError, "memory", "index", indexed, "--embeddings", tmp_path / "x.npy")

@@ -31,7 +31,7 @@ from tests.exported import EXACT_ALGEBRA, FAST, PAPER_FORM, QUESTIONS, SLOW
 
 T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
 BATCHES = T4.model_copy(update={"profiles": T4.profiles[1:]})
-QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid")
+QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid, its own code")
 """Between them every graph there is, in one form or the other."""
 
 
@@ -61,7 +61,7 @@ def test_every_graph_compiles(exported, tmp_path, variant, precision):
     check(calibrated(exported(variant)), precision, tmp_path / precision, BATCHES)
 
 
-@pytest.mark.parametrize("variant", variants(["memory_fid"]))
+@pytest.mark.parametrize("variant", variants(["memory_fid", "fid, its own code"]))
 def test_every_graph_compiles_in_its_other_form(exported, tmp_path, variant):
     source = exported(variant)
     selects = source.shape.traits.selects

@@ -19,7 +19,7 @@ from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.contract import CheckpointError
 from runtime.memory import pad_ids
 from tests.bundle_factory import VOCABULARY
-from tests.exported import FAST, make_checkpoint
+from tests.exported import FAST, SLOW, make_checkpoint
 
 NUM_PASSAGES = 4
 
@@ -108,6 +108,20 @@ def test_a_joined_text_is_read_as_it_stands(tmp_path, rows):
         )
     assert torch.equal(encoded.last_hidden_state, states.flatten(1, 2))
     assert torch.equal(encoded.attention_mask, inputs["passage_attention_mask"].flatten(1))
+
+
+def test_keys_stand_where_fid_pads_them_to(tmp_path):
+    """FiD's cross-attention goes by a key's place among passages padded to passage_length, whatever these are."""
+    assert SLOW["fid, its own code"]["cross_attention_bias"]
+    directory = make_checkpoint(tmp_path / "fid", "fid, its own code", max_new_tokens=12)
+    reference, model = model_from_checkpoint(read_checkpoint(directory)), AutoModel.from_pretrained(directory)
+    random = np.random.default_rng(4)
+    passages = [[random.integers(3, 60, 3).tolist() for _ in range(NUM_PASSAGES)] for _ in range(6)]
+    questions = [[5]] * len(passages)
+    generated = model.generate(**inputs_of(questions, passages), do_sample=False).tolist()
+    for row, answer in zip(generated, references(reference, questions, passages), strict=True):
+        end = row.index(reference.config.eos_token_id) if reference.config.eos_token_id in row else len(row)
+        assert row[1:end] == answer.tokens
 
 
 @pytest.mark.parametrize("variant", ["glimmer, every option", "lumen", "fid"])

@@ -13,6 +13,8 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from calibration.spread import spread
 from exporter.answering.metrics import exact_match
@@ -25,9 +27,9 @@ from runtime import Session
 from runtime.candidates import PassageId
 from runtime.contract import CODECS, read_store_manifest
 
+EXACT = "fp16-build"
 SIZES = (1500, 2047, 10_240)
 TABLE_QUESTIONS = 10_000
-MOST_QUESTIONS = 4000
 MORE = 1.03
 """Questions asked for of a world, for each passage it is to have: it has about one a question."""
 BATCH = 64
@@ -43,8 +45,8 @@ class Replies:
     snr_db: tuple[float | None, float | None] | None
 
 
-def sorted_world(num_passages: int, seed: int) -> World:
-    """A world of exactly so many passages, kind by kind, and questions whose gold passage is there."""
+def sorted_world(num_passages: int, num_questions: int, seed: int) -> World:
+    """A world of exactly so many passages, kind by kind, and at most so many questions whose gold passage is there."""
     world = generate_split("test", int(num_passages * MORE), seed)
     kept = sorted(random.Random(seed).sample(range(len(world.corpus)), num_passages))
     there = set(kept)
@@ -52,7 +54,7 @@ def sorted_world(num_passages: int, seed: int) -> World:
         Question({**row, "ctx_ids": [number for number in row["ctx_ids"] if number in there]})
         for row in world.questions if set(row["gold_ids"]) <= there
     ]
-    return World([world.corpus[number] for number in kept], spread(questions, MOST_QUESTIONS))
+    return World([world.corpus[number] for number in kept], spread(questions, num_questions))
 
 
 def ask(bundle: Path, store: Path, questions: list[Question], given: list[list[int]] | None, threads: int) -> Replies:
@@ -77,49 +79,40 @@ def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads
     write_world(folder, world)
     given = None if retrieve else [row["ctx_ids"] for row in world.questions]
     ways = ("build",) if retrieve else ("build", "convert")
-    for name in ("fp16-build", *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
+    for name in (EXACT, *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
         codec, way = name.split("-")
         store, found = folder / name, folder / f"{name}.json"
         if not store.exists():
             if way == "build":
                 build_store(bundle, folder / "corpus.jsonl", store, codec=codec, threads=threads)
             else:
-                convert_store(folder / "fp16-build", store, codec)
+                convert_store(folder / EXACT, store, codec)
         if not found.exists():
             found.write_text(json.dumps(vars(ask(bundle, store, world.questions, given, threads))), encoding="utf-8")
         if retrieve:
-            given = _replies(folder, "fp16-build").candidates
+            given = _replies(folder, EXACT).candidates
 
 
-def report(folder: Path) -> str:
-    """A line a store that was asked: against fp16 in points with the interval, and the bar, build less convert."""
+def figures(folder: Path, name: str) -> dict[str, Any]:
+    """A store's replies beside those of the fp16 store: exact match from 0 to 1, paired, and what stayed as it was."""
     questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
-    exact = _replies(folder, "fp16-build")
-    right = _right(exact, questions)
-    lines = [f"{folder.name}: {len(right)} questions, fp16 {100 * sum(right) / len(right):.2f}, SNR {exact.snr_db}"]
-    em: dict[str, float] = {}
-    for codec in CODECS[1:]:
-        for way in ("build", "convert"):
-            if not (folder / f"{codec}-{way}.json").exists():
-                continue
-            found = _replies(folder, f"{codec}-{way}")
-            other = _right(found, questions)
-            interval = paired_interval(right, other) or (0.0, 0.0)
-            pairs = list(zip(exact.answers, found.answers, right, strict=True))
-            kept = sum(one == two for one, two, was_right in pairs if was_right) / sum(right)
-            shares = [
-                len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one
-            ]
-            em[way] = 100 * sum(other) / len(other)
-            lines.append(
-                f"  {codec:5s} {way:7s} {em[way]:6.2f}  {em[way] - 100 * sum(right) / len(right):+.2f} "
-                f"({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})  equal of correct {100 * kept:.2f}  "
-                f"overlap {100 * sum(shares) / len(shares):.2f}  SNR fitted, outside {found.snr_db}"
-            )
-        if len(em) == 2:
-            lines.append(f"  {codec:5s} build less convert {em['build'] - em['convert']:+.2f}")
-        em.clear()
-    return "\n".join(lines)
+    exact, found = _replies(folder, EXACT), _replies(folder, name)
+    before, after = _right(exact, questions), _right(found, questions)
+    same = [one == two for one, two in zip(exact.answers, found.answers, strict=True)]
+    shares = [len({*one} & {*two}) / len(one) for one, two in zip(exact.read, found.read, strict=True) if one]
+    return {
+        "questions": len(questions), "em_reference": fmean(before), "em_candidate": fmean(after),
+        "em_delta": fmean(after) - fmean(before), "em_delta_interval": paired_interval(before, after),
+        "answers_equal": fmean(same),
+        "equal_of_correct": fmean(kept for kept, was_right in zip(same, before, strict=True) if was_right),
+        "top_m_overlap": fmean(shares), "snr_db": found.snr_db,
+    }
+
+
+def report(folder: Path) -> dict[str, dict[str, Any]]:
+    """Figures of each store that was asked, by its name, such as int8-build."""
+    names = (f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))
+    return {name: figures(folder, name) for name in names if (folder / f"{name}.json").exists()}
 
 
 def _replies(folder: Path, name: str) -> Replies:
@@ -135,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of stores and replies, kept")
     parser.add_argument("--passages", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--questions", type=int, default=4000, help="at most, of each size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="the whole world, its candidates retrieved")
     parser.add_argument("--threads", type=int, default=1)
@@ -143,12 +137,13 @@ def main() -> None:
     if not bundle.exists():
         options.work.mkdir(parents=True, exist_ok=True)
         export_bundle(CHECKPOINT, bundle, FormOptions(codecs=CODECS))
-    worlds = {f"{size}-{options.seed}": lambda size=size: sorted_world(size, options.seed) for size in options.passages}
-    if options.table:
-        worlds = {"table": lambda: generate_split("test", TABLE_QUESTIONS, options.seed)}
-    for name, world in worlds.items():
-        measure(options.work / name, bundle, world(), retrieve=options.table, threads=options.threads)
-        print(report(options.work / name), flush=True)  # noqa: T201 - it is what the command is for
+    for size in options.passages if not options.table else [None]:
+        if size is None:
+            name, world = "table", generate_split("test", TABLE_QUESTIONS, options.seed)
+        else:
+            name, world = f"{size}-{options.seed}", sorted_world(size, options.questions, options.seed)
+        measure(options.work / name, bundle, world, retrieve=options.table, threads=options.threads)
+        print(json.dumps({name: report(options.work / name)}, indent=2), flush=True)  # noqa: T201 - what it is for
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from exporter.memory import build_store
-from runtime import Passage, PassageId, Session
+from runtime import Passage, PassageId, PassageTruncatedWarning, Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import MANIFEST, OptionError, PassageError, QuestionError, StoreError, TokenizerError
 from tests.bundle_factory import rewrite, write_rows
@@ -126,6 +127,25 @@ def test_texts_answer_as_stored_passages_do(exported, variant):
         assert answer.token_ids == stored.token_ids
         assert answer.selected == stored.selected
         assert_same_scores(answer, stored)
+
+
+@pytest.mark.parametrize("variant", ["glimmer", "fid"])
+def test_a_text_that_is_cut_is_marked_and_warned_of_once(exported, variant):
+    source = exported(variant)
+    long, short = Passage(None, "w3", " ".join(["w5"] * 40)), Passage(None, "w3", "w5 w6")
+    with Session.open(source.bundle, threads=1) as session:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not any(item.truncated for item in session.answer("w1", passages=[short]).passages)
+        with pytest.warns(PassageTruncatedWarning, match=r"passage 'w3' is longer than the 24 tokens"):
+            answer = session.answer("w1", passages=[short, long])
+        assert [item.truncated for item in answer.passages] == [False, True]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert session.answer("w1", passages=[long]).passages[0].truncated
+    limit = source.shape.passage_length
+    whole = Passage(None, "", " ".join(["w5"] * (limit - 1)))
+    assert not source.session.answer("w1", passages=[whole]).passages[0].truncated
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

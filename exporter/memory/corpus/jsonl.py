@@ -1,4 +1,4 @@
-"""JSONL: an object a line with `id`, `text` and optionally `title` and `wikipedia_id`; other keys are ignored."""
+"""JSONL: an object a line with the fields of a passage, under our names or another collection's; others are ignored."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from runtime.contract import CorpusError
 __all__ = ["read_jsonl"]
 
 FIX = "repair the line"
+LINES = "write an object a line, as `jq -c '.[]' FILE` does"
 
 
-def read_jsonl(path: Path, start: Place, digest: Digest | None, *, compressed: bool) -> Iterator[Record]:
+def read_jsonl(path: Path, start: Place, digest: Digest | None, *, name: str) -> Iterator[Record]:
     """One record a line; blank lines are skipped. Raises CorpusError with the line's number."""
-    for line in read_lines(path, start, digest, compressed=compressed):
+    for line in read_lines(path, start, digest, name=name):
         if line.text.isspace():
             continue
         subject = f"corpus {path}, line {line.place.number}"
         try:
             row = json.loads(line.text)
         except (ValueError, RecursionError) as reason:
-            raise CorpusError(subject, expected="a JSON object", found=str(reason), fix=FIX) from None
+            fix = LINES if line.text.lstrip().startswith("[") else FIX
+            raise CorpusError(subject, expected="a JSON object", found=str(reason), fix=fix) from None
         if not isinstance(row, dict):
-            raise CorpusError(subject, expected="a JSON object", found=type(row).__name__, fix=FIX)
+            fix = LINES if isinstance(row, list) else FIX
+            raise CorpusError(subject, expected="a JSON object", found=type(row).__name__, fix=fix)
         yield Record(line.place, passage_from_row(row, subject=subject, fix=FIX))

@@ -1,13 +1,12 @@
-"""The lines of a text file, plain or in gzip, from any line on."""
+"""The lines of a text file, plain or compressed, from any line on."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibration.text_files import BOM, compression_of, open_bytes, reading
 from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place
 from runtime.contract import CorpusError
 
@@ -16,35 +15,32 @@ __all__ = ["Line", "read_lines"]
 
 @dataclass(frozen=True)
 class Line:
-    """A line with its end, as UTF-8; only a line feed ends one."""
+    """A line with its end, as UTF-8; only a line feed ends one. A byte order mark before the first is no part of it."""
 
     place: Place
     text: str
 
 
-def read_lines(path: Path, start: Place, digest: Digest | None, *, compressed: bool) -> Iterator[Line]:
+def read_lines(path: Path, start: Place, digest: Digest | None, *, name: str) -> Iterator[Line]:
     """Lines from `start` on; the digest is shown their bytes, uncompressed.
 
-    What comes before `start` is skipped in a plain file and read through in gzip. Raises CorpusError: unreadable,
-    gzip that is cut short or damaged, a line that is too long or not UTF-8.
+    `name` is the format's: `jsonl.gz` is read as gzip, `jsonl` as what its first bytes say. What comes before `start`
+    is skipped in a plain file and read through in a compressed one. Raises CorpusError: unreadable, a compressed file
+    that is cut short or damaged, a line that is too long or not UTF-8. Raises ModuleNotFoundError for zstd without its
+    package.
     """
-    try:
-        with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
-            stream.seek(start.position)
-            place = start
-            while content := stream.readline(MAX_RECORD_BYTES + 1):
-                if digest is not None:
-                    digest.update(content)
-                yield Line(place, _text(content, f"corpus {path}, line {place.number}"))
-                place = Place(place.position + len(content), place.number + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as reason:
-        raise CorpusError(
-            f"corpus {path}", expected="gzip that is whole", found=str(reason), fix="compress or copy the file again"
-        ) from None
-    except OSError as reason:
-        raise CorpusError(
-            f"corpus {path}", expected="a readable file", found=str(reason), fix="check the file"
-        ) from None
+    subject = f"corpus {path}"
+    with reading(subject, CorpusError):
+        compression = compression_of(path, name)
+    with reading(subject, CorpusError, compression), open_bytes(path, compression) as stream:
+        stream.seek(start.position)
+        place = start
+        while content := stream.readline(MAX_RECORD_BYTES + 1):
+            if digest is not None:
+                digest.update(content)
+            text = _text(content, f"{subject}, line {place.number}")
+            yield Line(place, text if place.position else text.removeprefix(BOM))
+            place = Place(place.position + len(content), place.number + 1)
 
 
 def _text(content: bytes, subject: str) -> str:

@@ -1,6 +1,6 @@
-"""Parquet: columns `id` (integers or strings), `text` and optionally `title` (strings), `wikipedia_id` (as `id`).
+"""Parquet: the columns that hold a passage's fields, under our names or another collection's; others are ignored.
 
-Others are ignored.
+Ids and pages are integers or strings, other columns strings, and a text may be a list of paragraphs.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from calibration.passage_fields import FIELDS
 from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
 from runtime.contract import CorpusError
 
 __all__ = ["read_parquet"]
 
-COLUMNS = ("id", "title", "text", "wikipedia_id")
-OPTIONAL = ("title", "wikipedia_id")
-INTEGERS_TOO = ("id", "wikipedia_id")
+COLUMNS = (*(name for names in FIELDS.values() for name in names), "section", "wikipedia_id")
+INTEGERS_TOO = (*FIELDS["id"], "wikipedia_id")
+LISTS_TOO = FIELDS["text"]
 BUFFER_BYTES = 1 << 20
 MAX_GROUP_BYTES = 1 << 30
 MAX_BATCH_ROWS = 1024
@@ -75,20 +76,30 @@ def _columns(schema: Any, path: Path) -> list[str]:
     def is_text(kind: Any) -> bool:
         return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
 
+    fix = 'give it "id", "text" and, where there is one, "title"'
     found = []
     for name in COLUMNS:
         indices = schema.get_all_field_indices(name)
-        if not indices and name in OPTIONAL:
+        if not indices:
             continue
-        subject, fix = f'corpus {path}, column "{name}"', 'give it "id", "text" and, where there is one, "title"'
+        subject = f'corpus {path}, column "{name}"'
         if len(indices) != 1:
-            raise CorpusError(subject, expected="one", found=str(len(indices)) if indices else "none", fix=fix)
+            raise CorpusError(subject, expected="one", found=str(len(indices)), fix=fix)
         stored = schema.field(indices[0]).type
         kind = stored.value_type if types.is_dictionary(stored) else stored
-        if not is_text(kind) and not (name in INTEGERS_TOO and types.is_integer(kind)):
+        listed = name in LISTS_TOO and (types.is_list(kind) or types.is_large_list(kind))
+        kind = kind.value_type if listed else kind
+        integer = name in INTEGERS_TOO and types.is_integer(kind)
+        if not is_text(kind) and not integer and not types.is_null(kind):
             expected = "integers or strings" if name in INTEGERS_TOO else "strings"
             raise CorpusError(subject, expected=expected, found=str(stored), fix="cast the column")
         found.append(name)
+    for field in ("id", "text"):
+        if not set(FIELDS[field]) & set(found):
+            among = ", ".join(f'"{name}"' for name in schema.names[:12])
+            raise CorpusError(
+                f'corpus {path}, column "{field}"', expected="one", found=f"none, among {among or 'none'}", fix=fix
+            )
     return found
 
 
@@ -107,25 +118,33 @@ def _batch_rows(size: int, subject: str) -> int:
     return int(min(MAX_BATCH_ROWS, max(1, MAX_GROUP_BYTES // max(1, size))))
 
 
-def _value(scalar: Any, name: str, subject: str) -> int | str | None:
+def _value(scalar: Any, name: str, subject: str) -> int | str | list[Any] | None:
     """A scalar of a column as Python has it; None where it is null."""
-    from pyarrow import DictionaryScalar
+    from pyarrow import DictionaryScalar, LargeListScalar, ListScalar
 
     if not scalar.is_valid:
         return None
+    if isinstance(scalar, (ListScalar, LargeListScalar)):
+        if scalar.values.nbytes > MAX_RECORD_BYTES:
+            raise _too_large(name, scalar.values.nbytes, subject)
+        return [_value(item, name, subject) for item in scalar.values]
     plain = scalar.value if isinstance(scalar, DictionaryScalar) else scalar
     if not hasattr(plain, "as_buffer"):
         number: int = plain.as_py()
         return number
     content = plain.as_buffer()
     if content.size > MAX_RECORD_BYTES:
-        raise CorpusError(
-            subject, expected=f'a "{name}" of at most {MAX_RECORD_BYTES} bytes', found=str(content.size),
-            fix="put one passage in a row",
-        )
+        raise _too_large(name, content.size, subject)
     try:
         return str(content, "utf-8")
     except UnicodeDecodeError as reason:
         raise CorpusError(
             subject, expected=f'a "{name}" in UTF-8', found=str(reason), fix="repair the row"
         ) from None
+
+
+def _too_large(name: str, size: int, subject: str) -> CorpusError:
+    return CorpusError(
+        subject, expected=f'a "{name}" of at most {MAX_RECORD_BYTES} bytes', found=str(size),
+        fix="put one passage in a row",
+    )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from calibration.evidence import page_name
+from calibration.passage_fields import passage_fields, present_fields
 from runtime.contract import CorpusError
 from runtime.contract.text_schema import is_id
 from runtime.store import Passage
@@ -47,21 +49,27 @@ Reader = Callable[[Path, Place, "Digest | None"], Iterator[Record]]
 """Reads a file from a place on and shows its content to a digest; raises CorpusError with the line or row."""
 
 
-def passage_from_row(row: Mapping[str, Any], *, subject: str, fix: str) -> Passage:
+def passage_from_row(source: Mapping[str, Any], *, subject: str, fix: str) -> Passage:
     """Check `id`, `title` (none is the empty one), `text` and, where there is one, `wikipedia_id`.
+
+    A field may stand under another collection's name: `passage_fields` has them.
 
     Raises CorpusError: an id that is absent or neither a 64-bit integer nor a string, a text that is empty, a page that
     is neither an integer nor a string, a string with a lone surrogate.
     """
+    row = passage_fields(source)
     identifier, title, text = row.get("id"), row.get("title", ""), row.get("text")
     if not isinstance(identifier, str) and not is_id(identifier):
         raise CorpusError(
-            subject, expected='an "id" that is a string or an integer of 64 bits', found=_shown(row, "id"), fix=fix
+            subject, expected='an "id" that is a string or an integer of 64 bits', found=_shown(row, "id", source),
+            fix=fix,
         )
     if not isinstance(title, str):
-        raise CorpusError(subject, expected='a "title" that is a string, or none', found=_shown(row, "title"), fix=fix)
+        found = _shown(row, "title", source)
+        raise CorpusError(subject, expected='a "title" that is a string, or none', found=found, fix=fix)
     if not isinstance(text, str) or not text.strip():
-        raise CorpusError(subject, expected='a "text" that is not empty', found=_shown(row, "text"), fix=fix)
+        found = _shown(row, "text", source)
+        raise CorpusError(subject, expected='a "text" that is not empty', found=found, fix=fix)
     page = _page(row, subject, fix)
     for name, value in (("id", identifier), ("title", title), ("text", text), ("wikipedia_id", page)):
         if isinstance(value, str) and not _is_unicode(value):
@@ -70,18 +78,14 @@ def passage_from_row(row: Mapping[str, Any], *, subject: str, fix: str) -> Passa
 
 
 def _page(row: Mapping[str, Any], subject: str, fix: str) -> str | None:
-    """The Wikipedia page of a row as KILT compares them: a string without white space around it."""
-    page = row.get("wikipedia_id")
-    if page is not None and type(page) is not int and not isinstance(page, str):
-        raise CorpusError(
-            subject, expected='a "wikipedia_id" that is a string or an integer, or none',
-            found=_shown(row, "wikipedia_id"), fix=fix,
-        )
-    return None if page is None else str(page).strip() or None
+    try:
+        return page_name(row.get("wikipedia_id"))
+    except ValueError as reason:
+        raise CorpusError(subject, expected=str(reason), found=repr(row["wikipedia_id"])[:80], fix=fix) from None
 
 
-def _shown(row: Mapping[str, Any], key: str) -> str:
-    return repr(row[key])[:80] if key in row else f'no "{key}"'
+def _shown(row: Mapping[str, Any], key: str, source: Mapping[str, Any]) -> str:
+    return repr(row[key])[:80] if key in row else f'no "{key}" among {present_fields(source)}'
 
 
 def _is_unicode(value: str) -> bool:

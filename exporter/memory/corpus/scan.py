@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
+from typing import Any
 
 from exporter.memory.corpus.chunks import chunked
-from exporter.memory.corpus.formats import CorpusSource, format_of
-from exporter.memory.corpus.record import FIRST, Digest, Place
+from exporter.memory.corpus.formats import CorpusSource, Paths, corpus_files, format_of
+from exporter.memory.corpus.record import FIRST, Place
 from exporter.memory.corpus.repeated_ids import IdHashes
 from runtime.contract import CorpusError
 from runtime.store import Passage
@@ -25,18 +25,20 @@ MAX_PART_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class PassagePlace:
-    """Where a passage begins: its document's place, and which chunk of it, from 0."""
+    """Where a passage begins: its document's place, which chunk of it, and in which file of several, both from 0."""
 
     document: Place
     chunk: int
+    file: int = 0
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus file whose every passage can be stored. Holds none of them.
+    """A corpus whose every passage can be stored. Holds none of them.
 
-    `sha256` is that of the file's content, uncompressed where it is in gzip. `part_starts` and `part_sha256` have an
-    entry for every `part_size` passages, so that no passage is used that was not checked.
+    `sha256` is that of the file's content, uncompressed; of several files that of their digests in hexadecimal,
+    in order. `part_starts` and `part_sha256` have an entry for every `part_size` passages, so that no passage is used
+    that was not checked.
     """
 
     source: CorpusSource
@@ -47,17 +49,18 @@ class Corpus:
     part_sha256: tuple[str, ...]
 
     @classmethod
-    def scan(cls, source: str | Path | CorpusSource, *, part_size: int) -> Corpus:
+    def scan(cls, source: Paths | CorpusSource, *, part_size: int) -> Corpus:
         """Check every passage before any work is done on one; keeps eight bytes for each until it is done.
 
         Raises CorpusError, with the line's or the row's number where there is one: what the format's reader refuses, an
         id seen before, a passage that is too long, parts that are too large to hold. Also where the name tells no
         format, or there is no passage at all.
         """
-        source = source if isinstance(source, CorpusSource) else CorpusSource(Path(source))
-        whole, starts, parts = hashlib.sha256(), [], []
+        source = source if isinstance(source, CorpusSource) else CorpusSource.of(source)
+        starts, parts = [], []
+        files: list[Any] = []
         ids, num_passages, part_bytes = IdHashes(), 0, 0
-        for place, passage in _passages(source, digest=whole):
+        for place, passage in _passages(source, digests=files):
             if num_passages % part_size == 0:
                 starts.append(place)
                 parts.append(hashlib.sha256())
@@ -79,11 +82,11 @@ class Corpus:
                 ids.add(_id(passage))
         if not parts:
             raise CorpusError(
-                f"corpus {source.path}", expected="at least one passage", found="none", fix="name another file"
+                f"corpus {source}", expected="at least one passage", found="none", fix="name another file"
             )
         _check_ids(source, ids)
         digests = tuple(part.hexdigest() for part in parts)
-        return cls(source, whole.hexdigest(), num_passages, part_size, tuple(starts), digests)
+        return cls(source, _digest_of(files), num_passages, part_size, tuple(starts), digests)
 
     def part(self, index: int) -> list[Passage]:
         """The passages of one part, without those before it, which only gzip has to be read through.
@@ -121,19 +124,32 @@ class Corpus:
 
     def _changed(self, found: str) -> CorpusError:
         return CorpusError(
-            f"corpus {self.source.path}", expected="its content when the build began", found=found,
+            f"corpus {self.source}", expected="its content when the build began", found=found,
             fix="leave the file alone while a store is built from it, and start again",
         )
 
 
 def _passages(
-    source: CorpusSource, *, start: PassagePlace | None = None, digest: Digest | None = None
+    source: CorpusSource, *, start: PassagePlace | None = None, digests: list[Any] | None = None
 ) -> Iterator[tuple[PassagePlace, Passage]]:
-    read, begin = format_of(source).read, FIRST if start is None else start.document
-    for record in read(source.path, begin, digest):
-        for chunk, passage in enumerate(chunked(record.document, source.chunk_words)):
-            if start is None or record.place != begin or chunk >= start.chunk:
-                yield PassagePlace(record.place, chunk), passage
+    """Passages with their places, from `start` on; for each file that is begun, a digest of its content."""
+    for index, path in enumerate(corpus_files(source)):
+        if start is not None and index < start.file:
+            continue
+        begin, first_chunk = (start.document, start.chunk) if start is not None and index == start.file else (FIRST, 0)
+        digest = None
+        if digests is not None:
+            digests.append(digest := hashlib.sha256())
+        for record in format_of(source, path).read(path, begin, digest):
+            for chunk, passage in enumerate(chunked(record.document, source.chunk_words)):
+                if record.place != begin or chunk >= first_chunk:
+                    yield PassagePlace(record.place, chunk, index), passage
+
+
+def _digest_of(files: Sequence[Any]) -> str:
+    """What stands for a corpus: the digest of its one file, or of the digests of several."""
+    digests = [file.hexdigest() for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _check_ids(source: CorpusSource, hashes: IdHashes) -> None:
@@ -144,9 +160,11 @@ def _check_ids(source: CorpusSource, hashes: IdHashes) -> None:
 
     if (repeated := hashes.first_repeated(ids)) is not None:
         identifier, earlier, later = repeated
+        path = corpus_files(source)[earlier.file]
+        other = "" if earlier.file == later.file else f" of {path}"
         raise CorpusError(
             _subject(source, later), expected="an id of its own",
-            found=f"{identifier!r}, the id of {format_of(source).unit} {earlier.document.number}",
+            found=f"{identifier!r}, the id of {format_of(source, path).unit} {earlier.document.number}{other}",
             fix="remove or rename one of the two",
         )
 
@@ -157,7 +175,8 @@ def _id(passage: Passage) -> int | str:
 
 
 def _subject(source: CorpusSource, place: PassagePlace) -> str:
-    return f"corpus {source.path}, {format_of(source).unit} {place.document.number}"
+    path = corpus_files(source)[place.file]
+    return f"corpus {path}, {format_of(source, path).unit} {place.document.number}"
 
 
 def _content(passage: Passage) -> bytes:

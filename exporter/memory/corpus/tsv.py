@@ -19,16 +19,13 @@ WITH_PAGE = [*COLUMNS, "wikipedia_id"]
 FIX = "write it as DPR does: tabs between fields, quotes around one that has a quote, a tab or a line end"
 
 
-def read_tsv(path: Path, start: Place, digest: Digest | None, *, compressed: bool) -> Iterator[Record]:
+def read_tsv(path: Path, start: Place, digest: Digest | None, *, name: str) -> Iterator[Record]:
     """One record a row, which has more than one line where a field has line ends. Raises CorpusError with its first.
 
     Blank lines are skipped.
     """
-    lines = read_lines(path, start, digest, compressed=compressed)
-    if start == FIRST:
-        columns = _columns(path, lines)
-    else:
-        columns = _columns(path, read_lines(path, FIRST, None, compressed=compressed))
+    lines = read_lines(path, start, digest, name=name)
+    columns = _columns(path, lines if start == FIRST else read_lines(path, FIRST, None, name=name))
     for line in lines:
         if not line.text.isspace():
             subject = f"corpus {path}, line {line.place.number}"

@@ -135,7 +135,7 @@ def _shared(job: ShardJob) -> SharedJob:
         plan=job.plan,
         bundle=job.bundle.directory.absolute(),
         manifest=job.bundle.manifest,
-        corpus=replace(job.corpus, source=replace(source, path=source.path.absolute())),
+        corpus=replace(job.corpus, source=replace(source, path=tuple(path.absolute() for path in source.paths))),
         threads=job.threads or 1,
         versions=library_versions(),
     )

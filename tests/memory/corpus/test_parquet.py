@@ -50,7 +50,10 @@ def test_a_column_of_categories_and_a_column_more_are_read(tmp_path):
         ({"id": [True], "text": ["x"]}, 'column "id": expected integers or strings, found bool'),
         ({"id": [1], "text": [2]}, 'column "text": expected strings, found int64'),
         ({"id": [1], "text": [b"x"]}, 'column "text": expected strings, found binary'),
-        ({"id": [1], "text": [["x"]]}, 'column "text": expected strings, found list'),
+        ({"id": [1], "text": [[1]]}, 'column "text": expected strings, found list'),
+        ({"id": [1], "title": [["x"]], "text": ["x"]}, 'column "title": expected strings, found list'),
+        ({"id": [1], "body": ["x"]}, 'column "text": expected one, found none, among "id", "body"'),
+        ({"id": [1], "text": [None]}, 'row 1: expected a "text" that is not empty'),
         ({"id": [1], "text": ["x"], "title": [2]}, 'column "title": expected strings, found int64'),
         ({"id": [1, None], "text": ["x", "y"]}, 'row 2: expected an "id"'),
         ({"id": [1, 2], "text": ["x", None]}, 'row 2: expected a "text" that is not empty, found no "text"'),
@@ -147,3 +150,19 @@ def test_a_dictionary_is_not_written_out_for_many_rows_at_once(tmp_path, monkeyp
     assert path.stat().st_size < 10_000
     assert len(rows(path)) == 200
     assert max(taken) < 100_000
+
+
+def test_fields_of_other_collections_and_nulls(tmp_path):
+    """KILT's list of paragraphs, BEIR's `_id`, Pyserini's `contents`; a column of nulls has a type of its own."""
+    path = table(tmp_path / "c.parquet", _id=["7"], wikipedia_title=["T"], text=[["a\n", "b"]])
+    assert rows(path) == [Passage("7", "T", "a\nb", "7")]
+    path = table(tmp_path / "c.parquet", id=["7", "8"], title=[None, None], contents=["x", "y"])
+    assert rows(path) == [Passage("7", "", "x"), Passage("8", "", "y")]
+    path = table(tmp_path / "c.parquet", id=["7"], title=["T"], section=["S"], text=["x"])
+    assert rows(path) == [Passage("7", "T: S", "x")]
+
+
+def test_paragraphs_of_huge_size_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_module, "MAX_RECORD_BYTES", 1000)
+    with pytest.raises(CorpusError, match='row 1: expected a "text" of at most 1000 bytes'):
+        rows(table(tmp_path / "c.parquet", id=[1], text=[["x" * 600, "y" * 600]]))

@@ -17,7 +17,7 @@ from exporter.memory.corpus import scan as scan_module
 from runtime.contract import CorpusError
 from runtime.store import Passage
 from tests.bundle_factory import write_rows
-from tests.corpus_files import WRITERS, write_jsonl
+from tests.corpus_files import WRITERS, ZSTD, write_jsonl, write_parquet, write_tsv
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 PASSAGES = [Passage(f"p{number}", f"title {number}", f"text {number}") for number in range(20)]
@@ -30,7 +30,7 @@ def path(request, tmp_path) -> Path:
 
 
 def test_every_format_has_a_writer_here():
-    assert set(WRITERS) == set(FORMATS)
+    assert {*WRITERS, *ZSTD} == set(FORMATS)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -86,13 +86,76 @@ def test_a_corpus_that_changes_after_the_scan_gives_no_passage_that_was_not_chec
     assert given_out == PASSAGES[: len(given_out)]
 
 
-@pytest.mark.parametrize("name", ["corpus", "corpus.json", "corpus.gz", "corpus.csv"])
+@pytest.mark.parametrize("name", ["corpus", "corpus.xml", "corpus.gz", "corpus.csv"])
 def test_a_name_that_tells_no_format_is_named(tmp_path, name):
     path = write_jsonl(tmp_path / name, PASSAGES)
     with pytest.raises(CorpusError, match=r"ends in \.jsonl, \.jsonl\.gz, .*--corpus-format"):
         Corpus.scan(path, part_size=5)
     corpus = Corpus.scan(CorpusSource(path, "jsonl.gz" if path.suffix == ".gz" else "jsonl"), part_size=5)
     assert corpus.num_passages == 20
+
+
+@pytest.mark.parametrize("name", ["c.ndjson", "c.json", "c.ndjson.gz", "c.JSON.GZ"])
+def test_other_endings_of_files_of_lines(tmp_path, name):
+    assert list(Corpus.scan(write_jsonl(tmp_path / name.lower(), PASSAGES), part_size=5).passages()) == PASSAGES
+
+
+def test_a_plain_name_does_not_keep_compressed_content_from_being_read(tmp_path):
+    path = write_jsonl(tmp_path / "c.jsonl.gz", PASSAGES).rename(tmp_path / "c.jsonl")
+    assert list(Corpus.scan(path, part_size=5).passages()) == PASSAGES
+
+
+def test_zstd_that_is_not_whole_is_named(tmp_path):
+    pytest.importorskip("backports.zstd", reason="zstd comes with the extra `tools`", exc_type=ImportError)
+    path = write_jsonl(tmp_path / "c.jsonl.zst", PASSAGES)
+    whole = path.read_bytes()
+    for content in (whole[:-3], whole[:9] + b"xxx" + whole[12:], b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match="expected zstd that is whole"):
+            Corpus.scan(path, part_size=5)
+
+
+def several(tmp_path):
+    """Three files of three formats, which hold PASSAGES together, and one that is none of theirs."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "README").write_text("-", encoding="utf-8")
+    return [
+        write_jsonl(folder / "part-0.jsonl", PASSAGES[:7]), write_tsv(folder / "part-1.tsv.gz", PASSAGES[7:9]),
+        write_parquet(folder / "part-2.parquet", PASSAGES[9:]),
+    ]
+
+
+def test_several_files_a_folder_and_a_pattern_are_one_corpus(tmp_path):
+    paths = several(tmp_path)
+    corpora = [Corpus.scan(named, part_size=6) for named in (paths, paths[0].parent, paths[0].parent / "part-*")]
+    for corpus in map(pickle.loads, map(pickle.dumps, corpora)):
+        assert list(corpus.passages()) == PASSAGES
+        assert [corpus.part(index) for index in (3, 1, 0, 2)] == [
+            PASSAGES[18:], PASSAGES[6:12], PASSAGES[:6], PASSAGES[12:18],
+        ]
+    assert len({corpus.sha256 for corpus in corpora}) == 1
+    assert Corpus.scan(paths[:1], part_size=6).sha256 == Corpus.scan(paths[0], part_size=6).sha256
+    assert Corpus.scan(paths[1::-1], part_size=6).sha256 != Corpus.scan(paths[:2], part_size=6).sha256
+
+
+def test_errors_name_the_file_of_several(tmp_path):
+    paths = several(tmp_path)
+    write_jsonl(paths[0].parent / "part-3.jsonl", [Passage("new", "", "x"), PASSAGES[8]])
+    with pytest.raises(
+        CorpusError, match=r"part-3\.jsonl, line 2: .* found 'p8', the id of line 3 of .*part-1\.tsv\.gz"
+    ):
+        Corpus.scan(paths[0].parent, part_size=6)
+    with pytest.raises(CorpusError, match="each file once"):
+        Corpus.scan([paths[0], paths[0].parent], part_size=6)
+
+
+def test_a_file_more_in_the_folder_after_the_scan_is_found(tmp_path):
+    paths = several(tmp_path)
+    corpus = Corpus.scan(paths[0].parent, part_size=6)
+    write_jsonl(paths[0].parent / "part-3.jsonl", [Passage("new", "", "x")])
+    with pytest.raises(CorpusError, match="its content when the build began"):
+        list(corpus.passages())
 
 
 def test_capitals_in_a_name_do_not_matter(tmp_path):

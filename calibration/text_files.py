@@ -1,0 +1,112 @@
+"""Files of text, plain, in gzip or in zstd, as the readers of questions and of corpora open them; and their folders."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from runtime.contract import GlimmerError
+
+__all__ = ["BOM", "compression_of", "files_of", "open_bytes", "reading"]
+
+BOM = "\ufeff"
+"""What some editors and Windows programs begin a file in UTF-8 with."""
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+ENDINGS = {".gz": "gzip", ".zst": "zstd"}
+MAX_WINDOW_LOG = 27
+"""128 MiB: what a frame of zstd may ask the reader to hold; `zstd --long` and `--ultra -22` ask for no more."""
+
+
+def compression_of(path: Path, name: str) -> str | None:
+    """`gzip`, `zstd` or None: what the ending of a name, or of a format's name, says, else the file's first bytes.
+
+    Raises OSError.
+    """
+    for ending, compression in ENDINGS.items():
+        if name.lower().endswith(ending):
+            return compression
+    with path.open("rb") as stream:
+        first = stream.read(4)
+    return next((compression for magic, compression in MAGIC.items() if first.startswith(magic)), None)
+
+
+def open_bytes(path: Path, compression: str | None) -> BinaryIO:
+    """The file's content, uncompressed as it is read; a position is one of the content.
+
+    Raises OSError, and ModuleNotFoundError for zstd without its package.
+    """
+    if compression == "gzip":
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    if compression == "zstd":
+        zstd = _zstd()
+        options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
+        return cast("BinaryIO", zstd.open(path, "rb", options=options))
+    return path.open("rb")
+
+
+@contextmanager
+def reading(subject: str, error: type[GlimmerError], compression: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into `error`: one that is unreadable, cut short or damaged."""
+    try:
+        yield
+    except _damage() as reason:
+        raise error(
+            subject, expected=f"{compression or 'a file'} that is whole", found=str(reason),
+            fix="compress or copy the file again",
+        ) from None
+    except OSError as reason:
+        raise error(subject, expected="a readable file", found=str(reason), fix="check the file's name") from None
+
+
+def files_of(
+    paths: Sequence[Path], endings: Collection[str], *, subject: str, error: type[GlimmerError]
+) -> list[Path]:
+    """The files that some paths name, in their order.
+
+    A path is a file, or a folder: its files whose names end in one of `endings` (all, where there is none), in the
+    order of their names; or, where nothing is there, a pattern such as `part-*.jsonl`. Raises `error` for a folder or a
+    pattern of no file, and for a file that two of the paths name.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = _inside(path, endings)
+        if not inside:
+            kinds = ", ".join(endings)
+            raise error(
+                f"{subject} {path}", expected=f"files that end in {kinds}" if kinds else "files", found="none",
+                fix="name the files, or another folder",
+            )
+        found.extend(inside)
+    repeated = next((path for place, path in enumerate(found) if path in found[:place]), None)
+    if repeated is not None:
+        raise error(f"{subject} {repeated}", expected="each file once", found="it twice", fix="name it once")
+    return found
+
+
+def _inside(path: Path, endings: Collection[str]) -> list[Path]:
+    if path.is_dir():
+        named = (item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+        return sorted(item for item in named if not endings or item.name.lower().endswith(tuple(endings)))
+    if not path.exists() and any(mark in path.name for mark in "*?["):
+        return sorted(item for item in path.parent.glob(path.name) if item.is_file())
+    return [path]
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What the packages raise of a compressed file that is damaged; zstd's only where it was opened."""
+    name = _zstd_name()
+    return (gzip.BadGzipFile, EOFError, zlib.error, *([_zstd().ZstdError] if name in sys.modules else []))
+
+
+def _zstd_name() -> str:
+    return "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+
+
+def _zstd() -> Any:
+    return import_module(_zstd_name())

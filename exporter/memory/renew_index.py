@@ -1,0 +1,66 @@
+"""The full-text index of a store made anew from its texts, its words folded as they are now."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.memory.commit import changing
+from exporter.memory.progress import progress_bar
+from exporter.memory.text_index import write_index
+from exporter.memory.texts import read_texts, write_numbered_texts
+from exporter.publish import replace_file
+from runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
+from runtime.contract.dense_layout import DENSE, read_dense_manifest
+from runtime.contract.store_layout import FOLDING, texts_name
+
+__all__ = ["RenewSummary", "renew_index"]
+
+
+@dataclass(frozen=True)
+class RenewSummary:
+    """What was indexed: so many `passages` by `engine`, as `generation` of the store."""
+
+    generation: int
+    engine: str
+    passages: int
+    seconds: float
+
+
+def renew_index(store: str | Path, *, progress: bool = False) -> RenewSummary:
+    """Make a store's full-text index anew, in its engine; passages, memory and vectors stay.
+
+    A store that an earlier version built is searched as it was until then.
+
+    Raises StoreError (no store, a damaged one), OutputError (another process changes it, a full disk),
+    MissingExtraError without the engine's package: the store is then as it was.
+    """
+    started = time.monotonic()
+    with changing(Path(store)) as change:
+        before, texts, count = change.manifest, change.manifest.texts, change.manifest.num_passages
+        source = change.store / texts.path
+        change.check(texts, before.tombstones)
+        with progress_bar("Indexing texts", count, shown=progress) as advance:
+            if change.full_text():
+                name = texts_name(change.generation)
+                write_numbered_texts(change.staged / name, read_texts(source), advance=advance, folding=FOLDING)
+                texts = change.entry(name)
+            index = write_index(
+                change.staged, change.generation, read_texts(source), before.index.engine, advance=advance
+            )
+        manifest = dataclasses.replace(before, generation=change.generation, texts=texts, index=index)
+        change.publish(manifest)
+        _keep_vectors(change.store, before, manifest)
+    return RenewSummary(manifest.generation, index.engine, count, time.monotonic() - started)
+
+
+def _keep_vectors(store: Path, before: StoreManifest, manifest: StoreManifest) -> None:
+    """Vectors of the generation before are those of the same passages."""
+    with suppress(StoreError):  # there are none, or of an earlier generation
+        dense = dataclasses.replace(
+            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts.sha256
+        )
+        replace_file(store / DENSE / MANIFEST, record_to_json(dense).encode())

@@ -46,7 +46,7 @@ demo: setup
 	$(GLIMMER) calibrate $(DEMO)/bundle --store $(DEMO)/store --questions $(DEMO)/world/questions.jsonl --samples 100
 	$(GLIMMER) quantize $(DEMO)/bundle --precision int8 --target cpu -o $(DEMO)/bundle-int8 --overwrite
 	$(GLIMMER) parity $(DEMO)/bundle-int8 --reference $(DEMO)/bundle --store $(DEMO)/store \
-	    --questions $(DEMO)/world/questions.jsonl --batch-size 32 --html $(DEMO)/parity.html
+	    --questions $(DEMO)/world/questions.jsonl --batch-size 32 --html $(DEMO)/parity.html --gate demo
 	@head -n 3 $(DEMO)/world/questions.jsonl \
 	    | $(BIN)/python -c 'import json, sys; [print(json.loads(line)["question"]) for line in sys.stdin]' \
 	    | while read -r question; do \

@@ -145,7 +145,11 @@ def _insert_int8(
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
-    QuantizeEmbedding(scheme, keep=lambda name: name in done.kept)(model)
+    tables = QuantizeEmbedding(scheme, keep=lambda name: name in done.kept)
+    tables(model)
+    done.int8 = [name for name in done.int8 if name not in tables.left]
+    done.kept += tables.left
+    done.notes += [f"{name}: left in float, as its rows do not divide by four" for name in tables.left]
 
 
 def _input_strength(equalize: Equalize, name: str) -> float | None:

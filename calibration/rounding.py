@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import GraphIO
+from runtime.contract import ROUNDING_BACKEND, GraphIO
 
 if TYPE_CHECKING:
     from runtime.backends.onnxruntime_cpu import OnnxRuntimeGraph
@@ -22,7 +22,7 @@ class RoundingBackend(OnnxRuntimeBackend):
     is fused away.
     """
 
-    name = "onnxruntime-cpu-fp16-rounded"
+    name = ROUNDING_BACKEND
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)

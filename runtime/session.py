@@ -6,17 +6,27 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
 from runtime.backends import Backend, DeviceBackend, Graph
-from runtime.backends.choice import BackendChoice, LoadedBackend, load_backend, load_graphs
+from runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, load_backend, load_graphs
 from runtime.bundle import Bundle
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
 from runtime.clock import StageClock
 from runtime.codecs import Codec, open_codec
-from runtime.contract import GlimmerError, OptionError, PassageError, QuestionError, TokenizerError, check_parity
-from runtime.cpu_kind import cpu_kind
+from runtime.contract import (
+    GlimmerError,
+    OptionError,
+    PassageError,
+    QuestionError,
+    TokenizerError,
+    check_parity,
+    computation_of,
+)
+from runtime.cpu_kind import bf16_instructions, cpu_kind
 from runtime.reader import Reader, Reading
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
@@ -71,7 +81,7 @@ class Session:
         retrieval: str = "bm25",
         backend: Backend | DeviceBackend | str = "auto",
         passage_cache_bytes: int = 0,
-        require_parity: bool = False,
+        require_parity: bool | Literal["device"] = False,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
@@ -80,12 +90,20 @@ class Session:
         choice); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with TensorRT.
         `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `retrieval` is `bm25`,
         or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity` refuses a
-        bundle that has no record of a parity run whose gate it passed. Warns where a bundle was quantised for another
-        kind of CPU. Raises BundleError, StoreError, TokenizerError, BackendError, OptionError or MissingExtraError.
+        bundle that has no record of a parity run whose gate it passed and which witnesses what this session computes
+        (the table is in `runtime.contract.witness`); "device" takes none that was rounded on the CPU in the place of
+        the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
+        TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         opened = Bundle.open(bundle)
+        if require_parity not in (False, True, "device"):
+            raise OptionError(
+                "require_parity", expected='False, True or "device"', found=repr(require_parity),
+                fix="choose one of these",
+            )
         if require_parity:
-            check_parity(opened.directory)
+            # Before anything is loaded: for "auto" it is not known yet what will run the graphs.
+            check_parity(opened.directory, opened.manifest)
         if opened.text is None:
             raise TokenizerError(
                 str(opened), expected="a tokenizer", found="none",
@@ -104,14 +122,20 @@ class Session:
                 failed.callback(memory.close)
             codec = _codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name
+            check = partial(_check_witness, opened, codec=name, required=require_parity)
             if not isinstance(backend, str):
+                check(backend.name)
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
                 session = cls(opened, memory, graphs, opened.text, codec)
             else:
+                if backend in BACKEND_NAMES[1:]:
+                    check(backend)
                 loaded = load_backend(
                     backend, opened.directory, opened.manifest, name, threads=threads,
                     passage_cache_bytes=passage_cache_bytes,
                 )
+                failed.callback(loaded.close)
+                check(loaded.choice.name)
                 session = cls(opened, memory, loaded.graphs, opened.text, codec)
                 session.backend_choice, session._loaded = loaded.choice, loaded
             failed.pop_all()
@@ -243,6 +267,15 @@ class Session:
                 candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
         with clock.stage("tokenize"):
             return _Row(index, question_ids, join_question(question, candidates, self.text, self._shape))
+
+
+def _check_witness(bundle: Bundle, backend: str, *, codec: str | None, required: bool | str) -> None:
+    """Raise BundleError where parity is required and no record witnesses these graphs on this backend, here."""
+    if required:
+        wanted = computation_of(
+            bundle.manifest, backend, codec, cpu_kind=cpu_kind(), bf16_instructions=bf16_instructions()
+        )
+        check_parity(bundle.directory, bundle.manifest, wanted, device=required == "device")
 
 
 def _codec_without_store(bundle: Bundle) -> Codec | None:

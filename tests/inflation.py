@@ -138,7 +138,7 @@ def shift_position_bias(config: CheckpointConfig, tensors: Mapping[str, Tensor],
     The entries lose the bits that FP32 has no room for behind the shift.
     """
     return config, {
-        name: tensor + shift if name.endswith(".SelfAttention.relative_attention_bias.weight") else tensor.clone()
+        name: tensor + shift if name.endswith("relative_attention_bias.weight") else tensor.clone()
         for name, tensor in tensors.items()
     }
 

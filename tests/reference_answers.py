@@ -34,14 +34,16 @@ def reference_answer(
 ) -> ReferenceAnswer:
     """Torch's answer from the passages of these ids, with the memory that a store gives back, or through fp16."""
     reference, shape = TorchReference(source.model), source.shape
-    passages = [_tokens(f"{ROWS[name]['title']} {ROWS[name]['text']}", shape.passage_length) for name in ids]
+    template = shape.input_template or shape.passage_template
+    texts = [template.format(question=question, title=ROWS[name]["title"], text=ROWS[name]["text"]) for name in ids]
+    passages = [_tokens(text, shape.passage_length, eos=shape.passage_eos) for text in texts]
     memory = None
     if store is not None and store.codec is not None:
         memory = [store.codec.decode(store.memory(number).tensors) for number in store.numbers(ids)]
     elif shape.traits.has_memory:
         codec = open_codec("fp16", shape.d_model, {}, subject="fp16")
         memory = [codec.decode(codec.encode(states)) for states in reference.memory(passages)]
-    tokens = _tokens(question, shape.question_length)
+    tokens = _tokens(question, shape.question_length, eos=shape.question_eos)
     return reference.answer(tokens, passages, memory, num_selected or shape.num_selected)
 
 
@@ -71,5 +73,6 @@ def _assert_close(found: Sequence[float | None], expected: Sequence[float | None
     assert max_abs_error(np.array(found, np.float32), reference) <= TOLERANCES["fp32"].limit(reference)
 
 
-def _tokens(text: str, length: int) -> list[int]:
-    return [*[VOCABULARY.get(word, UNKNOWN) for word in text.split()][: length - 1], EOS]
+def _tokens(text: str, length: int, *, eos: bool) -> list[int]:
+    ids = [VOCABULARY.get(word, UNKNOWN) for word in text.split()]
+    return [*ids[: length - 1], EOS] if eos else ids[:length]

@@ -15,7 +15,7 @@ from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.memory import append_passages, compact_store, convert_store, verify_store
 from exporter.tolerances import TOLERANCES
 from runtime import Session
-from runtime.contract import CODECS, read_manifest, read_parity_record
+from runtime.contract import CODECS, BundleError, read_manifest, read_parity_records
 from tests.bundle_factory import write_rows
 from tests.exported import QUESTIONS
 
@@ -77,6 +77,11 @@ def test_a_quantised_bundle_opens():
 
 
 def test_a_parity_record_is_read():
-    record = read_parity_record(GOLDEN / "bundle")
-    assert record.schema_version == 1
-    assert record.gate.passed
+    found = read_parity_records(GOLDEN / "bundle")
+    assert (found.schema_version, [record.backend for record in found.records]) == (1, ["onnxruntime-cpu"])
+    assert found.records[0].gate.passed
+    Session.open(GOLDEN / "bundle", GOLDEN / "store-int8", threads=1, require_parity=True).close()
+    with pytest.raises(BundleError, match="--backend tensorrt "):
+        Session.open(GOLDEN / "bundle", backend="tensorrt", require_parity=True)
+    with pytest.raises(BundleError, match="the device itself"):
+        Session.open(GOLDEN / "bundle", threads=1, require_parity="device")

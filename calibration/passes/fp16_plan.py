@@ -130,9 +130,9 @@ class _Planner:
             return False
         if node in wanted:
             # Constants are what they are: a table beyond FP16 is read in FP32, and cast where that is asked for.
-            return node not in self._result.free or max(map(self._magnitude, node.outputs), default=0.0) <= FP16_MAX
+            return node not in self._result.free or self._fits(node, node.outputs[0], FP16_MAX)
         if node.op_type == "Gather" and (table := constant(node.inputs[0])) is not None:
-            return len(table.shape) > 1 and table.shape[-1] != 1 and self._magnitude(node.inputs[0]) <= FP16_SAFE
+            return len(table.shape) > 1 and table.shape[-1] != 1 and self._fits(node, node.inputs[0], FP16_SAFE)
         if node.op_type in MOVERS and self._source[node.outputs[0]] == _HALF:
             moved = [value for value in moved_inputs(node) if is_float(value) and self._of_value(value) == _HALF]
             return all(self._is_half(value) for value in moved)
@@ -147,6 +147,10 @@ class _Planner:
         if value is None or (self._ranges is None and constant(value) is None):
             return 0.0
         return amax_of(value, self._ranges or TrackedRanges({})) or 0.0
+
+    def _fits(self, node: ir.Node, value: ir.Value | None, limit: float) -> bool:
+        amax = self._magnitude(value)
+        return amax <= limit or not self._note(node, f"{value.name if value else ''} reaches {amax:.3g}")
 
     def _must_keep(self, node: ir.Node) -> bool:
         if node.name in self._named:

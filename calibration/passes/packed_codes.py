@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from calibration.passes.edit import initializer
 
-__all__ = ["pack_codes", "unpacked"]
+__all__ = ["PLANES", "pack_codes", "unpacked"]
 
 PLANES = 4
+"""Codes in one number."""
 OFFSET = 128
 
 

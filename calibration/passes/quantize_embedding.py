@@ -10,7 +10,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from calibration.linear import constant
 from calibration.passes.edit import describe, initializer
 from calibration.passes.insert_qdq import quantize_weight
-from calibration.passes.packed_codes import pack_codes, unpacked
+from calibration.passes.packed_codes import PLANES, pack_codes, unpacked
 from calibration.scheme import Scheme
 
 __all__ = ["QuantizeEmbedding", "find_lookups"]
@@ -19,12 +19,14 @@ __all__ = ["QuantizeEmbedding", "find_lookups"]
 class QuantizeEmbedding(InPlacePass):
     """Gather(table, ids) becomes Gather(codes, ids) in float, times Gather(scales, ids): one scale a row.
 
-    Lookups are those by a graph's own ids; `keep(name)` names those that stay in float.
+    Lookups are those by a graph's own ids; `keep(name)` names those that stay in float. So does, where four codes are
+    packed in one, a table whose rows do not divide by four; `left` names it after the call.
     """
 
     def __init__(self, scheme: Scheme, keep: Callable[[str], bool]) -> None:
         super().__init__()
         self.scheme, self.keep = scheme, keep
+        self.left: list[str] = []
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite every lookup that is not kept."""
@@ -33,6 +35,9 @@ class QuantizeEmbedding(InPlacePass):
         for node in [node for node in find_lookups(graph) if not self.keep(str(node.name))]:
             table, ids = node.inputs
             assert table is not None
+            if self.scheme.packed_tables and constant(table).shape[1] % PLANES:
+                self.left.append(str(node.name))
+                continue
             codes, scale = quantize_weight(constant(table), 0, self.scheme)
             name = str(table.name)
             packs = self.scheme.packed_tables

@@ -71,6 +71,7 @@ class AnsweringReport:
 
     def print(self, console: Console) -> None:
         """A short table."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(show_header=False)
@@ -91,7 +92,7 @@ class AnsweringReport:
         if self.tasks:
             console.print(scores_table(self.tasks))
         for note in self.notes:
-            console.print(note)
+            console.print(escape(note))
 
 
 def answer_questions(

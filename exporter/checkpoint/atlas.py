@@ -87,11 +87,12 @@ def _reader_name(name: str) -> str | None:
 
 def _fields(options: Mapping[str, Any], given: Mapping[str, Any], subject: str) -> dict[str, Any]:
     """What `opt` says of the fields that are not given."""
-    for name, neutral in (("decoder_prompt_format", (None,)), ("generation_num_beams", (None, 1)),
-                          ("generation_min_length", (None, 0))):  # fmt: skip
-        if options.get(name) not in neutral:
+    for name, neutral in (("decoder_prompt_format", ()), ("generation_num_beams", (1,)),
+                          ("generation_min_length", (0, 1))):  # fmt: skip
+        value = options.get(name)
+        if value is not None and not (isinstance(value, int) and value in neutral):
             raise CheckpointError(
-                f"{subject}, opt.{name}", expected="greedy answers from the start token on", found=repr(options[name]),
+                f"{subject}, opt.{name}", expected="greedy answers from the start token on", found=repr(value)[:80],
                 fix="only such a reader can be converted",
             )
     told: dict[str, Any] = {"question_eos": True, "passage_eos": True}

@@ -163,8 +163,8 @@ def parse_config(data: dict[str, Any], *, subject: str) -> CheckpointConfig:
     if is_early_fid(data):
         raise CheckpointError(
             f"{subject}, passage_eos", expected="whether EOS follows what a FiD reads", found="no such field",
-            fix="convert the FiD again with `glimmer-export convert --from fid`: earlier versions added EOS to its "
-            "passages and left out its cross-attention's table",
+            fix="convert the FiD again with `glimmer-export convert --from fid` (earlier versions added EOS to its "
+            "passages and left out its cross-attention's table), or set passage_eos in a config that you write",
         )
     try:
         return CheckpointConfig.model_validate(data)

@@ -19,10 +19,12 @@ from exporter.cli.options import (
     Passages,
     PassageSource,
     Questions,
+    RequireParity,
     Retrieval,
     RetrievalName,
     Store,
     Threads,
+    required_parity,
 )
 from exporter.cli.output import console, print_json, question_progress
 
@@ -43,6 +45,7 @@ def ask(
     top_m: NumSelected = None,
     retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
+    require_parity: RequireParity = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +54,10 @@ def ask(
     from runtime import Passage, PassageTruncatedWarning, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
-    with Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session:
+    with Session.open(
+        bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+        require_parity=required_parity(require_parity),
+    ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
             result = session.answer(question, top_k, top_m, passages=given)
@@ -77,6 +83,7 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = RetrievalName.bm25,
     backend: Backend = "auto",
+    require_parity: RequireParity = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +94,10 @@ def answer(
 
     rows = read_questions(questions, limit)
     with (
-        Session.open(bundle, store, threads=threads, retrieval=retrieval.value, backend=backend) as session,
+        Session.open(
+            bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+            require_parity=required_parity(require_parity),
+        ) as session,
         question_progress("Answering", len(rows)) as advance,
         warnings.catch_warnings(),
     ):

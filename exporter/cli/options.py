@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,11 +25,14 @@ __all__ = [
     "PassageSource",
     "Passages",
     "Questions",
+    "RequireParity",
+    "RequiredParity",
     "Retrieval",
     "RetrievalName",
     "Store",
     "StoreArgument",
     "Threads",
+    "required_parity",
 ]  # fmt: skip
 
 
@@ -60,6 +63,13 @@ class CorpusFormatName(str, Enum):
     tsv_gz = "tsv.gz"
     tsv_zst = "tsv.zst"
     parquet = "parquet"
+
+
+class RequiredParity(str, Enum):
+    """What a record of a parity run must witness."""
+
+    witnessed = "witnessed"
+    device = "device"
 
 
 class RetrievalName(str, Enum):
@@ -105,6 +115,13 @@ Questions = Annotated[
         "Repeatable; or a folder of such files.",
     ),
 ]
+RequireParity = Annotated[
+    RequiredParity | None,
+    typer.Option(
+        "--require-parity",
+        help="Refuse a bundle without a passed parity record for what runs it; device: none rounded on the CPU either.",
+    ),
+]
 Retrieval = Annotated[
     RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
 ]
@@ -115,3 +132,8 @@ StoreArgument = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
 ]
+
+
+def required_parity(option: RequiredParity | None) -> bool | Literal["device"]:
+    """The option as `Session.open` takes it."""
+    return "device" if option is RequiredParity.device else option is not None

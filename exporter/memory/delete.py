@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
+from calibration.passage_fields import passage_fields
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
@@ -75,13 +76,13 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
 
 
 def read_ids(path: Path) -> list[int | str]:
-    """Ids from a file of one JSON value a line: an id, or an object with an `id`, as a corpus has them.
+    """Ids from a file of one JSON value a line: an id, or an object with an `id` (or `_id`), as a corpus has them.
 
     Raises CorpusError with the line.
     """
     ids: list[int | str] = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as reason:
         raise CorpusError(
             f"ids {path}", expected="a readable file in UTF-8", found=str(reason), fix="check the file"
@@ -96,7 +97,7 @@ def read_ids(path: Path) -> list[int | str]:
                 f"ids {path}, line {number}", expected="JSON", found=str(reason),
                 fix="write strings in quotes, as the corpus has them",
             ) from None
-        value = value.get("id") if isinstance(value, dict) else value
+        value = passage_fields(value).get("id") if isinstance(value, dict) else value
         if not isinstance(value, (int, str)) or not is_id(value):
             raise CorpusError(
                 f"ids {path}, line {number}", expected=JSON_ID, found=line.strip()[:80], fix="repair the line"

@@ -74,7 +74,7 @@ def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:
 
 def _ids(path: Path) -> list[int | str]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, ValueError, RecursionError) as reason:
         raise EmbeddingsError(
             f"ids {path}", expected="an id in JSON a line, a string or an integer", found=str(reason),

@@ -1,37 +1,55 @@
 """Attribution: the reference with one part of the candidate's in its place, and what that part costs alone.
 
+Parts that both sides share are left out. What a part costs is felt in the log-probability of the reference's answer
+long before an answer moves: an SNR of stage B's states that falls from 46 to 30 dB may move none.
+
 Graphs of different precision can be exchanged one by one, since what crosses their boundary is float32 in the
 checkpoint's units, or memory in the store's codec; only their algebraic forms must be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from exporter.parity.bootstrap import Interval
 from exporter.parity.bundle_graphs import GraphSet
+from exporter.parity.compared import Shared
+from exporter.parity.forced import Forced
 from exporter.parity.grades import answers_equal, em_of
+from exporter.parity.graph_errors import LEAST_SNR_DB
 from exporter.parity.memory_source import MemorySource, codec_name
 from exporter.parity.ranking import top_m_overlap
 from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from exporter.parity.sides import DECODER, Reply
 from runtime.backends import Graph
 from runtime.contract import ModelShape
 
-__all__ = ["Mix", "PartEffect", "effect_of", "mixes"]
+__all__ = ["Mix", "PartEffect", "costliest_part", "effect_of", "mixes"]
 
-DECODER = ("cross_kv", "decoder_prefill", "decoder_step")
+DECODER_GRAPHS = ("cross_kv", *DECODER)
 
 
 @dataclass(frozen=True)
 class PartEffect:
-    """What one part of the candidate's does to the reference's answers; `em_delta` from -1 to 1, with its interval."""
+    """What one part of the candidate's does to the reference's answers; `em_delta` from -1 to 1, with its interval.
+
+    Under teacher forcing, in nats a question: `log_prob_delta` is by how much the log-probability of the reference's
+    answer changes, the mean; `log_prob_error` the root of the mean of the squares of these changes, which do not
+    cancel. `score_snr_db` is the variance of the reference's scores over a question's passages by that of their error,
+    in dB, infinite without any; None where nothing is ranked.
+    """
 
     em_delta: float | None
     em_delta_interval: Interval | None
     answers_equal: float | None
     top_m_overlap: float | None
+    log_prob_delta: float | None
+    log_prob_error: float | None
+    score_snr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,9 @@ def mixes(
     *,
     store: MemorySource | None,
     encoded: MemorySource,
+    shared: Shared,
 ) -> dict[str, Mix]:
-    """The parts that the architecture has, by name, each swapped alone.
+    """The parts that the architecture has and the sides do not share, by name, each swapped alone.
 
     `source` is the reference's memory; `store` the candidate's where it reads another, `encoded` what the candidate's
     memory encoder gives of the same passages, through the reference's codec. Raises OptionError where one side has no
@@ -63,7 +82,7 @@ def mixes(
     parts: dict[str, Mix] = {}
     if traits.has_memory and store is not None:
         parts["store_codec"] = Mix(reference.of(codec_name(store.codec)), store)
-    if traits.has_memory:
+    if traits.has_memory and not shared.all_of(["memory_encoder"]):
         parts["memory_encoder_store"] = Mix(own, encoded)
     if traits.encodes_question and shape.separate_question_encoder:
         swapped["question_encoder"] = ("question_encoder",)
@@ -76,14 +95,51 @@ def mixes(
         swapped["live_stage_a"] = ("live_stage_a",)
     if traits.has_memory:
         swapped["live_stage_b"] = ("live_stage_b",)
-    swapped["decoder"] = tuple(name for name in DECODER if name in others)
+    swapped["decoder"] = tuple(name for name in DECODER_GRAPHS if name in others)
     parts |= {
-        part: Mix({**own, **{name: others[name] for name in names}}, source) for part, names in swapped.items()
+        part: Mix({**own, **{name: others[name] for name in names}}, source)
+        for part, names in swapped.items()
+        if not shared.all_of(names)
     }
     return parts
 
 
-def effect_of(rows: Sequence[Row], references: Sequence[Reply], mixed: Sequence[Reply]) -> PartEffect:
-    """What a mix answers against what the reference answers."""
+def costliest_part(effects: Mapping[str, PartEffect]) -> str | None:
+    """The part that moves the reference's answers most, whether they tip or not; None where none moves them."""
+    errors = {part: effect.log_prob_error or 0.0 for part, effect in effects.items()}
+    worst = max(errors, key=errors.__getitem__, default=None)
+    return worst if worst is not None and errors[worst] > 0 else None
+
+
+def effect_of(
+    rows: Sequence[Row], references: Sequence[Reply], mixed: Sequence[Reply], before: Sequence[Forced],
+    after: Sequence[Forced],
+) -> PartEffect:
+    """What a mix answers against what the reference answers; `before` and `after`: the reference's answers forced."""
     em = em_of(rows, references, mixed)
-    return PartEffect(em.delta, em.interval, answers_equal(references, mixed), top_m_overlap(references, mixed))
+    with np.errstate(invalid="ignore"):
+        changes = np.array([other.log_prob - one.log_prob for one, other in zip(before, after, strict=True)])
+    changes[np.isnan(changes)] = 0  # both are -inf
+    some = len(changes) > 0
+    return PartEffect(
+        em.delta, em.interval, answers_equal(references, mixed), top_m_overlap(references, mixed),
+        log_prob_delta=float(changes.mean()) if some else None,
+        log_prob_error=float(np.sqrt(np.square(changes).mean())) if some else None,
+        score_snr_db=_score_snr_db(before, after),
+    )
+
+
+def _score_snr_db(before: Sequence[Forced], after: Sequence[Forced]) -> float | None:
+    """Of all questions together: a shift of all scores of a question changes no choice, and is no error."""
+    signal = noise = 0.0
+    ranked = False
+    for one, other in zip(before, after, strict=True):
+        if one.scores is not None and other.scores is not None and len(one.scores) > 1:
+            ranked = True
+            signal += float(np.var(one.scores.astype(np.float64)))
+            noise += float(np.var(other.scores.astype(np.float64) - one.scores))
+    if not ranked:
+        return None
+    if noise == 0:
+        return math.inf
+    return LEAST_SNR_DB if signal == 0 or not math.isfinite(noise) else 10 * math.log10(signal / noise)

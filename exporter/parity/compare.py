@@ -10,20 +10,31 @@ from pathlib import Path
 from statistics import median
 
 from calibration.questions import Question
-from exporter.parity.attribution import PartEffect, effect_of, mixes
+from exporter.parity.attribution import Mix, PartEffect, effect_of, mixes
 from exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
+from exporter.parity.compared import Compared, Shared, compared_graphs
+from exporter.parity.coverage import Answered, coverage_of
+from exporter.parity.forced import Forced, ForcedSide, forced_answers
 from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
 from exporter.parity.observe import observe
 from exporter.parity.options import ParityOptions, Progress, no_progress
 from exporter.parity.reference import TorchReference
 from exporter.parity.report import ParityReport, SideName, report_from_replies
-from exporter.parity.rows import Row, Rows, rows_from_questions
+from exporter.parity.rows import Rows, rows_from_questions
 from exporter.parity.sides import GraphSide, Reply, Side, TorchSide
 from exporter.parity.torch_graphs import graphs_from_model
 from runtime import Session
 from runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
 from runtime.bundle import Bundle
-from runtime.contract import BundleError, BundleManifest, CheckpointError, Forms, OptionError
+from runtime.contract import (
+    BundleError,
+    BundleManifest,
+    CheckpointError,
+    Forms,
+    OptionError,
+    computation_of,
+)
+from runtime.cpu_kind import bf16_instructions, cpu_kind
 from runtime.memory import encode_passages
 from runtime.store import MemoryStore
 
@@ -34,7 +45,7 @@ __all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 class _Reference:
     """What the candidate is compared with: as graphs, which can be observed and mixed, and how it encodes memory.
 
-    `torch` answers in the graphs' place where the reference is a checkpoint.
+    `torch` answers in the graphs' place where the reference is a checkpoint; `bundle` is the reference where it is one.
     """
 
     name: SideName
@@ -42,6 +53,7 @@ class _Reference:
     forms: Forms
     encode: Encode
     torch: TorchReference | None = None
+    bundle: Bundle | None = None
 
 
 def compare_with_checkpoint(
@@ -122,7 +134,7 @@ def compare_with_bundle(
         if manifest.model.traits.has_memory:
             encode = partial(encode_passages, graphs.graph("memory_encoder"))
         name = SideName.of_bundle(reference, manifest, reference_backend)
-        side = _Reference(name, graphs, manifest.forms, encode)
+        side = _Reference(name, graphs, manifest.forms, encode, bundle=other)
         return _compare(session, side, questions, options, backend, progress)
 
 
@@ -158,6 +170,7 @@ class _Comparison:
         self._own: StoredMemory | None = None
         self._memory: MemorySource = TokensAlone(rows.table)
         self._candidate_memory = self._encoded = self._memory
+        self._other_store = False
         codec = session.codec
         self._graphs = BundleGraphs(session.bundle, backend, session.graphs, codec_name(codec))
         if codec is not None:
@@ -168,6 +181,8 @@ class _Comparison:
                 codec = reference_store.codec
             exact = EncodedMemory(rows.table, reference.encode, codec)
             own = reference_store is session.store
+            same = own or _same_store(reference_store, session.store)
+            self._other_store = options.exact_memory or not same
             self._memory = exact if options.exact_memory else StoredMemory(rows.table, reference_store, exact, own=own)
             self._encoded = EncodedMemory(rows.table, encode, codec)
 
@@ -185,22 +200,56 @@ class _Comparison:
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
         return report_from_replies(
             (self._reference.name, self._name), self._rows, (references, candidates), options,
+            compared=self._compared(),
             selects=manifest.model.traits.selects, memory_max_abs_err=memory_error, graphs=graphs,
-            speed=speed, attribution=self._attribute(references, progress) if options.attribution else None,
+            speed=speed,
+            attribution=self._attribute(references, candidates, progress) if options.attribution else None,
         )
 
-    def _attribute(self, references: list[Reply], progress: Progress) -> dict[str, PartEffect]:
-        other_store = self._options.exact_memory or self._options.reference_store is not None
+    def _shared(self) -> Shared:
+        """What both sides have the same of and compute alike; of torch and graphs nothing."""
+        reference = self._reference
+        if reference.bundle is None:
+            return Shared()
+        codecs = (codec_name(self._session.codec), codec_name(self._memory.codec))
+        return Shared.of(self._session.bundle, self._name.backend, reference.bundle, reference.name.backend, codecs)
+
+    def _compared(self) -> Compared:
+        made = computation_of(
+            self._manifest, self._name.backend, codec_name(self._session.codec), cpu_kind=cpu_kind(),
+            bf16_instructions=bf16_instructions(),
+        )
+        return compared_graphs(self._manifest, made, self._reference.name.precision, self._shared())
+
+    def _attribute(
+        self, references: list[Reply], candidates: list[Reply], progress: Progress
+    ) -> dict[str, PartEffect]:
+        """Of the questions that were answered, by part."""
+        _, answered = coverage_of(self._rows.rows, references, candidates, refused=0)
         parts = mixes(
             self._manifest.model, self._reference.graphs, self._graphs, self._memory,
-            store=self._own if other_store and self._session.store is not None else None,
-            encoded=self._encoded,
+            store=self._own if self._other_store and self._session.store is not None else None,
+            encoded=self._encoded, shared=self._shared(),
         )
-        effects = {}
-        for part, mix in parts.items():
-            mixed = self._answer(self._side(mix.graphs, mix.source), f"Swapping {part}", progress)
-            effects[part] = effect_of(self._rows.rows, references, mixed)
+        effects: dict[str, PartEffect] = {}
+        if parts:
+            own = Mix(self._reference.graphs.of(codec_name(self._memory.codec)), self._memory)
+            before, _ = self._force(own, answered, "Scoring the reference", progress)
+            for part, mix in parts.items():
+                after, mixed = self._force(mix, answered, f"Swapping {part}", progress)
+                effects[part] = effect_of(answered.rows, answered.references, mixed, before, after)
         return effects
+
+    def _force(
+        self, mix: Mix, answered: Answered, what: str, progress: Progress
+    ) -> tuple[list[Forced], list[Reply]]:
+        text, shape, rows = self._session.text, self._manifest.model, answered.rows
+        taught = ForcedSide(mix.graphs, shape, text, mix.source, self._num_selected)
+        free = self._side(mix.graphs, mix.source)
+        with progress(what, len(rows)) as advance:
+            return forced_answers(
+                taught, free, rows, answered.references, batch_size=self._options.batch_size, advance=advance
+            )
 
     def _reference_side(self) -> Side:
         reference, options = self._reference, self._options
@@ -237,15 +286,10 @@ class _Comparison:
                 advance(len(batch))
         return *replies, None if isinstance(reference, TorchSide) or not ratios else median(ratios)
 
-    def _answer(self, side: Side, what: str, progress: Progress) -> list[Reply]:
-        rows: list[Row] = self._rows.rows
-        replies: list[Reply] = []
-        with progress(what, len(rows)) as advance:
-            for start in range(0, len(rows), self._options.batch_size):
-                batch = rows[start : start + self._options.batch_size]
-                replies += side.answer(batch)
-                advance(len(batch))
-        return replies
+
+def _same_store(one: MemoryStore | None, other: MemoryStore | None) -> bool:
+    """Whether two stores hold the same, by the digests of their manifests' files."""
+    return one is not None and other is not None and one.manifest == other.manifest
 
 
 def _form_names(manifest: BundleManifest) -> str:

@@ -11,7 +11,7 @@ from exporter.parity.bootstrap import Interval, paired_interval
 from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
 
-__all__ = ["Delta", "answers_equal", "em_of", "equal_of_correct", "f1_of", "mean"]
+__all__ = ["Delta", "answers_equal", "em_of", "equal_of_correct", "f1_of", "mean", "num_graded", "num_right"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,16 @@ def em_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence
 def f1_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]) -> Delta:
     """F1 of the answers' words."""
     return _delta([given.f1 for given in _graded(rows, references)], [given.f1 for given in _graded(rows, candidates)])
+
+
+def num_graded(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
+    """How many questions have golds."""
+    return len(_graded(rows, replies))
+
+
+def num_right(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
+    """How many of them a side has right, by exact match."""
+    return sum(given.em == 1 for given in _graded(rows, replies))
 
 
 def _grades(rows: Sequence[Row], replies: Sequence[Reply]) -> list[Grade | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration.ranges import RangeTable, TensorRange
 from exporter.parity.report import ParityReport, SideName
-from exporter.parity.show import db, points, share
+from exporter.parity.show import coverage_rows, db, figure, nats, points, share
 from exporter.parity.svg import histogram_svg, scatter_svg
 from exporter.publish import replace_file
 
@@ -65,7 +65,8 @@ def _facts(report: ParityReport) -> str:
     sides = " against ".join(map(_side, (report.candidate, report.reference)))
     memory = {"store": "the same store", "exact": "memory of its own", "reference_store": "another store"}
     read = memory[report.reference_memory]
-    return f"{sides}; {report.questions} questions, {report.passages} passages; the reference reads {read}."
+    counts = ", ".join(f"{name}: {count}" for name, count in coverage_rows(report))
+    return f"{sides}; questions {counts}; {report.passages} passages; the reference reads {read}."
 
 
 def _side(side: SideName) -> str:
@@ -76,15 +77,17 @@ def _side(side: SideName) -> str:
 def _gate(report: ParityReport) -> Iterator[str]:
     if report.gate is not None:
         word = "passed" if report.gate.passed else "failed"
-        yield f'<h2>Gate {escape(report.gate.name)}: <span class="{word}">{word}</span></h2>'
+        verdict = report.gate.verdict
+        yield f'<h2>Gate {escape(report.gate.name)}: <span class="{word}">{verdict}</span></h2>'
         rows = [
             [
-                escape(check.name), f"{check.limit:g}", "not measured" if check.found is None else f"{check.found:.4f}",
+                escape(check.name), f"{check.limit:g}", figure(check),
+                "" if check.questions is None else str(check.questions),
                 f'<span class="{"passed" if check.passed else "failed"}">{"yes" if check.passed else "no"}</span>',
             ]
             for check in report.gate.checks
         ]  # fmt: skip
-        yield _table(["", "limit", "found", "passed"], rows)
+        yield _table(["", "limit", "found", "questions", "passed"], rows)
 
 
 def _answers(report: ParityReport) -> str:
@@ -121,17 +124,24 @@ def _attribution(report: ParityReport) -> Iterator[str]:
     parts = report.attribution
     if parts:
         yield "<h2>What each part costs alone</h2>"
-        costs = {name: 1 - (part.answers_equal or 0.0) for name, part in parts.items()}
-        most = max(costs.values()) or 1.0
+        costs = {name: part.log_prob_error or 0.0 for name, part in parts.items()}
+        most = max((cost for cost in costs.values() if math.isfinite(cost)), default=0.0) or 1.0
         rows = [
             [
                 escape(name), points(part.em_delta, part.em_delta_interval), share(part.answers_equal),
-                share(part.top_m_overlap), _bar(costs[name] / most, "loss"),
+                share(part.top_m_overlap), nats(part.log_prob_delta), nats(part.log_prob_error),
+                "-" if part.score_snr_db is None else db(part.score_snr_db),
+                _bar(min(costs[name] / most, 1.0), "loss"),
             ]
             for name, part in parts.items()
         ]  # fmt: skip
-        yield _table(["part", "exact match, points (95%)", "answers equal", "top-m overlap", ""], rows)
-        yield '<p class="note">The reference with this part of the candidate\'s; the bar is of answers that change.</p>'
+        columns = ["part", "exact match, points (95%)", "answers equal", "top-m overlap"]
+        yield _table([*columns, "log-probability, nats", "its error", "scores, SNR dB", ""], rows)
+        yield (
+            f'<p class="note">The reference with this part of the candidate\'s; what both share is left out. The '
+            "log-probability is of the reference's answer, and the bar of its error; "
+            f"{report.costliest_part or 'none'} costs most.</p>"
+        )
 
 
 def _scores(report: ParityReport) -> Iterator[str]:

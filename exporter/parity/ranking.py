@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
 
-__all__ = ["gold_in_top_m", "kendall_tau", "mean_kendall_tau", "top_m_overlap"]
+__all__ = ["gold_in_top_m", "kendall_tau", "mean_kendall_tau", "num_ranked", "num_with_gold", "top_m_overlap"]
 
 
 def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> float | None:
@@ -39,13 +39,29 @@ def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -
 
 
 def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
-    """Mean share of the passages that the reference reads which the candidate reads too; None without a selection."""
+    """Mean share of the passages that the reference reads which the candidate reads too.
+
+    Of the questions where there was a choice: with no more passages than are read, both read all, and where that is so
+    of every question, the share is of those. None without a selection.
+    """
+    pairs = [(one, other) for one, other in zip(references, candidates, strict=True) if one.selected]
     shares = [
-        len({*one.selected} & {*(other.selected or ())}) / len(one.selected)
-        for one, other in zip(references, candidates, strict=True)
-        if one.selected
+        len({*(one.selected or ())} & {*(other.selected or ())}) / len(one.selected or ())
+        for one, other in [pair for pair in pairs if _had_choice(pair[0])] or pairs
     ]
     return fmean(shares) if shares else None
+
+
+def num_ranked(references: Sequence[Reply]) -> int:
+    """How many questions had more passages than were read."""
+    return sum(map(_had_choice, references))
+
+
+def num_with_gold(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
+    """How many questions count in `gold_in_top_m`."""
+    return sum(
+        reply.selected is not None and bool(_gold_places(row)) for row, reply in zip(rows, replies, strict=True)
+    )
 
 
 def gold_in_top_m(rows: Sequence[Row], replies: Sequence[Reply]) -> float | None:
@@ -60,6 +76,10 @@ def gold_in_top_m(rows: Sequence[Row], replies: Sequence[Reply]) -> float | None
         if reply.selected is not None and (gold := _gold_places(row))
     ]
     return fmean(found) if found else None
+
+
+def _had_choice(reply: Reply) -> bool:
+    return reply.scores is not None and reply.selected is not None and len(reply.scores) > len(reply.selected)
 
 
 def _gold_places(row: Row) -> Collection[int]:

@@ -1,29 +1,128 @@
-"""Write `parity.json` beside a bundle's manifest: the gate's result, and the report it was held against."""
+"""Write `parity.json` beside a bundle's manifest: a run's record replaces its own earlier one, and no other's."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+from calibration.questions import Question
 from exporter.finite_json import finite
 from exporter.parity.report import ParityReport
 from exporter.publish import replace_file
-from runtime.contract import MANIFEST, PARITY_RECORD, PARITY_SCHEMA_VERSION, file_digest
+from runtime.contract import (
+    DEVICE,
+    MANIFEST,
+    PARITY_RECORD,
+    PARITY_SCHEMA_VERSION,
+    ROUNDED,
+    ROUNDING_BACKEND,
+    UNROUNDED,
+    BundleError,
+    Computation,
+    ParityRecord,
+    file_digest,
+    read_parity_records,
+)
 
-__all__ = ["record_parity"]
+__all__ = ["kept_records", "questions_digest", "record_parity"]
+
+LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""What runs a backend's graphs, where it is not ONNX Runtime."""
+TOO_NEW = "install a newer glimmer-export"
 
 
-def record_parity(bundle: Path, report: ParityReport) -> None:
+def kept_records(bundle: Path) -> list[ParityRecord]:
+    """The records that a bundle has of its own manifest; none where the file is absent, damaged or of another manifest.
+
+    Raises BundleError where the file is of a newer version, which a new one would lose.
+    """
+    if not (bundle / PARITY_RECORD).exists():
+        return []
+    try:
+        found = read_parity_records(bundle)
+    except BundleError as error:
+        if error.fix == TOO_NEW:
+            raise
+        return []
+    return list(found.records) if found.manifest_sha256 == file_digest(bundle / MANIFEST) else []
+
+
+def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Question]) -> None:
     """Record a report that has a gate's result; the bundle's own digests are not touched.
 
-    Raises OutputError where the file cannot be written, ValueError without a gate.
+    Raises OutputError where the file cannot be written, BundleError as `kept_records`, ValueError without a gate.
     """
     if report.gate is None:
         raise ValueError("a report without a gate is not recorded")
     data = report.to_json()
+    made = {
+        **asdict(report.computation),
+        "witness": _witness(report),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": _versions(report),
+        "questions_sha256": questions_digest(questions),
+        "gate": data["gate"],
+        "report": data,
+    }
+    others = [asdict(record) for record in kept_records(bundle) if not _is_replaced(record, report.computation)]
     record = {
         "schema_version": PARITY_SCHEMA_VERSION, "manifest_sha256": file_digest(bundle / MANIFEST),
-        "gate": data["gate"], "report": data,
+        "records": [*others, made],
     }  # fmt: skip
     content = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(bundle / PARITY_RECORD, content.encode())
+
+
+def _is_replaced(record: ParityRecord, made: Computation) -> bool:
+    """Whether a record is of the same computation; one of version 1 says no more than its backend."""
+    if record.date is None:
+        return record.backend == made.backend
+    return record.key == (made.backend, made.precision, made.instruction_set, made.codec)
+
+
+def questions_digest(questions: Sequence[Question]) -> str:
+    """SHA-256 of the questions with their answers, passages and gold passages, whatever file they came from."""
+    digest = hashlib.sha256()
+    for row in questions:
+        fields = [row.question, list(row.answers), _plain(row.passages), list(row.gold_ids)]
+        digest.update(json.dumps(fields, ensure_ascii=True, default=_plain).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Passages as JSON: ids as they are, texts as their fields, numpy's numbers as their text."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def _witness(report: ParityReport) -> str:
+    if report.compared.fp16_in_fp32:
+        return UNROUNDED
+    return ROUNDED if report.computation.backend == ROUNDING_BACKEND else DEVICE
+
+
+def _versions(report: ParityReport) -> dict[str, str]:
+    """Of Python, ours, numpy, and what ran either side's graphs."""
+    backends = [side.backend for side in (report.candidate, report.reference) if side.backend != "torch"]
+    names = [*(LIBRARIES.get(backend, "onnxruntime") for backend in backends), "numpy", "tokenizers"]
+    if report.reference.backend == "torch":
+        names.append("torch")
+    versions = {"python": platform.python_version()}
+    for name in dict.fromkeys(["glimmer-export", *names]):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        try:
+            versions[name] = str(version or importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

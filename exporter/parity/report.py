@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.attribution import PartEffect
+from exporter.parity.attribution import PartEffect, costliest_part
+from exporter.parity.compared import Compared
+from exporter.parity.coverage import Coverage, coverage_of
 from exporter.parity.differences import MAX_EXAMPLES, Difference, FirstDifference, differences_of, first_difference_of
 from exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
 from exporter.parity.graph_errors import GraphError
@@ -19,7 +21,7 @@ from exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overl
 from exporter.parity.rows import Rows
 from exporter.parity.sides import Reply
 from runtime.backends import Backend
-from runtime.contract import BundleManifest, GateResult
+from runtime.contract import BundleManifest, Computation, GateResult
 
 __all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
 
@@ -59,19 +61,20 @@ class BothSides:
 class ParityReport:
     """Bundle (the candidate) against a torch checkpoint or another bundle (the reference), on the same passages.
 
-    `questions` were compared, `errors` could not be taken; of the passages given with them `skipped_passages` had no
-    text, and `truncated_passages` were cut to passage_length. Shares and metrics run from 0 to 1; None where there was
-    nothing to measure: no selection in this architecture, no gold answers, no memory. `memory_max_abs_err` is the
-    candidate's store, decoded, against what the reference's memory encoder gives. `attribution` is None where it was
-    not asked for, `gate` where there was none. `speed` is how many times faster the candidate answered the same
-    batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs` (n, 2) are scores of
-    reference and candidate, for a plot.
+    `coverage` says what it rests on: only questions that were answered count in shares, metrics and differences. Of the
+    passages given with them `skipped_passages` had no text, and `truncated_passages` were cut to passage_length. Shares
+    and metrics run from 0 to 1; None where there was nothing to measure: no selection in this architecture, no gold
+    answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
+    `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
+    `attribution` is None where it was not asked for, `gate` where there was none. `speed` is how many times faster the
+    candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
+    (n, 2) are scores of reference and candidate, for a plot.
     """
 
     reference: SideName
     candidate: SideName
-    questions: int
-    errors: int
+    compared: Compared
+    coverage: Coverage
     passages: str
     reference_memory: str
     selects: bool
@@ -93,6 +96,26 @@ class ParityReport:
     truncated_passages: int = 0
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
+    @property
+    def computation(self) -> Computation:
+        """What the candidate computed."""
+        return self.compared.computation
+
+    @property
+    def questions(self) -> int:
+        """How many could be taken, whether a passage was found for them or not."""
+        return self.coverage.asked - self.coverage.refused
+
+    @property
+    def errors(self) -> int:
+        """How many could not be taken."""
+        return self.coverage.refused
+
+    @property
+    def costliest_part(self) -> str | None:
+        """The part that moves the reference's answers most; None where none was found to, or was looked for."""
+        return costliest_part(self.attribution or {})
+
     def to_json(self) -> dict[str, Any]:
         """The report under the keys that `--json` promises; infinities stay, which JSON writes as null."""
         metrics: dict[str, Any] = {}
@@ -105,6 +128,8 @@ class ParityReport:
         return {
             "reference": asdict(self.reference),
             "candidate": asdict(self.candidate),
+            "compared": asdict(self.compared),
+            "coverage": asdict(self.coverage),
             "questions": self.questions,
             "errors": self.errors,
             "skipped_passages": self.skipped_passages,
@@ -123,6 +148,7 @@ class ParityReport:
             "memory_max_abs_err": self.memory_max_abs_err,
             "graphs": {name: asdict(error) for name, error in self.graphs.items()},
             "attribution": None if attribution is None else {name: asdict(part) for name, part in attribution.items()},
+            "costliest_part": self.costliest_part,
             "gate": None if self.gate is None else {**asdict(self.gate), "checks": [*map(asdict, self.gate.checks)]},
         }
 
@@ -133,6 +159,7 @@ def report_from_replies(
     replies: tuple[list[Reply], list[Reply]],
     options: ParityOptions,
     *,
+    compared: Compared,
     selects: bool,
     memory_max_abs_err: float | None,
     graphs: dict[str, GraphError],
@@ -140,24 +167,25 @@ def report_from_replies(
     attribution: dict[str, PartEffect] | None,
 ) -> ParityReport:
     """Sum up; `names` and `replies` are the reference's and the candidate's."""
-    references, candidates = replies
-    differences = differences_of(rows.rows, references, candidates)
+    coverage, answered = coverage_of(rows.rows, *replies, refused=rows.errors)
+    asked, references, candidates = answered.rows, answered.references, answered.candidates
+    differences = differences_of(asked, references, candidates)
     memory = "reference_store" if options.reference_store is not None else "store"
     return ParityReport(
         reference=names[0],
         candidate=names[1],
-        questions=len(rows.rows),
-        errors=rows.errors,
+        compared=compared,
+        coverage=coverage,
         passages="given" if options.given_passages else "retrieved",
         reference_memory="exact" if options.exact_memory else memory,
         selects=selects,
         answers_equal=answers_equal(references, candidates),
-        answers_equal_of_correct=equal_of_correct(rows.rows, references, candidates),
+        answers_equal_of_correct=equal_of_correct(asked, references, candidates),
         top_m_overlap=top_m_overlap(references, candidates),
         kendall_tau=mean_kendall_tau(references, candidates),
-        gold_in_top_m=BothSides(gold_in_top_m(rows.rows, references), gold_in_top_m(rows.rows, candidates)),
-        em=em_of(rows.rows, references, candidates),
-        f1=f1_of(rows.rows, references, candidates),
+        gold_in_top_m=BothSides(gold_in_top_m(asked, references), gold_in_top_m(asked, candidates)),
+        em=em_of(asked, references, candidates),
+        f1=f1_of(asked, references, candidates),
         first_difference=first_difference_of(differences),
         differences=differences,
         memory_max_abs_err=memory_max_abs_err,

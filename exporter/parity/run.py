@@ -13,7 +13,7 @@ from exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
 from exporter.parity.gate import judge, read_gate
 from exporter.parity.html import write_html
 from exporter.parity.options import ParityOptions, Progress, no_progress
-from exporter.parity.record import record_parity
+from exporter.parity.record import kept_records, record_parity
 from exporter.parity.report import ParityReport
 from exporter.publish import check_apart, check_file
 from runtime.backends import Backend
@@ -47,7 +47,8 @@ def run_parity(
     """Compare; with a gate, also judge the candidate and record the result in its directory.
 
     Raises OptionError for a request that says nothing or too much and for a bad gate, OutputError where something
-    cannot be written, each before anything is compared; and what comparing raises.
+    cannot be written, BundleError where a newer version's records stand there, each before anything is compared; and
+    what comparing raises.
     """
     if (request.checkpoint is None) == (request.reference is None):
         raise OptionError(
@@ -60,6 +61,7 @@ def run_parity(
     ranges = None if request.html is None else _ranges(request)
     if named_gate is not None and request.bundle.is_dir():
         check_file(request.bundle / PARITY_RECORD)
+        kept_records(request.bundle)
     if request.checkpoint is not None:
         report = compare_with_checkpoint(
             request.bundle, request.checkpoint, request.store, questions, request.options, backend=request.backend,
@@ -73,7 +75,7 @@ def run_parity(
         )
     if named_gate is not None:
         report = replace(report, gate=judge(*named_gate, report))
-        record_parity(request.bundle, report)
+        record_parity(request.bundle, report, questions)
     if request.html is not None:
         write_html(report, request.html, ranges)
     return report

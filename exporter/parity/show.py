@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from exporter.parity.bootstrap import Interval
 from exporter.parity.report import ParityReport
+from runtime.contract import GateCheck
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["db", "points", "print_report", "share"]
+__all__ = ["coverage_rows", "db", "figure", "nats", "points", "print_report", "share"]
 
 EXAMPLES_SHOWN = 5
 
@@ -29,6 +30,18 @@ def print_report(report: ParityReport, console: Console) -> None:
         console.print(_gate(report))
 
 
+def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
+    """How many questions were asked, how many of them answered, and where there are any, why not."""
+    counts = report.coverage
+    missing = [
+        ("refused", counts.refused), ("no passage found", counts.unretrieved),
+        ("answered without a word by both", counts.blank),
+    ]  # fmt: skip
+    shown = [("asked", counts.asked), ("answered", counts.answered), *(item for item in missing if item[1])]
+    repeated = counts.answered - counts.blank - counts.distinct
+    return [*shown, ("answered, repetitions", repeated)] if repeated else shown
+
+
 def share(value: float | None) -> str:
     """A figure from 0 to 1."""
     return "-" if value is None else f"{value:.4f}"
@@ -39,6 +52,18 @@ def points(delta: float | None, interval: Interval | None) -> str:
     if delta is None or interval is None:
         return "-"
     return f"{100 * delta:+.2f} ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+
+
+def figure(check: GateCheck) -> str:
+    """What a check found."""
+    if check.found is None:
+        return "not measured"
+    return f"{check.found:g}" if float(check.found).is_integer() else f"{check.found:.4f}"
+
+
+def nats(value: float | None) -> str:
+    """A log-probability's change."""
+    return "-" if value is None else f"{value:.2g}"
 
 
 def db(value: float) -> str:
@@ -63,6 +88,8 @@ def _answers(report: ParityReport) -> Table:
     table.add_column("difference, points (95%)", justify="right")
     for name, metric in (("exact match", report.em), ("token F1", report.f1)):
         difference = points(metric.delta, metric.interval)
+        if metric.reference is None:
+            difference = "not measured: no row has answers"
         table.add_row(name, share(metric.reference), share(metric.candidate), difference)
     gold = report.gold_in_top_m
     table.add_row("gold passage read", share(gold.reference), share(gold.candidate), "")
@@ -75,12 +102,13 @@ def _answers(report: ParityReport) -> Table:
     table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
     table.add_row("top-m overlap", "", share(report.top_m_overlap), "")
     table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
-    if report.errors:
-        table.add_row("questions not taken", "", str(report.errors), "")
     if report.skipped_passages:
         table.add_row("passages skipped, without text", "", str(report.skipped_passages), "")
     if report.truncated_passages:
         table.add_row("passages cut to passage_length", "", str(report.truncated_passages), "")
+    table.add_section()
+    for name, count in coverage_rows(report):
+        table.add_row(name, "", str(count), "")
     return table
 
 
@@ -98,11 +126,15 @@ def _graphs(report: ParityReport) -> Table:
 def _attribution(report: ParityReport) -> Table:
     table = _table(
         "The reference with one part of the bundle's", "part", "exact match, points (95%)", "answers equal",
-        "top-m overlap",
+        "top-m overlap", "log-probability of the answer, nats", "its error", "scores, SNR dB",
     )  # fmt: skip
     for part, effect in (report.attribution or {}).items():
         delta = points(effect.em_delta, effect.em_delta_interval)
-        table.add_row(part, delta, share(effect.answers_equal), share(effect.top_m_overlap))
+        table.add_row(
+            part, delta, share(effect.answers_equal), share(effect.top_m_overlap), nats(effect.log_prob_delta),
+            nats(effect.log_prob_error), "-" if effect.score_snr_db is None else db(effect.score_snr_db),
+        )
+    table.caption = f"costs most: {report.costliest_part or 'none'}; parts that both share are left out"
     return table
 
 
@@ -120,8 +152,9 @@ def _differences(report: ParityReport) -> Table:
 
 def _gate(report: ParityReport) -> Table:
     assert report.gate is not None
-    table = _table(f"Gate {report.gate.name}: {'passed' if report.gate.passed else 'FAILED'}", "", "limit", "found", "")
+    verdict = report.gate.verdict if report.gate.passed else report.gate.verdict.upper()
+    table = _table(f"Gate {report.gate.name}: {verdict}", "", "limit", "found", "questions", "")
     for check in report.gate.checks:
-        found = "not measured" if check.found is None else f"{check.found:.4f}"
-        table.add_row(check.name, f"{check.limit:g}", found, "ok" if check.passed else "FAILED")
+        questions = "" if check.questions is None else str(check.questions)
+        table.add_row(check.name, f"{check.limit:g}", figure(check), questions, "ok" if check.passed else "NO")
     return table

@@ -19,7 +19,7 @@ from runtime.reader import Reader
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
-__all__ = ["GraphSide", "Reply", "Side", "TorchSide"]
+__all__ = ["DECODER", "GraphSide", "Reply", "Side", "TorchSide"]
 
 DECODER = ("decoder_prefill", "decoder_step")
 

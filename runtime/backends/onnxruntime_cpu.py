@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
-from runtime.contract import BackendError, BundleError, GraphIO
+from runtime.contract import CPU_BACKEND, BackendError, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
@@ -65,7 +65,7 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
     largest of every length that was seen, no plan of its memory for each combination of lengths.
     """
 
-    name = "onnxruntime-cpu"
+    name = CPU_BACKEND
 
     def __init__(self, threads: int | None = None, *, lean: bool = False) -> None:
         super().__init__(threads, ("CPUExecutionProvider",))

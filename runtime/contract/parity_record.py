@@ -1,101 +1,203 @@
-"""`parity.json`: what a parity run with a gate found, beside the manifest of the bundle that it concerns."""
+"""`parity.json`: what parity runs with a gate found, beside the manifest of the bundle that they concern.
+
+Version 2 is an object of
+
+- `schema_version`: 2;
+- `manifest_sha256`: SHA-256 of the manifest that all of its records concern; with another manifest none of them counts;
+- `records`: one for each computation, that is each backend, precision, instruction set and codec. A run replaces its
+  own alone.
+
+A record has
+
+- `backend`: what ran the graphs, as `parity --backend` names it; `precision`: the arithmetic that it computed in, which
+  for FP16 on ONNX Runtime's CPU provider is FP32; `instruction_set`: the CPU's where the answers hang on it (BF16, and
+  INT8 where products saturate), else null; `codec`: that of the memory, null where there is none;
+- `witness`: "device"; "rounded, not the device" where FP16 was rounded on the CPU in the place of a GPU; or "FP16 in
+  FP32" where it was not rounded at all, which witnesses nothing (`witness.py` has the table);
+- `date`: when, ISO 8601 in UTC; `versions`: of the libraries that took part, by name; `questions_sha256`: digest of the
+  questions that were asked, with their answers and passages;
+- `gate`: its name, `verdict` ("passed", "failed", or "not measured": too little was answered to tell), `passed`, and
+  its checks, those of the coverage first;
+- `report`: what `parity --json` prints; it is for people, grows, and is not held to a layout.
+
+Version 1 is one such record without a list: `schema_version`, `manifest_sha256`, `gate` (no `verdict`, and checks
+without `questions`) and `report`. It is read as a record of the backend that its report names for the candidate, with
+`date`, `questions_sha256`, `codec` and `instruction_set` null and no versions, and means what it meant: its gate
+passed, with no least number of questions. It holds for its own backend, by the same table; `require_parity="device"`
+refuses it. A run that writes keeps it beside its own record, with these nulls.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.contract.digest import file_digest
 from runtime.contract.errors import BundleError
-from runtime.contract.manifest import MANIFEST
 from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
+    "DEVICE",
+    "FAILED",
+    "NOT_MEASURED",
     "PARITY_RECORD",
     "PARITY_SCHEMA_VERSION",
+    "PASSED",
+    "ROUNDED",
+    "UNROUNDED",
     "GateCheck",
     "GateResult",
     "ParityRecord",
-    "check_parity",
-    "read_parity_record",
+    "ParityRecords",
+    "read_parity_records",
 ]
 
 PARITY_SCHEMA_VERSION = 2
 OLDEST_PARITY_SCHEMA = 1
-"""The oldest that is read: what it lacks has a default."""
+"""The oldest that is read."""
 PARITY_RECORD = "parity.json"
 FIX = "run `glimmer-export parity BUNDLE --gate ...` again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+PASSED, FAILED, NOT_MEASURED = VERDICTS = ("passed", "failed", "not measured")
+DEVICE, ROUNDED, UNROUNDED = WITNESSES = ("device", "rounded, not the device", "FP16 in FP32")
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One limit, what was found (None: not measured, or without bound), and whether it is within."""
+    """One limit, what was found (None: not measured, or without bound), and whether it is within.
+
+    `questions` is the number of questions that the figure rests on, None where it is of no questions.
+    """
 
     name: str
     limit: float
     found: float | None
     passed: bool
+    questions: int | None = None
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate passes where each of its checks does."""
+    """A gate passes where each of its checks does; `verdict` tells what was lost from what was not measured."""
 
     name: str
     passed: bool
     checks: tuple[GateCheck, ...]
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """The gate's result, the report it was held against, and the SHA-256 of the manifest that they concern."""
+    """One record, as the format has it; `date` None: of version 1."""
 
+    backend: str
+    precision: str
+    instruction_set: str | None
+    codec: str | None
+    witness: str
+    date: str | None
+    versions: dict[str, str]
+    questions_sha256: str | None
+    gate: GateResult
+    report: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str, str | None, str | None]:
+        """What a run replaces where it is the same."""
+        return self.backend, self.precision, self.instruction_set, self.codec
+
+
+@dataclass(frozen=True)
+class ParityRecords:
+    """The records of one manifest."""
+
+    schema_version: int
+    manifest_sha256: str
+    records: tuple[ParityRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Version1:
     schema_version: int
     manifest_sha256: str
     gate: GateResult
     report: dict[str, Any]
 
 
-def read_parity_record(directory: Path) -> ParityRecord:
-    """Parse and check `directory/parity.json`.
+def read_parity_records(directory: Path) -> ParityRecords:
+    """Parse and check `directory/parity.json`, of version 2 or 1.
 
-    Raises BundleError: absent, not JSON, newer schema, a missing, unknown or mistyped field, no digest, or a gate whose
-    result contradicts its checks.
+    Raises BundleError: absent, not JSON, newer schema, a missing, unknown or mistyped field, no digest, two records of
+    one computation, or a gate whose result contradicts its checks.
     """
     data = read_json(directory / PARITY_RECORD, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {PARITY_RECORD}"
     check_schema_version(
         data, PARITY_SCHEMA_VERSION, oldest=OLDEST_PARITY_SCHEMA, error=BundleError, subject=subject, fix=FIX
     )
+    read = _from_version_1 if data["schema_version"] == OLDEST_PARITY_SCHEMA else _from_version_2
+    found = read(data, subject)
+    if not SHA256.fullmatch(found.manifest_sha256):
+        raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=found.manifest_sha256[:80], fix=FIX)
+    for record in found.records:
+        _check(record, subject)
+    if len({record.key for record in found.records}) != len(found.records) or not found.records:
+        raise BundleError(
+            f"{subject}.records", expected="one for each computation", found="none" if not found.records else "two",
+            fix=FIX,
+        )
+    return found
+
+
+def _from_version_1(data: dict[str, Any], subject: str) -> ParityRecords:
+    report = _report(data, subject)
+    old = record_from_json(_Version1, {**data, "report": {}}, error=BundleError, subject=subject, fix=FIX)
+    side = report.get("candidate")
+    backend = side.get("backend") if isinstance(side, dict) else None
+    if not isinstance(backend, str):
+        raise BundleError(f"{subject}.report.candidate", expected="its backend", found=repr(backend)[:80], fix=FIX)
+    gate = replace(old.gate, verdict=PASSED if old.gate.passed else FAILED)
+    record = ParityRecord(
+        backend, UNKNOWN, None, None, ROUNDED if backend.endswith("-rounded") else DEVICE, None, {}, None, gate, report
+    )
+    return ParityRecords(1, old.manifest_sha256, (record,))
+
+
+def _from_version_2(data: dict[str, Any], subject: str) -> ParityRecords:
+    records = data.get("records")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise BundleError(f"{subject}.records", expected="a list of objects", found=repr(records)[:80], fix=FIX)
+    reports = [_report(record, f"{subject}.records[{place}]") for place, record in enumerate(records)]
+    # Only what the runtime decides by is held to a layout.
+    bare = {**data, "records": [{**record, "report": {}} for record in records]}
+    found = record_from_json(ParityRecords, bare, error=BundleError, subject=subject, fix=FIX)
+    pairs = zip(found.records, reports, strict=True)
+    return replace(found, records=tuple(replace(record, report=report) for record, report in pairs))
+
+
+def _report(data: dict[str, Any], subject: str) -> dict[str, Any]:
     report = data.get("report")
     if not isinstance(report, dict):
         raise BundleError(f"{subject}.report", expected="an object", found=repr(report)[:80], fix=FIX)
-    # The report is for people and grows; only what the runtime decides by is held to a layout.
-    rest = record_from_json(ParityRecord, {**data, "report": {}}, error=BundleError, subject=subject, fix=FIX)
-    if not SHA256.fullmatch(rest.manifest_sha256):
-        raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=rest.manifest_sha256[:80], fix=FIX)
-    checks = rest.gate.checks
-    if rest.gate.passed != (bool(checks) and all(check.passed for check in checks)):
-        raise BundleError(
-            f"{subject}.gate", expected="the result of its checks", found=f"passed: {rest.gate.passed}", fix=FIX
-        )
-    return ParityRecord(rest.schema_version, rest.manifest_sha256, rest.gate, report)
+    return report
 
 
-def check_parity(directory: Path) -> None:
-    """Raise BundleError unless a parity run of this very bundle passed its gate."""
-    record = read_parity_record(directory)
-    subject = f"bundle {directory}, {PARITY_RECORD}"
-    if record.manifest_sha256 != (digest := file_digest(directory / MANIFEST)):
+def _check(record: ParityRecord, subject: str) -> None:
+    """Refuse a record that contradicts itself."""
+    gate = record.gate
+    held = bool(gate.checks) and all(check.passed for check in gate.checks)
+    if gate.passed != held or gate.verdict not in VERDICTS or gate.passed != (gate.verdict == PASSED):
         raise BundleError(
-            subject, expected=f"a record of the manifest {digest}", found=f"one of {record.manifest_sha256}", fix=FIX
+            f"{subject}.gate", expected="the result of its checks", found=f"passed: {gate.passed}, {gate.verdict!r}",
+            fix=FIX,
         )
-    if not record.gate.passed:
-        failed = ", ".join(check.name for check in record.gate.checks if not check.passed)
+    if record.witness not in WITNESSES:
         raise BundleError(
-            subject, expected=f"the gate {record.gate.name} passed", found=f"failed: {failed}",
-            fix="quantise it otherwise, or open it without require_parity",
+            f"{subject}.witness", expected=f"one of {', '.join(WITNESSES)}", found=record.witness[:80], fix=FIX
+        )
+    if record.questions_sha256 is not None and not SHA256.fullmatch(record.questions_sha256):
+        raise BundleError(
+            f"{subject}.questions_sha256", expected="a SHA-256", found=record.questions_sha256[:80], fix=FIX
         )

@@ -22,6 +22,7 @@ from calibration.rounding import RoundingBackend
 from exporter.answering.metrics import exact_match
 from exporter.bundle import export_bundle
 from exporter.bundle.calibrate import calibrate_bundle
+from exporter.bundle.forms import DEFAULT_FORMS
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.demo.data import CHECKPOINT, write_demo
 from exporter.memory import build_store
@@ -29,14 +30,19 @@ from runtime import Answer, Session
 from runtime.backends import Backend
 from runtime.contract import read_manifest
 from tests.calibration.fp16_graphs import every_value
-from tests.exported import load_graph
+from tests.exported import PAPER_FORM, load_graph
 from tests.inflation import inflate, inflate_checkpoint
 
 NUM_CALIBRATED = 200
-QUICK = "feed-forward 2^7 seed 0"
+CACHED = ", cached"
+"""Of a name: keys and values of the passages are projected once, stage A is run in full."""
+QUICK = "feed-forward 2^8 seed 0 + values 2^8 seed 0 + position bias 4096"
 INFLATIONS = [
-    "residual 2^6", "residual 2^10", "residual 2^12", "feed-forward 2^4 seed 0", QUICK, "feed-forward 2^7 seed 1",
-    "norms 2^3 seed 0", "norms 2^3 seed 1", "norms 2^3 seed 2",
+    "residual 2^8", "residual 2^13", "residual 2^14", "feed-forward 2^5 seed 0", "feed-forward 2^8 seed 1",
+    "norms 2^3 seed 1", "norms 2^6 seed 0", "norms 2^6 seed 2", "keys 2^8 seed 0", "rotation", "values 2^8 seed 0",
+    "few values 2^4..8 seed 0", "position bias 256", "position bias 4096", QUICK,
+    "residual 2^14 + norms 2^6 seed 0 + keys 2^8 seed 0", f"values 2^8 seed 1{CACHED}",
+    f"few values 2^4..8 seed 1{CACHED}", f"rotation + values 2^8 seed 2 + position bias 256{CACHED}",
 ]
 
 
@@ -145,8 +151,10 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Size], Road
             write_demo(data, num_questions=size.questions, seed=1)
         questions = read_questions(data / "questions.jsonl")
         directory = tmp_path_factory.mktemp("road")
-        inflate_checkpoint(CHECKPOINT, directory / "checkpoint", *([] if name == "plain" else [inflate(name)]))
-        export_bundle(directory / "checkpoint", directory / "fp32")
+        inflations = [] if name == "plain" else [inflate(name.removesuffix(CACHED))]
+        inflate_checkpoint(CHECKPOINT, directory / "checkpoint", *inflations)
+        form = PAPER_FORM if name.endswith(CACHED) else DEFAULT_FORMS
+        export_bundle(directory / "checkpoint", directory / "fp32", form)
         build_store(directory / "fp32", data / "corpus.jsonl", directory / "store", threads=1)
         options = CalibrationOptions(samples=NUM_CALIBRATED, threads=1)
         calibrate_bundle(directory / "fp32", directory / "store", questions, options)
@@ -161,8 +169,10 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Size], Road
 def test_fp32_answers_as_the_plain_checkpoint(road, name):
     plain, inflated = road("plain", ALL), road(name, ALL)
     assert [answer.token_ids for answer in inflated.reference] == [answer.token_ids for answer in plain.reference]
+    # Beside 4,096 FP32 has no room for what is less than 2^-11: of this one inflation the table itself is rounded.
+    limit = 1e-2 if "4096" in name else 2e-3
     for one, two in zip(inflated.reference, plain.reference, strict=True):
-        np.testing.assert_allclose(one.scores, two.scores, atol=2e-3)
+        np.testing.assert_allclose(one.scores, two.scores, atol=limit)
     digests = [read_manifest(item.directory / "fp32").memory_digest for item in (plain, inflated)]
     assert digests[0] != digests[1] or "norms" not in name
 
@@ -194,15 +204,15 @@ def test_fp16_holds_its_bars_where_every_operator_rounds(road, name, size, preci
 
 @pytest.mark.parametrize(("name", "size"), INFLATED)
 def test_naive_int8_loses_answers_where_channels_differ(road, name, size, record_property):
-    """On 4,000 questions, equal among the right: plain 99.9%, rows times 2^7 28 to 33%, norms 98.4%.
+    """On 4,000 questions, equal among the right: plain 99.9%, rows times 2^7 28 to 33%, norms times 2^3 98.4%.
 
-    The overlap: 90, 44 to 46 and 73%.
+    The overlap: 90, 44 to 46 and 73%. Values are no part of what ranks; a constant in the bias is none of INT8.
     """
     item = road(name, size)
     found = item.compared(item.answers(item.quantised("int8", "cpu", policy="naive")), record_property)
-    if name.startswith("residual"):
+    if name.startswith("residual") and " + " not in name:
         assert found.equal_of_correct >= 0.99  # every scale follows the stream
-    elif "2^7" in name:
+    elif "feed-forward 2^8" in name:
         assert found.equal_of_correct <= 0.8
         assert found.overlap <= 0.7
     elif name.startswith("norms"):
@@ -217,7 +227,7 @@ def infinities(model: ir.Model) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "overflows"), [("plain", False), ("residual 2^10", True), ("residual 2^12", True)])
+@pytest.mark.parametrize(("name", "overflows"), [("plain", False), ("residual 2^13", True), ("residual 2^14", True)])
 def test_naive_fp16_overflows_where_ours_does_not(road, name, overflows):
     """Every operator in FP16, RMSNorm included: its sums of squares pass FP16's end, and what it writes becomes 0."""
     item = road(name, ALL)

@@ -118,6 +118,39 @@ def test_no_activation_keeps_a_feed_forward_product_from_being_balanced(activati
     assert done.notes == []
 
 
+def test_a_table_that_cannot_be_packed_is_named():
+    """Four codes stand in one number, and a row has six."""
+    model = parsed("""
+        <ir_version: 10, opset_import: ["" : 20]>
+        layer (int32[1, 2] ids) => (float[1, 2, 6] y)
+        <float[2, 6] table = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}>
+        {
+            y = Gather (table, ids)
+        }
+    """)
+    next(iter(model.graph)).name = "shared/Gather"
+    options = GraphOptions("graph", int8=True, fp16=False, scheme=TENSORRT, policy=INT8, method="max")
+    done = quantize_graph(model, by_channel(model, {"ids": np.int32([[0, 1]])}), options)
+    assert (done.int8, done.kept) == ([], ["shared/Gather"])
+    assert [note.split(":")[0] for note in done.notes] == ["shared/Gather"]
+
+
+@pytest.mark.parametrize(("largest", "named"), [(3e4, 0), (4e4, 1), (1e5, 1)])
+def test_a_table_that_fp16_cannot_hold_is_named(largest, named):
+    model = parsed(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        layer (int32[1, 2] ids) => (float[1, 2, 4] y)
+        <float[2, 4] table = {{1, 2, 3, {largest}, 5, 6, 7, 8}}>
+        {{
+            y = Gather (table, ids)
+        }}
+    """)
+    next(iter(model.graph)).name = "shared/Gather"
+    options = GraphOptions("graph", int8=False, fp16=True, scheme=TENSORRT, policy=INT8, method="max")
+    done = quantize_graph(model, by_channel(model, {"ids": np.int32([[0, 1]])}), options)
+    assert [note.split(":")[0] for note in done.kept_fp32] == ["shared/Gather"] * named
+
+
 def test_a_product_whose_weight_is_shared_is_named():
     """It cannot be changed for one of its readers, so it stays in float, and the report says so."""
     model = parsed("""

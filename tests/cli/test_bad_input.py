@@ -239,6 +239,37 @@ def test_questions_and_passages_that_cannot_be_taken_are_counted_in_a_file(cli, 
     assert (report["questions"], report["errors"], report["answers_equal"]) == (1, 4, 1.0)
 
 
+def test_passages_without_text_and_passages_that_are_cut_are_counted(cli, glimmer, tmp_path):
+    """Of two files, the second compressed."""
+    ctxs = [{"title": "w3", "text": ""}, {"title": "w3", "text": "w5 w6"}, {"title": "w3", "text": "w5 " * 40}]
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": QUESTION, "answer": ["x"], "ctxs": ctxs}])
+    more = tmp_path / "more.jsonl.gz"
+    more.write_bytes(gzip.compress(json.dumps({"question": QUESTION, "passages": [{"text": "w7"}]}).encode()))
+    arguments = ("--questions", questions, "--questions", more, "--passages", "given")
+    report = cli("answer", glimmer.bundle, *arguments, "--json").json
+    assert (report["questions"], report["skipped_passages"], report["truncated_passages"]) == (2, 1, 1)
+    assert [passage["truncated"] for passage in report["answers"][0]["passages"]] == [False, True]
+    assert report["em"] is not None
+    printed = cli("answer", glimmer.bundle, *arguments).out
+    assert "passages skipped, without text" in printed
+    assert "passages cut to passage_length" in printed
+    report = cli("parity", glimmer.bundle, "--reference", glimmer.bundle, *arguments, "--json").json
+    assert (report["questions"], report["skipped_passages"], report["truncated_passages"]) == (2, 1, 1)
+
+
+def test_answers_that_are_nowhere_are_no_dash(cli, glimmer, tmp_path):
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": QUESTION, "passages": [{"text": "w7"}]}])
+    done = cli("answer", glimmer.bundle, "--questions", questions, "--passages", "given")
+    assert done.out.count("not measured: no row has answers") == 2
+
+
+def test_answers_in_a_field_that_is_not_read(refused, glimmer, tmp_path):
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1", "gold": ["x"]}])
+    arguments = ("--store", glimmer.store, "--questions", questions)
+    assert '"gold", which is not read' in refused(QuestionFileError, "answer", glimmer.bundle, *arguments)
+    assert '"gold", which is not read' in refused(QuestionFileError, "calibrate", glimmer.bundle, *arguments)
+
+
 @pytest.mark.parametrize("content", ["", "not json", '{"text": "w1"}', '{"question": 7}'])
 def test_a_file_that_has_no_questions(refused, glimmer, tmp_path, content):
     (tmp_path / "questions.jsonl").write_text(content, encoding="utf-8")

@@ -12,13 +12,14 @@ from exporter.parity.backends import PARITY_BACKENDS, parity_backend
 from runtime.contract import BackendError, BundleError, OptionError, QuestionFileError
 from tests.bundle_factory import write_rows
 from tests.cli.test_missing_extras import run_without
-from tests.exported import QUESTIONS, copy_bundle
+from tests.exported import QUESTIONS
+from tests.parity.asked import write_gate
 from tests.parity.noise import noisy_bundle
 
 
 @pytest.fixture
 def questions(glimmer, tmp_path):
-    answers = glimmer.session.answer_many(QUESTIONS)
+    answers = [item for item in glimmer.session.answer_many(QUESTIONS) if item.answer]
     rows = [
         {"question": item.question, "answers": [item.answer], "gold_ids": [item.passages[item.selected[0]].passage.id]}
         for item in answers
@@ -27,29 +28,32 @@ def questions(glimmer, tmp_path):
 
 
 def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_path):
-    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1e-6)
     arguments = (
         "parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--reference-store", glimmer.store,
-        "--questions", questions, "--attribution", "--gate", "default", "--html", tmp_path / "page.html",
+        "--questions", questions, "--attribution", "--gate", write_gate(tmp_path), "--html", tmp_path / "page.html",
         "--threads", 1,
     )  # fmt: skip
     report = cli(*arguments, "--json").json
     assert (report["em_delta"], report["em_delta_interval"], report["kendall_tau"]) == (0.0, [0.0, 0.0], 1.0)
     assert report["gold_in_top_m"] == {"reference": 1.0, "candidate": 1.0}
     assert report["answers_equal_of_correct"] == 1.0
+    assert report["coverage"]["asked"] == report["coverage"]["answered"] == report["coverage"]["distinct"] == 7
     assert report["graphs"]["decoder_step"] == {"max_abs_err": 0, "mean_abs_err": 0, "snr_db": None, "cosine": 1}
-    assert list(report["attribution"]) == [
-        "store_codec", "memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder",
-    ]  # fmt: skip
-    assert {"em_delta", "em_delta_interval", "answers_equal", "top_m_overlap"} == set(report["attribution"]["decoder"])
-    assert (report["gate"]["name"], report["gate"]["passed"]) == ("default", True)
+    assert list(report["attribution"]) == [report["costliest_part"]] == ["live_stage_b"]
+    assert {
+        "em_delta", "em_delta_interval", "answers_equal", "top_m_overlap", "log_prob_delta", "log_prob_error",
+        "score_snr_db",
+    } == set(report["attribution"]["live_stage_b"])
+    gate = report["gate"]
+    assert (gate["name"], gate["verdict"], gate["passed"]) == ("few", "passed", True)
     assert report["differences"] == []
     recorded = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
-    assert recorded["report"] == report
+    assert recorded["records"][0]["report"] == report
     assert (tmp_path / "page.html").stat().st_size > 5000
     done = cli(*arguments)
     assert done.code == 0
-    for word in ("reference bundle", "store_codec", "exact", "Kendall", "Gate default: passed", "page.html"):
+    for word in ("reference bundle", "costs most: live_stage_b", "exact", "Kendall", "Gate few: passed", "page.html"):
         assert word in done.out
     assert cli("inspect", bundle, "--json").code == 0
 
@@ -58,16 +62,33 @@ def test_a_gate_that_fails_exits_with_1(cli, glimmer, questions, tmp_path):
     bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1.0)
     arguments = ("parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--questions", questions)
     assert cli(*arguments).code == 0
-    done = cli(*arguments, "--gate", "default", "--json")
+    done = cli(*arguments, "--gate", write_gate(tmp_path), "--json")
     assert done.code == 1
     report = json.loads(done.out)
-    assert report["gate"]["passed"] is False
+    assert (report["gate"]["verdict"], report["gate"]["passed"]) == ("failed", False)
     assert report["first_difference"]["count"] == len(report["differences"]) > 0
     assert set(report["differences"][0]) == {"qid", "question", "step", "margin", "reference", "candidate"}
-    done = cli(*arguments, "--gate", "default")
+    done = cli(*arguments, "--gate", write_gate(tmp_path))
     assert done.code == 1
     for word in ("FAILED", "answers differ", "margin"):
         assert word in done.out
+
+
+def test_too_few_questions_are_not_measured_and_no_witness(cli, refused, glimmer, questions, tmp_path):
+    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1e-6)
+    arguments = ("parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--questions", questions)
+    done = cli(*arguments, "--limit", 1, "--gate", "default")
+    assert done.code == 1
+    for word in ("Gate default: NOT MEASURED", "min_answered", "1000"):
+        assert word in done.out
+    asked = ("ask", bundle, "w1 w2", "--store", glimmer.store, "--backend", "onnxruntime-cpu", "--require-parity")
+    assert "not measured: min_answered" in refused(BundleError, *asked, "witnessed")
+    assert cli(*arguments, "--gate", write_gate(tmp_path)).code == 0
+    for required in ("witnessed", "device"):
+        assert cli(*asked, required).code == 0
+    answered = ("answer", bundle, "--store", glimmer.store, "--questions", questions, "--require-parity", "device")
+    assert cli(*answered).code == 0
+    assert "--backend tensorrt " in refused(BundleError, *answered, "--backend", "tensorrt")
 
 
 def test_what_does_not_fit_is_refused(refused, glimmer, exported, questions, tmp_path):

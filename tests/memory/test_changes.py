@@ -413,8 +413,8 @@ def test_ids_of_options_are_numbers_where_they_look_so(text, value):
 
 def test_ids_are_read_from_a_file_of_values_or_passages(tmp_path):
     path = tmp_path / "ids.jsonl"
-    path.write_text('1\n"1"\n\n{"id": "p", "text": "w1"}\n')
-    assert read_ids(path) == [1, "1", "p"]
+    path.write_text('\ufeff1\n"1"\n\n{"id": "p", "text": "w1"}\n{"_id": "q", "id": null}\n', encoding="utf-8")
+    assert read_ids(path) == [1, "1", "p", "q"]
 
 
 @pytest.mark.parametrize("line", ["p1", "[1]", "1.5", "{}", "true", str(2**63)])

@@ -222,6 +222,7 @@ def test_questions_that_cannot_be_taken_are_counted(glimmer):
     rows = [question(QUESTIONS[0], "x"), question("", "x"), question("w1 " * 20, "x"), question("nowhere", "x")]
     report = compare(glimmer, rows)
     assert (report.questions, report.errors, report.answers_equal) == (2, 2, 1.0)
+    assert (report.coverage.answered, report.coverage.unretrieved) == (1, 1)
     nothing = compare(glimmer, rows[1:3])
     assert (nothing.questions, nothing.errors, nothing.answers_equal, nothing.graphs) == (0, 2, None, {})
 
@@ -246,7 +247,8 @@ def test_what_cannot_be_compared_is_named(glimmer, exported):
 def test_the_report_has_the_promised_keys(glimmer):
     data = compare(glimmer, [question("w1", "w2")]).to_json()
     assert {
-        "questions", "answers_equal", "top_m_overlap", "em_reference", "em_candidate", "f1_reference", "f1_candidate",
+        "questions", "coverage", "compared", "answers_equal", "top_m_overlap",
+        "em_reference", "em_candidate", "f1_reference", "f1_candidate",
         "kendall_tau", "gold_in_top_m", "answers_equal_of_correct", "em_delta", "em_delta_interval", "f1_delta",
         "f1_delta_interval", "first_difference", "differences", "attribution", "gate",
     } <= set(data)

@@ -1,185 +1,214 @@
-"""The gate, its record beside the manifest, and a session that is told to ask for it."""
+"""The gate: what it limits, what it must have measured to say anything, and bad gates."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityRequest, run_parity
 from exporter.parity.gate import gate_names, judge, read_gate
-from exporter.parity.record import record_parity
-from runtime import Session
-from runtime.contract import (
-    MANIFEST,
-    PARITY_RECORD,
-    BundleError,
-    GateCheck,
-    OptionError,
-    OutputError,
-    read_parity_record,
-)
+from runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
 from tests.bundle_factory import rewrite
-from tests.exported import QUESTIONS, copy_bundle
+from tests.exported import QUESTIONS, copy_bundle, update_manifest
+from tests.parity.asked import FEW, GATE, answered_rows, write_gate
 from tests.parity.noise import noisy_bundle
 
 OPTIONS = ParityOptions(threads=1)
+COVERAGE = [
+    "min_answered", "max_refused_share", "min_other_graphs", "max_rounded_reference_graphs", "max_fp16_graphs_in_fp32",
+]  # fmt: skip
+LIMITS = [
+    "max_em_loss_points", "min_answers_equal_of_correct", "min_top_m_overlap", "max_gold_in_top_m_loss_points",
+]  # fmt: skip
+MANY = {"asked": 5000, "answered": 4000, "distinct": 4000, "graded": 4000, "right": 3900, "ranked": 4000}
 
 
 @pytest.fixture(scope="module")
 def rows(glimmer):
-    answers = glimmer.session.answer_many(QUESTIONS)
-    gold = [answer.passages[answer.selected[0]].passage.id for answer in answers]
-    return [
-        Question(f"q{place}", answer.question, (answer.answer,), None, (gold[place],))
-        for place, answer in enumerate(answers)
-    ]
-
-
-def run(source, bundle, rows, gate="default", **rest):
-    return run_parity(
-        ParityRequest(bundle, reference=source.bundle, store=source.store, options=OPTIONS, gate=gate, **rest), rows
-    )
-
-
-def test_a_good_bundle_passes_and_a_session_may_ask_for_it(glimmer, rows, tmp_path):
-    bundle = copy_bundle(glimmer, tmp_path / "bundle")
-    with pytest.raises(BundleError, match=PARITY_RECORD):
-        Session.open(bundle, require_parity=True)
-    report = run(glimmer, bundle, rows)
-    assert report.gate.passed
-    assert [check.name for check in report.gate.checks] == [
-        "max_em_loss_points", "min_answers_equal_of_correct", "min_top_m_overlap", "max_gold_in_top_m_loss_points",
-    ]  # fmt: skip
-    record = read_parity_record(bundle)
-    assert record.gate == report.gate
-    assert record.report["answers_equal"] == 1.0
-    assert record.report["graphs"]["decoder_step"]["snr_db"] is None
-    Session.open(bundle, glimmer.store, require_parity=True).close()
-
-
-def test_a_bad_bundle_fails_and_a_session_refuses_it_when_told_to(glimmer, rows, tmp_path):
-    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1.0)
-    report = run(glimmer, bundle, rows)
-    assert not report.gate.passed
-    assert {check.name for check in report.gate.checks if not check.passed} == {
-        "max_em_loss_points", "min_answers_equal_of_correct",
-    }  # fmt: skip
-    with pytest.raises(BundleError, match="max_em_loss_points"):
-        Session.open(bundle, require_parity=True)
-    Session.open(bundle).close()
-
-
-def test_a_record_of_another_manifest_is_stale(glimmer, rows, tmp_path):
-    bundle = copy_bundle(glimmer, tmp_path / "bundle")
-    run(glimmer, bundle, rows)
-    manifest = bundle / MANIFEST
-    manifest.write_text(manifest.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(BundleError, match="a record of the manifest"):
-        Session.open(bundle, require_parity=True)
-
-
-def change(**values):
-    return lambda path: rewrite(path, **values)
-
-
-def change_gate(**values):
-    def damage(path):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        rewrite(path, gate={**data["gate"], **values})
-
-    return damage
-
-
-def drop(name):
-    def damage(path):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        del data[name]
-        path.write_text(json.dumps(data), encoding="utf-8")
-
-    return damage
-
-
-CORRUPTIONS = [
-    (lambda path: path.unlink(), "a file parity.json"),
-    (lambda path: path.write_bytes(path.read_bytes()[:200]), "a JSON object"),
-    (lambda path: path.write_text("[]", encoding="utf-8"), "a JSON object"),
-    (lambda path: path.write_bytes(b"\xff\xfe"), "a JSON object"),
-    (change(schema_version=3), "install a newer"),
-    (change(schema_version="1"), "schema_version 1 to 2"),
-    (change(schema_version=True), "schema_version 1 to 2"),
-    (drop("schema_version"), "schema_version 1 to 2"),
-    (drop("manifest_sha256"), "a field manifest_sha256"),
-    (drop("gate"), "a field gate"),
-    (drop("report"), "report: expected an object"),
-    (change(report=[]), "report: expected an object"),
-    (change(extra=1), "only the fields"),
-    (change(manifest_sha256="abc"), "a SHA-256"),
-    (change(manifest_sha256=1), "manifest_sha256"),
-    (change(manifest_sha256="0" * 64), "a record of the manifest"),
-    (change(gate=None), "gate: expected an object"),
-    (change_gate(passed="yes"), "passed"),
-    (change_gate(passed=False), "the result of its checks"),
-    (change_gate(checks={}), "a list"),
-    (change_gate(checks=[{"name": "x", "limit": 1, "found": 2, "passed": False}]), "the result of its checks"),
-    (change_gate(checks=[{"name": "x", "limit": None, "found": 2, "passed": True}]), "limit"),
-    (change_gate(surprise=1), "only the fields"),
-]
+    return answered_rows(glimmer)
 
 
 @pytest.fixture(scope="module")
-def recorded(glimmer, rows, tmp_path_factory):
-    bundle = copy_bundle(glimmer, tmp_path_factory.mktemp("recorded") / "bundle")
-    run(glimmer, bundle, rows)
+def close(glimmer, tmp_path_factory):
+    """A bundle of other graphs, which answers alike."""
+    return noisy_bundle(glimmer, tmp_path_factory.mktemp("close") / "bundle", "live_stage_b", 1e-6)
+
+
+@pytest.fixture(scope="module")
+def report(glimmer, close, rows):
+    return run(glimmer, close, rows, None)
+
+
+def run(source, bundle, rows, gate="default", **rest):
+    rest = {"reference": source.bundle, "options": OPTIONS, **rest}
+    return run_parity(ParityRequest(bundle, store=source.store, gate=gate, **rest), rows)
+
+
+def missed(gate):
+    return [check.name for check in gate.checks if not check.passed]
+
+
+def covered(report, **counts):
+    return replace(report, coverage=replace(report.coverage, **{**MANY, "with_gold": 4000, **counts}))
+
+
+def test_enough_questions_and_no_loss_pass(report):
+    gate = judge(*read_gate("default"), covered(report))
+    assert (gate.verdict, gate.passed) == ("passed", True)
+    assert [check.name for check in gate.checks] == [*COVERAGE, *LIMITS]
+    assert {check.name: check.questions for check in gate.checks} == {
+        "min_answered": 4000, "max_refused_share": 5000, "min_other_graphs": None,
+        "max_rounded_reference_graphs": None, "max_fp16_graphs_in_fp32": None, "max_em_loss_points": 4000,
+        "min_answers_equal_of_correct": 3900, "min_top_m_overlap": 4000, "max_gold_in_top_m_loss_points": 4000,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("counts", "names"),
+    [
+        ({"answered": 999, "distinct": 999}, ["min_answered"]),
+        ({"distinct": 1}, ["min_answered"]),
+        ({"refused": 51}, ["max_refused_share"]),
+        ({"asked": 0, "answered": 0, "distinct": 0}, ["min_answered", "max_refused_share"]),
+        ({"graded": 99}, ["max_em_loss_points"]),
+        ({"right": 99}, ["min_answers_equal_of_correct"]),
+        ({"ranked": 99}, ["min_top_m_overlap"]),
+        ({"with_gold": 99}, ["max_gold_in_top_m_loss_points"]),
+    ],
+)
+def test_too_few_are_not_measured(report, counts, names):
+    gate = judge(*read_gate("default"), covered(report, **counts))
+    assert (gate.verdict, gate.passed, missed(gate)) == ("not measured", False, names)
+
+
+def test_a_loss_fails_where_it_was_measured(report):
+    name, gate = read_gate("default")
+    lost = covered(replace(report, em=replace(report.em, delta=-0.0051)))
+    assert (judge(name, gate, lost).verdict, missed(judge(name, gate, lost))) == ("failed", ["max_em_loss_points"])
+    assert judge(name, gate, covered(lost, answered=10, distinct=10)).verdict == "not measured"
+
+
+def test_exactly_the_limit_passes(report):
+    name, gate = read_gate("default")
+    lost = covered(replace(report, em=replace(report.em, delta=0.965 - 0.97)))
+    assert judge(name, gate, lost).passed
+    assert judge(name, gate, covered(replace(report, em=replace(report.em, delta=0.3)))).passed
+    assert judge(name, gate, covered(report, answered=1000, distinct=1000, asked=1010, refused=10)).passed
+
+
+def test_a_gate_has_the_minimum_whether_it_names_it_or_not(tmp_path):
+    _, gate = read_gate(write_gate(tmp_path, "description: mine\nmin_answers_equal: 0.5\n"))
+    assert (gate.min_answered, gate.max_refused_share) == (1000, 0.01)
+    _, default = read_gate("default")
+    assert (default.min_answered, default.max_refused_share) == (1000, 0.01)
+
+
+def test_a_few_questions_are_enough_only_for_a_gate_that_says_so(glimmer, close, rows, tmp_path):
+    assert run(glimmer, close, rows).gate.verdict == "not measured"
+    assert run(glimmer, close, rows, write_gate(tmp_path)).gate.verdict == "passed"
+    assert missed(run(glimmer, close, rows[:1], write_gate(tmp_path)).gate)[0] == "min_answered"
+
+
+def test_one_question_over_and_over_is_one(glimmer, close, rows, tmp_path):
+    gate = run(glimmer, close, rows[:1] * len(rows), write_gate(tmp_path)).gate
+    assert gate.verdict == "not measured"
+    assert gate.checks[0] == GateCheck("min_answered", FEW, 1, passed=False, questions=len(rows))
+
+
+def test_questions_that_retrieve_nothing_count_for_nothing(glimmer, close, rows, tmp_path):
+    nowhere = [Question(f"n{place}", f"nowhere{place}", ("x",), None, ()) for place in range(20)]
+    refused = [Question("r", "", ("x",), None, ())]
+    report = run(glimmer, close, [*nowhere, *refused], write_gate(tmp_path))
+    counts = report.coverage
+    assert (counts.asked, counts.answered, counts.refused, counts.unretrieved) == (21, 0, 1, 20)
+    assert report.answers_equal is report.em.delta is report.top_m_overlap is None
+    assert report.gate.verdict == "not measured"
+    mixed = run(glimmer, close, [*rows, *nowhere, *refused], None)
+    assert (mixed.coverage.answered, mixed.coverage.asked) == (len(rows), len(rows) + 21)
+    assert (mixed.em.reference, mixed.answers_equal) == (1.0, 1.0)
+    data = mixed.to_json()
+    assert data["coverage"]["asked"] == data["coverage"]["answered"] + 21
+    assert data["coverage"]["refused"] == 1
+
+
+def test_a_selection_without_a_choice_says_nothing(glimmer, close, rows, tmp_path):
+    report = run(glimmer, close, rows, write_gate(tmp_path), options=ParityOptions(top_k=2, top_m=2, threads=1))
+    assert (report.coverage.ranked, report.top_m_overlap) == (0, 1.0)
+    assert (report.gate.verdict, missed(report.gate)) == ("not measured", ["min_top_m_overlap"])
+
+
+def test_a_bundle_beside_itself_or_a_copy_shows_nothing(glimmer, rows, tmp_path):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    for reference in (bundle, glimmer.bundle):
+        report = run(glimmer, bundle, rows, write_gate(tmp_path), reference=reference)
+        assert (report.gate.verdict, missed(report.gate)) == ("not measured", ["min_other_graphs"])
+        assert report.compared.same == report.compared.graphs == len(glimmer.io)
+
+
+def test_a_checkpoint_is_always_another(glimmer, rows, tmp_path):
+    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+    request = ParityRequest(
+        bundle, checkpoint=glimmer.checkpoint, store=glimmer.store, options=OPTIONS, gate=write_gate(tmp_path)
+    )
+    assert run_parity(request, rows).gate.verdict == "passed"
+
+
+def set_precision(bundle, graph, precision):
+    manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+    manifest["graphs"][graph]["precision"] = precision
+    rewrite(bundle / MANIFEST, **manifest)
     return bundle
 
 
-@pytest.mark.parametrize(("damage", "message"), CORRUPTIONS)
-def test_each_damage_to_the_record_is_named(recorded, damage, message):
-    path = recorded / PARITY_RECORD
-    content = path.read_bytes()
-    try:
-        damage(path)
-        with pytest.raises(BundleError, match=message):
-            Session.open(recorded, require_parity=True)
-    finally:
-        path.write_bytes(content)
-    Session.open(recorded, require_parity=True).close()
+def test_fp16_that_the_cpu_computes_in_fp32_is_not_measured(glimmer, close, rows, tmp_path):
+    bundle = set_precision(shutil.copytree(close, tmp_path / "bundle"), "live_stage_b", "fp16")
+    gate = run(glimmer, bundle, rows, write_gate(tmp_path)).gate
+    assert (gate.verdict, missed(gate)) == ("not measured", ["max_fp16_graphs_in_fp32"])
 
 
-def test_what_was_not_measured_does_not_pass(glimmer, exported, rows, tmp_path):
-    bundle = copy_bundle(glimmer, tmp_path / "bundle")
+def test_a_reference_that_is_rounded_itself_is_none(glimmer, close, rows, tmp_path):
+    reference = set_precision(copy_bundle(glimmer, tmp_path / "reference"), "decoder_step", "int8")
+    gate = run(glimmer, close, rows, write_gate(tmp_path), reference=reference).gate
+    assert (gate.verdict, missed(gate)) == ("not measured", ["max_rounded_reference_graphs"])
+
+
+def test_a_bad_bundle_fails(glimmer, rows, tmp_path):
+    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1.0)
+    gate = run(glimmer, bundle, rows, write_gate(tmp_path)).gate
+    assert gate.verdict == "failed"
+    assert set(missed(gate)) == {"max_em_loss_points", "min_answers_equal_of_correct"}
+
+
+def test_what_was_not_measured_does_not_pass(glimmer, close, rows, tmp_path):
     plain = [Question(row.qid, row.question, (), None, ()) for row in rows]
-    report = run(glimmer, bundle, plain)
-    assert {check.name: (check.found, check.passed) for check in report.gate.checks} == {
+    report = run(glimmer, close, plain, write_gate(tmp_path))
+    assert report.gate.verdict == "not measured"
+    assert {check.name: (check.found, check.passed) for check in report.gate.checks[len(COVERAGE) :]} == {
         "max_em_loss_points": (None, False), "min_answers_equal_of_correct": (None, False),
         "min_top_m_overlap": (1.0, True), "max_gold_in_top_m_loss_points": (None, False),
     }  # fmt: skip
     name, gate = read_gate("default")
     assert [check.name for check in judge(name, gate, replace(report, selects=False)).checks] == [
-        "max_em_loss_points", "min_answers_equal_of_correct",
+        *COVERAGE, "max_em_loss_points", "min_answers_equal_of_correct",
     ]  # fmt: skip
 
 
 def test_a_gate_of_ones_own(glimmer, rows, tmp_path):
     bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 0.01)
-    path = tmp_path / "strict.yaml"
-    path.write_text("description: strict\nmin_snr_db: {live_stage_b: 90, decoder_step: 90, encoder: 1}\n", "utf-8")
-    checks = {check.name: check for check in run(glimmer, bundle, rows, str(path)).gate.checks}
+    strict = "description: strict\nmin_answered: 1\nmin_snr_db: {live_stage_b: 90, decoder_step: 90, encoder: 1}\n"
+    gate = run(glimmer, bundle, rows, write_gate(tmp_path, strict)).gate
+    checks = {check.name: check for check in gate.checks}
+    assert gate.verdict == "failed"
     assert not checks["min_snr_db.live_stage_b"].passed
     assert checks["min_snr_db.decoder_step"].passed
     assert checks["min_snr_db.encoder"] == GateCheck("min_snr_db.encoder", 1.0, None, passed=False)
-
-
-def test_exactly_the_limit_passes(glimmer, rows, tmp_path):
-    report = run(glimmer, glimmer.bundle, rows, None)
-    name, gate = read_gate("default")
-    lost = replace(report, em=replace(report.em, delta=0.965 - 0.97))
-    assert judge(name, gate, lost).passed
-    assert not judge(name, gate, replace(report, em=replace(report.em, delta=-0.0051))).passed
-    assert judge(name, gate, replace(report, em=replace(report.em, delta=0.3))).passed
 
 
 @pytest.mark.parametrize(
@@ -187,31 +216,32 @@ def test_exactly_the_limit_passes(glimmer, rows, tmp_path):
     [
         ("description: x\nmax_em_loss: 1\n", "max_em_loss"),
         ("description: x\nmin_top_m_overlap: 98\n", "min_top_m_overlap"),
+        ("description: x\nmin_answered: 0\nmin_top_m_overlap: 0.9\n", "min_answered"),
+        ("description: x\nmin_answered: 9.5\nmin_top_m_overlap: 0.9\n", "min_answered"),
+        ("description: x\nmax_refused_share: 2\nmin_top_m_overlap: 0.9\n", "max_refused_share"),
+        ("description: x\nmin_snr_db: {decoder_step: -.inf}\n", "min_snr_db"),
+        ("description: x\nmax_em_loss_points: .nan\n", "max_em_loss_points"),
         ("max_em_loss_points: 1\n", "description"),
         ("[1, 2", "YAML"),
         ("- 1\n", "limits"),
         ("description: checks nothing\n", "at least one limit"),
+        ("description: checks nothing\nmin_answered: 5\nmax_refused_share: 0.5\n", "at least one limit"),
+        (f"{GATE}max_em_loss_points: 100\n", "max_em_loss_points' twice"),
     ],
 )
 def test_a_bad_gate_is_named(tmp_path, content, message):
-    path = tmp_path / "gate.yaml"
-    path.write_text(content, encoding="utf-8")
     with pytest.raises(OptionError, match=message):
-        read_gate(str(path))
+        read_gate(write_gate(tmp_path, content))
 
 
 def test_an_unknown_gate_names_those_that_there_are(tmp_path):
     assert "default" in gate_names()
+    for name in gate_names():
+        read_gate(name)
     with pytest.raises(OptionError, match="default"):
         read_gate("absent")
     with pytest.raises(OptionError, match=r"absent\.yaml"):
         read_gate(str(tmp_path / "absent.yaml"))
-
-
-def test_a_report_without_a_gate_is_not_recorded(glimmer, rows):
-    with pytest.raises(ValueError, match="gate"):
-        record_parity(glimmer.bundle, run(glimmer, glimmer.bundle, rows, None))
-    assert not (glimmer.bundle / PARITY_RECORD).exists()
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_compared(glimmer, rows, tmp_path, monkeypatch):
@@ -221,8 +251,38 @@ def test_what_cannot_be_written_is_said_before_anything_is_compared(glimmer, row
     with pytest.raises(OptionError, match="absent"):
         run(glimmer, glimmer.bundle, rows, "absent")
     bundle = copy_bundle(glimmer, tmp_path / "bundle")
-    (bundle / PARITY_RECORD).mkdir()
+    (bundle / "parity.json").mkdir()
     with pytest.raises(OutputError):
         run(glimmer, bundle, rows)
 
 
+def test_what_neither_side_says_a_word_to_is_no_part_of_the_minimum(glimmer, close, rows, tmp_path):
+    """One question of the tests is answered with EOS alone, by both."""
+    silent = [text for text in QUESTIONS if text not in {row.question for row in rows}]
+    asked = [Question(text, text, ("x",), None, ()) for text in (*silent, *QUESTIONS)]
+    report = run(glimmer, close, asked, None)
+    counts = report.coverage
+    assert (counts.asked, counts.answered, counts.distinct) == (len(asked), len(asked), len(rows))
+    assert counts.blank == 2 * len(silent) > 0
+    quiet = [Question(f"{number}", silent[0], ("x",), None, ()) for number in range(2 * FEW)]
+    assert missed(run(glimmer, close, quiet, write_gate(tmp_path)).gate)[0] == "min_answered"
+
+
+def test_a_candidate_that_falls_silent_is_answered_and_wrong(glimmer, rows, tmp_path):
+    bundle = copy_bundle(glimmer, tmp_path / "silent")
+    path = bundle / "graphs" / "decoder_step.onnx"
+    model = onnx.load(path)
+    end = numpy_helper.from_array(np.array([[glimmer.shape.eos_token_id]], np.int32), "end")
+    model.graph.initializer.append(end)
+    for node in model.graph.node:
+        node.output[:] = ["unsaid" if name == "next_token" else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int32), "nothing"))
+    model.graph.node.extend([
+        onnx.helper.make_node("Mul", ["unsaid", "nothing"], ["no_token"]),
+        onnx.helper.make_node("Add", ["no_token", "end"], ["next_token"]),
+    ])  # fmt: skip
+    onnx.save(model, path)
+    update_manifest(bundle, "decoder_step")
+    report = run(glimmer, bundle, rows, write_gate(tmp_path))
+    assert (report.coverage.answered, report.answers_equal, report.em.candidate) == (len(rows), 0.0, 0.0)
+    assert report.gate.verdict == "failed"

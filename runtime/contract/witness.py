@@ -1,0 +1,163 @@
+"""Which record of a parity run witnesses what a session computes.
+
+A session's computation is its backend, the precision that it computes in, the CPU's instructions where the answers hang
+on them, and the codec of the memory that its graphs read. A record witnesses it where both are the same, and besides:
+
+| record of | witnesses |
+| --- | --- |
+| a device's backend (`tensorrt`, `tensorrt-rtx`, `onnxruntime-cuda`, `onnxruntime-tensorrt`) | that backend |
+| `onnxruntime-cpu-fp16-rounded` | TensorRT's backends, in their place: "rounded, not the device" |
+| `onnxruntime-cpu` | `onnxruntime-cpu`, unless a graph has FP16: the CPU provider computes that in FP32 |
+
+Nothing witnesses a session that runs FP16 graphs on the CPU provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract.digest import file_digest
+from runtime.contract.errors import BundleError
+from runtime.contract.manifest import MANIFEST, BundleManifest
+from runtime.contract.parity_record import DEVICE, PARITY_RECORD, ROUNDED, ParityRecord, read_parity_records
+
+__all__ = ["CPU_BACKEND", "ROUNDING_BACKEND", "Computation", "check_parity", "computation_of", "computes_fp16_in_fp32"]
+
+CPU_BACKEND = "onnxruntime-cpu"
+ROUNDING_BACKEND = "onnxruntime-cpu-fp16-rounded"
+STANDS_FOR = {ROUNDING_BACKEND: frozenset({"tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt"})}
+"""Backends that a record of another may stand for."""
+SATURATING = "x86"
+"""The kind of CPU whose 16-bit sums of 8-bit products saturate, for graphs that were not made for it."""
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What runs a bundle's graphs, and how.
+
+    `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`;
+    `instruction_set` the CPU's where the answers hang on it, else None; `codec` that of the memory which is read, None
+    where there is none.
+    """
+
+    backend: str
+    precision: str
+    instruction_set: str | None
+    codec: str | None
+
+
+def computation_of(
+    manifest: BundleManifest, backend: str, codec: str | None, *, cpu_kind: str, bf16_instructions: str
+) -> Computation:
+    """What a backend makes of a bundle's graphs for memory in a codec, on a CPU of this kind and with these."""
+    parts = _parts(manifest, codec)
+    if backend == CPU_BACKEND:
+        parts -= {"fp16"}
+    on_cpu = backend in (CPU_BACKEND, ROUNDING_BACKEND)
+    needed = []
+    if on_cpu and "bf16" in parts:
+        needed.append(bf16_instructions)
+    made_for = manifest.quantization.cpu_kind if manifest.quantization is not None else None
+    if on_cpu and "int8" in parts and cpu_kind == SATURATING != made_for:
+        needed.append(f"{cpu_kind}, saturating")
+    precision = "-".join(sorted(parts - {"fp32"}, key=lambda part: (part != "int8", part))) or "fp32"
+    return Computation(backend, precision, " and ".join(needed) or None, codec)
+
+
+def computes_fp16_in_fp32(manifest: BundleManifest, backend: str, codec: str | None) -> bool:
+    """Whether FP16's overflows and roundings do not show."""
+    return backend == CPU_BACKEND and "fp16" in _parts(manifest, codec)
+
+
+def check_parity(
+    directory: Path, manifest: BundleManifest, wanted: Computation | None = None, *, device: bool = False
+) -> None:
+    """Raise BundleError unless a parity run of this very bundle passed its gate, and witnesses what is `wanted`.
+
+    `wanted` None: of whatever computation. `device`: no other backend stands for it, and the record says on what it
+    rests, which those of version 1 do not.
+    """
+    fix = _command(directory, manifest, wanted)
+    if not (directory / PARITY_RECORD).exists():
+        raise BundleError(f"bundle {directory}", expected=f"a file {PARITY_RECORD}", found="none", fix=fix)
+    found = read_parity_records(directory)
+    subject = f"bundle {directory}, {PARITY_RECORD}"
+    if found.manifest_sha256 != (digest := file_digest(directory / MANIFEST)):
+        raise BundleError(
+            subject, expected=f"a record of the manifest {digest}", found=f"one of {found.manifest_sha256}", fix=fix
+        )
+    records = [record for record in found.records if wanted is None or _witness(record, wanted, manifest) is not None]
+    if not records:
+        assert wanted is not None
+        raise BundleError(
+            subject, expected=f"a record that witnesses {_describe(wanted)}", found=_names(found.records), fix=fix
+        )
+    passed = [record for record in records if record.gate.passed]
+    if not passed:
+        failed = records[0].gate
+        names = ", ".join(check.name for check in failed.checks if not check.passed)
+        raise BundleError(
+            subject, expected=f"the gate {failed.name} passed", found=f"{failed.verdict}: {names}",
+            fix="quantise it otherwise or ask more questions, or open it without require_parity",
+        )
+    if device and wanted is not None:
+        strict = [record for record in passed if record.date and _witness(record, wanted, manifest) == DEVICE]
+        if not strict:
+            raise BundleError(
+                subject, expected=f"a record of the device itself, {_describe(wanted)}", found=_names(passed), fix=fix
+            )
+
+
+def _witness(record: ParityRecord, wanted: Computation, manifest: BundleManifest) -> str | None:
+    """How a record witnesses a computation: DEVICE, ROUNDED, or None where it does not.
+
+    A record of version 1 says neither codec nor instructions: it holds for the bundle on its backend, as it did.
+    """
+    old = record.date is None
+    if computes_fp16_in_fp32(manifest, wanted.backend, wanted.codec) or not (old or record.codec == wanted.codec):
+        return None
+    if record.backend == wanted.backend:
+        same = (record.precision, record.instruction_set) == (wanted.precision, wanted.instruction_set)
+        return (ROUNDED if record.backend == ROUNDING_BACKEND else DEVICE) if old or same else None
+    return ROUNDED if wanted.backend in STANDS_FOR.get(record.backend, ()) else None
+
+
+def _parts(manifest: BundleManifest, codec: str | None) -> set[str]:
+    """What the graphs for a codec compute in: `int8` and float types."""
+    graphs = manifest.stages(codec).values()
+    return {part for name in graphs for part in manifest.graphs[name].precision.split("-")}
+
+
+def _describe(wanted: Computation) -> str:
+    details = [wanted.precision, *([wanted.instruction_set] if wanted.instruction_set else [])]
+    memory = "" if wanted.codec is None else f" with memory in {wanted.codec}"
+    return f"{wanted.backend} in {', '.join(details)}{memory}"
+
+
+def _names(records: tuple[ParityRecord, ...] | list[ParityRecord]) -> str:
+    return "; ".join(
+        f"{record.backend} in {record.precision}" + (f" with memory in {record.codec}" if record.codec else "")
+        + f" ({record.witness})"
+        for record in records
+    )
+
+
+def _command(directory: Path, manifest: BundleManifest, wanted: Computation | None) -> str:
+    """The parity run that would witness it; a bundle beside a bundle needs no torch."""
+    if wanted is not None and computes_fp16_in_fp32(manifest, wanted.backend, wanted.codec):
+        return (
+            f"open it on the device that its FP16 is for: the CPU provider computes FP16 in FP32, which no record "
+            f"witnesses (for TensorRT run `glimmer-export parity {directory} --reference FP32_BUNDLE --store STORE "
+            f"--questions FILE --backend {ROUNDING_BACKEND} --gate default`, or with `--backend tensorrt` there)"
+        )
+    backend = CPU_BACKEND if wanted is None else wanted.backend
+    plain = all(graph.precision == "fp32" for graph in manifest.graphs.values())
+    reference = "--reference FP32_BUNDLE"
+    if plain:
+        on_cpu = backend in (CPU_BACKEND, ROUNDING_BACKEND)
+        reference = "--checkpoint CHECKPOINT" if on_cpu else f"--reference {directory}"
+    return (
+        f"run `glimmer-export parity {directory} {reference} --store STORE --questions FILE --backend {backend} "
+        "--gate default` here"
+    )

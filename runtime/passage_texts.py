@@ -23,7 +23,7 @@ from runtime.contract.text_schema import (
     without_pages,
 )
 from runtime.retrieval import Hit
-from runtime.retrieval.fts5 import search_index
+from runtime.retrieval.fts5 import Fts5Index
 
 __all__ = ["Passage", "PassageTexts"]
 
@@ -55,7 +55,7 @@ class PassageTexts:
 
         `check` raises where what was opened may be the file of another store; `folding` is that of its index.
         """
-        self._path, self._check, self._folding = path, check, folding
+        self._path, self._check, self._index = path, check, Fts5Index(folding)
         # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
         self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         self._idle: deque[sqlite3.Connection] = deque()
@@ -102,7 +102,7 @@ class PassageTexts:
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The best passages for a question by BM25, best first."""
         with self._connection() as connection:
-            return search_index(connection, question, top_k, folding=self._folding)
+            return self._index.search(connection, question, top_k)
 
     def close(self) -> None:
         """Close the file; readers that are under way finish first."""

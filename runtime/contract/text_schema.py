@@ -9,8 +9,11 @@ from runtime.contract.errors import StoreError
 
 __all__ = [
     "ADD_PAGES",
+    "COUNT_MATCHES",
+    "COUNT_PASSAGES",
     "CREATE_TABLE",
     "DELETE_PASSAGE",
+    "FIRST_MATCHES",
     "INSERT_PASSAGE",
     "INSERT_WITH_PAGE",
     "PASSAGE_WORDS",
@@ -38,6 +41,7 @@ ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
 INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
 DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
+COUNT_PASSAGES = "SELECT count(*) FROM passages"
 SELECT_HIGHEST = "SELECT max(number) FROM passages"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
@@ -71,6 +75,8 @@ SEARCH = """
 SELECT rowid, -bm25(passages_index{weights}) AS score FROM passages_index WHERE passages_index MATCH ?
 ORDER BY score DESC, rowid LIMIT ?
 """
+COUNT_MATCHES = "SELECT count(*) FROM passages_index WHERE passages_index MATCH ?"
+FIRST_MATCHES = "SELECT rowid FROM passages_index WHERE passages_index MATCH ? ORDER BY rowid LIMIT ?"
 UNFOLDED_INDEX = TextIndex(
     # The index refers to the table for its text, so that no text is stored twice.
     create="""

@@ -48,11 +48,16 @@ class DenseIndex:
                 "embedding", expected=f"a finite vector of {self.dimension} numbers", found=f"shape {query.shape}",
                 fix="encode the question as the passages were",
             )
-        return first_of_equals(lambda limit: self._hits(query[None], limit), top_k)
+        return first_of_equals(lambda limit, highest: self._hits(query[None], limit, highest), top_k)
 
-    def _hits(self, query: Array, limit: int) -> list[Hit]:
-        limit = min(limit, len(self._numbers))
-        scores, rows = self._faiss.knn(query, self._embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
+    def _hits(self, query: Array, limit: int, highest: int | None) -> list[Hit]:
+        embeddings = self._embeddings
+        if highest is not None:
+            embeddings = embeddings[: int(self._numbers.searchsorted(highest, side="right"))]
+        limit = min(limit, len(embeddings))
+        if not limit:
+            return []
+        scores, rows = self._faiss.knn(query, embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
         numbers = self._numbers[rows[0]].tolist()
         return [Hit(number, steady(score)) for number, score in zip(numbers, scores[0].tolist(), strict=True)]
 

@@ -33,14 +33,41 @@ def steady(score: float) -> float:
     return float(f"{score:.5g}")
 
 
-def first_of_equals(fetch: Callable[[int], list[Hit]], top_k: int) -> list[Hit]:
+def first_of_equals(fetch: Callable[[int, int | None], list[Hit]], top_k: int) -> list[Hit]:
     """The `top_k` best hits of an engine that breaks ties as it pleases, with the lower number first among equals.
 
-    `fetch` gives as many hits as it is asked for, best first, or all there are.
+    `fetch` takes a limit and a number, and gives so many hits of the passages up to that number (None: of all), best
+    first, or all there are. Equals are not fetched however many there are: those of the lowest numbers are looked for.
     """
     if top_k < 1:
         return []
     limit = top_k + MARGIN
-    while len(hits := fetch(limit)) == limit and hits[-1].score == hits[top_k - 1].score:
-        limit *= 4
+    hits = fetch(limit, None)
+    if len(hits) == limit and hits[-1].score == hits[top_k - 1].score:
+        last = hits[-1].score
+        hits = [hit for hit in hits if hit.score > last] + _lowest_equals(fetch, hits, top_k, limit)
     return sorted(hits, key=lambda hit: (-hit.score, hit.number))[:top_k]
+
+
+def _lowest_equals(
+    fetch: Callable[[int, int | None], list[Hit]], hits: list[Hit], top_k: int, limit: int
+) -> list[Hit]:
+    """Of the passages whose score is that of the last of `hits`, those of the lowest numbers, to make up `top_k`."""
+    score = hits[-1].score
+    wanted = top_k - sum(hit.score > score for hit in hits)
+    known: set[int] = set()
+
+    def learn(found: list[Hit]) -> bool:
+        """Take note of the equals among them; whether there are no more."""
+        known.update(hit.number for hit in found if hit.score == score)
+        return len(found) < limit or found[-1].score < score
+
+    learn(hits)
+    below = -1  # fewer than are wanted have a number up to this one
+    while not learn(fetch(limit, highest := sorted(known)[wanted - 1])):
+        highest = sorted(known)[wanted - 1]
+        middle = (below + highest) // 2
+        learn(fetch(limit, middle))
+        if sum(number <= middle for number in known) < wanted:
+            below = middle
+    return [Hit(number, score) for number in sorted(known)[:wanted]]

@@ -94,7 +94,7 @@ class TantivyIndex:
         if not terms:
             return []
         any_of = query.boolean_query([(self._tantivy.Occur.Should, term) for term in terms])
-        return first_of_equals(lambda limit: self._hits(any_of, limit), top_k)
+        return first_of_equals(lambda limit, highest: self._hits(any_of, limit, highest), top_k)
 
     def _open(self, files: Sequence[Path]) -> Any:
         """A searcher.
@@ -110,13 +110,21 @@ class TantivyIndex:
             index.config_reader("manual")  # a finished index does not change: no thread need watch it
             return index.searcher()
 
-    def _hits(self, query: Any, limit: int) -> list[Hit]:
+    def _hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
+        if highest is not None:
+            query = self._up_to(query, highest)
         with self._errors():
             # It takes memory for as many as it is asked for, and where there is none ends the process.
             most = max(1, min(limit, self._searcher.num_docs))
             found = self._searcher.search(query, most, count=False).hits
             numbers = self._searcher.fast_field_values(NUMBER, [address for _, address in found])
         return [Hit(number, steady(score)) for number, (score, _) in zip(numbers, found, strict=True)]
+
+    def _up_to(self, query: Any, highest: int) -> Any:
+        """What the query finds among the passages up to a number, with the same scores."""
+        kind, must = self._tantivy.Query, self._tantivy.Occur.Must
+        numbers = kind.range_query(self._schema, NUMBER, self._tantivy.FieldType.Unsigned, 0, max(highest, 0))
+        return kind.boolean_query([(must, query), (must, kind.boost_query(numbers, 0.0))])
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

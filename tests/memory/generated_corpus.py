@@ -60,6 +60,17 @@ def passages(count: int, *, seed: int = 0) -> Iterator[Passage]:
             )
 
 
+def templated(count: int, *, seed: int = 0) -> Iterator[Passage]:
+    """Passages of one sentence with other names in it: a question's other words are in all of them."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, count, AT_ONCE):
+        chosen = generator.integers(len(SYLLABLES), size=(min(AT_ONCE, count - start), 6))
+        for row, parts in enumerate(chosen.tolist()):
+            words = ["".join(SYLLABLES[part] for part in parts[at : at + 2]) for at in (0, 2, 4)]
+            name, town = f"{words[0]} {words[1]}".title(), words[2]
+            yield Passage(start + row, name, f"{name} was born in {town.title()}. The trade of {name} is {town}ing.")
+
+
 def questions(source: list[Passage], *, seed: int = 0) -> list[str]:
     """A question on each of these passages: question words, some words of its text, and often one of its title."""
     generator = np.random.default_rng(seed)

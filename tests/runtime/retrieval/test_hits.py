@@ -5,24 +5,55 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.retrieval import Hit
 from runtime.retrieval.hits import first_of_equals, steady
 from runtime.retrieval.hybrid import HybridRetriever, fuse
 
 
+class Engine:
+    """Gives the best, equals in an order of its own, and counts what it was asked for."""
+
+    def __init__(self, scores, order="shuffled"):
+        self.hits, self.given, self.asked = [Hit(number, score) for number, score in enumerate(scores)], 0, 0
+        if order == "shuffled":
+            random.Random(1).shuffle(self.hits)
+        elif order == "falling":
+            self.hits.reverse()
+        self.hits.sort(key=lambda hit: -hit.score)
+
+    def __call__(self, limit, highest):
+        found = [hit for hit in self.hits if highest is None or hit.number <= highest][:limit]
+        self.given, self.asked = self.given + len(found), self.asked + 1
+        return found
+
+
 def engine(scores):
-    """Gives the best, equals in an order of its own."""
-    hits = [Hit(number, score) for number, score in enumerate(scores)]
-    random.Random(1).shuffle(hits)
-    hits.sort(key=lambda hit: -hit.score)
-    return lambda limit: hits[:limit]
+    return Engine(scores)
 
 
 @pytest.mark.parametrize("count", [3, 40, 300])
-def test_equals_come_by_number_however_many_there_are(count):
-    fetch = engine([*[1.0] * count, 2.0, *[0.5] * 7])
+@pytest.mark.parametrize("order", ["shuffled", "rising", "falling"])
+def test_equals_come_by_number_however_many_there_are(count, order):
+    fetch = Engine([*[1.0] * count, 2.0, *[0.5] * 7], order)
     assert [hit.number for hit in first_of_equals(fetch, 3)] == [count, 0, 1]
+
+
+@pytest.mark.parametrize(("order", "asked"), [("rising", 2), ("shuffled", 40), ("falling", 40)])
+def test_a_hundred_thousand_equals_are_not_fetched(order, asked):
+    fetch = Engine([*[0.5] * 1000, *[1.0] * 100_000, 2.0], order)
+    assert [hit.number for hit in first_of_equals(fetch, 5)] == [101_000, 1000, 1001, 1002, 1003]
+    assert fetch.asked <= asked
+    assert fetch.given <= 1000
+
+
+@given(scores=st.lists(st.sampled_from([1.0, 2.0, 3.0]), max_size=300), top_k=st.integers(1, 60))
+def test_the_first_of_equals_are_those_of_a_sort(scores, top_k):
+    hits = [Hit(number, score) for number, score in enumerate(scores)]
+    expected = sorted(hits, key=lambda hit: (-hit.score, hit.number))
+    assert first_of_equals(Engine(scores), top_k) == expected[:top_k]
 
 
 def test_fewer_than_asked_for_is_all():

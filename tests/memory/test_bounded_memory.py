@@ -31,7 +31,7 @@ def status(name):
 bundle = Bundle.open(sys.argv[1])
 encode_passages(memory_encoder(bundle, 1), [bundle.text.passage("", "one passage")[0]])
 model = status("VmRSS:")
-summary = build_store(*sys.argv[1:], threads=1)
+summary = build_store(*sys.argv[1:], codec="int8", threads=1)
 print(json.dumps({"model": model, "peak": status("VmHWM:"), "passages": summary.passages, "seconds": summary.seconds}))
 """
 
@@ -49,7 +49,7 @@ def write_generated(path: Path, num_passages: int, words: list[str]) -> Path:
 
 @pytest.mark.slow
 def test_200_000_passages_are_built_in_bounded_memory(tmp_path, record_property):
-    bundle = make_bundle(tmp_path / "bundle", passage_length=128)
+    bundle = make_bundle(tmp_path / "bundle", passage_length=128, codecs=("int8",))
     corpus = write_generated(tmp_path / "corpus.jsonl", 200_000, WORDS)
     command = [sys.executable, "-c", BUILD, str(bundle), str(corpus), str(tmp_path / "store")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

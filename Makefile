@@ -9,11 +9,17 @@ endif
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+OPTIMUM := $(CURDIR)/.venv/optimum
+OF_TRANSFORMERS := tests/huggingface tests/parity/test_optimum_reference.py tests/cli/test_optimum_command.py \
+    $(addprefix tests/checkpoint/test_,convert_fid.py huggingface.py fid.py tokenizer.py) \
+    tests/bench/test_run.py::test_every_contender_decodes_just_so_many_tokens \
+    tests/packaging/test_imports.py::test_optimum_cli_starts_without_our_heavy_imports \
+    tests/packaging/test_wheel.py::test_optimum_finds_our_command_where_the_wheel_is_installed
 DEMO := demo-output
 GLIMMER := $(BIN)/glimmer-export
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types imports tests clean
+.PHONY: help setup demo test lint types imports tests tests-optimum clean
 
 help:
 	@echo 'make demo   export the demo checkpoint, build its memory store, quantise it, compare, ask three questions'
@@ -50,7 +56,13 @@ demo: setup
 	        $(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "$$question" </dev/null || exit 1; \
 	    done
 
-test: lint types imports tests
+# optimum and the release of transformers that it needs, in a folder that goes before .venv's own.
+$(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)
+	@rm -rf $(OPTIMUM)
+	@$(BIN)/python -m pip install -qq --no-deps --target $(OPTIMUM) -r constraints-optimum.txt
+	@touch $@
+
+test: lint types imports tests tests-optimum
 
 lint: setup
 	$(BIN)/ruff check .
@@ -64,6 +76,11 @@ imports: setup
 # After the linters, so that what is cheap fails first.
 tests: setup lint types imports
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# With transformers 4.57: what opens checkpoints, and what needs optimum.
+tests-optimum: export OMP_NUM_THREADS := 1
+tests-optimum: $(OPTIMUM)/installed tests
+	PYTHONPATH=$(OPTIMUM) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(OF_TRANSFORMERS)
 
 clean:
 	rm -rf .venv $(DEMO)

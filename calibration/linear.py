@@ -54,13 +54,18 @@ def find_linears(graph: ir.Graph) -> list[Linear]:
 
 
 def shared_weights(graph: ir.Graph) -> list[str]:
-    """Names of the products with a weight that `find_linears` leaves out."""
+    """Names of the products that `find_linears` leaves out: their weight has other readers, or is moved at each run."""
     found = {linear.node for linear in find_linears(graph)}
     return [
         str(node.name) for node in graph
-        if node.op_type in ("MatMul", "Gemm") and node not in found
-        and (weight := node.inputs[1]) is not None and weight.name in graph.initializers and constant(weight).ndim > 1
+        if node.op_type in ("MatMul", "Gemm") and node not in found and _is_weight(graph, node.inputs[1])
     ]
+
+
+def _is_weight(graph: ir.Graph, value: ir.Value | None) -> bool:
+    while value is not None and (node := value.producer()) is not None and node.op_type in ("Reshape", "Transpose"):
+        value = node.inputs[0]
+    return value is not None and value.name in graph.initializers and constant(value).ndim > 1
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float32]:

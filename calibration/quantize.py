@@ -83,7 +83,7 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
     FoldWeights()(model)
     if options.int8:
         shared = shared_weights(model.graph)
-        done.notes += [f"{name}: left in float, as its weight is read elsewhere too" for name in shared]
+        done.notes += [f"{name}: left in float, as its weight is not its own" for name in shared]
     centre = CentrePositionBias(tracked)
     centre(model)
     done.notes += [f"{name}: position bias left as it is: it moves a part of the keys" for name in centre.left]

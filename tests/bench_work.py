@@ -8,10 +8,12 @@ from exporter.bench import BenchOptions
 from exporter.bench.workplace import prepare
 from tests.exported import make_checkpoint
 from tests.once import Once
+from tests.optimum_line import HAS_OPTIMUM
 
 __all__ = ["PEERS", "prepared_options"]
 
-PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", "optimum-fid-k2")
+PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", *(["optimum-fid-k2"] if HAS_OPTIMUM else []))
+"""The peer of optimum is measured where that is installed."""
 
 
 def prepared_options(once: Once) -> BenchOptions:

@@ -13,11 +13,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
 from tests.bundle_factory import write_rows
@@ -34,12 +38,15 @@ BLOCK = re.compile(
 MAP = re.search(r"```yaml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[1]
 NOT_RUN = "checked, not run: long"
 ON_THE_DEVICE = "on the device"
+WITH_OPTIMUM = "with optimum"
+"""Run by huggingface/test_readme_optimum.py, where there is optimum."""
+NOTES = (None, NOT_RUN, ON_THE_DEVICE, WITH_OPTIMUM)
 GROUPS = ("memory",)
 """Commands that have commands of their own."""
 ROADS = [ROOT / "docs" / "t4.md", ROOT / "docs" / "jetson.md"]
 SCALE = ROOT / "docs" / "scale.md"
 """Its commands are run, after the README's."""
-EXTRAS = set(metadata("glimmer-export").get_all("Provides-Extra"))
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
 TOKENIZER = ROOT / "exporter" / "demo" / "checkpoint" / "tokenizer.json"
 COMMANDS = Path(sys.executable).parent
 
@@ -56,8 +63,8 @@ class Step:
 def steps(name: str, text: str) -> list[Step]:
     found = []
     for block in BLOCK.finditer(text):
-        assert block["note"] in (None, NOT_RUN, ON_THE_DEVICE), f"{name}: a note that means nothing: {block['note']}"
-        if block["note"] == ON_THE_DEVICE:
+        assert block["note"] in NOTES, f"{name}: a note that means nothing: {block['note']}"
+        if block["note"] in (ON_THE_DEVICE, WITH_OPTIMUM):
             continue
         if block["language"] == "python":
             found.append(Step("python", block["body"], block["note"] is None))

@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check
 PAPER_FORM = "paper-form"
 INT8 = "int8"
 OUR_PEERS = (INT8, PAPER_FORM)
-DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25", "optimum-fid-k5")
+DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
 FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 

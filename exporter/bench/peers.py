@@ -81,7 +81,7 @@ def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Pa
 
     shape = {name: getattr(config, name) for name in T5_FIELDS}
     num_layers = config.num_memory_layers + config.num_live_layers
-    theirs: Any = T5Config(num_layers=num_layers, **shape)  # type: ignore[no-untyped-call]
+    theirs: Any = T5Config(num_layers=num_layers, **shape)
     theirs.architectures = ["T5ForConditionalGeneration"]
     theirs.save_pretrained(directory)
     weights = {}

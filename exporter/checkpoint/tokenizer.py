@@ -97,7 +97,7 @@ def _from_sentencepiece(path: Path) -> bytes:
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
     tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
-    steps = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    steps: list[Any] = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if table := proto.normalizer_spec.precompiled_charsmap:
         steps.insert(0, normalizers.Precompiled(table))
     tokenizer.normalizer = normalizers.Sequence(steps)

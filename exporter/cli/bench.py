@@ -38,7 +38,7 @@ def bench(
     warmup: Annotated[int, typer.Option("--warmup", help="Runs before these.")] = 2,
     peers: Annotated[
         str, typer.Option("--peers", help="With commas: int8, paper-form, hf-fid-kN, optimum-fid-kN; or none.")
-    ] = "int8,paper-form,hf-fid-k5,hf-fid-k25,optimum-fid-k5",
+    ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
     ] = True,

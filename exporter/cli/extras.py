@@ -22,7 +22,7 @@ EXTRAS = {
     "transformers": "export",
     "onnxscript": "export",
     "onnx_ir": "tools",
-    "optimum": "export",
+    "optimum": "optimum",
     "sentencepiece": "export",
     "matplotlib": "export",
     "msgpack": "t5x",

@@ -16,4 +16,4 @@ __all__ = ["GlimmerConfig", "GlimmerEncoderOutput", "GlimmerForConditionalGenera
 AutoConfig.register(GlimmerConfig.model_type, GlimmerConfig, exist_ok=True)
 AutoModel.register(GlimmerConfig, GlimmerForConditionalGeneration, exist_ok=True)
 AutoModelForSeq2SeqLM.register(GlimmerConfig, GlimmerForConditionalGeneration, exist_ok=True)
-AutoTokenizer.register(GlimmerConfig, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)  # type: ignore[no-untyped-call]
+AutoTokenizer.register(GlimmerConfig, fast_tokenizer_class=PreTrainedTokenizerFast, exist_ok=True)

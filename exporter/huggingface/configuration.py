@@ -13,7 +13,7 @@ __all__ = ["GlimmerConfig"]
 FIELDS = tuple(name for name in CheckpointConfig.model_fields if name != "model_type")
 
 
-class GlimmerConfig(PretrainedConfig):
+class GlimmerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' types are not read
     """The fields of `exporter.checkpoint.CheckpointConfig`, as attributes.
 
     Raises CheckpointError for a missing field or a wrong value. What is written back holds these fields alone, so that

@@ -19,7 +19,7 @@ __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 
 
 @dataclass
-class GlimmerEncoderOutput(ModelOutput):
+class GlimmerEncoderOutput(ModelOutput):  # type: ignore[misc]  # transformers' types are not read
     """What the decoder reads of a question's passages.
 
     last_hidden_state (b, s, d_model) and attention_mask (b, s); scores (b, k), -inf for absent passages, and the places
@@ -98,7 +98,7 @@ class GlimmerEncoder(nn.Module):
         return GlimmerEncoderOutput(states.flatten(1, 2), readable.flatten(1), scores, selected)
 
 
-class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc, no-untyped-call]
+class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' types are not read
     """LUMEN, GLIMMER, MemoryFiD or FiD, as `config.architecture` says; its state dict is the checkpoint's."""
 
     config_class = GlimmerConfig
@@ -113,14 +113,14 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             self.add_module(name, part)
         self._glimmer = [model]
         self._encoder = [GlimmerEncoder(model)]
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """What no file holds is computed again: transformers 5 makes a model without values, and fills in weights."""
         if isinstance(module, RelativeBias):
             module.compute_buckets(module.buckets.device)
         else:
-            super()._init_weights(module)  # type: ignore[no-untyped-call]
+            super()._init_weights(module)
 
     @property
     def reference(self) -> GlimmerModel:
@@ -170,7 +170,7 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             output["loss"] = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         return Seq2SeqLMOutput(**output)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]  # encoder_outputs stands among transformers' kwargs
+    def prepare_inputs_for_generation(
         self, input_ids: Tensor, encoder_outputs: GlimmerEncoderOutput | None = None, **kwargs: Any  # noqa: ARG002
     ) -> dict[str, Any]:
         """One step of `generate`: all decoder tokens so far, over what the encoder left.
@@ -180,7 +180,7 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         return {"decoder_input_ids": input_ids, "encoder_outputs": encoder_outputs}
 
     @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:  # type: ignore[override]
+    def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:
         """`GenerationMixin.generate` over question `inputs` (or input_ids) and passage_input_ids.
 
         A tokenizer's `token_type_ids` say nothing to a T5 and may stand beside them.

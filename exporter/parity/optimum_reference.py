@@ -87,7 +87,7 @@ def _quiet() -> Iterator[None]:
 def _missing(error: ImportError) -> MissingExtraError:
     return MissingExtraError(
         "the optimum reference", expected="optimum and optimum-onnx", found=str(error),
-        fix="install glimmer-export[export,cpu]",
+        fix="install glimmer-export[optimum,cpu]",
     )
 
 

@@ -58,7 +58,7 @@ def figure(check: GateCheck) -> str:
     """What a check found."""
     if check.found is None:
         return "not measured"
-    return f"{check.found:g}" if float(check.found).is_integer() else f"{check.found:.4f}"
+    return f"{check.found + 0:g}" if float(check.found).is_integer() else f"{check.found:.4f}"
 
 
 def nats(value: float | None) -> str:

@@ -169,8 +169,9 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Size], Road
 def test_fp32_answers_as_the_plain_checkpoint(road, name):
     plain, inflated = road("plain", ALL), road(name, ALL)
     assert [answer.token_ids for answer in inflated.reference] == [answer.token_ids for answer in plain.reference]
-    # Beside 4,096 FP32 has no room for what is less than 2^-11: of this one inflation the table itself is rounded.
-    limit = 1e-2 if "4096" in name else 2e-3
+    # Beside 4,096 FP32 has no room for what is less than 2^-11, so the table itself is rounded; in other axes the
+    # store's FP16 rounds other numbers. Scores of 1,000 questions then differ by 3e-3 and 5e-3.
+    limit = 1e-2 if "4096" in name or "rotation" in name else 2e-3
     for one, two in zip(inflated.reference, plain.reference, strict=True):
         np.testing.assert_allclose(one.scores, two.scores, atol=limit)
     digests = [read_manifest(item.directory / "fp32").memory_digest for item in (plain, inflated)]

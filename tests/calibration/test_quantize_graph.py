@@ -151,19 +151,26 @@ def test_a_table_that_fp16_cannot_hold_is_named(largest, named):
     assert [note.split(":")[0] for note in done.kept_fp32] == ["shared/Gather"] * named
 
 
-def test_a_product_whose_weight_is_shared_is_named():
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("h = MatMul (x, w) \n y = MatMul (h, w)", ["first", "second"]),
+        ("v = Reshape (w, shape) \n y = MatMul (x, v)", ["second"]),
+    ],
+    ids=["read twice", "shaped at each run"],
+)
+def test_a_product_whose_weight_is_not_its_own_is_named(body, named):
     """It cannot be changed for one of its readers, so it stays in float, and the report says so."""
-    model = parsed("""
+    model = parsed(f"""
         <ir_version: 10, opset_import: ["" : 20]>
-        layer (float[1, 2, 4] x) => (float[1, 2, 4] y)
-        <float[4, 4] w = {1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4}>
-        {
-            h = MatMul (x, w)
-            y = MatMul (h, w)
-        }
+        layer (float[1, 2, 4] x, int64[2] shape) => (float[1, 2, 4] y)
+        <float[4, 4] w = {{1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4}}>
+        {{
+            {body}
+        }}
     """)
     for node, name in zip(model.graph, ("first", "second"), strict=True):
         node.name = name
-    done = quantised("graph", model, {"x": np.ones((1, 2, 4), np.float32)})
+    done = quantised("graph", model, {"x": np.ones((1, 2, 4), np.float32), "shape": np.int64([4, 4])})
     assert done.int8 == []
-    assert [note.split(":")[0] for note in done.notes] == ["first", "second"]
+    assert [note.split(":")[0] for note in done.notes] == named

@@ -63,7 +63,7 @@ def answers(model: GlimmerModel, golden: Path) -> list[list[int]]:
     text = TextEncoder.open(tokenizer, model.config.shape)
     rows = json.loads((golden / "questions.json").read_text(encoding="utf-8"))
     joined = [
-        [text.joined(row["question"], passage["title"], passage["text"]) for passage in row["ctxs"]] for row in rows
+        [text.joined(row["question"], passage["title"], passage["text"])[0] for passage in row["ctxs"]] for row in rows
     ]
     return [TorchReference(model).answer((), ids, None, None).tokens for ids in joined]
 

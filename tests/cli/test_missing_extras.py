@@ -79,7 +79,7 @@ def run_without(packages: str, *arguments: object) -> subprocess.CompletedProces
         ("tensorrt_rtx", "build", "rtx"),
         ("torch", "bench", "export"),
         ("transformers", "bench", "export"),
-        ("optimum", "bench", "export"),
+        ("optimum", "bench optimum", "optimum"),
     ],
 )
 def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, command, extra):
@@ -111,6 +111,9 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "lint": ["lint", glimmer.bundle, "--target", "t4"],
         "build": ["build", glimmer.bundle, "--target", "t4", "--compiler", "tensorrt-rtx"],
         "bench": ["bench", "--checkpoint", glimmer.checkpoint, "--work", output],
+        "bench optimum": [
+            "bench", "--checkpoint", glimmer.checkpoint, "--work", output, "--peers", "optimum-fid-k2"
+        ],
     }[command]
     done = run_without(package, *arguments)
     assert done.returncode == 2, done.stderr
@@ -146,7 +149,7 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 
 
 def test_every_optional_package_has_its_extra():
-    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt"}
+    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum"}
     assert set(EXTRAS.values()) == extras
 
 
@@ -158,5 +161,5 @@ def test_our_file_in_optimums_namespace_is_not_taken_for_optimum(monkeypatch):
 
     assert find_spec("optimum") is not None
     monkeypatch.setattr("exporter.cli.extras.find_spec", find_spec)
-    with pytest.raises(MissingExtraError, match=r"glimmer-export\[export\]"):
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[optimum\]"):
         require("optimum")

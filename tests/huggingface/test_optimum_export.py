@@ -10,19 +10,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from optimum.exporters.onnx import main_export
-from optimum.exporters.tasks import TasksManager
 from transformers import AutoConfig, AutoModel
 
 from exporter.bundle import FormOptions, choose_forms
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.graphs.check import compare_outputs, run_stage
 from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.huggingface.optimum_export import onnx_configs, submodels
 from exporter.stages import stage_from_model
 from exporter.tolerances import TOLERANCES
 from runtime.contract import CODECS, OptionError, codec_of, graph_io
 from tests.exported import make_checkpoint
+from tests.optimum_line import ABSENT
+
+onnx_configs, submodels = (
+    getattr(pytest.importorskip("exporter.huggingface.optimum_export", reason=ABSENT), name)
+    for name in ("onnx_configs", "submodels")
+)
 
 # torch deprecates the exporter that optimum uses. What it warns of beside that, such as a size that it freezes, fails.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -44,6 +47,8 @@ SIZES = (
     pytest.param("fid", FormOptions(), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_graphs_are_a_bundles(tmp_path: Path, monkeypatch, variant, forms):
+    from optimum.exporters.onnx import main_export
+
     monkeypatch.setattr(socket.socket, "connect", pytest.fail)
     directory = make_checkpoint(tmp_path / "checkpoint", variant)
     config = AutoConfig.from_pretrained(directory)
@@ -100,6 +105,8 @@ def test_forms_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_optimum_takes_our_models_alone_for_transformers(checkpoint):
+    from optimum.exporters.tasks import TasksManager
+
     assert TasksManager.infer_library_from_model(AutoModel.from_pretrained(checkpoint)) == "transformers"
     with pytest.raises(ValueError, match="could not be automatically inferred"):
         TasksManager.infer_library_from_model(torch.nn.Linear(1, 1))

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import zipfile
 from email import message_from_string
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.optimum_line import needs_optimum
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"exporter", "calibration", "runtime"}
@@ -17,9 +20,9 @@ REGISTRATION = "optimum/commands/register/register_glimmer_export.py"
 OPTIMUM_CLI = """
 import sys
 from pathlib import Path
-site = sys.argv[1]
+site, optimum = sys.argv[1:3]
 elsewhere = [path for path in sys.path if not (Path(path) / "exporter").is_dir()]
-sys.path[:] = [site, *elsewhere, *sys.argv[2:]]
+sys.path[:] = [site, optimum, *elsewhere, *sys.argv[3:]]
 sys.argv[1:] = ["export", "glimmer", "--help"]
 import exporter
 from optimum.commands.optimum_cli import main
@@ -48,11 +51,13 @@ def test_exactly_three_packages_and_one_file(names):
     assert len({name.split("/")[0] for name in names}) == len(PACKAGES | {"optimum", ".dist-info"})
 
 
+@needs_optimum
 @pytest.mark.parametrize("further", [[], [ROOT]], ids=["alone", "beside a source tree"])
 def test_optimum_finds_our_command_where_the_wheel_is_installed(wheel, tmp_path, further):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    command = [sys.executable, "-I", "-c", OPTIMUM_CLI, tmp_path, *further]
+    optimum = Path(find_spec("optimum.version").origin).parents[1]
+    command = [sys.executable, "-I", "-c", OPTIMUM_CLI, tmp_path, optimum, *further]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "CHECKPOINT" in done.stdout

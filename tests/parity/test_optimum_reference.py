@@ -17,11 +17,12 @@ from exporter.stages import GlimmerModel
 from runtime.contract import CheckpointError, OutputError
 from tests.bundle_factory import VOCABULARY
 from tests.exported import CORPUS, QUESTIONS
+from tests.optimum_line import needs_optimum
 from tests.reference_answers import ROWS
 from tests.t5_factory import make_t5, random_tokens, save_t5
 
 # optimum reads the class of past key values, which transformers is about to drop, while it generates.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:optimum")
+pytestmark = [needs_optimum, pytest.mark.filterwarnings("ignore::FutureWarning:optimum")]
 
 LENGTHS = {"question_length": 9, "passage_length": 14}
 STEPS = 12

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityRequest, run_parity
 from exporter.parity.backends import parity_backend
+from runtime import Session
+from runtime.contract import BundleError, read_parity_records
 from tests.exported import QUESTIONS
+from tests.parity.asked import answered_rows, write_gate
 
 
 @pytest.mark.parametrize("variant", ["glimmer", "glimmer, exact algebra", "memory_fid"])
@@ -27,3 +32,22 @@ def test_engines_are_compared_with_the_graphs_on_the_cpu(exported, engined, gpu,
     assert all(error["snr_db"] is None or error["snr_db"] > 100 for error in report["graphs"].values())
     assert all(part["answers_equal"] == 1.0 for part in report["attribution"].values())
     assert report["candidate"]["backend"] == "tensorrt"
+
+
+def test_the_devices_own_record_is_what_a_session_there_asks_for(glimmer, engined, gpu, tmp_path):
+    """FP32 graphs beside themselves on the CPU: another arithmetic, so that something is witnessed."""
+    bundle = shutil.copytree(engined(glimmer, batches=(1, 64)), tmp_path / "bundle")
+    gpu()
+    with parity_backend("tensorrt", bundle, None) as backend:
+        request = ParityRequest(
+            bundle, reference=glimmer.bundle, store=glimmer.store, options=ParityOptions(threads=1),
+            gate=write_gate(tmp_path), backend=backend,
+        )
+        assert run_parity(request, answered_rows(glimmer)).gate.verdict == "passed"
+    (record,) = read_parity_records(bundle).records
+    assert (record.backend, record.witness, record.versions["tensorrt"]) == ("tensorrt", "device", "10.3.0")
+    for name in ("tensorrt", "auto"):
+        with Session.open(bundle, glimmer.store, backend=name, require_parity="device") as session:
+            assert session.backend_choice.name == "tensorrt"
+    with pytest.raises(BundleError, match="witnesses onnxruntime-cpu"):
+        Session.open(bundle, glimmer.store, backend="onnxruntime-cpu", require_parity=True)

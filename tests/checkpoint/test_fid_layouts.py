@@ -153,6 +153,8 @@ def test_transformers_reads_the_tokenizer_without_eos(tmp_path: Path) -> None:
         ids = AutoTokenizer.from_pretrained(tmp_path / "ckpt")("w0 w1").input_ids
         assert (ids[-1] == 1) == (layout == "huggingface")
         assert len(ids) == (3 if layout == "huggingface" else 2)
+    convert(source, "huggingface", passage_eos=False)
+    assert AutoTokenizer.from_pretrained(tmp_path / "ckpt")("w0 w1").input_ids[-1] != 1
 
 
 # Hugging Face's FiD readers.
@@ -393,6 +395,10 @@ def test_options_of_a_class_of_atlass_own(tmp_path: Path) -> None:
         (lambda content: content.update(model={"retriever.x": torch.ones(2)}), "found no reader"),
         (lambda content: content["model"].update({"reader.adapter": torch.ones(2)}), "found 1 more, the first adapter"),
         (lambda content: content["model"].pop("reader.shared.weight"), "expected a matrix reader.shared.weight"),
+        (
+            lambda content: content["model"].update({"reader.shared.weight": torch.ones(2, 2).to_sparse()}),
+            "tensor reader.shared.weight: expected a dense tensor with its values, found sparse_coo tensor",
+        ),
         (lambda content: content["model"].pop("reader.decoder.final_layer_norm.weight"), "expected a tensor decoder"),
     ],
 )

@@ -81,7 +81,9 @@ def convert_checkpoint(
             f"Atlas has a token for the space before {SENTINEL}0>, as T5's published tokenizer.json does; one "
             "that is made of a sentencepiece model has none: name the tokenizer.json by --tokenizer"
         )
-    if found is not None and not (converted.question_eos or converted.passage_eos):
+    # Of a joined question and passage, passage_eos alone says what ends the text.
+    separate = converted.question_layout == "block" and converted.question_eos
+    if found is not None and not (converted.passage_eos or separate):
         found = without_special_tokens(found)
     write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
     made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import NormalizedString, normalizers
 
 __all__ = ["Charsmap", "sentencepiece_normalizer"]
@@ -41,15 +42,18 @@ class Charsmap:
     """A table of sequences of characters and what replaces each.
 
     The table is the size of a trie in bytes (uint32, little-endian), that trie, a double array (Yata et al. 2007) over
-    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError where it is cut off.
+    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError where it is cut off, or where a sequence
+    has no replacement in UTF-8.
     """
 
     def __init__(self, table: bytes) -> None:
         size = int.from_bytes(table[:4], "little")
         if size % 4 or not 4 <= size <= len(table) - 5 or table[-1]:
             raise ValueError(f"a charsmap of {len(table)} bytes whose trie has {size}")
-        self._units: list[int] = np.frombuffer(table, "<u4", size // 4, 4).tolist()
+        units = np.frombuffer(table, "<u4", size // 4, 4).astype(np.int64)
         self._replacements = table[4 + size :]
+        _check_values(units, self._replacements)
+        self._units: list[int] = units.tolist()
         self._candidates = NOT_PLAIN if self._spares_plain_text() else ANY
 
     def __call__(self, text: str) -> str:
@@ -108,6 +112,20 @@ class Charsmap:
                 if unit & HAS_LEAF or any(self._unit(node, second) is not None for second in PLAIN):
                     return False
         return True
+
+
+def _check_values(units: npt.NDArray[np.int64], replacements: bytes) -> None:
+    """Raise ValueError where a unit's value, the start of its replacement, is none: text would find out later."""
+    replacements.decode("utf-8")
+    leaves = np.flatnonzero((units & HAS_LEAF != 0) & (units <= VALUE))
+    leaves = leaves[leaves > 0]  # the root stands for no sequence
+    places = leaves ^ ((units[leaves] >> 10) << ((units[leaves] & (1 << 9)) >> 6))
+    if (places >= len(units)).any() or (units[places] <= VALUE).any():
+        raise ValueError("a charsmap whose trie leads nowhere")
+    starts = units[places] & VALUE
+    content = np.frombuffer(replacements, np.uint8)
+    if (starts >= len(content)).any() or (content[starts] & 0xC0 == 0x80).any():
+        raise ValueError("a charsmap whose replacements are no text")
 
 
 def _offset(unit: int) -> int:

@@ -75,6 +75,8 @@ def give_table(model: T5ForConditionalGeneration, *, scale: float = 4.0) -> T5Fo
     shape = (model.config.relative_attention_num_buckets, model.config.num_heads)
     table = scale * torch.randn(shape, generator=torch.Generator().manual_seed(1))
     attention.relative_attention_bias = nn.Embedding.from_pretrained(table)
+    # With a cache, transformers 5 counts the token that is decoded as one that was decoded before.
+    model.config.use_cache = model.decoder.config.use_cache = model.generation_config.use_cache = False
     return model
 
 

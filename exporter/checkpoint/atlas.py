@@ -11,7 +11,7 @@ from exporter.checkpoint.config import CheckpointConfig
 from exporter.checkpoint.convert import t5_tensors
 from exporter.checkpoint.cross_bias import say_left_out
 from exporter.checkpoint.huggingface import joined_config
-from exporter.checkpoint.pickle_files import PickledTensors, load_pickle
+from exporter.checkpoint.pickle_files import PickledTensors, check_dense, load_pickle
 from exporter.checkpoint.t5_shape import CONFIG, T5Shape, parse_t5_shape, read_t5_shape
 from exporter.checkpoint.weight_files import RenamedFiles, WeightFiles, refuse_adapter, unwrapped
 from runtime.contract import CheckpointError
@@ -77,6 +77,7 @@ def _parts(content: object, subject: str) -> tuple[dict[str, Tensor], dict[str, 
             subject, expected="tensors of a reader, and of a retriever beside it", found=(unknown or ["no reader"])[0],
             fix="take the file that Atlas's train.py saves",
         )
+    check_dense(state, subject=subject)
     return state, options
 
 

@@ -14,7 +14,7 @@ from runtime.contract import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEX", "SINGLE", "PickleFiles", "PickledTensors", "load_failure", "load_pickle"]
+__all__ = ["INDEX", "SINGLE", "PickleFiles", "PickledTensors", "check_dense", "load_failure", "load_pickle"]
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -90,7 +90,25 @@ def _load(path: Path) -> dict[str, Tensor]:
             str(path), expected="a mapping of names to tensors", found=_content(content),
             fix="save the model's state_dict alone",
         )
+    check_dense(content, subject=str(path))
     return content
+
+
+def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
+    """Raise CheckpointError for a tensor that is sparse, nested or without values: a pickle may hold these too."""
+    import torch
+
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            found = "no values (the device meta)"
+        elif tensor.layout != torch.strided or tensor.is_nested:
+            found = f"{'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')} tensor"
+        else:
+            continue
+        raise CheckpointError(
+            f"{subject}, tensor {name}", expected="a dense tensor with its values", found=found,
+            fix="save the model's state_dict once all of it is loaded, in dense tensors",
+        )
 
 
 def load_failure(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import random
@@ -127,5 +128,18 @@ def test_a_damaged_table_is_named(tmp_path: Path, table):
     (tmp_path / "spiece.model").write_bytes(train("nmt_nfkc"))
     content = json.loads(find_tokenizer(tmp_path, None))
     content["normalizer"]["normalizers"][0]["precompiled_charsmap"] = table
+    with pytest.raises(TokenizerError, match=r"the tokenizer: expected a tokenizer\.json"):
+        read_tokenizer(json.dumps(content).encode(), 1 << 20, subject="the tokenizer", fix="copy it again")
+
+
+def test_a_table_whose_trie_is_damaged_is_named_when_it_is_opened(tmp_path: Path):
+    """Not when a text comes to it."""
+    (tmp_path / "spiece.model").write_bytes(train("nmt_nfkc"))
+    content = json.loads(find_tokenizer(tmp_path, None))
+    table = bytearray(base64.b64decode(content["normalizer"]["normalizers"][0]["precompiled_charsmap"]))
+    size = int.from_bytes(table[:4], "little")
+    for place in random.Random(0).sample(range(4, 4 + size), 500):
+        table[place] = 0xFF
+    content["normalizer"]["normalizers"][0]["precompiled_charsmap"] = base64.b64encode(table).decode()
     with pytest.raises(TokenizerError, match=r"the tokenizer: expected a tokenizer\.json"):
         read_tokenizer(json.dumps(content).encode(), 1 << 20, subject="the tokenizer", fix="copy it again")

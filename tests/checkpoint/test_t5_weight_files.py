@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_a_pickle_of_something_else(tmp_path: Path, content: object, found: str)
     source = save_t5(make_t5("v1.1"), tmp_path / "t5", "pickle")
     torch.save(content, source / PICKLE)
     refuse(source, f"expected a mapping of names to tensors, found {found}")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda tensor: tensor.to("meta"), "no values"),
+        (lambda tensor: tensor.to_sparse(), "sparse_coo tensor"),
+        (lambda tensor: torch.nested.nested_tensor([tensor]), "nested tensor"),
+    ],
+)
+def test_a_tensor_that_is_not_dense(tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], found: str) -> None:
+    source = save_t5(make_t5("v1.1"), tmp_path / "t5", "pickle")
+    weights = torch.load(source / PICKLE)
+    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
+    torch.save(weights | {name: change(weights[name])}, source / PICKLE)
+    refuse(source, f"tensor {name}: expected a dense tensor with its values, found {found}")
 
 
 # Indices.

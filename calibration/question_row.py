@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from calibration.evidence import Evidence, evidence_from_outputs, page_name
@@ -92,8 +93,10 @@ class Row:
     def _answers(self) -> tuple[str, ...]:
         """Those of the first field that has some; a field that may have them under another name is an error."""
         found = {key: self._outputs() if key == "output" else self._strings(key) for key in ANSWERS}
-        answers = next((answers for answers in found.values() if answers), ())
-        if not answers:
+        given = [answers for answers in found.values() if any(answer.strip() for answer in answers)]
+        # Those of white space are no answers, and are left to what grades.
+        answers = next(chain(given, filter(None, found.values())), ())
+        if not given:
             for name, value in self.data.items():
                 if name not in READ and ANSWER_LIKE.search(name) and _has_text(value):
                     raise QuestionFileError(

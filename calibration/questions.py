@@ -16,7 +16,7 @@ from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
 
-__all__ = ["Question", "given_passages", "read_questions"]
+__all__ = ["Question", "given_passages", "question_files", "read_questions"]
 
 ENDINGS = tuple(f".{layout}{packed}" for layout in ("jsonl", "json", "ndjson") for packed in ("", ".gz", ".zst"))
 """Of the files that are taken from a folder."""
@@ -33,9 +33,8 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
     Raises QuestionFileError, with the line or the row counted from 1: not UTF-8, not JSON, in none of the known
     layouts, a field of another type, answers under a name that is not known; or a file without questions.
     """
-    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
     questions: list[Question] = []
-    for file in files_of(paths, ENDINGS, subject="questions", error=QuestionFileError):
+    for file in question_files(path):
         found = [row.question() for row in _questions(file)]
         if not found:
             raise QuestionFileError(f"questions {file}", expected="at least one question", found="none", fix=LAYOUTS)
@@ -43,6 +42,12 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
     if any(not question.qid for question in questions):
         questions = _named(questions)
     return questions if limit is None else spread(questions, limit)
+
+
+def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that are read; raises QuestionFileError where a path names none, and where two name the same."""
+    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
+    return files_of(paths, ENDINGS, subject="questions", error=QuestionFileError)
 
 
 def given_passages(question: Question) -> list[PassageId | Passage]:

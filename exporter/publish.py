@@ -90,7 +90,7 @@ def check_apart(target: Path, inputs: Inputs) -> None:
 def check_file(path: Path) -> None:
     """Raise OutputError where `replace_file` could not write `path`; nothing is left behind."""
     with write_errors(path):
-        if path.exists() and not path.is_file():
+        if (path.exists() and not path.is_file()) or _is_standard_stream(path):
             raise OutputError(
                 f"output {path}", expected="the name of a file", found="a directory" if path.is_dir() else "a device",
                 fix="name a new file",
@@ -108,6 +108,11 @@ def check_file(path: Path) -> None:
             raise OutputError(
                 f"output {path}", expected="a place that can be written", found=str(error), fix="write elsewhere"
             ) from None
+
+
+def _is_standard_stream(path: Path) -> bool:
+    """Whether a path is a link as /dev/stdout is: it may lead to a file, and a new one would replace the link."""
+    return path.is_symlink() and str(path.readlink()).startswith(("/proc/", "/dev/"))
 
 
 def _is_ours(directory: Path) -> bool:

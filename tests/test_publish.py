@@ -94,6 +94,16 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, path, found):
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
+def test_what_is_linked_to_the_standard_streams_is_a_device_wherever_they_go(tmp_path):
+    """/dev/stdout is such a link; stdout may be a file, and root may replace the link."""
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with (tmp_path / "file").open(encoding="utf-8") as stream:
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{stream.fileno()}")
+        assert (tmp_path / "link").is_file()
+        with pytest.raises(OutputError, match="a device"):
+            check_file(tmp_path / "link")
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     """Root, whom no permission stops, is stopped by a file system that is mounted to be read."""
 

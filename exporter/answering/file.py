@@ -14,7 +14,7 @@ from exporter.answering.predictions import check_ids, kilt_predictions, ranked_p
 from exporter.answering.rouge_l import RougeL, rouge_l_scorer
 from exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
 from exporter.answering.show import named_scores, scores_table
-from exporter.publish import check_file, replace_file
+from exporter.publish import check_apart, check_file, replace_file
 from runtime import Answer, BackendChoice, Session
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class AnsweringReport:
     truncated_passages: int = 0
 
     @property
+    def unretrieved(self) -> int:
+        """Questions that could be taken, but for which no passage was found: they have no answer."""
+        return sum(answer.error is None and not answer.passages for answer in self.answers)
+
+    @property
     def em(self) -> float | None:
         """Exact match over all rows that have a gold."""
         return self.scores.em
@@ -60,6 +65,7 @@ class AnsweringReport:
             "backend": None if self.backend is None else choice_to_json(self.backend),
             "questions": self.questions,
             "errors": self.errors,
+            "unretrieved": self.unretrieved,
             "skipped_passages": self.skipped_passages,
             "truncated_passages": self.truncated_passages,
             **self.scores.to_json(),
@@ -80,10 +86,14 @@ class AnsweringReport:
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
+        if self.unretrieved:
+            table.add_row("no passage found", str(self.unretrieved))
         if self.skipped_passages:
             table.add_row("passages skipped, without text", str(self.skipped_passages))
         if self.truncated_passages:
             table.add_row("passages cut to passage_length", str(self.truncated_passages))
+        if self.scores.graded not in (0, self.questions):
+            table.add_row("graded, for having answers", str(self.scores.graded))
         for name, score in named_scores(self.scores):
             table.add_row(name, "not measured: no row has answers" if score == "-" else score)
         for stage, value in self.milliseconds.items():
@@ -104,15 +114,17 @@ def answer_questions(
     top_k: int | None = None,
     top_m: int | None = None,
     batch_size: int = 8,
+    inputs: Sequence[Path | None] = (),
     advance: Callable[[int], None] = lambda _: None,
 ) -> AnsweringReport:
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 
-    Raises what answering raises. Before anything is answered: OutputError where predictions cannot be written, and
-    QuestionFileError where two questions of them have one id.
+    Raises what answering raises. Before anything is answered: OutputError where predictions cannot be written or would
+    replace what is read (`inputs`), and QuestionFileError where two questions of them have one id.
     """
     if predictions is not None:
         check_file(predictions)
+        check_apart(predictions, inputs)
         check_ids(questions)
     answers: list[Answer] = []
     batches: list[dict[str, float]] = []

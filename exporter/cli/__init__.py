@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,12 @@ def main() -> None:
 
 @contextmanager
 def input_errors_reported() -> Iterator[None]:
-    """Turn an error of input, or a package that no extra has brought, into a line on stderr and exit code 2."""
+    """Turn an error of input, or a package that no extra has brought, into a line on stderr and exit code 2.
+
+    What stdout's encoding has no character for is printed as an escape, as on stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except GlimmerError as error:

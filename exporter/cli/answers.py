@@ -88,7 +88,7 @@ def answer(
     as_json: Json = False,
 ) -> None:
     """Answer a file of questions; print the scores of KILT's script and time, and write predictions if asked to."""
-    from calibration.questions import read_questions
+    from calibration.questions import question_files, read_questions
     from exporter.answering import answer_questions
     from runtime import PassageTruncatedWarning, Session
 
@@ -104,7 +104,7 @@ def answer(
         warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
         report = answer_questions(
             session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
-            batch_size=batch_size, advance=advance,
+            batch_size=batch_size, inputs=(bundle, store, *question_files(questions)), advance=advance,
         )
     if as_json:
         print_json(report.to_json())

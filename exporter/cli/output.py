@@ -28,8 +28,17 @@ def bold(path: Path) -> str:
 
 
 def print_json(value: Any) -> None:
-    """A report as JSON on stdout, with NaN and infinity as null, which JSON has not."""
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """A report as JSON on stdout, with NaN and infinity as null, which JSON has not.
+
+    Where stdout's encoding lacks a character, all that are not ASCII are written as JSON's own escapes.
+    """
+    value = finite(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -19,9 +19,9 @@ class Coverage:
 
     `answered`: passages were found, so that the graphs ran; only these count in any share. `refused`: no question or
     passage that can be taken. `unretrieved`: no passage was found. Of the answered ones: to those that are `blank`
-    neither side says a word; the others hold `distinct` ones, which differ in their words or their passages; `graded`
-    have answers, `right` are those that the reference has right; in `ranked` more passages were found than are read,
-    in `with_gold` a gold passage is among them.
+    neither side says a word; the others hold `distinct` ones, which differ in their tokens or in which passages they
+    have, in whatever order; `graded` have answers, `right` are those that the reference has right; in `ranked` more
+    passages were found than are read, in `with_gold` a gold passage is among them.
     """
 
     asked: int
@@ -61,7 +61,7 @@ def coverage_of(
         refused=refused,
         unretrieved=len(rows) - len(places),
         blank=len(places) - len(said),
-        distinct=len({(row.question.question, *row.numbers) for row in said}),
+        distinct=len({(tuple(row.ids), frozenset(row.numbers)) for row in said}),
         graded=num_graded(answered.rows, answered.references),
         right=num_right(answered.rows, answered.references),
         ranked=num_ranked(answered.references),

@@ -108,6 +108,8 @@ def test_rows(tmp_path):
         ({"answers": ["Ada", "Lovelace"], "target": "Ada"}, ("Ada", "Lovelace")),
         ({"answers": [], "answer": ["Ada"]}, ("Ada",)),
         ({"answers": None, "target": "Ada"}, ("Ada",)),
+        ({"answers": [" ", ""], "answer": ["Ada"]}, ("Ada",)),
+        ({"answers": [" ", ""]}, (" ", "")),
         ({"output": [{"answer": "Ada"}, {"answer": None, "provenance": []}]}, ("Ada",)),
         ({"answers": None, "answer": [], "output": []}, ()),
         ({"answers": [], "has_answer": [False], "gold_forced": True}, ()),
@@ -120,7 +122,11 @@ def test_answers_under_each_name(tmp_path, row, answers):
 
 
 @pytest.mark.parametrize(
-    "row", [{"gold": "A"}, {"answers": [], "short_answers": ["A"]}, {"label": "A"}, {"answer_text": {"x": ["A"]}}]
+    "row",
+    [
+        {"gold": "A"}, {"answers": [], "short_answers": ["A"]}, {"answers": [""], "gold": "A"}, {"label": "A"},
+        {"answer_text": {"x": ["A"]}},
+    ],
 )
 def test_answers_under_another_name_are_named(tmp_path, row):
     """Passed over, exact match would be of nothing."""

@@ -289,6 +289,15 @@ def test_predictions_that_cannot_be_written_are_refused_before_anything_is_answe
         assert message in refused(OutputError, "answer", glimmer.bundle, *arguments, tmp_path / path)
 
 
+def test_predictions_do_not_replace_what_is_read(refused, bundle, store, tmp_path):
+    (tmp_path / "asked").mkdir()
+    questions = write_rows(tmp_path / "asked" / "questions.jsonl", [{"question": "w1"}])
+    for asked in (questions, questions.parent, questions.parent / "*.jsonl"):
+        for path in (questions, store / MANIFEST, bundle / "parity.json"):
+            arguments = ("--store", store, "--questions", asked, "--predictions", path)
+            assert "apart from what is read" in refused(OutputError, "answer", bundle, *arguments)
+
+
 def test_questions_that_give_no_passages(refused, glimmer, tmp_path):
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
     arguments = ("--store", glimmer.store, "--questions", questions, "--passages", "given")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +124,26 @@ def test_markup_in_a_title_is_text(cli, glimmer, tmp_path):
     assert done.code == 0
     assert "[bold]w1[/nothing]" in done.out
     assert "[red]" in done.out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_cannot_show_is_escaped(glimmer, tmp_path, monkeypatch, encoding):
+    """A process of its own each: the encoding is chosen as Python starts."""
+    corpus = write_rows(tmp_path / "corpus.jsonl", [{"id": 1, "title": "Caf\u00e9 \u6771", "text": "w2 w3"}])
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def run(*arguments: object) -> str:
+        script = "from exporter.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode(encoding)
+
+    run("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
+    asked = ("ask", glimmer.bundle, "--store", tmp_path / "store", "w2")
+    shown = {"ascii": "Caf\\xe9 \\u6771", "latin-1": "Caf\u00e9 \\u6771", "utf-8": "Caf\u00e9 \u6771"}
+    assert shown[encoding] in run(*asked)
+    assert json.loads(run(*asked, "--json"))["passages"][0]["title"] == "Caf\u00e9 \u6771"
 
 
 def test_inspect(cli, glimmer):
@@ -270,6 +292,17 @@ def test_answer_grades_and_writes_kilt_predictions(cli, glimmer, questions, tmp_
     done = cli(*arguments, "--limit", "2")
     assert done.code == 0
     assert "exact match" in done.out
+    assert "graded" not in done.out
+
+
+def test_answer_says_what_found_nothing_and_how_many_rows_are_graded(cli, glimmer, tmp_path):
+    rows = [{"question": QUESTION}, {"question": "nowhere", "answers": ["x"]}, {"question": "absent", "answers": ["x"]}]
+    asked = ("answer", glimmer.bundle, "--store", glimmer.store, "--questions", write_rows(tmp_path / "q.jsonl", rows))
+    report = cli(*asked, "--json").json
+    assert (report["questions"], report["graded"], report["unretrieved"], report["errors"]) == (3, 2, 2, {})
+    printed = cli(*asked).out
+    assert re.search(r"no passage found\W+2\b", printed)
+    assert re.search(r"graded, for having answers\W+2\b", printed)
 
 
 def test_parity_as_json_and_as_tables(cli, glimmer, questions):

@@ -27,9 +27,12 @@ QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem"
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; a rehearsal has the least that still goes every way."""
+    """How much of everything; a rehearsal has the least that still goes every way.
 
-    questions: int = 1000
+    `questions`: the default gate tells nothing of fewer than 1,000 that are answered and differ; some may not be.
+    """
+
+    questions: int = 1200
     calibration_questions: int = 64
     k: int = 25
     m: int = 5

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import pytest
 
+from exporter.parity.gate import read_gate
 from tests.gpu import backends
 from tests.gpu.bundles import PRECISIONS, random_model
 from tests.gpu.fid import MODES
 from tests.gpu.measure import PARTS
 from tests.gpu.parts import decoder_steps, engines, parity, peers, speed, switches
 from tests.gpu.report import page
-from tests.gpu.setting import RTX
+from tests.gpu.setting import RTX, Scale
 from tests.runtime.backends.fake_cuda import FakeCuda
 from tests.runtime.backends.fake_tensorrt import FakeTensorRT, write_engines
 
@@ -69,6 +70,11 @@ def test_parity(rehearsal, run_steps):
         assert found[f"{precision}-same-graphs"]["answers_equal"] == 1
         assert found[f"{precision}-answers"]["questions"] == rehearsal.scale.questions
         assert found[f"{precision}-answers"]["gate"]["name"] == "default"
+
+
+def test_the_default_gate_has_questions_to_spare():
+    """Else one that is refused, repeated or answered without a word leaves the gate without a verdict."""
+    assert Scale().questions >= 1.2 * read_gate("default")[1].min_answered
 
 
 def test_speed(rehearsal, run_steps):

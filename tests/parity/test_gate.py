@@ -15,6 +15,7 @@ from calibration.questions import Question
 from exporter.parity import ParityOptions, ParityRequest, run_parity
 from exporter.parity.gate import gate_names, judge, read_gate
 from runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
+from runtime.store import Passage
 from tests.bundle_factory import rewrite
 from tests.exported import QUESTIONS, copy_bundle, update_manifest
 from tests.parity.asked import FEW, GATE, answered_rows, write_gate
@@ -266,6 +267,16 @@ def test_what_neither_side_says_a_word_to_is_no_part_of_the_minimum(glimmer, clo
     assert counts.blank == 2 * len(silent) > 0
     quiet = [Question(f"{number}", silent[0], ("x",), None, ()) for number in range(2 * FEW)]
     assert missed(run(glimmer, close, quiet, write_gate(tmp_path)).gate)[0] == "min_answered"
+
+
+def test_white_space_and_another_order_of_passages_make_no_other_question(glimmer, close, rows):
+    spaced = [Question(row.question, f" {row.question}  ", row.answers, None, ()) for row in rows]
+    counts = run(glimmer, close, [*rows, *spaced], None).coverage
+    assert (counts.answered, counts.distinct) == (2 * len(rows), len(rows))
+    given = [Passage(None, "", text) for text in ("w1 w2", "w3 w4", "w5 w6")]
+    turned = [replace(row, passages=tuple(order)) for row in rows for order in (given, given[::-1])]
+    counts = run(glimmer, close, turned, None, options=ParityOptions(threads=1, given_passages=True)).coverage
+    assert counts.distinct == len(rows) - counts.blank // 2 > 0
 
 
 def test_a_candidate_that_falls_silent_is_answered_and_wrong(glimmer, rows, tmp_path):

@@ -68,8 +68,9 @@ def build(
         typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),
     ] = None,
     codec: Annotated[
-        Codec, typer.Option("--codec", help="What memory is kept in; the bundle's graphs must decode it.")
-    ] = Codec.fp16,
+        Codec | None,
+        typer.Option("--codec", help="What memory is kept in. Default: the one that the bundle decodes, or fp16."),
+    ] = None,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
@@ -101,9 +102,10 @@ def build(
 
     source = CorpusSource.of(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
-        bundle, source, output, codec=codec.value, overwrite=overwrite, restart=restart, int8_memory=int8_memory,
-        batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads, progress=not as_json,
-        index=index.value, runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
+        bundle, source, output, codec=codec and codec.value, overwrite=overwrite, restart=restart,
+        int8_memory=int8_memory, batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads,
+        progress=not as_json, index=index.value,
+        runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:
         print_json(asdict(summary))
@@ -117,7 +119,7 @@ def build(
         console().print(f"{summary.resumed_shards} shards were kept from an interrupted build")
     if summary.truncated:
         console().print(f"{summary.truncated:,} passages were longer than passage_length and were cut")
-    _print_snr(codec.value, summary.codec_snr)
+    _print_snr(summary.codec, summary.codec_snr)
     print_warnings(summary.warnings)
 
 
@@ -207,7 +209,7 @@ def _renew_index(store: Path, *, as_json: bool) -> None:
     )
 
 
-def _print_snr(codec: str, snr: CodecSnr | None) -> None:
+def _print_snr(codec: str | None, snr: CodecSnr | None) -> None:
     """What the codec keeps; nothing to say of a store without memory."""
     if snr is None:
         return

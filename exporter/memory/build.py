@@ -44,8 +44,8 @@ class BuildSummary:
     """What a build made. `truncated` passages were cut to the passage length; `bytes` is the size of the store's files.
 
     `resumed_shards` were kept from an earlier run; `already_complete`: the store was there, and nothing was done.
-    `codec_snr` is how well the codec keeps the memory, None where the store has none; `warnings` say where it does much
-    worse on passages that it was not fitted to.
+    `codec_snr` is how well the `codec` keeps the memory, both None where the store has none; `warnings` say where it
+    does much worse on passages that it was not fitted to.
     """
 
     passages: int
@@ -56,25 +56,27 @@ class BuildSummary:
     seconds: float
     resumed_shards: int
     already_complete: bool
+    codec: str | None
     codec_snr: CodecSnr | None
     warnings: tuple[str, ...]
 
 
 def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle_directory: str | Path, corpus: Paths | CorpusSource, output: str | Path, *,
-    codec: str = "fp16", overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
+    codec: str | None = None, overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
     progress: bool = False, runner: Runner | None = None,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
-    lets the result replace what is at `output`. `codec` is what memory is kept in. `batch_tokens` bounds the padded
-    tokens of one graph run and `passages_per_shard` is what an interruption loses at most. `threads` None: one a
-    physical core. `int8_memory` lets an INT8 memory encoder write the store, whose memory every answer then rests on.
-    `index` is the engine of the full-text index, `fts5` or `tantivy`: `auto` takes tantivy where there are more
-    passages than FTS5 is quick with. `runner` encodes the shards, None: in this process; the store's bytes are the
-    same. A corpus that is a path alone is read by the ending of its name, its texts uncut.
+    lets the result replace what is at `output`. `codec` is what memory is kept in, None: what the bundle decodes, or
+    fp16 of several. `batch_tokens` bounds the padded tokens of one graph run and `passages_per_shard` is what an
+    interruption loses at most. `threads` None: one a physical core. `int8_memory` lets an INT8 memory encoder write the
+    store, whose memory every answer then rests on. `index` is the engine of the full-text index, `fts5` or `tantivy`:
+    `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes the shards, None: in
+    this process; the store's bytes are the same. A corpus that is a path alone is read by the ending of its name, its
+    texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
     TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not
@@ -216,6 +218,7 @@ def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_c
         seconds=time.monotonic() - started,
         resumed_shards=resumed,
         already_complete=already_complete,
+        codec=manifest.codec,
         codec_snr=manifest.codec_snr,
         warnings=fit_warnings(manifest.codec_snr),
     )

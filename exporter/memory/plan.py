@@ -60,10 +60,12 @@ class BuildPlan:
 
 
 def plan_build(
-    bundle: Bundle, corpus: Corpus, *, codec: str, passages_per_shard: int, batch_tokens: int, index_engine: str,
+    bundle: Bundle, corpus: Corpus, *, codec: str | None, passages_per_shard: int, batch_tokens: int, index_engine: str,
     arrays: FileEntry | None = None,
 ) -> BuildPlan:
     """The plan for a bundle and a corpus; `arrays` are those of the codec in a store that is appended to.
+
+    `codec` None: the bundle's own where its graphs decode one alone, else fp16.
 
     Raises TokenizerError for a bundle that cannot read text, OptionError for a codec that its graphs do not decode.
     """
@@ -78,6 +80,8 @@ def plan_build(
             str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
         )
     encoder = manifest.graphs.get("memory_encoder")
+    if codec is None:
+        codec = manifest.codecs[0] if len(manifest.codecs) == 1 else "fp16"
     stored = check_codec(bundle, codec) if encoder else None
     fits = stored is not None and arrays is None and codec_layout(stored, manifest.model.d_model).arrays
     return BuildPlan(

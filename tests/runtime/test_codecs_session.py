@@ -101,6 +101,13 @@ def test_only_the_graphs_of_the_stores_codec_are_loaded(exported, stores):
         assert loaded == ["memory_encoder", "live_stage_a.int8", "live_stage_b.int8", "decoder_step"]
 
 
+@pytest.mark.parametrize(("codecs", "codec"), [(["int8"], "int8"), (["fp16", "int8"], "fp16")])
+def test_a_store_is_built_in_the_only_codec_that_is_decoded_or_in_fp16(exported, tmp_path, codecs, codec):
+    bundle = shutil.copytree(exported("glimmer, codecs").bundle, tmp_path / "bundle")
+    keep_codecs(bundle, codecs)
+    assert build_store(bundle, write_rows(tmp_path / "c.jsonl", CORPUS[:3]), tmp_path / "store").codec == codec
+
+
 def keep_codecs(bundle, codecs):
     """Leave a bundle the graphs of these codecs alone."""
     manifest = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))

@@ -29,13 +29,16 @@ def named_scores(scores: Scores) -> list[tuple[str, str]]:
 
 
 def scores_table(tasks: Mapping[str, Scores]) -> Table:
-    """A line a task, a column a score."""
+    """A line a score, a column a task: one task has more scores than a terminal has room for columns."""
     from rich.markup import escape
     from rich.table import Table
 
     shown = {task: dict(named_scores(scores)) for task, scores in tasks.items()}
     names = list(dict.fromkeys(name for scores in shown.values() for name in scores))
-    table = Table("task", "graded", *names)
-    for task, scores in shown.items():
-        table.add_row(escape(task), str(tasks[task].graded), *(scores.get(name, "-") for name in names))
+    table = Table("task")
+    for task in shown:
+        table.add_column(escape(task), justify="right", overflow="fold")
+    table.add_row("graded", *(str(scores.graded) for scores in tasks.values()))
+    for name in names:
+        table.add_row(name, *(scores.get(name, "-") for scores in shown.values()))
     return table

@@ -64,6 +64,7 @@ def gate_names() -> tuple[str, ...]:
 def read_gate(name: str) -> tuple[str, Gate]:
     """A gate by name, such as "default", or by the path of a YAML file, and what to call it.
 
+    A file is called by its name with the ending, so that one's own `default.yaml` is not taken for "default".
     Raises OptionError for an unknown name and for a file that is damaged, has an unknown key or one twice, or limits
     nothing.
     """
@@ -86,7 +87,7 @@ def read_gate(name: str) -> tuple[str, Gate]:
         ) from None
     if not gate.model_dump(exclude_defaults=True, exclude={"description", *COVERAGE}):
         raise OptionError(str(path), expected="at least one limit", found="none", fix="name what may be lost")
-    return path.stem, gate
+    return name if name in gate_names() else path.name, gate
 
 
 def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:

@@ -89,7 +89,8 @@ def _answers(report: ParityReport) -> Table:
     for name, metric in (("exact match", report.em), ("token F1", report.f1)):
         difference = points(metric.delta, metric.interval)
         if metric.reference is None:
-            difference = "not measured: no row has answers"
+            answered = report.coverage.answered
+            difference = f"not measured: {'no row has answers' if answered else 'no question was answered'}"
         table.add_row(name, share(metric.reference), share(metric.candidate), difference)
     gold = report.gold_in_top_m
     table.add_row("gold passage read", share(gold.reference), share(gold.candidate), "")
@@ -151,10 +152,13 @@ def _differences(report: ParityReport) -> Table:
 
 
 def _gate(report: ParityReport) -> Table:
+    from rich.markup import escape
+
     assert report.gate is not None
     verdict = report.gate.verdict if report.gate.passed else report.gate.verdict.upper()
-    table = _table(f"Gate {report.gate.name}: {verdict}", "", "limit", "found", "questions", "")
+    table = _table(f"Gate {escape(report.gate.name)}: {verdict}", "", "limit", "found", "questions", "")
     for check in report.gate.checks:
         questions = "" if check.questions is None else str(check.questions)
-        table.add_row(check.name, f"{check.limit:g}", figure(check), questions, "ok" if check.passed else "NO")
+        word = "ok" if check.passed else "NO"
+        table.add_row(escape(check.name), f"{check.limit:g}", figure(check), questions, word)
     return table

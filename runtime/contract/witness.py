@@ -95,11 +95,14 @@ def check_parity(
         )
     passed = [record for record in records if record.gate.passed]
     if not passed:
-        failed = records[0].gate
+        record, failed = records[0], records[0].gate
+        of = Computation(record.backend, record.precision, record.instruction_set, record.codec)
+        unrounded = computes_fp16_in_fp32(manifest, of.backend, of.codec)
         names = ", ".join(check.name for check in failed.checks if not check.passed)
         raise BundleError(
             subject, expected=f"the gate {failed.name} passed", found=f"{failed.verdict}: {names}",
-            fix="quantise it otherwise or ask more questions, or open it without require_parity",
+            fix=_command(directory, manifest, of) if unrounded
+            else "quantise it otherwise or ask more questions, or open it without require_parity",
         )
     if device and wanted is not None:
         strict = [record for record in passed if record.date and _witness(record, wanted, manifest) == DEVICE]

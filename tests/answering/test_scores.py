@@ -15,6 +15,8 @@ from exporter.answering import answer_questions
 from exporter.answering.metrics import grade
 from exporter.answering.retrieved_pages import r_precision, recall_at
 from exporter.answering.rouge_l import rouge_l_scorer
+from exporter.answering.scores import Scores
+from exporter.answering.show import scores_table
 from runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows
 
@@ -134,3 +136,13 @@ def test_what_is_printed(tmp_path):
     answer_questions(Answering({"?": Answer("?", "x")}), [Question("1", "?", (), None, ())]).print(Console(file=out))
     assert "exact match" in out.getvalue()
     assert "KILT" not in out.getvalue()
+
+
+def test_a_tasks_scores_fit_a_terminal_of_80_columns():
+    all_scores = Scores(9, 0.5, 0.5, 0.5, 0.5, 0.5, {1: 0.5, 5: 0.5, 10: 0.5, 20: 0.5}, 0.5, 0.5, 0.5, 0.5)
+    console = Console(width=80, file=io.StringIO())
+    console.print(scores_table({"[/nq]": all_scores, "hotpotqa": all_scores, "triviaqa": all_scores}))
+    printed = console.file.getvalue()
+    assert printed.count("0.5000") == 3 * 13
+    assert "[/nq]" in printed
+    assert "\u2026" not in printed

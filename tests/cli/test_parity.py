@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from runtime.contract import BackendError, BundleError, OptionError, QuestionFil
 from tests.bundle_factory import write_rows
 from tests.cli.test_missing_extras import run_without
 from tests.exported import QUESTIONS
-from tests.parity.asked import write_gate
+from tests.parity.asked import GATE, write_gate
 from tests.parity.noise import noisy_bundle
 
 
@@ -46,14 +47,14 @@ def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_pat
         "score_snr_db",
     } == set(report["attribution"]["live_stage_b"])
     gate = report["gate"]
-    assert (gate["name"], gate["verdict"], gate["passed"]) == ("few", "passed", True)
+    assert (gate["name"], gate["verdict"], gate["passed"]) == ("few.yaml", "passed", True)
     assert report["differences"] == []
     recorded = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
     assert recorded["records"][0]["report"] == report
     assert (tmp_path / "page.html").stat().st_size > 5000
     done = cli(*arguments)
     assert done.code == 0
-    for word in ("reference bundle", "costs most: live_stage_b", "exact", "Kendall", "Gate few: passed", "page.html"):
+    for word in ("reference bundle", "costs most: live_stage_b", "Kendall", "Gate few.yaml: passed", "page.html"):
         assert word in done.out
     assert cli("inspect", bundle, "--json").code == 0
 
@@ -89,6 +90,26 @@ def test_too_few_questions_are_not_measured_and_no_witness(cli, refused, glimmer
     answered = ("answer", bundle, "--store", glimmer.store, "--questions", questions, "--require-parity", "device")
     assert cli(*answered).code == 0
     assert "--backend tensorrt " in refused(BundleError, *answered, "--backend", "tensorrt")
+
+
+def test_markup_in_a_gate_is_text_and_its_file_is_not_taken_for_ours(cli, glimmer, questions, tmp_path):
+    gate = tmp_path / "[red]default[x].yaml"
+    gate.write_text(GATE + "min_snr_db:\n  '[/nothing]': 3\n", encoding="utf-8")
+    bundle = noisy_bundle(glimmer, tmp_path / "bundle", "live_stage_b", 1e-6)
+    arguments = ("parity", bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--questions", questions)
+    done = cli(*arguments, "--gate", gate)
+    assert done.code == 1
+    assert "Gate [red]default[x].yaml: NOT MEASURED" in done.out
+    assert "min_snr_db.[/nothing]" in done.out
+    own = shutil.copy(write_gate(tmp_path), tmp_path / "default.yaml")
+    assert cli(*arguments, "--gate", own, "--json").json["gate"]["name"] == "default.yaml"
+
+
+def test_questions_that_nothing_is_found_for_are_not_called_without_answers(cli, glimmer, tmp_path):
+    asked = write_rows(tmp_path / "q.jsonl", [{"question": "nowhere", "answers": ["x"]}])
+    done = cli("parity", glimmer.bundle, "--reference", glimmer.bundle, "--store", glimmer.store, "--questions", asked)
+    assert done.code == 0
+    assert done.out.count("not measured: no question was answered") == 2
 
 
 def test_what_does_not_fit_is_refused(refused, glimmer, exported, questions, tmp_path):

@@ -194,6 +194,17 @@ def test_nothing_witnesses_fp16_on_the_cpu_provider(bundle):
                 Session.open(bundle, threads=1, backend=backend, require_parity=True)
 
 
+def test_an_unrounded_record_that_did_not_pass_is_answered_with_the_command_that_rounds(bundle):
+    """More questions would not help."""
+    fp16(bundle)
+    record = json.loads((bundle / PARITY_RECORD).read_text(encoding="utf-8"))["records"][0]
+    check = {"name": "max_fp16_graphs_in_fp32", "limit": 0, "found": 4, "passed": False, "questions": None}
+    gate = {**record["gate"], "passed": False, "verdict": "not measured", "checks": [check]}
+    change(bundle / PARITY_RECORD, {"precision": "fp32", "witness": "FP16 in FP32", "gate": gate})
+    with pytest.raises(BundleError, match=rf"not measured: max_fp16_graphs_in_fp32; .*--backend {ROUNDED} "):
+        Session.open(bundle, threads=1, require_parity=True)
+
+
 def test_a_record_holds_for_the_codec_that_was_read(bundle):
     change(bundle / PARITY_RECORD, {"codec": "int8"})
     with pytest.raises(BundleError, match="witnesses onnxruntime-cpu in fp32 with memory in fp16"):

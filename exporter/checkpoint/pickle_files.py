@@ -95,7 +95,10 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
-    """Raise CheckpointError for a tensor that is sparse, nested or without values: a pickle may hold these too."""
+    """Raise CheckpointError for a tensor that is sparse, nested or without values: a pickle may hold these too.
+
+    So it may one value that stands for any number: a file of a kilobyte would fill the memory.
+    """
     import torch
 
     for name, tensor in tensors.items():
@@ -103,6 +106,8 @@ def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
             found = "no values (the device meta)"
         elif tensor.layout != torch.strided or tensor.is_nested:
             found = f"{'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')} tensor"
+        elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
+            found = f"{tensor.untyped_storage().nbytes()} bytes for {tensor.numel()} values"
         else:
             continue
         raise CheckpointError(

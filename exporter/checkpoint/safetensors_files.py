@@ -59,14 +59,22 @@ class SafetensorsFiles:
     def tensor(self, name: str) -> Tensor:
         """One tensor, in the dtype it was stored in, in memory of its own.
 
-        It is read, not mapped: what was mapped stays in memory as long as the file is open.
+        It is read, not mapped: what was mapped stays in memory as long as the file is open. Raises CheckpointError for
+        a dtype that torch has not.
         """
         import numpy as np
         import torch
+        from safetensors import SafetensorError
 
         place = self._places[name]
         if place.dtype not in STORED_DTYPES:
-            stored: Tensor = self._files[name].get_tensor(name)
+            try:
+                stored: Tensor = self._files[name].get_tensor(name)
+            except SafetensorError:
+                raise CheckpointError(
+                    f"{place.path}, tensor {name}", expected="float32, float16 or bfloat16", found=place.dtype,
+                    fix="save the weights in one of these",
+                ) from None
             return stored
         content = np.fromfile(place.path, np.uint8, place.num_bytes, offset=place.offset)
         values = torch.from_numpy(content).view(getattr(torch, STORED_DTYPES[place.dtype]))

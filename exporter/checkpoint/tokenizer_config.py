@@ -45,4 +45,4 @@ def _pieces(tokenizer: dict[str, Any]) -> dict[int, str]:
         pieces = {number: piece for piece, number in vocabulary.items()}
     else:
         pieces = {number: piece for number, (piece, _score) in enumerate(vocabulary)}
-    return pieces | {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    return pieces | {token["id"]: token["content"] for token in tokenizer.get("added_tokens", ())}

@@ -157,6 +157,17 @@ def test_transformers_reads_the_tokenizer_without_eos(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path / "ckpt")("w0 w1").input_ids[-1] != 1
 
 
+def test_a_tokenizer_that_names_no_added_tokens(tmp_path: Path) -> None:
+    """The key may be left out of the file, as in one that is made by hand."""
+    source = save_t5(make_reader(seed=1), tmp_path / "t5")
+    tokenizer = json.loads(word_tokenizer().to_str())
+    del tokenizer["added_tokens"]
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    convert(source, "huggingface")
+    special = json.loads((tmp_path / "ckpt" / "special_tokens_map.json").read_text(encoding="utf-8"))
+    assert special == {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
 # Hugging Face's FiD readers.
 
 

@@ -104,6 +104,18 @@ def test_wrong_dtype(v11: Path) -> None:
     refuse(v11, f"tensor {QUERY}: expected float32, float16 or bfloat16, found torch.int8")
 
 
+def test_a_dtype_that_torch_has_not(v11: Path) -> None:
+    """Six bits a number: the format has it."""
+    change_weights(v11, lambda weights: weights.update({QUERY: torch.zeros(32, 24, dtype=torch.uint8)}))
+    content = (v11 / WEIGHTS).read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    header[QUERY] |= {"dtype": "F6_E2M3", "shape": [32, 32]}
+    text = json.dumps(header).encode()
+    (v11 / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
+    refuse(v11, f"tensor {QUERY}: expected float32, float16 or bfloat16, found F6_E2M3")
+
+
 def test_unexpected_tensor(v11: Path) -> None:
     change_weights(v11, lambda weights: weights.update({"encoder.adapter.weight": torch.zeros(3)}))
     refuse(v11, "found 1 more, the first encoder.adapter.weight")

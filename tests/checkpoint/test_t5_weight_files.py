@@ -82,6 +82,7 @@ def test_a_pickle_of_something_else(tmp_path: Path, content: object, found: str)
         (lambda tensor: tensor.to("meta"), "no values"),
         (lambda tensor: tensor.to_sparse(), "sparse_coo tensor"),
         (lambda tensor: torch.nested.nested_tensor([tensor]), "nested tensor"),
+        (lambda _: torch.zeros(1).expand(1 << 20, 1 << 20), "4 bytes for 1099511627776 values"),
     ],
 )
 def test_a_tensor_that_is_not_dense(tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], found: str) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
 
 __all__ = ["STORAGE", "VARIANTS", "greedy_tokens", "make_t5", "random_mask", "random_tokens", "save_t5"]
+
+logging.disable_progress_bar()  # of saving, since transformers 5: it would stand among a command's errors
 
 TINY = {
     "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,

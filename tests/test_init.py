@@ -36,7 +36,7 @@ def test_from_t5(tmp_path: Path) -> None:
         "layers": {"memory": 1, "stage_a": 1, "stage_b": 1, "decoder": 2}, "num_retrieved": 25, "num_selected": 5,
         "parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
         "weight_bytes": sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
-        "has_tokenizer": False, "seed": 5,
+        "has_tokenizer": False, "notes": [], "seed": 5,
     }
 
 

@@ -6,6 +6,7 @@ waits and captures, and that everything is given back.
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -109,11 +110,15 @@ def test_several_threads(glimmer, engined, gpu, order):
 
 
 def test_only_scores_and_tokens_come_to_the_host(glimmer, engined, gpu):
+    """And the logits of the first step and of each look at the tokens, in which NaN would show."""
     library = gpu()
     with opened(glimmer, engined(glimmer)) as session:
         answer = session.answer(QUESTIONS[0])
+        interval = session._reader._place.eos_interval
     steps = library.cuda.kernels.count("decoder_step")
-    assert library.cuda.copied["out"] == 4 * len(answer.passages) + 4 * steps
+    checked = 1 + math.ceil(steps / interval)
+    logits = 4 * glimmer.shape.vocab_size * checked
+    assert library.cuda.copied["out"] == 4 * len(answer.passages) + 4 * steps + logits
 
 
 def test_padding_of_the_memory_does_not_cross(glimmer, engined, gpu):

@@ -61,7 +61,7 @@ def test_every_graph_compiles(exported, tmp_path, variant, precision):
     check(calibrated(exported(variant)), precision, tmp_path / precision, BATCHES)
 
 
-@pytest.mark.parametrize("variant", variants(["memory_fid", "fid, its own code"]))
+@pytest.mark.parametrize("variant", variants(["fid, its own code"]))
 def test_every_graph_compiles_in_its_other_form(exported, tmp_path, variant):
     source = exported(variant)
     selects = source.shape.traits.selects

@@ -57,7 +57,7 @@ def test_a_graph_decodes_what_numpy_decodes(glimmer, tmp_path, codec):
     assert len(np.unique(expected)) > 100
 
 
-@pytest.mark.parametrize("variant", ["glimmer, codecs", "lumen, codecs"])
+@pytest.mark.parametrize("variant", ["glimmer, codecs", pytest.param("lumen, codecs", marks=pytest.mark.slow)])
 def test_codecs_are_decoded_by_common_operators(exported, variant):
     source = exported(variant)
     names = [name for name, io in source.io.items() if reads_memory(io) and "selected" not in input_names(io)]

@@ -18,7 +18,7 @@ from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.reference_answers import assert_same_answer, reference_answer
 
-VARIANTS = ("glimmer, codecs", "lumen, codecs")
+VARIANTS = ("glimmer, codecs", pytest.param("lumen, codecs", marks=pytest.mark.slow))
 FITTED = [codec for codec in CODECS if codec != "fp16"]
 
 

@@ -183,5 +183,5 @@ def test_a_token_may_differ_only_in_a_tie():
 def test_every_tolerance_has_its_reason():
     for tolerance in TOLERANCES.values():
         assert 0 < tolerance.atol < 1e-2
-        assert 0 <= tolerance.rtol < 1e-2
+        assert 0 < tolerance.rtol < 1e-2
         assert len(tolerance.reason) > 20

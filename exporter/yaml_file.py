@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import GlimmerError
+from runtime.contract import GlimmerError, read_limited
 
 __all__ = ["MAX_YAML_BYTES", "read_yaml"]
 
@@ -27,14 +27,13 @@ def read_yaml(path: Path, *, error: type[GlimmerError], subject: str, expected: 
     import yaml
 
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_YAML_BYTES + 1)
-        if len(content) > MAX_YAML_BYTES:
-            raise error(subject, expected=f"at most {MAX_YAML_BYTES} bytes", found="more", fix=fix)
+        content = read_limited(
+            path, limit_bytes=MAX_YAML_BYTES, error=error, subject=subject, fix=fix, expected=expected
+        )
         return yaml.load(content.decode("utf-8-sig"), Loader=_loader())  # noqa: S506  # a SafeLoader
     except RecursionError:
         raise error(subject, expected=expected, found="values that nest too deep", fix=fix) from None
-    except (OSError, ValueError, OverflowError, yaml.YAMLError) as reason:
+    except (ValueError, OverflowError, yaml.YAMLError) as reason:
         # The two in the middle are of escapes and directives that PyYAML does not look at. Its own take several lines.
         raise error(subject, expected=expected, found=" ".join(str(reason).split()), fix=fix) from None
 
@@ -73,8 +72,8 @@ def _loader() -> Any:
         def _check_plain(self, node: Any) -> None:
             """Refuse a tag that the value would not have by itself: PyYAML makes of it what it can, or fails anyhow."""
             plain = node.value if isinstance(node, yaml.ScalarNode) else None
-            own = {self.resolve(type(node), plain, implicit) for implicit in ((True, False), (False, True))}
-            if node.tag not in own:
+            resolve: Any = self.resolve
+            if node.tag not in {resolve(type(node), plain, implicit) for implicit in ((True, False), (False, True))}:
                 raise fault(node, f"the tag {node.tag!r}, which its value has not")
             try:
                 (plain or "").encode()

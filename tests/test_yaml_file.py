@@ -54,7 +54,7 @@ def test_what_stands_once_is_read(tmp_path, content, value):
     assert read(write(tmp_path / "file.yaml", content)) == value
 
 
-@pytest.mark.parametrize("content", ["[1, 2", "a: !!python/object:os.system {}", "? [a, b]\n: 1\n", "[" * 5000])
+@pytest.mark.parametrize("content", ["[1, 2", "a: !!python/object:os.system {}", "? [a, b]\n: 1\n"])
 def test_what_is_no_plain_yaml_is_named(tmp_path, content):
     with pytest.raises(OptionError, match="file: expected a mapping"):
         read(write(tmp_path / "file.yaml", content))
@@ -83,12 +83,12 @@ MERGES = LAUGHS.replace("[x, x, x, x, x, x, x, x, x]", "{x: 1}").replace(" [", "
         ('a: "\\ud800"', "a lone surrogate"),
         ('a: "\\UFFFFFFFF"', "too large"),
         (f"%YAML {'9' * 5000}.1\n---\na: 1", "5000 digits"),
-        ("[" * 50_000, "values that nest too deep"),
+        ("[" * 2000, "values that nest too deep"),
         ("a: &a [*a]", "a value that holds itself"),
         ("? {a: 1}\n: 1", "a mapping or a list as a key"),
         (LAUGHS, "aliases that stand for more than"),
         (MERGES, "aliases that stand for more than"),
-        ("a: b\n" * 20_000, "more"),
+        ("a: b\n" * 20_000, "100000"),
     ],
     ids=lambda value: value[:20].replace("\n", " "),
 )

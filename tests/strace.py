@@ -43,6 +43,8 @@ for number, command in enumerate(commands):
 """
 LINE = re.compile(r"(\d+) +(?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<name>\w+)\()(?P<rest>.*)")
 PATH = re.compile(r'(?:\d+|AT_FDCWD)<(?P<at>/[^>]*)>(?:\(deleted\))?(?:, "(?P<below>[^"]*)")?|"(?P<path>[^"]*)"')
+QUIETLY = ("-f", "--seccomp-bpf", "-qq")
+"""Children too; a process stops at the calls that are traced, and at no other."""
 UNPUBLISHED = re.compile(r"\.glimmer-new\.\w+/|\.partial/")
 """What lies in these folders belongs to nothing yet: libraries write there as they do."""
 UNFINISHED = " <unfinished ...>"
@@ -95,8 +97,8 @@ class FileState:
             self.renamed |= {str(Path(source).parent), str(Path(target).parent)}
         for waiting in (self.written, self.listed):
             moved = {path for path in waiting if _is_below(path, source)}
-            waiting -= moved
-            waiting |= {target + path[len(source) :] for path in moved}
+            waiting.difference_update(moved)
+            waiting.update(target + path[len(source) :] for path in moved)
         self.renames.append(target)
 
     def _check_rename(self, source: str, target: str) -> None:
@@ -122,11 +124,11 @@ def traced_commands(folder: Path, *commands: Sequence[object]) -> list[FileState
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed here")
-    if subprocess.run([strace, "-qq", "-o", os.devnull, "true"], check=False, capture_output=True).returncode:
+    if subprocess.run([strace, *QUIETLY, "-o", os.devnull, "true"], check=False, capture_output=True).returncode:
         pytest.skip("strace may not trace processes here")
     log = folder / "strace.log"
     line = " -- ".join(" ".join(map(str, command)) for command in commands).split(" ")
-    tracing = [strace, "-f", "-qq", "-y", "-s", "0", "-e", f"trace={','.join(CALLS)}", "-e", "signal=none"]
+    tracing = [strace, *QUIETLY, "-y", "-s", "0", "-e", f"trace={','.join(CALLS)}", "-e", "signal=none"]
     command = [*tracing, "-o", log, sys.executable, "-c", DRIVER, *line]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "250"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -137,7 +137,7 @@ CORRUPTIONS: dict[str, tuple[Damage, str]] = {
     "size a string": (lambda data: entry(data)["file"].update(bytes="1234"), "bytes: expected int"),
     "digest a number": (lambda data: entry(data).update(graph_sha256=7), "graph_sha256: expected str"),
     "seconds a string": (lambda data: entry(data).update(build_seconds="1.5"), "build_seconds: expected float"),
-    "seconds not a number": (lambda data: entry(data).update(build_seconds=float("nan")), "seconds of building"),
+    "seconds not a number": (lambda data: entry(data).update(build_seconds=float("nan")), "NaN, which is no number"),
     "seconds below zero": (lambda data: entry(data).update(build_seconds=-1.0), "seconds of building"),
     "profiles an object": (lambda data: entry(data).update(profiles={}), "profiles: expected a list"),
     "least above the tuned": (lambda data: dims(data).update(min=[1, 4]), "min <= opt <= max"),
@@ -179,14 +179,6 @@ def test_a_record_that_is_no_json_object(content, tmp_path):
 def test_a_directory_without_a_record(tmp_path):
     with pytest.raises(BundleError, match=r"expected a file engines\.json, found none; build the engines again"):
         read_engine_record(tmp_path)
-
-
-def test_an_engine_reached_by_a_link_out(tmp_path):
-    directory = written(tmp_path, RECORD)
-    (tmp_path / "elsewhere").write_bytes(b"engine")
-    (directory / "live_stage_b.engine").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BundleError, match="stay inside"):
-        read_engine_record(directory)
 
 
 def test_a_record_of_a_directory_that_was_renamed(tmp_path):

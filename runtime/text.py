@@ -9,12 +9,9 @@ from tokenizers import Encoding, Tokenizer
 from runtime.charsmap import SPACES, sentencepiece_normalizer
 from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
 from runtime.contract.templates import TEMPLATES, template_fault
-from runtime.tokenizer_limits import PLAIN, TokenizerLimits, tokenizer_limits
+from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
-
-MAX_NORMALIZED = 1 << 20
-"""Characters of a normalised text that no one looks at before it is encoded."""
 
 
 class PlainTokenizer:
@@ -42,22 +39,8 @@ class PlainTokenizer:
         return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
 
     def length_fault(self, text: str) -> tuple[str, str] | None:
-        """What is expected of a text's length and what was found, where it must not be encoded; None where it may.
-
-        Tokens take 150 times the bytes of a text as it is once it is normalised.
-        """
-        most = self._limits.max_characters
-        if len(text) > most:
-            return f"at most {most} characters", str(len(text))
-        if self._normalizer is None or len(text) * self._limits.growth <= MAX_NORMALIZED:
-            return None
-        size, longest = max(1, MAX_NORMALIZED // self._limits.growth), max(MAX_NORMALIZED, 4 * len(text))
-        total = 0
-        for start in range(0, len(text), size):
-            total += len(self._normalizer.normalize_str(text[start : start + size]))
-            if total > longest:
-                return f"at most {longest} characters once it is normalised", "more"
-        return None
+        """What is expected of a text's length and what was found, where it must not be encoded; None where it may."""
+        return text_fault(text, self._limits, self._normalizer)
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens, special tokens left out."""

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import BackendError, StoreError
+from runtime.contract import BackendError, StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 
 __all__ = ["SentenceEncoder"]
 
@@ -108,8 +109,12 @@ def _session(graph: Path, threads: int | None) -> Any:
 def _tokenizer(path: Path, max_length: int) -> Any:
     from tokenizers import Tokenizer
 
+    content = read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=StoreError, subject=f"encoder {path}", fix=FIX,
+        expected="a tokenizer.json",
+    )
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
     except Exception as error:  # noqa: BLE001 - tokenizers raises no other

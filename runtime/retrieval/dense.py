@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.arguments import described
 from runtime.backends import Array
-from runtime.contract import OptionError, StoreError
+from runtime.contract import OptionError, StoreError, check_regular
 from runtime.contract.dense_layout import DenseManifest
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.extras import import_extra
@@ -91,6 +91,7 @@ class DenseRetriever:
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    check_regular(path, error=StoreError, subject=f"index {path}", fix=FIX)
     try:
         array: Array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from exporter.cost.model import CostModel
 from exporter.cost.ours import stage_costs
@@ -19,7 +20,7 @@ __all__ = ["check_plot", "cost_curves", "plot_cost"]
 
 FORMATS = {".png": "png", ".svg": "svg"}
 LEAST_RANGE = 50
-TEXT = {"svg.hashsalt": "glimmer-export", "text.parse_math": False}
+TEXT: Any = {"svg.hashsalt": "glimmer-export", "text.parse_math": False}
 """A name between dollars is no formula; and the same figures give the same bytes."""
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 """Left out, so that the same figures give the same bytes."""

@@ -197,9 +197,10 @@ class Session:
             ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
             reading = self._reader.read(ids, candidates, num_selected, clock)
             for place, row in enumerate(part):
-                tokens = reading.tokens[place]
+                decoded = reading.answers[place]
                 read[row.index] = Answer(
-                    questions[row.index], self.text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
+                    questions[row.index], self.text.decode(decoded.tokens), tuple(decoded.tokens),
+                    _ranked(row, reading, place), log_probability=decoded.log_probability,
                 )
         milliseconds = clock.milliseconds()
         return [

@@ -194,6 +194,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "answer": answer.answer,
         "token_ids": list(answer.token_ids),
+        "log_probability": answer.log_probability,
         "error": None if answer.error is None else f"{type(answer.error).__name__}: {answer.error}",
         "passages": [
             {

@@ -40,6 +40,7 @@ from runtime.contract.errors import (
 from runtime.contract.files import check_regular, file_errors, inside, is_there, map_regular, open_regular, read_limited
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
+    LOG_PROBABILITY,
     STAGE_A_FORMS,
     Forms,
     GraphIO,
@@ -124,6 +125,7 @@ __all__ = [
     "QUANTIZATION_TARGETS",
     "ROUNDED",
     "ROUNDING_BACKEND",
+    "LOG_PROBABILITY",
     "STAGE_A_FORMS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",

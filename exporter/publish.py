@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from exporter.durable import move
 from exporter.swap import new_directory, recover, swap_directory
 from runtime.contract import OutputError
+from runtime.contract.files import open_file
 
 __all__ = ["check_apart", "check_file", "check_target", "publish_directory", "replace_file", "write_errors"]
 
@@ -119,7 +121,7 @@ def _is_ours(directory: Path) -> bool:
     if any((directory / name).exists() for name in OURS):
         return True
     try:
-        with (directory / "config.json").open("rb") as stream:
+        with open_file(directory / "config.json") as stream:
             config: Any = json.loads(stream.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
@@ -135,7 +137,7 @@ def replace_file(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(path)
+            move(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -19,9 +19,9 @@ __all__ = ["Decoded", "greedy_decode"]
 class Decoded:
     """What was decoded for one row: the answer's tokens, EOS left out, and how likely the model held them, in nats.
 
-    `log_probability` sums the log-probabilities of the tokens that the decoder chose: those of the answer, and EOS where
-    it chose that; an answer that max_new_tokens cut off has none. The tokens that stand before an answer, the start
-    token and MemoryFiD's question, were not chosen and do not count. None where the graphs do not tell.
+    `log_probability` sums the log-probabilities of the tokens that the decoder chose: those of the answer, and EOS
+    where it chose that; an answer that max_new_tokens cut off has none. The tokens that stand before an answer, the
+    start token and MemoryFiD's question, were not chosen and do not count. None where the graphs do not tell.
     """
 
     tokens: list[int] = field(default_factory=list)

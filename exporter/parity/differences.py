@@ -1,4 +1,4 @@
-"""Where two answers part, and how sure the reference was there; and how sure each side was where they are equal."""
+"""Where two answers part, and how sure the reference was there; how sure both sides were where they are equal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
 
 __all__ = [
-    "MAX_EXAMPLES", "Difference", "FirstDifference", "LogProbabilityDifference", "differences_of", "first_difference_of",
-    "log_probability_difference",
+    "MAX_EXAMPLES", "Difference", "FirstDifference", "LogProbabilityDifference", "differences_of",
+    "first_difference_of", "log_probability_difference",
 ]  # fmt: skip
 
 MAX_EXAMPLES = 50

@@ -62,7 +62,7 @@ class DecoderStep(nn.Module):
             self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store,
             absorbed=self.absorbed,
         )
-        return (*_next_token(self.model, hidden_states.squeeze(1), self.log_probability), *present)
+        return (*_next_token(self.model, hidden_states.squeeze(1), log_probability=self.log_probability), *present)
 
 
 class DecoderPrefill(nn.Module):
@@ -96,7 +96,7 @@ class DecoderPrefill(nn.Module):
         )
         last = step + torch.arange(batch, dtype=torch.int32, device=step.device) * length
         rows = hidden_states.flatten(0, 1).index_select(0, last)
-        return (*_next_token(self.model, rows, self.log_probability), *present)
+        return (*_next_token(self.model, rows, log_probability=self.log_probability), *present)
 
 
 def _run_blocks(
@@ -135,7 +135,7 @@ def _run_blocks(
     return hidden_states, present
 
 
-def _next_token(model: GlimmerModel, hidden_states: Tensor, log_probability: bool) -> tuple[Tensor, ...]:
+def _next_token(model: GlimmerModel, hidden_states: Tensor, *, log_probability: bool) -> tuple[Tensor, ...]:
     """Last hidden states (b, d_model) -> greedy next_token (b, 1) int32, logits (b, vocab), and what it was chosen by.
 
     The token chosen is the one of the greatest logit, so its log-probability is minus the log of the sum of

@@ -9,15 +9,18 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "CheckpointError",
+    "ClosedError",
     "CorpusError",
     "DeviceLostError",
     "DeviceMemoryError",
     "EmbeddingsError",
     "EngineError",
     "ExportError",
+    "ForkedError",
     "GlimmerError",
     "MissingExtraError",
     "NotFiniteError",
+    "OperatingSystemError",
     "OptionError",
     "OutputError",
     "PassageError",
@@ -88,6 +91,14 @@ class NotFiniteError(GlimmerError):
     """Scores or logits with NaN or infinity among them: whatever were read off them would be no answer."""
 
 
+class ClosedError(GlimmerError):
+    """A session or a store that is used after it was closed."""
+
+
+class ForkedError(GlimmerError):
+    """A session or a store that is used in a forked child of the process that opened it."""
+
+
 class BackendError(GlimmerError):
     """A backend that cannot run here."""
 
@@ -102,6 +113,10 @@ class DeviceLostError(BackendError):
 
 class EngineError(GlimmerError):
     """A graph that breaks a rule of the machine that is to run it, or that a compiler refuses."""
+
+
+class OperatingSystemError(GlimmerError):
+    """What the system refuses that no error above names: a file, a name, memory."""
 
 
 class OptionError(GlimmerError):

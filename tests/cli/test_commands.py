@@ -155,7 +155,7 @@ def test_what_the_terminal_cannot_show_is_escaped(glimmer, tmp_path, monkeypatch
 def test_inspect(cli, glimmer):
     done = cli("inspect", glimmer.bundle)
     assert (done.code, done.err) == (0, "")
-    for word in ("glimmer", "fp32", "fp16", "verified", "log-probability of answers", LOG_PROBABILITY, *glimmer.io):
+    for word in ("glimmer", "fp32", "fp16", "verified", "log-probability", LOG_PROBABILITY, *glimmer.io):
         assert word in done.out
     manifest = json.loads((glimmer.bundle / "manifest.json").read_text(encoding="utf-8"))
     assert cli("inspect", glimmer.bundle, "--json").json == {**manifest, "engines": {}}

@@ -1,7 +1,7 @@
 """Put a new directory in the place of an old one, and clear up after a command that was killed while it did so.
 
-    .NAME.glimmer-new.XXXXXXXX/       the new content, until it is renamed to NAME
-    .NAME.glimmer-old.XXXXXXXX/old    the old content, from then until it is removed
+    .NAME.glimmer-new.XXXXXXXXXXXXXXXX/       the new content, until it is renamed to NAME
+    .NAME.glimmer-old.XXXXXXXXXXXXXXXX/old    the old content, from then until it is removed
 
 Both stand beside NAME and are locked by the command that made them: a killed one's lock is gone with it.
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exporter.file_lock import held_alone
+from exporter.whole_file import rename
 from runtime.contract import OutputError
 
 __all__ = ["new_directory", "recover", "swap_directory"]
@@ -36,18 +38,22 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 def swap_directory(work: Path, target: Path) -> None:
-    """Rename `work` to `target`, whose old content is removed only afterwards."""
+    """Rename `work` to `target`, whose old content is removed only afterwards; the mode of the directory stays.
+
+    A link among the old content is removed itself, and nothing behind it.
+    """
     if not target.exists():
-        work.rename(target)
+        rename(work, target)
         return
+    work.chmod(stat.S_IMODE(target.stat().st_mode))
     aside = _make(target, OLD)
     with held_alone(aside):
         try:
-            target.rename(aside / "old")
+            rename(target, aside / "old")
             try:
-                work.rename(target)
+                rename(work, target)
             except OSError:
-                (aside / "old").rename(target)
+                rename(aside / "old", target)
                 raise
         except OSError:
             with suppress(OSError):  # not empty: the old content could not be put back, and must not be lost
@@ -73,10 +79,10 @@ def recover(target: Path) -> None:
 def _recover(target: Path, path: Path) -> None:
     old = path / "old"
     with held_alone(path) as free:
-        missing = old.exists() and not os.path.lexists(target)
+        missing = old.is_dir() and not old.is_symlink() and not os.path.lexists(target)
         if free:
             if missing:
-                old.rename(target)
+                rename(old, target)
             shutil.rmtree(path, ignore_errors=True)
         elif missing:
             raise OutputError(
@@ -86,7 +92,10 @@ def _recover(target: Path, path: Path) -> None:
 
 
 def _make(target: Path, kind: str) -> Path:
+    """A new directory under a name that nobody can foresee, with the mode that plain `mkdir` gives."""
+    path = target.with_name(f".{target.name}.{kind}.{secrets.token_hex(8)}")
     try:
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
+        path.mkdir()
     except FileNotFoundError as error:  # as /proc says that nothing can be made there
         raise PermissionError(errno.EPERM, str(error)) from error
+    return path

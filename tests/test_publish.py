@@ -107,10 +107,10 @@ def test_what_is_linked_to_the_standard_streams_is_a_device_wherever_they_go(tmp
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     """Root, whom no permission stops, is stopped by a file system that is mounted to be read."""
 
-    def refuse(**_):
+    def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(OutputError, match="Read-only"):
         check_file(tmp_path / "new.jsonl")
 

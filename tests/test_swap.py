@@ -101,7 +101,7 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
 def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
     """The second rename fails, and so does the one that would undo the first."""
     target = make(tmp_path / "out")
-    rename = Path.rename
+    rename = Path.replace
 
     def once(self, to):
         if self == target:
@@ -109,7 +109,7 @@ def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
         raise PermissionError(13, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", once)
+        patch.setattr(Path, "replace", once)
         with pytest.raises(OutputError), publish_directory(target, overwrite=True):
             pass
     assert not target.exists()

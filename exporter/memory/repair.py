@@ -21,7 +21,8 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, stored_numbers, write_texts
 from exporter.memory.verify import Damage, damaged_files
-from exporter.publish import check_apart
+from exporter.memory.work import check_output
+from exporter.whole_file import rename
 from runtime.bundle import Bundle
 from runtime.contract import (
     FileEntry,
@@ -70,7 +71,7 @@ def repair_store(
     """
     started = time.monotonic()
     given = None if corpus_path is None else CorpusSource.of(corpus_path, corpus_format)
-    check_apart(Path(store), [bundle_directory, *(given.paths if given else ())])
+    check_output(Path(store), [bundle_directory, *(given.paths if given else ())])
     with changing(Path(store)) as change:
         manifest = change.manifest
         with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
@@ -210,7 +211,7 @@ class _Repair:
         """Put the staged file `name` in the damaged one's place, if its bytes are the same; else it keeps its name."""
         made = self.change.entry(name)
         if (made.bytes, made.sha256) == (damaged.bytes, damaged.sha256):
-            (self.change.staged / name).replace(self.change.store / damaged.path)
+            rename(self.change.staged / name, self.change.store / damaged.path)
             self.restored.append(damaged.path)
             return damaged
         self.renewed.append(damaged.path)

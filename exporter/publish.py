@@ -14,6 +14,7 @@ from exporter.links import resolved
 from exporter.swap import new_directory, recover, swap_directory
 from exporter.whole_file import plain_mode, remove_unfinished, replace_file, write_errors
 from runtime.contract import OutputError
+from runtime.contract.files import open_file
 
 __all__ = [
     "Inputs", "check_apart", "check_file", "check_target", "publish_directory", "replace_file", "write_errors",
@@ -122,7 +123,7 @@ def _is_ours(directory: Path) -> bool:
     if any((directory / name).exists() for name in OURS):
         return True
     try:
-        with (directory / "config.json").open("rb") as stream:
+        with open_file(directory / "config.json") as stream:
             config: Any = json.loads(stream.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return False

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exporter.durable import move, sync_tree
 from exporter.file_lock import held_alone
-from exporter.whole_file import rename
 from runtime.contract import OutputError
 
 __all__ = ["new_directory", "recover", "swap_directory"]
@@ -38,22 +38,23 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 def swap_directory(work: Path, target: Path) -> None:
-    """Rename `work` to `target`, whose old content is removed only afterwards; the mode of the directory stays.
+    """Rename `work` to `target`, whose old content is removed only when all of that is on the disk.
 
-    A link among the old content is removed itself, and nothing behind it.
+    The mode of the directory stays. A link among the old content is removed itself, and nothing behind it.
     """
+    sync_tree(work)
     if not target.exists():
-        rename(work, target)
+        move(work, target)
         return
     work.chmod(stat.S_IMODE(target.stat().st_mode))
     aside = _make(target, OLD)
     with held_alone(aside):
         try:
-            rename(target, aside / "old")
+            move(target, aside / "old")
             try:
-                rename(work, target)
+                move(work, target)
             except OSError:
-                rename(aside / "old", target)
+                move(aside / "old", target)
                 raise
         except OSError:
             with suppress(OSError):  # not empty: the old content could not be put back, and must not be lost
@@ -82,7 +83,7 @@ def _recover(target: Path, path: Path) -> None:
         missing = old.is_dir() and not old.is_symlink() and not os.path.lexists(target)
         if free:
             if missing:
-                rename(old, target)
+                move(old, target)
             shutil.rmtree(path, ignore_errors=True)
         elif missing:
             raise OutputError(

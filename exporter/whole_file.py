@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exporter.durable import move
 from exporter.file_lock import held_alone
 from runtime.contract import OutputError
 
 __all__ = [
-    "UNFINISHED", "plain_mode", "remove_unfinished", "rename", "replace_file", "unforeseen_name", "whole_file",
+    "UNFINISHED", "plain_mode", "remove_unfinished", "replace_file", "unforeseen_name", "whole_file",
     "write_errors",
 ]  # fmt: skip
 
@@ -33,14 +34,6 @@ ANEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN_FILE = 0o666
 """What plain `open` asks for; the system takes the umask's bits away."""
 BAD_NAMES = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
-
-
-def rename(source: Path, target: Path) -> None:
-    """Put `source`, a file or a directory, at `target`: every rename of the project goes through here.
-
-    A link at `target` is replaced, not followed. Raises OSError.
-    """
-    source.replace(target)
 
 
 @contextmanager
@@ -74,7 +67,7 @@ def _anew(path: Path) -> Iterator[tuple[Path, int]]:
                 os.fchmod(descriptor, stat.S_IMODE(earlier.st_mode))
         yield temporary, descriptor
         os.fsync(descriptor)
-        rename(temporary, path)
+        move(temporary, path)
     finally:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)

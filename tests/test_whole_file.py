@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, rename, replace_file, whole_file
+from exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
@@ -117,12 +117,3 @@ def test_of_a_planted_link_only_the_link_goes(tmp_path):
     (tmp_path / f".out.{'0' * 16}.tmp").symlink_to("victim")
     remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"victim"}
-
-
-def test_a_directory_takes_the_place_of_a_link_to_one(tmp_path):
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "link").symlink_to("outside")
-    (tmp_path / "new").write_text("new", encoding="utf-8")
-    rename(tmp_path / "new", tmp_path / "link")
-    assert (tmp_path / "link").read_text(encoding="utf-8") == "new"
-    assert not list((tmp_path / "outside").iterdir())

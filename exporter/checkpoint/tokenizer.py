@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import MissingExtraError, TokenizerError
+from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
+from runtime.contract.json_text import parse_json
 
 __all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
-OUTER = rf"\A[ {SPACE}]+|[ {SPACE}]+\z"
-"""What sentencepiece drops of a text; tokenizers' Strip would also drop what is white space to Unicode alone."""
 NUM_SENTINELS = 100
 """T5's `<extra_id_0>` to `<extra_id_99>`, which its sentencepiece model does not hold."""
 
@@ -28,16 +28,10 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
     checkpoint is written.
     """
     beside = [source / name for name in (FAST, SENTENCEPIECE)] if source else []
-    path = explicit or next((candidate for candidate in beside if candidate.exists()), None)
+    path = explicit or next((candidate for candidate in beside if is_there(candidate)), None)
     if path is None:
         return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(
-            f"tokenizer {path}", expected=f"a {FAST} or {SENTENCEPIECE}", found=error.strerror or str(error),
-            fix="name an existing file",
-        ) from None
+    content = _read(path)
     return _from_sentencepiece(path) if path.suffix == ".model" else content
 
 
@@ -47,7 +41,7 @@ def without_special_tokens(content: bytes) -> bytes:
     The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
     """
     try:
-        tokenizer = json.loads(content)
+        tokenizer = parse_json(content.decode())
     except ValueError:
         return content
     if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
@@ -63,8 +57,9 @@ def open_sentencepiece(path: Path) -> Any:
         raise MissingExtraError(
             f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
         ) from None
+    content = _read(path)
     try:
-        model = SentencePieceProcessor(model_proto=path.read_bytes())
+        model = SentencePieceProcessor(model_proto=content)
     except Exception as error:  # noqa: BLE001 - the library raises several
         found = str(error) or type(error).__name__
     else:
@@ -72,6 +67,13 @@ def open_sentencepiece(path: Path) -> Any:
             return model
         found = "no pieces"  # an empty file is no error to the library
     raise TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
+
+
+def _read(path: Path) -> bytes:
+    return read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=f"tokenizer {path}",
+        expected=f"a {FAST} or {SENTENCEPIECE}", fix="name an existing file",
+    )
 
 
 def _from_sentencepiece(path: Path) -> bytes:
@@ -85,6 +87,8 @@ def _from_sentencepiece(path: Path) -> bytes:
         ) from None
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+    from runtime.charsmap import OUTER_SPACES
+
     proto = ModelProto.FromString(model.serialized_model_proto())
     training = proto.trainer_spec
     if training.model_type != training.UNIGRAM or min(model.eos_id(), model.unk_id()) < 0:
@@ -97,7 +101,8 @@ def _from_sentencepiece(path: Path) -> bytes:
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
     tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
-    steps: list[Any] = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    # Strip would also drop what is white space to Unicode alone.
+    steps: list[Any] = [normalizers.Replace(Regex(OUTER_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if table := proto.normalizer_spec.precompiled_charsmap:
         steps.insert(0, normalizers.Precompiled(table))
     tokenizer.normalizer = normalizers.Sequence(steps)

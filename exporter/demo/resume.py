@@ -14,7 +14,7 @@ from exporter.checkpoint.pickle_files import load_failure
 from exporter.demo.training import Training
 from exporter.links import require_no_link
 from exporter.whole_file import remove_unfinished, replace_file, write_errors
-from runtime.contract import OutputError
+from runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
 
@@ -39,9 +39,10 @@ def restore_state(training: Training, directory: Path) -> None:
     """
     path = directory / STATE
     _check_own(directory)
-    if not path.exists():
+    if not is_there(path):
         return
     remove = f"remove {directory} to begin anew"
+    check_regular(path, error=OutputError, subject=str(path), fix=remove)
     try:
         state = _load(path, training.device)
     except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file

@@ -17,12 +17,15 @@ from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from exporter.memory.work import check_output
-from runtime.contract import CorpusError, PassageError
+from runtime.contract import CorpusError, PassageError, read_limited
+from runtime.contract.json_text import parse_json
 from runtime.contract.store_layout import texts_name
 from runtime.contract.text_schema import is_id
 
 __all__ = ["DeleteSummary", "delete_passages", "id_from_text", "read_ids"]
 
+MAX_IDS_BYTES = 1 << 30
+"""A corpus may be given for its ids: more of it than this is not held in memory."""
 JSON_ID = "a string, an integer of 64 bits, or an object that has one as its `id`"
 
 
@@ -87,18 +90,20 @@ def read_ids(path: Path) -> list[int | str]:
     Raises CorpusError with the line.
     """
     ids: list[int | str] = []
+    subject, expected, fix = f"ids {path}", "a readable file in UTF-8", "check the file"
+    content = read_limited(
+        path, limit_bytes=MAX_IDS_BYTES, error=CorpusError, subject=subject, expected=expected, fix=fix
+    )
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as reason:
-        raise CorpusError(
-            f"ids {path}", expected="a readable file in UTF-8", found=str(reason), fix="check the file"
-        ) from None
+        lines = content.decode("utf-8-sig").split("\n")
+    except ValueError as reason:
+        raise CorpusError(subject, expected=expected, found=str(reason), fix=fix) from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as reason:
+            value = parse_json(line)
+        except ValueError as reason:
             raise CorpusError(
                 f"ids {path}, line {number}", expected="JSON", found=str(reason),
                 fix="write strings in quotes, as the corpus has them",
@@ -115,8 +120,8 @@ def read_ids(path: Path) -> list[int | str]:
 def id_from_text(text: str) -> int | str:
     """An id as an option gives it: `7` is a number, `"7"` in quotes a string, and so is what is not JSON."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return text
     return value if isinstance(value, (int, str)) and is_id(value) else text
 

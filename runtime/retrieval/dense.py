@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import OptionError, StoreError
+from runtime.contract import OptionError, StoreError, check_regular
 from runtime.contract.dense_layout import DenseManifest
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.extras import import_extra
@@ -76,6 +76,7 @@ class DenseRetriever:
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    check_regular(path, error=StoreError, subject=f"index {path}", fix=FIX)
     try:
         array: Array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as reason:

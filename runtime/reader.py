@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.backends import Array, Graph, Tensor
 from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
 from runtime.codecs import Codec
 from runtime.contract import ModelShape
-from runtime.decode import greedy_decode
+from runtime.decode import Decoded, greedy_decode
 from runtime.memory import pad_ids
 from runtime.placement import placement_of
 from runtime.rerank import check_scores, select_top_m
@@ -19,12 +19,14 @@ from runtime.text import TextEncoder
 
 __all__ = ["Reader", "Reading"]
 
+NO_TOKEN = -1
+
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of a batch: answer tokens a row; scores (b, k) and selected (b, m) where the architecture ranks."""
+    """What came of a batch: an answer a row; scores (b, k) and selected (b, m) where the architecture ranks."""
 
-    tokens: list[list[int]]
+    answers: list[Decoded]
     scores: Array | None
     selected: Array | None
 
@@ -73,11 +75,13 @@ class Reader:
         candidates: Sequence[Sequence[Candidate]],
         num_selected: int | None,
         clock: StageClock,
+        *,
+        stop_at_eos: bool = True,
     ) -> Reading:
         """Answer a batch of tokenised questions, each from at least one candidate passage.
 
         `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected. Raises
-        NotFiniteError where it is to check that.
+        NotFiniteError where it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
         """
         if self._codec is not None:
             encoded = self._encode_with_memory(questions, candidates, self._codec, num_selected, clock)
@@ -88,12 +92,13 @@ class Reader:
         prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
         if self._shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
+        shape = self._shape if stop_at_eos else replace(self._shape, eos_token_id=NO_TOKEN)
         with clock.stage("decode"):
-            tokens = greedy_decode(
-                self._place, self._shape, encoded.states, encoded.mask, prefixes,
+            answers = greedy_decode(
+                self._place, shape, encoded.states, encoded.mask, prefixes,
                 check_finite=self._check_finite,
             )
-        return Reading(tokens, encoded.scores, encoded.selected)
+        return Reading(answers, encoded.scores, encoded.selected)
 
     def _encode_with_memory(
         self,

@@ -120,7 +120,9 @@ def _check_numbers(store: Path, manifest: StoreManifest) -> None:
         deleted = read_tombstones(store, manifest)
     except StoreError:  # said of their own file
         return
-    if not np.array_equal(numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)):
+    if len(numbers) + len(deleted) != manifest.num_numbers or not np.array_equal(
+        numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)
+    ):
         raise StoreError(
             manifest.texts.path, expected=f"{manifest.num_passages} passages, all but the deleted ones",
             found=f"{len(numbers)} passages", fix="",

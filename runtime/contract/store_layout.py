@@ -192,7 +192,10 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
     counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))
     total = manifest.num_passages + manifest.num_tombstones
     named = (manifest.num_tombstones > 0) == (manifest.tombstones is not None)
-    if min(counts) < 0 or total != manifest.num_numbers or tokens != manifest.num_tokens or not named:
+    # Each passage has an offset in its shard, and each token its id, whatever the codec.
+    sizes = [shard.file.bytes - 8 * (shard.num_passages + 1) - 4 * shard.num_tokens for shard in manifest.shards]
+    negative = min((*counts, *sizes)) < 0
+    if negative or total != manifest.num_numbers or tokens != manifest.num_tokens or not named:
         raise StoreError(subject, expected="shards that add up to its passages and tokens", found="others", fix=FIX)
     if manifest.index.engine not in INDEX_ENGINES:
         raise StoreError(

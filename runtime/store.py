@@ -85,7 +85,9 @@ class MemoryStore:
             check_store_fits(directory, manifest, bundle)
             subject = f"store {directory}"
             for entry in manifest.files():
-                verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
+                mended = f"run `glimmer-export memory repair {directory}`, or {COPY_AGAIN}"
+                fix = mended if entry == manifest.codec_arrays else COPY_AGAIN
+                verify_file(directory, entry, error=StoreError, subject=subject, fix=fix, digest=verify)
         except BaseException:
             os.close(held)
             raise

@@ -26,9 +26,10 @@ from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import put_manifest
 from exporter.memory.shard_writer import ShardWriter
 from exporter.memory.work import ShardRecord, Work, work_directory
-from exporter.publish import check_apart, check_target, replace_file, write_errors
+from exporter.publish import check_apart, check_target, write_errors
 from exporter.swap import recover
 from runtime.backends import Array
 from runtime.bundle import verify_file
@@ -239,7 +240,7 @@ def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
         link(source / entry.path, work.store / entry.path)
     _link_vectors(work, source, manifest)
-    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
+    put_manifest(work.store, manifest)
 
 
 def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
 
-__all__ = ["check_schema_version", "read_json", "record_from_json", "record_to_json"]
+__all__ = ["check_schema_version", "json_object", "read_json", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
@@ -24,12 +24,17 @@ def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, A
     if not is_there(path):
         raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
     content = read_limited(path, limit_bytes=MAX_JSON_BYTES, error=error, subject=str(path), fix=fix)
+    return json_object(content, error=error, subject=str(path), fix=fix)
+
+
+def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
+    """Parse the bytes of a file as a JSON object; raises `error` where they are none."""
     try:
         data = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as reason:
-        raise error(str(path), expected="a JSON object", found=str(reason), fix=fix) from None
+        raise error(subject, expected="a JSON object", found=str(reason), fix=fix) from None
     if not isinstance(data, dict):
-        raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)
+        raise error(subject, expected="a JSON object", found=type(data).__name__, fix=fix)
     return data
 
 

@@ -126,7 +126,7 @@ def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
         graphs[graph] = {}
         for name, tensor in tensors.items():
             channels = None if tensor.channel_amax is None else arrays[f"channel_amax/{tensor.channel_amax}"]
-            histogram = arrays[f"histogram/{tensor.histogram}"].astype(np.int64)
+            histogram = arrays[f"histogram/{tensor.histogram}"]
             found = TensorRange(
                 tensor.minimum, tensor.maximum, tensor.count, tensor.limit, histogram, channels
             )
@@ -178,6 +178,10 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
                     raise CalibrationError(
                         f"{path}, array {name}", expected=expected, found=f"{dtype} {shape}", fix=FIX
                     )
-            return {name: np.asarray(file.get_tensor(name)) for name in sorted(names)}
+            # Widened here, once for all tensors that share one: a table may name it a million times.
+            return {
+                name: file.get_tensor(name).astype(np.int64 if name.startswith("histogram/") else np.float32)
+                for name in sorted(names)
+            }
     except (SafetensorError, OSError) as reason:
         raise CalibrationError(str(path), expected="a safetensors file", found=str(reason), fix=FIX) from None

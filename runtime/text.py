@@ -9,6 +9,7 @@ from tokenizers import Encoding, Tokenizer
 from runtime.charsmap import SPACES, sentencepiece_normalizer
 from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
 from runtime.contract.templates import TEMPLATES, template_fault
+from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
 
@@ -19,9 +20,11 @@ class PlainTokenizer:
     White space around it is dropped. A tokenizer that was made of a sentencepiece model normalises text as that does,
     and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
     it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
+    `limits` are what its file says that it may do to a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, limits: TokenizerLimits = PLAIN) -> None:
+        self._limits = limits
         tokenizer.no_truncation()
         tokenizer.no_padding()
         splits = tokenizer.pre_tokenizer
@@ -34,6 +37,10 @@ class PlainTokenizer:
     def encode(self, text: str) -> Encoding:
         """Tokens and ids of a text; raises UnicodeEncodeError or TypeError for a lone surrogate."""
         return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
+
+    def length_fault(self, text: str) -> tuple[str, str] | None:
+        """What is expected of a text's length and what was found, where it must not be encoded; None where it may."""
+        return text_fault(text, self._limits, self._normalizer)
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens, special tokens left out."""
@@ -130,6 +137,8 @@ class TextEncoder:
 
     def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
         try:
+            if (fault := self._tokenizer.length_fault(text)) is not None:
+                raise QuestionError(subject, expected=fault[0], found=fault[1], fix="shorten the text")
             ids: list[int] = self._tokenizer.encode(text).ids
         except (UnicodeEncodeError, TypeError):  # a lone surrogate
             raise QuestionError(
@@ -146,7 +155,8 @@ def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: 
     """
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
-        tokenizer = PlainTokenizer(Tokenizer.from_buffer(content))
+        limits = tokenizer_limits(content)
+        tokenizer = PlainTokenizer(Tokenizer.from_buffer(content), limits)
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.contract import MissingExtraError, TokenizerError
+from runtime.contract.json_text import parse_json
 
 __all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
-OUTER = rf"\A[ {SPACE}]+|[ {SPACE}]+\z"
-"""What sentencepiece drops of a text; tokenizers' Strip would also drop what is white space to Unicode alone."""
 NUM_SENTINELS = 100
 """T5's `<extra_id_0>` to `<extra_id_99>`, which its sentencepiece model does not hold."""
 
@@ -47,7 +46,7 @@ def without_special_tokens(content: bytes) -> bytes:
     The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
     """
     try:
-        tokenizer = json.loads(content)
+        tokenizer = parse_json(content.decode())
     except ValueError:
         return content
     if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
@@ -85,6 +84,8 @@ def _from_sentencepiece(path: Path) -> bytes:
         ) from None
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+    from runtime.charsmap import OUTER_SPACES
+
     proto = ModelProto.FromString(model.serialized_model_proto())
     training = proto.trainer_spec
     if training.model_type != training.UNIGRAM or min(model.eos_id(), model.unk_id()) < 0:
@@ -97,7 +98,8 @@ def _from_sentencepiece(path: Path) -> bytes:
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
     tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
-    steps: list[Any] = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    # Strip would also drop what is white space to Unicode alone.
+    steps: list[Any] = [normalizers.Replace(Regex(OUTER_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if table := proto.normalizer_spec.precompiled_charsmap:
         steps.insert(0, normalizers.Precompiled(table))
     tokenizer.normalizer = normalizers.Sequence(steps)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
+from runtime.contract.json_text import parse_json
 
 __all__ = ["check_schema_version", "json_object", "read_json", "record_from_json", "record_to_json"]
 
@@ -28,10 +29,13 @@ def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, A
 
 
 def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
-    """Parse the bytes of a file as a JSON object; raises `error` where they are none."""
+    """Parse the bytes of a file as a JSON object; raises `error` where they are none.
+
+    Numbers are of 64 bits and finite, no key stands twice in one object, and every string can be written.
+    """
     try:
-        data = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as reason:
+        data = parse_json(content.decode("utf-8"), strict=True)
+    except ValueError as reason:
         raise error(subject, expected="a JSON object", found=str(reason), fix=fix) from None
     if not isinstance(data, dict):
         raise error(subject, expected="a JSON object", found=type(data).__name__, fix=fix)

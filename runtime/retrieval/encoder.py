@@ -11,6 +11,7 @@ import numpy as np
 from runtime.backends import Array
 from runtime.contract import BackendError, StoreError
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
 
@@ -31,7 +32,7 @@ class SentenceEncoder:
         """Load both files; raises StoreError where one of them is none, BackendError without ONNX Runtime."""
         self.settings = settings
         self._session = _session(graph, threads)
-        self._tokenizer = _tokenizer(tokenizer, settings.max_length)
+        self._tokenizer, self._limits = _tokenizer(tokenizer, settings.max_length)
         self._inputs = {tensor.name: INTEGERS.get(tensor.type) for tensor in self._session.get_inputs()}
         self._output = EMBEDDING if settings.pooling == "graph" else STATES
         outputs = [tensor.name for tensor in self._session.get_outputs()]
@@ -54,7 +55,14 @@ class SentenceEncoder:
 
     def _encode(self, texts: Sequence[str]) -> Array:
         # A lone surrogate cannot be encoded, and nothing is lost with it.
-        clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
+        # What is cut off is beyond any number of tokens that an encoder takes.
+        most = self._limits.max_characters
+        clean = [text.encode("utf-8", "replace").decode("utf-8").strip()[:most] for text in texts]
+        for text in clean:
+            if (fault := text_fault(text, self._limits, self._tokenizer.normalizer)) is not None:
+                raise StoreError(
+                    f"encoder, text {text[:60]!r}", expected=fault[0], found=fault[1], fix="shorten the text"
+                )
         encodings = self._tokenizer.encode_batch(clean)
         longest = max(1, *(len(encoding.ids) for encoding in encodings))
         inputs = {name: np.zeros((len(texts), longest), dtype) for name, dtype in self._inputs.items()}
@@ -105,13 +113,15 @@ def _session(graph: Path, threads: int | None) -> Any:
         ) from None
 
 
-def _tokenizer(path: Path, max_length: int) -> Any:
+def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        content = path.read_bytes()
+        limits = tokenizer_limits(content)
+        tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
     except Exception as error:  # noqa: BLE001 - tokenizers raises no other
         raise StoreError(f"encoder {path}", expected="a tokenizer.json", found=str(error), fix=FIX) from None
-    return tokenizer
+    return tokenizer, limits

@@ -17,7 +17,7 @@ from exporter.checkpoint.written import is_written
 from exporter.init import summary
 from exporter.publish import check_target
 from runtime.contract import CheckpointError, OptionError
-from runtime.contract.json_text import parse_json
+from runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ def convert_checkpoint(
     complete = present and is_written(output, converted, tensors, found)
     if not complete:
         write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
-    made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
+    made: dict[str, Any] = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
     made |= {"notes": notes, "already_complete": complete}
     return made | summary(converted, tensors, found)
 
@@ -106,15 +106,8 @@ def _is_checkpoint(directory: Path) -> bool:
 
 def _read_fields(path: Path) -> dict[str, Any]:
     """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"), strict=True)
-    except (OSError, ValueError) as error:
-        raise OptionError(
-            f"config {path}", expected="a JSON object of a checkpoint's fields", found=str(error), fix=CONFIG_FIX
-        ) from None
+    subject, expected = f"config {path}", "a JSON object of a checkpoint's fields"
+    data = read_json_value(path, error=OptionError, subject=subject, expected=expected, fix=CONFIG_FIX, strict=True)
     if not isinstance(data, dict):
-        raise OptionError(
-            f"config {path}", expected="a JSON object of a checkpoint's fields", found=type(data).__name__,
-            fix=CONFIG_FIX,
-        )
+        raise OptionError(subject, expected=expected, found=type(data).__name__, fix=CONFIG_FIX)
     return data

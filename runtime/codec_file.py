@@ -9,7 +9,7 @@ from safetensors.numpy import load
 
 from runtime.backends import Array
 from runtime.codecs import Codec, open_codec
-from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout
+from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout, read_limited
 
 __all__ = ["open_store_codec", "read_codec"]
 
@@ -47,9 +47,11 @@ def read_codec(directory: Path, entry: FileEntry | None, name: str, d_model: int
 def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:
     if entry is None:
         return {}
+    subject = f"store {directory}, {entry.path}"
+    content = read_limited(
+        directory / entry.path, limit_bytes=entry.bytes, error=StoreError, subject=subject, fix=FIX
+    )  # `entry.bytes` was compared with what the codec has
     try:
-        return dict(load((directory / entry.path).read_bytes()))
+        return dict(load(content))
     except SafetensorError as reason:
-        raise StoreError(
-            f"store {directory}, {entry.path}", expected="a safetensors file", found=str(reason), fix=FIX
-        ) from None
+        raise StoreError(subject, expected="a safetensors file", found=str(reason), fix=FIX) from None

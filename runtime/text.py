@@ -7,11 +7,12 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from runtime.charsmap import SPACES, sentencepiece_normalizer
-from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
+from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.templates import TEMPLATES, template_fault
 from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
-__all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
+__all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer", "read_tokenizer_file"]
 
 
 class PlainTokenizer:
@@ -148,13 +149,21 @@ class TextEncoder:
         return [*ids, self._shape.eos_token_id] if eos or not ids else ids
 
 
+def read_tokenizer_file(path: Path, *, subject: str, fix: str) -> bytes:
+    """The content of a tokenizer.json, which is not looked at; raises TokenizerError."""
+    return read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=subject, fix=fix,
+        expected="a tokenizer.json",
+    )
+
+
 def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> PlainTokenizer:
     """Open a tokenizer.json, or its content; `subject` and `fix` are those of its errors.
 
     Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
     """
+    content = source if isinstance(source, bytes) else read_tokenizer_file(source, subject=subject, fix=fix)
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
         limits = tokenizer_limits(content)
         tokenizer = PlainTokenizer(Tokenizer.from_buffer(content), limits)
     except BaseException as error:

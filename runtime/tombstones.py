@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
-from runtime.contract import StoreError, StoreManifest
+from runtime.contract import StoreError, StoreManifest, read_limited
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
 
 TOMBSTONES = "numbers"
 """The name of the file's one tensor."""
+HEADER_BYTES = 1 << 12
+"""More than the header of one tensor takes."""
 
 
 def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
@@ -23,9 +25,11 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
         return np.zeros(0, np.int64)
     path = directory / manifest.tombstones.path
     fix = "see `glimmer-export memory verify`"
+    limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
+    content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as reason:
+        tensors = load(content)
+    except SafetensorError as reason:
         raise StoreError(str(path), expected="a safetensors file", found=str(reason), fix=fix) from None
     numbers = tensors.get(TOMBSTONES)
     if (

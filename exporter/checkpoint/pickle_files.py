@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.weight_index import weight_paths
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +63,7 @@ def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
     """
     import torch
 
+    check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
     try:
         with torch.serialization.safe_globals(list(safe)):
             # Files older than the zip format cannot be mapped.

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import MissingExtraError, TokenizerError
+from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.json_text import parse_json
 
 __all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
@@ -27,16 +28,10 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
     checkpoint is written.
     """
     beside = [source / name for name in (FAST, SENTENCEPIECE)] if source else []
-    path = explicit or next((candidate for candidate in beside if candidate.exists()), None)
+    path = explicit or next((candidate for candidate in beside if is_there(candidate)), None)
     if path is None:
         return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(
-            f"tokenizer {path}", expected=f"a {FAST} or {SENTENCEPIECE}", found=error.strerror or str(error),
-            fix="name an existing file",
-        ) from None
+    content = _read(path)
     return _from_sentencepiece(path) if path.suffix == ".model" else content
 
 
@@ -62,8 +57,9 @@ def open_sentencepiece(path: Path) -> Any:
         raise MissingExtraError(
             f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
         ) from None
+    content = _read(path)
     try:
-        model = SentencePieceProcessor(model_proto=path.read_bytes())
+        model = SentencePieceProcessor(model_proto=content)
     except Exception as error:  # noqa: BLE001 - the library raises several
         found = str(error) or type(error).__name__
     else:
@@ -71,6 +67,13 @@ def open_sentencepiece(path: Path) -> Any:
             return model
         found = "no pieces"  # an empty file is no error to the library
     raise TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
+
+
+def _read(path: Path) -> bytes:
+    return read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=f"tokenizer {path}",
+        expected=f"a {FAST} or {SENTENCEPIECE}", fix="name an existing file",
+    )
 
 
 def _from_sentencepiece(path: Path) -> bytes:

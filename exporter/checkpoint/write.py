@@ -16,6 +16,8 @@ from exporter.checkpoint.safetensors_writer import write_safetensors
 from exporter.checkpoint.tokenizer_config import tokenizer_configs
 from exporter.checkpoint.weights import weight_shapes
 from exporter.publish import publish_directory
+from runtime.contract import TokenizerError, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +50,7 @@ def write_checkpoint(
     if tokenizer is not None:
         check_tokenizer(tokenizer, config.vocab_size)
     with publish_directory(directory, overwrite=overwrite) as work:
-        content = tokenizer.read_bytes() if isinstance(tokenizer, Path) else tokenizer
+        content = _read(tokenizer) if isinstance(tokenizer, Path) else tokenizer
         for name, text in text_files(config, content).items():
             (work / name).write_bytes(text)
         _write_weights(work, tensors, on_tensor)
@@ -70,6 +72,13 @@ def stored_order(tensors: Mapping[str, Tensor]) -> tuple[dict[str, TensorSpec], 
         return specs, tensors.stream()
     specs = dict(sorted(specs.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
     return specs, ((name, tensors[name]) for name in specs)
+
+
+def _read(tokenizer: Path) -> bytes:
+    return read_limited(
+        tokenizer, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=f"tokenizer {tokenizer}",
+        expected="a tokenizer.json", fix="copy it again",
+    )
 
 
 def _write_weights(

@@ -13,7 +13,7 @@ import torch
 from exporter.checkpoint.pickle_files import load_failure
 from exporter.demo.training import Training
 from exporter.publish import replace_file, write_errors
-from runtime.contract import OutputError
+from runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
 
@@ -36,9 +36,10 @@ def restore_state(training: Training, directory: Path) -> None:
     Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
-    if not path.exists():
+    if not is_there(path):
         return
     remove = f"remove {directory} to begin anew"
+    check_regular(path, error=OutputError, subject=str(path), fix=remove)
     try:
         state = _load(path, training.device)
     except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file

@@ -35,12 +35,21 @@ from runtime.contract.errors import (
     OptionError,
     OutputError,
     PassageError,
+    PassageNumberError,
     QuestionError,
     QuestionFileError,
     StoreError,
     TokenizerError,
 )
-from runtime.contract.files import check_regular, file_errors, inside, is_there, map_regular, open_regular, read_limited
+from runtime.contract.files import (
+    check_regular,
+    file_errors,
+    inside,
+    is_there,
+    map_regular,
+    open_regular,
+    read_limited,
+)
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,
@@ -170,6 +179,7 @@ __all__ = [
     "ParityRecord",
     "ParityRecords",
     "PassageError",
+    "PassageNumberError",
     "QuantizationEntry",
     "QuestionError",
     "QuestionFileError",

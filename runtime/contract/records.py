@@ -13,30 +13,51 @@ from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
 from runtime.contract.json_text import parse_json
 
-__all__ = ["check_schema_version", "json_object", "read_json", "record_from_json", "record_to_json"]
+__all__ = ["check_schema_version", "json_object", "read_json", "read_json_value", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
 """A manifest of a hundred thousand shards has 30 MB; parsed, a file takes some ten times its size."""
 
 
-def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, Any]:
-    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object."""
+def read_json(path: Path, *, error: type[GlimmerError], fix: str, strict: bool = True) -> dict[str, Any]:
+    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object.
+
+    `strict`, for files of our own formats: numbers are of 64 bits and finite, no key stands twice in one object, and
+    every string can be written.
+    """
     if not is_there(path):
         raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
-    content = read_limited(path, limit_bytes=MAX_JSON_BYTES, error=error, subject=str(path), fix=fix)
-    return json_object(content, error=error, subject=str(path), fix=fix)
+    data = read_json_value(path, error=error, subject=str(path), expected="a JSON object", fix=fix, strict=strict)
+    return _object(data, error=error, subject=str(path), fix=fix)
 
 
 def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
-    """Parse the bytes of a file as a JSON object; raises `error` where they are none.
+    """Parse the bytes of a file of our own as a JSON object, strictly; raises `error` where they are none."""
+    data = _json_value(content, error=error, subject=subject, expected="a JSON object", fix=fix, strict=True)
+    return _object(data, error=error, subject=subject, fix=fix)
 
-    Numbers are of 64 bits and finite, no key stands twice in one object, and every string can be written.
-    """
+
+def read_json_value(
+    path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str, strict: bool = False
+) -> Any:
+    """What a JSON file holds, `strict` as in parse_json; raises `error` where it cannot be read, or is no JSON."""
+    content = read_limited(
+        path, limit_bytes=MAX_JSON_BYTES, error=error, subject=subject, fix=fix, expected=expected
+    )
+    return _json_value(content, error=error, subject=subject, expected=expected, fix=fix, strict=strict)
+
+
+def _json_value(
+    content: bytes, *, error: type[GlimmerError], subject: str, expected: str, fix: str, strict: bool
+) -> Any:
     try:
-        data = parse_json(content.decode("utf-8"), strict=True)
+        return parse_json(content.decode("utf-8"), strict=strict)
     except ValueError as reason:
-        raise error(subject, expected="a JSON object", found=str(reason), fix=fix) from None
+        raise error(subject, expected=expected, found=str(reason), fix=fix) from None
+
+
+def _object(data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise error(subject, expected="a JSON object", found=type(data).__name__, fix=fix)
     return data

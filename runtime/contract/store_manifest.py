@@ -9,7 +9,6 @@ from runtime.contract.errors import StoreError
 from runtime.contract.files import is_there, read_limited
 from runtime.contract.manifest import MANIFEST
 from runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
-from runtime.contract.store_check import check_store_manifest
 from runtime.contract.store_layout import (
     OLDER_MANIFESTS,
     OLDEST_STORE_SCHEMA,
@@ -18,6 +17,7 @@ from runtime.contract.store_layout import (
     older_manifest_name,
 )
 from runtime.contract.store_replica import Replica, newest_replica, read_replica
+from runtime.contract.store_rules import check_store_manifest
 
 __all__ = ["manifest_replica", "parse_store_manifest", "read_store_manifest"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import BackendError, StoreError
+from runtime.contract import BackendError, StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
@@ -116,8 +117,11 @@ def _session(graph: Path, threads: int | None) -> Any:
 def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:
     from tokenizers import Tokenizer
 
+    content = read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=StoreError, subject=f"encoder {path}", fix=FIX,
+        expected="a tokenizer.json",
+    )
     try:
-        content = path.read_bytes()
         limits = tokenizer_limits(content)
         tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, read_limited
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,8 @@ NDARRAY = 1
 PLACEHOLDER = "PLACEHOLDER://"
 """What Orbax's older releases leave in the place of an array that is stored beside the file."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MAX_MSGPACK_BYTES = 48 << 30
+"""A T5 of 11 billion parameters has 44 GB in float32; the arrays may all lie in this one file, which is held whole."""
 FIX = "copy the checkpoint again from its source"
 
 
@@ -49,8 +51,11 @@ def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
     """
     import msgpack
 
+    content = read_limited(
+        path, limit_bytes=MAX_MSGPACK_BYTES, error=CheckpointError, subject=str(path), fix=FIX,
+        expected="a whole msgpack file, as flax writes it",
+    )
     try:
-        content = path.read_bytes()
         # Lengths beyond the file's are refused by msgpack before anything is allocated for them.
         tree: Any = msgpack.unpackb(content)
     except Exception as error:  # noqa: BLE001 - msgpack raises many classes for a damaged file

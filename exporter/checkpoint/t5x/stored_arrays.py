@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError, MissingExtraError, inside
+from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,7 @@ __all__ = ["OCDBT", "StoredArray", "array_keys", "open_array"]
 OCDBT = "manifest.ocdbt"
 DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
+COPY_AGAIN = "copy the checkpoint again from its source"
 DTYPES = ("float32", "float16", "bfloat16")
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
 
@@ -42,7 +44,7 @@ class StoredArray:
         except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
             raise CheckpointError(
                 self._subject, expected="every chunk of the array, whole", found=_reason(error),
-                fix="copy the checkpoint again from its source",
+                fix=COPY_AGAIN,
             ) from None
         if dtype == "bfloat16":  # which numpy lacks
             return torch.from_numpy(content.view(np.int16)).view(torch.bfloat16)
@@ -54,8 +56,9 @@ def array_keys(directory: Path) -> dict[str, str]:
 
     Raises CheckpointError where an OCDBT database cannot be read, MissingExtraError without tensorstore.
     """
-    if (directory / OCDBT).exists():
+    if is_there(directory / OCDBT):
         ts = _tensorstore()
+        _check_files(directory)
         try:
             listed = ts.KvStore.open(_ocdbt(directory)).result().list().result()
         except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
@@ -79,10 +82,10 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
     ts = _tensorstore()
     subject = f"{directory}, array {key}"
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{directory}/{key}/"}
-    if (directory / OCDBT).exists():
+    if is_there(directory / OCDBT):
         kvstore = _ocdbt(directory) | {"path": f"{key}/"}
     else:
-        inside(directory, key, error=CheckpointError, subject=subject)
+        _check_files(inside(directory, key, error=CheckpointError, subject=subject))
     try:
         # Without the last option a chunk that is not there would be read as zeros.
         store = ts.open({"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}, read=True).result()
@@ -90,7 +93,7 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
     except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
         raise CheckpointError(
             subject, expected="a zarr array, as tensorstore writes it", found=_reason(error),
-            fix="copy the checkpoint again from its source",
+            fix=COPY_AGAIN,
         ) from None
     if chunk is not None and any(size > max(1, whole) for size, whole in zip(chunk, store.shape, strict=True)):
         raise CheckpointError(
@@ -98,6 +101,14 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
             fix="do not use this file; get it again from its source",
         )
     return StoredArray(store, subject)
+
+
+def _check_files(directory: Path) -> None:
+    """Raise CheckpointError where one is no regular file: tensorstore opens whatever stands there."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder) / name
+            check_regular(path, error=CheckpointError, subject=str(path), fix=COPY_AGAIN)
 
 
 def _ocdbt(directory: Path) -> dict[str, Any]:

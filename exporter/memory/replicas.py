@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from exporter.links import require_no_link_below
 from exporter.memory.generations import older_generations
 from exporter.memory.work import work_directory
-from exporter.publish import replace_file, write_errors
+from exporter.swap import recover
+from exporter.whole_file import replace_file, write_errors
 from runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, file_digest, record_to_json
 from runtime.contract.store_layout import older_manifest_name
 from runtime.contract.store_manifest import manifest_replica, read_store_manifest
@@ -31,10 +34,14 @@ def mend_manifest(store: Path) -> bool:
 
     Raises StoreError where no replica can mend it, OutputError where another process changes the store.
     """
+    store = Path(os.path.realpath(store))
+    with write_errors(store):
+        recover(store)
     if _is_readable(store):
         return False
     if manifest_replica(store) is None:
         read_store_manifest(store)  # says what is wrong
+    require_no_link_below(store, subject=f"store {store}", error=StoreError)
     with write_errors(store), work_directory(store) as work:
         work.check_ours()
         try:

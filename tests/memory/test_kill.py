@@ -68,7 +68,7 @@ def build(kill_at):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
     def hook(event, arguments):
-        if event not in EVENTS or isinstance(arguments[0], int):  # what is opened by its descriptor is open
+        if event not in EVENTS or isinstance(arguments[0], int):  # what is open already was counted
             return
         if str(folder) in os.fsdecode(os.fspath(arguments[0])):
             step()

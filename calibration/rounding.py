@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.load_graph import load_graph
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import ROUNDING_BACKEND, GraphIO
 
@@ -35,7 +36,7 @@ class RoundingBackend(OnnxRuntimeBackend):
         from calibration.passes.round_fp16 import RoundFp16
 
         super().load(path, io)
-        model = onnx_ir.load(path)
+        model = load_graph(path)
         RoundFp16()(model)
         with tempfile.TemporaryDirectory() as directory:
             rounded = Path(directory) / path.name

@@ -28,6 +28,7 @@ __all__ = [
     "file_errors",
     "inside",
     "is_there",
+    "is_volume_part",
     "map_regular",
     "open_descriptor",
     "open_file",
@@ -67,6 +68,14 @@ def inside(directory: Path, name: str, *, error: type[GlimmerError], subject: st
             fix="do not use this file; get it again from its source",
         )
     return directory / relative
+
+
+def is_volume_part(name: str) -> bool:
+    """Whether an entry of a folder is one in which Kubernetes keeps a volume's files: `..data`, `..2026_1`.
+
+    The files have links beside them. No file of ours has such a name, and none that is stated in a file.
+    """
+    return name.startswith("..")
 
 
 def is_there(path: Path) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from runtime.contract import PassageError, StoreError
+from runtime.arguments import described
+from runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
     SELECT_HIGHEST,
@@ -25,7 +26,7 @@ from runtime.contract.text_schema import (
 from runtime.retrieval import Hit
 from runtime.retrieval.fts5 import Fts5Index
 
-__all__ = ["Passage", "PassageTexts"]
+__all__ = ["Passage", "PassageTexts", "no_such_number"]
 
 
 @dataclass(frozen=True)
@@ -81,21 +82,21 @@ class PassageTexts:
                 row = connection.execute(SELECT_NUMBER, (value,)).fetchone() if is_id(value) else None
                 if row is None:
                     raise PassageError(
-                        f"passage id {value!r}", expected=f"an id in {self._path.parent}", found="none",
+                        f"passage id {described(value)}", expected=f"an id in {self._path.parent}", found="none",
                         fix='give ids as the corpus has them (1 and "1" are two ids)',
                     )
                 numbers.append(row[0])
         return numbers
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
-        """Passages by number, in their order; raises IndexError for a number that the store does not have."""
+        """Passages by number, in their order; raises PassageNumberError for a number that there is not."""
         passages = []
         statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
         with self._connection() as connection:
             for number in numbers:
                 row = connection.execute(statement, (number,)).fetchone()
                 if row is None:
-                    raise IndexError(f"passage number {number}")
+                    raise no_such_number(self._path.parent, number)
                 passages.append(Passage(*row))
         return passages
 
@@ -113,7 +114,9 @@ class PassageTexts:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         if self._closed.is_set():
-            raise ValueError("the store is closed")
+            raise ClosedError(
+                f"store {self._path.parent}", expected="an open one", found="one that was closed", fix="open it again"
+            )
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -144,3 +147,11 @@ class PassageTexts:
 
     def _damaged(self, *, expected: str, found: str) -> StoreError:
         return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")
+
+
+def no_such_number(directory: Path, number: int) -> PassageNumberError:
+    """The error for a number that a store does not have, or has no more."""
+    return PassageNumberError(
+        f"passage number {described(number)}", expected=f"that of a passage in {directory}", found="none of it",
+        fix="look ids up with `numbers`",
+    )

@@ -14,7 +14,8 @@ from calibration.instrument import InstrumentedGraph, ObservedTensor, instrument
 from calibration.ranges import GraphRanges
 from calibration.unpadded import Places, unpadded_runs
 from runtime.backends import Array, Backend, Graph
-from runtime.contract import CalibrationError, GraphIO
+from runtime.backends.linked_files import map_linked_files
+from runtime.contract import BundleError, CalibrationError, GraphIO
 
 __all__ = ["CollectingBackend", "GraphCollector"]
 
@@ -134,4 +135,8 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     if threads is not None:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(graph.model, sess_options=options, providers=["CPUExecutionProvider"])
+    subject = f"graph {path}"
+    linked = map_linked_files(options, graph.model, path.parent, error=BundleError, subject=subject)
+    session = onnxruntime.InferenceSession(graph.model, sess_options=options, providers=["CPUExecutionProvider"])
+    session.linked_files = linked  # the session reads them, and does not keep them itself
+    return session

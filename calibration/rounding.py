@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 from calibration.load_graph import load_graph
@@ -27,7 +28,11 @@ class RoundingBackend(OnnxRuntimeBackend):
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
-        self._options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""

@@ -66,7 +66,7 @@ def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
     named = {directory / entry.path for entry in manifest.files()}
     for path in sorted({file.parent for file in named}):
         for found in sorted(path.iterdir() if path != directory else ()):
-            if found not in named and not is_volume_part(found.name):
+            if found not in named and not is_volume_part(found.relative_to(path)):
                 raise BundleError(
                     f"bundle {directory}", expected=f"only the files of its manifest in {path.name}", found=found.name,
                     fix="copy the bundle again",

@@ -50,8 +50,7 @@ def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> t
         verify_file(directory / DENSE, entry, error=StoreError, subject=subject, fix=FIX, digest=verify)
     named = {directory / DENSE / entry.path for entry in dense.files()} | {directory / DENSE / MANIFEST}
     for path in sorted((directory / DENSE).rglob("*")):
-        kept = any(is_volume_part(part) for part in path.relative_to(directory / DENSE).parts)
-        if path not in named and not path.is_dir() and not kept:
+        if path not in named and not path.is_dir() and not is_volume_part(path.relative_to(directory / DENSE)):
             raise StoreError(subject, expected="only the files of its manifest", found=path.name, fix=FIX)
     if dense.encoder is not None:
         _check_encoder(directory / DENSE, dense.encoder, subject)

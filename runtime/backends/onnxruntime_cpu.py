@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
+from runtime.backends.linked_files import map_linked_files
 from runtime.contract import CPU_BACKEND, BackendError, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
@@ -29,21 +30,28 @@ class OnnxRuntimeLoader:
                 fix='install it: pip install "glimmer-export[cpu]"',
             ) from None
         self._onnxruntime: Any = onnxruntime
-        self._providers = providers
-        self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = 3
+        self._providers, self._threads = providers, threads
+
+    def _make_options(self) -> Any:
+        """Options for one session: those of a graph whose files lie elsewhere hold these files, and are its alone."""
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
         # the next one needs, which doubled the time of the smaller graphs.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            self._options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return options
 
     def _session(self, path: Path, io: GraphIO) -> Any:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        options = self._make_options()
+        linked = map_linked_files(options, path, path.parent, error=BundleError, subject=f"graph {path}")
         try:
             session = self._onnxruntime.InferenceSession(
-                str(path), sess_options=self._options, providers=list(self._providers)
+                str(path), sess_options=options, providers=list(self._providers)
             )
+            session.linked_files = linked  # the session reads them, and does not keep them itself
         except Exception as error:  # onnxruntime's exceptions share no base class but Exception
             raise BundleError(
                 f"graph {path}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0],
@@ -69,10 +77,15 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 
     def __init__(self, threads: int | None = None, *, lean: bool = False) -> None:
         super().__init__(threads, ("CPUExecutionProvider",))
-        if lean:
-            self._options.add_session_config_entry("session.disable_prepacking", "1")
-            self._options.enable_cpu_mem_arena = False
-            self._options.enable_mem_pattern = False
+        self._lean = lean
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        if self._lean:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+        return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""

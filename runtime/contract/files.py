@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from runtime.contract.errors import GlimmerError
@@ -70,12 +70,12 @@ def inside(directory: Path, name: str, *, error: type[GlimmerError], subject: st
     return directory / relative
 
 
-def is_volume_part(name: str) -> bool:
-    """Whether an entry of a folder is one in which Kubernetes keeps a volume's files: `..data`, `..2026_1`.
+def is_volume_part(relative: PurePath) -> bool:
+    """Whether a path below a folder is where Kubernetes keeps a volume's files: in `..data`, or in `..2026_1`.
 
-    The files have links beside them. No file of ours has such a name, and none that is stated in a file.
+    The files have links beside those. No file of ours has such a name, and none that is stated in a file.
     """
-    return name.startswith("..")
+    return any(part.startswith("..") for part in relative.parts)
 
 
 def is_there(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
+from runtime.backends.linked_files import map_linked_files
 from runtime.contract import BackendError, StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.files import MAX_TOKENIZER_BYTES
@@ -106,12 +107,15 @@ def _session(graph: Path, threads: int | None) -> Any:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    linked = map_linked_files(options, graph, graph.parent, error=StoreError, subject=f"encoder {graph}")
     try:
-        return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but Exception
         raise StoreError(
             f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0], fix=FIX
         ) from None
+    session.linked_files = linked  # the session reads them, and does not keep them itself
+    return session
 
 
 def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import BackendError, StoreError
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.contract import StoreError
 from runtime.contract.dense_layout import EncoderSettings
 
 __all__ = ["SentenceEncoder"]
@@ -32,14 +33,14 @@ class SentenceEncoder:
         self.settings = settings
         self._session = _session(graph, threads)
         self._tokenizer = _tokenizer(tokenizer, settings.max_length)
-        self._inputs = {tensor.name: INTEGERS.get(tensor.type) for tensor in self._session.get_inputs()}
+        self._inputs = {name: INTEGERS.get(kind) for name, kind, _ in self._session.inputs}
         self._output = EMBEDDING if settings.pooling == "graph" else STATES
-        outputs = [tensor.name for tensor in self._session.get_outputs()]
+        given = [name for name, _, _ in self._session.outputs]
         names = {IDS, MASK} <= set(self._inputs) <= {IDS, MASK, TYPES}
-        if not names or None in self._inputs.values() or self._output not in outputs:
+        if not names or None in self._inputs.values() or self._output not in given:
             raise StoreError(
                 f"encoder {graph}", expected=f"integer inputs {IDS} and {MASK}, and an output {self._output}",
-                found=f"{', '.join(self._inputs)}; {', '.join(outputs)}", fix=FIX,
+                found=f"{', '.join(self._inputs)}; {', '.join(given)}", fix=FIX,
             )
 
     def question(self, question: str) -> Array:
@@ -85,24 +86,15 @@ def _pooled(states: Array, mask: Array, settings: EncoderSettings) -> Array:
     return embeddings
 
 
-def _session(graph: Path, threads: int | None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BackendError(
-            "sentence encoder", expected="the package onnxruntime", found="none",
-            fix='install it: pip install "glimmer-export[cpu]"',
-        ) from None
-    options = onnxruntime.SessionOptions()
+def _session(graph: Path, threads: int | None) -> OrtSession:
+    def refused(reason: str) -> StoreError:
+        return StoreError(f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=reason, fix=FIX)
+
+    options = import_onnxruntime("sentence encoder").SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but Exception
-        raise StoreError(
-            f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0], fix=FIX
-        ) from None
+    return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 
 def _tokenizer(path: Path, max_length: int) -> Any:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from runtime.contract import BundleError, BundleManifest, FileEntry, GlimmerError, file_digest, inside, read_manifest
+from runtime.contract import (
+    BundleError,
+    BundleManifest,
+    FileEntry,
+    GlimmerError,
+    file_digest,
+    file_errors,
+    inside,
+    is_there,
+    map_regular,
+    read_manifest,
+)
+from runtime.contract.files import open_file
 from runtime.external_data import external_data
 from runtime.text import TextEncoder
 
@@ -65,8 +77,9 @@ def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleMani
     subject, folder = f"bundle {directory}, {graph.path}", PurePosixPath(graph.path).parent
     paths = {PurePosixPath(entry.path): entry.bytes for entry in manifest.graph_files()}
     sizes = {path.name.encode(): size for path, size in paths.items() if path.parent == folder}
+    content = map_regular(directory / graph.path, error=BundleError, subject=subject, fix="copy the bundle again")
     try:
-        outside = list(external_data(_mapped(directory / graph.path)))
+        outside = list(external_data(content))
     except ValueError as reason:
         raise BundleError(subject, expected="an ONNX graph", found=str(reason), fix="export the bundle again") from None
     for data in outside:
@@ -83,25 +96,23 @@ def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleMani
             )
 
 
-def _mapped(path: Path) -> memoryview:
-    if not path.stat().st_size:
-        return memoryview(b"")
-    with path.open("rb") as stream:
-        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def verify_file(
     directory: Path, entry: FileEntry, *, error: type[GlimmerError], subject: str, fix: str, digest: bool = True
 ) -> Path:
-    """Path of a file that a manifest names; raises `error` where it leaves the directory, is missing, or changed.
+    """Path of a file that a manifest names; raises `error` where its name leads out of the directory, or it changed.
 
-    The size is looked at first: a digest over a wrong file would be wasted. `digest=False` stops there.
+    So it does where the file is absent or no regular one. Links are followed: the digest says whether it is the right
+    file. The size is looked at first: a digest over a wrong file would be wasted. `digest=False` stops there.
     """
     path = inside(directory, entry.path, error=error, subject=subject)
-    if not path.is_file():
+    if not is_there(path):
         raise error(subject, expected=f"a file {entry.path}", found="none", fix=fix)
-    if (size := path.stat().st_size) != entry.bytes:
-        raise error(f"{subject}, {entry.path}", expected=f"{entry.bytes} bytes", found=f"{size} bytes", fix=fix)
-    if digest and (found := file_digest(path)) != entry.sha256:
-        raise error(f"{subject}, {entry.path}", expected=f"SHA-256 {entry.sha256}", found=found, fix=fix)
+    subject = f"{subject}, {entry.path}"
+    with file_errors(error=error, subject=subject, fix=fix):
+        with open_file(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+        if size != entry.bytes:
+            raise error(subject, expected=f"{entry.bytes} bytes", found=f"{size} bytes", fix=fix)
+        if digest and (found := file_digest(path)) != entry.sha256:
+            raise error(subject, expected=f"SHA-256 {entry.sha256}", found=found, fix=fix)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,24 @@ from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.memory import append_passages, compact_store, convert_store, verify_store
 from exporter.tolerances import TOLERANCES
-from runtime import Session
+from runtime import Passage, PassageTruncatedWarning, Session
 from runtime.contract import CODECS, BundleError, read_manifest, read_parity_records
 from tests.bundle_factory import write_rows
-from tests.exported import QUESTIONS
+from tests.exported import CORPUS, QUESTIONS
 
 GOLDEN = Path(__file__).with_name("golden")
+SCHEMA_5 = GOLDEN / "schema5"
 STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
+ANSWERS_5 = json.loads((SCHEMA_5 / "answers.json").read_text(encoding="utf-8"))
 
 
 def assert_same_answers(answers, expected):
     for answer, row in zip(answers, expected, strict=True):
         assert list(answer.token_ids) == row["tokens"]
         assert [item.passage.id for item in answer.passages] == row["ids"]
+        if not row["scores"]:
+            continue
         scores = np.array(row["scores"], np.float32)
         limit = TOLERANCES["fp32"].limit(scores) + 5e-5  # the file has four decimals
         assert np.abs(np.array(answer.scores, np.float32) - scores).max() <= limit
@@ -85,3 +90,25 @@ def test_a_parity_record_is_read():
         Session.open(GOLDEN / "bundle", backend="tensorrt", require_parity=True)
     with pytest.raises(BundleError, match="the device itself"):
         Session.open(GOLDEN / "bundle", threads=1, require_parity="device")
+
+
+@pytest.mark.parametrize("store", ["store-fp16", "store-int8"])
+def test_a_bundle_of_schema_5_answers_as_it_did(store):
+    with Session.open(SCHEMA_5 / "bundle", SCHEMA_5 / store, threads=1) as session:
+        assert_same_answers(session.answer_many(QUESTIONS), ANSWERS_5[store])
+    assert not verify_store(SCHEMA_5 / store).damaged
+
+
+def test_a_fid_of_schema_5_answers_as_it_did():
+    given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
+    with Session.open(SCHEMA_5 / "bundle-fid", threads=1) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PassageTruncatedWarning)
+        answers = session.answer_many(QUESTIONS, passages=[given] * len(QUESTIONS))
+    assert_same_answers(answers, ANSWERS_5["bundle-fid"])
+
+
+def test_a_quantised_bundle_of_schema_5_opens_and_its_record_holds():
+    with Session.open(SCHEMA_5 / "bundle-int8", SCHEMA_5 / "store-int8", threads=1) as session:
+        assert all(answer.error is None for answer in session.answer_many(QUESTIONS))
+    found = read_parity_records(SCHEMA_5 / "bundle")
+    assert (found.schema_version, [record.codec for record in found.records]) == (2, ["int8"])

@@ -33,7 +33,7 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
         ) from None
     # Links may lead out: the Hugging Face cache keeps a checkpoint's files elsewhere and links to them.
     shards = [
-        inside(directory, name, error=CheckpointError, subject=str(path), follow_links=True) for name in sorted(names)
+        inside(directory, name, error=CheckpointError, subject=str(path)) for name in sorted(names)
     ]
     for shard in shards:
         if not shard.is_file():

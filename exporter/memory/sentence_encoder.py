@@ -43,7 +43,7 @@ def read_encoder(directory: Path) -> tuple[EncoderSettings, list[str]]:
     names = [MODEL, *sorted(_external_data(directory / MODEL)), TOKENIZER]
     for name in names:
         # A download cache keeps its files elsewhere, behind links.
-        if not inside(directory, name, error=EmbeddingsError, subject=subject, follow_links=True).is_file():
+        if not inside(directory, name, error=EmbeddingsError, subject=subject).is_file():
             raise EmbeddingsError(subject, expected=f"a file {name}", found="none", fix="copy the encoder again")
     return settings, names
 

@@ -37,6 +37,7 @@ from runtime.contract.errors import (
     StoreError,
     TokenizerError,
 )
+from runtime.contract.files import check_regular, file_errors, inside, is_there, map_regular, open_regular, read_limited
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,
@@ -77,7 +78,6 @@ from runtime.contract.parity_record import (
     ParityRecords,
     read_parity_records,
 )
-from runtime.contract.paths import inside
 from runtime.contract.records import record_to_json
 from runtime.contract.store_layout import (
     CODEC_ARRAYS,
@@ -174,16 +174,22 @@ __all__ = [
     "TensorEntry",
     "TokenizerError",
     "check_parity",
+    "check_regular",
     "codec_inputs",
     "codec_layout",
     "codec_of",
     "computation_of",
     "computes_fp16_in_fp32",
     "file_digest",
+    "file_errors",
     "graph_digest",
     "graph_io",
     "inside",
+    "is_there",
+    "map_regular",
+    "open_regular",
     "read_engine_record",
+    "read_limited",
     "read_manifest",
     "read_parity_records",
     "read_store_manifest",

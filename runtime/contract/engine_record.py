@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.contract.errors import BundleError
+from runtime.contract.files import inside
 from runtime.contract.manifest import FileEntry, GraphEntry
-from runtime.contract.paths import inside
 from runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [

@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.contract.errors import GlimmerError
+from runtime.contract.files import is_there, read_limited
 
 __all__ = ["check_schema_version", "read_json", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
+"""A manifest of a hundred thousand shards has 30 MB; parsed, a file takes some ten times its size."""
 
 
 def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, Any]:
-    """Parse a JSON object; raises `error` where the file is absent, oversized or not a JSON object."""
+    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object."""
+    if not is_there(path):
+        raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
+    content = read_limited(path, limit_bytes=MAX_JSON_BYTES, error=error, subject=str(path), fix=fix)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise error(str(path), expected=f"at most {MAX_JSON_BYTES} bytes", found="more", fix=fix)
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix) from None
-    except (OSError, ValueError, RecursionError) as reason:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as reason:
         raise error(str(path), expected="a JSON object", found=str(reason), fix=fix) from None
     if not isinstance(data, dict):
         raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)

@@ -1,14 +1,17 @@
-"""Writes the golden files anew: `python -m tests.golden.write DIRECTORY`, at the commit whose formats they keep.
+"""Writes golden files: `python -m tests.golden.write DIRECTORY`, at the commit whose formats they keep.
 
-Run when a format gets another schema version, before the change that makes the older one old. What lies in
-`tests/golden` was written at bundle schema 4, store schema 2, parity schema 1, and is never written again.
+Run when a format gets another schema version, before the change that makes the older one old; what was written is never
+written again. What lies in `tests/golden` itself is of bundle schema 4, store schema 2, parity schema 1; `schema5` is of
+bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD whose questions are joined with passages.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from calibration.calibrate import CalibrationOptions
 from calibration.questions import Question
@@ -17,7 +20,7 @@ from exporter.bundle.calibrate import calibrate_bundle
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.memory import append_passages, build_store, convert_store, delete_passages
 from exporter.parity import ParityOptions, ParityRequest, run_parity
-from runtime import Session
+from runtime import Passage, Session
 from runtime.contract import CODECS
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS, make_checkpoint
@@ -27,35 +30,38 @@ DELETED = 3
 
 
 def write_golden(directory: Path) -> None:
-    """A checkpoint, its bundle with a table of ranges, an INT8 bundle with a parity record, a store in each codec."""
-    make_checkpoint(directory / "checkpoint", "glimmer, codecs")
-    bundle = directory / "bundle"
-    forms = FormOptions(stage_a=None, cross_attention="absorbed", codecs=CODECS)
-    export_bundle(directory / "checkpoint", bundle, forms)
-    corpus = write_rows(directory / "corpus.jsonl", CORPUS)
-    build_store(bundle, corpus, directory / "store-fp16", passages_per_shard=16, threads=1)
-    for codec in CODECS[1:]:
-        convert_store(directory / "store-fp16", directory / f"store-{codec}", codec)
-    build_store(bundle, corpus, directory / "store-tantivy", passages_per_shard=16, threads=1, index="tantivy")
-    append_passages(
-        directory / "store-tantivy", bundle, write_rows(directory / "new.jsonl", [NEW]), threads=1
-    )
-    delete_passages(directory / "store-tantivy", [DELETED])
-    with Session.open(bundle, directory / "store-int8", threads=1) as session:
-        found = session.answer_many(QUESTIONS)
-    rows = [Question(str(place), row.question, (row.answer,), None, (1,)) for place, row in enumerate(found)]
-    calibrate_bundle(bundle, directory / "store-int8", rows, CalibrationOptions(threads=1))
-    quantize_bundle(bundle, directory / "bundle-int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
-    request = ParityRequest(
-        bundle, checkpoint=directory / "checkpoint", store=directory / "store-int8", options=ParityOptions(threads=1),
-        gate="default",
-    )
-    run_parity(request, rows)
+    """A bundle with a parity record, an INT8 bundle, stores, a FiD; and what they answer."""
+    directory.mkdir(parents=True)
+    with TemporaryDirectory() as work:
+        make_checkpoint(Path(work) / "checkpoint", "glimmer, codecs")
+        bundle = directory / "bundle"
+        forms = FormOptions(stage_a=None, cross_attention="absorbed", codecs=CODECS[:2])
+        export_bundle(Path(work) / "checkpoint", bundle, forms)
+        corpus = write_rows(Path(work) / "corpus.jsonl", CORPUS)
+        build_store(bundle, corpus, directory / "store-fp16", passages_per_shard=16, threads=1)
+        for codec in CODECS[1:2]:
+            convert_store(directory / "store-fp16", directory / f"store-{codec}", codec)
+        new = write_rows(Path(work) / "new.jsonl", [NEW])
+        append_passages(directory / "store-fp16", bundle, new, threads=1)
+        delete_passages(directory / "store-fp16", [DELETED])
+        with Session.open(bundle, directory / "store-int8", threads=1) as session:
+            found = session.answer_many(QUESTIONS)
+        rows = [Question(str(place), row.question, (row.answer,), None, (1,)) for place, row in enumerate(found)]
+        calibrated = shutil.copytree(bundle, Path(work) / "bundle")
+        calibrate_bundle(calibrated, directory / "store-int8", rows, CalibrationOptions(threads=1))
+        quantize_bundle(calibrated, directory / "bundle-int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
+        request = ParityRequest(
+            bundle, checkpoint=Path(work) / "checkpoint", store=directory / "store-int8",
+            options=ParityOptions(threads=1), gate="default",
+        )
+        run_parity(request, rows)
+        make_checkpoint(Path(work) / "fid", "fid, its own code")
+        export_bundle(Path(work) / "fid", directory / "bundle-fid", FormOptions(None, "cached"))
     (directory / "answers.json").write_text(json.dumps(answers(directory), indent=1) + "\n", encoding="utf-8")
 
 
 def answers(directory: Path) -> dict[str, list[dict[str, object]]]:
-    """What the bundle answers from each store: the tokens, and the ids and scores of the passages."""
+    """What the bundle answers from each store, and a FiD: the tokens, and the ids and scores of the passages."""
     found = {}
     for store in sorted(directory.glob("store-*")):
         with Session.open(directory / "bundle", store, threads=1) as session:
@@ -65,6 +71,14 @@ def answers(directory: Path) -> dict[str, list[dict[str, object]]]:
                     "scores": [round(item.score, 4) for item in answer.passages if item.score is not None],
                 }
                 for answer in session.answer_many(QUESTIONS)
+            ]
+    fid = directory / "bundle-fid"
+    if fid.is_dir():
+        with Session.open(fid, threads=1) as session:
+            given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
+            found["bundle-fid"] = [
+                {"tokens": list(answer.token_ids), "ids": [item.passage.id for item in answer.passages], "scores": []}
+                for answer in session.answer_many(QUESTIONS, passages=[given] * len(QUESTIONS))
             ]
     return found
 

@@ -67,16 +67,22 @@ class TestFiles:
         with pytest.raises(BundleError, match=f"a file {name}, found none"):
             Bundle.open(bundle)
 
-    def test_a_directory_in_its_place(self, bundle, name):
+    @pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a directory"), (os.mkfifo, "a FIFO")])
+    def test_something_else_in_its_place(self, bundle, name, make, kind):
         (bundle / name).unlink()
-        (bundle / name).mkdir()
-        with pytest.raises(BundleError, match=f"a file {name}"):
+        make(bundle / name)
+        with pytest.raises(BundleError, match=f"{name}: expected a regular file, found {kind}"):
             Bundle.open(bundle)
 
-    def test_a_link_that_leaves_the_bundle(self, bundle, name, tmp_path):
+    def test_behind_a_link_it_is_verified(self, bundle, name, tmp_path):
+        """A download cache keeps the files elsewhere, and links to them."""
         shutil.move(bundle / name, tmp_path / "outside")
         (bundle / name).symlink_to(tmp_path / "outside")
-        with pytest.raises(BundleError, match="stay inside"):
+        Bundle.open(bundle)
+        content = bytearray((tmp_path / "outside").read_bytes())
+        content[-1] ^= 1
+        (tmp_path / "outside").write_bytes(content)
+        with pytest.raises(BundleError, match=f"{name}: expected SHA-256"):
             Bundle.open(bundle)
 
 
@@ -87,10 +93,12 @@ def test_a_file_that_the_manifest_does_not_name(bundle):
         Bundle.open(bundle)
 
 
-def test_a_folder_that_is_a_link_out(bundle, tmp_path):
+def test_a_folder_behind_a_link(bundle, tmp_path):
     shutil.move(bundle / "graphs", tmp_path / "outside")
     (bundle / "graphs").symlink_to(tmp_path / "outside")
-    with pytest.raises(BundleError, match="stay inside"):
+    Bundle.open(bundle)
+    (tmp_path / "outside" / "more.data").write_bytes(b"weights")
+    with pytest.raises(BundleError, match="only the files of its manifest"):
         Bundle.open(bundle)
 
 

@@ -15,13 +15,17 @@ from runtime.contract import (
     EngineRecord,
     graph_digest,
     inside,
+    is_there,
     read_engine_record,
+    read_limited,
     read_manifest,
 )
 
 __all__ = ["DeviceEngines"]
 
 BUILD = "build engines here: `glimmer-export build`"
+MAX_ENGINE_BYTES = 32 << 30
+"""A decoder of 11 billion parameters has 22 GiB in FP16; what is larger is no engine, and would be read into memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class DeviceEngines:
         anywhere = EngineKey(here.library, here.version, here.compute_capability, None)
         for key in (here, anywhere):
             directory = bundle / ENGINES / key.fingerprint
-            if (directory / ENGINE_RECORD).is_file():
+            if is_there(directory / ENGINE_RECORD):
                 found = cls(directory, read_engine_record(directory))
                 found._check_graphs(bundle)
                 return found
@@ -62,11 +66,10 @@ class DeviceEngines:
         subject = f"engine {self.directory / entry.path}"
         path = inside(self.directory, entry.path, error=BundleError, subject=subject)
         fix = "copy the bundle again, or " + BUILD
-        if not path.is_file():
-            raise BundleError(subject, expected="a file", found="none", fix=fix)
-        if (size := path.stat().st_size) != entry.bytes:
-            raise BundleError(subject, expected=f"{entry.bytes} bytes", found=f"{size} bytes", fix=fix)
-        content = path.read_bytes()
+        limit = min(entry.bytes, MAX_ENGINE_BYTES)
+        content = read_limited(path, limit_bytes=limit, error=BundleError, subject=subject, fix=fix)
+        if len(content) != entry.bytes:
+            raise BundleError(subject, expected=f"{entry.bytes} bytes", found=f"{len(content)} bytes", fix=fix)
         if (digest := hashlib.sha256(content).hexdigest()) != entry.sha256:
             raise BundleError(subject, expected=f"SHA-256 {entry.sha256}", found=digest, fix=fix)
         return content

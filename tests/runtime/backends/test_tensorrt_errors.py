@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import sys
 
@@ -99,7 +100,14 @@ class TestDamage:
     def test_a_file_is_missing(self, bundle, gpu):
         gpu()
         (engines(bundle) / "live_stage_b.engine").unlink()
-        with pytest.raises(BundleError, match=r"live_stage_b\.engine: expected a file"):
+        with pytest.raises(BundleError, match=r"live_stage_b\.engine: expected a readable file, found none"):
+            Session.open(bundle, backend="tensorrt")
+
+    def test_a_file_is_a_fifo(self, bundle, gpu):
+        gpu()
+        (engines(bundle) / "live_stage_b.engine").unlink()
+        os.mkfifo(engines(bundle) / "live_stage_b.engine")
+        with pytest.raises(BundleError, match=r"live_stage_b\.engine: expected a regular file, found a FIFO"):
             Session.open(bundle, backend="tensorrt")
 
     def test_a_file_is_cut(self, bundle, gpu):

@@ -10,19 +10,22 @@ from __future__ import annotations
 import base64
 import json
 import re
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import NormalizedString, normalizers
 
-__all__ = ["Charsmap", "sentencepiece_normalizer"]
+__all__ = ["Charsmap", "sentencepiece_normalizer", "take_fault"]
 
 ANY, NOT_PLAIN = re.compile(r"(?s)."), re.compile(r"[^ -~]")
 PLAIN = range(ord(" "), ord("~") + 1)
 LABEL, HAS_LEAF, VALUE = (1 << 31) | 0xFF, 1 << 8, (1 << 31) - 1
 SPACES = " \u2581"
 """What sentencepiece takes for white space once a text is normalised: the second is how it writes the first."""
+_raised = threading.local()
+"""What `Charsmap.normalize` raised in this thread: the library that calls it drops that, and the text stays as it is."""
 
 
 def sentencepiece_normalizer(normalizer: Any) -> Any | None:
@@ -36,6 +39,13 @@ def sentencepiece_normalizer(normalizer: Any) -> Any | None:
     if not any(part["type"] == "Precompiled" for part in parts):
         return None
     return normalizers.Sequence([_read(part) for part in parts])
+
+
+def take_fault() -> BaseException | None:
+    """What a normaliser of this module has raised in this thread since the last call, None for nothing."""
+    fault: BaseException | None = getattr(_raised, "fault", None)
+    _raised.fault = None
+    return fault
 
 
 class Charsmap:
@@ -73,9 +83,13 @@ class Charsmap:
 
     def normalize(self, normalized: NormalizedString) -> None:
         """The same in place, as the tokenizers library calls a normaliser of ours."""
-        text = normalized.normalized
-        if (replaced := self(text)) != text:
-            normalized.replace(text, replaced)
+        try:
+            text = normalized.normalized
+            if (replaced := self(text)) != text:
+                normalized.replace(text, replaced)
+        except BaseException as fault:
+            _raised.fault = fault
+            raise
 
     def _longest(self, text: str, place: int) -> tuple[int, str]:
         """How many characters from `place` on the table replaces, and by what; 0 and nothing where it has none."""

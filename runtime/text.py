@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
 from runtime.charsmap import SPACES, sentencepiece_normalizer
-from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError
+from runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError
 from runtime.contract.templates import TEMPLATES, template_fault
+from runtime.tokenizer_library import TokenizerErrors
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
+
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PlainTokenizer:
@@ -19,9 +25,12 @@ class PlainTokenizer:
     White space around it is dropped. A tokenizer that was made of a sentencepiece model normalises text as that does,
     and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
     it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
+
+    `named` makes the error of what the library says where it cannot encode a text, as without an unknown token.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, named: Callable[[str], GlimmerError] | None = None) -> None:
+        self._errors = TokenizerErrors(named or _unusable)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         splits = tokenizer.pre_tokenizer
@@ -32,12 +41,14 @@ class PlainTokenizer:
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> Encoding:
-        """Tokens and ids of a text; raises UnicodeEncodeError or TypeError for a lone surrogate."""
-        return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
+        """Tokens and ids of a text, which has no lone surrogate; raises TokenizerError where the model has none."""
+        with self._errors:
+            return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of tokens, special tokens left out."""
-        decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        """The text of tokens, special tokens left out; raises TokenizerError where the library has none."""
+        with self._errors:
+            decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return decoded
 
     def piece(self, number: int) -> str | None:
@@ -129,12 +140,11 @@ class TextEncoder:
         return self._tokenizer.decode(ids).strip()
 
     def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
-        try:
-            ids: list[int] = self._tokenizer.encode(text).ids
-        except (UnicodeEncodeError, TypeError):  # a lone surrogate
+        if LONE_SURROGATE.search(text):
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
-            ) from None
+            )
+        ids: list[int] = self._tokenizer.encode(text).ids
         # A text of no tokens is EOS all the same: nothing can be read of nothing.
         return [*ids, self._shape.eos_token_id] if eos or not ids else ids
 
@@ -144,17 +154,30 @@ def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: 
 
     Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
     """
+
+    def damaged(reason: str) -> TokenizerError:
+        return TokenizerError(subject, expected="a tokenizer.json", found=reason, fix=fix)
+
+    def unusable(reason: str) -> TokenizerError:
+        return TokenizerError(subject, expected="a tokenizer that takes any text", found=reason, fix=fix)
+
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
-        tokenizer = PlainTokenizer(Tokenizer.from_buffer(content))
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        # tokenizers raises no other than Exception, and where its Rust gives up not even that.
-        raise TokenizerError(subject, expected="a tokenizer.json", found=str(error), fix=fix) from None
+    except OSError as reason:
+        raise damaged(reason.strerror or str(reason)) from None
+    with TokenizerErrors(damaged, reads=True):
+        read = Tokenizer.from_buffer(content)
+    try:
+        tokenizer = PlainTokenizer(read, unusable)
+    except ValueError as reason:  # its table for normalising is damaged
+        raise damaged(str(reason)) from None
     if tokenizer.highest_id >= vocab_size:
         raise TokenizerError(
             subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {tokenizer.highest_id}",
             fix=fix,
         )
     return tokenizer
+
+
+def _unusable(reason: str) -> TokenizerError:
+    return TokenizerError("tokenizer", expected="one that takes any text", found=reason, fix="copy it again")

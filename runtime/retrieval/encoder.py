@@ -12,6 +12,7 @@ from runtime.backends import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.contract import StoreError
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.tokenizer_library import TokenizerErrors
 
 __all__ = ["SentenceEncoder"]
 
@@ -32,6 +33,13 @@ class SentenceEncoder:
         """Load both files; raises StoreError where one of them is none, BackendError without ONNX Runtime."""
         self.settings = settings
         self._session = _session(graph, threads)
+
+        def refused(reason: str) -> StoreError:
+            return StoreError(
+                f"encoder {tokenizer}", expected="a tokenizer that takes any text", found=reason, fix=FIX
+            )
+
+        self._tokenizer_errors = TokenizerErrors(refused)
         self._tokenizer = _tokenizer(tokenizer, settings.max_length)
         self._inputs = {name: INTEGERS.get(kind) for name, kind, _ in self._session.inputs}
         self._output = EMBEDDING if settings.pooling == "graph" else STATES
@@ -56,7 +64,8 @@ class SentenceEncoder:
     def _encode(self, texts: Sequence[str]) -> Array:
         # A lone surrogate cannot be encoded, and nothing is lost with it.
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
-        encodings = self._tokenizer.encode_batch(clean)
+        with self._tokenizer_errors:
+            encodings = self._tokenizer.encode_batch(clean)
         longest = max(1, *(len(encoding.ids) for encoding in encodings))
         inputs = {name: np.zeros((len(texts), longest), dtype) for name, dtype in self._inputs.items()}
         for row, encoding in enumerate(encodings):
@@ -100,10 +109,11 @@ def _session(graph: Path, threads: int | None) -> OrtSession:
 def _tokenizer(path: Path, max_length: int) -> Any:
     from tokenizers import Tokenizer
 
-    try:
+    def refused(reason: str) -> StoreError:
+        return StoreError(f"encoder {path}", expected="a tokenizer.json", found=reason, fix=FIX)
+
+    with TokenizerErrors(refused, reads=True):
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
-        raise StoreError(f"encoder {path}", expected="a tokenizer.json", found=str(error), fix=FIX) from None
     return tokenizer

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from exporter.durable import move
 from exporter.swap import new_directory, recover, swap_directory
 from runtime.contract import OutputError
 
@@ -135,7 +136,7 @@ def replace_file(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(path)
+            move(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 

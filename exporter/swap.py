@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exporter.durable import move, sync_tree
 from exporter.file_lock import held_alone
 from runtime.contract import OutputError
 
@@ -36,18 +37,19 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 def swap_directory(work: Path, target: Path) -> None:
-    """Rename `work` to `target`, whose old content is removed only afterwards."""
+    """Rename `work` to `target`, whose old content is removed only when all of that is on the disk."""
+    sync_tree(work)
     if not target.exists():
-        work.rename(target)
+        move(work, target)
         return
     aside = _make(target, OLD)
     with held_alone(aside):
         try:
-            target.rename(aside / "old")
+            move(target, aside / "old")
             try:
-                work.rename(target)
+                move(work, target)
             except OSError:
-                (aside / "old").rename(target)
+                move(aside / "old", target)
                 raise
         except OSError:
             with suppress(OSError):  # not empty: the old content could not be put back, and must not be lost
@@ -76,7 +78,7 @@ def _recover(target: Path, path: Path) -> None:
         missing = old.exists() and not os.path.lexists(target)
         if free:
             if missing:
-                old.rename(target)
+                move(old, target)
             shutil.rmtree(path, ignore_errors=True)
         elif missing:
             raise OutputError(

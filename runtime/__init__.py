@@ -10,19 +10,67 @@ with Session.open("BUNDLE", store="STORE") as session:
 
 from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
 from runtime.backends.choice import BACKEND_NAMES, BackendChoice
+from runtime.bundle import Bundle
 from runtime.candidates import PassageId
-from runtime.contract import GlimmerError
+from runtime.contract.errors import (
+    BackendError,
+    BundleError,
+    CalibrationError,
+    CheckpointError,
+    ClosedError,
+    CorpusError,
+    DeviceLostError,
+    DeviceMemoryError,
+    EmbeddingsError,
+    EngineError,
+    ExportError,
+    ForkedError,
+    GlimmerError,
+    MissingExtraError,
+    NotFiniteError,
+    OptionError,
+    OutputError,
+    PassageError,
+    QuestionError,
+    QuestionFileError,
+    StoreError,
+    TokenizerError,
+)
 from runtime.session import Session
-from runtime.store import Passage
+from runtime.store import Hit, MemoryStore, Passage
 
 __all__ = [
     "BACKEND_NAMES",
     "Answer",
     "BackendChoice",
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CalibrationError",
+    "CheckpointError",
+    "ClosedError",
+    "CorpusError",
+    "DeviceLostError",
+    "DeviceMemoryError",
+    "EmbeddingsError",
+    "EngineError",
+    "ExportError",
+    "ForkedError",
     "GlimmerError",
+    "Hit",
+    "MemoryStore",
+    "MissingExtraError",
+    "NotFiniteError",
+    "OptionError",
+    "OutputError",
     "Passage",
+    "PassageError",
     "PassageId",
     "PassageTruncatedWarning",
+    "QuestionError",
+    "QuestionFileError",
     "RankedPassage",
     "Session",
+    "StoreError",
+    "TokenizerError",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from runtime.contract import GlimmerError
 from runtime.store import Passage
@@ -30,6 +32,20 @@ class RankedPassage:
     read: bool
     truncated: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """The passage's own fields and these, as JSON has them; a score that is no number is None."""
+        passage = self.passage
+        return {
+            "id": passage.id,
+            "title": passage.title,
+            "text": passage.text,
+            "wikipedia_id": passage.wikipedia_id,
+            "retrieval_score": _finite(self.retrieval_score),
+            "score": _finite(self.score),
+            "read": self.read,
+            "truncated": self.truncated,
+        }
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -55,3 +71,37 @@ class Answer:
     def selected(self) -> tuple[int, ...]:
         """Positions, among the k, of the passages that were read."""
         return tuple(position for position, passage in enumerate(self.passages) if passage.read)
+
+    @property
+    def read_passages(self) -> tuple[RankedPassage, ...]:
+        """The m passages that the decoder read, in its order; none where there was no answer."""
+        return tuple(passage for passage in self.passages if passage.read)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON has it: one key a field, whatever came of the question, and no NaN.
+
+        `passages` are in retrieval order, each with its `rank` from 1; `error` is None, or the error's class as `type`
+        and its four parts.
+        """
+        return {
+            "question": self.question,
+            "answer": self.answer,
+            "token_ids": list(self.token_ids),
+            "error": None if self.error is None else _error_to_dict(self.error),
+            "passages": [{"rank": rank, **item.to_dict()} for rank, item in enumerate(self.passages, start=1)],
+            "milliseconds": {stage: _finite(value) for stage, value in self.milliseconds.items()},
+        }
+
+
+def _error_to_dict(error: GlimmerError) -> dict[str, str]:
+    return {
+        "type": type(error).__name__,
+        "subject": error.subject,
+        "expected": error.expected,
+        "found": error.found,
+        "fix": error.fix,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

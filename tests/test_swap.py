@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.durable import move
 from exporter.publish import check_target, publish_directory
 from exporter.swap import recover
 from runtime.contract import OutputError
@@ -101,15 +102,14 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
 def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
     """The second rename fails, and so does the one that would undo the first."""
     target = make(tmp_path / "out")
-    rename = Path.rename
 
-    def once(self, to):
-        if self == target:
-            return rename(self, to)
-        raise PermissionError(13, "no")
+    def once(source, to):
+        if source != target:
+            raise PermissionError(13, "no")
+        move(source, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", once)
+        patch.setattr("exporter.swap.move", once)
         with pytest.raises(OutputError), publish_directory(target, overwrite=True):
             pass
     assert not target.exists()

@@ -1,4 +1,4 @@
-"""YAML is read in one way: what it holds twice under one key is an error wherever it is read."""
+"""YAML is read in one way: what stands twice, what has no end and what is no value is named wherever it is read."""
 
 from __future__ import annotations
 
@@ -54,10 +54,52 @@ def test_what_stands_once_is_read(tmp_path, content, value):
     assert read(write(tmp_path / "file.yaml", content)) == value
 
 
-@pytest.mark.parametrize("content", ["[1, 2", "a: !!python/object:os.system {}", "? [a, b]\n: 1\n", "[" * 5000])
+@pytest.mark.parametrize("content", ["[1, 2", "a: !!python/object:os.system {}", "? [a, b]\n: 1\n"])
 def test_what_is_no_plain_yaml_is_named(tmp_path, content):
     with pytest.raises(OptionError, match="file: expected a mapping"):
         read(write(tmp_path / "file.yaml", content))
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
+)
+MERGES = LAUGHS.replace("[x, x, x, x, x, x, x, x, x]", "{x: 1}").replace(" [", " {<<: [").replace("]", "]}")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a: !!int abc", "the tag 'tag:yaml.org,2002:int', which its value has not"),
+        ("a: !!int ''", "which its value has not"),
+        ("a: !!bool maybe", "which its value has not"),
+        ("a: !!timestamp now", "which its value has not"),
+        ("a: !!binary é", "which its value has not"),
+        ("a: 2001-99-99", "month must be in 1..12"),
+        ("a: 0x_", "invalid literal for int"),
+        (f"a: {'9' * 5000}", "5000 digits"),
+        (f"a: 0x{'f' * 17}", "an integer of more than 64 bits"),
+        (f"a: 1{':01' * 5000}.5", "too large to convert to float"),
+        ("a: .nan", "NaN"),
+        ('a: "\\ud800"', "a lone surrogate"),
+        ('a: "\\UFFFFFFFF"', "too large"),
+        (f"%YAML {'9' * 5000}.1\n---\na: 1", "5000 digits"),
+        ("[" * 2000, "values that nest too deep"),
+        ("a: &a [*a]", "a value that holds itself"),
+        ("? {a: 1}\n: 1", "a mapping or a list as a key"),
+        (LAUGHS, "aliases that stand for more than"),
+        (MERGES, "aliases that stand for more than"),
+        ("a: b\n" * 20_000, "100000"),
+    ],
+    ids=lambda value: value[:20].replace("\n", " "),
+)
+def test_what_would_take_a_value_of_any_size_or_a_traceback_is_named(tmp_path, content, found):
+    with pytest.raises(OptionError, match=rf"^file: expected .*, found .*{re.escape(found)}"):
+        read(write(tmp_path / "file.yaml", content))
+
+
+def test_as_many_keys_as_a_file_may_have_are_read(tmp_path):
+    keys = {f"k{number}": number for number in range(5000)}
+    assert read(write(tmp_path / "file.yaml", "".join(f"{key}: {value}\n" for key, value in keys.items()))) == keys
 
 
 def test_every_reader_of_yaml_refuses_it(tmp_path):

@@ -20,7 +20,7 @@ from runtime import Answer, BackendChoice, Session
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AnsweringReport", "answer_questions", "answer_to_json", "choice_to_json"]
+__all__ = ["AnsweringReport", "answer_questions", "choice_to_json"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AnsweringReport:
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
             "milliseconds": self.milliseconds,
-            "answers": [answer_to_json(answer) for answer in self.answers],
+            "answers": [answer.to_dict() for answer in self.answers],
         }
 
     def print(self, console: Console) -> None:
@@ -186,27 +186,3 @@ def _scored(
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
     """What ran the graphs, and why nothing better did."""
     return {"name": choice.name, "refused": dict(choice.refused)}
-
-
-def answer_to_json(answer: Answer) -> dict[str, Any]:
-    """One answer with its passages."""
-    return {
-        "question": answer.question,
-        "answer": answer.answer,
-        "token_ids": list(answer.token_ids),
-        "error": None if answer.error is None else f"{type(answer.error).__name__}: {answer.error}",
-        "passages": [
-            {
-                "rank": rank,
-                "id": item.passage.id,
-                "title": item.passage.title,
-                "wikipedia_id": item.passage.wikipedia_id,
-                "retrieval_score": item.retrieval_score,
-                "score": item.score,
-                "read": item.read,
-                "truncated": item.truncated,
-            }
-            for rank, item in enumerate(answer.passages, start=1)
-        ],
-        "milliseconds": answer.milliseconds,
-    }

@@ -50,7 +50,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer one question; print the answer, the passages with their scores, and the time by stage."""
-    from exporter.answering import answer_to_json, choice_to_json
+    from exporter.answering import choice_to_json
     from runtime import Passage, PassageTruncatedWarning, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
@@ -64,7 +64,7 @@ def ask(
         choice = session.backend_choice
     assert choice is not None
     if as_json:
-        print_json({**answer_to_json(result), "backend": choice_to_json(choice)})
+        print_json({**result.to_dict(), "backend": choice_to_json(choice)})
     else:
         _print_answer(result, choice, retrieval.value)
 

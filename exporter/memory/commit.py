@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from exporter.durable import sync_directory, sync_tree
 from exporter.memory.generations import older_generations, sweep
 from exporter.memory.text_index import FTS5, require_engine, write_index
 from exporter.memory.texts import read_texts
@@ -121,11 +122,15 @@ class Change:
 
         Until the last step the store is what it was.
         """
+        sync_tree(self.staged)
         staged = {path.relative_to(self.staged).as_posix(): path for path in self.staged.rglob("*") if path.is_file()}
-        for name, path in {**staged, **(others or {})}.items():
+        linked = {**staged, **(others or {})}
+        for name, path in linked.items():
             (self.store / name).parent.mkdir(parents=True, exist_ok=True)
             (self.store / name).unlink(missing_ok=True)  # a killed change's, of a generation that never was
             _link(path, self.store / name)
+        for folder in {(self.store / name).parent for name in linked} | {self.store}:
+            sync_directory(folder)
         replace_manifest(self.store, self.manifest, manifest)
 
 
@@ -164,6 +169,8 @@ def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreM
         older.parent.mkdir(exist_ok=True)
         older.unlink(missing_ok=True)
         _link(store / MANIFEST, older)
+        for folder in (older.parent, store):
+            sync_directory(folder)
     replace_file(store / MANIFEST, record_to_json(manifest).encode())
 
 

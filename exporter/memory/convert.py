@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.durable import move
 from exporter.memory.codec_error import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -214,7 +215,7 @@ def _convert(
                 meter.add(first + row, memory, tensors)
                 advance(1)
         file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.durable import move
 from exporter.memory.codec_error import CodecSample, ErrorMeter, SampleErrors
 from exporter.memory.plan import BuildPlan
 from exporter.memory.shard_writer import ShardWriter
@@ -55,7 +56,7 @@ def encode_shard(
                             meter.add(first + row, memory, tensors)
                 advance(len(rows))
         entry = FileEntry(shard_name(index), temporary.stat().st_size, file_digest(temporary))
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return ShardRecord(

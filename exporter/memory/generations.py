@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from exporter.durable import sync_directory
 from exporter.file_lock import held_alone
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.dense_layout import DENSE
@@ -74,6 +75,8 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
             if free:
                 path.unlink()  # first: whoever comes to hold it now sees that it is gone
         (removed if free else kept).append(generation)
+    if removed:
+        sync_directory(store / OLDER_MANIFESTS)  # before what they name goes
     freed = sweep(store, manifest)
     with suppress(OSError):  # absent, or not empty
         (store / OLDER_MANIFESTS).rmdir()

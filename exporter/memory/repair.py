@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from exporter.durable import move, sync_file
 from exporter.memory.append import check_same_writer, encoder_of
 from exporter.memory.commit import Change, changing
 from exporter.memory.corpus import Corpus, CorpusSource, Paths
@@ -210,7 +211,8 @@ class _Repair:
         """Put the staged file `name` in the damaged one's place, if its bytes are the same; else it keeps its name."""
         made = self.change.entry(name)
         if (made.bytes, made.sha256) == (damaged.bytes, damaged.sha256):
-            (self.change.staged / name).replace(self.change.store / damaged.path)
+            sync_file(self.change.staged / name)
+            move(self.change.staged / name, self.change.store / damaged.path)
             self.restored.append(damaged.path)
             return damaged
         self.renewed.append(damaged.path)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exporter.durable import move, sync_file
 from runtime.contract import StoreError
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
@@ -161,9 +162,8 @@ def _whole(path: Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        sync_file(temporary)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

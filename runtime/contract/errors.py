@@ -9,12 +9,14 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "CheckpointError",
+    "ClosedError",
     "CorpusError",
     "DeviceLostError",
     "DeviceMemoryError",
     "EmbeddingsError",
     "EngineError",
     "ExportError",
+    "ForkedError",
     "GlimmerError",
     "MissingExtraError",
     "NotFiniteError",
@@ -86,6 +88,14 @@ class PassageError(GlimmerError):
 
 class NotFiniteError(GlimmerError):
     """Scores or logits with NaN or infinity among them: whatever were read off them would be no answer."""
+
+
+class ClosedError(GlimmerError):
+    """A session or a store that is used after it was closed."""
+
+
+class ForkedError(GlimmerError):
+    """A session or a store that is used in a forked child of the process that opened it."""
 
 
 class BackendError(GlimmerError):

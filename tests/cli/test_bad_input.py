@@ -234,7 +234,8 @@ def test_questions_and_passages_that_cannot_be_taken_are_counted_in_a_file(cli, 
     report = cli("answer", glimmer.bundle, *arguments).json
     assert (report["questions"], report["errors"]) == (5, {"QuestionError": 2, "PassageError": 2})
     assert [answer["error"] is None for answer in report["answers"]] == [True, False, False, False, False]
-    assert "'nowhere'" in report["answers"][3]["error"]
+    assert report["answers"][3]["error"]["type"] == "PassageError"
+    assert report["answers"][3]["error"]["subject"] == "passage id 'nowhere'"
     report = cli("parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, *arguments).json
     assert (report["questions"], report["errors"], report["answers_equal"]) == (1, 4, 1.0)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporter.durable import move
 from exporter.memory.runners.job import ShardEncoder
 from exporter.memory.runners.outcome import failed, finished
 from exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
@@ -55,7 +56,7 @@ class ShardActor:
         shard = self._directory / shard_name(index)
         shard.parent.mkdir(parents=True, exist_ok=True)
         record = self._encoder.encode(self._directory, index, job.corpus.part(index), advance=lambda _: None)
-        shard.replace(job.work.store / shard_name(index))
+        move(shard, job.work.store / shard_name(index))
         attempts.unlink(missing_ok=True)
         return record
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from runtime.backends import Array
 from runtime.codecs import Codec, open_codec
 from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout
+from runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
 
@@ -47,9 +45,9 @@ def read_codec(directory: Path, entry: FileEntry | None, name: str, d_model: int
 def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:
     if entry is None:
         return {}
-    try:
-        return dict(load((directory / entry.path).read_bytes()))
-    except SafetensorError as reason:
-        raise StoreError(
-            f"store {directory}, {entry.path}", expected="a safetensors file", found=str(reason), fix=FIX
-        ) from None
+    subject = f"store {directory}, {entry.path}"
+
+    def refused(reason: str) -> StoreError:
+        return StoreError(subject, expected="a safetensors file", found=reason, fix=FIX)
+
+    return read_arrays((directory / entry.path).read_bytes(), refused)

@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 SCHEMA = "SELECT type, name, sql FROM sqlite_master"
 SEARCHABLE = "passages_index"
 BUILTINS = (MemoryError, UnicodeDecodeError)
-"""What sqlite3 raises besides its own: for a file that asks for too much, and for a message that quotes what is in it."""
+"""What sqlite3 raises besides its own: for want of memory, and for a message that quotes bytes of the file."""
 
 
 class SqliteFile:
@@ -64,6 +64,21 @@ class SqliteFile:
         """The first row of a statement, None where it has none."""
         with self._errors:
             return cast("Row | None", self.connection.execute(statement, values).fetchone())
+
+    def checked(
+        self, statement: str, values: Sequence[object], kinds: Sequence[tuple[type, ...]]
+    ) -> Iterator[Row]:
+        """The rows of a statement, whose values are of the `kinds` of its columns, or the file's error is raised."""
+        for row in self.execute(statement, values):
+            for value, allowed in zip(row, kinds, strict=True):
+                if type(value) not in allowed:
+                    raise self._named(f"{type(value).__name__} in the place of {allowed[0].__name__}")
+            yield row
+
+    def number(self, statement: str, values: Sequence[object] = ()) -> int:
+        """The integer that a statement counts."""
+        ((number,),) = self.checked(statement, values, [(int,)])
+        return cast("int", number)
 
     def close(self) -> None:
         """Close the file."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.contract import EmbeddingsError
+from runtime.npy_file import map_npy
 from runtime.passage_texts import PassageTexts
 
 __all__ = ["given_rows"]
@@ -39,12 +40,12 @@ def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers:
 
 
 def _matrix(path: Path, num_passages: int) -> Array:
-    try:
-        matrix: Array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as reason:
-        raise EmbeddingsError(
-            f"embeddings {path}", expected="a .npy file", found=str(reason), fix="write it with numpy.save"
-        ) from None
+    def refused(reason: str) -> EmbeddingsError:
+        return EmbeddingsError(
+            f"embeddings {path}", expected="a .npy file", found=reason, fix="write it with numpy.save"
+        )
+
+    matrix: Array = map_npy(path, refused)
     found = f"{matrix.dtype} {list(matrix.shape)}"
     if matrix.dtype not in (np.float32, np.float16):
         raise EmbeddingsError(

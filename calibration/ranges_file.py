@@ -126,7 +126,7 @@ def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
         graphs[graph] = {}
         for name, tensor in tensors.items():
             channels = None if tensor.channel_amax is None else arrays[f"channel_amax/{tensor.channel_amax}"]
-            histogram = arrays[f"histogram/{tensor.histogram}"].astype(np.int64)
+            histogram = arrays[f"histogram/{tensor.histogram}"]
             found = TensorRange(
                 tensor.minimum, tensor.maximum, tensor.count, tensor.limit, histogram, channels
             )
@@ -177,4 +177,8 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
             right, expected = dtype == "F32" and len(shape) == 1 and math.prod(shape) > 0, "F32 [channels]"
         if not right:
             raise CalibrationError(f"{path}, array {name}", expected=expected, found=f"{dtype} {shape}", fix=FIX)
-    return {name: np.asarray(file.tensor(name)) for name in sorted(names)}
+    # Widened here, once for all tensors that share one: a table may name it a million times.
+    return {
+        name: file.tensor(name).astype(np.int64 if name.startswith("histogram/") else np.float32)
+        for name in sorted(names)
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from exporter.checkpoint.write import write_checkpoint
 from exporter.init import summary
 from exporter.publish import check_target
 from runtime.contract import OptionError
+from runtime.contract.json_text import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +94,8 @@ def convert_checkpoint(
 def _read_fields(path: Path) -> dict[str, Any]:
     """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data: Any = parse_json(path.read_text(encoding="utf-8"), strict=True)
+    except (OSError, ValueError) as error:
         raise OptionError(
             f"config {path}", expected="a JSON object of a checkpoint's fields", found=str(error), fix=CONFIG_FIX
         ) from None

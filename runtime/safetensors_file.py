@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: the only module that calls the library's reader, and in which its exceptions become ours.
+"""Tensors in safetensors files: the only module that calls the library's reader, and where its exceptions become ours.
 
 For a dtype that the framework has not, the library raises what Python raises where it looks for it.
 """
@@ -48,9 +48,9 @@ class SafetensorsFile:
         with self._errors:
             return tuple(self._file.get_slice(name).get_shape())
 
-    def tensor(self, name: str) -> Any:
-        """A whole tensor."""
-        with self._errors:
+    def tensor(self, name: str, named: Named | None = None) -> Any:
+        """A whole tensor; what cannot be read of it is an error that its own `named` makes, where there is one."""
+        with self._errors if named is None else _errors(named):
             return self._file.get_tensor(name)
 
     def rows(self, name: str, start: int, stop: int) -> Any:

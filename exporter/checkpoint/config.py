@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
+from runtime.contract.json_text import parse_json
 from runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
@@ -138,13 +138,13 @@ def read_config(directory: Path) -> CheckpointConfig:
     """
     path = directory / "config.json"
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = parse_json(path.read_text(encoding="utf-8"), strict=True)
     except FileNotFoundError:
         raise CheckpointError(
             f"checkpoint {directory}", expected="a file config.json", found="none",
             fix="name a directory written by `glimmer-export init`",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}", expected="a JSON object", found=str(error), fix="restore the file") from None
     if not isinstance(data, dict) or data.get("model_type") != "glimmer":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__

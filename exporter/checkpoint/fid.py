@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from exporter.checkpoint.generation import read_generation
 from exporter.checkpoint.huggingface import joined_config
 from exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
 from exporter.checkpoint.weight_files import RenamedFiles, open_weights
+from runtime.contract.json_text import parse_json
 from runtime.contract.templates import FID_TEMPLATE
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _t5_name(name: str) -> str:
 
 def _say_release(source: Path, on_note: Callable[[str], None]) -> None:
     """Note that the config was written by a release that FiD's code does not run with: its tokenizer adds EOS."""
-    release = json.loads((source / CONFIG).read_text(encoding="utf-8")).get("transformers_version")
+    release = parse_json((source / CONFIG).read_text(encoding="utf-8")).get("transformers_version")
     if release is not None:
         on_note(
             f"{CONFIG} was written by transformers {release}; passages are read as FiD's own 3.0.2 reads them, without "
@@ -94,7 +94,7 @@ def _say_release(source: Path, on_note: Callable[[str], None]) -> None:
 def _tokenizer_limit(source: Path) -> int:
     """Tokens that FastRAG cuts passages to: what the tokenizer's config says, else T5's own."""
     try:
-        data = json.loads((source / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+        data = parse_json((source / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
         limit = data["model_max_length"]
     except (OSError, ValueError, KeyError, TypeError):
         return T5_LENGTH

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.contract import CheckpointError
+from runtime.contract.json_text import parse_json
 
 __all__ = ["SETTINGS", "read_generation", "single_token"]
 
@@ -34,7 +35,7 @@ def _between(least: int, most: int) -> Callable[[Any], bool]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_false(value: Any) -> bool:
@@ -137,8 +138,8 @@ def single_token(value: Any) -> Any:
 def _settings(path: Path) -> dict[str, Any]:
     """What a file sets; raises CheckpointError where it is no JSON object."""
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data: Any = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
     if not isinstance(data, dict):
         raise CheckpointError(

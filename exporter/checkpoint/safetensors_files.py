@@ -62,7 +62,14 @@ class SafetensorsFiles:
 
         place = self._places[name]
         if place.dtype not in STORED_DTYPES:
-            stored: Tensor = self._files[name].tensor(name)
+
+            def refused(_: str) -> CheckpointError:
+                return CheckpointError(
+                    f"{place.path}, tensor {name}", expected="float32, float16 or bfloat16", found=place.dtype,
+                    fix="save the weights in one of these",
+                )
+
+            stored: Tensor = self._files[name].tensor(name, refused)
             return stored
         content = np.fromfile(place.path, np.uint8, place.num_bytes, offset=place.offset)
         values = torch.from_numpy(content).view(getattr(torch, STORED_DTYPES[place.dtype]))
@@ -83,8 +90,7 @@ class SafetensorsFiles:
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        str(path), expected="a whole safetensors file, in float32, float16 or bfloat16", found=reason,
-        fix="copy the weights again, or save them in one of these",
+        str(path), expected="a whole safetensors file", found=reason, fix="copy the weights again"
     )
 
 

@@ -12,6 +12,7 @@ from typing_extensions import Self
 from exporter.checkpoint.config import Size, validation_message
 from exporter.checkpoint.generation import single_token
 from runtime.contract import CheckpointError
+from runtime.contract.json_text import parse_json
 
 __all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
 
@@ -95,13 +96,13 @@ def read_t5_shape(directory: Path) -> T5Shape:
     """
     path = directory / CONFIG
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"T5 checkpoint {directory}", expected=f"a file {CONFIG}", found="none",
             fix="name a directory in Hugging Face's layout, as `save_pretrained` writes it",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
     if not isinstance(data, dict) or data.get("model_type") != "t5":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__

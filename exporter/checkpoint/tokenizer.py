@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.contract import MissingExtraError, TokenizerError
+from runtime.contract.json_text import parse_json
 
 __all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
 
@@ -47,7 +48,7 @@ def without_special_tokens(content: bytes) -> bytes:
     The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
     """
     try:
-        tokenizer = json.loads(content)
+        tokenizer = parse_json(content.decode())
     except ValueError:
         return content
     if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from runtime.contract import CheckpointError, inside
+from runtime.contract.json_text import parse_json
 
 __all__ = ["weight_paths"]
 
@@ -21,13 +21,13 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
         return [directory / single]
     path = directory / index
     try:
-        names = _shard_names(json.loads(path.read_text(encoding="utf-8")))
+        names = _shard_names(parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise CheckpointError(
             f"checkpoint {directory}", expected=f"{single} or {index}", found="neither",
             fix="copy the weights into the directory",
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             str(path), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
         ) from None

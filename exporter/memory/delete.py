@@ -16,6 +16,7 @@ from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from runtime.contract import CorpusError, PassageError
+from runtime.contract.json_text import parse_json
 from runtime.contract.store_layout import texts_name
 from runtime.contract.text_schema import is_id
 
@@ -91,8 +92,8 @@ def read_ids(path: Path) -> list[int | str]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as reason:
+            value = parse_json(line)
+        except ValueError as reason:
             raise CorpusError(
                 f"ids {path}, line {number}", expected="JSON", found=str(reason),
                 fix="write strings in quotes, as the corpus has them",
@@ -109,8 +110,8 @@ def read_ids(path: Path) -> list[int | str]:
 def id_from_text(text: str) -> int | str:
     """An id as an option gives it: `7` is a number, `"7"` in quotes a string, and so is what is not JSON."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return text
     return value if isinstance(value, (int, str)) and is_id(value) else text
 

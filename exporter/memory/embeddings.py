@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.contract import EmbeddingsError
+from runtime.contract.json_text import parse_json
 from runtime.npy_file import map_npy
 from runtime.passage_texts import PassageTexts
 
@@ -75,8 +75,8 @@ def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:
 
 def _ids(path: Path) -> list[int | str]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, ValueError, RecursionError) as reason:
+        return [parse_json(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError) as reason:
         raise EmbeddingsError(
             f"ids {path}", expected="an id in JSON a line, a string or an integer", found=str(reason),
             fix="write them with json.dumps, one a line",

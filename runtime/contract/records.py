@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
+from runtime.contract.json_text import parse_json
 
 __all__ = ["check_schema_version", "read_json", "record_from_json", "record_to_json"]
 
@@ -20,13 +21,16 @@ MAX_JSON_BYTES = 64 << 20
 
 
 def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, Any]:
-    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object."""
+    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object.
+
+    Numbers are of 64 bits and finite, no key stands twice in one object, and every string can be written.
+    """
     if not is_there(path):
         raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
     content = read_limited(path, limit_bytes=MAX_JSON_BYTES, error=error, subject=str(path), fix=fix)
     try:
-        data = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as reason:
+        data = parse_json(content.decode("utf-8"), strict=True)
+    except ValueError as reason:
         raise error(str(path), expected="a JSON object", found=str(reason), fix=fix) from None
     if not isinstance(data, dict):
         raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)

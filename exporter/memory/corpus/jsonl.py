@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from exporter.memory.corpus.lines import read_lines
 from exporter.memory.corpus.record import Digest, Place, Record, passage_from_row
 from runtime.contract import CorpusError
+from runtime.contract.json_text import parse_json
 
 __all__ = ["read_jsonl"]
 
@@ -23,8 +23,8 @@ def read_jsonl(path: Path, start: Place, digest: Digest | None, *, name: str) ->
             continue
         subject = f"corpus {path}, line {line.place.number}"
         try:
-            row = json.loads(line.text)
-        except (ValueError, RecursionError) as reason:
+            row = parse_json(line.text)
+        except ValueError as reason:
             fix = LINES if line.text.lstrip().startswith("[") else FIX
             raise CorpusError(subject, expected="a JSON object", found=str(reason), fix=fix) from None
         if not isinstance(row, dict):

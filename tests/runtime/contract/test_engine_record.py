@@ -137,7 +137,7 @@ CORRUPTIONS: dict[str, tuple[Damage, str]] = {
     "size a string": (lambda data: entry(data)["file"].update(bytes="1234"), "bytes: expected int"),
     "digest a number": (lambda data: entry(data).update(graph_sha256=7), "graph_sha256: expected str"),
     "seconds a string": (lambda data: entry(data).update(build_seconds="1.5"), "build_seconds: expected float"),
-    "seconds not a number": (lambda data: entry(data).update(build_seconds=float("nan")), "seconds of building"),
+    "seconds not a number": (lambda data: entry(data).update(build_seconds=float("nan")), "NaN, which is no number"),
     "seconds below zero": (lambda data: entry(data).update(build_seconds=-1.0), "seconds of building"),
     "profiles an object": (lambda data: entry(data).update(profiles={}), "profiles: expected a list"),
     "least above the tuned": (lambda data: dims(data).update(min=[1, 4]), "min <= opt <= max"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from runtime.backends import Array, Tensor
-from runtime.contract import ModelShape, NotFiniteError
+from runtime.contract import BundleError, ModelShape, NotFiniteError
 from runtime.memory import pad_ids
 from runtime.placement import Placement
 
@@ -55,7 +55,7 @@ def greedy_decode(
             for tokens, logits in fetched:
                 if logits is not None and running:
                     _check_logits(logits(), running)
-                _append(tokens(), answers, running, shape.eos_token_id)
+                _append(tokens(), answers, running, shape)
             fetched.clear()
             if not running or not remaining:
                 return answers
@@ -65,11 +65,19 @@ def greedy_decode(
     return answers
 
 
-def _append(tokens: Array, answers: list[list[int]], running: set[int], eos_token_id: int) -> None:
-    """Add a step's tokens (b, 1) to the answers of the rows that still run; EOS ends a row."""
+def _append(tokens: Array, answers: list[list[int]], running: set[int], shape: ModelShape) -> None:
+    """Add a step's tokens (b, 1) to the answers of the rows that still run; EOS ends a row.
+
+    Raises BundleError for a number that the vocabulary has not, which no graph of ours gives.
+    """
     for row in sorted(running):
         token = int(tokens[row, 0])
-        if token == eos_token_id:
+        if not 0 <= token < shape.vocab_size:
+            raise BundleError(
+                "graph decoder_step", expected=f"a token of {shape.vocab_size}", found=str(token),
+                fix="export the bundle again",
+            )
+        if token == shape.eos_token_id:
             running.remove(row)
         else:
             answers[row].append(token)

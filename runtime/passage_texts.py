@@ -90,14 +90,14 @@ class PassageTexts:
         return numbers
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
-        """Passages by number, in their order; raises IndexError for a number that the store does not have."""
+        """Passages by number, in their order; raises StoreError for a number that the file does not have."""
         passages = []
         statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
         with self._connection() as file:
             for number in numbers:
                 row = next(file.checked(statement, (number,), PASSAGE_KINDS), None)
                 if row is None:
-                    raise IndexError(f"passage number {number}")
+                    raise self._damaged("none", expected=f"a passage of the number {number}")
                 passages.append(Passage(*row))
         return passages
 

@@ -25,7 +25,7 @@ Named = Callable[[str], GlimmerError]
 def read_arrays(content: bytes, named: Named) -> dict[str, NDArray[Any]]:
     """The arrays of a file's content, by name; raises what `named` makes of the library's reason."""
     with _errors(named):
-        return cast("dict[str, NDArray[Any]]", load(content))
+        return load(content)
 
 
 class SafetensorsFile:

@@ -114,7 +114,7 @@ class MemoryStore:
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of corpus ids, in their order; raises PassageError for an id that the store does not hold."""
-        return self._texts.numbers(ids)
+        return self._held(self._texts.numbers(ids), "its texts")
 
     def passage(self, number: int) -> Passage:
         """One passage; raises IndexError for a number that the store does not have."""
@@ -122,14 +122,20 @@ class MemoryStore:
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
         """Several passages, in the order asked for; raises IndexError as `passage`."""
+        for number in numbers:
+            if not self._holds(number):
+                raise IndexError(f"passage number {number}")
         return self._texts.passages(numbers)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question best by the store's retrieval, best first.
 
         By `bm25` those that share its words, none where there is no word in common. There may be fewer than `top_k`.
+        Raises StoreError where the index is damaged.
         """
-        return self._retriever.search(question, min(top_k, self.num_passages))
+        hits = self._retriever.search(question, min(top_k, self.num_passages))
+        self._held([hit.number for hit in hits], "its index")
+        return hits
 
     def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
         """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
@@ -192,10 +198,23 @@ class MemoryStore:
 
     def _place(self, number: int) -> tuple[Shard, int]:
         """The shard of a passage, and its row there."""
-        if not 0 <= number < self._end or (self._deletions and self._is_deleted(number)):
+        if not self._holds(number):
             raise IndexError(f"passage number {number}")
         index = bisect_right(self._starts, number) - 1
         return self._shards.get(index) or self._shard(index), number - self._starts[index]
+
+    def _holds(self, number: int) -> bool:
+        return 0 <= number < self._end and not (self._deletions and self._is_deleted(number))
+
+    def _held(self, numbers: list[int], source: str) -> list[int]:
+        """The numbers, as a file of the store gave them; raises StoreError where they are of none of its passages."""
+        for number in numbers:
+            if not self._holds(number):
+                raise StoreError(
+                    f"store {self.directory}", expected="numbers of its passages", found=f"{number} in {source}",
+                    fix="see `glimmer-export memory verify`",
+                )
+        return numbers
 
     def _is_deleted(self, number: int) -> bool:
         place = int(self._tombstones.searchsorted(number))

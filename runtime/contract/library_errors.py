@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from runtime.contract.errors import GlimmerError
-
 __all__ = ["LibraryErrors", "first_line", "is_panic"]
 
 
@@ -18,7 +16,7 @@ class LibraryErrors:
     """
 
     def __init__(
-        self, theirs: Callable[[type[BaseException]], bool], named: Callable[[BaseException], GlimmerError]
+        self, theirs: Callable[[type[BaseException]], bool], named: Callable[[BaseException], Exception]
     ) -> None:
         self._theirs, self._named = theirs, named
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from calibration.json_rows import json_rows
 from calibration.question_row import LAYOUTS, Question, Row
 from calibration.spread import spread
-from calibration.text_files import BOM, compression_of, files_of, open_bytes, reading
+from calibration.text_files import compression_of, files_of, open_bytes, reading, unpacked_limit
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -86,45 +86,6 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     subject = f"questions {path}"
     with reading(subject, QuestionFileError):
         compression = compression_of(path, path.name)
+        most = min(MAX_UNPACKED_BYTES, unpacked_limit(path)) if compression else None
     with reading(subject, QuestionFileError, compression), open_bytes(path, compression) as stream:
-        numbered = enumerate(_lines(stream, subject, MAX_UNPACKED_BYTES if compression else None), start=1)
-        begun = False
-        for number, line in numbered:
-            if line.isspace():
-                continue
-            if not begun and line.lstrip().startswith("["):
-                rows = _parse(line + "".join(rest for _, rest in numbered), subject)
-                yield from ((f"{subject}, row {place}", row) for place, row in enumerate(rows, start=1))
-                return
-            begun = True
-            yield f"{subject}, line {number}", _parse(line, f"{subject}, line {number}")
-
-
-def _lines(stream: BinaryIO, subject: str, most: int | None) -> Iterator[str]:
-    """Lines without a mark before them that says they are UTF-8; at most so many bytes of them."""
-    left = most
-    while content := stream.readline(-1 if left is None else left + 1):
-        if left is not None and (left := left - len(content)) < 0:
-            raise QuestionFileError(
-                subject, expected=f"at most {most} bytes, uncompressed", found="more",
-                fix="unpack the file if it is sound, or split it",
-            )
-        if content.startswith(b"PAR1"):
-            raise QuestionFileError(
-                subject, expected="JSON", found="a Parquet file",
-                fix="write its rows as JSON lines, as by pandas: `read_parquet(FILE).to_json(OUT, orient='records', "
-                "lines=True)`",
-            )
-        try:
-            yield content.decode("utf-8").removeprefix(BOM)
-        except UnicodeDecodeError as reason:
-            raise QuestionFileError(
-                subject, expected="UTF-8", found=str(reason), fix="convert the file to UTF-8"
-            ) from None
-
-
-def _parse(text: str, subject: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as reason:
-        raise QuestionFileError(subject, expected="JSON", found=str(reason), fix=LAYOUTS) from None
+        yield from json_rows(stream, subject, most=most, fix=LAYOUTS)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from runtime.contract import GlimmerError
 
-__all__ = ["BOM", "compression_of", "files_of", "open_bytes", "reading"]
+__all__ = ["BOM", "MAX_BLANK_LINES", "compression_of", "files_of", "open_bytes", "reading", "unpacked_limit"]
 
 BOM = "\ufeff"
 """What some editors and Windows programs begin a file in UTF-8 with."""
@@ -21,6 +21,13 @@ MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 MAX_WINDOW_LOG = 27
 """128 MiB: what a frame of zstd may ask the reader to hold; `zstd --long` and `--ultra -22` ask for no more."""
+
+MAX_UNPACKED_RATIO = 100
+"""Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
+MIN_UNPACKED_BYTES = 16 << 20
+"""What is as small as this once it is unpacked is no bomb, however small it was."""
+MAX_BLANK_LINES = 1 << 20
+"""One after the other: they are passed over, and a few kilobytes unpack to millions."""
 
 
 def compression_of(path: Path, name: str) -> str | None:
@@ -48,6 +55,11 @@ def open_bytes(path: Path, compression: str | None) -> BinaryIO:
         options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
         return cast("BinaryIO", zstd.open(path, "rb", options=options))
     return path.open("rb")
+
+
+def unpacked_limit(path: Path) -> int:
+    """Bytes that the content of a packed file, compressed or by columns, may come to; raises OSError."""
+    return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import json
 import math
 from typing import Any
 
-__all__ = ["has_lone_surrogate", "parse_json"]
+__all__ = ["has_lone_surrogate", "parse_at", "parse_json"]
 
 MAX_DEPTH = 64
 """Of lists and objects in one another: what is parsed is walked later too, and Python's stack ends at some hundreds."""
 MAX_CONTAINERS = 1 << 22
 """Lists and objects: an empty one takes two bytes of a file and 72 of memory."""
 INTEGER_BITS = 64
+DECODER = json.JSONDecoder()
 
 
 def parse_json(text: str, *, strict: bool = False) -> Any:
@@ -40,6 +41,18 @@ def parse_json(text: str, *, strict: bool = False) -> Any:
     if strict and has_lone_surrogate(text, value):
         raise ValueError("a lone surrogate")
     return value
+
+
+def parse_at(text: str, place: int) -> tuple[Any, int]:
+    """The value that begins at a place of a text, and where it ends; raises ValueError as `parse_json`."""
+    try:
+        value, end = DECODER.raw_decode(text, place)
+    except RecursionError:
+        raise ValueError(f"values that nest deeper than {MAX_DEPTH}") from None
+    containers = text.count("[", place, end) + text.count("{", place, end)
+    if containers > MAX_DEPTH:
+        _check_depth(value)
+    return value, end
 
 
 def has_lone_surrogate(text: str, value: Any) -> bool:

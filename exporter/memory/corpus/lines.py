@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.text_files import BOM, compression_of, open_bytes, reading
+from calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading, unpacked_limit
 from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place
 from runtime.contract import CorpusError
 
 __all__ = ["Line", "read_lines"]
+
+BLANK_FIX = "remove the blank lines"
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,29 @@ def read_lines(path: Path, start: Place, digest: Digest | None, *, name: str) ->
 
     `name` is the format's: `jsonl.gz` is read as gzip, `jsonl` as what its first bytes say. What comes before `start`
     is skipped in a plain file and read through in a compressed one. Raises CorpusError: unreadable, a compressed file
-    that is cut short or damaged, a line that is too long or not UTF-8. Raises ModuleNotFoundError for zstd without its
-    package.
+    that is cut short or damaged, or that unpacks to far too much, a line that is too long or not UTF-8. Raises
+    ModuleNotFoundError for zstd without its package.
     """
     subject = f"corpus {path}"
     with reading(subject, CorpusError):
         compression = compression_of(path, name)
+        most = unpacked_limit(path) if compression else None
     with reading(subject, CorpusError, compression), open_bytes(path, compression) as stream:
         stream.seek(start.position)
-        place = start
+        place, blank = start, 0
         while content := stream.readline(MAX_RECORD_BYTES + 1):
             if digest is not None:
                 digest.update(content)
+            if most is not None and place.position + len(content) > most:
+                raise CorpusError(
+                    subject, expected=f"at most {most} bytes, uncompressed", found="more",
+                    fix="unpack the file if it is sound",
+                )
+            blank = blank + 1 if content.isspace() else 0
+            if blank > MAX_BLANK_LINES:
+                raise CorpusError(
+                    f"{subject}, line {place.number}", expected="passages", found=f"{blank} blank lines", fix=BLANK_FIX
+                )
             text = _text(content, f"{subject}, line {place.number}")
             yield Line(place, text if place.position else text.removeprefix(BOM))
             place = Place(place.position + len(content), place.number + 1)

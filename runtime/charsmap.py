@@ -25,7 +25,7 @@ LABEL, HAS_LEAF, VALUE = (1 << 31) | 0xFF, 1 << 8, (1 << 31) - 1
 SPACES = " \u2581"
 """What sentencepiece takes for white space once a text is normalised: the second is how it writes the first."""
 _raised = threading.local()
-"""What `Charsmap.normalize` raised in this thread: the library that calls it drops that, and keeps the text as it is."""
+"""What `Charsmap.normalize` raised in this thread: the library that calls it drops that, and the text stays."""
 
 
 def sentencepiece_normalizer(normalizer: Any) -> Any | None:

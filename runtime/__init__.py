@@ -8,6 +8,7 @@ with Session.open("BUNDLE", store="STORE") as session:
 ```
 """
 
+from runtime import telemetry  # noqa: F401 - first of all: ONNX Runtime reads what it sets as it is imported
 from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
 from runtime.backends.choice import BACKEND_NAMES, BackendChoice
 from runtime.bundle import Bundle

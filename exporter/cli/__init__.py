@@ -1,45 +1,25 @@
-"""The command line. `main` turns errors of input into exit code 2; a bug keeps its traceback."""
+"""The command line: `main` is the entry point, and imports nothing before it can be stopped."""
 
 from __future__ import annotations
 
-import io
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from exporter.cli.stopping import Stopping
 
-from exporter.cli.extras import EXTRAS, missing_extra
-from runtime.contract import GlimmerError
-
-__all__ = ["input_errors_reported", "main"]
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of `glimmer-export`."""
-    with input_errors_reported():
-        from exporter.cli.app import app
+    """Entry point of `glimmer-export`: errors of input are a line on stderr and exit code 2; a bug keeps its traceback.
 
-        app()
-
-
-@contextmanager
-def input_errors_reported() -> Iterator[None]:
-    """Turn an error of input, or a package that no extra has brought, into a line on stderr and exit code 2.
-
-    What stdout's encoding has no character for is printed as an escape, as on stderr.
+    Nothing is downloaded: the libraries of Hugging Face are told so, where the user has not told them otherwise.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    except GlimmerError as error:
-        _fail(error)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        _fail(missing_extra(package))
+    with Stopping() as stopping:
+        from exporter.cli.streams import open_closed_streams
 
+        open_closed_streams()  # before a pipe of ours takes the place of one
+        stopping.watch()
+        from exporter.cli.boundary import input_errors_reported
 
-def _fail(error: GlimmerError) -> None:
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
-    sys.exit(2)
+        with input_errors_reported():
+            from exporter.cli.run import run
+
+            run()

@@ -11,7 +11,8 @@ from typing import Any
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
-from exporter.cli import input_errors_reported
+from exporter.cli.boundary import input_errors_reported
+from exporter.cli.stopping import Stopping
 from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
 __all__ = ["GlimmerExportCommand"]
@@ -69,7 +70,7 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
 
     def run(self) -> None:
         """Export, and print what was written."""
-        with input_errors_reported():
+        with Stopping(), input_errors_reported():
             from exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
 
             options = self.args

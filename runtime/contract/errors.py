@@ -20,6 +20,7 @@ __all__ = [
     "GlimmerError",
     "MissingExtraError",
     "NotFiniteError",
+    "OperatingSystemError",
     "OptionError",
     "OutputError",
     "PassageError",
@@ -112,6 +113,10 @@ class DeviceLostError(BackendError):
 
 class EngineError(GlimmerError):
     """A graph that breaks a rule of the machine that is to run it, or that a compiler refuses."""
+
+
+class OperatingSystemError(GlimmerError):
+    """What the system refuses that no error above names: a file, a name, memory."""
 
 
 class OptionError(GlimmerError):

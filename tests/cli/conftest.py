@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,10 +43,14 @@ def run_main(
     """Run the command `name`, whose entry point is `main`, in this process."""
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     code = 0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
         main()
     except SystemExit as stop:
         code = stop.code or 0
+    finally:
+        for number, handler in handlers.items():  # a command's own are for the rest of its process
+            signal.signal(number, handler)
     printed = capsys.readouterr()
     return Done(code, printed.out, printed.err)
 

@@ -28,7 +28,7 @@ __all__ = ["RayRunner"]
 
 STOP_SECONDS = 60
 """What Ray is given to stop its processes before its driver is killed, and they with it."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's way to say that one machine is all: it then binds every port to 127.0.0.1."""
 SHORT = "/tmp"  # noqa: S108 - a directory of random name is made in it

@@ -1,0 +1,55 @@
+"""Read the command line and run its command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from exporter.visible import visible
+from runtime.contract import OptionError
+
+__all__ = ["run"]
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Tells the libraries of Hugging Face that commands download nothing; not the runtime's to say, which others import."""
+
+UNREADABLE = range(0xDC80, 0xDD00)
+"""What Python makes of a byte of the command line that is not of its encoding."""
+
+
+def run() -> None:
+    """Run the command that sys.argv names; ends by SystemExit. A wrong use is a message of typer's, and exit code 2.
+
+    Raises OptionError for an argument that is no text: the libraries that open files take names in UTF-8 alone.
+    """
+    for name in OFFLINE:
+        os.environ.setdefault(name, "1")
+    for argument in sys.argv[1:]:
+        if any(ord(character) in UNREADABLE for character in argument):
+            raise OptionError(
+                f"argument {argument!r}", expected=f"text in {sys.getfilesystemencoding()}",
+                found="bytes that are none", fix="rename the file, or reach it by a link of another name",
+            )
+    import typer
+
+    from exporter.cli.app import app
+
+    try:
+        code = app(standalone_mode=False)
+    except _usage_error() as error:
+        from typer.rich_utils import rich_format_error
+
+        error.message = visible(error.message)
+        rich_format_error(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
+    sys.exit(code or 0)
+
+
+def _usage_error() -> Any:
+    """The base of what typer says of a wrong use: click's of that name, which newer releases hold a copy of."""
+    import typer
+
+    return typer.BadParameter.__mro__[2]

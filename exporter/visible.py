@@ -1,0 +1,22 @@
+"""Text of others on a terminal: the characters that it would obey are shown instead."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["visible"]
+
+OBEYED = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1: the beginnings of escape sequences, and line breaks
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of what follows
+    "\u2028\u2029"  # line breaks
+    "\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # what has no form of its own
+    "\ud800-\udfff"  # bytes of file names that are not UTF-8, and halves of characters
+    "]"
+)  # fmt: skip
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, with `\x1b` and the like for the characters that a terminal obeys or does not show."""
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -16,7 +16,7 @@ from exporter.checkpoint.write import write_checkpoint
 from exporter.init import summary
 from exporter.publish import check_target
 from runtime.contract import OptionError
-from runtime.contract.json_text import parse_json
+from runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,15 +93,8 @@ def convert_checkpoint(
 
 def _read_fields(path: Path) -> dict[str, Any]:
     """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"), strict=True)
-    except (OSError, ValueError) as error:
-        raise OptionError(
-            f"config {path}", expected="a JSON object of a checkpoint's fields", found=str(error), fix=CONFIG_FIX
-        ) from None
+    subject, expected = f"config {path}", "a JSON object of a checkpoint's fields"
+    data = read_json_value(path, error=OptionError, subject=subject, expected=expected, fix=CONFIG_FIX, strict=True)
     if not isinstance(data, dict):
-        raise OptionError(
-            f"config {path}", expected="a JSON object of a checkpoint's fields", found=type(data).__name__,
-            fix=CONFIG_FIX,
-        )
+        raise OptionError(subject, expected=expected, found=type(data).__name__, fix=CONFIG_FIX)
     return data

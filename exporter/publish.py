@@ -14,6 +14,7 @@ from typing import Any
 from exporter.durable import move
 from exporter.swap import new_directory, recover, swap_directory
 from runtime.contract import OutputError
+from runtime.contract.files import open_file
 
 __all__ = ["check_apart", "check_file", "check_target", "publish_directory", "replace_file", "write_errors"]
 
@@ -120,7 +121,7 @@ def _is_ours(directory: Path) -> bool:
     if any((directory / name).exists() for name in OURS):
         return True
     try:
-        with (directory / "config.json").open("rb") as stream:
+        with open_file(directory / "config.json") as stream:
             config: Any = json.loads(stream.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return False

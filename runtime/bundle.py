@@ -79,7 +79,7 @@ def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleMani
     sizes = {path.name.encode(): size for path, size in paths.items() if path.parent == folder}
     content = map_regular(directory / graph.path, error=BundleError, subject=subject, fix="copy the bundle again")
     try:
-        outside = list(external_data(content))
+        outside = list(external_data(memoryview(content or b"")))
     except ValueError as reason:
         raise BundleError(subject, expected="an ONNX graph", found=str(reason), fix="export the bundle again") from None
     for data in outside:

@@ -15,28 +15,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import NormalizedString, normalizers
+from tokenizers import NormalizedString, Regex, normalizers
 
-__all__ = ["Charsmap", "sentencepiece_normalizer", "take_fault"]
+__all__ = ["OUTER_SPACES", "Charsmap", "sentencepiece_normalizer", "take_fault"]
 
 ANY, NOT_PLAIN = re.compile(r"(?s)."), re.compile(r"[^ -~]")
 PLAIN = range(ord(" "), ord("~") + 1)
 LABEL, HAS_LEAF, VALUE = (1 << 31) | 0xFF, 1 << 8, (1 << 31) - 1
 SPACES = " \u2581"
 """What sentencepiece takes for white space once a text is normalised: the second is how it writes the first."""
+OUTER_SPACES = rf"\A[{SPACES}]+|[{SPACES}]+\z"
+"""What sentencepiece drops of a text, as checkpoints have it since there are any."""
+OUTER_SPACES_ONCE = rf"\A[{SPACES}]+|(?<![{SPACES}])[{SPACES}]+\z"
+"""The same, looked for once in each run of spaces: a million of them inside a text took hours."""
 _raised = threading.local()
 """What `Charsmap.normalize` raised in this thread: the library that calls it drops that, and the text stays."""
 
 
 def sentencepiece_normalizer(normalizer: Any) -> Any | None:
-    """The same normaliser with sentencepiece's reading of its table; None where it has no table.
+    """The same normaliser with sentencepiece's reading of its table, and quick at spaces; None where it has neither.
 
     `normalizer` is a tokenizer's own (None, or of `tokenizers.normalizers`). Raises ValueError for a damaged table.
     """
     if normalizer is None:
         return None
     parts = _parts(json.loads(normalizer.__getstate__()))
-    if not any(part["type"] == "Precompiled" for part in parts):
+    if not any(part["type"] == "Precompiled" or _drops_outer_spaces(part) for part in parts):
         return None
     return normalizers.Sequence([_read(part) for part in parts])
 
@@ -152,7 +156,13 @@ def _parts(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for inner in state["normalizers"] for part in _parts(inner)]
 
 
+def _drops_outer_spaces(part: dict[str, Any]) -> bool:
+    return bool(part["type"] == "Replace" and part["pattern"] == {"Regex": OUTER_SPACES} and not part["content"])
+
+
 def _read(part: dict[str, Any]) -> Any:
+    if _drops_outer_spaces(part):
+        return normalizers.Replace(Regex(OUTER_SPACES_ONCE), "")
     if part["type"] == "Precompiled":
         return normalizers.Normalizer.custom(Charsmap(base64.b64decode(part["precompiled_charsmap"])))
     read = normalizers.Sequence([])

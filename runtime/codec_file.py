@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.backends import Array
 from runtime.codecs import Codec, open_codec
-from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout
+from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout, read_limited
 from runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
@@ -50,4 +50,7 @@ def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:
     def refused(reason: str) -> StoreError:
         return StoreError(subject, expected="a safetensors file", found=reason, fix=FIX)
 
-    return read_arrays((directory / entry.path).read_bytes(), refused)
+    content = read_limited(
+        directory / entry.path, limit_bytes=entry.bytes, error=StoreError, subject=subject, fix=FIX
+    )  # `entry.bytes` was compared with what the codec has
+    return read_arrays(content, refused)

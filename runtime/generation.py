@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.files import open_descriptor
 
 __all__ = ["check_in_place", "held_manifest", "hold_manifest"]
 
@@ -27,9 +28,11 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
     while True:
         attempts += 1
         try:
-            held = os.open(path, os.O_RDONLY)
+            held = open_descriptor(path)
         except OSError:
             read_store_manifest(directory)  # says what is wrong
+            if attempts >= ATTEMPTS:
+                raise
             continue
         try:
             with suppress(OSError):
@@ -48,7 +51,7 @@ def check_in_place(directory: Path, opened: int) -> None:
 
     Another store may have been put in its place, whose files have the same names.
     """
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         if os.path.samestat(os.fstat(opened), directory.stat()):
             return
     raise StoreError(
@@ -68,6 +71,6 @@ def held_manifest(directory: Path) -> Iterator[StoreManifest]:
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import StoreError
+from runtime.contract import StoreError, map_regular
 from runtime.contract.shard_layout import ShardTensor
 from runtime.passage_memory import CODES
 
@@ -64,11 +64,9 @@ class Shard:
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
     """Map a shard that must hold exactly `tensors`; raises StoreError where its header or offsets say otherwise."""
     subject = f"shard {path}"
-    try:
-        with path.open("rb") as stream:
-            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as reason:  # ValueError: an empty file
-        raise StoreError(subject, expected="a readable file", found=str(reason), fix=FIX) from None
+    mapped = map_regular(path, error=StoreError, subject=subject, fix=FIX)
+    if mapped is None:
+        raise StoreError(subject, expected="a safetensors file", found="an empty one", fix=FIX)
     start, header = _read_header(mapped, subject)
     _check_names(header, tensors, subject)
     num_bytes = len(mapped) - start

@@ -9,11 +9,13 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from runtime.charsmap import SPACES, sentencepiece_normalizer
-from runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError
+from runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.templates import TEMPLATES, template_fault
 from runtime.tokenizer_library import TokenizerErrors
+from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
-__all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer"]
+__all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer", "read_tokenizer_file"]
 
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -26,10 +28,15 @@ class PlainTokenizer:
     and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
     it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
 
-    `named` makes the error of what the library says where it cannot encode a text, as without an unknown token.
+    `limits` are what its file says that it may do to a text. `named` makes the error of what the library says where it
+    cannot encode one, as without an unknown token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, named: Callable[[str], GlimmerError] | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, limits: TokenizerLimits = PLAIN,
+        named: Callable[[str], GlimmerError] | None = None,
+    ) -> None:
+        self._limits = limits
         self._errors = TokenizerErrors(named or _unusable)
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -44,6 +51,11 @@ class PlainTokenizer:
         """Tokens and ids of a text, which has no lone surrogate; raises TokenizerError where the model has none."""
         with self._errors:
             return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
+
+    def length_fault(self, text: str) -> tuple[str, str] | None:
+        """What is expected of a text's length and what was found, where it must not be encoded; None where it may."""
+        with self._errors:
+            return text_fault(text, self._limits, self._normalizer)
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens, special tokens left out; raises TokenizerError where the library has none."""
@@ -72,7 +84,8 @@ class PlainTokenizer:
         return text[first:last]
 
     def _is_space(self, character: str) -> bool:
-        normalized = character if self._normalizer is None else self._normalizer.normalize_str(character)
+        with self._errors:
+            normalized = character if self._normalizer is None else self._normalizer.normalize_str(character)
         return not normalized.strip(SPACES)
 
 
@@ -144,9 +157,19 @@ class TextEncoder:
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
             )
+        if (fault := self._tokenizer.length_fault(text)) is not None:
+            raise QuestionError(subject, expected=fault[0], found=fault[1], fix="shorten the text")
         ids: list[int] = self._tokenizer.encode(text).ids
         # A text of no tokens is EOS all the same: nothing can be read of nothing.
         return [*ids, self._shape.eos_token_id] if eos or not ids else ids
+
+
+def read_tokenizer_file(path: Path, *, subject: str, fix: str) -> bytes:
+    """The content of a tokenizer.json, which is not looked at; raises TokenizerError."""
+    return read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=subject, fix=fix,
+        expected="a tokenizer.json",
+    )
 
 
 def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> PlainTokenizer:
@@ -154,6 +177,7 @@ def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: 
 
     Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
     """
+    content = source if isinstance(source, bytes) else read_tokenizer_file(source, subject=subject, fix=fix)
 
     def damaged(reason: str) -> TokenizerError:
         return TokenizerError(subject, expected="a tokenizer.json", found=reason, fix=fix)
@@ -162,13 +186,13 @@ def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: 
         return TokenizerError(subject, expected="a tokenizer that takes any text", found=reason, fix=fix)
 
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as reason:
-        raise damaged(reason.strerror or str(reason)) from None
+        limits = tokenizer_limits(content)
+    except ValueError as reason:
+        raise damaged(str(reason)) from None
     with TokenizerErrors(damaged, reads=True):
         read = Tokenizer.from_buffer(content)
     try:
-        tokenizer = PlainTokenizer(read, unusable)
+        tokenizer = PlainTokenizer(read, limits, unusable)
     except ValueError as reason:  # its table for normalising is damaged
         raise damaged(str(reason)) from None
     if tokenizer.highest_id >= vocab_size:

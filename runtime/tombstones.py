@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract import StoreError, StoreManifest
+from runtime.contract import StoreError, StoreManifest, read_limited
 from runtime.safetensors_file import read_arrays
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
 
 TOMBSTONES = "numbers"
 """The name of the file's one tensor."""
+HEADER_BYTES = 1 << 12
+"""More than the header of one tensor takes."""
 
 
 def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
@@ -26,10 +28,8 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
     def refused(reason: str) -> StoreError:
         return StoreError(str(path), expected="a safetensors file", found=reason, fix=fix)
 
-    try:
-        content = path.read_bytes()
-    except OSError as reason:
-        raise refused(reason.strerror or str(reason)) from None
+    limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
+    content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
     numbers = read_arrays(content, refused).get(TOMBSTONES)
     if (
         numbers is None or not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,)

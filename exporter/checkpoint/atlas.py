@@ -14,7 +14,7 @@ from exporter.checkpoint.huggingface import joined_config
 from exporter.checkpoint.pickle_files import PickledTensors, check_dense, load_pickle
 from exporter.checkpoint.t5_shape import CONFIG, T5Shape, parse_t5_shape, read_t5_shape
 from exporter.checkpoint.weight_files import RenamedFiles, WeightFiles, refuse_adapter, unwrapped
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ def convert_atlas(
     content = load_pickle(path, safe=[argparse.Namespace])
     state, options = _parts(content, subject)
     reader = RenamedFiles(PickledTensors(state), _reader_name, subject=subject)
-    shape = read_t5_shape(source) if (source / CONFIG).exists() else _shape_of(reader, options, subject)
+    shape = read_t5_shape(source) if is_there(source / CONFIG) else _shape_of(reader, options, subject)
     config = joined_config(shape, _fields(options, fields, subject) | dict(fields), subject=subject)
     tensors = t5_tensors(reader, config, shape, subject=subject)
     if not config.cross_attention_bias:

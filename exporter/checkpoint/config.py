@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape
-from runtime.contract.json_text import parse_json
+from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
+from runtime.contract.records import read_json_value
 from runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
@@ -137,15 +137,14 @@ def read_config(directory: Path) -> CheckpointConfig:
     Raises CheckpointError where it is missing, not JSON, or has a wrong, missing or unknown field.
     """
     path = directory / "config.json"
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"), strict=True)
-    except FileNotFoundError:
+    if not is_there(path):
         raise CheckpointError(
             f"checkpoint {directory}", expected="a file config.json", found="none",
             fix="name a directory written by `glimmer-export init`",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}", expected="a JSON object", found=str(error), fix="restore the file") from None
+        )
+    data = read_json_value(
+        path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="restore the file", strict=True
+    )
     if not isinstance(data, dict) or data.get("model_type") != "glimmer":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
         raise CheckpointError(

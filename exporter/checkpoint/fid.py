@@ -15,7 +15,8 @@ from exporter.checkpoint.generation import read_generation
 from exporter.checkpoint.huggingface import joined_config
 from exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
 from exporter.checkpoint.weight_files import RenamedFiles, open_weights
-from runtime.contract.json_text import parse_json
+from runtime.contract import CheckpointError, is_there
+from runtime.contract.records import read_json
 from runtime.contract.templates import FID_TEMPLATE
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def convert_fid(
     out. Raises CheckpointError as `convert_t5` does, and for a generation config that asks for more than greedy
     decoding.
     """
-    if (source / atlas.FILE).exists():
+    if is_there(source / atlas.FILE):
         return atlas.convert_atlas(source, fields, on_note)
     shape = read_t5_shape(source)
     subject = f"FiD checkpoint {source}"
@@ -83,7 +84,8 @@ def _t5_name(name: str) -> str:
 
 def _say_release(source: Path, on_note: Callable[[str], None]) -> None:
     """Note that the config was written by a release that FiD's code does not run with: its tokenizer adds EOS."""
-    release = parse_json((source / CONFIG).read_text(encoding="utf-8")).get("transformers_version")
+    config = read_json(source / CONFIG, error=CheckpointError, fix="copy it again", strict=False)
+    release = config.get("transformers_version")
     if release is not None:
         on_note(
             f"{CONFIG} was written by transformers {release}; passages are read as FiD's own 3.0.2 reads them, without "
@@ -94,8 +96,7 @@ def _say_release(source: Path, on_note: Callable[[str], None]) -> None:
 def _tokenizer_limit(source: Path) -> int:
     """Tokens that FastRAG cuts passages to: what the tokenizer's config says, else T5's own."""
     try:
-        data = parse_json((source / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
-        limit = data["model_max_length"]
-    except (OSError, ValueError, KeyError, TypeError):
+        limit = read_json(source / TOKENIZER_CONFIG, error=CheckpointError, fix="", strict=False)["model_max_length"]
+    except (CheckpointError, KeyError):
         return T5_LENGTH
     return limit if isinstance(limit, int) and 2 <= limit <= 1 << 16 else T5_LENGTH

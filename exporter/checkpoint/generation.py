@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import CheckpointError
-from runtime.contract.json_text import parse_json
+from runtime.contract import CheckpointError, is_there
+from runtime.contract.records import read_json_value
 
 __all__ = ["SETTINGS", "read_generation", "single_token"]
 
@@ -115,7 +115,7 @@ def read_generation(directory: Path) -> dict[str, int]:
     CheckpointError where a file is not JSON, or a setting has another value than a greedy decoder's or is not known:
     answers are decoded greedily.
     """
-    settings = _settings(directory / FILE) if (directory / FILE).exists() else {}
+    settings = _settings(directory / FILE) if is_there(directory / FILE) else {}
     legacy = {
         name: value for name, value in _settings(directory / CONFIG).items()
         if name in SETTINGS and name not in settings
@@ -137,10 +137,9 @@ def single_token(value: Any) -> Any:
 
 def _settings(path: Path) -> dict[str, Any]:
     """What a file sets; raises CheckpointError where it is no JSON object."""
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
+    data = read_json_value(
+        path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="copy it again"
+    )
     if not isinstance(data, dict):
         raise CheckpointError(
             str(path), expected="a JSON object", found=f"a {type(data).__name__}", fix="copy it again"

@@ -13,7 +13,7 @@ from exporter.checkpoint.generation import read_generation
 from exporter.checkpoint.t5_shape import CONFIG, T5Shape, read_t5_shape
 from exporter.checkpoint.weight_files import open_weights
 from runtime.contract import CheckpointError
-from runtime.contract.json_text import parse_json
+from runtime.contract.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) ->
 
 def _refuse_fid(source: Path) -> None:
     """Raise CheckpointError where the config names a FiD's class: its names are T5's, what it reads is not."""
-    classes = parse_json((source / CONFIG).read_text(encoding="utf-8")).get("architectures")
+    classes = read_json(source / CONFIG, error=CheckpointError, fix="copy it again", strict=False).get("architectures")
     for name in classes if isinstance(classes, list) else ():
         if "fid" in str(name).lower() or "fusionindecoder" in str(name).lower():
             raise CheckpointError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.weight_index import weight_paths
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, check_regular
 from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
     Raises CheckpointError for a file that is damaged or that names anything else, of which nothing is run.
     """
     import torch
+
+    check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
 
     def refused(error: BaseException) -> CheckpointError:
         if REFUSED.search(str(error)):

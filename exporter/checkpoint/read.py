@@ -10,7 +10,7 @@ from exporter.checkpoint.config import CheckpointConfig, read_config
 from exporter.checkpoint.lazy_tensors import LazyTensors
 from exporter.checkpoint.safetensors_files import SafetensorsFiles
 from exporter.checkpoint.weights import weight_shapes
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         check_values(name, files.tensor(name), subject=subject)
     tensors = LazyTensors(files.specs(), files.tensor)
     path = directory / TOKENIZER
-    if not path.exists():
+    if not is_there(path):
         return Checkpoint(directory, config, tensors, None)
     check_tokenizer(path, config.vocab_size)
     return Checkpoint(directory, config, tensors, path)

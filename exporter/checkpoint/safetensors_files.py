@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.checkpoint.lazy_tensors import TensorSpec
 from exporter.checkpoint.safetensors_writer import STORED_DTYPES
 from exporter.checkpoint.weight_index import weight_paths
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, check_regular, open_regular
 from runtime.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class SafetensorsFiles:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, _Place] = {}
         for path in weight_paths(directory, single=SINGLE, index=INDEX):
+            check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
             opened = SafetensorsFile(path, partial(_damaged, path), framework="pt")
             for name in opened.names:
                 if name in self._files:
@@ -106,7 +107,7 @@ class _Place:
 
 def _places(path: Path) -> dict[str, _Place]:
     """From the header of a file that has been opened, and so checked, by the format's library."""
-    with path.open("rb") as stream:
+    with open_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header: dict[str, Any] = json.loads(stream.read(size))
     header.pop("__metadata__", None)

@@ -11,8 +11,8 @@ from typing_extensions import Self
 
 from exporter.checkpoint.config import Size, validation_message
 from exporter.checkpoint.generation import single_token
-from runtime.contract import CheckpointError
-from runtime.contract.json_text import parse_json
+from runtime.contract import CheckpointError, is_there
+from runtime.contract.records import read_json_value
 
 __all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
 
@@ -95,15 +95,14 @@ def read_t5_shape(directory: Path) -> T5Shape:
     for something that we do not compute, such as another activation.
     """
     path = directory / CONFIG
-    try:
-        data: Any = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not is_there(path):
         raise CheckpointError(
             f"T5 checkpoint {directory}", expected=f"a file {CONFIG}", found="none",
             fix="name a directory in Hugging Face's layout, as `save_pretrained` writes it",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(str(path), expected="a JSON object", found=str(error), fix="copy it again") from None
+        )
+    data = read_json_value(
+        path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="copy it again"
+    )
     if not isinstance(data, dict) or data.get("model_type") != "t5":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
         raise CheckpointError(

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import MissingExtraError, TokenizerError
+from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.json_text import parse_json
 from runtime.contract.library_errors import LibraryErrors, first_line
 
@@ -16,8 +17,6 @@ __all__ = [
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
-OUTER = rf"\A[ {SPACE}]+|[ {SPACE}]+\z"
-"""What sentencepiece drops of a text; tokenizers' Strip would also drop what is white space to Unicode alone."""
 SENTENCEPIECE_RAISES = (RuntimeError, OSError, IndexError, SyntaxError, MemoryError, UnicodeDecodeError)
 NUM_SENTINELS = 100
 """T5's `<extra_id_0>` to `<extra_id_99>`, which its sentencepiece model does not hold."""
@@ -33,16 +32,10 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
     checkpoint is written.
     """
     beside = [source / name for name in (FAST, SENTENCEPIECE)] if source else []
-    path = explicit or next((candidate for candidate in beside if candidate.exists()), None)
+    path = explicit or next((candidate for candidate in beside if is_there(candidate)), None)
     if path is None:
         return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(
-            f"tokenizer {path}", expected=f"a {FAST} or {SENTENCEPIECE}", found=error.strerror or str(error),
-            fix="name an existing file",
-        ) from None
+    content = _read(path)
     return _from_sentencepiece(path) if path.suffix == ".model" else content
 
 
@@ -68,10 +61,7 @@ def open_sentencepiece(path: Path) -> Any:
         raise MissingExtraError(
             f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
         ) from None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _no_sentencepiece(path, error.strerror or str(error)) from None
+    content = _read(path)
     with sentencepiece_errors(path):
         model = SentencePieceProcessor(model_proto=content)
         if model.get_piece_size():
@@ -90,6 +80,13 @@ def _no_sentencepiece(path: Path, found: str) -> TokenizerError:
     return TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
 
 
+def _read(path: Path) -> bytes:
+    return read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=f"tokenizer {path}",
+        expected=f"a {FAST} or {SENTENCEPIECE}", fix="name an existing file",
+    )
+
+
 def _from_sentencepiece(path: Path) -> bytes:
     """Convert T5's sentencepiece model: its pieces, the sentinels, its table for normalising text, EOS at the end."""
     model = open_sentencepiece(path)
@@ -101,6 +98,7 @@ def _from_sentencepiece(path: Path) -> bytes:
         ) from None
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+    from runtime.charsmap import OUTER_SPACES
     from runtime.tokenizer_library import TokenizerErrors
 
     def refused(reason: str) -> TokenizerError:
@@ -122,7 +120,8 @@ def _from_sentencepiece(path: Path) -> bytes:
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
     with TokenizerErrors(refused, reads=True):
         tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
-    steps: list[Any] = [normalizers.Replace(Regex(OUTER), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    # Strip would also drop what is white space to Unicode alone.
+    steps: list[Any] = [normalizers.Replace(Regex(OUTER_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if table := proto.normalizer_spec.precompiled_charsmap:
         with TokenizerErrors(refused, reads=True):
             steps.insert(0, normalizers.Precompiled(table))

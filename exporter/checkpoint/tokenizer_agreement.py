@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.checkpoint.tokenizer import FAST, SENTENCEPIECE, open_sentencepiece, sentencepiece_errors
-from runtime.contract import TokenizerError
+from runtime.contract import TokenizerError, is_there
 
 __all__ = ["check_agreement"]
 
@@ -36,7 +36,7 @@ def check_agreement(directory: Path) -> None:
     from runtime.text import read_tokenizer
 
     fast_path, slow_path = directory / FAST, directory / SENTENCEPIECE
-    if not (fast_path.exists() and slow_path.exists()):
+    if not (is_there(fast_path) and is_there(slow_path)):
         return
     slow = open_sentencepiece(slow_path)
     fast = read_tokenizer(fast_path, 1 << 24, subject=f"tokenizer {fast_path}", fix="copy it again")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from exporter.checkpoint import pickle_files, safetensors_files
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ def open_weights(source: Path) -> WeightFiles:
     refuse_adapter(source)
     layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
     for layout, names in layouts:
-        if (source / names.SINGLE).exists() or (source / names.INDEX).exists():
+        if is_there(source / names.SINGLE) or is_there(source / names.INDEX):
             return RenamedFiles(layout(source), unwrapped, subject=f"checkpoint {source}")
     wanted = [name for _, names in layouts for name in (names.SINGLE, names.INDEX)]
     raise CheckpointError(
@@ -81,7 +81,7 @@ def open_weights(source: Path) -> WeightFiles:
 
 def refuse_adapter(source: Path) -> None:
     """Raise CheckpointError where an adapter stands beside the weights: trained, and part of no tensor there."""
-    if (source / ADAPTER).exists():
+    if is_there(source / ADAPTER):
         raise CheckpointError(
             f"checkpoint {source}", expected="the weights of a whole model",
             found=f"{ADAPTER}, an adapter that is not merged into them",

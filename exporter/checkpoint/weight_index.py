@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import CheckpointError, inside
-from runtime.contract.json_text import parse_json
+from runtime.contract import CheckpointError, inside, is_there
+from runtime.contract.records import read_json_value
 
 __all__ = ["weight_paths"]
 
@@ -17,26 +17,23 @@ def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
     Raises CheckpointError where there is neither, where the index is not one, where it names a file outside the
     directory, and where a shard is missing.
     """
-    if (directory / single).exists():
+    if is_there(directory / single):
         return [directory / single]
     path = directory / index
-    try:
-        names = _shard_names(parse_json(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not is_there(path):
         raise CheckpointError(
             f"checkpoint {directory}", expected=f"{single} or {index}", found="neither",
             fix="copy the weights into the directory",
-        ) from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            str(path), expected='a JSON object with "weight_map"', found=repr(error), fix="copy the index again"
-        ) from None
-    # Links may lead out: the Hugging Face cache keeps a checkpoint's files elsewhere and links to them.
-    shards = [
-        inside(directory, name, error=CheckpointError, subject=str(path)) for name in sorted(names)
-    ]
+        )
+    expected, fix = 'a JSON object with "weight_map"', "copy the index again"
+    data = read_json_value(path, error=CheckpointError, subject=str(path), expected=expected, fix=fix)
+    try:
+        names = _shard_names(data)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(str(path), expected=expected, found=repr(error), fix=fix) from None
+    shards = [inside(directory, name, error=CheckpointError, subject=str(path)) for name in sorted(names)]
     for shard in shards:
-        if not shard.is_file():
+        if not is_there(shard):
             raise CheckpointError(
                 f"checkpoint {directory}", expected=f"the shard {shard.name}", found="no such file",
                 fix="copy all shards that the index names",

@@ -16,6 +16,8 @@ from exporter.checkpoint.safetensors_writer import write_safetensors
 from exporter.checkpoint.tokenizer_config import tokenizer_configs
 from exporter.checkpoint.weights import weight_shapes
 from exporter.publish import publish_directory
+from runtime.contract import TokenizerError, read_limited
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +53,17 @@ def write_checkpoint(
         _write_json(work / "config.json", config.model_dump())
         _write_weights(work, tensors, specs, on_tensor)
         if tokenizer is not None:
-            content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+            content = tokenizer if isinstance(tokenizer, bytes) else _read(tokenizer)
             (work / TOKENIZER).write_bytes(content)
             for name, settings in tokenizer_configs(content, config).items():
                 _write_json(work / name, settings)
+
+
+def _read(tokenizer: Path) -> bytes:
+    return read_limited(
+        tokenizer, limit_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError, subject=f"tokenizer {tokenizer}",
+        expected="a tokenizer.json", fix="copy it again",
+    )
 
 
 def _write_weights(

@@ -13,7 +13,7 @@ import torch
 from exporter.checkpoint.pickle_files import load_failure, torch_errors
 from exporter.demo.training import Training
 from exporter.publish import replace_file, write_errors
-from runtime.contract import OutputError
+from runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
 
@@ -36,9 +36,10 @@ def restore_state(training: Training, directory: Path) -> None:
     Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
-    if not path.exists():
+    if not is_there(path):
         return
     remove = f"remove {directory} to begin anew"
+    check_regular(path, error=OutputError, subject=str(path), fix=remove)
 
     def refused(error: BaseException) -> OutputError:
         return OutputError(str(path), expected="the state of a training", found=load_failure(error), fix=remove)

@@ -15,13 +15,15 @@ from calibration.passage_fields import passage_fields
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
-from runtime.contract import CorpusError, PassageError
+from runtime.contract import CorpusError, PassageError, read_limited
 from runtime.contract.json_text import parse_json
 from runtime.contract.store_layout import texts_name
 from runtime.contract.text_schema import is_id
 
 __all__ = ["DeleteSummary", "delete_passages", "id_from_text", "read_ids"]
 
+MAX_IDS_BYTES = 1 << 30
+"""A corpus may be given for its ids: more of it than this is not held in memory."""
 JSON_ID = "a string, an integer of 64 bits, or an object that has one as its `id`"
 
 
@@ -82,12 +84,14 @@ def read_ids(path: Path) -> list[int | str]:
     Raises CorpusError with the line.
     """
     ids: list[int | str] = []
+    subject, expected, fix = f"ids {path}", "a readable file in UTF-8", "check the file"
+    content = read_limited(
+        path, limit_bytes=MAX_IDS_BYTES, error=CorpusError, subject=subject, expected=expected, fix=fix
+    )
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as reason:
-        raise CorpusError(
-            f"ids {path}", expected="a readable file in UTF-8", found=str(reason), fix="check the file"
-        ) from None
+        lines = content.decode("utf-8-sig").split("\n")
+    except ValueError as reason:
+        raise CorpusError(subject, expected=expected, found=str(reason), fix=fix) from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import EmbeddingsError
+from runtime.contract import EmbeddingsError, check_regular, read_limited
 from runtime.contract.json_text import parse_json
 from runtime.npy_file import map_npy
 from runtime.passage_texts import PassageTexts
@@ -16,6 +16,8 @@ from runtime.passage_texts import PassageTexts
 __all__ = ["given_rows"]
 
 AT_ONCE = 4096
+MAX_IDS_BYTES = 1 << 30
+"""Of a file with the ids of all passages: a Wikipedia's 21 million have 300 MB."""
 
 
 def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers: Sequence[int]) -> Iterator[Array]:
@@ -45,6 +47,7 @@ def _matrix(path: Path, num_passages: int) -> Array:
             f"embeddings {path}", expected="a .npy file", found=reason, fix="write it with numpy.save"
         )
 
+    check_regular(path, error=EmbeddingsError, subject=f"embeddings {path}", fix="write it with numpy.save")
     matrix: Array = map_npy(path, refused)
     found = f"{matrix.dtype} {list(matrix.shape)}"
     if matrix.dtype not in (np.float32, np.float16):
@@ -74,10 +77,12 @@ def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:
 
 
 def _ids(path: Path) -> list[int | str]:
+    subject, expected = f"ids {path}", "an id in JSON a line, a string or an integer"
+    fix = "write them with json.dumps, one a line"
+    content = read_limited(
+        path, limit_bytes=MAX_IDS_BYTES, error=EmbeddingsError, subject=subject, expected=expected, fix=fix
+    )
     try:
-        return [parse_json(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except (OSError, ValueError) as reason:
-        raise EmbeddingsError(
-            f"ids {path}", expected="an id in JSON a line, a string or an integer", found=str(reason),
-            fix="write them with json.dumps, one a line",
-        ) from None
+        return [parse_json(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    except ValueError as reason:
+        raise EmbeddingsError(subject, expected=expected, found=str(reason), fix=fix) from None

@@ -29,6 +29,7 @@ from runtime.contract import (
     Computation,
     ParityRecord,
     file_digest,
+    is_there,
     read_parity_records,
 )
 
@@ -44,7 +45,7 @@ def kept_records(bundle: Path) -> list[ParityRecord]:
 
     Raises BundleError where the file is of a newer version, which a new one would lose.
     """
-    if not (bundle / PARITY_RECORD).exists():
+    if not is_there(bundle / PARITY_RECORD):
         return []
     try:
         found = read_parity_records(bundle)

@@ -40,7 +40,15 @@ from runtime.contract.errors import (
     StoreError,
     TokenizerError,
 )
-from runtime.contract.files import check_regular, file_errors, inside, is_there, map_regular, open_regular, read_limited
+from runtime.contract.files import (
+    check_regular,
+    file_errors,
+    inside,
+    is_there,
+    map_regular,
+    open_regular,
+    read_limited,
+)
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,

@@ -22,12 +22,14 @@ from typing import BinaryIO
 from runtime.contract.errors import GlimmerError
 
 __all__ = [
+    "MAX_TOKENIZER_BYTES",
     "UnfitFileError",
     "check_regular",
     "file_errors",
     "inside",
     "is_there",
     "map_regular",
+    "open_descriptor",
     "open_file",
     "open_regular",
     "read_file",
@@ -40,6 +42,8 @@ KINDS = {
     stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+MAX_TOKENIZER_BYTES = 64 << 20
+"""Of a tokenizer.json: a vocabulary of 256,000 pieces takes 35 MB, and the library ten times what the file has."""
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -76,18 +80,23 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def open_file(path: Path) -> BinaryIO:
-    """A regular file, opened for reading; raises OSError."""
+def open_descriptor(path: Path) -> int:
+    """A descriptor of a regular file, to read it, which the caller closes; raises OSError."""
     with _possible_name():
         # Looked at before it is opened: opening alone is felt by some devices.
         _check_kind(path.stat().st_mode)
         descriptor = os.open(path, FLAGS)
     try:
         _check_kind(os.fstat(descriptor).st_mode)
-        return open(descriptor, "rb")  # noqa: PTH123  # a descriptor, which the stream closes
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, opened for reading; raises OSError."""
+    return open(open_descriptor(path), "rb")  # a descriptor, which the stream closes
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:
@@ -138,12 +147,15 @@ def read_limited(
 
 def map_regular(
     path: Path, *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
-) -> memoryview:
-    """The bytes of a regular file, mapped: they are read as they are looked at. Raises `error`."""
+) -> mmap.mmap | None:
+    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
+
+    Raises `error`.
+    """
     with file_errors(error=error, subject=subject, fix=fix, expected=expected), open_file(path) as stream:
         if not os.fstat(stream.fileno()).st_size:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            return None
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def check_regular(

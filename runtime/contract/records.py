@@ -13,28 +13,38 @@ from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
 from runtime.contract.json_text import parse_json
 
-__all__ = ["check_schema_version", "read_json", "record_from_json", "record_to_json"]
+__all__ = ["check_schema_version", "read_json", "read_json_value", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
 """A manifest of a hundred thousand shards has 30 MB; parsed, a file takes some ten times its size."""
 
 
-def read_json(path: Path, *, error: type[GlimmerError], fix: str) -> dict[str, Any]:
+def read_json(path: Path, *, error: type[GlimmerError], fix: str, strict: bool = True) -> dict[str, Any]:
     """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object.
 
-    Numbers are of 64 bits and finite, no key stands twice in one object, and every string can be written.
+    `strict`, for files of our own formats: numbers are of 64 bits and finite, no key stands twice in one object, and
+    every string can be written.
     """
     if not is_there(path):
         raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
-    content = read_limited(path, limit_bytes=MAX_JSON_BYTES, error=error, subject=str(path), fix=fix)
-    try:
-        data = parse_json(content.decode("utf-8"), strict=True)
-    except ValueError as reason:
-        raise error(str(path), expected="a JSON object", found=str(reason), fix=fix) from None
+    data = read_json_value(path, error=error, subject=str(path), expected="a JSON object", fix=fix, strict=strict)
     if not isinstance(data, dict):
         raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)
     return data
+
+
+def read_json_value(
+    path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str, strict: bool = False
+) -> Any:
+    """What a JSON file holds, `strict` as in parse_json; raises `error` where it cannot be read, or is no JSON."""
+    content = read_limited(
+        path, limit_bytes=MAX_JSON_BYTES, error=error, subject=subject, fix=fix, expected=expected
+    )
+    try:
+        return parse_json(content.decode("utf-8"), strict=strict)
+    except ValueError as reason:
+        raise error(subject, expected=expected, found=str(reason), fix=fix) from None
 
 
 def check_schema_version(

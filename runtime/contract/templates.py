@@ -15,6 +15,8 @@ TEMPLATES = {
 }
 """The fields that each of a model's templates may hold; a model may have no `input_template`."""
 
+MAX_TEMPLATE, MAX_FIELDS = 4096, 8
+
 FID_TEMPLATE = "question: {question} title: {title} context: {text}"
 """How FiD joins them (Izacard and Grave 2021)."""
 
@@ -39,4 +41,6 @@ def template_fault(name: str, template: str | None) -> str | None:
     if any(spec or conversion for _, _, spec, conversion in parts) or not names <= {*TEMPLATES[name]} or not names:
         wanted = ", ".join("{" + field + "}" for field in TEMPLATES[name])
         return f"may hold only the plain fields {wanted}, and at least one of them"
+    if len(template) > MAX_TEMPLATE or sum(field is not None for _, field, _, _ in parts) > MAX_FIELDS:
+        return f"is longer than {MAX_TEMPLATE} characters, or has more than {MAX_FIELDS} fields"
     return None

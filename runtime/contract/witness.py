@@ -19,6 +19,7 @@ from pathlib import Path
 
 from runtime.contract.digest import file_digest
 from runtime.contract.errors import BundleError
+from runtime.contract.files import file_errors, is_there
 from runtime.contract.manifest import MANIFEST, BundleManifest
 from runtime.contract.parity_record import DEVICE, PARITY_RECORD, ROUNDED, ParityRecord, read_parity_records
 
@@ -79,11 +80,13 @@ def check_parity(
     rests, which those of version 1 do not.
     """
     fix = _command(directory, manifest, wanted)
-    if not (directory / PARITY_RECORD).exists():
+    if not is_there(directory / PARITY_RECORD):
         raise BundleError(f"bundle {directory}", expected=f"a file {PARITY_RECORD}", found="none", fix=fix)
     found = read_parity_records(directory)
     subject = f"bundle {directory}, {PARITY_RECORD}"
-    if found.manifest_sha256 != (digest := file_digest(directory / MANIFEST)):
+    with file_errors(error=BundleError, subject=f"bundle {directory}, {MANIFEST}", fix=fix):
+        digest = file_digest(directory / MANIFEST)
+    if found.manifest_sha256 != digest:
         raise BundleError(
             subject, expected=f"a record of the manifest {digest}", found=f"one of {found.manifest_sha256}", fix=fix
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import OptionError, StoreError
+from runtime.contract import OptionError, StoreError, check_regular
 from runtime.contract.dense_layout import DenseManifest
 from runtime.contract.library_errors import LibraryErrors, first_line
 from runtime.npy_file import map_npy
@@ -93,6 +93,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     def refused(reason: str) -> StoreError:
         return StoreError(f"index {path}", expected="an array that numpy wrote", found=reason, fix=FIX)
 
+    check_regular(path, error=StoreError, subject=f"index {path}", fix=FIX)
     array: Array = map_npy(path, refused)
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise StoreError(

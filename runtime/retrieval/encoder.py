@@ -10,9 +10,11 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.contract import StoreError
+from runtime.contract import StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.tokenizer_library import TokenizerErrors
+from runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
 
@@ -40,7 +42,7 @@ class SentenceEncoder:
             )
 
         self._tokenizer_errors = TokenizerErrors(refused)
-        self._tokenizer = _tokenizer(tokenizer, settings.max_length)
+        self._tokenizer, self._limits = _tokenizer(tokenizer, settings.max_length)
         self._inputs = {name: INTEGERS.get(kind) for name, kind, _ in self._session.inputs}
         self._output = EMBEDDING if settings.pooling == "graph" else STATES
         given = [name for name, _, _ in self._session.outputs]
@@ -63,7 +65,16 @@ class SentenceEncoder:
 
     def _encode(self, texts: Sequence[str]) -> Array:
         # A lone surrogate cannot be encoded, and nothing is lost with it.
-        clean = [text.encode("utf-8", "replace").decode("utf-8").strip() for text in texts]
+        # What is cut off is beyond any number of tokens that an encoder takes.
+        most = self._limits.max_characters
+        clean = [text.encode("utf-8", "replace").decode("utf-8").strip()[:most] for text in texts]
+        with self._tokenizer_errors:
+            faults = [text_fault(text, self._limits, self._tokenizer.normalizer) for text in clean]
+        for text, fault in zip(clean, faults, strict=True):
+            if fault is not None:
+                raise StoreError(
+                    f"encoder, text {text[:60]!r}", expected=fault[0], found=fault[1], fix="shorten the text"
+                )
         with self._tokenizer_errors:
             encodings = self._tokenizer.encode_batch(clean)
         longest = max(1, *(len(encoding.ids) for encoding in encodings))
@@ -106,14 +117,22 @@ def _session(graph: Path, threads: int | None) -> OrtSession:
     return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 
-def _tokenizer(path: Path, max_length: int) -> Any:
+def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:
     from tokenizers import Tokenizer
 
     def refused(reason: str) -> StoreError:
         return StoreError(f"encoder {path}", expected="a tokenizer.json", found=reason, fix=FIX)
 
+    content = read_limited(
+        path, limit_bytes=MAX_TOKENIZER_BYTES, error=StoreError, subject=f"encoder {path}", fix=FIX,
+        expected="a tokenizer.json",
+    )
+    try:
+        limits = tokenizer_limits(content)
+    except ValueError as reason:
+        raise refused(str(reason)) from None
     with TokenizerErrors(refused, reads=True):
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-    return tokenizer
+    return tokenizer, limits

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporter.checkpoint.t5x.msgpack_file import InlineArray, read_msgpack
 from exporter.checkpoint.t5x.stored_arrays import OCDBT, StoredArray, array_keys, open_array
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class T5xArrays:
 def _find_root(directory: Path) -> Path:
     for item in ITEMS:
         root = directory / item
-        if (root / MSGPACK).is_file() or (root / OCDBT).is_file() or array_keys(root):
+        if _holds(root, MSGPACK) or _holds(root, OCDBT) or array_keys(root):
             return root
     steps = sorted(path.name for path in directory.glob("*") if path.is_dir())
     raise CheckpointError(
@@ -72,7 +72,12 @@ def _find_root(directory: Path) -> Path:
 
 def _entries(root: Path, stored: dict[str, str]) -> list[tuple[tuple[str, ...], str, InlineArray | None]]:
     """Every array of `target`: its names below it, its key where it is stored apart, the array where it is not."""
-    if (root / MSGPACK).is_file():
+    if _holds(root, MSGPACK):
         return [(names[1:], ".".join(names), inline) for names, inline in read_msgpack(root / MSGPACK).items()]
     listed = [(key.removeprefix("optimizer.").split("."), key) for key in stored]
     return [(tuple(names[1:]), key, None) for names, key in listed if names[0] == "target" and len(names) > 1]
+
+
+def _holds(root: Path, name: str) -> bool:
+    """Whether there is something of that name that is no folder."""
+    return is_there(root / name) and not (root / name).is_dir()

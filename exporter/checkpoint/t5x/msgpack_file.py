@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError
+from runtime.contract import CheckpointError, read_limited
 from runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ NDARRAY = 1
 PLACEHOLDER = "PLACEHOLDER://"
 """What Orbax's older releases leave in the place of an array that is stored beside the file."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MAX_MSGPACK_BYTES = 48 << 30
+"""A T5 of 11 billion parameters has 44 GB in float32; the arrays may all lie in this one file, which is held whole."""
 FIX = "copy the checkpoint again from its source"
 
 
@@ -49,13 +51,14 @@ def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
     CheckpointError for a file that is unreadable, truncated or of another structure, and for an array whose bytes
     are not those of its shape and dtype.
     """
+
     def refused(reason: str) -> CheckpointError:
         return CheckpointError(str(path), expected="a whole msgpack file, as flax writes it", found=reason, fix=FIX)
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise refused(error.strerror or str(error)) from None
+    content = read_limited(
+        path, limit_bytes=MAX_MSGPACK_BYTES, error=CheckpointError, subject=str(path), fix=FIX,
+        expected="a whole msgpack file, as flax writes it",
+    )
     tree = _unpackb(content, refused)
     if isinstance(tree, dict):
         tree = tree.get("optimizer", tree)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError, MissingExtraError, inside
+from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
 from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["OCDBT", "StoredArray", "array_keys", "open_array"]
 OCDBT = "manifest.ocdbt"
 DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
+COPY_AGAIN = "copy the checkpoint again from its source"
 DTYPES = ("float32", "float16", "bfloat16")
 RAISED = (ValueError, IndexError, KeyError, MemoryError, NotImplementedError, OSError)
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
@@ -39,9 +41,7 @@ class StoredArray:
             raise CheckpointError(
                 self._subject, expected=" or ".join(DTYPES), found=dtype, fix="save the weights in one of these"
             )
-        with _tensorstore_errors(
-            self._subject, "every chunk of the array, whole", "copy the checkpoint again from its source"
-        ):
+        with _tensorstore_errors(self._subject, "every chunk of the array, whole", COPY_AGAIN):
             content = self._store.read().result()
         if dtype == "bfloat16":  # which numpy lacks
             return torch.from_numpy(content.view(np.int16)).view(torch.bfloat16)
@@ -53,8 +53,9 @@ def array_keys(directory: Path) -> dict[str, str]:
 
     Raises CheckpointError where an OCDBT database cannot be read, MissingExtraError without tensorstore.
     """
-    if (directory / OCDBT).exists():
+    if is_there(directory / OCDBT):
         ts = _tensorstore()
+        _check_files(directory)
         with _tensorstore_errors(
             str(directory / OCDBT), "a whole OCDBT database, as Orbax writes it",
             "copy the whole directory again, ocdbt.process_* included",
@@ -76,13 +77,11 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
     ts = _tensorstore()
     subject = f"{directory}, array {key}"
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{directory}/{key}/"}
-    if (directory / OCDBT).exists():
+    if is_there(directory / OCDBT):
         kvstore = _ocdbt(directory) | {"path": f"{key}/"}
     else:
-        inside(directory, key, error=CheckpointError, subject=subject)
-    with _tensorstore_errors(
-        subject, "a zarr array, as tensorstore writes it", "copy the checkpoint again from its source"
-    ):
+        _check_files(inside(directory, key, error=CheckpointError, subject=subject))
+    with _tensorstore_errors(subject, "a zarr array, as tensorstore writes it", COPY_AGAIN):
         # Without the last option a chunk that is not there would be read as zeros.
         store = ts.open({"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}, read=True).result()
         chunk = store.chunk_layout.write_chunk.shape
@@ -92,6 +91,14 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
             fix="do not use this file; get it again from its source",
         )
     return StoredArray(store, subject)
+
+
+def _check_files(directory: Path) -> None:
+    """Raise CheckpointError where one is no regular file: tensorstore opens whatever stands there."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder) / name
+            check_regular(path, error=CheckpointError, subject=str(path), fix=COPY_AGAIN)
 
 
 def _ocdbt(directory: Path) -> dict[str, Any]:

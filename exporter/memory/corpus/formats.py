@@ -14,7 +14,7 @@ from exporter.memory.corpus.jsonl import read_jsonl
 from exporter.memory.corpus.parquet import read_parquet
 from exporter.memory.corpus.record import Reader
 from exporter.memory.corpus.tsv import read_tsv
-from runtime.contract import CorpusError
+from runtime.contract import CorpusError, check_regular
 
 __all__ = ["FORMATS", "CorpusFormat", "CorpusSource", "Paths", "corpus_files", "format_of"]
 
@@ -87,8 +87,8 @@ def corpus_files(source: CorpusSource) -> list[Path]:
     endings = () if source.format else (*ENDINGS, ".parquet")
     files = files_of(source.paths, endings, subject="corpus", error=CorpusError)
     for path in files:
-        if not path.is_file():  # a pipe cannot be read twice
-            raise CorpusError(f"corpus {path}", expected="a file", found="none", fix="name a file of passages")
+        subject, fix = f"corpus {path}", "name a file of passages"  # a pipe cannot be read twice
+        check_regular(path, error=CorpusError, subject=subject, expected="a file", fix=fix)
     return files
 
 

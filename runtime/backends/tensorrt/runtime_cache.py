@@ -8,7 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from runtime.contract.files import read_file
+
 __all__ = ["RuntimeCache", "runtime_cache_path"]
+
+MAX_CACHE_BYTES = 1 << 30
+"""Kernels of one graph take some megabytes; what is larger is not ours."""
 
 
 def runtime_cache_path(engine_sha256: str, fingerprint: str) -> Path:
@@ -17,13 +22,21 @@ def runtime_cache_path(engine_sha256: str, fingerprint: str) -> Path:
     return root / "glimmer-export" / "tensorrt-rtx" / f"{fingerprint}-{engine_sha256[:32]}.bin"
 
 
+def _read(path: Path) -> bytes:
+    """What is kept; nothing where there is none, or it cannot be read: it is made anew then."""
+    try:
+        return read_file(path, MAX_CACHE_BYTES)
+    except OSError:
+        return b""
+
+
 class RuntimeCache:
     """An engine's compiled kernels and the file that keeps them. What the library refuses is compiled anew."""
 
     def __init__(self, path: Path, config: Any) -> None:
         self._path = path
         self._cache = config.create_runtime_cache()
-        self._read = path.read_bytes() if path.is_file() else b""
+        self._read = _read(path)
         if self._read:
             self._cache.deserialize(self._read)
         config.set_runtime_cache(self._cache)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from runtime.arguments import path_of
 from runtime.contract import (
     BundleError,
     BundleManifest,
@@ -34,13 +35,13 @@ class Bundle:
     text: TextEncoder | None
 
     @classmethod
-    def open(cls, directory: str | Path) -> Bundle:
+    def open(cls, directory: str | os.PathLike[str]) -> Bundle:
         """Read and verify a bundle directory.
 
         Raises BundleError for a manifest, path, size or digest that is wrong and for a graph that reads what the
-        manifest does not vouch for, TokenizerError for its tokenizer.
+        manifest does not vouch for, TokenizerError for its tokenizer, OptionError for what is no path.
         """
-        directory = Path(directory)
+        directory = path_of("bundle", directory)
         manifest = read_manifest(directory)
         for entry in manifest.files():
             verify_file(directory, entry, error=BundleError, subject=f"bundle {directory}", fix="copy the bundle again")

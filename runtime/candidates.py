@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import SupportsIndex, cast
+from typing import SupportsIndex
 
 import numpy as np
 
+from runtime.arguments import as_index, described
 from runtime.backends import Tensor
 from runtime.codecs import Codec
 from runtime.contract import BundleError, ModelShape, PassageError
@@ -66,19 +66,19 @@ def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> lis
     return [Candidate(passage, hit.number, hit.score) for passage, hit in zip(passages, hits, strict=True)]
 
 
-def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> list[Candidate]:
+def candidates_from_given(store: MemoryStore | None, given: Iterable[Given]) -> list[Candidate]:
     """Passages as the caller ordered them.
 
     An int or a PassageId is an id; a str is an id where the store holds it, else a text where it has white space in
     it; a Passage is a text with its title. Raises PassageError for an unknown id, for a text that is empty or that
-    UTF-8 cannot write, and for an id without a store.
+    UTF-8 cannot write, for an id without a store, and for what is none of these.
     """
     candidates: list[Candidate | int | str] = []
     for item in given:
         if isinstance(item, Passage):
             candidates.append(_candidate_from_text(item))
             continue
-        value = _plain(item.value if isinstance(item, PassageId) else item)
+        value = _id(item.value if isinstance(item, PassageId) else item)
         if isinstance(item, str) and isinstance(value, str) and len(value.split()) > 1 and not _is_id(store, value):
             candidates.append(_candidate_from_text(Passage(None, "", value)))
         else:
@@ -86,7 +86,7 @@ def candidates_from_given(store: MemoryStore | None, given: Sequence[Given]) -> 
     ids = [item for item in candidates if not isinstance(item, Candidate)]
     if ids and store is None:
         raise PassageError(
-            f"passage {ids[0]!r}", expected="a store to look ids up in", found="none",
+            f"passage {described(ids[0])}", expected="a store to look ids up in", found="none",
             fix="open the session with store=..., or give Passage(text=...) objects",
         )
     numbers = store.numbers(ids) if store is not None and ids else []
@@ -112,17 +112,25 @@ def join_question(
     return found
 
 
-def _plain(value: SupportsIndex | str) -> int | str:
+def _id(value: object) -> int | str:
     """A value as the store's SQLite takes it: retrievers hand out numpy's integers and strings."""
-    if isinstance(value, str):
-        return str(value)
-    try:
-        return value if isinstance(value, bool) else operator.index(value)
-    except TypeError:  # no id: the store refuses it by name, as it does a bool
-        return cast("int", value)
+    found = str(value) if isinstance(value, str) else as_index(value)
+    if found is None:
+        raise PassageError(
+            f"passage {described(value)}", expected="an id, which is an int or a str, a text, a PassageId or a Passage",
+            found=type(value).__name__, fix="give one of these",
+        )
+    return found
 
 
 def _candidate_from_text(passage: Passage) -> Candidate:
+    found_id = passage.id if passage.id is None else _id(passage.id)
+    for name, value in (("title", passage.title), ("text", passage.text), ("wikipedia_id", passage.wikipedia_id)):
+        if not isinstance(value, str) and not (name == "wikipedia_id" and value is None):
+            raise PassageError(
+                f"given passage, {name}", expected="a str", found=described(value),
+                fix='give "" for a title that is not there',
+            )
     if not passage.text.strip():
         raise PassageError("given passage", expected="some text", found="none", fix="leave it out")
     try:
@@ -132,7 +140,7 @@ def _candidate_from_text(passage: Passage) -> Candidate:
             f"given passage {passage.text[:60]!r}", expected="text that UTF-8 can write", found="a lone surrogate",
             fix="repair the text",
         ) from None
-    return Candidate(passage, None, None)
+    return Candidate(replace(passage, id=found_id), None, None)
 
 
 def _is_id(store: MemoryStore | None, value: str) -> bool:

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from runtime.contract import PassageError, StoreError
+from runtime.arguments import described
+from runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
     SELECT_HIGHEST,
@@ -25,7 +26,7 @@ from runtime.retrieval import Hit
 from runtime.retrieval.fts5 import Fts5Index
 from runtime.sqlite_file import SqliteFile
 
-__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts"]
+__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "no_such_number"]
 
 TEXT, PAGE = (str,), (str, type(None))
 PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
@@ -83,7 +84,7 @@ class PassageTexts:
                 row = next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) if is_id(value) else None
                 if row is None:
                     raise PassageError(
-                        f"passage id {value!r}", expected=f"an id in {self._path.parent}", found="none",
+                        f"passage id {described(value)}", expected=f"an id in {self._path.parent}", found="none",
                         fix='give ids as the corpus has them (1 and "1" are two ids)',
                     )
                 numbers.append(row[0])
@@ -115,7 +116,9 @@ class PassageTexts:
     @contextmanager
     def _connection(self) -> Iterator[SqliteFile]:
         if self._closed.is_set():
-            raise ValueError("the store is closed")
+            raise ClosedError(
+                f"store {self._path.parent}", expected="an open one", found="one that was closed", fix="open it again"
+            )
         try:
             file = self._idle.pop()
         except IndexError:
@@ -138,3 +141,11 @@ class PassageTexts:
 
     def _damaged(self, found: str, *, expected: str) -> StoreError:
         return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")
+
+
+def no_such_number(directory: Path, number: int) -> PassageNumberError:
+    """The error for a number that a store does not have, or has no more."""
+    return PassageNumberError(
+        f"passage number {described(number)}", expected=f"that of a passage in {directory}", found="none of it",
+        fix="look ids up with `numbers`",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runtime.backends import Array, Graph, Tensor
 from runtime.candidates import Candidate, memory_inputs, token_inputs
@@ -18,6 +18,8 @@ from runtime.store import MemoryStore
 from runtime.text import TextEncoder
 
 __all__ = ["Reader", "Reading"]
+
+NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,13 @@ class Reader:
         candidates: Sequence[Sequence[Candidate]],
         num_selected: int | None,
         clock: StageClock,
+        *,
+        stop_at_eos: bool = True,
     ) -> Reading:
         """Answer a batch of tokenised questions, each from at least one candidate passage.
 
         `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected. Raises
-        NotFiniteError where it is to check that.
+        NotFiniteError where it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
         """
         if self._codec is not None:
             encoded = self._encode_with_memory(questions, candidates, self._codec, num_selected, clock)
@@ -88,9 +92,10 @@ class Reader:
         prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
         if self._shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
+        shape = self._shape if stop_at_eos else replace(self._shape, eos_token_id=NO_TOKEN)
         with clock.stage("decode"):
             tokens = greedy_decode(
-                self._place, self._shape, encoded.states, encoded.mask, prefixes,
+                self._place, shape, encoded.states, encoded.mask, prefixes,
                 check_finite=self._check_finite,
             )
         return Reading(tokens, encoded.scores, encoded.selected)

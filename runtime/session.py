@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from threading import Lock
 from typing import Literal
 
-from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
+from runtime.answer import Answer, PassageTruncatedWarning
+from runtime.arguments import items, words
 from runtime.backends import Backend, DeviceBackend, Graph
 from runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, load_backend, load_graphs
+from runtime.batch import GivenRow, Row, checked_k_and_m, checked_passages, parts_of, ranked_passages, row_of
 from runtime.bundle import Bundle
-from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
 from runtime.clock import StageClock
-from runtime.codecs import Codec, open_codec
+from runtime.codecs import Codec
 from runtime.contract import (
     GlimmerError,
     OptionError,
     PassageError,
     QuestionError,
-    TokenizerError,
+    StoreError,
     check_parity,
-    computation_of,
 )
-from runtime.cpu_kind import bf16_instructions, cpu_kind
-from runtime.reader import Reader, Reading
+from runtime.forks import Home, leave_in_children
+from runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
+from runtime.reader import Reader
+from runtime.serving import CurrentStore, Serving
 from runtime.store import MemoryStore
 from runtime.text import TextEncoder
+from runtime.warm_up import warm_up
 
 __all__ = ["Session"]
-
-GivenRow = Sequence[Given]
-FITTED_TO_NOTHING = "fp16"
-MAX_PASSAGES = 3840
-"""The most that TensorRT's TopK ranks, so what every backend serves."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A question of a batch that can be taken, by its place among all."""
-
-    index: int
-    question_ids: list[int]
-    candidates: list[Candidate]
 
 
 class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
     `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None where there is no
-    memory. `backend_choice` says what runs them, and why nothing better does; None where they were given.
+    memory. `backend_choice` says what runs them, and why nothing better does; None where they were given. Every method
+    raises ClosedError once the session was closed, and ForkedError in a child that was forked from its process.
     """
 
     def __init__(
@@ -62,19 +53,20 @@ class Session:
         self.backend_choice: BackendChoice | None = None
         self._loaded: LoadedBackend | None = None
         self._warned_of_cut = False
+        self._home = Home("session")
+        self._refreshing = Lock()
         self.bundle = bundle
-        self.store = store
         self.graphs = graphs
         self.text = text
-        self.codec = codec
         self._shape = bundle.manifest.model
-        self._reader = Reader(graphs, self._shape, text, store, codec, check_finite=True)
+        self._current = CurrentStore(self._serving(store, codec), self._release)
+        leave_in_children(self)
 
     @classmethod
     def open(
         cls,
-        bundle: str | Path,
-        store: str | Path | None = None,
+        bundle: str | os.PathLike[str],
+        store: str | os.PathLike[str] | None = None,
         *,
         threads: int | None = None,
         verify: bool = True,
@@ -95,51 +87,53 @@ class Session:
         the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """
-        opened = Bundle.open(bundle)
-        if require_parity not in (False, True, "device"):
-            raise OptionError(
-                "require_parity", expected='False, True or "device"', found=repr(require_parity),
-                fix="choose one of these",
-            )
-        if require_parity:
+        options = OpenOptions.of(
+            bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
+            passage_cache_bytes=passage_cache_bytes, require_parity=require_parity,
+        )
+        opened, backend, required = Bundle.open(options.bundle), options.backend, options.require_parity
+        if required:
             # Before anything is loaded: for "auto" it is not known yet what will run the graphs.
             check_parity(opened.directory, opened.manifest)
-        if opened.text is None:
-            raise TokenizerError(
-                str(opened), expected="a tokenizer", found="none",
-                fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
-            )
-        _warn_of_other_cpu(opened)
-        if passage_cache_bytes and not isinstance(backend, str):
-            raise OptionError(
-                "passage_cache_bytes", expected="0 with a backend that is open", found=str(passage_cache_bytes),
-                fix="give it to that backend, or name one here",
-            )
+        text = text_of(opened)
+        warn_of_other_cpu(opened)
         with ExitStack() as failed:
             memory = None
-            if store is not None:
-                memory = MemoryStore.open(store, opened, verify=verify, retrieval=retrieval, threads=threads)
+            if options.store is not None:
+                memory = MemoryStore.open(
+                    options.store, opened, verify=options.verify, retrieval=options.retrieval, threads=options.threads
+                )
                 failed.callback(memory.close)
-            codec = _codec_without_store(opened) if memory is None else memory.codec
+            codec = codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name
-            check = partial(_check_witness, opened, codec=name, required=require_parity)
+            check = partial(check_witness, opened, codec=name, required=required)
             if not isinstance(backend, str):
                 check(backend.name)
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
-                session = cls(opened, memory, graphs, opened.text, codec)
+                session = cls(opened, memory, graphs, text, codec)
             else:
                 if backend in BACKEND_NAMES[1:]:
                     check(backend)
                 loaded = load_backend(
-                    backend, opened.directory, opened.manifest, name, threads=threads,
-                    passage_cache_bytes=passage_cache_bytes,
+                    backend, opened.directory, opened.manifest, name, threads=options.threads,
+                    passage_cache_bytes=options.passage_cache_bytes,
                 )
                 failed.callback(loaded.close)
                 check(loaded.choice.name)
-                session = cls(opened, memory, loaded.graphs, opened.text, codec)
+                session = cls(opened, memory, loaded.graphs, text, codec)
                 session.backend_choice, session._loaded = loaded.choice, loaded
             failed.pop_all()
         return session
+
+    @property
+    def store(self) -> MemoryStore | None:
+        """The generation of the store that questions are answered from, None without a store; `refresh` replaces it."""
+        return self._current.serving.store
+
+    @property
+    def codec(self) -> Codec | None:
+        """What memory is in; None where there is no memory."""
+        return self._current.serving.codec
 
     def answer(
         self,
@@ -153,8 +147,8 @@ class Session:
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
         m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
-        them are ranked, or the first `top_k`. Raises QuestionError (empty, too long), PassageError (unknown id),
-        OptionError and NotFiniteError.
+        them are ranked, or the first `top_k`. Raises QuestionError (no text, empty, too long), PassageError (unknown
+        id, no list), OptionError and NotFiniteError.
         """
         given = None if passages is None else [passages]
         result = self.answer_many([question], top_k, top_m, passages=given)[0]
@@ -164,11 +158,11 @@ class Session:
 
     def answer_many(
         self,
-        questions: Sequence[str],
+        questions: Iterable[str],
         top_k: int | None = None,
         top_m: int | None = None,
         *,
-        passages: Sequence[GivenRow | None] | None = None,
+        passages: Iterable[GivenRow | None] | None = None,
     ) -> list[Answer]:
         """Answer questions in one batch, each as `answer` would; they may differ in k and in length.
 
@@ -178,41 +172,93 @@ class Session:
         gives an Answer with its `error`, and the others their answers. Raises OptionError; and NotFiniteError where a
         score or a logit is NaN or infinite, which no question causes: what else the bundle answers is then in doubt.
         """
-        given: Sequence[GivenRow | None] = [None] * len(questions) if passages is None else passages
-        self._check_options(top_k, top_m)
-        self._check_passages(questions, given)
-        clock = StageClock()
-        rows: list[_Row] = []
-        errors: dict[int, GlimmerError] = {}
-        for index, question in enumerate(questions):
-            try:
-                rows.append(self._prepare(index, question, given[index], top_k, clock))
-            except (QuestionError, PassageError) as error:
-                errors[index] = error
-        rows = [row for row in rows if row.candidates]
-        self._warn_of_cut(rows)
-        read: dict[int, Answer] = {}
-        num_selected = top_m or self._shape.num_selected
-        for part in _parts(rows, self._reader.max_batch):
-            ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
-            reading = self._reader.read(ids, candidates, num_selected, clock)
-            for place, row in enumerate(part):
-                tokens = reading.tokens[place]
-                read[row.index] = Answer(
-                    questions[row.index], self.text.decode(tokens), tuple(tokens), _ranked(row, reading, place)
-                )
+        self._home.check()
+        with self._current.use() as serving:
+            asked = items("questions", questions, of="questions")
+            top_k, top_m = checked_k_and_m(top_k, top_m, self._shape)
+            given = checked_passages(passages, len(asked), serving.store)
+            clock = StageClock()
+            rows: list[Row] = []
+            errors: dict[int, GlimmerError] = {}
+            for index, question in enumerate(asked):
+                try:
+                    row = row_of(
+                        index, question, given[index], top_k, store=serving.store, text=self.text, shape=self._shape,
+                        clock=clock,
+                    )
+                except (QuestionError, PassageError) as error:
+                    errors[index] = error
+                    continue
+                if row.candidates:
+                    rows.append(row)
+            self._warn_of_cut(rows)
+            read: dict[int, Answer] = {}
+            for part in parts_of(rows, serving.reader.max_batch):
+                ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
+                reading = serving.reader.read(ids, candidates, top_m or self._shape.num_selected, clock)
+                for place, row in enumerate(part):
+                    tokens = reading.tokens[place]
+                    read[row.index] = Answer(
+                        words(asked[row.index]), self.text.decode(tokens), tuple(tokens),
+                        ranked_passages(row, reading, place),
+                    )
         milliseconds = clock.milliseconds()
         return [
-            replace(read.get(index, Answer(question, None, error=errors.get(index))), milliseconds=milliseconds)
-            for index, question in enumerate(questions)
+            replace(read.get(index, Answer(words(question), None, error=errors.get(index))), milliseconds=milliseconds)
+            for index, question in enumerate(asked)
         ]
 
+    def refresh(self) -> int | None:
+        """Answer from the store's newest generation from now on; its number, None where nothing of it has changed.
+
+        The graphs stay as they are. Questions that are being answered are so from the generation that they began with,
+        whose files are let go after the last of them. A file that is the same and was verified is not read again. Where
+        it raises, the earlier generation goes on being served: StoreError where the store is damaged, of another
+        checkpoint, in another codec, or without what the session's retrieval needs; OptionError without a store.
+        """
+        self._home.check()
+        with self._refreshing, self._current.use() as serving:
+            if serving.store is None:
+                raise OptionError(
+                    "session", expected="a store to take the newest generation of", found="none",
+                    fix="open it with store=...",
+                )
+            newer = serving.store.newer()
+            if newer is None:
+                return None
+            with ExitStack() as failed:
+                failed.callback(newer.close)
+                if newer.manifest.codec != serving.store.manifest.codec:
+                    raise StoreError(
+                        f"store {newer.directory}", expected=f"the codec {serving.store.manifest.codec}, whose graphs "
+                        "are loaded", found=str(newer.manifest.codec), fix="open another session",
+                    )
+                self._current.replace(self._serving(newer, newer.codec))
+                failed.pop_all()
+            return newer.manifest.generation
+
+    def warm_up(self) -> None:
+        """Run every graph once, on a question and passages of the greatest length and as many as the manifest's k.
+
+        What is done at a first run only (memory that is taken, kernels that are chosen, files that are read) is then
+        done before the first question. Answers do not change. Raises as `answer` does.
+        """
+        self._home.check()
+        with self._current.use() as serving:
+            warm_up(serving, self.text, self._shape)
+
     def close(self) -> None:
-        """Release the store's files, and the device where the session chose its backend itself."""
-        if self.store is not None:
-            self.store.close()
-        if self._loaded is not None:
-            self._loaded.close()
+        """Release the store's files, and the device where the session chose its backend itself.
+
+        Questions that other threads are asking are answered first, and the last of them releases it. A second time, and
+        in a forked child, it is nothing.
+        """
+        if self._home.is_here:
+            self._current.close()
+
+    def left_in_child(self) -> tuple[object, ...]:
+        """The graphs' threads are not in a forked child, which therefore never closes them."""
+        return (self,)
 
     def __enter__(self) -> Session:
         return self
@@ -220,29 +266,15 @@ class Session:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _check_options(self, top_k: int | None, top_m: int | None) -> None:
-        for name, value in (("top_k", top_k), ("top_m", top_m)):
-            if value is not None and not 1 <= value <= MAX_PASSAGES:
-                raise OptionError(name, expected=f"1 to {MAX_PASSAGES}", found=str(value), fix="choose one of these")
-        if top_m is not None and not self._shape.traits.selects:
-            raise OptionError(
-                "top_m", expected=f"None, as {self._shape.architecture} reads all passages", found=str(top_m),
-                fix="leave it out, or lower top_k",
-            )
+    def _serving(self, store: MemoryStore | None, codec: Codec | None) -> Serving:
+        reader = Reader(self.graphs, self._shape, self.text, store, codec, check_finite=True)
+        return Serving(store, codec, reader)
 
-    def _check_passages(self, questions: Sequence[str], given: Sequence[GivenRow | None]) -> None:
-        if len(given) != len(questions):
-            raise OptionError(
-                "passages", expected=f"a list for each of {len(questions)} questions", found=f"{len(given)}",
-                fix="give None for a question that should retrieve",
-            )
-        if self.store is None and any(row is None for row in given):
-            raise OptionError(
-                "session", expected="a store to retrieve from, or passages", found="neither",
-                fix="open it with store=..., or give passages=[...]",
-            )
+    def _release(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
 
-    def _warn_of_cut(self, rows: Sequence[_Row]) -> None:
+    def _warn_of_cut(self, rows: Sequence[Row]) -> None:
         """Warn of the first passage that was cut; each is marked in its answer."""
         cut = next((item.passage for row in rows for item in row.candidates if item.truncated), None)
         if cut is None or self._warned_of_cut:
@@ -254,74 +286,3 @@ class Session:
             "warning",
             PassageTruncatedWarning, stacklevel=3,
         )
-
-    def _prepare(
-        self, index: int, question: str, given: GivenRow | None, top_k: int | None, clock: StageClock
-    ) -> _Row:
-        with clock.stage("tokenize"):
-            question_ids = self.text.question(question)
-        with clock.stage("retrieve"):
-            if given is None and self.store is not None:
-                candidates = candidates_from_search(self.store, question, top_k or self._shape.num_retrieved)
-            else:
-                candidates = candidates_from_given(self.store, () if given is None else given[:top_k])
-        with clock.stage("tokenize"):
-            return _Row(index, question_ids, join_question(question, candidates, self.text, self._shape))
-
-
-def _check_witness(bundle: Bundle, backend: str, *, codec: str | None, required: bool | str) -> None:
-    """Raise BundleError where parity is required and no record witnesses these graphs on this backend, here."""
-    if required:
-        wanted = computation_of(
-            bundle.manifest, backend, codec, cpu_kind=cpu_kind(), bf16_instructions=bf16_instructions()
-        )
-        check_parity(bundle.directory, bundle.manifest, wanted, device=required == "device")
-
-
-def _codec_without_store(bundle: Bundle) -> Codec | None:
-    """The codec for texts alone: the one that is fitted to nothing. None where there is no memory."""
-    manifest = bundle.manifest
-    if not manifest.model.traits.has_memory:
-        return None
-    if FITTED_TO_NOTHING not in manifest.codecs:
-        raise OptionError(
-            "session", expected=f"a store, whose arrays the codecs of {bundle} need, {', '.join(manifest.codecs)}",
-            found="none", fix=f"open it with store=..., or export it with `--codecs {FITTED_TO_NOTHING}` too",
-        )
-    return open_codec(FITTED_TO_NOTHING, manifest.model.d_model, {}, subject=str(bundle))
-
-
-def _warn_of_other_cpu(bundle: Bundle) -> None:
-    """INT8 graphs give right answers on any CPU but one: where products saturate, codes of 8 bits lose some."""
-    made_for = bundle.manifest.quantization
-    int8 = any("int8" in graph.precision for graph in bundle.manifest.graphs.values())
-    if not int8 or made_for is None or made_for.target != "cpu" or made_for.cpu_kind == (here := cpu_kind()):
-        return
-    loss = "some products saturate, so that answers may be wrong" if here == "x86" else "it runs slower than it could"
-    warnings.warn(
-        f"{bundle}: made for a CPU of the kind {made_for.cpu_kind}, this is {here}: {loss}; quantise its "
-        f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
-        stacklevel=3,
-    )
-
-
-def _parts(rows: list[_Row], most: int | None) -> Iterator[list[_Row]]:
-    """Rows in as few parts of at most `most` as there can be, equal up to one row."""
-    count = -(-len(rows) // (most or len(rows) or 1))
-    for part in range(count):
-        yield rows[part * len(rows) // count : (part + 1) * len(rows) // count]
-
-
-def _ranked(row: _Row, reading: Reading, place: int) -> tuple[RankedPassage, ...]:
-    """The candidates of one row with the model's scores and what was read of them."""
-    read = None if reading.selected is None else set(reading.selected[place].tolist())
-    return tuple(
-        RankedPassage(
-            passage=candidate.passage,
-            retrieval_score=candidate.retrieval_score,
-            score=None if reading.scores is None else float(reading.scores[place, position]),
-            read=read is None or position in read,
-            truncated=candidate.truncated,
-        )
-        for position, candidate in enumerate(row.candidates)
-    )

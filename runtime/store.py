@@ -5,50 +5,82 @@ from __future__ import annotations
 import os
 import weakref
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.arguments import (
+    as_index,
+    described,
+    flag,
+    items,
+    one_of,
+    path_of,
+    question_text,
+    threads_of,
+    whole_number,
+)
 from runtime.backends import Array
-from runtime.bundle import Bundle, verify_file
+from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
-from runtime.contract import GlimmerError, ShardEntry, StoreError, StoreManifest
+from runtime.contract import (
+    ClosedError,
+    OptionError,
+    PassageError,
+    ShardEntry,
+    StoreError,
+    StoreManifest,
+)
 from runtime.contract.shard_layout import shard_tensors
+from runtime.forks import Home, leave_in_children
 from runtime.generation import check_in_place, hold_manifest
 from runtime.passage_memory import PassageMemory
-from runtime.passage_texts import Passage, PassageTexts
+from runtime.passage_texts import Passage, PassageTexts, no_such_number
 from runtime.retrieval import Hit, Retriever
 from runtime.retrieval.dense import DenseIndex
 from runtime.shard import Shard, open_shard
-from runtime.store_index import open_retriever, open_vectors
+from runtime.store_check import Marks, check_store_fits, marks_of, verify_store
+from runtime.store_index import RETRIEVALS, open_retriever, open_vectors
 from runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Hit", "MemoryStore", "Passage", "check_store_fits"]
+__all__ = ["Hit", "MemoryStore", "Passage"]
 
-COPY_AGAIN = "copy the store again, or build it again with `glimmer-export memory build`"
 REMEMBERED = 4096
 """Passages that were read so lately that they are taken to be in memory still: asking the system takes longer."""
-NO_MEMORY = "a fid store holds no memory"
 MAX_MAPPED_SHARDS = 256
 """A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store was opened, and is to be opened again."""
+
+    bundle: Bundle
+    verify: bool
+    retrieval: str
+    threads: int | None
 
 
 class MemoryStore:
     """A store opened for one bundle, as it was then: later changes of the store do not reach it, nor remove its files.
 
-    Safe from several threads; reading takes no lock.
+    Safe from several threads; reading takes no lock. Every method raises ClosedError once it was closed, ForkedError in
+    a child that was forked from the process that opened it, and OptionError for an argument of another type.
     """
 
-    def __init__(self, directory: Path, manifest: StoreManifest, held: int) -> None:
-        """For `open`: `held` is the descriptor that keeps the manifest held."""
+    def __init__(self, directory: Path, manifest: StoreManifest, held: int, options: Options, marks: Marks) -> None:
+        """For `open`: `held` is the descriptor that keeps the manifest held, `marks` are those of its files."""
+        self._options, self._marks = options, marks
         self.directory = directory
         self.manifest = manifest
+        self._home = Home(f"store {directory}")
         self._let_go = weakref.finalize(self, os.close, held)
         opened = os.open(directory, os.O_RDONLY)
         self._leave = weakref.finalize(self, os.close, opened)
@@ -61,7 +93,6 @@ class MemoryStore:
         )
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
-        self._verify = True
         self._shards: dict[int, Shard] = {}
         self._read: set[int] = set()
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
@@ -69,7 +100,7 @@ class MemoryStore:
 
     @classmethod
     def open(
-        cls, directory: str | Path, bundle: Bundle, *, verify: bool = True, retrieval: str = "bm25",
+        cls, directory: str | os.PathLike[str], bundle: Bundle, *, verify: bool = True, retrieval: str = "bm25",
         threads: int | None = None,
     ) -> MemoryStore:
         """Open a store directory and check it against the bundle and its own manifest.
@@ -79,28 +110,56 @@ class MemoryStore:
         of the sentence encoder. Raises StoreError: absent, newer, damaged or incomplete, written by another checkpoint,
         or without what the retrieval needs; MissingExtraError without its package; OptionError for an unknown one.
         """
-        directory = Path(directory)
+        directory = path_of("store", directory)
+        if not isinstance(bundle, Bundle):
+            raise OptionError(
+                "bundle", expected="a Bundle", found=described(bundle), fix="open it with Bundle.open(...)"
+            )
+        options = Options(
+            bundle, flag("verify", verify), one_of("retrieval", retrieval, RETRIEVALS), threads_of(threads)
+        )
         manifest, held = hold_manifest(directory)
+        return cls._open(directory, manifest, held, options, {})
+
+    @classmethod
+    def _open(cls, directory: Path, manifest: StoreManifest, held: int, options: Options, known: Marks) -> MemoryStore:
+        """Open a manifest that is held; files with the marks of `known` were verified before."""
         try:
-            check_store_fits(directory, manifest, bundle)
-            subject = f"store {directory}"
-            for entry in manifest.files():
-                verify_file(directory, entry, error=StoreError, subject=subject, fix=COPY_AGAIN, digest=verify)
+            marks = marks_of(directory, manifest)
+            check_store_fits(directory, manifest, options.bundle)
+            verify_store(directory, manifest, marks, known, verify=options.verify)
         except BaseException:
             os.close(held)
             raise
-        store = cls(directory, manifest, held)
-        store._verify = verify
+        store = cls(directory, manifest, held, options, marks)
         try:
             for index in range(len(manifest.shards)):
                 store._shard(index)
             store._retriever = open_retriever(
-                directory, manifest, store._texts, retrieval, verify=verify, threads=threads
+                directory, manifest, store._texts, options.retrieval, verify=options.verify, threads=options.threads
             )
-        except GlimmerError:
+        except BaseException:
             store.close()
             raise
+        leave_in_children(store)
         return store
+
+    def newer(self) -> MemoryStore | None:
+        """The store that is in this one's place now, opened as this one was; None where no file of it has changed.
+
+        What this one has verified, and is the same file, is not read again. Raises as `open`.
+        """
+        self._check()
+        manifest, held = hold_manifest(self.directory)
+        try:
+            same = marks_of(self.directory, manifest) == self._marks
+        except BaseException:
+            os.close(held)
+            raise
+        if same:
+            os.close(held)
+            return None
+        return self._open(self.directory, manifest, held, self._options, self._marks)
 
     @property
     def num_passages(self) -> int:
@@ -112,28 +171,33 @@ class MemoryStore:
         """Whether passages say what Wikipedia page they are of."""
         return self._texts.names_pages
 
-    def numbers(self, ids: Sequence[int | str]) -> list[int]:
+    def numbers(self, ids: Iterable[int | str]) -> list[int]:
         """Passage numbers of corpus ids, in their order; raises PassageError for an id that the store does not hold."""
-        return self._held(self._texts.numbers(ids), "its texts")
+        self._check()
+        return self._held(self._texts.numbers(items("ids", ids, of="ids", error=PassageError)), "its texts")
 
     def passage(self, number: int) -> Passage:
-        """One passage; raises IndexError for a number that the store does not have."""
+        """One passage; raises PassageNumberError for a number that the store does not have."""
         return self.passages([number])[0]
 
-    def passages(self, numbers: Sequence[int]) -> list[Passage]:
-        """Several passages, in the order asked for; raises IndexError as `passage`."""
-        for number in numbers:
+    def passages(self, numbers: Iterable[int]) -> list[Passage]:
+        """Several passages, in the order asked for; raises PassageNumberError as `passage`."""
+        self._check()
+        wanted = [_number(number) for number in items("numbers", numbers, of="passage numbers")]
+        for number in wanted:
             if not self._holds(number):
-                raise IndexError(f"passage number {number}")
-        return self._texts.passages(numbers)
+                raise no_such_number(self.directory, number)
+        return self._texts.passages(wanted)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question best by the store's retrieval, best first.
 
         By `bm25` those that share its words, none where there is no word in common. There may be fewer than `top_k`.
-        Raises StoreError where the index is damaged.
+        Raises QuestionError for what is no text, StoreError where the index is damaged.
         """
-        hits = self._retriever.search(question, min(top_k, self.num_passages))
+        self._check()
+        most = min(whole_number("top_k", top_k, least=1), self.num_passages)
+        hits = self._retriever.search(question_text(question), most)
         self._held([hit.number for hit in hits], "its index")
         return hits
 
@@ -143,17 +207,22 @@ class MemoryStore:
         Whatever the store's retrieval is. Raises StoreError where it has no vectors, MissingExtraError without faiss,
         OptionError for a vector of another dimension.
         """
+        self._check()
+        most = min(whole_number("top_k", top_k, least=1), self.num_passages)
         if self._vectors is None:  # two threads may both open them, harmlessly
-            self._vectors = open_vectors(self.directory, self.manifest, verify=self._verify)[1]
-        return self._vectors.search(embedding, min(top_k, self.num_passages))
+            self._vectors = open_vectors(self.directory, self.manifest, verify=self._options.verify)[1]
+        hits = self._vectors.search(embedding, most)
+        self._held([hit.number for hit in hits], "its vectors")
+        return hits
 
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the store's codec, views of the file.
 
-        Raises IndexError for a number that the store does not have, ValueError in a store without memory (`fid`).
+        Raises PassageNumberError for a number that the store does not have, StoreError in a store without memory
+        (`fid`).
         """
-        if self._codec is None:
-            raise ValueError(NO_MEMORY)
+        self._check()
+        self._check_memory()
         shard, row = self._place(number)
         return PassageMemory(shard.passage(row), (self, number))
 
@@ -163,9 +232,9 @@ class MemoryStore:
         Where the store is larger than memory, its disk then serves many passages together instead of one by one. Raises
         as `memory`.
         """
-        if self._codec is None:
-            raise ValueError(NO_MEMORY)
-        unread = {number for number in numbers if number not in self._read}
+        self._check()
+        self._check_memory()
+        unread = {_number(number) for number in items("numbers", numbers, of="passage numbers")} - self._read
         for number in sorted(unread):
             shard, row = self._place(number)
             shard.prefetch(row)
@@ -173,22 +242,39 @@ class MemoryStore:
             self._read = set()
         self._read |= unread
 
+    def first_numbers(self, count: int) -> list[int]:
+        """The lowest numbers of passages that are there, at most `count`."""
+        self._check()
+        return list(islice((number for number in range(self._end) if not self._is_deleted(number)), count))
+
     @property
     def codec(self) -> Codec | None:
         """What encodes and decodes its memory; None in a store without memory."""
         return self._codec
 
     def input_ids(self, number: int) -> Array:
-        """A passage's token ids as they were encoded, EOS last: (tokens,) int32. Raises IndexError as `memory`."""
+        """A passage's token ids as they were encoded, EOS last: (tokens,) int32.
+
+        Raises PassageNumberError as `memory`.
+        """
+        self._check()
         shard, row = self._place(number)
         return shard.tokens(row)
 
     def close(self) -> None:
-        """Release the files; views handed out before stay valid."""
+        """Release the files; views handed out before stay valid. Nothing a second time, and in a forked child."""
+        if not self._home.is_here:
+            return
         self._texts.close()
         self._shards.clear()
         self._let_go()
         self._leave()
+
+    def left_in_child(self) -> tuple[object, ...]:
+        """Let go of the generation, which is the parent's to hold; what must not be destroyed in a forked child."""
+        self._let_go()
+        self._leave()
+        return self._texts, self._retriever, self._vectors
 
     def __enter__(self) -> Self:
         return self
@@ -196,10 +282,27 @@ class MemoryStore:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _check(self) -> None:
+        """Raise ForkedError, or ClosedError: its files may belong to no generation any more."""
+        self._home.check()
+        if not self._let_go.alive:
+            raise ClosedError(
+                f"store {self.directory}", expected="an open one", found="one that was closed", fix="open it again"
+            )
+
+    def _check_memory(self) -> None:
+        if self._codec is None:
+            raise StoreError(
+                f"store {self.directory}", expected="a store with memory", found="no memory, as for any fid checkpoint",
+                fix="read its passages' input_ids",
+            )
+
     def _place(self, number: int) -> tuple[Shard, int]:
         """The shard of a passage, and its row there."""
+        if type(number) is not int:
+            number = _number(number)
         if not self._holds(number):
-            raise IndexError(f"passage number {number}")
+            raise no_such_number(self.directory, number)
         index = bisect_right(self._starts, number) - 1
         return self._shards.get(index) or self._shard(index), number - self._starts[index]
 
@@ -225,8 +328,7 @@ class MemoryStore:
 
         Raises StoreError where the store is no longer in its place.
         """
-        if not self._let_go.alive:  # the files may belong to no generation any more
-            raise ValueError("the store is closed")
+        self._check()
         try:
             shard = _open_shard(self.directory, self.manifest, self.manifest.shards[index])
         finally:
@@ -238,31 +340,15 @@ class MemoryStore:
         return shard
 
 
+def _number(value: object) -> int:
+    number = as_index(value)
+    if number is None:
+        raise OptionError(
+            "passage number", expected="a whole number", found=described(value), fix="look ids up with `numbers`"
+        )
+    return number
+
+
 def _open_shard(directory: Path, manifest: StoreManifest, entry: ShardEntry) -> Shard:
     tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
     return open_shard(directory / entry.file.path, tensors)
-
-
-def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
-    """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
-    wanted = bundle.manifest
-    for what, expected, found in (
-        ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
-        ("the tokenizer", wanted.tokenizer_digest, manifest.tokenizer_digest),
-        ("d_model", wanted.model.d_model, manifest.d_model),
-        ("passage_length", wanted.model.passage_length, manifest.passage_length),
-    ):
-        if expected != found:
-            raise StoreError(
-                f"store {directory}", expected=f"a store of {bundle}, {what} {expected}", found=f"{found}",
-                fix="open it with a bundle of its own checkpoint, or build one for this bundle: "
-                "`glimmer-export memory build`",
-            )
-    if manifest.codec not in wanted.codecs and (manifest.codec is not None or wanted.codecs):
-        served = ", ".join(wanted.codecs) or "none"
-        raise StoreError(
-            f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
-            found=str(manifest.codec),
-            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
-            "`glimmer-export memory convert`",
-        )

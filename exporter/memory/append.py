@@ -33,7 +33,7 @@ from runtime.contract import (
     shard_name,
 )
 from runtime.contract.store_layout import texts_name
-from runtime.store import check_store_fits
+from runtime.store_check import check_store_fits
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
 

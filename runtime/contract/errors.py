@@ -24,6 +24,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "PassageError",
+    "PassageNumberError",
     "QuestionError",
     "QuestionFileError",
     "StoreError",
@@ -85,6 +86,10 @@ class QuestionFileError(GlimmerError):
 
 class PassageError(GlimmerError):
     """A passage id that the store does not hold, or a passage without text."""
+
+
+class PassageNumberError(PassageError, IndexError):
+    """A passage number that the store does not have, or has no more; an IndexError too, as of any sequence."""
 
 
 class NotFiniteError(GlimmerError):

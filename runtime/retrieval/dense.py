@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.arguments import described
 from runtime.backends import Array
 from runtime.contract import OptionError, StoreError, check_regular
 from runtime.contract.dense_layout import DenseManifest
@@ -45,7 +46,7 @@ class DenseIndex:
 
         A tie goes to the lower number. Raises OptionError for a vector of another dimension, or one that is not finite.
         """
-        query = np.ascontiguousarray(embedding, np.float32)
+        query = _vector(embedding)
         if query.shape != (self.dimension,) or not np.isfinite(query).all():
             raise OptionError(
                 "embedding", expected=f"a finite vector of {self.dimension} numbers", found=f"shape {query.shape}",
@@ -74,6 +75,20 @@ class DenseIndex:
 def _is_faiss(kind: type[BaseException]) -> bool:
     """What faiss throws comes as RuntimeError, and what it has no memory for as MemoryError."""
     return kind in (RuntimeError, MemoryError)
+
+
+def _vector(embedding: object) -> Array:
+    """Real numbers as float32, of any shape; raises OptionError for what has none."""
+    try:
+        found = np.asarray(embedding)
+        if found.dtype.kind in "fiu":
+            return np.ascontiguousarray(found, np.float32)
+    except (TypeError, ValueError):  # a list of lists of several lengths, or no numbers
+        pass
+    raise OptionError(
+        "embedding", expected="a vector of real numbers", found=described(embedding),
+        fix="encode the question as the passages were",
+    )
 
 
 class DenseRetriever:

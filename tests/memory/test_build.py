@@ -105,7 +105,7 @@ def test_a_fid_store_has_token_ids_and_no_memory(corpus, tmp_path):
     with MemoryStore.open(tmp_path / "store", Bundle.open(bundle)) as store:
         assert (store.manifest.codec, store.manifest.precision) == (None, None)
         assert store.input_ids(7)[-1] == 1
-        with pytest.raises(ValueError, match="no memory"):
+        with pytest.raises(StoreError, match="no memory"):
             store.memory(7)
     assert set(load_file(tmp_path / "store" / "shards" / "00000.safetensors")) == {"offsets", "input_ids"}
 

@@ -219,9 +219,9 @@ def test_bf16_and_saturating_int8_hang_on_the_cpu(bundle, monkeypatch):
     }  # fmt: skip
     rewrite(bundle / MANIFEST, **{**manifest, "quantization": quantization})
     change(bundle / PARITY_RECORD, {"precision": "int8"}, manifest_sha256=file_digest(bundle / MANIFEST))
-    monkeypatch.setattr("runtime.session.cpu_kind", lambda: "x86-vnni")
+    monkeypatch.setattr("runtime.opening.cpu_kind", lambda: "x86-vnni")
     Session.open(bundle, threads=1, require_parity="device").close()
-    monkeypatch.setattr("runtime.session.cpu_kind", lambda: "x86")
+    monkeypatch.setattr("runtime.opening.cpu_kind", lambda: "x86")
     with pytest.warns(UserWarning, match="saturate"), pytest.raises(BundleError, match="int8, x86, saturating"):
         Session.open(bundle, threads=1, require_parity=True)
 

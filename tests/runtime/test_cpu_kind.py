@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime import Session, cpu_kind, session
+from runtime import Session, cpu_kind, opening
 from runtime.contract import CPU_KINDS, MANIFEST
 from tests.bundle_factory import rewrite
 from tests.exported import Exported, copy_bundle
@@ -82,7 +82,7 @@ def made_for(source: Exported, directory: Path, target: str, kind: str | None, p
 )
 def test_a_session_on_another_kind_of_cpu_warns_once(glimmer, tmp_path, monkeypatch, kind, here, loss):
     bundle = made_for(glimmer, tmp_path / "bundle", "cpu", kind)
-    monkeypatch.setattr(session, "cpu_kind", lambda: here)
+    monkeypatch.setattr(opening, "cpu_kind", lambda: here)
     with pytest.warns(UserWarning, match="made for a CPU") as caught:
         opened = Session.open(bundle, glimmer.store, threads=1)
     with opened:
@@ -99,7 +99,7 @@ def test_a_session_on_another_kind_of_cpu_warns_once(glimmer, tmp_path, monkeypa
 )
 def test_a_session_where_its_bundle_belongs_does_not_warn(glimmer, tmp_path, monkeypatch, target, kind, precision):
     bundle = made_for(glimmer, tmp_path / "bundle", target, kind, precision)
-    monkeypatch.setattr(session, "cpu_kind", lambda: "x86")
+    monkeypatch.setattr(opening, "cpu_kind", lambda: "x86")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Session.open(bundle, threads=1).close()

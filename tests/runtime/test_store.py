@@ -13,7 +13,7 @@ import pytest
 import runtime.store
 from exporter.memory import build_store
 from runtime.bundle import Bundle
-from runtime.contract import STORE_SCHEMA_VERSION, PassageError, StoreError
+from runtime.contract import STORE_SCHEMA_VERSION, ClosedError, PassageError, StoreError
 from runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, rewrite, write_rows
 from tests.runtime.conftest import NUM_PASSAGES
@@ -180,7 +180,7 @@ def test_a_closed_store_reads_nothing(bundle, store_path):
     store = MemoryStore.open(store_path, bundle)
     store.close()
     for read in (store.passage, store.memory, store.input_ids):
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ClosedError):
             read(0)
 
 
@@ -190,7 +190,7 @@ def test_a_store_without_memory_reads_none(tmp_path):
     build_store(fid, corpus, tmp_path / "store")
     with MemoryStore.open(tmp_path / "store", Bundle.open(fid)) as store:
         for read in (store.memory, lambda number: store.prefetch([number])):
-            with pytest.raises(ValueError, match="no memory"):
+            with pytest.raises(StoreError, match="no memory"):
                 read(0)
 
 

@@ -1,0 +1,131 @@
+"""What is looked at before a session opens: its options, the bundle's tokenizer, parity and CPU."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime.arguments import described, flag, one_of, path_of, threads_of, whole_number
+from runtime.backends import Backend, DeviceBackend
+from runtime.backends.choice import BACKEND_NAMES
+from runtime.bundle import Bundle
+from runtime.codecs import Codec, open_codec
+from runtime.contract import OptionError, TokenizerError, check_parity, computation_of
+from runtime.cpu_kind import bf16_instructions, cpu_kind
+from runtime.store_index import RETRIEVALS
+from runtime.text import TextEncoder
+
+__all__ = ["OpenOptions", "check_witness", "codec_without_store", "text_of", "warn_of_other_cpu"]
+
+FITTED_TO_NOTHING = "fp16"
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """The arguments of `Session.open`, checked."""
+
+    bundle: Path
+    store: Path | None
+    threads: int | None
+    verify: bool
+    retrieval: str
+    backend: Backend | DeviceBackend | str
+    passage_cache_bytes: int
+    require_parity: bool | Literal["device"]
+
+    @classmethod
+    def of(
+        cls, bundle: str | os.PathLike[str], store: str | os.PathLike[str] | None, *, threads: int | None,
+        verify: bool, retrieval: str, backend: Any, passage_cache_bytes: int, require_parity: bool | str,
+    ) -> OpenOptions:
+        """Raises OptionError for one of another type, out of its range, or that does not fit the others."""
+        options = cls(
+            bundle=path_of("bundle", bundle),
+            store=None if store is None else path_of("store", store),
+            threads=threads_of(threads),
+            verify=flag("verify", verify),
+            retrieval=one_of("retrieval", retrieval, RETRIEVALS),
+            backend=_backend(backend),
+            passage_cache_bytes=whole_number("passage_cache_bytes", passage_cache_bytes, least=0),
+            require_parity=_required(require_parity),
+        )
+        if options.passage_cache_bytes and not isinstance(options.backend, str):
+            raise OptionError(
+                "passage_cache_bytes", expected="0 with a backend that is open", found=str(options.passage_cache_bytes),
+                fix="give it to that backend, or name one here",
+            )
+        return options
+
+
+def check_witness(bundle: Bundle, backend: str, *, codec: str | None, required: bool | str) -> None:
+    """Raise BundleError where parity is required and no record witnesses these graphs on this backend, here."""
+    if required:
+        wanted = computation_of(
+            bundle.manifest, backend, codec, cpu_kind=cpu_kind(), bf16_instructions=bf16_instructions()
+        )
+        check_parity(bundle.directory, bundle.manifest, wanted, device=required == "device")
+
+
+def codec_without_store(bundle: Bundle) -> Codec | None:
+    """The codec for texts alone: the one that is fitted to nothing. None where there is no memory."""
+    manifest = bundle.manifest
+    if not manifest.model.traits.has_memory:
+        return None
+    if FITTED_TO_NOTHING not in manifest.codecs:
+        raise OptionError(
+            "session", expected=f"a store, whose arrays the codecs of {bundle} need, {', '.join(manifest.codecs)}",
+            found="none", fix=f"open it with store=..., or export it with `--codecs {FITTED_TO_NOTHING}` too",
+        )
+    return open_codec(FITTED_TO_NOTHING, manifest.model.d_model, {}, subject=str(bundle))
+
+
+def text_of(bundle: Bundle) -> TextEncoder:
+    """The bundle's tokenizer; raises TokenizerError where it has none."""
+    if bundle.text is None:
+        raise TokenizerError(
+            str(bundle), expected="a tokenizer", found="none",
+            fix="make its checkpoint with `glimmer-export init --tokenizer FILE` and export it again",
+        )
+    return bundle.text
+
+
+def warn_of_other_cpu(bundle: Bundle) -> None:
+    """INT8 graphs give right answers on any CPU but one: where products saturate, codes of 8 bits lose some."""
+    made_for = bundle.manifest.quantization
+    int8 = any("int8" in graph.precision for graph in bundle.manifest.graphs.values())
+    if not int8 or made_for is None or made_for.target != "cpu" or made_for.cpu_kind == (here := cpu_kind()):
+        return
+    loss = "some products saturate, so that answers may be wrong" if here == "x86" else "it runs slower than it could"
+    warnings.warn(
+        f"{bundle}: made for a CPU of the kind {made_for.cpu_kind}, this is {here}: {loss}; quantise its "
+        f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
+        stacklevel=3,
+    )
+
+
+def _backend(value: object) -> Any:
+    """A name, or what has the methods of a backend."""
+    if isinstance(value, str):
+        return one_of("backend", value, BACKEND_NAMES)
+    if isinstance(value, type) or not callable(getattr(value, "load", None)) or not isinstance(
+        getattr(value, "name", None), str
+    ):
+        raise OptionError(
+            "backend", expected=f"one of {', '.join(BACKEND_NAMES)}, or a backend that is open", found=described(value),
+            fix="name one of these",
+        )
+    return value
+
+
+def _required(value: object) -> bool | Literal["device"]:
+    if isinstance(value, str) and value == "device":
+        return "device"
+    try:
+        return flag("require_parity", value)
+    except OptionError:
+        raise OptionError(
+            "require_parity", expected='False, True or "device"', found=described(value), fix="choose one of these"
+        ) from None

@@ -61,7 +61,7 @@ class TableRecord:
 
 def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
     """Write a table below a bundle's directory; returns its files. Equal tables give equal bytes."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}
     numbers: dict[tuple[str, bytes], int] = {}
@@ -96,8 +96,7 @@ def write_ranges(bundle: Path, table: RangeTable) -> tuple[Path, ...]:
 
     graphs = {graph: {name: record(item) for name, item in tensors.items()} for graph, tensors in table.graphs.items()}
     (bundle / TABLE).parent.mkdir(exist_ok=True)
-    save_file(arrays, bundle / ARRAYS)
-    (bundle / ARRAYS).chmod(0o644)  # as every file of a bundle
+    (bundle / ARRAYS).write_bytes(save(arrays))  # the library's own file would be the user's alone
     content = TableRecord(
         RANGES_SCHEMA_VERSION, table.method, table.samples, table.graph_digests, table.warnings, graphs
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from exporter.bench.options import BenchOptions
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
 from exporter.publish import check_file, replace_file
 
@@ -24,10 +25,9 @@ code { background: #f2f4f8; padding: .1rem .3rem } p.note { color: #56606f }
 """
 
 
-def check_html_target(path: Path | None) -> None:
-    """Raise OutputError, before anything is measured, where no file can be written there."""
-    if path is not None:
-        check_file(path)
+def check_html_target(path: Path | None, options: BenchOptions) -> Path | None:
+    """Where the page goes; raises OutputError, before anything is measured, where no file can be written there."""
+    return None if path is None else check_file(path, [options.checkpoint, options.work])
 
 
 def write_html(report: BenchReport, path: Path) -> None:

@@ -118,6 +118,8 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
 
     out = console()
     out.print("[dim]no passage found[/dim]" if result.answer is None else f"[bold]{escape(result.answer)}[/bold]")
+    if result.log_probability is not None:
+        out.print(f"[dim]log-probability {result.log_probability:.3f}[/dim]")
     table = Table()
     found_by = retrieval.upper() if retrieval == "bm25" else retrieval
     for column in ("rank", "id", found_by, "score", "read", "title"):

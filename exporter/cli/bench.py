@@ -63,15 +63,15 @@ def bench(
     options.check()
     libraries = {peer.library for peer in parse_peers(options.peers)}
     require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
-    check_html_target(html)
+    place = check_html_target(html, options)
     with _progress() as notify:
         report = run_bench(options, notify)
     if as_json:
         print_json(report.to_json())
     else:
         report.print(console())
-    if html is not None:
-        write_html(report, html)
+    if html is not None and place is not None:
+        write_html(report, place)
         if not as_json:
             console().print(f"Wrote {bold(html)}")
 

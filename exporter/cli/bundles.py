@@ -165,6 +165,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
         "codecs": ", ".join(manifest.codecs) or "-",
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",
+        "log-probability": "of answers" if manifest.log_probability else "none, of an earlier version",
         "calibrated": "yes" if manifest.calibration else "no",
         "quantised": _quantised(manifest),
         "tokenizer": manifest.tokenizer_digest[:12] if manifest.tokenizer_digest else "none",

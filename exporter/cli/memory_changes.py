@@ -76,7 +76,7 @@ def delete(
     wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]
     if not wanted:
         raise OptionError("--ids or --id", expected="ids to delete", found="none", fix="name at least one")
-    summary = delete_passages(store, wanted, progress=not as_json)
+    summary = delete_passages(store, wanted, inputs=[ids], progress=not as_json)
     if as_json:
         print_json(asdict(summary))
     elif summary.already_complete:

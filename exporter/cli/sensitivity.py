@@ -59,14 +59,17 @@ def sensitivity(
 ) -> None:
     """Quantise each group of products alone, say what it loses, and which to keep in float for a budget."""
     require("onnx", "onnx_ir", "onnxruntime", "yaml", *(["matplotlib"] if plot else []))
-    from calibration.questions import read_questions
+    from calibration.questions import question_files, read_questions
     from calibration.sensitivity import SensitivityOptions
     from exporter.bundle.sensitivity import bundle_sensitivity
     from exporter.cost.plot import check_plot
+    from exporter.precision import policy_file
     from exporter.sensitivity_plot import plot_sensitivity
 
+    place = None
     if plot is not None:
-        check_plot(plot, overwrite=overwrite)
+        read = [bundle, store, *question_files(questions), policy_file(policy)]
+        place = check_plot(plot, overwrite=overwrite, inputs=read)
     options = SensitivityOptions(
         samples=samples, given=passages is PassageSource.given, budget=budget, cost=cost.value, threads=threads,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
@@ -75,8 +78,8 @@ def sensitivity(
         bundle, store, read_questions(questions), options, target=target.value, policy=policy,
         progress=lambda total: question_progress("Measuring", total),
     )
-    if plot is not None:
-        plot_sensitivity(report, plot)
+    if place is not None:
+        plot_sensitivity(report, place)
     if as_json:
         print_json(report.to_json() | ({"plot": str(plot)} if plot else {}))
         return

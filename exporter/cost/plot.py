@@ -11,7 +11,7 @@ from exporter.cost.ours import stage_costs
 from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.report import CostReport
 from exporter.cost.workload import Workload
-from exporter.publish import check_file, replace_file, write_errors
+from exporter.publish import Inputs, check_file, replace_file, write_errors
 from runtime.contract import OptionError, OutputError
 
 __all__ = ["check_plot", "cost_curves", "plot_cost"]
@@ -22,19 +22,24 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 """Left out, so that the same figures give the same bytes."""
 
 
-def check_plot(path: Path, *, overwrite: bool) -> None:
-    """Raise OptionError for a format that is not drawn, OutputError where the file exists or is a directory."""
+def check_plot(path: Path, *, overwrite: bool, inputs: Inputs = ()) -> Path:
+    """Where to draw the picture, as `check_file` gives it.
+
+    Raises OptionError for a format that is not drawn, OutputError where the file exists, is a directory or is not apart
+    from `inputs`.
+    """
     if path.suffix.lower() not in FORMATS:
         raise OptionError(
             "option --plot", expected=f"a file ending in {' or '.join(FORMATS)}", found=repr(path.name),
             fix="name such a file",
         )
-    check_file(path)
+    place = check_file(path, inputs)
     if path.exists() and not overwrite:
         raise OutputError(
             f"output {path}", expected="a file that does not exist yet", found="one that does",
             fix="name another or pass --overwrite",
         )
+    return place
 
 
 def cost_curves(model: CostModel, workload: Workload, ks: range) -> dict[str, list[int]]:

@@ -12,7 +12,8 @@ import torch
 
 from exporter.checkpoint.pickle_files import load_failure, torch_errors
 from exporter.demo.training import Training
-from exporter.publish import replace_file, write_errors
+from exporter.links import require_no_link
+from exporter.whole_file import remove_unfinished, replace_file, write_errors
 from runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
@@ -26,6 +27,7 @@ def save_state(training: Training, directory: Path) -> None:
     content = io.BytesIO()
     torch.save({"settings": training.settings, **training.state()}, content)
     with write_errors(directory):
+        _check_own(directory)
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(directory / STATE, content.getvalue())
 
@@ -36,6 +38,7 @@ def restore_state(training: Training, directory: Path) -> None:
     Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
+    _check_own(directory)
     if not is_there(path):
         return
     remove = f"remove {directory} to begin anew"
@@ -72,10 +75,18 @@ def _load(path: Path, device: torch.device) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
+def _check_own(directory: Path) -> None:
+    """Raise OutputError where the directory or the state in it is a link: nobody named either."""
+    require_no_link(directory.parent, [f"{directory.name}/{STATE}"], subject=f"unfinished training {directory}")
+
+
 def remove_state(directory: Path) -> None:
     """Remove what `save_state` wrote, and the directory unless there is something else in it."""
     with write_errors(directory):
+        _check_own(directory)
         for name in (STATE, f".{STATE}.tmp"):
             (directory / name).unlink(missing_ok=True)
+        if directory.is_dir():
+            remove_unfinished(directory, STATE)
     with suppress(OSError):
         directory.rmdir()

@@ -46,9 +46,11 @@ def train_demo(
     from exporter.demo.resume import remove_state, restore_state, save_state
     from exporter.demo.training import Training
     from exporter.demo.world import generate_split
+    from exporter.links import resolved
     from exporter.publish import check_target
 
     check_target(output_dir, overwrite=overwrite)
+    output_dir = resolved(output_dir)
     console = console or Console(stderr=True)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     work = output_dir.with_name(f"{output_dir.name}.training")

@@ -13,7 +13,7 @@ from exporter.graphs.trace import OPSET
 from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.codecs import open_codec
-from runtime.contract import ExportError, GraphIO, ModelShape, codec_layout
+from runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, codec_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,7 +157,8 @@ def compare_outputs(
 ) -> float:
     """Largest absolute error over the outputs; raises ExportError where one misses the tolerance.
 
-    A greedy token may differ only where its logit ties with the reference's best within the tolerance.
+    A greedy token may differ only where its logit ties with the reference's best within the tolerance; its
+    log-probability is a difference of two numbers that each move as far as a logit.
     """
     worst = 0.0
     for output, expected in reference.items():
@@ -165,6 +166,8 @@ def compare_outputs(
             logits = reference["logits"]
             chosen = np.take_along_axis(logits, found[output].astype(np.int64), axis=1)
             error, limit = float((logits.max(1, keepdims=True) - chosen).max()), tolerance.limit(logits)
+        elif output == LOG_PROBABILITY:
+            error, limit = max_abs_error(found[output], expected), 2 * tolerance.limit(reference["logits"])
         elif np.issubdtype(expected.dtype, np.floating):
             error, limit = max_abs_error(found[output], expected), tolerance.limit(expected)
         else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from exporter.whole_file import plain_mode
 from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
 from runtime.contract.library_errors import LibraryErrors, first_line
 from runtime.contract.store_layout import FOLDING
@@ -106,9 +107,10 @@ def _index_files(directory: Path) -> list[Path]:
     meta = directory / "meta.json"
     segments = json.loads(meta.read_bytes())["segments"]
     needed = {segment["segment_id"].replace("-", "") for segment in segments} | {meta.stem}
-    files = []
+    files, mode = [], plain_mode(directory)
     for path in sorted(directory.iterdir()):
         if path.stem in needed:
+            path.chmod(mode)  # tantivy keeps some for its user alone
             files.append(path)
         else:
             path.unlink()

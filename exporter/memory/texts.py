@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.durable import move, sync_file
+from exporter.whole_file import whole_file
 from runtime.contract import StoreError
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import (
@@ -71,7 +71,7 @@ def write_numbered_texts(
     path: Path, passages: Iterable[tuple[int, Passage]], *, advance: Callable[[int], None], folding: int | None
 ) -> None:
     """Write `path` anew as `write_texts` does, of passages that have numbers, which rise."""
-    with _whole(path) as temporary, _writing(temporary) as connection:
+    with whole_file(path) as temporary, _writing(temporary) as connection:
         for statement in (*SETTINGS, "BEGIN", CREATE_TABLE):
             connection.execute(statement)
         _insert(connection, passages, advance)
@@ -96,7 +96,7 @@ def change_texts(
         write_numbered_texts(path, chain(kept, added), advance=advance, folding=folding)
         return
     index = None if folding is None else TEXT_INDEXES[folding]
-    with _whole(path) as temporary:
+    with whole_file(path) as temporary:
         shutil.copyfile(source, temporary)
         with _writing(temporary) as connection:
             for statement in (*SETTINGS, "BEGIN"):
@@ -156,19 +156,6 @@ def _insert(
                 with_pages = True
             connection.execute(INSERT_WITH_PAGE, (*values, passage.wikipedia_id))
         advance(1)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yield where to write a file that appears at `path` once it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        yield temporary
-        sync_file(temporary)
-        move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration.ranges import RangeTable, TensorRange
 from exporter.parity.report import ParityReport, SideName
-from exporter.parity.show import coverage_rows, db, figure, nats, points, share
+from exporter.parity.show import coverage_rows, db, figure, log_probability_rows, nats, points, share
 from exporter.parity.svg import histogram_svg, scatter_svg
 from exporter.publish import replace_file
 
@@ -104,6 +104,7 @@ def _answers(report: ParityReport) -> str:
         ("Kendall tau of the scores", report.kendall_tau),
     ):
         rows.append([name, "", share(value), ""])
+    rows.extend([name, "", value, ""] for name, value in log_probability_rows(report))
     return _table(["", "reference", "candidate", "difference, points (95%)"], rows)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["coverage_rows", "db", "figure", "nats", "points", "print_report", "share"]
+__all__ = ["coverage_rows", "db", "figure", "log_probability_rows", "nats", "points", "print_report", "share"]
 
 EXAMPLES_SHOWN = 5
 
@@ -40,6 +40,17 @@ def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
     shown = [("asked", counts.asked), ("answered", counts.answered), *(item for item in missing if item[1])]
     repeated = counts.answered - counts.blank - counts.distinct
     return [*shown, ("answered, repetitions", repeated)] if repeated else shown
+
+
+def log_probability_rows(report: ParityReport) -> list[tuple[str, str]]:
+    """Mean and largest difference of an answer's log-probability; a dash where there is none to compare."""
+    found = report.log_probability
+    if found is None:
+        return [("log-probability of equal answers, nats", "-")]
+    return [
+        ("log-probability of equal answers, nats, mean difference", f"{found.mean_abs_difference:.2g}"),
+        ("log-probability of equal answers, nats, largest", f"{found.max_abs_difference:.2g}"),
+    ]
 
 
 def share(value: float | None) -> str:
@@ -101,6 +112,8 @@ def _answers(report: ParityReport) -> Table:
         table.add_row("speed", "1.00x", f"{report.speed:.2f}x", "")
     table.add_row("answers equal", "", share(report.answers_equal), "")
     table.add_row("answers equal, of the correct", "", share(report.answers_equal_of_correct), "")
+    for name, value in log_probability_rows(report):
+        table.add_row(name, "", value, "")
     table.add_row("top-m overlap", "", share(report.top_m_overlap), "")
     table.add_row("Kendall tau of the scores", "", share(report.kendall_tau), "")
     if report.skipped_passages:

@@ -10,35 +10,30 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import GlimmerError, map_regular
+from runtime.contract.files import map_file
 from runtime.external_data import external_data
 
 __all__ = ["map_linked_files"]
 
 GIVE = "add_external_initializers_from_files_in_memory"
 WITHOUT_COPY = "session.use_external_initializer_file_buffers_directly"
-FIX = "copy the files into the graph's folder"
 
 
-def map_linked_files(
-    options: Any, graph: Path | bytes, folder: Path, *, error: type[GlimmerError], subject: str
-) -> list[mmap.mmap]:
+def map_linked_files(options: Any, graph: Path | bytes, folder: Path) -> list[mmap.mmap]:
     """Give session options the bytes of a graph's files that lead out of its folder, to be kept as long as the session.
 
-    `graph` is its file, verified, or its content. Raises `error`.
+    `graph` is its file, verified, or its content. Raises OSError.
     """
     if not hasattr(options, GIVE) or not any(path.is_symlink() for path in folder.rglob("*")):
         return []
-    content = map_regular(graph, error=error, subject=subject, fix=FIX) if isinstance(graph, Path) else graph
-    real, mapped = folder.resolve(), {}
+    content = map_file(graph) if isinstance(graph, Path) else graph
     try:
         names = {data.location.decode() for data in external_data(memoryview(content or b""))}
     except ValueError:  # no graph, which ONNX Runtime has words for
         return []
-    for name in sorted(names):
-        if not (folder / name).resolve().is_relative_to(real):
-            mapped[name] = map_regular(folder / name, error=error, subject=f"{subject}, {name}", fix=FIX)
-    files = {name: file for name, file in mapped.items() if file is not None}
+    real = folder.resolve()
+    linked = (name for name in sorted(names) if not (folder / name).resolve().is_relative_to(real))
+    files = {name: file for name in linked if (file := map_file(folder / name)) is not None}
     if files:
         options.add_session_config_entry(WITHOUT_COPY, "1")
         getattr(options, GIVE)(list(files), list(files.values()), [len(file) for file in files.values()])

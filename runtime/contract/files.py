@@ -29,6 +29,7 @@ __all__ = [
     "inside",
     "is_there",
     "is_volume_part",
+    "map_file",
     "map_regular",
     "open_descriptor",
     "open_file",
@@ -122,6 +123,17 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
     return content
 
 
+def map_file(path: Path) -> mmap.mmap | None:
+    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
+
+    Raises OSError.
+    """
+    with open_file(path) as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return None
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 @contextmanager
 def file_errors(
     *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
@@ -157,14 +169,9 @@ def read_limited(
 def map_regular(
     path: Path, *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
 ) -> mmap.mmap | None:
-    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
-
-    Raises `error`.
-    """
-    with file_errors(error=error, subject=subject, fix=fix, expected=expected), open_file(path) as stream:
-        if not os.fstat(stream.fileno()).st_size:
-            return None
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    """As `map_file`; raises `error`."""
+    with file_errors(error=error, subject=subject, fix=fix, expected=expected):
+        return map_file(path)
 
 
 def check_regular(

@@ -132,7 +132,8 @@ def test_a_checkpoints_files(cli, places, name, kind):
     ("name", "layout"),
     [
         ("config.json", "huggingface"), ("generation_config.json", "huggingface"),
-        ("model.safetensors.index.json", "huggingface"), ("config.json", "fid"), ("pytorch_model.bin.index.json", "fid"),
+        ("model.safetensors.index.json", "huggingface"), ("config.json", "fid"),
+        ("pytorch_model.bin.index.json", "fid"),
     ],
 )
 def test_a_foreign_checkpoints_files(cli, tmp_path, name, layout):

@@ -18,8 +18,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from statistics import median
+from typing import Any
 
 from runtime import Session
 from runtime.backends import OnnxRuntimeBackend

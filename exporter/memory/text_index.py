@@ -7,13 +7,13 @@ import json
 import shutil
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from exporter.whole_file import plain_mode
 from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
+from runtime.contract.library_errors import LibraryErrors, first_line
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import require_fts5
 from runtime.retrieval.tantivy_bm25 import (
@@ -23,6 +23,7 @@ from runtime.retrieval.tantivy_bm25 import (
     import_tantivy,
     index_schema,
     indexed_text,
+    tantivy_errors,
     word_forms,
 )
 from runtime.store import Passage
@@ -136,13 +137,11 @@ def _index_files(directory: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
+def _writing(directory: Path) -> LibraryErrors:
     """Name what tantivy refuses: its threads write, and of a full disk it says only that one of them died."""
-    try:
-        yield
-    except ValueError as reason:
-        raise OutputError(
-            f"index {directory}", expected="room on the disk, and a place that can be written", found=str(reason),
-            fix="free some space, or write elsewhere, and run the command again",
-        ) from reason
+    return tantivy_errors(
+        lambda raised: OutputError(
+            f"index {directory}", expected="room on the disk, and a place that can be written",
+            found=first_line(raised), fix="free some space, or write elsewhere, and run the command again",
+        )
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from exporter.whole_file import plain_mode
 from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
+from runtime.contract.library_errors import LibraryErrors, first_line
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import require_fts5
 from runtime.retrieval.tantivy_bm25 import (
@@ -21,6 +23,7 @@ from runtime.retrieval.tantivy_bm25 import (
     import_tantivy,
     index_schema,
     indexed_text,
+    tantivy_errors,
     word_forms,
 )
 from runtime.store import Passage
@@ -74,6 +77,7 @@ def write_index(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     _write_tantivy(directory, passages, folding, advance)
+    _name_segments(directory)
     files = (
         FileEntry(path.relative_to(store).as_posix(), path.stat().st_size, file_digest(path))
         for path in _index_files(directory)
@@ -101,6 +105,23 @@ def _write_tantivy(
         writer.wait_merging_threads()
 
 
+def _name_segments(directory: Path) -> None:
+    """Name each segment by what is in it, where tantivy draws a name by chance: equal passages give equal files."""
+    meta = directory / "meta.json"
+    data = json.loads(meta.read_bytes())
+    for segment in data["segments"]:
+        drawn = segment["segment_id"].replace("-", "")
+        paths = sorted(directory.glob(f"{drawn}.*"))
+        content = " ".join(f"{path.suffix} {file_digest(path)}" for path in paths)
+        name = hashlib.sha256(content.encode()).hexdigest()[: len(drawn)]
+        segment["segment_id"] = str(uuid.UUID(name))
+        for path in paths:
+            path.rename(path.with_name(name + path.name[len(drawn) :]))
+    # tantivy's order, where those of the same size follow each other by their names.
+    data["segments"].sort(key=lambda segment: (-segment["max_doc"], segment["segment_id"]))
+    meta.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
 def _index_files(directory: Path) -> list[Path]:
     """What a reader needs, by name; the writer's locks, its list of files, and parts that were merged are removed."""
     meta = directory / "meta.json"
@@ -116,13 +137,11 @@ def _index_files(directory: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
+def _writing(directory: Path) -> LibraryErrors:
     """Name what tantivy refuses: its threads write, and of a full disk it says only that one of them died."""
-    try:
-        yield
-    except ValueError as reason:
-        raise OutputError(
-            f"index {directory}", expected="room on the disk, and a place that can be written", found=str(reason),
-            fix="free some space, or write elsewhere, and run the command again",
-        ) from reason
+    return tantivy_errors(
+        lambda raised: OutputError(
+            f"index {directory}", expected="room on the disk, and a place that can be written",
+            found=first_line(raised), fix="free some space, or write elsewhere, and run the command again",
+        )
+    )

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
+from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OCDBT", "StoredArray", "array_keys", "open_array"]
+__all__ = ["OCDBT", "StoredArray", "array_keys", "check_sizes", "open_array"]
 
 OCDBT = "manifest.ocdbt"
 DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
 COPY_AGAIN = "copy the checkpoint again from its source"
-DTYPES = ("float32", "float16", "bfloat16")
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MAX_UNPACKED_RATIO = 32
+"""Weights come to twice their packed size, and to a few times where many of them are equal."""
+MIN_UNPACKED_BYTES = 256 << 20
+"""Arrays that come to no more are no bomb, however small their files are."""
+RAISED = (ValueError, IndexError, KeyError, MemoryError, NotImplementedError, OSError)
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
 
 
@@ -28,6 +36,7 @@ class StoredArray:
     def __init__(self, store: Any, subject: str) -> None:
         self._store, self._subject = store, subject
         self.shape: tuple[int, ...] = tuple(store.shape)
+        self.num_bytes = math.prod(self.shape) * ITEM_BYTES.get(store.dtype.name, 1)
 
     def tensor(self) -> Tensor:
         """The whole array; raises CheckpointError for another dtype than a model's, and where a chunk is damaged."""
@@ -35,17 +44,12 @@ class StoredArray:
         import torch
 
         dtype = self._store.dtype.name
-        if dtype not in DTYPES:
+        if dtype not in ITEM_BYTES:
             raise CheckpointError(
-                self._subject, expected=" or ".join(DTYPES), found=dtype, fix="save the weights in one of these"
+                self._subject, expected=" or ".join(ITEM_BYTES), found=dtype, fix="save the weights in one of these"
             )
-        try:
+        with _tensorstore_errors(self._subject, "every chunk of the array, whole", COPY_AGAIN):
             content = self._store.read().result()
-        except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-            raise CheckpointError(
-                self._subject, expected="every chunk of the array, whole", found=_reason(error),
-                fix=COPY_AGAIN,
-            ) from None
         if dtype == "bfloat16":  # which numpy lacks
             return torch.from_numpy(content.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(content)
@@ -59,13 +63,11 @@ def array_keys(directory: Path) -> dict[str, str]:
     if is_there(directory / OCDBT):
         ts = _tensorstore()
         _check_files(directory)
-        try:
+        with _tensorstore_errors(
+            str(directory / OCDBT), "a whole OCDBT database, as Orbax writes it",
+            "copy the whole directory again, ocdbt.process_* included",
+        ):
             listed = ts.KvStore.open(_ocdbt(directory)).result().list().result()
-        except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-            raise CheckpointError(
-                str(directory / OCDBT), expected="a whole OCDBT database, as Orbax writes it", found=_reason(error),
-                fix="copy the whole directory again, ocdbt.process_* included",
-            ) from None
         names = [name.decode("utf-8", "replace") for name in listed]
     else:
         names = [f"{path.parent.name}/{path.name}" for marker in DRIVERS for path in directory.glob(f"*/{marker}")]
@@ -86,21 +88,27 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
         kvstore = _ocdbt(directory) | {"path": f"{key}/"}
     else:
         _check_files(inside(directory, key, error=CheckpointError, subject=subject))
-    try:
+    with _tensorstore_errors(subject, "a zarr array, as tensorstore writes it", COPY_AGAIN):
         # Without the last option a chunk that is not there would be read as zeros.
         store = ts.open({"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}, read=True).result()
         chunk = store.chunk_layout.write_chunk.shape
-    except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-        raise CheckpointError(
-            subject, expected="a zarr array, as tensorstore writes it", found=_reason(error),
-            fix=COPY_AGAIN,
-        ) from None
     if chunk is not None and any(size > max(1, whole) for size, whole in zip(chunk, store.shape, strict=True)):
         raise CheckpointError(
             subject, expected=f"chunks within its shape {list(store.shape)}", found=str(list(chunk)),
             fix="do not use this file; get it again from its source",
         )
     return StoredArray(store, subject)
+
+
+def check_sizes(root: Path, arrays: Iterable[StoredArray]) -> None:
+    """Raise CheckpointError where arrays state far more values than the checkpoint's files can hold."""
+    held = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    stated, most = sum(array.num_bytes for array in arrays), max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * held)
+    if stated > most:
+        raise CheckpointError(
+            f"T5X checkpoint {root}", expected=f"arrays of at most {most} bytes in files of {held}",
+            found=str(stated), fix="copy the whole directory again, or do not use it",
+        )
 
 
 def _check_files(directory: Path) -> None:
@@ -125,7 +133,15 @@ def _tensorstore() -> Any:
     return tensorstore
 
 
-def _reason(error: Exception) -> str:
+def _tensorstore_errors(subject: str, expected: str, fix: str) -> LibraryErrors:
+    """For a call of tensorstore, whose statuses come as ValueError, but for some few."""
+    return LibraryErrors(
+        lambda kind: issubclass(kind, RAISED),
+        lambda error: CheckpointError(subject, expected=expected, found=_reason(error), fix=fix),
+    )
+
+
+def _reason(error: BaseException) -> str:
     """What tensorstore says, less where in its own code it says so."""
     text = SOURCE_NOTES.sub("", str(error)).strip() or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."

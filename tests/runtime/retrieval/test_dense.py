@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from exporter.memory import index_store
-from runtime.contract import MissingExtraError, OptionError, StoreError
+from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.hybrid import fuse
@@ -186,6 +186,49 @@ def test_numbers_that_the_store_has_not_are_refused(bundle, circle_store, tmp_pa
     rewrite(copy / "dense" / "manifest.json", numbers={**manifest["numbers"], "sha256": "not looked at"})
     with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="passage numbers that"):
         store.search_dense(np.zeros(2), 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_named(bundle, circle_store, tmp_path, value):
+    """faiss leaves places empty, -1, which would be the last passage of all."""
+    copy = shutil.copytree(circle_store, tmp_path / "store")
+    path = copy / "dense" / "embeddings.npy"
+    array = np.load(path)
+    array[:] = value
+    np.save(path, array)
+    with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="expected finite"):
+        store.search_dense(np.array([1.0, -1.0]), 3)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_what_faiss_throws_is_named_and_a_bug_is_not(bundle, circle_store, monkeypatch, kind):
+    with MemoryStore.open(circle_store, bundle) as store:
+        store.search_dense(np.zeros(2), 1)
+        for raised, expected in ((kind, StoreError), (AttributeError, AttributeError)):
+
+            def fails(*_, raised=raised, **__):
+                raise raised("Error in faiss")
+
+            monkeypatch.setattr("faiss.knn", fails)
+            with pytest.raises(expected, match="Error in faiss"):
+                store.search_dense(np.zeros(2), 1)
+
+
+def test_an_encoders_tokenizer_without_an_unknown_token_is_named(encoder_path, tmp_path):
+    content = json.loads((encoder_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["unk_token"] = "[ABSENT]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    encoder = SentenceEncoder(encoder_path / "model.onnx", tmp_path / "tokenizer.json", EncoderSettings(**SETTINGS))
+    with pytest.raises(StoreError, match=r"tokenizer\.json: expected a tokenizer that takes any text"):
+        encoder.question("strange")
+
+
+def test_an_encoders_graph_that_fails_is_named(encoder_path, tmp_path):
+    """It has 32 positions, where its settings say 64."""
+    settings = EncoderSettings(**{**SETTINGS, "max_length": 64})
+    encoder = SentenceEncoder(encoder_path / "model.onnx", encoder_path / "tokenizer.json", settings)
+    with pytest.raises(BackendError, match=r"model\.onnx: expected a graph that runs"):
+        encoder.question("w1 " * 60)
 
 
 def test_a_file_that_the_manifest_does_not_name_is_refused(bundle, encoded_copy):

@@ -8,17 +8,18 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 
 from exporter.memory import index_store
-from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError
+from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.hybrid import fuse
 from runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import rewrite, tree
-from tests.encoder_factory import SETTINGS, give_sentence_embeddings, torch_embedding
+from tests.encoder_factory import DIMENSION, SETTINGS, give_sentence_embeddings, torch_embedding
 from tests.runtime.conftest import NUM_PASSAGES
 
 CIRCLE = np.stack([
@@ -157,6 +158,46 @@ def test_a_damaged_index_is_refused(bundle, encoded_copy, name, damage):
     MemoryStore.open(encoded_copy, bundle).close()
 
 
+def with_external_weights(store, location):
+    """Let the encoder's graph read its weights at `location`, and its manifest vouch for the graph."""
+    path = store / "dense" / "encoder" / "model.onnx"
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for item in tensor.external_data:
+            item.value = location if item.key == "location" else item.value
+    path.write_bytes(model.SerializeToString())
+    manifest = json.loads((store / "dense" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["encoder"]["graph"] = [
+        {"path": f"encoder/{file.name}", "bytes": file.stat().st_size, "sha256": file_digest(file)}
+        for file in (path, path.with_name("weights.bin"))
+    ]
+    rewrite(store / "dense" / "manifest.json", **manifest)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "other.bin", "tokenizer.json"])
+def test_an_encoder_that_reads_what_its_manifest_does_not_name(bundle, encoded_copy, location):
+    """ONNX Runtime 1.23 follows external data wherever it leads."""
+    with_external_weights(encoded_copy, location)
+    with pytest.raises(StoreError, match=r"encoder/model.onnx: expected weights in the files of its manifest"):
+        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+
+
+def test_an_encoders_weights_behind_links(bundle, encoded_copy, tmp_path):
+    """In folders of their own, as a download cache may keep them: ONNX Runtime alone would not follow."""
+    with MemoryStore.open(encoded_copy, bundle, retrieval="dense") as store:
+        expected = store.search("w3 w4", 5)
+    with_external_weights(encoded_copy, "weights.bin")
+    for number, path in enumerate(sorted((encoded_copy / "dense" / "encoder").iterdir())):
+        place = tmp_path / "blobs" / str(number) / "content"
+        place.parent.mkdir(parents=True)
+        path.rename(place)
+        path.symlink_to(place)
+    with MemoryStore.open(encoded_copy, bundle, retrieval="dense") as store:
+        assert store.search("w3 w4", 5) == expected
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("generation", 1), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 2)],
@@ -221,6 +262,22 @@ def test_an_encoders_tokenizer_without_an_unknown_token_is_named(encoder_path, t
     encoder = SentenceEncoder(encoder_path / "model.onnx", tmp_path / "tokenizer.json", EncoderSettings(**SETTINGS))
     with pytest.raises(StoreError, match=r"tokenizer\.json: expected a tokenizer that takes any text"):
         encoder.question("strange")
+
+
+@pytest.mark.parametrize("shape", [[1, 1, 1, DIMENSION], [DIMENSION]])
+def test_an_encoders_states_of_another_shape_are_named(encoder_path, tmp_path, shape):
+    """What a graph declares need not be what it gives."""
+    model = onnx.load(encoder_path / "model.onnx")
+    model.graph.output.pop()
+    for node in model.graph.node:
+        node.output[:] = ["unused" if name == "last_hidden_state" else name for name in node.output]
+    states = onnx.helper.make_tensor("states", onnx.TensorProto.FLOAT, shape, [1] * DIMENSION)
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["last_hidden_state"], value=states))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("last_hidden_state", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "model.onnx")
+    encoder = SentenceEncoder(tmp_path / "model.onnx", encoder_path / "tokenizer.json", EncoderSettings(**SETTINGS))
+    with pytest.raises(StoreError, match="encoder: expected finite vectors from last_hidden_state"):
+        encoder.question("w1 w2")
 
 
 def test_an_encoders_graph_that_fails_is_named(encoder_path, tmp_path):

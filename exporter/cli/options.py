@@ -130,7 +130,7 @@ StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
+    int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: by model and cores.")
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
+from runtime.backends.threads import set_threads
 from runtime.contract import CPU_BACKEND, BackendError, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
@@ -32,14 +33,11 @@ class OnnxRuntimeLoader:
         self._providers = providers
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
-        # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
-        # the next one needs, which doubled the time of the smaller graphs.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            self._options.intra_op_num_threads = threads
+        self._threads = threads
 
     def _session(self, path: Path, io: GraphIO) -> Any:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        self._set_threads(path)
         try:
             session = self._onnxruntime.InferenceSession(
                 str(path), sess_options=self._options, providers=list(self._providers)
@@ -56,11 +54,14 @@ class OnnxRuntimeLoader:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
         return session
 
+    def _set_threads(self, graph: Path) -> None:
+        set_threads(self._options, self._threads, graph)
+
 
 class OnnxRuntimeBackend(OnnxRuntimeLoader):
     """Runs graphs with ONNX Runtime's CPU execution provider.
 
-    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core). `lean`
+    `threads` is the number of threads of one graph run, None for as many as suit model and machine (threads.py). `lean`
     is for runs whose memory counts more than their time: no packed copies of the weights, no arena that keeps the
     largest of every length that was seen, no plan of its memory for each combination of lengths.
     """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
+from runtime.backends.threads import set_threads
 from runtime.contract import BackendError, StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.files import MAX_TOKENIZER_BYTES
@@ -104,8 +105,7 @@ def _session(graph: Path, threads: int | None) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    set_threads(options, threads, graph)
     try:
         return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but Exception

@@ -183,6 +183,7 @@ def test_passage_numbers_are_whole_numbers_that_there_are(glimmer, value):
                  lambda number: store.prefetch([number]))  # fmt: skip
         if isinstance(value, int) and not isinstance(value, bool) and value == 0:
             assert store.passage(value).id == IDS[0]
+            assert store.search("w1", value) == []
             return
         for read in reads:
             with pytest.raises((OptionError, PassageNumberError)):

@@ -44,7 +44,10 @@ def sync_tree(directory: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename what is on the disk already, in place of what is at `target`, and have the rename there too."""
+    """Rename what is on the disk already, in place of what is at `target`, and have the rename there too.
+
+    A link at `target` is replaced, not followed.
+    """
     source.replace(target)
     for folder in dict.fromkeys((target.parent, source.parent)):
         with suppress(FileNotFoundError):  # another process has removed what the source was in

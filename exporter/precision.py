@@ -10,7 +10,7 @@ from exporter.configs_path import configs_directory
 from exporter.yaml_file import read_yaml
 from runtime.contract import OptionError
 
-__all__ = ["DEFAULT_POLICY", "policy_names", "read_policy"]
+__all__ = ["DEFAULT_POLICY", "policy_file", "policy_names", "read_policy"]
 
 DEFAULT_POLICY = "int8"
 
@@ -20,18 +20,21 @@ def policy_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (configs_directory() / "precision").glob("*.yaml")))
 
 
+def policy_file(name: str) -> Path:
+    """The file that `read_policy` reads, whether there is one or not."""
+    return configs_directory() / "precision" / f"{name}.yaml" if name in policy_names() else Path(name)
+
+
 def read_policy(name: str) -> Policy:
     """A policy by name, or by the path of a YAML file; raises OptionError where there is none or it is damaged."""
     from pydantic import ValidationError
 
-    path = configs_directory() / "precision" / f"{name}.yaml"
-    if name not in policy_names():
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            raise OptionError(
-                f"policy {name!r}", expected=f"one of {', '.join(policy_names())}, or a YAML file",
-                found="none of that name", fix="choose one of these, or copy one of configs/precision and name it",
-            )
+    path = policy_file(name)
+    if name not in policy_names() and (path.suffix not in (".yaml", ".yml") or not path.is_file()):
+        raise OptionError(
+            f"policy {name!r}", expected=f"one of {', '.join(policy_names())}, or a YAML file",
+            found="none of that name", fix="choose one of these, or copy one of configs/precision and name it",
+        )
     data = read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="correct the file")
     try:
         return Policy.model_validate(_tuples(data))

@@ -1,7 +1,7 @@
 """Put a new directory in the place of an old one, and clear up after a command that was killed while it did so.
 
-    .NAME.glimmer-new.XXXXXXXX/       the new content, until it is renamed to NAME
-    .NAME.glimmer-old.XXXXXXXX/old    the old content, from then until it is removed
+    .NAME.glimmer-new.XXXXXXXXXXXXXXXX/       the new content, until it is renamed to NAME
+    .NAME.glimmer-old.XXXXXXXXXXXXXXXX/old    the old content, from then until it is removed
 
 Both stand beside NAME and are locked by the command that made them: a killed one's lock is gone with it.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,11 +38,15 @@ def new_directory(target: Path) -> Iterator[Path]:
 
 
 def swap_directory(work: Path, target: Path) -> None:
-    """Rename `work` to `target`, whose old content is removed only when all of that is on the disk."""
+    """Rename `work` to `target`, whose old content is removed only when all of that is on the disk.
+
+    The mode of the directory stays. A link among the old content is removed itself, and nothing behind it.
+    """
     sync_tree(work)
     if not target.exists():
         move(work, target)
         return
+    work.chmod(stat.S_IMODE(target.stat().st_mode))
     aside = _make(target, OLD)
     with held_alone(aside):
         try:
@@ -75,7 +80,7 @@ def recover(target: Path) -> None:
 def _recover(target: Path, path: Path) -> None:
     old = path / "old"
     with held_alone(path) as free:
-        missing = old.exists() and not os.path.lexists(target)
+        missing = old.is_dir() and not old.is_symlink() and not os.path.lexists(target)
         if free:
             if missing:
                 move(old, target)
@@ -88,7 +93,10 @@ def _recover(target: Path, path: Path) -> None:
 
 
 def _make(target: Path, kind: str) -> Path:
+    """A new directory under a name that nobody can foresee, with the mode that plain `mkdir` gives."""
+    path = target.with_name(f".{target.name}.{kind}.{secrets.token_hex(8)}")
     try:
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.{kind}.", dir=target.parent))
+        path.mkdir()
     except FileNotFoundError as error:  # as /proc says that nothing can be made there
         raise PermissionError(errno.EPERM, str(error)) from error
+    return path

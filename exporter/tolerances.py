@@ -47,6 +47,9 @@ TOLERANCES = {
     "t5_logits": Tolerance(
         1e-4, 1e-5, "a sum of d_model products of states, each off by what t5_encoder_states allows"
     ),
+    "log_probability": Tolerance(
+        1e-3, 0.0, "nats of an answer from the same memory: each token's moves by what its logits do, and they are few"
+    ),
     "cross_attention": Tolerance(
         1e-5, 1e-9, "float32 beside float64, one layer from the same inputs: absolute, however large the table is"
     ),
@@ -60,7 +63,8 @@ TOLERANCES = {
 }
 """By what is compared: graphs with torch in float32, by the graph's arithmetic precision (`fp32`, `fp16`); operators
 rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
-our torch model with Hugging Face's (`t5_...`), a layer of it with FiD's formula (`cross_attention`); vectors and their
+an answer's log-probability with torch's log_softmax (`log_probability`); our torch model with Hugging Face's
+(`t5_...`), a layer of it with FiD's formula (`cross_attention`); vectors and their
 scores (`embedding`, `dense_score`); memory with what a store gives back of it (`..._codec`)."""
 
 MIN_SNR_DB = {"fp16": 45.0, "int8": 25.0, "int8-fp16": 20.0}

@@ -53,6 +53,12 @@ class Answer:
 
     `answer` is None where nothing was retrieved, or where `error` says why the question could not be taken.
     `milliseconds` holds wall time by stage; questions answered in one batch share it.
+
+    `log_probability`, in nats and at most 0, tells how sure the model was of the answer: the sum of the
+    log-probabilities of the tokens that it chose, one after the other, from all that it read. Those are `token_ids`
+    and, where the answer ended by itself, the EOS that ended it; an answer that max_new_tokens cut off has no EOS to
+    count, so that it is the log-probability of its beginning. None without an answer, and where the bundle's graphs do
+    not tell: those that were exported before bundles of schema 6.
     """
 
     question: str
@@ -61,6 +67,7 @@ class Answer:
     passages: tuple[RankedPassage, ...] = ()
     milliseconds: dict[str, float] = field(default_factory=dict)
     error: GlimmerError | None = None
+    log_probability: float | None = None
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -87,6 +94,7 @@ class Answer:
             "question": self.question,
             "answer": self.answer,
             "token_ids": list(self.token_ids),
+            "log_probability": _finite(self.log_probability),
             "error": None if self.error is None else _error_to_dict(self.error),
             "passages": [{"rank": rank, **item.to_dict()} for rank, item in enumerate(self.passages, start=1)],
             "milliseconds": {stage: _finite(value) for stage, value in self.milliseconds.items()},

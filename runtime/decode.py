@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from runtime.backends import Array, Tensor
-from runtime.contract import ModelShape, NotFiniteError
+from runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
 from runtime.memory import pad_ids
 from runtime.placement import Placement
 
-__all__ = ["greedy_decode"]
+__all__ = ["Decoded", "greedy_decode"]
+
+
+@dataclass
+class Decoded:
+    """What was decoded for one row: the answer's tokens, EOS left out, and how likely the model held them, in nats.
+
+    `log_probability` sums the log-probabilities of the tokens that the decoder chose: those of the answer, and EOS
+    where it chose that; an answer that max_new_tokens cut off has none. The tokens that stand before an answer, the
+    start token and MemoryFiD's question, were not chosen and do not count. None where the graphs do not tell.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    log_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step gave, as it is brought from where the graphs run; logits where they are to be looked at."""
+
+    tokens: Callable[[], Array]
+    log_probabilities: Callable[[], Array] | None
+    logits: Callable[[], Array] | None
 
 
 def greedy_decode(
@@ -22,8 +45,8 @@ def greedy_decode(
     prefixes: Sequence[Sequence[int]],
     *,
     check_finite: bool = False,
-) -> list[list[int]]:
-    """Answer tokens of each row, EOS left out, at most `max_new_tokens`.
+) -> list[Decoded]:
+    """The answer of each row, of at most `max_new_tokens` tokens, EOS left out, with its log-probability.
 
     encoder_hidden_states (b, s, d_model) float32, encoder_attention_mask (b, s) int32; `prefixes` are the decoder
     input ids before the answer: the start token, and the question behind it where the architecture has it so. Where a
@@ -31,7 +54,8 @@ def greedy_decode(
 
     `check_finite` raises NotFiniteError where the logits of a row that still runs have NaN or infinity: those of every
     step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the
-    copies; NaN in the passages, the weights or the cache is in every step from then on.
+    copies; NaN in the passages, the weights or the cache is in every step from then on. The log-probability of a token
+    is looked at in every step: it is a number where the greatest logit is one.
     """
     fixed: dict[str, Tensor] = {"encoder_attention_mask": encoder_attention_mask}
     attended = {"encoder_hidden_states": encoder_hidden_states}
@@ -43,19 +67,23 @@ def greedy_decode(
     else:
         empty = place.zeros(_cache_dims(shape, len(prefixes)))
         outputs = _step(place, fixed, np.array(prefixes, np.int32), step, empty)
-    answers: list[list[int]] = [[] for _ in prefixes]
+    answers = [Decoded(log_probability=0.0 if LOG_PROBABILITY in outputs else None) for _ in prefixes]
     running = set(range(len(prefixes)))
-    fetched: list[tuple[Callable[[], Array], Callable[[], Array] | None]] = []
+    fetched: list[_Step] = []
     most = shape.max_new_tokens - 1
     for remaining in range(most, -1, -1):
         looks = not remaining or len(fetched) + 1 == place.eos_interval
         checked = check_finite and (looks or remaining == most)
-        fetched.append((place.fetch(outputs["next_token"]), place.fetch(outputs["logits"]) if checked else None))
+        fetched.append(
+            _Step(
+                place.fetch(outputs["next_token"]),
+                place.fetch(outputs[LOG_PROBABILITY]) if LOG_PROBABILITY in outputs else None,
+                place.fetch(outputs["logits"]) if checked else None,
+            )
+        )
         if looks:
-            for tokens, logits in fetched:
-                if logits is not None and running:
-                    _check_logits(logits(), running)
-                _append(tokens(), answers, running, shape.eos_token_id)
+            for done in fetched:
+                _take(done, answers, running, shape, check_finite=check_finite)
             fetched.clear()
             if not running or not remaining:
                 return answers
@@ -65,20 +93,40 @@ def greedy_decode(
     return answers
 
 
-def _append(tokens: Array, answers: list[list[int]], running: set[int], eos_token_id: int) -> None:
-    """Add a step's tokens (b, 1) to the answers of the rows that still run; EOS ends a row."""
-    for row in sorted(running):
-        token = int(tokens[row, 0])
-        if token == eos_token_id:
+def _take(step: _Step, answers: list[Decoded], running: set[int], shape: ModelShape, *, check_finite: bool) -> None:
+    """Add a step's tokens (b, 1) to the answers of the rows that still run, and their log-probabilities (b, 1).
+
+    EOS ends a row, and counts in its log-probability: what comes behind it was not chosen. Raises BundleError for a
+    number that the vocabulary has not, which no graph of ours gives.
+    """
+    rows = sorted(running)
+    if not rows:
+        return
+    tokens = step.tokens()
+    log_probabilities = None if step.log_probabilities is None else step.log_probabilities()
+    if check_finite:
+        if step.logits is not None:
+            _check_finite(step.logits()[rows].max(axis=1))  # NaN where there is one
+        if log_probabilities is not None:
+            _check_finite(log_probabilities[rows, 0])
+    for row in rows:
+        answer, token = answers[row], int(tokens[row, 0])
+        if not 0 <= token < shape.vocab_size:
+            raise BundleError(
+                "graph decoder_step", expected=f"a token below {shape.vocab_size}", found=str(token),
+                fix="export the bundle again",
+            )
+        if log_probabilities is not None and answer.log_probability is not None:
+            answer.log_probability += float(log_probabilities[row, 0])
+        if token == shape.eos_token_id:
             running.remove(row)
         else:
-            answers[row].append(token)
+            answer.tokens.append(token)
 
 
-def _check_logits(logits: Array, running: Collection[int]) -> None:
-    """Raise NotFiniteError where the greatest logit (b, vocab_size) of a row that runs is NaN or infinite."""
-    greatest = logits[sorted(running)].max(axis=1)  # NaN where there is one
-    unusable = greatest[~np.isfinite(greatest)]
+def _check_finite(values: Array) -> None:
+    """Raise NotFiniteError where a row's greatest logit, or what was made of it, is NaN or infinite."""
+    unusable = values[~np.isfinite(values)]
     if len(unusable):
         raise NotFiniteError(
             "decoder", expected="finite logits", found=f"{unusable[0]}",

@@ -10,7 +10,7 @@ from runtime.candidates import Candidate, memory_inputs, token_inputs
 from runtime.clock import StageClock
 from runtime.codecs import Codec
 from runtime.contract import ModelShape
-from runtime.decode import greedy_decode
+from runtime.decode import Decoded, greedy_decode
 from runtime.memory import pad_ids
 from runtime.placement import placement_of
 from runtime.rerank import check_scores, select_top_m
@@ -24,9 +24,9 @@ NO_TOKEN = -1
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of a batch: answer tokens a row; scores (b, k) and selected (b, m) where the architecture ranks."""
+    """What came of a batch: an answer a row; scores (b, k) and selected (b, m) where the architecture ranks."""
 
-    tokens: list[list[int]]
+    answers: list[Decoded]
     scores: Array | None
     selected: Array | None
 
@@ -94,11 +94,11 @@ class Reader:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
         shape = self._shape if stop_at_eos else replace(self._shape, eos_token_id=NO_TOKEN)
         with clock.stage("decode"):
-            tokens = greedy_decode(
+            answers = greedy_decode(
                 self._place, shape, encoded.states, encoded.mask, prefixes,
                 check_finite=self._check_finite,
             )
-        return Reading(tokens, encoded.scores, encoded.selected)
+        return Reading(answers, encoded.scores, encoded.selected)
 
     def _encode_with_memory(
         self,

@@ -197,10 +197,10 @@ class Session:
                 ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
                 reading = serving.reader.read(ids, candidates, top_m or self._shape.num_selected, clock)
                 for place, row in enumerate(part):
-                    tokens = reading.tokens[place]
+                    decoded = reading.answers[place]
                     read[row.index] = Answer(
-                        words(asked[row.index]), self.text.decode(tokens), tuple(tokens),
-                        ranked_passages(row, reading, place),
+                        words(asked[row.index]), self.text.decode(decoded.tokens), tuple(decoded.tokens),
+                        ranked_passages(row, reading, place), log_probability=decoded.log_probability,
                     )
         milliseconds = clock.milliseconds()
         return [

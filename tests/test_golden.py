@@ -10,13 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.questions import Question
 from calibration.ranges_file import read_ranges
 from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 from exporter.memory import append_passages, compact_store, convert_store, verify_store
+from exporter.parity import ParityOptions, compare_with_checkpoint
 from exporter.tolerances import TOLERANCES
 from runtime import Passage, PassageTruncatedWarning, Session
-from runtime.contract import CODECS, BundleError, read_manifest, read_parity_records
+from runtime.contract import (
+    BUNDLE_SCHEMA_VERSION,
+    CODECS,
+    MANIFEST,
+    BundleError,
+    read_manifest,
+    read_parity_records,
+)
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 
@@ -70,10 +79,8 @@ def test_a_checkpoint_is_read():
     assert model.config.architecture == "glimmer"
 
 
-def test_a_table_of_ranges_still_quantises(tmp_path):
+def test_a_table_of_ranges_is_read():
     assert read_ranges(GOLDEN / "bundle", read_manifest(GOLDEN / "bundle"))
-    quantize_bundle(GOLDEN / "bundle", tmp_path / "int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
-    Session.open(tmp_path / "int8", GOLDEN / "store-int8", threads=1).close()
 
 
 def test_a_quantised_bundle_opens():
@@ -112,3 +119,24 @@ def test_a_quantised_bundle_of_schema_5_opens_and_its_record_holds():
         assert all(answer.error is None for answer in session.answer_many(QUESTIONS))
     found = read_parity_records(SCHEMA_5 / "bundle")
     assert (found.schema_version, [record.codec for record in found.records]) == (2, ["int8"])
+
+
+@pytest.mark.parametrize("bundle", [GOLDEN / "bundle", SCHEMA_5 / "bundle", SCHEMA_5 / "bundle-int8"], ids=str)
+def test_a_bundle_of_before_does_not_tell_how_sure_it_is(bundle):
+    with Session.open(bundle, GOLDEN / "store-int8", threads=1) as session:
+        answers = session.answer_many(QUESTIONS)
+    assert all(answer.answer is not None and answer.log_probability is None for answer in answers)
+
+
+def test_a_bundle_of_before_goes_on_being_compared_and_quantised(tmp_path):
+    """The torch side is taken in the bundle's form; the INT8 bundle has the graphs that the old one had."""
+    rows = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
+    options = ParityOptions(threads=1)
+    report = compare_with_checkpoint(SCHEMA_5 / "bundle", GOLDEN / "checkpoint", GOLDEN / "store-int8", rows, options)
+    assert (report.answers_equal, report.log_probability) == (1.0, None)
+    assert report.to_json()["log_probability"] is None
+    quantize_bundle(GOLDEN / "bundle", tmp_path / "int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
+    manifest = json.loads((tmp_path / "int8" / MANIFEST).read_text(encoding="utf-8"))
+    assert (manifest["schema_version"], manifest["log_probability"]) == (BUNDLE_SCHEMA_VERSION, False)
+    with Session.open(tmp_path / "int8", GOLDEN / "store-int8", threads=1) as session:
+        assert session.answer(QUESTIONS[0]).log_probability is None

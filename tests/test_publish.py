@@ -107,10 +107,10 @@ def test_what_is_linked_to_the_standard_streams_is_a_device_wherever_they_go(tmp
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     """Root, whom no permission stops, is stopped by a file system that is mounted to be read."""
 
-    def refuse(**_):
+    def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(OutputError, match="Read-only"):
         check_file(tmp_path / "new.jsonl")
 
@@ -121,3 +121,62 @@ def test_a_place_where_no_directory_can_be_made_is_named():
         publish_directory(Path("/proc/bundle")),
     ):
         pass
+
+
+def test_a_link_that_is_given_is_resolved_and_stays(tmp_path):
+    target = tmp_path / "real"
+    target.mkdir()
+    (target / "manifest.json").write_text("old", encoding="utf-8")
+    (tmp_path / "link").symlink_to("real")
+    with publish_directory(tmp_path / "link", overwrite=True) as work:
+        (work / "manifest.json").write_text("new", encoding="utf-8")
+    assert (tmp_path / "link").is_symlink()
+    assert (target / "manifest.json").read_text(encoding="utf-8") == "new"
+    (target / "page.html").write_text("old", encoding="utf-8")
+    (tmp_path / "page.html").symlink_to("real/page.html")
+    assert check_file(tmp_path / "page.html") == target / "page.html"
+
+
+def test_of_links_in_what_is_overwritten_only_the_links_go(tmp_path):
+    outside, target = tmp_path / "outside", tmp_path / "out"
+    for directory in (outside, target):
+        directory.mkdir()
+        (directory / "manifest.json").write_text("old", encoding="utf-8")
+    (target / "shards").symlink_to(outside)
+    with publish_directory(target, overwrite=True) as work:
+        (work / "manifest.json").write_text("new", encoding="utf-8")
+    assert [path.name for path in target.iterdir()] == ["manifest.json"]
+    assert (outside / "manifest.json").read_text(encoding="utf-8") == "old"
+
+
+def test_a_directory_that_is_replaced_keeps_its_mode(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir(mode=0o700)
+    (target / "manifest.json").write_text("old", encoding="utf-8")
+    with publish_directory(target, overwrite=True) as work:
+        (work / "manifest.json").write_text("new", encoding="utf-8")
+    assert target.stat().st_mode & 0o777 == 0o700
+
+
+def test_other_names_of_what_an_input_holds_are_no_output(tmp_path):
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    for directory in (store, elsewhere):
+        directory.mkdir()
+        (directory / "file").write_text("mine", encoding="utf-8")
+    (store / "link").symlink_to(elsewhere / "file")
+    (store / "folder").symlink_to(elsewhere)
+    (elsewhere / "second name").hardlink_to(store / "file")
+    check_apart(elsewhere / "new", [store])
+    for name in ("file", "second name"):
+        with pytest.raises(OutputError, match="apart from what is read"):
+            check_apart(elsewhere / name, [store])
+    with pytest.raises(OutputError, match="is a link to"):
+        check_apart(elsewhere, [store])
+
+
+def test_a_file_in_shared_memory_is_no_device(tmp_path):
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no /dev/shm here")
+    (tmp_path / "link").symlink_to("/dev/shm/glimmer-export-test")
+    assert check_file(tmp_path / "link") == Path("/dev/shm/glimmer-export-test")
+    assert not Path("/dev/shm/glimmer-export-test").exists()

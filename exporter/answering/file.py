@@ -14,7 +14,8 @@ from exporter.answering.predictions import check_ids, kilt_predictions, ranked_p
 from exporter.answering.rouge_l import RougeL, rouge_l_scorer
 from exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
 from exporter.answering.show import named_scores, scores_table
-from exporter.publish import check_apart, check_file, replace_file
+from exporter.publish import check_file, replace_file
+from exporter.visible import visible
 from runtime import Answer, BackendChoice, Session
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class AnsweringReport:
 
     def print(self, console: Console) -> None:
         """A short table."""
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table(show_header=False)
@@ -102,7 +102,7 @@ class AnsweringReport:
         if self.tasks:
             console.print(scores_table(self.tasks))
         for note in self.notes:
-            console.print(escape(note))
+            console.print(visible(note))
 
 
 def answer_questions(
@@ -120,11 +120,12 @@ def answer_questions(
     """Answer every question in batches; one that cannot be taken is counted and left unanswered.
 
     Raises what answering raises. Before anything is answered: OutputError where predictions cannot be written or would
-    replace what is read (`inputs`), and QuestionFileError where two questions of them have one id.
+    replace what is read (the session's bundle and store, and `inputs`), and QuestionFileError where two questions of
+    them have one id.
     """
     if predictions is not None:
-        check_file(predictions)
-        check_apart(predictions, inputs)
+        store = None if session.store is None else session.store.directory
+        predictions = check_file(predictions, [session.bundle.directory, store, *inputs])
         check_ids(questions)
     answers: list[Answer] = []
     batches: list[dict[str, float]] = []

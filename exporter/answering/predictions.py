@@ -13,7 +13,10 @@ __all__ = ["check_ids", "kilt_predictions", "ranked_pages"]
 
 
 def kilt_predictions(questions: Sequence[Question], answers: Sequence[Answer]) -> str:
-    """The content of a file of predictions, one KILT row a question; an answer that is None becomes an empty one."""
+    """The content of a file of predictions, one KILT row a question; an answer that is None becomes an empty one.
+
+    KILT's script reads `answer` and `provenance`; `log_probability` stands beside them, null where it is not known.
+    """
     return "".join(
         json.dumps({"id": question.qid, "input": question.question, "output": [_output(answer)]}) + "\n"
         for question, answer in zip(questions, answers, strict=True)
@@ -49,4 +52,4 @@ def check_ids(questions: Sequence[Question]) -> None:
 
 def _output(answer: Answer) -> dict[str, object]:
     provenance = [{"wikipedia_id": page.wikipedia_id, "title": page.title} for page in ranked_pages(answer)]
-    return {"answer": answer.answer or "", "provenance": provenance}
+    return {"answer": answer.answer or "", "log_probability": answer.log_probability, "provenance": provenance}

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from exporter.bench.options import BenchOptions
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
 from exporter.publish import check_file, replace_file
+from exporter.visible import visible_lines
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
 
@@ -24,10 +26,9 @@ code { background: #f2f4f8; padding: .1rem .3rem } p.note { color: #56606f }
 """
 
 
-def check_html_target(path: Path | None) -> None:
-    """Raise OutputError, before anything is measured, where no file can be written there."""
-    if path is not None:
-        check_file(path)
+def check_html_target(path: Path | None, options: BenchOptions) -> Path | None:
+    """Where the page goes; raises OutputError, before anything is measured, where no file can be written there."""
+    return None if path is None else check_file(path, [options.checkpoint, options.work])
 
 
 def write_html(report: BenchReport, path: Path) -> None:
@@ -57,7 +58,7 @@ def html_from_report(report: BenchReport) -> str:
         ("INT8 matrix product", f"{rates.int8_macs_per_second / 1e9:.1f} G multiply-adds/s"),
         ("copy", f"{rates.copy_bytes_per_second / 1e9:.1f} GB/s"),
     ]
-    return "\n".join([
+    return visible_lines("\n".join([
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"/>',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
@@ -74,7 +75,7 @@ def html_from_report(report: BenchReport) -> str:
         "<h2>Versions</h2>",
         _table(["", "version"], [[escape(name), escape(value)] for name, value in report.versions.items()]),
         "</body></html>\n",
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _contender_table(report: BenchReport) -> str:

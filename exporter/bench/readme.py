@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.publish import replace_file
+from exporter.publish import check_file, replace_file
 from runtime.contract import GlimmerError, OutputError
 
 __all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
@@ -83,16 +83,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the README has another text")
     options = parser.parse_args(arguments)
+    try:
+        place = None if options.check else check_file(options.readme, [options.bench])
+    except GlimmerError as error:
+        return _failed(error)
     section = section_from_bench(json.loads(options.bench.read_text(encoding="utf-8")))
     old = options.readme.read_text(encoding="utf-8")
     try:
         new = insert_section(old, section)
-        if not options.check:
-            replace_file(options.readme, new.encode())
+        if place is not None:
+            replace_file(place, new.encode())
     except GlimmerError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 2
+        return _failed(error)
     return int(options.check and new != old)
+
+
+def _failed(error: GlimmerError) -> int:
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    return 2
 
 
 def _int8_lines(gains: dict[str, float]) -> list[str]:

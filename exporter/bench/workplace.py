@@ -17,8 +17,10 @@ from exporter.checkpoint import CheckpointConfig, ModelOptions, random_weights, 
 from exporter.checkpoint.digest import checkpoint_digest
 from exporter.checkpoint.options import config_from_options
 from exporter.checkpoint.presets import preset
+from exporter.links import require_no_link
 from exporter.memory import build_store
-from exporter.publish import publish_directory, replace_file, write_errors
+from exporter.publish import check_apart, publish_directory
+from exporter.whole_file import remove_unfinished, replace_file, write_errors
 from runtime.contract import Forms, OutputError
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
     """
     peers = parse_peers(options.peers)
     most = max([options.k, *(peer.num_passages or 0 for peer in peers)])
+    if options.checkpoint is not None:
+        check_apart(directory, [options.checkpoint])
     source = _Source(options)
     _begin(directory, {**source.recipe, "passages": 2 * most, "passage_tokens": options.passage_tokens,
                        "question_tokens": options.question_tokens, "seed": options.seed})  # fmt: skip
@@ -124,8 +128,11 @@ class _Source:
 
 
 def _begin(directory: Path, recipe: dict[str, object]) -> None:
-    """Take a new or empty directory, or one of a bench of the same model and inputs."""
+    """Take a new or empty directory, or one of a bench of the same model and inputs, none of whose parts is a link."""
     path = directory / RECIPE
+    if directory.is_dir():
+        require_no_link(directory, [item.name for item in directory.iterdir()], subject=f"--work {directory}")
+        remove_unfinished(directory)
     found: object = None
     if path.is_file():
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from calibration.calibrate import Calibration, CalibrationOptions, calibrate
 from calibration.questions import Question
 from calibration.ranges_file import write_ranges
+from exporter.links import require_no_link_below
 from exporter.publish import check_target, publish_directory
 from runtime.contract import (
     MANIFEST,
@@ -44,6 +45,7 @@ def calibrate_bundle(
     manifest = read_manifest(target)
     read = [store, *inputs]
     check_target(target, overwrite=True, inputs=read)
+    require_no_link_below(target, subject=f"bundle {bundle}")
     calibration = calibrate(target, store, questions, options, advance=advance)
     with publish_directory(target, overwrite=True, inputs=read) as work:
         if read_manifest(target) != manifest:

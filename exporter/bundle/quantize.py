@@ -17,7 +17,7 @@ from calibration.tracked import TrackedRanges
 from exporter.graphs.check import check_operators, check_valid
 from exporter.graphs.weights_file import WeightsFile, weights_file
 from exporter.graphs.write import write_graph
-from exporter.precision import DEFAULT_POLICY, read_policy
+from exporter.precision import DEFAULT_POLICY, policy_file, read_policy
 from exporter.publish import check_target, publish_directory
 from runtime.bundle import Bundle
 from runtime.contract import (
@@ -75,7 +75,7 @@ def quantize_bundle(
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
     Nothing is written where one is raised.
     """
-    check_target(output, overwrite=overwrite, inputs=[bundle_dir])
+    check_target(output, overwrite=overwrite, inputs=[bundle_dir, policy_file(options.policy)])
     bundle = Bundle.open(bundle_dir)
     manifest = bundle.manifest
     if manifest.quantization is not None:

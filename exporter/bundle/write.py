@@ -83,6 +83,7 @@ def export_bundle(
             checkpoint_digest=checkpoint_digest(checkpoint),
             memory_digest=memory_digest(checkpoint),
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,
+            log_probability=chosen.log_probability,
         )
         (work / MANIFEST).write_text(record_to_json(manifest), encoding="utf-8")
     return exported

@@ -60,8 +60,7 @@ def cost(
     require("onnx", "onnx_ir", "yaml", *(["matplotlib"] if plot else []))
     from exporter.cost import CostRequest, check_plot, cost_report, plot_cost, print_report
 
-    if plot is not None:
-        check_plot(plot, overwrite=overwrite)
+    place = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=[bundle])
     report = cost_report(
         CostRequest(
             model=model, architecture=architecture and architecture.value, k=k, m=m, question_tokens=question_tokens,
@@ -71,11 +70,11 @@ def cost(
             passages=passages, target=target, bundle=bundle,
         )
     )
-    if plot is not None:
-        plot_cost(report, plot)
+    if place is not None:
+        plot_cost(report, place)
     if as_json:
         print_json(report.to_json() | ({"plot": str(plot)} if plot else {}))
         return
     print_report(report, console())
     if plot is not None:
-        console().print(f"Wrote {bold(plot)}")
+        console().print("Wrote", bold(plot))

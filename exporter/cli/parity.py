@@ -77,7 +77,7 @@ def parity(
 ) -> None:
     """Compare a bundle with its checkpoint, or with another bundle: graphs, selection, answers, EM and F1."""
     require("polygraphy", "onnxruntime", *(["torch"] if checkpoint is not None else []))
-    from calibration.questions import read_questions
+    from calibration.questions import question_files, read_questions
     from exporter.parity import ParityOptions, ParityRequest, run_parity
     from exporter.parity.backends import parity_backend
     from exporter.parity.show import print_report
@@ -89,13 +89,16 @@ def parity(
     )
     rows = read_questions(questions, limit)
     with parity_backend(backend.value, bundle, threads) as chosen:
-        request = ParityRequest(bundle, checkpoint, reference, store, options, gate, html, chosen)
+        request = ParityRequest(
+            bundle, checkpoint, reference, store, options, gate, html, chosen,
+            question_files=tuple(question_files(questions)),
+        )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:
         print_json(report.to_json())
     else:
         print_report(report, console())
         if html is not None:
-            console().print(f"Wrote {bold(html)}")
+            console().print("Wrote", bold(html))
     if report.gate is not None and not report.gate.passed:
         raise typer.Exit(1)

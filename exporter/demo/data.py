@@ -22,6 +22,8 @@ def write_demo(output: Path, *, num_questions: int, seed: int, overwrite: bool =
     """
     with publish_directory(output, overwrite=overwrite, inputs=[CHECKPOINT]) as work:
         world = generate_split("test", num_questions, seed)
-        shutil.copytree(CHECKPOINT, work / "checkpoint")
+        (work / "checkpoint").mkdir()
+        for path in CHECKPOINT.iterdir():
+            shutil.copyfile(path, work / "checkpoint" / path.name)  # not with the modes that the package's own have
         write_world(work, world)
     return {"output": str(output), "passages": len(world.corpus), "questions": len(world.questions), "seed": seed}

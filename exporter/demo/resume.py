@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from exporter.checkpoint.pickle_files import load_failure
+from exporter.checkpoint.pickle_files import load_failure, torch_errors
 from exporter.demo.training import Training
-from exporter.publish import replace_file, write_errors
+from exporter.links import require_no_link
+from exporter.whole_file import remove_unfinished, replace_file, write_errors
 from runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
@@ -26,6 +27,7 @@ def save_state(training: Training, directory: Path) -> None:
     content = io.BytesIO()
     torch.save({"settings": training.settings, **training.state()}, content)
     with write_errors(directory):
+        _check_own(directory)
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(directory / STATE, content.getvalue())
 
@@ -36,16 +38,17 @@ def restore_state(training: Training, directory: Path) -> None:
     Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
+    _check_own(directory)
     if not is_there(path):
         return
     remove = f"remove {directory} to begin anew"
     check_regular(path, error=OutputError, subject=str(path), fix=remove)
-    try:
+
+    def refused(error: BaseException) -> OutputError:
+        return OutputError(str(path), expected="the state of a training", found=load_failure(error), fix=remove)
+
+    with torch_errors(refused):
         state = _load(path, training.device)
-    except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
-        raise OutputError(
-            str(path), expected="the state of a training", found=load_failure(error), fix=remove
-        ) from None
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise OutputError(
             str(path), expected="the state of a training, with its settings", found="something else", fix=remove
@@ -72,10 +75,18 @@ def _load(path: Path, device: torch.device) -> Any:
     return torch.load(path, map_location=device, weights_only=True)
 
 
+def _check_own(directory: Path) -> None:
+    """Raise OutputError where the directory or the state in it is a link: nobody named either."""
+    require_no_link(directory.parent, [f"{directory.name}/{STATE}"], subject=f"unfinished training {directory}")
+
+
 def remove_state(directory: Path) -> None:
     """Remove what `save_state` wrote, and the directory unless there is something else in it."""
     with write_errors(directory):
+        _check_own(directory)
         for name in (STATE, f".{STATE}.tmp"):
             (directory / name).unlink(missing_ok=True)
+        if directory.is_dir():
+            remove_unfinished(directory, STATE)
     with suppress(OSError):
         directory.rmdir()

@@ -14,8 +14,8 @@ from exporter.engines.peak_memory import peak_bytes
 from exporter.engines.profiles import graph_profiles
 from exporter.engines.work import Work, work_on_engines
 from exporter.lint import limits_of, lint_bundle
-from exporter.publish import write_errors
 from exporter.targets import TensorRTTarget, read_target
+from exporter.whole_file import replace_file, write_errors
 from runtime.bundle import Bundle
 from runtime.contract import (
     ENGINE_SCHEMA_VERSION,
@@ -141,8 +141,7 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
     started = time.perf_counter()
     engine = compiler.compile(bundle.graph_path(name), profiles, work.timings)
     path = work.unfinished / f"{name}.engine"
-    with path.open("wb") as stream:
-        stream.write(engine)
+    replace_file(path, engine)
     seconds = round(time.perf_counter() - started, 3)
     return EngineEntry(FileEntry(path.name, path.stat().st_size, file_digest(path)), digest, profiles, seconds)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from exporter.engines.device import find_device
 from exporter.targets import TensorRTTarget
+from exporter.whole_file import replace_file
 from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 
 __all__ = ["Compiler", "open_compiler"]
@@ -108,7 +109,7 @@ class Compiler:
         if engine is None:
             raise _refused(path, log, f"a graph that {self.key.library} {self.key.version} compiles")
         if self.keeps_timings:
-            timings.write_bytes(config.get_timing_cache().serialize())
+            replace_file(timings, config.get_timing_cache().serialize())
         return engine
 
     def _parse(self, path: Path, network: Any, log: Any) -> None:

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.publish import replace_file
+from exporter.links import require_no_link_below
 from exporter.swap import recover, swap_directory
+from exporter.whole_file import remove_unfinished, replace_file
 from runtime.contract import ENGINE_RECORD, ENGINES, EngineEntry, EngineRecord, OutputError, record_to_json
 
 __all__ = ["Work", "work_on_engines"]
@@ -63,8 +64,13 @@ class Work:
 
 @contextmanager
 def work_on_engines(bundle: Path, fingerprint: str) -> Iterator[Work]:
-    """Hold the folder's lock; raises OutputError where another process builds engines for this bundle."""
+    """Hold the folder's lock; raises OutputError where another process builds engines for this bundle, or for a link.
+
+    What killed builds were writing is removed.
+    """
     folder = bundle / ENGINES
+    for name in (fingerprint, f".partial/{fingerprint}"):
+        require_no_link_below(bundle, f"{ENGINES}/{name}", subject=f"bundle {bundle}")
     folder.mkdir(exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -76,7 +82,11 @@ def work_on_engines(bundle: Path, fingerprint: str) -> Iterator[Work]:
                 fix="wait until it ends",
             ) from None
         recover(folder / fingerprint)
-        yield Work(folder / fingerprint, folder / ".partial" / fingerprint)
+        work = Work(folder / fingerprint, folder / ".partial" / fingerprint)
+        for directory in (work.published, work.unfinished):
+            if directory.is_dir():
+                remove_unfinished(directory)
+        yield work
     finally:
         os.close(lock)
 

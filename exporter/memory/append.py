@@ -18,8 +18,7 @@ from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
 from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
-from exporter.memory.work import ShardRecord
-from exporter.publish import check_apart
+from exporter.memory.work import ShardRecord, check_output
 from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.contract import (
@@ -86,7 +85,7 @@ def append_passages(
     """
     started, store = time.monotonic(), Path(store)
     given = CorpusSource.of(corpus_path, corpus_format)
-    check_apart(store, [bundle_directory, *given.paths])
+    check_output(store, [bundle_directory, *given.paths])
     manifest = read_store_manifest(store)
     bundle = Bundle.open(bundle_directory)
     check_same_writer(store, manifest, bundle)

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.links import resolved
 from exporter.memory.codec_error import SampleErrors, fit_warnings
 from exporter.memory.corpus import Corpus, CorpusSource, Paths
 from exporter.memory.fit_codec import fit_codec
@@ -16,9 +17,10 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
-from exporter.memory.work import ShardRecord, Work, work_directory
-from exporter.publish import check_apart, check_target, replace_file, write_errors
+from exporter.memory.work import ShardRecord, Work, check_output, work_directory
+from exporter.publish import check_target
 from exporter.swap import recover
+from exporter.whole_file import replace_file, write_errors
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
@@ -74,9 +76,9 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     fp16 of several. `batch_tokens` bounds the padded tokens of one graph run and `passages_per_shard` is what an
     interruption loses at most. `threads` None: as many as suit model and machine. `int8_memory` lets an INT8 memory
     encoder write the store, whose memory every answer then rests on. `index` is the engine of the full-text index,
-    `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes the
-    shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is read by the ending of
-    its name, its texts uncut.
+    `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes
+    the shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is read by the
+    ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
     TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not
@@ -85,10 +87,10 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     """
     if batch_tokens < 1 or passages_per_shard < 1:
         raise ValueError("batch_tokens and passages_per_shard must be positive")
-    started, output = time.monotonic(), Path(output)
+    started, output = time.monotonic(), resolved(output)
     source = corpus if isinstance(corpus, CorpusSource) else CorpusSource.of(corpus)
     with write_errors(output):
-        check_apart(output, [bundle_directory, *source.paths])
+        check_output(output, [bundle_directory, *source.paths])
         recover(output)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from exporter.durable import sync_directory, sync_tree
+from exporter.links import require_no_link, require_no_link_below
 from exporter.memory.generations import older_generations, sweep
 from exporter.memory.text_index import FTS5, require_engine, write_index
 from exporter.memory.texts import read_texts
 from exporter.memory.work import Work, work_directory
-from exporter.publish import replace_file, write_errors
 from exporter.swap import recover
+from exporter.whole_file import replace_file, write_errors
 from runtime.bundle import verify_file
 from runtime.contract import (
     MANIFEST,
@@ -40,7 +41,7 @@ from runtime.contract import (
 from runtime.contract.store_layout import older_manifest_name, tombstones_name
 from runtime.tombstones import TOMBSTONES, read_tombstones
 
-__all__ = ["Change", "changed_corpus", "changing", "replace_manifest"]
+__all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def changing(store: Path) -> Iterator[Change]:
     store = Path(os.path.realpath(store))
     with write_errors(store):
         recover(store)
-        read_store_manifest(store)  # before anything is made beside it
+        check_no_links(store, read_store_manifest(store))  # before anything is made beside it
         if store.is_mount():
             raise OutputError(
                 f"store {store}", expected="a directory on the file system of the one that holds it",
@@ -154,12 +155,21 @@ def changing(store: Path) -> Iterator[Change]:
             work.check_ours()
             try:
                 manifest = read_store_manifest(store)
+                check_no_links(store, manifest)
                 require_engine(manifest.index.engine)
                 swept = sweep(store, manifest)
                 with work.staging() as staged:
                     yield Change(store, manifest, work, staged, swept)
             finally:
                 work.remove()
+
+
+def check_no_links(store: Path, manifest: StoreManifest | None) -> None:
+    """Raise StoreError where a change of the store might write through a link, or give a link another name."""
+    require_no_link_below(store, subject=f"store {store}", error=StoreError)
+    if manifest is not None:
+        names = (file.path for file in manifest.files())
+        require_no_link(store, names, subject=f"store {store}", error=StoreError)
 
 
 def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreManifest) -> None:

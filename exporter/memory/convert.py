@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.durable import move
+from exporter.links import resolved
 from exporter.memory.codec_error import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -27,9 +27,10 @@ from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
 from exporter.memory.shard_writer import ShardWriter
-from exporter.memory.work import ShardRecord, Work, work_directory
-from exporter.publish import check_apart, check_target, replace_file, write_errors
+from exporter.memory.work import ShardRecord, Work, check_output, work_directory
+from exporter.publish import check_target
 from exporter.swap import recover
+from exporter.whole_file import replace_file, whole_file, write_errors
 from runtime.backends import Array
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
@@ -112,9 +113,9 @@ def convert_store(
     Raises StoreError (a damaged source), OptionError (a source without memory, a codec that does not fit), OutputError
     and MissingExtraError.
     """
-    started, source, output = time.monotonic(), Path(source), Path(output)
+    started, source, output = time.monotonic(), Path(source), resolved(output)
     with write_errors(output):
-        check_apart(output, [source])
+        check_output(output, [source])
         recover(output)
     with held_manifest(source) as manifest:
         own = _check(source, manifest, codec)
@@ -204,10 +205,8 @@ def _convert(
 ) -> ShardRecord:
     entry, meter = manifest.shards[index], ErrorMeter(other, sample)
     first = sum(earlier.num_passages for earlier in manifest.shards[:index])
-    path = work.store / entry.file.path
-    temporary = path.with_name(f".{path.name}.tmp")
     ids = [shard.tokens(row).tolist() for row in range(entry.num_passages)]
-    try:
+    with whole_file(work.store / entry.file.path) as temporary:
         with ShardWriter(temporary, ids, d_model=manifest.d_model, codec=other.layout.name) as writer:
             for row, memory in enumerate(_memories(shard, own, range(entry.num_passages))):
                 tensors = encode_memory(other, memory, f"number {row} of {entry.file.path}")
@@ -215,9 +214,6 @@ def _convert(
                 meter.add(first + row, memory, tensors)
                 advance(1)
         file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
-        move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)
 
 
@@ -237,7 +233,7 @@ def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     """Everything but the shards, which are there, and last the manifest of what is written."""
     tombstones = (manifest.tombstones,) if manifest.tombstones else ()
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
-        link(source / entry.path, work.store / entry.path)
+        link(source, work.store, entry.path)
     _link_vectors(work, source, manifest)
     replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
 
@@ -250,7 +246,7 @@ def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:
     for entry in dense.files():
         verify_file(source / DENSE, entry, error=StoreError, subject=f"store {source}, {DENSE}", fix=FIX)
     for name in (*(entry.path for entry in dense.files()), MANIFEST):
-        link(source / DENSE / name, work.store / DENSE / name)
+        link(source / DENSE, work.store / DENSE, name)
 
 
 def _shard_bytes(manifest: StoreManifest) -> int:

@@ -12,9 +12,11 @@ from itertools import repeat
 from pathlib import Path
 
 from calibration.passage_fields import passage_fields
+from exporter.apart import Inputs
 from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
+from exporter.memory.work import check_output
 from runtime.contract import CorpusError, PassageError, read_limited
 from runtime.contract.json_text import parse_json
 from runtime.contract.store_layout import texts_name
@@ -38,10 +40,13 @@ class DeleteSummary:
     already_complete: bool
 
 
-def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bool = False) -> DeleteSummary:
+def delete_passages(
+    store: str | Path, ids: Sequence[int | str], *, inputs: Inputs = (), progress: bool = False
+) -> DeleteSummary:
     """Delete the passages of some ids from a store; naming one twice does no harm.
 
-    Where documents were cut into passages, the id of a document stands for all of its passages.
+    Where documents were cut into passages, the id of a document stands for all of its passages. `inputs` are files that
+    the ids were read from, which must lie apart from the store.
 
     Raises PassageError for an id that the store does not hold, StoreError (no store, a damaged one), OutputError
     (another process changes it, a full disk): the store is then as it was.
@@ -49,6 +54,7 @@ def delete_passages(store: str | Path, ids: Sequence[int | str], *, progress: bo
     started = time.monotonic()
     wanted = list(dict.fromkeys(_checked(value) for value in ids))
     digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+    check_output(Path(store), inputs)
     with changing(Path(store)) as change:
         before = change.manifest
         if change.was_made(digest):

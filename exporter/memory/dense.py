@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from exporter.links import require_no_link_below, resolved
 from exporter.memory.embeddings import given_rows
 from exporter.memory.progress import progress_bar
 from exporter.memory.sentence_encoder import copy_encoder, encoded_rows, read_encoder
-from exporter.publish import publish_directory, replace_file
+from exporter.publish import publish_directory
+from exporter.whole_file import replace_file
 from runtime.backends import Array
 from runtime.bundle import verify_file
 from runtime.contract import (
@@ -72,13 +74,14 @@ def index_store(
     Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store, or one that
     was changed meanwhile), OutputError (vectors are there, a full disk), BackendError without ONNX Runtime.
     """
-    started, store = time.monotonic(), Path(store)
+    started, store = time.monotonic(), resolved(store)
     if (embeddings is None) == (encoder is None) or (ids is not None and embeddings is None):
         raise OptionError(
             "index", expected="embeddings, with ids or without, or an encoder", found="another combination",
             fix="give one of the two",
         )
     manifest = read_store_manifest(store)
+    require_no_link_below(store, DENSE, subject=f"store {store}", error=StoreError)
     with (
         _texts(store, manifest) as texts,
         publish_directory(store / DENSE, overwrite=overwrite, inputs=[embeddings, ids, encoder]) as work,

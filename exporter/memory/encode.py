@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.durable import move
 from exporter.memory.codec_error import CodecSample, ErrorMeter, SampleErrors
 from exporter.memory.plan import BuildPlan
 from exporter.memory.shard_writer import ShardWriter
 from exporter.memory.work import ShardRecord
+from exporter.whole_file import whole_file
 from runtime.backends import Array, Graph
 from runtime.codecs import Codec
 from runtime.contract import FileEntry, ShardEntry, StoreError, file_digest, shard_name
@@ -40,11 +40,9 @@ def encode_shard(
     """
     encoded = [text.passage(passage.title, passage.text) for passage in passages]
     ids = [tokens for tokens, _ in encoded]
-    path = store / shard_name(index)
-    temporary = path.with_name(f".{path.name}.tmp")
     meter = None if encoder is None or sample is None else ErrorMeter(encoder.codec, sample)
     first = index * plan.passages_per_shard
-    try:
+    with whole_file(store / shard_name(index)) as temporary:
         with ShardWriter(temporary, ids, d_model=plan.d_model, codec=plan.codec) as writer:
             for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
                 if encoder is not None:
@@ -56,9 +54,6 @@ def encode_shard(
                             meter.add(first + row, memory, tensors)
                 advance(len(rows))
         entry = FileEntry(shard_name(index), temporary.stat().st_size, file_digest(temporary))
-        move(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return ShardRecord(
         ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded),
         SampleErrors() if meter is None else meter.errors,

@@ -13,7 +13,7 @@ from exporter.memory.corpus import Corpus
 from exporter.memory.encode import length_batches
 from exporter.memory.plan import BuildPlan
 from exporter.memory.work import Work
-from exporter.publish import replace_file
+from exporter.whole_file import replace_file
 from runtime.backends import Array, Graph
 from runtime.codec_file import read_codec
 from runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec

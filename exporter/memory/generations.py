@@ -9,6 +9,7 @@ from pathlib import Path
 
 from exporter.durable import sync_directory
 from exporter.file_lock import held_alone
+from exporter.whole_file import UNFINISHED
 from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.dense_layout import DENSE
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
@@ -18,7 +19,8 @@ __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_o
 TOMBSTONES = "tombstones"
 SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
 OURS = re.compile(
-    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|index-\d{{5,}}/.+|\.manifest\.json\.tmp"
+    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|index-\d{{5,}}/.+"
+    rf"|\.manifest\.json\.tmp|({DENSE}/)?{UNFINISHED.pattern}"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
@@ -48,8 +50,8 @@ def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
         except StoreError:
             if (store / name).exists():  # and was not removed just now
                 raise
-    found = (path.relative_to(store).as_posix() for path in store.rglob("*") if not path.is_dir())
-    return sorted(name for name in found if name not in named and not name.startswith(f"{DENSE}/"))
+    found = {path.relative_to(store).as_posix() for path in store.rglob("*") if not path.is_dir()} - named
+    return sorted(name for name in found if not name.startswith(f"{DENSE}/") or OURS.fullmatch(name))
 
 
 def sweep(store: Path, manifest: StoreManifest) -> int:

@@ -12,7 +12,7 @@ from exporter.memory.commit import changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, write_numbered_texts
-from exporter.publish import replace_file
+from exporter.whole_file import replace_file
 from runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
 from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.store_layout import FOLDING, texts_name

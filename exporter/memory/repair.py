@@ -22,7 +22,7 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, stored_numbers, write_texts
 from exporter.memory.verify import Damage, damaged_files
-from exporter.publish import check_apart
+from exporter.memory.work import check_output
 from runtime.bundle import Bundle
 from runtime.contract import (
     FileEntry,
@@ -71,7 +71,7 @@ def repair_store(
     """
     started = time.monotonic()
     given = None if corpus_path is None else CorpusSource.of(corpus_path, corpus_format)
-    check_apart(Path(store), [bundle_directory, *(given.paths if given else ())])
+    check_output(Path(store), [bundle_directory, *(given.paths if given else ())])
     with changing(Path(store)) as change:
         manifest = change.manifest
         with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:

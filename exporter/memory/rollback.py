@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.commit import replace_manifest
+from exporter.memory.commit import check_no_links, replace_manifest
 from exporter.memory.generations import next_generation, older_generations
 from exporter.memory.verify import damaged_files
 from exporter.memory.work import work_directory
-from exporter.publish import write_errors
 from exporter.swap import recover
+from exporter.whole_file import write_errors
 from runtime.contract import OptionError, StoreError, StoreManifest, read_store_manifest
 from runtime.contract.store_layout import older_manifest_name
 
@@ -48,6 +48,7 @@ def roll_back(store: str | Path) -> RollbackSummary:
         recover(store)
         if not store.is_dir():
             raise StoreError(f"store {store}", expected="a store", found="none", fix="check the path")
+        check_no_links(store, None)
         with work_directory(store) as work:
             work.check_ours()
             try:

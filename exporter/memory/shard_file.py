@@ -34,7 +34,7 @@ class ShardFile:
         for tensor in tensors:
             self._places[tensor.name] = end, tensor.num_bytes // max(1, tensor.shape[0])
             end += tensor.num_bytes
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             os.ftruncate(self._file, end)
             self._write(header, 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -21,18 +22,22 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from exporter.apart import Inputs, check_apart
+from exporter.links import require_no_link_below
 from exporter.memory.codec_error import SampleErrors
-from exporter.publish import replace_file
 from exporter.swap import swap_directory
+from exporter.whole_file import UNFINISHED, replace_file
 from runtime.bundle import verify_file
 from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from runtime.contract.records import read_json, record_from_json
 
-__all__ = ["Plan", "ShardRecord", "Work", "work_directory"]
+__all__ = ["Plan", "ShardRecord", "Work", "check_output", "work_directory"]
 
 PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
-OURS = (PLAN, f".{PLAN}.tmp", LOCK, RECORDS, WORKERS, STAGED)
+OURS = (PLAN, LOCK, RECORDS, WORKERS, STAGED)
 """What may lie in the directory beside a store."""
+EARLIER = re.compile(r"\..+\.tmp")
+"""How earlier versions called a file that was not finished."""
 RESTART = "pass --restart to throw it away and begin anew"
 
 
@@ -89,13 +94,18 @@ class Work:
         self._records.mkdir(exist_ok=True)
 
     def check_ours(self) -> None:
-        """Raise OutputError where something else lies in the directory."""
-        strange = sorted(path.name for path in self.directory.iterdir() if path.name not in OURS)
+        """Raise OutputError where something else lies in the directory, or a link: nothing is written through one.
+
+        What killed commands were writing is removed.
+        """
+        strange = sorted(path.name for path in self.directory.iterdir() if not _is_ours(path.name))
         if strange and not self._is_begun:
             raise OutputError(
                 f"directory {self.directory}", expected="the work of an earlier build, or nothing",
                 found=f"{strange[0]}", fix=f"see what it is; {RESTART}",
             )
+        self._remove_unfinished()
+        require_no_link_below(self.directory, subject=f"directory {self.directory}")
 
     def done(self, plan: Plan) -> dict[int, ShardRecord]:
         """The shards that are in place and, by their digest, undamaged; every other is to be built."""
@@ -143,6 +153,16 @@ class Work:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
+    def _remove_unfinished(self) -> None:
+        """The lock is held, so that nobody is at them, whether the file system knows of locks or not."""
+        for folder, folders, files in os.walk(self.directory):
+            if Path(folder) == self.directory:
+                # A worker may be on another machine, cut off; of other folders nothing is known.
+                folders[:] = {"store", RECORDS, STAGED} & {*folders}
+            for name in files:
+                if UNFINISHED.fullmatch(name) or EARLIER.fullmatch(name):
+                    Path(folder, name).unlink(missing_ok=True)
+
     @property
     def _is_begun(self) -> bool:
         return self.store.exists() and (self.directory / PLAN).exists()
@@ -175,13 +195,28 @@ class Work:
                 path.unlink()
 
 
+def _is_ours(name: str) -> bool:
+    return name in OURS or name == f".{PLAN}.tmp" or UNFINISHED.fullmatch(name) is not None
+
+
+def check_output(output: Path, inputs: Inputs) -> None:
+    """Raise OutputError where a store, or the directory in which it is made or changed, is not apart from `inputs`."""
+    check_apart(output, inputs)
+    if (real := Path(os.path.realpath(output))).name:  # the root has none beside it
+        check_apart(_directory(real), inputs)
+
+
+def _directory(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
+
+
 @contextmanager
 def work_directory(output: Path) -> Iterator[Work]:
     """Make or reopen the work directory of an output, and hold its lock.
 
     Raises OutputError where another process is building the same output.
     """
-    directory = output.with_name(f"{output.name}.partial")
+    directory = _directory(output)
     lock = None
     while lock is None:
         lock = _lock(directory)
@@ -193,14 +228,19 @@ def work_directory(output: Path) -> Iterator[Work]:
 
 def _lock(directory: Path) -> int | None:
     """The locked file's descriptor; None where its owner removed the directory just then."""
+    if directory.is_symlink():
+        raise OutputError(
+            f"directory {directory}", expected="a directory of its own, for the work", found="a link",
+            fix="remove it, or name another output",
+        )
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), (directory / LOCK).stat()):
+        if os.path.samestat(os.fstat(lock), (directory / LOCK).lstat()):
             return lock
     except BlockingIOError:
         os.close(lock)

@@ -1,7 +1,8 @@
-"""Where two answers part: the first step whose token differs, and how sure the reference was there."""
+"""Where two answers part, and how sure the reference was there; how sure both sides were where they are equal."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from statistics import fmean, median
 from exporter.parity.rows import Row
 from exporter.parity.sides import Reply
 
-__all__ = ["MAX_EXAMPLES", "Difference", "FirstDifference", "differences_of", "first_difference_of"]
+__all__ = [
+    "MAX_EXAMPLES", "Difference", "FirstDifference", "LogProbabilityDifference", "differences_of",
+    "first_difference_of", "log_probability_difference",
+]  # fmt: skip
 
 MAX_EXAMPLES = 50
 
@@ -43,6 +47,19 @@ class FirstDifference:
     margin_median: float | None
 
 
+@dataclass(frozen=True)
+class LogProbabilityDifference:
+    """How far the log-probability of an answer stands from the reference's, in nats: mean and largest, of how many.
+
+    Of the questions that both sides answer with the same tokens: of two answers it is no error that one is likelier.
+    Infinite where one side's is no number.
+    """
+
+    questions: int
+    mean_abs_difference: float
+    max_abs_difference: float
+
+
 def differences_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]) -> list[Difference]:
     """Every question whose answer tokens differ, in the file's order."""
     found = []
@@ -66,3 +83,18 @@ def first_difference_of(differences: Sequence[Difference]) -> FirstDifference:
         margin_mean=fmean(margins) if margins else None,
         margin_median=median(margins) if margins else None,
     )
+
+
+def log_probability_difference(
+    references: Sequence[Reply], candidates: Sequence[Reply]
+) -> LogProbabilityDifference | None:
+    """Compare; None where a side's graphs do not tell, and where no answers are equal."""
+    found = [
+        abs(other.log_probability - one.log_probability)
+        for one, other in zip(references, candidates, strict=True)
+        if one.tokens == other.tokens and one.log_probability is not None and other.log_probability is not None
+    ]
+    if not found:
+        return None
+    numbers = [value if math.isfinite(value) else math.inf for value in found]
+    return LogProbabilityDifference(len(numbers), fmean(numbers), max(numbers))

@@ -18,7 +18,7 @@ from runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult
 if TYPE_CHECKING:
     from exporter.parity.report import ParityReport
 
-__all__ = ["Gate", "gate_names", "judge", "read_gate"]
+__all__ = ["Gate", "gate_file", "gate_names", "judge", "read_gate"]
 
 ROUNDING = 1e-9
 """Half a point lost exactly is no more than half a point, though a difference of floats may say so."""
@@ -61,6 +61,11 @@ def gate_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (configs_directory() / "parity").glob("*.yaml")))
 
 
+def gate_file(name: str) -> Path:
+    """The file that `read_gate` reads, whether there is one or not."""
+    return configs_directory() / "parity" / f"{name}.yaml" if name in gate_names() else Path(name)
+
+
 def read_gate(name: str) -> tuple[str, Gate]:
     """A gate by name, such as "default", or by the path of a YAML file, and what to call it.
 
@@ -68,11 +73,8 @@ def read_gate(name: str) -> tuple[str, Gate]:
     Raises OptionError for an unknown name and for a file that is damaged, has an unknown key or one twice, or limits
     nothing.
     """
-    if name in gate_names():
-        path = configs_directory() / "parity" / f"{name}.yaml"
-    elif Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name)
-    else:
+    path = gate_file(name)
+    if name not in gate_names() and path.suffix not in (".yaml", ".yml"):
         raise OptionError(
             f"gate {name!r}", expected=f"one of {', '.join(gate_names())}, or a YAML file", found="none of that name",
             fix="choose one of these",

@@ -8,12 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.backends import Array
+from runtime.contract import LOG_PROBABILITY
 
 __all__ = ["comparable_outputs"]
 
 
 def comparable_outputs(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
     """The float outputs of one run, with 0 wherever the masks say that nothing is read.
+
+    But for the log-probability of the next token: where a model is sure it is all but 0, and any error of it then as
+    large as itself; the report has its difference by answers, in nats.
 
     Encoder states at padding, scores and states of absent passages (-inf, and whatever came of zeros), and what the
     decoder's cache has behind a row's own step, which is overwritten before it is attended to. Cross keys and values
@@ -22,7 +26,7 @@ def comparable_outputs(inputs: Mapping[str, Array], outputs: Mapping[str, Array]
     return {
         name: _masked(values, _mask(name, inputs, outputs))
         for name, values in outputs.items()
-        if np.issubdtype(values.dtype, np.floating)
+        if np.issubdtype(values.dtype, np.floating) and name != LOG_PROBABILITY
     }
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from calibration.questions import Question
 from exporter.finite_json import finite
+from exporter.links import require_no_link
 from exporter.parity.report import ParityReport
-from exporter.publish import replace_file
+from exporter.whole_file import replace_file
 from runtime.contract import (
     DEVICE,
     MANIFEST,
@@ -63,6 +64,7 @@ def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Questi
     """
     if report.gate is None:
         raise ValueError("a report without a gate is not recorded")
+    require_no_link(bundle, [PARITY_RECORD], subject=f"bundle {bundle}")
     data = report.to_json()
     made = {
         **asdict(report.computation),

@@ -24,13 +24,15 @@ __all__ = ["ReferenceAnswer", "TorchReference"]
 class ReferenceAnswer:
     """Answer tokens without EOS; scores (k,) and the selected positions where the architecture ranks.
 
-    `margins`: by step, EOS's included, how far the best logit stood above the next.
+    `margins`: by step, EOS's included, how far the best logit stood above the next. `log_probability`: of the tokens
+    that were chosen, EOS's included, by torch's log_softmax.
     """
 
     tokens: list[int]
     scores: NDArray[np.float32] | None
     selected: list[int] | None
     margins: list[float] = field(default_factory=list)
+    log_probability: float = 0.0
 
 
 class TorchReference:
@@ -118,15 +120,17 @@ class TorchReference:
         key_values = self.model.cross_key_values(states)
         tokens: list[int] = []
         margins: list[float] = []
+        log_probability = 0.0
         while len(tokens) < self._config.max_new_tokens:
-            logits = self.model.decode_over(torch.tensor([ids + tokens], dtype=torch.int32), key_values, mask)
-            token = int(logits[0, -1].argmax())
-            best = logits[0, -1].topk(2).values
+            logits = self.model.decode_over(torch.tensor([ids + tokens], dtype=torch.int32), key_values, mask)[0, -1]
+            token = int(logits.argmax())
+            best = logits.topk(2).values
             margins.append(float(best[0] - best[1]))
+            log_probability += float(torch.log_softmax(logits, dim=-1)[token])
             if token == self._config.eos_token_id:
                 break
             tokens.append(token)
-        return ReferenceAnswer(tokens, None, None, margins)
+        return ReferenceAnswer(tokens, None, None, margins, log_probability)
 
     @staticmethod
     def _padded(rows: Sequence[Sequence[int]], length: int) -> tuple[Any, Any]:

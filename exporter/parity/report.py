@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from exporter.parity.attribution import PartEffect, costliest_part
 from exporter.parity.compared import Compared
 from exporter.parity.coverage import Coverage, coverage_of
-from exporter.parity.differences import MAX_EXAMPLES, Difference, FirstDifference, differences_of, first_difference_of
+from exporter.parity.differences import (
+    MAX_EXAMPLES,
+    Difference,
+    FirstDifference,
+    LogProbabilityDifference,
+    differences_of,
+    first_difference_of,
+    log_probability_difference,
+)
 from exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
 from exporter.parity.graph_errors import GraphError
 from exporter.parity.options import ParityOptions
@@ -66,6 +74,7 @@ class ParityReport:
     and metrics run from 0 to 1; None where there was nothing to measure: no selection in this architecture, no gold
     answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
     `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
+    `log_probability` is None where a side is a bundle of before there was one, and where no answers are equal.
     `attribution` is None where it was not asked for, `gate` where there was none. `speed` is how many times faster the
     candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot.
@@ -87,6 +96,7 @@ class ParityReport:
     f1: Delta
     first_difference: FirstDifference
     differences: Sequence[Difference]
+    log_probability: LogProbabilityDifference | None
     memory_max_abs_err: float | None
     graphs: dict[str, GraphError]
     speed: float | None = None
@@ -144,6 +154,7 @@ class ParityReport:
             **metrics,
             "first_difference": asdict(self.first_difference),
             "differences": [asdict(item) for item in self.differences[:MAX_EXAMPLES]],
+            "log_probability": None if self.log_probability is None else asdict(self.log_probability),
             "speed": self.speed,
             "memory_max_abs_err": self.memory_max_abs_err,
             "graphs": {name: asdict(error) for name, error in self.graphs.items()},
@@ -188,6 +199,7 @@ def report_from_replies(
         f1=f1_of(asked, references, candidates),
         first_difference=first_difference_of(differences),
         differences=differences,
+        log_probability=log_probability_difference(references, candidates),
         memory_max_abs_err=memory_max_abs_err,
         graphs=graphs,
         speed=speed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 from calibration.questions import Question
 from calibration.ranges import RangeTable
 from calibration.ranges_file import read_ranges
+from exporter.links import require_no_link
 from exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
-from exporter.parity.gate import judge, read_gate
+from exporter.parity.gate import gate_file, judge, read_gate
 from exporter.parity.html import write_html
 from exporter.parity.options import ParityOptions, Progress, no_progress
 from exporter.parity.record import kept_records, record_parity
 from exporter.parity.report import ParityReport
-from exporter.publish import check_apart, check_file
+from exporter.publish import check_file
 from runtime.backends import Backend
 from runtime.contract import PARITY_RECORD, OptionError, OutputError, read_manifest
 
@@ -27,7 +29,8 @@ class ParityRequest:
     """What to compare, and what to make of it.
 
     Of `checkpoint` and `reference`, a bundle, one is given. `gate` is a name or the path of a YAML file; `html` a file
-    to write. Backends are None for ONNX Runtime on the CPU; a checkpoint runs in torch.
+    to write. Backends are None for ONNX Runtime on the CPU; a checkpoint runs in torch. `question_files` are what the
+    questions were read from.
     """
 
     bundle: Path
@@ -39,6 +42,15 @@ class ParityRequest:
     html: Path | None = None
     backend: Backend | None = None
     reference_backend: Backend | None = None
+    question_files: tuple[Path, ...] = ()
+
+    @property
+    def inputs(self) -> list[Path | None]:
+        """What is read, beside the bundle."""
+        gate = None if self.gate is None else gate_file(self.gate)
+        return [
+            self.reference, self.checkpoint, self.store, self.options.reference_store, gate, *self.question_files,
+        ]  # fmt: skip
 
 
 def run_parity(
@@ -56,12 +68,10 @@ def run_parity(
             fix="name one thing to compare the bundle with",
         )
     named_gate = None if request.gate is None else read_gate(request.gate)
-    if request.html is not None:
-        _check_html(request)
-    ranges = None if request.html is None else _ranges(request)
+    html = None if request.html is None else _check_html(request.html, request)
+    ranges = None if html is None else _ranges(request)
     if named_gate is not None and request.bundle.is_dir():
-        check_file(request.bundle / PARITY_RECORD)
-        kept_records(request.bundle)
+        _check_record(request)
     if request.checkpoint is not None:
         report = compare_with_checkpoint(
             request.bundle, request.checkpoint, request.store, questions, request.options, backend=request.backend,
@@ -76,23 +86,29 @@ def run_parity(
     if named_gate is not None:
         report = replace(report, gate=judge(*named_gate, report))
         record_parity(request.bundle, report, questions)
-    if request.html is not None:
-        write_html(report, request.html, ranges)
+    if html is not None:
+        write_html(report, html, ranges)
     return report
 
 
-def _check_html(request: ParityRequest) -> None:
-    """Refuse to write the page over anything but another page, or where something is read from."""
-    path = request.html
-    assert path is not None
-    check_file(path)
-    read = [request.bundle, request.reference, request.checkpoint, request.store, request.options.reference_store]
-    check_apart(path, read)
+def _check_record(request: ParityRequest) -> None:
+    """The record is no input under another name, and no link: what one leads to is not the bundle's."""
+    bundle = request.bundle
+    require_no_link(bundle, [PARITY_RECORD], subject=f"bundle {bundle}")
+    same = request.reference is not None and os.path.realpath(request.reference) == os.path.realpath(bundle)
+    check_file(bundle / PARITY_RECORD, [path for path in request.inputs if not (same and path == request.reference)])
+    kept_records(bundle)
+
+
+def _check_html(path: Path, request: ParityRequest) -> Path:
+    """Where to write the page: not over anything but another page, nor where something is read from."""
+    place = check_file(path, [request.bundle, *request.inputs])
     if path.exists() and path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
             f"output {path}", expected="a new file, or an HTML page to replace", found="another file",
             fix="name another",
         )
+    return place
 
 
 def _ranges(request: ParityRequest) -> RangeTable | None:

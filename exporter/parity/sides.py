@@ -29,7 +29,8 @@ class Reply:
     """One side's answer to one question.
 
     Tokens without EOS and their text; scores (k,) and the selected places, ascending, where the architecture ranks;
-    by step, EOS's included, how far the best logit stood above the next, where the side was asked for it.
+    by step, EOS's included, how far the best logit stood above the next, where the side was asked for it; and the
+    answer's log-probability, as a session has it.
     """
 
     tokens: tuple[int, ...] = ()
@@ -37,6 +38,7 @@ class Reply:
     scores: NDArray[np.float32] | None = None
     selected: tuple[int, ...] | None = None
     margins: tuple[float, ...] = ()
+    log_probability: float | None = None
 
 
 class Side(Protocol):
@@ -78,14 +80,15 @@ class GraphSide:
                 [row.ids for row in taken], [row.candidates for row in taken], self._num_selected, StageClock()
             )
             for place, row in enumerate(taken):
-                count = len(row.candidates)
+                count, answer = len(row.candidates), reading.answers[place]
                 selected = None if reading.selected is None else reading.selected[place].tolist()
                 replies[id(row)] = Reply(
-                    tokens=tuple(reading.tokens[place]),
-                    text=self._text.decode(reading.tokens[place]),
+                    tokens=tuple(answer.tokens),
+                    text=self._text.decode(answer.tokens),
                     scores=None if reading.scores is None else reading.scores[place, :count],
                     selected=None if selected is None else tuple(item for item in selected if item < count),
                     margins=tuple(float(step[place]) for step in self._steps),
+                    log_probability=answer.log_probability,
                 )
         return [replies[id(row)] for row in rows]
 
@@ -115,7 +118,10 @@ class TorchSide:
         memory = self._memory(row, passages) if self._shape.traits.has_memory else None
         found = self._reference.answer(row.ids, passages, memory, self._num_selected)
         selected = None if found.selected is None else tuple(found.selected)
-        return Reply(tuple(found.tokens), self._text.decode(found.tokens), found.scores, selected, tuple(found.margins))
+        return Reply(
+            tuple(found.tokens), self._text.decode(found.tokens), found.scores, selected, tuple(found.margins),
+            found.log_probability,
+        )
 
     def _memory(self, row: Row, passages: list[list[int]]) -> list[NDArray[np.float32]]:
         if self._source is None:

@@ -35,9 +35,9 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
         case "cross_kv":
             stage = CrossKV(model)
         case "decoder_prefill":
-            stage = DecoderPrefill(model, absorbed=absorbed)
+            stage = DecoderPrefill(model, absorbed=absorbed, log_probability=forms.log_probability)
         case "decoder_step":
-            stage = DecoderStep(model, absorbed=absorbed)
+            stage = DecoderStep(model, absorbed=absorbed, log_probability=forms.log_probability)
         case _:
             raise ValueError(f"no stage makes a graph {graph!r}")
     return stage.eval()

@@ -35,10 +35,10 @@ class CrossKV(nn.Module):
 class DecoderStep(nn.Module):
     """One greedy step: a token in, the next out. `absorbed` says what it attends to: see `_run_blocks`."""
 
-    def __init__(self, model: GlimmerModel, *, absorbed: bool) -> None:
+    def __init__(self, model: GlimmerModel, *, absorbed: bool, log_probability: bool = True) -> None:
         super().__init__()
         self.model = model
-        self.absorbed = absorbed
+        self.absorbed, self.log_probability = absorbed, log_probability
 
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *caches: Tensor
@@ -47,7 +47,8 @@ class DecoderStep(nn.Module):
 
         decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
         self-attention's key and value of each layer (b, heads, cache_length, d_kv), then what is attended to.
-        Returns next_token (b, 1) int32, logits (b, vocab), and the self-attention's caches with this token written.
+        Returns next_token (b, 1) int32, logits (b, vocab), where wanted next_token's log-probability (b, 1), and the
+        self-attention's caches with this token written.
         """
         depth = 2 * self.model.config.num_decoder_layers
         own, cross = caches[:depth], caches[depth:]
@@ -61,16 +62,16 @@ class DecoderStep(nn.Module):
             self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store,
             absorbed=self.absorbed,
         )
-        return (*_next_token(self.model, hidden_states.squeeze(1)), *present)
+        return (*_next_token(self.model, hidden_states.squeeze(1), log_probability=self.log_probability), *present)
 
 
 class DecoderPrefill(nn.Module):
     """MemoryFiD's first pass: the start token and the question together (LUMEN paper, section 3)."""
 
-    def __init__(self, model: GlimmerModel, *, absorbed: bool) -> None:
+    def __init__(self, model: GlimmerModel, *, absorbed: bool, log_probability: bool = True) -> None:
         super().__init__()
         self.model = model
-        self.absorbed = absorbed
+        self.absorbed, self.log_probability = absorbed, log_probability
 
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *cross: Tensor
@@ -94,7 +95,8 @@ class DecoderPrefill(nn.Module):
             absorbed=self.absorbed,
         )
         last = step + torch.arange(batch, dtype=torch.int32, device=step.device) * length
-        return (*_next_token(self.model, hidden_states.flatten(0, 1).index_select(0, last)), *present)
+        rows = hidden_states.flatten(0, 1).index_select(0, last)
+        return (*_next_token(self.model, rows, log_probability=self.log_probability), *present)
 
 
 def _run_blocks(
@@ -133,7 +135,16 @@ def _run_blocks(
     return hidden_states, present
 
 
-def _next_token(model: GlimmerModel, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-    """Last hidden states (b, d_model) -> greedy next_token (b, 1) int32 and logits (b, vocab)."""
+def _next_token(model: GlimmerModel, hidden_states: Tensor, *, log_probability: bool) -> tuple[Tensor, ...]:
+    """Last hidden states (b, d_model) -> greedy next_token (b, 1) int32, logits (b, vocab), and what it was chosen by.
+
+    The token chosen is the one of the greatest logit, so its log-probability is minus the log of the sum of
+    exp(logit - greatest), which lies from 1 to the vocabulary's size: nothing overflows, whatever the logits are. It is
+    written out, as ONNX-TensorRT makes of ReduceLogSumExp a sum that subtracts nothing first.
+    """
     logits = model.logits(hidden_states)
-    return logits.argmax(-1, keepdim=True).int(), logits
+    next_token = logits.argmax(-1, keepdim=True).int()
+    if not log_probability:
+        return next_token, logits
+    below = logits - logits.amax(-1, keepdim=True)
+    return next_token, logits, -below.exp().sum(-1, keepdim=True).log()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.backends.threads import set_threads
-from runtime.contract import CPU_BACKEND, BackendError, BundleError, GraphIO
+from runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
@@ -22,34 +23,25 @@ class OnnxRuntimeLoader:
     """Opens graphs in ONNX Runtime with execution providers, best first; what only they share."""
 
     def __init__(self, threads: int | None, providers: tuple[str, ...]) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise BackendError(
-                "backend onnxruntime-cpu", expected="the package onnxruntime", found="none",
-                fix='install it: pip install "glimmer-export[cpu]"',
-            ) from None
-        self._onnxruntime: Any = onnxruntime
+        self._onnxruntime: Any = import_onnxruntime()
         self._providers = providers
-        self._options = onnxruntime.SessionOptions()
+        self._options = self._onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
         self._threads = threads
 
-    def _session(self, path: Path, io: GraphIO) -> Any:
+    def _session(self, path: Path, io: GraphIO) -> OrtSession:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
         self._set_threads(path)
-        try:
-            session = self._onnxruntime.InferenceSession(
-                str(path), sess_options=self._options, providers=list(self._providers)
-            )
-        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            raise BundleError(
-                f"graph {path}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0],
+
+        def refused(reason: str) -> BundleError:
+            return BundleError(
+                f"graph {path}", expected="a graph that ONNX Runtime can load", found=reason,
                 fix="export the bundle again",
-            ) from error
-        for expected, found in ((io.inputs, session.get_inputs()), (io.outputs, session.get_outputs())):
+            )
+
+        session = OrtSession(path, self._options, self._providers, subject=f"graph {path}", refused=refused)
+        for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
-            actual = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]
             if wanted != actual:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
         return session
@@ -83,12 +75,14 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 class OnnxRuntimeGraph:
     """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: OrtSession) -> None:
         self._session = session
-        self._inputs = [tensor.name for tensor in session.get_inputs()]
-        self._outputs = [output.name for output in session.get_outputs()]
+        self._inputs, self._outputs = ([name for name, _, _ in side] for side in (session.inputs, session.outputs))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside."""
+        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside.
+
+        Raises BackendError where the graph fails, DeviceMemoryError for want of memory.
+        """
         wanted = {name: inputs[name] for name in self._inputs}
         return dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))

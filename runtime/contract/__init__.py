@@ -52,6 +52,7 @@ from runtime.contract.files import (
 )
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
+    LOG_PROBABILITY,
     STAGE_A_FORMS,
     Forms,
     GraphIO,
@@ -127,6 +128,7 @@ __all__ = [
     "ENGINE_SCHEMA_VERSION",
     "FAILED",
     "INDEX_ENGINES",
+    "LOG_PROBABILITY",
     "MANIFEST",
     "NOT_MEASURED",
     "PARITY_RECORD",

@@ -14,6 +14,7 @@ from runtime.contract.codec_layout import codec_layout
 
 __all__ = [
     "CROSS_ATTENTION_FORMS",
+    "LOG_PROBABILITY",
     "STAGE_A_FORMS",
     "Dim",
     "Forms",
@@ -29,6 +30,9 @@ STAGE_A_FORMS = ("lazy", "full")
 CROSS_ATTENTION_FORMS = ("absorbed", "cached")
 
 FP16 = "fp16"
+
+LOG_PROBABILITY = "next_token_log_probability"
+"""The decoder's output that tells how sure it was of the token it chose: log_softmax of the logits there, in nats."""
 
 Dim = int | str
 
@@ -56,12 +60,14 @@ class Forms:
 
     `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
     where nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
-    and values projected from them once.
+    and values projected from them once. `log_probability`: the decoder has that output, as every graph that is exported
+    today does.
     """
 
     codecs: tuple[str, ...]
     stage_a: str | None
     cross_attention: str
+    log_probability: bool = True
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
@@ -87,8 +93,8 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     if forms.cross_attention == "cached":
         graphs["cross_kv"] = GraphIO((_states(shape),), cross)
     if traits.prefixes_decoder:
-        graphs["decoder_prefill"] = _decoder(shape, cross, prefix="prefix", reads_cache=False)
-    graphs["decoder_step"] = _decoder(shape, cross, prefix=1, reads_cache=True)
+        graphs["decoder_prefill"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
+    graphs["decoder_step"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
     return graphs
 
 
@@ -202,7 +208,12 @@ def _cross_cache(shape: ModelShape) -> list[IOTensor]:
     return _cache(shape, "past_key_values", "encoder", "encoder_tokens")
 
 
-def _decoder(shape: ModelShape, cross: tuple[IOTensor, ...], *, prefix: Dim, reads_cache: bool) -> GraphIO:
+def _decoder(
+    shape: ModelShape, forms: Forms, cross: tuple[IOTensor, ...], *, prefix: Dim, reads_cache: bool
+) -> GraphIO:
+    chosen = [IOTensor("next_token", "int32", ("batch", 1)), IOTensor("logits", "float32", ("batch", shape.vocab_size))]
+    if forms.log_probability:
+        chosen.append(IOTensor(LOG_PROBABILITY, "float32", ("batch", 1)))
     past = _cache(shape, "past_key_values", "decoder", "cache_length") if reads_cache else []
     length: Dim = "cache_length" if reads_cache else shape.cache_length
     return GraphIO(
@@ -213,9 +224,5 @@ def _decoder(shape: ModelShape, cross: tuple[IOTensor, ...], *, prefix: Dim, rea
             *past,
             *cross,
         ),
-        (
-            IOTensor("next_token", "int32", ("batch", 1)),
-            IOTensor("logits", "float32", ("batch", shape.vocab_size)),
-            *_cache(shape, "present", "decoder", length),
-        ),
+        (*chosen, *_cache(shape, "present", "decoder", length)),
     )

@@ -36,7 +36,7 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 5
+BUNDLE_SCHEMA_VERSION = 6
 OLDEST_BUNDLE_SCHEMA = 4
 """The oldest that is read: what it lacks has a default."""
 MANIFEST = "manifest.json"
@@ -121,7 +121,8 @@ class BundleManifest:
     bundle made from one checkpoint, and a store carries it too. `weights` is the file of the weights of all graphs,
     None where each holds its own. `codecs` are the store codecs that graphs decode. `calibration` are the
     files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None where every graph is as
-    it was exported.
+    it was exported. `log_probability` says whether the decoder gives the log-probability of each token that it chooses;
+    bundles of before version 6 do not.
     """
 
     schema_version: int
@@ -137,6 +138,7 @@ class BundleManifest:
     checkpoint_digest: str
     memory_digest: str
     tokenizer_digest: str | None
+    log_probability: bool = False
 
     def io(self) -> dict[str, GraphIO]:
         """The graph I/O that this manifest's model must have."""
@@ -145,7 +147,7 @@ class BundleManifest:
     @property
     def forms(self) -> Forms:
         """The algebraic forms that the graphs were exported in."""
-        return Forms(self.codecs, self.stage_a, self.cross_attention)
+        return Forms(self.codecs, self.stage_a, self.cross_attention, self.log_probability)
 
     def stages(self, codec: str | None) -> dict[str, str]:
         """The graphs that answer from a store of this codec, by the stages that they compute."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,14 +23,15 @@ def answered(*entries: tuple[str | None, float | None]) -> Answer:
 
 def test_predictions_are_kilt_rows(tmp_path):
     questions = [Question("q1", "é \ud800", ("x",), None, ()), Question("q2", "who?", (), None, ())]
-    answers = [answered(("7", 1.0), (None, 3.0), ("8", 2.0), ("7", 0.5)), Answer("who?", None)]
+    first = replace(answered(("7", 1.0), (None, 3.0), ("8", 2.0), ("7", 0.5)), log_probability=-1.25)
+    answers = [first, Answer("who?", None)]
     path = tmp_path / "predictions.jsonl"
     path.write_text(kilt_predictions(questions, answers))
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"id": "q1", "input": "é \ud800", "output": [{"answer": "x", "provenance": [
+        {"id": "q1", "input": "é \ud800", "output": [{"answer": "x", "log_probability": -1.25, "provenance": [
             {"wikipedia_id": "8", "title": "title of p2"}, {"wikipedia_id": "7", "title": "title of p0"},
         ]}]},
-        {"id": "q2", "input": "who?", "output": [{"answer": "", "provenance": []}]},
+        {"id": "q2", "input": "who?", "output": [{"answer": "", "log_probability": None, "provenance": []}]},
     ]
     assert [question.qid for question in read_questions(path)] == ["q1", "q2"]
 

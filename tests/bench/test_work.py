@@ -20,7 +20,7 @@ def work_of(forms: Forms, batch_size: int = 1, size: str = "base") -> dict[str, 
     config = config_from_options(ModelOptions("glimmer"), preset(size), subject=size)
     manifest = BundleManifest(
         1, config.shape, {}, None, forms.codecs, forms.stage_a, forms.cross_attention, None, (), None, "", "",
-        None,
+        None, log_probability=forms.log_probability,
     )
     return stage_work(manifest, WORKLOAD, batch_size)
 

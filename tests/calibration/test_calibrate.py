@@ -9,6 +9,7 @@ from calibration import coverage
 from calibration.calibrate import CalibrationOptions, calibrate
 from calibration.questions import Question
 from runtime.contract import MANIFEST, BackendError, CalibrationError, OptionError, QuestionFileError, StoreError
+from runtime.decode import Decoded
 from runtime.store import Passage
 from tests.bundle_factory import rewrite
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
@@ -96,7 +97,7 @@ def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
 
 
 def test_a_graph_that_never_ran_is_said(glimmer, monkeypatch):
-    monkeypatch.setattr("runtime.reader.greedy_decode", lambda *arguments, **options: [[5]])
+    monkeypatch.setattr("runtime.reader.greedy_decode", lambda *arguments, **options: [Decoded([5])])
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[3:4]), ONE_THREAD)
     assert found.table.graphs["decoder_step"] == {}
     assert any("decoder_step never ran" in warning for warning in found.table.warnings)

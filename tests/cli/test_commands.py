@@ -18,7 +18,8 @@ from exporter.cli.app import app
 from exporter.cli.options import CorpusFormatName
 from exporter.demo import data as demo_data
 from exporter.memory.corpus import FORMATS
-from runtime.contract import OutputError
+from exporter.tolerances import TOLERANCES
+from runtime.contract import LOG_PROBABILITY, OutputError
 from runtime.store import Passage
 from tests.bundle_factory import tree, write_rows
 from tests.corpus_files import write_tsv
@@ -28,7 +29,7 @@ from tests.t5_factory import make_t5, save_t5
 QUESTION = "w20 w31 w42 w53"
 PARITY_KEYS = {
     "questions", "answers_equal", "top_m_overlap", "em_reference", "em_candidate", "f1_reference", "f1_candidate",
-    "graphs",
+    "graphs", "log_probability",
 }
 
 
@@ -91,13 +92,17 @@ def test_ask_prints_the_answer_the_passages_and_the_time(cli, glimmer):
         read = "yes" if item.read else ""
         scores = [f"{item.retrieval_score:.3f}", f"{item.score:.3f}"]
         assert row == [str(rank), str(item.passage.id), *scores, read, item.passage.title]
+    assert f"log-probability {expected.log_probability:.3f}" in lines
     assert re.search(r"live_stage_a [\d.]+ ms.*decode [\d.]+ ms.*total [\d.]+ ms", lines[-1])
 
 
 def test_ask_as_json(cli, glimmer):
     expected = glimmer.session.answer(QUESTION, 3, 1)
     found = cli("ask", glimmer.bundle, "--store", glimmer.store, "-k", "3", "-m", "1", QUESTION, "--json").json
-    assert set(found) == {"question", "answer", "token_ids", "error", "passages", "milliseconds", "backend"}
+    assert set(found) == {
+        "question", "answer", "token_ids", "log_probability", "error", "passages", "milliseconds", "backend",
+    }
+    assert found["log_probability"] == pytest.approx(expected.log_probability) < 0
     assert found["backend"]["name"] == "onnxruntime-cpu"
     assert "CUDAExecutionProvider" in found["backend"]["refused"]["onnxruntime-cuda"]
     assert (found["question"], found["answer"], found["error"]) == (QUESTION, expected.answer, None)
@@ -115,6 +120,7 @@ def test_ask_with_texts_and_where_nothing_is_found(cli, glimmer):
     done = cli("ask", glimmer.bundle, "--store", glimmer.store, "nowhere")
     assert (done.code, done.out.splitlines()[0]) == (0, "no passage found")
     assert cli("ask", glimmer.bundle, "--store", glimmer.store, "nowhere", "--json").json["answer"] is None
+    assert "log-probability" not in done.out
 
 
 def test_markup_in_a_title_is_text(cli, glimmer, tmp_path):
@@ -149,7 +155,7 @@ def test_what_the_terminal_cannot_show_is_escaped(glimmer, tmp_path, monkeypatch
 def test_inspect(cli, glimmer):
     done = cli("inspect", glimmer.bundle)
     assert (done.code, done.err) == (0, "")
-    for word in ("glimmer", "fp32", "fp16", "verified", *glimmer.io):
+    for word in ("glimmer", "fp32", "fp16", "verified", "log-probability", LOG_PROBABILITY, *glimmer.io):
         assert word in done.out
     manifest = json.loads((glimmer.bundle / "manifest.json").read_text(encoding="utf-8"))
     assert cli("inspect", glimmer.bundle, "--json").json == {**manifest, "engines": {}}
@@ -278,13 +284,16 @@ def test_answer_grades_and_writes_kilt_predictions(cli, glimmer, questions, tmp_
     output = tmp_path / "predictions.jsonl"
     arguments = ("answer", glimmer.bundle, "--store", glimmer.store, "--questions", questions, "--batch-size", "3")
     report = cli(*arguments, "--predictions", output, "--json").json
-    expected = [glimmer.session.answer(text).answer for text in QUESTIONS]
+    answers = [glimmer.session.answer(text) for text in QUESTIONS]
+    expected = [answer.answer for answer in answers]
     assert [answer["answer"] for answer in report["answers"]] == expected
     right = sum(answer.strip() != "" for answer in expected[:4])  # random weights may answer nothing: that is wrong
     assert 0 < right / len(QUESTIONS) == report["em"]
     assert (report["questions"], report["graded"], report["errors"]) == (len(QUESTIONS), len(QUESTIONS), {})
     assert report["milliseconds"]["total"] > 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    sure = [row["output"][0].pop("log_probability") for row in rows]
+    assert sure == pytest.approx([answer.log_probability for answer in answers], abs=1e-4)
     assert rows == [
         {"id": f"q{number}", "input": text, "output": [{"answer": answer, "provenance": []}]}
         for number, (text, answer) in enumerate(zip(QUESTIONS, expected, strict=True))
@@ -311,13 +320,17 @@ def test_parity_as_json_and_as_tables(cli, glimmer, questions):
     assert set(report) >= PARITY_KEYS
     assert (report["questions"], report["answers_equal"], report["top_m_overlap"]) == (len(QUESTIONS), 1.0, 1.0)
     assert report["em_reference"] == report["em_candidate"] > 0
+    difference = report["log_probability"]
+    assert difference["questions"] == len(QUESTIONS)
+    limit = TOLERANCES["log_probability"].atol
+    assert 0 < difference["mean_abs_difference"] <= difference["max_abs_difference"] <= limit
     assert report["f1_reference"] == report["f1_candidate"] > 0
     assert {name: list(entry) for name, entry in report["graphs"].items()} == {
         name: ["max_abs_err", "mean_abs_err", "snr_db", "cosine"] for name in glimmer.io
     }
     done = cli(*arguments, "--questions", questions, "--limit", "3", "--exact-memory")
     assert done.code == 0
-    for word in ("3 questions", "exact match", "answers equal", "1.0000", *glimmer.io):
+    for word in ("3 questions", "exact match", "answers equal", "1.0000", "log-probability", "largest", *glimmer.io):
         assert word in done.out
 
 

@@ -1,8 +1,8 @@
 """Writes golden files: `python -m tests.golden.write DIRECTORY`, at the commit whose formats they keep.
 
 Run when a format gets another schema version, before the change that makes the older one old; what was written is never
-written again. What lies in `tests/golden` itself is of bundle schema 4, store schema 2, parity schema 1; `schema5` is of
-bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD whose questions are joined with passages.
+written again. What lies in `tests/golden` itself is of bundle schema 4, store schema 2, parity schema 1; `schema5` is
+of bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD that joins questions with passages.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ def run(change, stop_at):
     def hook(event, arguments):
         if event not in EVENTS | (REMOVALS if how == "kill" else set()):
             return
-        if str(folder) not in os.fsdecode(os.fspath(arguments[0])):
-            return
+        if isinstance(arguments[0], int) or str(folder) not in os.fsdecode(os.fspath(arguments[0])):
+            return  # what is open already was counted
         if event == "open" and how == "full" and not arguments[2] & WRITES:
             return
         step()

@@ -62,7 +62,9 @@ def build(kill_at):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
     def hook(event, arguments):
-        if event in EVENTS and str(folder) in os.fsdecode(os.fspath(arguments[0])):
+        if event not in EVENTS or isinstance(arguments[0], int):  # what is open already was counted
+            return
+        if str(folder) in os.fsdecode(os.fspath(arguments[0])):
             step()
     write = os.pwrite
     def pwrite(*arguments):

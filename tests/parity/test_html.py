@@ -37,7 +37,8 @@ def test_the_page_has_every_part(report, glimmer, tmp_path):
     write_html(report, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     text = " ".join(parse(page).itertext())
-    for words in (*glimmer.io, *report.attribution, "answers differ", "Gate default", "not measured", "Scores", "<b>&"):
+    parts = ("answers differ", "log-probability of equal answers", "Gate default", "not measured", "Scores", "<b>&")
+    for words in (*glimmer.io, *report.attribution, *parts):
         assert words in text
     assert len(re.findall("<circle", page)) == len(report.score_pairs) > 20
     assert not re.search(r"(?:src|href)=|url\(|<script|https?://", page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import sqrt
 
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 
 from calibration.questions import Question
 from exporter.parity.bootstrap import paired_interval
-from exporter.parity.differences import differences_of, first_difference_of
+from exporter.parity.differences import (
+    LogProbabilityDifference,
+    differences_of,
+    first_difference_of,
+    log_probability_difference,
+)
 from exporter.parity.graph_errors import LEAST_SNR_DB, ObservedGraph
 from exporter.parity.masks import comparable_outputs
 from exporter.parity.ranking import kendall_tau
@@ -86,6 +92,18 @@ def test_where_answers_part():
     summary = first_difference_of(found)
     assert (summary.count, summary.steps, summary.margin_median) == (3, {"0": 1, "1": 2}, 1.0)
     assert summary.mean_step == pytest.approx(2 / 3)
+
+
+def test_how_sure_both_are_of_equal_answers():
+    def replies(*pairs):
+        return [Reply(tokens, log_probability=value) for tokens, value in pairs]
+
+    references = replies(((5,), -1.0), ((6,), -2.0), ((), -3.0), ((7,), -0.5), ((8,), -0.5))
+    candidates = replies(((5,), -1.5), ((6,), -1.75), ((), -3.0), ((9,), -9.0), ((8,), None))
+    assert log_probability_difference(references, candidates) == LogProbabilityDifference(3, 0.25, 0.5)
+    assert log_probability_difference(references[3:], candidates[3:]) is None
+    broken = log_probability_difference(references[:1], replies(((5,), math.nan)))
+    assert broken == LogProbabilityDifference(1, math.inf, math.inf)
 
 
 IO = GraphIO(

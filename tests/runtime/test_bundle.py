@@ -124,8 +124,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=6), "schema_version 4 to 5, found 6; install a newer"),
-        (lambda data: data.update(schema_version=3), "schema_version 4 to 5, found 3"),
+        (lambda data: data.update(schema_version=7), "schema_version 4 to 6, found 7; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 6, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from runtime.contract import ModelShape
-from runtime.decode import greedy_decode
+from runtime.contract import LOG_PROBABILITY, ModelShape, NotFiniteError
+from runtime.decode import Decoded, greedy_decode
 from runtime.placement import HostPlacement
 
 EOS, START, HEADS, D_KV, LAYERS = 1, 7, 2, 3, 2
@@ -23,10 +23,13 @@ CACHES = [f"{layer}.decoder.{part}" for layer in range(LAYERS) for part in ("key
 
 
 class Script:
-    """Graphs that answer token `script[row][n]` in run n, and keep their inputs."""
+    """Graphs that answer token `script[row][n]` in run n, and keep their inputs.
 
-    def __init__(self, script: list[list[int]], cache_length: int) -> None:
-        self.script, self.cache_length = script, cache_length
+    Its log-probability is that of the row's place in tens and the run in hundredths, so that each is told from others.
+    """
+
+    def __init__(self, script: list[list[int]], cache_length: int, *, log_probability: bool = True) -> None:
+        self.script, self.cache_length, self.log_probability = script, cache_length, log_probability
         self.steps: list[dict[str, np.ndarray]] = []
         self.prefills: list[dict[str, np.ndarray]] = []
         self.runs = 0
@@ -41,11 +44,17 @@ class Script:
     def next(self, inputs: dict[str, np.ndarray], calls: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         calls.append(dict(inputs))
         tokens = [row[self.runs] if self.runs < len(row) else 49 for row in self.script]
+        chosen = [[log_probability(row, self.runs)] for row in range(len(tokens))]
         self.runs += 1
         dims = (len(tokens), HEADS, self.cache_length, D_KV)
         # Each cache is told from the others by its number and the run that wrote it.
         present = {f"present.{name}": np.full(dims, 10 * self.runs + place) for place, name in enumerate(CACHES)}
-        return {"next_token": np.array(tokens, np.int32)[:, None], "logits": np.zeros((len(tokens), 50)), **present}
+        outputs = {"next_token": np.array(tokens, np.int32)[:, None], "logits": np.zeros((len(tokens), 50)), **present}
+        return {**outputs, LOG_PROBABILITY: np.array(chosen, np.float32)} if self.log_probability else outputs
+
+
+def log_probability(row: int, run: int) -> float:
+    return -(10.0 * (row + 1) + (run + 1) / 4)
 
 
 class Runs:
@@ -55,10 +64,19 @@ class Runs:
 
 def decode(script: list[list[int]], *, shape: ModelShape = SHAPE, prefixes=None) -> tuple[list[list[int]], Script]:
     made = Script(script, shape.cache_length)
+    return [answer.tokens for answer in decoded(made, shape=shape, prefixes=prefixes)], made
+
+
+def decoded(
+    made: Script, *, shape: ModelShape = SHAPE, prefixes=None, eos_interval: int = 1, check_finite: bool = False
+) -> list[Decoded]:
+    script = made.script
     states = np.ones((len(script), 3, 6), np.float32)
     mask = np.ones((len(script), 3), np.int32)
-    answers = greedy_decode(HostPlacement(made.graphs()), shape, states, mask, prefixes or [[START]] * len(script))
-    return answers, made
+    place = HostPlacement(made.graphs())
+    place.eos_interval = eos_interval
+    prefixes = prefixes or [[START]] * len(script)
+    return greedy_decode(place, shape, states, mask, prefixes, check_finite=check_finite)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +132,47 @@ def test_a_prefix_is_read_at_once_each_row_to_its_own_end():
     assert [call["step"].tolist() for call in made.steps] == [[4, 2], [5, 3], [6, 4]]
     assert [call["decoder_input_ids"].tolist() for call in made.steps] == [[[5], [8]], [[6], [9]], [[EOS], [10]]]
     assert (made.steps[0][f"past_key_values.{CACHES[1]}"] == 11).all()
+
+
+@pytest.mark.parametrize("eos_interval", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("script", "chosen"),
+    [
+        ([[EOS, 5, 6, 8]], [1]),
+        ([[5, 6, EOS, 8]], [3]),
+        ([[5, 6, 8, EOS]], [4]),
+        ([[5, 6, 8, 9, EOS]], [4]),
+        ([[5, EOS, 8, EOS], [EOS, EOS, 4, 4], [5, 6, 8, 9]], [2, 1, 4]),
+    ],
+)
+def test_what_was_chosen_counts_eos_too_and_nothing_behind_it(script, chosen, eos_interval):
+    """Where the tokens are looked at every few steps, rows run on behind their EOS."""
+    answers = decoded(Script(script, SHAPE.cache_length), eos_interval=eos_interval)
+    assert [answer.log_probability for answer in answers] == [
+        sum(log_probability(row, run) for run in range(count)) for row, count in enumerate(chosen)
+    ]
+
+
+def test_a_question_before_the_answer_was_not_chosen():
+    shape = dataclasses.replace(SHAPE, architecture="memory_fid", num_selected=None)
+    made = Script([[5, EOS]], shape.cache_length)
+    (answer,) = decoded(made, shape=shape, prefixes=[[START, 30, 31, EOS]])
+    assert answer == Decoded([5], log_probability(0, 0) + log_probability(0, 1))
+
+
+def test_graphs_that_do_not_tell_give_none():
+    made = Script([[5, EOS], [EOS]], SHAPE.cache_length, log_probability=False)
+    assert decoded(made, check_finite=True) == [Decoded([5], None), Decoded([], None)]
+
+
+@pytest.mark.parametrize(("run", "raises"), [(1, True), (3, False)])
+def test_a_step_whose_logits_are_not_looked_at_is_checked_too(monkeypatch, run, raises):
+    """A device hands out the logits of some steps alone; what comes behind EOS is of no account."""
+    monkeypatch.setitem(globals(), "log_probability", lambda _row, step: np.nan if step == run else -1.0)
+    made = Script([[5, 6, EOS, 8]], SHAPE.cache_length)
+    if raises:
+        with pytest.raises(NotFiniteError, match="found nan"):
+            decoded(made, eos_interval=4, check_finite=True)
+    else:
+        (answer,) = decoded(made, eos_interval=4, check_finite=True)
+        assert answer.log_probability == -3.0

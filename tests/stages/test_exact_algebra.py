@@ -155,7 +155,7 @@ def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) 
     """Scores, selection and tokens of each row against torch's, from everything padded, one question at a time."""
     steps = recording(case.model)
     reference = TorchReference(case.model)
-    for row, tokens in enumerate(reading.tokens):
+    for row, answer in enumerate(reading.answers):
         numbers = case.passages[first_row + row]
         memory = [FP16.decode(case.memory[number].tensors) for number in numbers]
         steps.clear()
@@ -171,7 +171,7 @@ def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) 
                     counts["excluded"] += 1
                     continue
             assert [place for place in selected if place < len(numbers)] == expected.selected
-        if tokens != expected.tokens:
+        if answer.tokens != expected.tokens:
             assert min(relative_margins(steps)) <= MARGIN
             counts["excluded"] += 1
 

@@ -13,7 +13,7 @@ from exporter.memory.runners.job import ShardEncoder
 from exporter.memory.runners.outcome import failed, finished
 from exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
 from exporter.memory.work import ShardRecord
-from exporter.publish import write_errors
+from exporter.whole_file import write_errors
 from runtime.bundle import Bundle
 from runtime.contract import BackendError, BundleError, GlimmerError, OutputError, shard_name
 
@@ -82,7 +82,8 @@ class ShardActor:
 
 
 def _count_attempt(path: Path, index: int) -> None:
-    with path.open("ab") as stream:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "ab") as stream:
         stream.write(b".")
         attempt = stream.tell()
     if attempt > MAX_ATTEMPTS:

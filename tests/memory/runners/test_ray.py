@@ -98,7 +98,7 @@ def kill_worker(partial: Path, shard: str = "*") -> None:
     """Kill a worker in the middle of a shard: what it was writing is still there when it is gone."""
 
     def killed() -> bool:
-        for unfinished in partial.glob(f"workers/*/shards/.{shard}.safetensors.tmp"):
+        for unfinished in partial.glob(f"workers/*/shards/.{shard}.safetensors.*.tmp"):
             process = int(unfinished.parents[1].name.rpartition("-")[2])
             if is_gone(process):
                 continue  # an earlier one's

@@ -118,7 +118,8 @@ def test_only_scores_and_tokens_come_to_the_host(glimmer, engined, gpu):
     steps = library.cuda.kernels.count("decoder_step")
     checked = 1 + math.ceil(steps / interval)
     logits = 4 * glimmer.shape.vocab_size * checked
-    assert library.cuda.copied["out"] == 4 * len(answer.passages) + 4 * steps + logits
+    tokens = (4 + 4) * steps  # each with its log-probability
+    assert library.cuda.copied["out"] == 4 * len(answer.passages) + tokens + logits
 
 
 def test_padding_of_the_memory_does_not_cross(glimmer, engined, gpu):

@@ -1,0 +1,130 @@
+"""Files that appear whole: written under a name that nobody can foresee, then renamed.
+
+    .NAME.XXXXXXXXXXXXXXXX.tmp    the new content of NAME, beside it, until it is renamed
+
+Such a file is made anew and through no link (O_EXCL, O_NOFOLLOW), and is locked by the command that writes it: a killed
+one's lock is gone with it, and `remove_unfinished` then knows the file for one that nobody will finish.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from exporter.durable import move
+from exporter.file_lock import held_alone
+from runtime.contract import OutputError
+
+__all__ = [
+    "UNFINISHED", "plain_mode", "remove_unfinished", "replace_file", "unforeseen_name", "whole_file",
+    "write_errors",
+]  # fmt: skip
+
+UNFINISHED = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.tmp")
+LONGEST = 200
+"""Bytes of a file's name that go into its temporary name, which may have 255 in all."""
+ANEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+PLAIN_FILE = 0o666
+"""What plain `open` asks for; the system takes the umask's bits away."""
+BAD_NAMES = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside `path`, to be written in place; it becomes `path` on success, and goes on any error.
+
+    It has the mode that plain `open` would give, or that of the file in whose place it comes. Raises OSError.
+    """
+    with _anew(path) as (temporary, _):
+        yield temporary
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, and a crash leaves one of them.
+
+    A link at `path` is replaced, not followed. Raises OutputError as `write_errors`.
+    """
+    with write_errors(path), _anew(path) as (_, descriptor), open(descriptor, "wb", closefd=False) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def _anew(path: Path) -> Iterator[tuple[Path, int]]:
+    temporary = path.with_name(unforeseen_name(path.name))
+    descriptor = os.open(temporary, os.O_RDWR | ANEW, PLAIN_FILE)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError):
+            if stat.S_ISREG((earlier := path.lstat()).st_mode):
+                os.fchmod(descriptor, stat.S_IMODE(earlier.st_mode))
+        yield temporary, descriptor
+        os.fsync(descriptor)
+        move(temporary, path)
+    finally:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+
+
+def unforeseen_name(name: str) -> str:
+    """A name for the unfinished file `name`, which UNFINISHED matches."""
+    return f"{_beginning(name)}{secrets.token_hex(8)}.tmp"
+
+
+def _beginning(name: str) -> str:
+    return f".{os.fsencode(name)[:LONGEST].decode(errors='ignore')}."
+
+
+def remove_unfinished(directory: Path, name: str | None = None) -> None:
+    """Remove what killed commands have left in `directory` of the file `name`, or of any; a running one's stays.
+
+    Raises OSError.
+    """
+    for entry in list(os.scandir(directory)):
+        if UNFINISHED.fullmatch(entry.name) and (name is None or entry.name.startswith(_beginning(name))):
+            path = Path(entry.path)
+            if entry.is_symlink():  # nobody's
+                path.unlink(missing_ok=True)
+            elif entry.is_file():
+                with suppress(FileNotFoundError), held_alone(path, os.O_RDONLY | os.O_NOFOLLOW) as free:
+                    if free:
+                        path.unlink()
+
+
+def plain_mode(directory: Path) -> int:
+    """The mode that plain `open` gives a new file in `directory`; asking for the umask would set it, for all threads.
+
+    Raises OSError.
+    """
+    probe = directory / unforeseen_name("mode")
+    descriptor = os.open(probe, os.O_WRONLY | ANEW, PLAIN_FILE)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, permission, read-only) into an OutputError on `target`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OutputError(
+                f"output {target}", expected="room on the disk", found="a full disk",
+                fix="free some space, or write elsewhere, and run the command again",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *BAD_NAMES):
+            raise OutputError(
+                f"output {target}", expected="a place that can be written", found=str(error), fix="write elsewhere"
+            ) from error
+        raise

@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.backends.contract import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.backends.threads import set_threads
+from runtime.backends.threads import num_threads, sleep_while_waiting
 from runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
@@ -27,11 +27,12 @@ class OnnxRuntimeLoader:
         self._providers = providers
         self._options = self._onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
+        sleep_while_waiting(self._options)
         self._threads = threads
 
     def _session(self, path: Path, io: GraphIO) -> OrtSession:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
-        self._set_threads(path)
+        self._options.intra_op_num_threads = num_threads(self._threads, path)
 
         def refused(reason: str) -> BundleError:
             return BundleError(
@@ -45,9 +46,6 @@ class OnnxRuntimeLoader:
             if wanted != actual:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
         return session
-
-    def _set_threads(self, graph: Path) -> None:
-        set_threads(self._options, self._threads, graph)
 
 
 class OnnxRuntimeBackend(OnnxRuntimeLoader):

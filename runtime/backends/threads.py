@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "set_threads"]
+__all__ = ["available_cores", "num_threads", "sleep_while_waiting"]
 
 ONE_THREAD_BYTES = 32 << 20
 """Weights of a model that one thread runs about as fast as two: they lie in the core's caches."""
@@ -21,11 +21,15 @@ GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def set_threads(options: Any, threads: int | None, graph: Path) -> None:
-    """Write into ONNX Runtime's SessionOptions how many threads run a graph file, None for as many as suit it."""
-    if threads is None:
-        threads = 1 if _weight_bytes(graph) <= ONE_THREAD_BYTES else available_cores()
-    options.intra_op_num_threads = threads
+def num_threads(threads: int | None, graph: Path) -> int:
+    """How many threads run a graph file: so many, or for None as many as suit it."""
+    if threads is not None:
+        return threads
+    return 1 if _weight_bytes(graph) <= ONE_THREAD_BYTES else available_cores()
+
+
+def sleep_while_waiting(options: Any) -> None:
+    """Write into ONNX Runtime's SessionOptions, once, that threads without work do not spin."""
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
     # the next one needs, which doubled the time of the smaller graphs.

@@ -43,11 +43,8 @@ class Threads(OnnxRuntimeBackend):
 
     def __init__(self, threads: int, *, spinning: bool) -> None:
         super().__init__(threads)
-        self._spinning = spinning
-
-    def _set_threads(self, graph: Path) -> None:
-        super()._set_threads(graph)
-        self._options.add_session_config_entry(SPINNING, "1" if self._spinning else "0")
+        if spinning:
+            self._options.add_session_config_entry(SPINNING, "1")
 
 
 def main() -> None:
@@ -88,8 +85,8 @@ def main() -> None:
         sys.stdout.write(
             json.dumps({
                 "threads": setting, "busy": options.busy,
-                "callers": options.callers, "questions_per_second": round(len(questions) / median(taken), 2),
-                "fastest": round(len(questions) / min(taken), 2), "load": os.getloadavg()[0],
+                "callers": options.callers, "questions_per_second": float(f"{len(questions) / median(taken):.3g}"),
+                "fastest": float(f"{len(questions) / min(taken):.3g}"), "load": os.getloadavg()[0],
             }) + "\n"
         )  # fmt: skip
 

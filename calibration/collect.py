@@ -139,4 +139,4 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> OrtSe
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     if threads is not None:
         options.intra_op_num_threads = threads
-    return OrtSession(graph.model, options, subject=f"graph {path}", refused=refused)
+    return OrtSession(graph.model, options, subject=f"graph {path}", refused=refused, folder=path.parent)

@@ -14,17 +14,17 @@ from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import put_manifest
 from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, check_output, work_directory
 from exporter.publish import check_target
 from exporter.swap import recover
-from exporter.whole_file import replace_file, write_errors
+from exporter.whole_file import write_errors
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
     TEXTS,
     CodecSnr,
@@ -34,7 +34,6 @@ from runtime.contract import (
     StoreManifest,
     file_digest,
     read_store_manifest,
-    record_to_json,
 )
 from runtime.contract.store_layout import FOLDING
 
@@ -206,7 +205,7 @@ def _write_rest(
         index=text_index,
         codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )
-    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
+    put_manifest(work.store, manifest)
     return manifest
 
 

@@ -24,15 +24,19 @@ class OnnxRuntimeLoader:
 
     def __init__(self, threads: int | None, providers: tuple[str, ...]) -> None:
         self._onnxruntime: Any = import_onnxruntime()
-        self._providers = providers
-        self._options = self._onnxruntime.SessionOptions()
-        self._options.log_severity_level = 3
-        sleep_while_waiting(self._options)
-        self._threads = threads
+        self._providers, self._threads = providers, threads
+
+    def _make_options(self) -> Any:
+        """Options of one session: they may hold files of its graph's."""
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        sleep_while_waiting(options)
+        return options
 
     def _session(self, path: Path, io: GraphIO) -> OrtSession:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
-        self._options.intra_op_num_threads = num_threads(self._threads, path)
+        options = self._make_options()
+        options.intra_op_num_threads = num_threads(self._threads, path)
 
         def refused(reason: str) -> BundleError:
             return BundleError(
@@ -40,7 +44,7 @@ class OnnxRuntimeLoader:
                 fix="export the bundle again",
             )
 
-        session = OrtSession(path, self._options, self._providers, subject=f"graph {path}", refused=refused)
+        session = OrtSession(path, options, self._providers, subject=f"graph {path}", refused=refused)
         for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
             if wanted != actual:
@@ -60,10 +64,15 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 
     def __init__(self, threads: int | None = None, *, lean: bool = False) -> None:
         super().__init__(threads, ("CPUExecutionProvider",))
-        if lean:
-            self._options.add_session_config_entry("session.disable_prepacking", "1")
-            self._options.enable_cpu_mem_arena = False
-            self._options.enable_mem_pattern = False
+        self._lean = lean
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        if self._lean:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+        return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
+from runtime.backends.linked_files import map_linked_files
 from runtime.contract import BackendError, DeviceMemoryError, GlimmerError
 from runtime.contract.library_errors import LibraryErrors, first_line
 
@@ -44,15 +45,22 @@ class OrtSession:
 
     def __init__(
         self, graph: Path | bytes, options: Any, providers: Sequence[str] = ("CPUExecutionProvider",), *,
-        subject: str, refused: Callable[[str], GlimmerError],
+        subject: str, refused: Callable[[str], GlimmerError], folder: Path | None = None,
     ) -> None:
-        """Load a graph file, or its content; `subject` is that of errors at run time.
+        """Load a graph file, or its content, whose external data lie in `folder`; `options` are for it alone.
+
+        `subject` is that of errors at run time.
 
         Raises what `refused` makes of ONNX Runtime's reason, DeviceMemoryError where there is no memory for the graph.
         """
         onnxruntime = import_onnxruntime()
         self._running = onnxruntime_errors(subject, partial(_failed, subject))
+        folder = graph.parent if isinstance(graph, Path) else folder
         with onnxruntime_errors(subject, refused):
+            try:
+                self._linked = [] if folder is None else map_linked_files(options, graph, folder)
+            except OSError as reason:
+                raise refused(str(reason)) from None
             self.session: Any = onnxruntime.InferenceSession(
                 str(graph) if isinstance(graph, Path) else graph, sess_options=options, providers=list(providers)
             )

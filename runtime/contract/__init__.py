@@ -46,6 +46,7 @@ from runtime.contract.files import (
     file_errors,
     inside,
     is_there,
+    is_volume_part,
     map_regular,
     open_regular,
     read_limited,
@@ -101,9 +102,9 @@ from runtime.contract.store_layout import (
     IndexEntry,
     ShardEntry,
     StoreManifest,
-    read_store_manifest,
     shard_name,
 )
+from runtime.contract.store_manifest import read_store_manifest
 from runtime.contract.witness import (
     CPU_BACKEND,
     ROUNDING_BACKEND,
@@ -204,6 +205,7 @@ __all__ = [
     "graph_io",
     "inside",
     "is_there",
+    "is_volume_part",
     "map_regular",
     "open_regular",
     "read_engine_record",

@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from runtime import Session
 from runtime.backends import OnnxRuntimeBackend
@@ -43,8 +44,13 @@ class Threads(OnnxRuntimeBackend):
 
     def __init__(self, threads: int, *, spinning: bool) -> None:
         super().__init__(threads)
-        if spinning:
-            self._options.add_session_config_entry(SPINNING, "1")
+        self._spinning = spinning
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        if self._spinning:
+            options.add_session_config_entry(SPINNING, "1")
+        return options
 
 
 def main() -> None:
@@ -92,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

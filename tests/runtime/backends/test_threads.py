@@ -76,10 +76,12 @@ def test_a_small_model_has_one_thread_and_others_one_a_core(machine, tmp_path, w
     assert threads.num_threads(wanted, tmp_path / "graphs" / "a.onnx") == expected
 
 
-def test_onnxruntime_is_told_and_says_nothing(glimmer, capfd):
+def test_onnxruntime_is_told_and_says_nothing(glimmer, capfd, monkeypatch):
+    made, make = [], OnnxRuntimeBackend._make_options
+    monkeypatch.setattr(OnnxRuntimeBackend, "_make_options", lambda backend: (made.append(make(backend)), made[-1])[1])
     backend = OnnxRuntimeBackend()
     for name, io in read_manifest(glimmer.bundle).io().items():
         backend.load(glimmer.graph(name), io)
+    assert {options.intra_op_num_threads for options in made} == {1}
+    assert {options.get_session_config_entry("session.intra_op.allow_spinning") for options in made} == {"0"}
     assert capfd.readouterr().err == ""
-    assert backend._options.intra_op_num_threads == 1
-    assert backend._options.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -84,14 +84,16 @@ class SentenceEncoder:
             values = {IDS: encoding.ids, MASK: encoding.attention_mask, TYPES: encoding.type_ids}
             for name, array in inputs.items():
                 array[row, : len(encoding.ids)] = values[name]
-        states: Array = self._session.run([self._output], inputs)[0].astype(np.float32)
-        embeddings = _pooled(states, inputs[MASK], self.settings)
-        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise StoreError(
-                "encoder", expected=f"finite vectors from {self._output}", found=f"shape {list(embeddings.shape)}",
-                fix="check the encoder's graph",
-            )
-        return embeddings
+        states: Array = self._session.run([self._output], inputs)[0]
+        given = inputs[IDS].shape if self._output == STATES else inputs[IDS].shape[:1]
+        if states.dtype.kind == "f" and states.shape[:-1] == given:
+            embeddings = _pooled(states.astype(np.float32), inputs[MASK], self.settings)
+            if np.isfinite(embeddings).all():
+                return embeddings
+        raise StoreError(
+            "encoder", expected=f"finite vectors from {self._output}", found=f"{states.dtype} {list(states.shape)}",
+            fix="check the encoder's graph",
+        )
 
 
 def _pooled(states: Array, mask: Array, settings: EncoderSettings) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from calibration.instrument import InstrumentedGraph, ObservedTensor, instrument
 from calibration.ranges import GraphRanges
 from calibration.unpadded import Places, unpadded_runs
 from runtime.backends import Array, Backend, Graph
-from runtime.contract import CalibrationError, GraphIO
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.contract import BundleError, CalibrationError, GraphIO
 
 __all__ = ["CollectingBackend", "GraphCollector"]
 
@@ -52,7 +52,7 @@ class GraphCollector:
         graph = instrument(path)
         self._tensors = {tensor.name: tensor for tensor in graph.tensors}
         self._session = _session(graph, path, threads)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._outputs = [name for name, _, _ in self._session.outputs]
         self.ranges = {
             tensor.name: RunningRange(tensor.channels, shape_only=tensor.values_of is not None)
             for tensor in graph.tensors
@@ -118,9 +118,14 @@ class _CollectedGraph:
         return outputs
 
 
-def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
-    import onnxruntime
+def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> OrtSession:
+    def refused(reason: str) -> BundleError:
+        return BundleError(
+            f"graph {path}", expected="a graph that ONNX Runtime can load, with its tensors looked at", found=reason,
+            fix="export the bundle again",
+        )
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -134,4 +139,4 @@ def _session(graph: InstrumentedGraph, path: Path, threads: int | None) -> Any:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     if threads is not None:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(graph.model, sess_options=options, providers=["CPUExecutionProvider"])
+    return OrtSession(graph.model, options, subject=f"graph {path}", refused=refused, folder=path.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from calibration.load_graph import load_graph
 from runtime.backends import Array, Backend, Graph
 from runtime.contract import GraphIO, IOTensor, stage_of
 
@@ -35,7 +36,7 @@ class CountingBackend:
 
         from calibration.passes.fold_weights import FoldWeights
 
-        model = onnx_ir.load(path)
+        model = load_graph(path)
         FoldWeights()(model)
         counted = _add_sizes(model.graph)
         sizes = tuple(IOTensor(output, "float32", ()) for output in counted)

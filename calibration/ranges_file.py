@@ -154,33 +154,30 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
 
     Raises CalibrationError: no safetensors file, other arrays in it, another type or shape.
     """
-    from safetensors import SafetensorError, safe_open
+    from runtime.safetensors_file import SafetensorsFile
+
+    def refused(reason: str) -> CalibrationError:
+        return CalibrationError(str(path), expected="a safetensors file", found=reason, fix=FIX)
 
     tensors = [tensor for graph in record.graphs.values() for tensor in graph.values()]
     names = {f"histogram/{tensor.histogram}" for tensor in tensors}
     names |= {f"channel_amax/{tensor.channel_amax}" for tensor in tensors if tensor.channel_amax is not None}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if names != set(file.keys()):
-                odd = sorted(names.symmetric_difference(file.keys()))
-                raise CalibrationError(
-                    str(path), expected="the arrays that ranges.json names", found=f"{odd[0]} in one alone", fix=FIX
-                )
-            for name in sorted(names):
-                found = file.get_slice(name)
-                dtype, shape = found.get_dtype(), list(found.get_shape())
-                if name.startswith("histogram/"):
-                    right, expected = dtype in ("I32", "I64") and shape == [BINS], f"I32 or I64 [{BINS}]"
-                else:
-                    right, expected = dtype == "F32" and len(shape) == 1 and math.prod(shape) > 0, "F32 [channels]"
-                if not right:
-                    raise CalibrationError(
-                        f"{path}, array {name}", expected=expected, found=f"{dtype} {shape}", fix=FIX
-                    )
-            # Widened here, once for all tensors that share one: a table may name it a million times.
-            return {
-                name: file.get_tensor(name).astype(np.int64 if name.startswith("histogram/") else np.float32)
-                for name in sorted(names)
-            }
-    except (SafetensorError, OSError) as reason:
-        raise CalibrationError(str(path), expected="a safetensors file", found=str(reason), fix=FIX) from None
+    file = SafetensorsFile(path, refused)
+    if names != set(file.names):
+        odd = sorted(names.symmetric_difference(file.names))
+        raise CalibrationError(
+            str(path), expected="the arrays that ranges.json names", found=f"{odd[0]} in one alone", fix=FIX
+        )
+    for name in sorted(names):
+        dtype, shape = file.dtype(name), list(file.shape(name))
+        if name.startswith("histogram/"):
+            right, expected = dtype in ("I32", "I64") and shape == [BINS], f"I32 or I64 [{BINS}]"
+        else:
+            right, expected = dtype == "F32" and len(shape) == 1 and math.prod(shape) > 0, "F32 [channels]"
+        if not right:
+            raise CalibrationError(f"{path}, array {name}", expected=expected, found=f"{dtype} {shape}", fix=FIX)
+    # Widened here, once for all tensors that share one: a table may name it a million times.
+    return {
+        name: file.tensor(name).astype(np.int64 if name.startswith("histogram/") else np.float32)
+        for name in sorted(names)
+    }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from calibration.load_graph import load_graph
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import ROUNDING_BACKEND, GraphIO
 
@@ -26,7 +27,11 @@ class RoundingBackend(OnnxRuntimeBackend):
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
-        self._options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
@@ -35,7 +40,7 @@ class RoundingBackend(OnnxRuntimeBackend):
         from calibration.passes.round_fp16 import RoundFp16
 
         super().load(path, io)
-        model = onnx_ir.load(path)
+        model = load_graph(path)
         RoundFp16()(model)
         with tempfile.TemporaryDirectory() as directory:
             rounded = Path(directory) / path.name

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from calibration.groups import Group, find_groups
 from calibration.keep_list import Choice, Kept, keep_greedily
+from calibration.load_graph import load_graph
 from calibration.losses import Losses, losses
 from calibration.observation import Asked, Observation, observe
 from calibration.policy import Policy
@@ -193,7 +194,7 @@ class _Bench:
         bundle, quantization = self._session.bundle, self._quantization
         name = quantization.stages[stage]
         nodes = frozenset(node for group in groups if group.graph == stage for node in group.nodes)
-        model = onnx_ir.load(bundle.graph_path(name))
+        model = load_graph(bundle.graph_path(name))
         ranges = TrackedRanges(quantization.table.graphs.get(name, {}))
         quantize_graph(model, ranges, _graph_options(stage, quantization, only=nodes))
         # A folder for each: a loaded graph may still read its file, which must not be written over.
@@ -211,11 +212,9 @@ def _renumbered(reference: Observation) -> Observation:
 
 
 def _groups(path: Path, name: str, quantization: Quantization) -> list[Group]:
-    import onnx_ir
-
     from calibration.passes.fold_weights import FoldWeights
 
-    model = onnx_ir.load(path)
+    model = load_graph(path)
     FoldWeights()(model)
     return find_groups(model.graph, name, embeddings=quantization.policy.embeddings)
 

@@ -7,8 +7,9 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.cost.plot import FORMATS, METADATA
+from exporter.cost.plot import FORMATS, METADATA, TEXT
 from exporter.publish import replace_file, write_errors
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from exporter.bundle.sensitivity import SensitivityReport
@@ -27,14 +28,14 @@ def plot_sensitivity(report: SensitivityReport, path: Path) -> None:
     kept = {item.pattern for item in report.sensitivity.keep}
     kind = FORMATS[path.suffix.lower()]
     content = BytesIO()
-    with rc_context({"svg.hashsalt": "glimmer-export"}):
+    with rc_context(TEXT):
         figure = Figure(figsize=(10, 1.5 + 0.24 * len(rows)), layout="constrained")
         axes = figure.subplots()
         places = range(len(rows))
         scores = [row.losses.score_noise or 0.0 for row in rows]
         axes.barh(places, scores, label="score noise")
         axes.barh(places, [row.losses.logit_noise for row in rows], left=scores, label="logit noise")
-        names = [row.group.pattern.strip("^/").replace(r"(_\d)?", "").replace("\\", "") for row in rows]
+        names = [visible(row.group.pattern.strip("^/").replace(r"(_\d)?", "").replace("\\", "")) for row in rows]
         axes.set_yticks(places, names, fontsize=7)
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight("bold" if row.group.pattern in kept else "normal")

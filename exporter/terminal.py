@@ -1,34 +1,33 @@
-"""What prints on a terminal: consoles, and text of others, which is printed as it stands."""
+"""What prints on a terminal. Every string is text: there is no markup, `:cat:` is no picture, and nothing is obeyed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
-from exporter.visible import visible
+from exporter.visible import visible, visible_lines
 
-__all__ = ["console", "literal", "text"]
+__all__ = ["bold", "console", "text"]
 
 
 class _Console(Console):
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string that is printed goes through here, so that none need be trusted."""
-        return super().render_str("\n".join(map(visible, text.split("\n"))), **options)
+        """A string as Text: each that is printed goes through here, cells and titles of tables too."""
+        return super().render_str(visible_lines(text), **options)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The console of reports, or that of progress and warnings; `:cat:` is no picture on either."""
-    return _Console(stderr=stderr, emoji=False)
+    """The console of reports, or that of progress and warnings."""
+    return _Console(stderr=stderr, markup=False, emoji=False)
 
 
-def literal(value: object) -> str:
-    """Anything for a line of markup, on one line: no markup of its own, nothing that a terminal obeys."""
-    return escape(visible(str(value)))
+def text(value: object, style: str = "") -> Text:
+    """Anything on one line, in a style; also for a status, which would read a string as markup."""
+    return Text(visible(str(value)), style)
 
 
-def text(value: object) -> Text:
-    """The same for what takes no markup, or reads it with a mind of its own: a bar's description, a status."""
-    return Text(visible(str(value)))
+def bold(value: object) -> Text:
+    """What a line is about, such as a path."""
+    return text(value, "bold")

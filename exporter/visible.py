@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-__all__ = ["visible"]
+__all__ = ["visible", "visible_json", "visible_lines"]
 
 OBEYED = re.compile(
     "["
@@ -20,3 +21,13 @@ OBEYED = re.compile(
 def visible(text: str) -> str:
     r"""The text on one line, with `\x1b` and the like for the characters that a terminal obeys or does not show."""
     return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def visible_lines(text: str) -> str:
+    """The same of every line of a text that has several."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def visible_json(text: str) -> str:
+    r"""JSON of the same meaning, with `\u009b` and the like for those characters: line breaks are JSON's own."""
+    return OBEYED.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)

@@ -16,11 +16,11 @@ from runtime.contract import (
     file_errors,
     inside,
     is_there,
-    map_regular,
+    is_volume_part,
     read_manifest,
 )
 from runtime.contract.files import open_file
-from runtime.external_data import external_data
+from runtime.external_data import check_external_data
 from runtime.text import TextEncoder
 
 __all__ = ["Bundle", "verify_file"]
@@ -66,7 +66,7 @@ def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
     named = {directory / entry.path for entry in manifest.files()}
     for path in sorted({file.parent for file in named}):
         for found in sorted(path.iterdir() if path != directory else ()):
-            if found not in named:
+            if found not in named and not is_volume_part(found.relative_to(path)):
                 raise BundleError(
                     f"bundle {directory}", expected=f"only the files of its manifest in {path.name}", found=found.name,
                     fix="copy the bundle again",
@@ -75,26 +75,12 @@ def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
 
 def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleManifest) -> None:
     """Refuse a graph that reads anything but the manifest's files in its own folder, or reads past their ends."""
-    subject, folder = f"bundle {directory}, {graph.path}", PurePosixPath(graph.path).parent
+    folder = PurePosixPath(graph.path).parent
     paths = {PurePosixPath(entry.path): entry.bytes for entry in manifest.graph_files()}
-    sizes = {path.name.encode(): size for path, size in paths.items() if path.parent == folder}
-    content = map_regular(directory / graph.path, error=BundleError, subject=subject, fix="copy the bundle again")
-    try:
-        outside = list(external_data(memoryview(content or b"")))
-    except ValueError as reason:
-        raise BundleError(subject, expected="an ONNX graph", found=str(reason), fix="export the bundle again") from None
-    for data in outside:
-        if data.location not in sizes:
-            raise BundleError(
-                subject, expected="weights in the files of its manifest",
-                found=repr(data.location.decode(errors="replace")),
-                fix="do not use this bundle; get it again from its source",
-            )
-        if (end := data.offset + data.length) > sizes[data.location]:
-            raise BundleError(
-                subject, expected=f"weights within the {sizes[data.location]} bytes of {data.location.decode()}",
-                found=f"some up to byte {end}", fix="export the bundle again",
-            )
+    check_external_data(
+        directory / graph.path, {path.name: size for path, size in paths.items() if path.parent == folder},
+        error=BundleError, subject=f"bundle {directory}, {graph.path}", fix="export the bundle again",
+    )
 
 
 def verify_file(

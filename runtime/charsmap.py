@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import NormalizedString, Regex, normalizers
 
-__all__ = ["OUTER_SPACES", "Charsmap", "sentencepiece_normalizer"]
+__all__ = ["OUTER_SPACES", "Charsmap", "sentencepiece_normalizer", "take_fault"]
 
 ANY, NOT_PLAIN = re.compile(r"(?s)."), re.compile(r"[^ -~]")
 PLAIN = range(ord(" "), ord("~") + 1)
@@ -27,6 +28,8 @@ OUTER_SPACES = rf"\A[{SPACES}]+|[{SPACES}]+\z"
 """What sentencepiece drops of a text, as checkpoints have it since there are any."""
 OUTER_SPACES_ONCE = rf"\A[{SPACES}]+|(?<![{SPACES}])[{SPACES}]+\z"
 """The same, looked for once in each run of spaces: a million of them inside a text took hours."""
+_raised = threading.local()
+"""What `Charsmap.normalize` raised in this thread: the library that calls it drops that, and the text stays."""
 
 
 def sentencepiece_normalizer(normalizer: Any) -> Any | None:
@@ -40,6 +43,13 @@ def sentencepiece_normalizer(normalizer: Any) -> Any | None:
     if not any(part["type"] == "Precompiled" or _drops_outer_spaces(part) for part in parts):
         return None
     return normalizers.Sequence([_read(part) for part in parts])
+
+
+def take_fault() -> BaseException | None:
+    """What a normaliser of this module has raised in this thread since the last call, None for nothing."""
+    fault: BaseException | None = getattr(_raised, "fault", None)
+    _raised.fault = None
+    return fault
 
 
 class Charsmap:
@@ -77,9 +87,13 @@ class Charsmap:
 
     def normalize(self, normalized: NormalizedString) -> None:
         """The same in place, as the tokenizers library calls a normaliser of ours."""
-        text = normalized.normalized
-        if (replaced := self(text)) != text:
-            normalized.replace(text, replaced)
+        try:
+            text = normalized.normalized
+            if (replaced := self(text)) != text:
+                normalized.replace(text, replaced)
+        except BaseException as fault:
+            _raised.fault = fault
+            raise
 
     def _longest(self, text: str, place: int) -> tuple[int, str]:
         """How many characters from `place` on the table replaces, and by what; 0 and nothing where it has none."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load
-
 from runtime.backends import Array
 from runtime.codecs import Codec, open_codec
 from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout, read_limited
+from runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
 
@@ -48,10 +46,11 @@ def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:
     if entry is None:
         return {}
     subject = f"store {directory}, {entry.path}"
+
+    def refused(reason: str) -> StoreError:
+        return StoreError(subject, expected="a safetensors file", found=reason, fix=FIX)
+
     content = read_limited(
         directory / entry.path, limit_bytes=entry.bytes, error=StoreError, subject=subject, fix=FIX
     )  # `entry.bytes` was compared with what the codec has
-    try:
-        return dict(load(content))
-    except SafetensorError as reason:
-        raise StoreError(subject, expected="a safetensors file", found=str(reason), fix=FIX) from None
+    return read_arrays(content, refused)

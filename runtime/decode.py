@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from runtime.backends import Array, Tensor
-from runtime.contract import LOG_PROBABILITY, ModelShape, NotFiniteError
+from runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
 from runtime.memory import pad_ids
 from runtime.placement import Placement
 
@@ -83,7 +83,7 @@ def greedy_decode(
         )
         if looks:
             for done in fetched:
-                _take(done, answers, running, shape.eos_token_id, check_finite=check_finite)
+                _take(done, answers, running, shape, check_finite=check_finite)
             fetched.clear()
             if not running or not remaining:
                 return answers
@@ -93,10 +93,11 @@ def greedy_decode(
     return answers
 
 
-def _take(step: _Step, answers: list[Decoded], running: set[int], eos_token_id: int, *, check_finite: bool) -> None:
+def _take(step: _Step, answers: list[Decoded], running: set[int], shape: ModelShape, *, check_finite: bool) -> None:
     """Add a step's tokens (b, 1) to the answers of the rows that still run, and their log-probabilities (b, 1).
 
-    EOS ends a row, and counts in its log-probability: what comes behind it was not chosen.
+    EOS ends a row, and counts in its log-probability: what comes behind it was not chosen. Raises BundleError for a
+    number that the vocabulary has not, which no graph of ours gives.
     """
     rows = sorted(running)
     if not rows:
@@ -110,9 +111,14 @@ def _take(step: _Step, answers: list[Decoded], running: set[int], eos_token_id: 
             _check_finite(log_probabilities[rows, 0])
     for row in rows:
         answer, token = answers[row], int(tokens[row, 0])
+        if not 0 <= token < shape.vocab_size:
+            raise BundleError(
+                "graph decoder_step", expected=f"a token below {shape.vocab_size}", found=str(token),
+                fix="export the bundle again",
+            )
         if log_probabilities is not None and answer.log_probability is not None:
             answer.log_probability += float(log_probabilities[row, 0])
-        if token == eos_token_id:
+        if token == shape.eos_token_id:
             running.remove(row)
         else:
             answer.tokens.append(token)

@@ -5,10 +5,13 @@ ONNX Runtime follows `external_data` wherever it leads, so a bundle from elsewhe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-__all__ = ["ExternalData", "external_data"]
+from runtime.contract import GlimmerError, map_regular
+
+__all__ = ["ExternalData", "check_external_data", "external_data"]
 
 MODEL, GRAPH, NODE, ATTRIBUTE, TENSOR, SPARSE, FUNCTION = range(7)
 CHILDREN: dict[int, dict[int, int]] = {
@@ -35,6 +38,32 @@ class ExternalData:
     location: bytes
     offset: int
     length: int
+
+
+def check_external_data(
+    graph: Path, sizes: Mapping[str, int], *, error: type[GlimmerError], subject: str, fix: str
+) -> None:
+    """Raise `error` where a graph file reads anything but files of these names below its folder, or past their ends.
+
+    `sizes` are theirs in bytes; `fix` is for a graph that is damaged.
+    """
+    content = map_regular(graph, error=error, subject=subject, fix=fix)
+    try:
+        found = list(external_data(memoryview(content or b"")))
+    except ValueError as reason:
+        raise error(subject, expected="an ONNX graph", found=str(reason), fix=fix) from None
+    for data in found:
+        size = sizes.get(name := PurePosixPath(data.location.decode(errors="replace")).as_posix())
+        if size is None:
+            raise error(
+                subject, expected="weights in the files of its manifest",
+                found=repr(data.location.decode(errors="replace")),
+                fix="do not use it; get it again from its source",
+            )
+        if (end := data.offset + data.length) > size:
+            raise error(
+                subject, expected=f"weights within the {size} bytes of {name}", found=f"some up to byte {end}", fix=fix
+            )
 
 
 def external_data(content: memoryview) -> Iterator[ExternalData]:

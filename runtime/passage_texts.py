@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -18,15 +18,19 @@ from runtime.contract.text_schema import (
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_PASSAGE,
-    fts5_missing,
     is_id,
     names_pages,
     without_pages,
 )
 from runtime.retrieval import Hit
 from runtime.retrieval.fts5 import Fts5Index
+from runtime.sqlite_file import SqliteFile
 
-__all__ = ["Passage", "PassageTexts", "no_such_number"]
+__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "no_such_number"]
+
+TEXT, PAGE = (str,), (str, type(None))
+PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
+"""Of the values of a passage's id, title, text and page as they stand in the file."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,27 @@ class PassageTexts:
         `check` raises where what was opened may be the file of another store; `folding` is that of its index.
         """
         self._path, self._check, self._index = path, check, Fts5Index(folding)
-        # immutable: nothing may write a finished store, so SQLite need not lock or look for changes.
-        self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[SqliteFile] = deque()
         self._closed = Event()
-        with self._connection() as connection:
-            (highest,) = connection.execute(SELECT_HIGHEST).fetchone()
-            self.names_pages = names_pages(connection)
+        with self._connection() as file:
+            ((highest,),) = file.checked(SELECT_HIGHEST, (), [(int, type(None))])
+            self.names_pages = names_pages(file)
         if (-1 if highest is None else highest) != end - 1:
             self.close()
             found = "none" if highest is None else f"numbers up to {highest}"
-            raise self._damaged(expected=f"numbers up to {end - 1}", found=found)
+            raise self._damaged(found, expected=f"numbers up to {end - 1}")
 
     def all_numbers(self) -> list[int]:
         """The numbers of all passages that are there, rising."""
-        with self._connection() as connection:
-            return [number for (number,) in connection.execute(SELECT_NUMBERS)]
+        with self._connection() as file:
+            return [number for (number,) in file.checked(SELECT_NUMBERS, (), [(int,)])]
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""
         numbers = []
-        with self._connection() as connection:
+        with self._connection() as file:
             for value in ids:
-                row = connection.execute(SELECT_NUMBER, (value,)).fetchone() if is_id(value) else None
+                row = next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) if is_id(value) else None
                 if row is None:
                     raise PassageError(
                         f"passage id {described(value)}", expected=f"an id in {self._path.parent}", found="none",
@@ -89,21 +91,21 @@ class PassageTexts:
         return numbers
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
-        """Passages by number, in their order; raises PassageNumberError for a number that there is not."""
+        """Passages by number, in their order; raises StoreError for a number that the file does not have."""
         passages = []
         statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
-        with self._connection() as connection:
+        with self._connection() as file:
             for number in numbers:
-                row = connection.execute(statement, (number,)).fetchone()
+                row = next(file.checked(statement, (number,), PASSAGE_KINDS), None)
                 if row is None:
-                    raise no_such_number(self._path.parent, number)
+                    raise self._damaged("none", expected=f"a passage of the number {number}")
                 passages.append(Passage(*row))
         return passages
 
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The best passages for a question by BM25, best first."""
-        with self._connection() as connection:
-            return self._index.search(connection, question, top_k)
+        with self._connection() as file:
+            return self._index.search(file, question, top_k)
 
     def close(self) -> None:
         """Close the file; readers that are under way finish first."""
@@ -112,40 +114,32 @@ class PassageTexts:
             self._idle.pop().close()
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[SqliteFile]:
         if self._closed.is_set():
             raise ClosedError(
                 f"store {self._path.parent}", expected="an open one", found="one that was closed", fix="open it again"
             )
         try:
-            connection = self._idle.pop()
+            file = self._idle.pop()
         except IndexError:
-            connection = self._connect()
+            file = self._connect()
         try:
-            yield connection
-        except sqlite3.Error as reason:
-            if "no such module: fts5" in str(reason):
-                raise fts5_missing() from None
-            raise self._damaged(expected="a store's SQLite file", found=str(reason)) from None
+            yield file
         finally:
-            self._idle.append(connection)
+            self._idle.append(file)
             if self._closed.is_set():
                 self.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            # One thread at a time has it, though not always the same one.
-            connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
-        except sqlite3.Error as reason:
-            raise self._damaged(expected="a readable file", found=str(reason)) from None
+    def _connect(self) -> SqliteFile:
+        file = SqliteFile.reading(self._path, partial(self._damaged, expected="a store's SQLite file"))
         try:
             self._check()
         except StoreError:
-            connection.close()
+            file.close()
             raise
-        return connection
+        return file
 
-    def _damaged(self, *, expected: str, found: str) -> StoreError:
+    def _damaged(self, found: str, *, expected: str) -> StoreError:
         return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")
 
 

@@ -174,7 +174,7 @@ class MemoryStore:
     def numbers(self, ids: Iterable[int | str]) -> list[int]:
         """Passage numbers of corpus ids, in their order; raises PassageError for an id that the store does not hold."""
         self._check()
-        return self._texts.numbers(items("ids", ids, of="ids", error=PassageError))
+        return self._held(self._texts.numbers(items("ids", ids, of="ids", error=PassageError)), "its texts")
 
     def passage(self, number: int) -> Passage:
         """One passage; raises PassageNumberError for a number that the store does not have."""
@@ -185,7 +185,7 @@ class MemoryStore:
         self._check()
         wanted = [_number(number) for number in items("numbers", numbers, of="passage numbers")]
         for number in wanted:
-            if not 0 <= number < self._end:
+            if not self._holds(number):
                 raise no_such_number(self.directory, number)
         return self._texts.passages(wanted)
 
@@ -193,11 +193,13 @@ class MemoryStore:
         """The `top_k` passages that fit the question best by the store's retrieval, best first.
 
         By `bm25` those that share its words, none where there is no word in common. There may be fewer than `top_k`.
-        Raises QuestionError for what is no text.
+        Raises QuestionError for what is no text, StoreError where the index is damaged.
         """
         self._check()
         most = min(whole_number("top_k", top_k, least=1), self.num_passages)
-        return self._retriever.search(question_text(question), most)
+        hits = self._retriever.search(question_text(question), most)
+        self._held([hit.number for hit in hits], "its index")
+        return hits
 
     def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
         """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
@@ -209,7 +211,9 @@ class MemoryStore:
         most = min(whole_number("top_k", top_k, least=1), self.num_passages)
         if self._vectors is None:  # two threads may both open them, harmlessly
             self._vectors = open_vectors(self.directory, self.manifest, verify=self._options.verify)[1]
-        return self._vectors.search(embedding, most)
+        hits = self._vectors.search(embedding, most)
+        self._held([hit.number for hit in hits], "its vectors")
+        return hits
 
     def memory(self, number: int) -> PassageMemory:
         """A passage's memory in the store's codec, views of the file.
@@ -297,10 +301,23 @@ class MemoryStore:
         """The shard of a passage, and its row there."""
         if type(number) is not int:
             number = _number(number)
-        if not 0 <= number < self._end or (self._deletions and self._is_deleted(number)):
+        if not self._holds(number):
             raise no_such_number(self.directory, number)
         index = bisect_right(self._starts, number) - 1
         return self._shards.get(index) or self._shard(index), number - self._starts[index]
+
+    def _holds(self, number: int) -> bool:
+        return 0 <= number < self._end and not (self._deletions and self._is_deleted(number))
+
+    def _held(self, numbers: list[int], source: str) -> list[int]:
+        """The numbers, as a file of the store gave them; raises StoreError where they are of none of its passages."""
+        for number in numbers:
+            if not self._holds(number):
+                raise StoreError(
+                    f"store {self.directory}", expected="numbers of its passages", found=f"{number} in {source}",
+                    fix="see `glimmer-export memory verify`",
+                )
+        return numbers
 
     def _is_deleted(self, number: int) -> bool:
         place = int(self._tombstones.searchsorted(number))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from runtime.bundle import verify_file
-from runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest
-from runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
+from runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
+from runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
+from runtime.external_data import check_external_data
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval import Retriever
 from runtime.retrieval.dense import DenseIndex, DenseRetriever
@@ -48,10 +49,23 @@ def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> t
     for entry in dense.files():
         verify_file(directory / DENSE, entry, error=StoreError, subject=subject, fix=FIX, digest=verify)
     named = {directory / DENSE / entry.path for entry in dense.files()} | {directory / DENSE / MANIFEST}
-    for path in sorted((directory / DENSE).rglob("*")):  # the encoder's graph may name external data beside it
-        if path not in named and not path.is_dir():
+    for path in sorted((directory / DENSE).rglob("*")):
+        if path not in named and not path.is_dir() and not is_volume_part(path.relative_to(directory / DENSE)):
             raise StoreError(subject, expected="only the files of its manifest", found=path.name, fix=FIX)
+    if dense.encoder is not None:
+        _check_encoder(directory / DENSE, dense.encoder, subject)
     return dense, DenseIndex(directory / DENSE, dense, num_numbers=manifest.num_numbers)
+
+
+def _check_encoder(directory: Path, encoder: EncoderEntry, subject: str) -> None:
+    """Refuse a graph that reads anything but its recorded files."""
+    model, *others = encoder.graph
+    folder = PurePosixPath(model.path).parent
+    paths = {PurePosixPath(entry.path): entry.bytes for entry in others}
+    sizes = {path.relative_to(folder).as_posix(): size for path, size in paths.items() if path.is_relative_to(folder)}
+    check_external_data(
+        directory / model.path, sizes, error=StoreError, subject=f"{subject}, {model.path}", fix=FIX
+    )
 
 
 def _full_text(directory: Path, manifest: StoreManifest, texts: PassageTexts) -> Retriever:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
 from runtime.charsmap import SPACES, sentencepiece_normalizer
-from runtime.contract import BundleError, ModelShape, QuestionError, TokenizerError, read_limited
+from runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError, read_limited
 from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.templates import TEMPLATES, template_fault
+from runtime.tokenizer_library import TokenizerErrors
 from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer", "read_tokenizer_file"]
+
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PlainTokenizer:
@@ -21,11 +27,17 @@ class PlainTokenizer:
     White space around it is dropped. A tokenizer that was made of a sentencepiece model normalises text as that does,
     and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
     it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
-    `limits` are what its file says that it may do to a text.
+
+    `limits` are what its file says that it may do to a text. `named` makes the error of what the library says where it
+    cannot encode one, as without an unknown token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, limits: TokenizerLimits = PLAIN) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, limits: TokenizerLimits = PLAIN,
+        named: Callable[[str], GlimmerError] | None = None,
+    ) -> None:
         self._limits = limits
+        self._errors = TokenizerErrors(named or _unusable)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         splits = tokenizer.pre_tokenizer
@@ -36,16 +48,19 @@ class PlainTokenizer:
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> Encoding:
-        """Tokens and ids of a text; raises UnicodeEncodeError or TypeError for a lone surrogate."""
-        return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
+        """Tokens and ids of a text, which has no lone surrogate; raises TokenizerError where the model has none."""
+        with self._errors:
+            return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
 
     def length_fault(self, text: str) -> tuple[str, str] | None:
         """What is expected of a text's length and what was found, where it must not be encoded; None where it may."""
-        return text_fault(text, self._limits, self._normalizer)
+        with self._errors:
+            return text_fault(text, self._limits, self._normalizer)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of tokens, special tokens left out."""
-        decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        """The text of tokens, special tokens left out; raises TokenizerError where the library has none."""
+        with self._errors:
+            decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return decoded
 
     def piece(self, number: int) -> str | None:
@@ -69,7 +84,8 @@ class PlainTokenizer:
         return text[first:last]
 
     def _is_space(self, character: str) -> bool:
-        normalized = character if self._normalizer is None else self._normalizer.normalize_str(character)
+        with self._errors:
+            normalized = character if self._normalizer is None else self._normalizer.normalize_str(character)
         return not normalized.strip(SPACES)
 
 
@@ -137,14 +153,13 @@ class TextEncoder:
         return self._tokenizer.decode(ids).strip()
 
     def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
-        try:
-            if (fault := self._tokenizer.length_fault(text)) is not None:
-                raise QuestionError(subject, expected=fault[0], found=fault[1], fix="shorten the text")
-            ids: list[int] = self._tokenizer.encode(text).ids
-        except (UnicodeEncodeError, TypeError):  # a lone surrogate
+        if LONE_SURROGATE.search(text):
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
-            ) from None
+            )
+        if (fault := self._tokenizer.length_fault(text)) is not None:
+            raise QuestionError(subject, expected=fault[0], found=fault[1], fix="shorten the text")
+        ids: list[int] = self._tokenizer.encode(text).ids
         # A text of no tokens is EOS all the same: nothing can be read of nothing.
         return [*ids, self._shape.eos_token_id] if eos or not ids else ids
 
@@ -163,17 +178,30 @@ def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: 
     Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
     """
     content = source if isinstance(source, bytes) else read_tokenizer_file(source, subject=subject, fix=fix)
+
+    def damaged(reason: str) -> TokenizerError:
+        return TokenizerError(subject, expected="a tokenizer.json", found=reason, fix=fix)
+
+    def unusable(reason: str) -> TokenizerError:
+        return TokenizerError(subject, expected="a tokenizer that takes any text", found=reason, fix=fix)
+
     try:
         limits = tokenizer_limits(content)
-        tokenizer = PlainTokenizer(Tokenizer.from_buffer(content), limits)
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
-        # tokenizers raises no other than Exception, and where its Rust gives up not even that.
-        raise TokenizerError(subject, expected="a tokenizer.json", found=str(error), fix=fix) from None
+    except ValueError as reason:
+        raise damaged(str(reason)) from None
+    with TokenizerErrors(damaged, reads=True):
+        read = Tokenizer.from_buffer(content)
+    try:
+        tokenizer = PlainTokenizer(read, limits, unusable)
+    except ValueError as reason:  # its table for normalising is damaged
+        raise damaged(str(reason)) from None
     if tokenizer.highest_id >= vocab_size:
         raise TokenizerError(
             subject, expected=f"ids below the embedding's {vocab_size} rows", found=f"an id {tokenizer.highest_id}",
             fix=fix,
         )
     return tokenizer
+
+
+def _unusable(reason: str) -> TokenizerError:
+    return TokenizerError("tokenizer", expected="one that takes any text", found=reason, fix="copy it again")

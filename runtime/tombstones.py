@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from runtime.contract import StoreError, StoreManifest, read_limited
+from runtime.safetensors_file import read_arrays
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
 
@@ -25,15 +24,15 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
         return np.zeros(0, np.int64)
     path = directory / manifest.tombstones.path
     fix = "see `glimmer-export memory verify`"
+
+    def refused(reason: str) -> StoreError:
+        return StoreError(str(path), expected="a safetensors file", found=reason, fix=fix)
+
     limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
     content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
-    try:
-        tensors = load(content)
-    except SafetensorError as reason:
-        raise StoreError(str(path), expected="a safetensors file", found=str(reason), fix=fix) from None
-    numbers = tensors.get(TOMBSTONES)
+    numbers = read_arrays(content, refused).get(TOMBSTONES)
     if (
-        numbers is None or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,)
+        numbers is None or not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,)
         or numbers[0] < 0 or numbers[-1] >= manifest.num_numbers or bool((np.diff(numbers) <= 0).any())
     ):
         raise StoreError(

@@ -15,6 +15,7 @@ from exporter.answering.rouge_l import RougeL, rouge_l_scorer
 from exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
 from exporter.answering.show import named_scores, scores_table
 from exporter.publish import check_file, replace_file
+from exporter.visible import visible
 from runtime import Answer, BackendChoice, Session
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class AnsweringReport:
 
     def print(self, console: Console) -> None:
         """A short table."""
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table(show_header=False)
@@ -102,7 +102,7 @@ class AnsweringReport:
         if self.tasks:
             console.print(scores_table(self.tasks))
         for note in self.notes:
-            console.print(escape(note))
+            console.print(visible(note))
 
 
 def answer_questions(

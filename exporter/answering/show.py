@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from exporter.answering.scores import Scores
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,14 +31,13 @@ def named_scores(scores: Scores) -> list[tuple[str, str]]:
 
 def scores_table(tasks: Mapping[str, Scores]) -> Table:
     """A line a score, a column a task: one task has more scores than a terminal has room for columns."""
-    from rich.markup import escape
     from rich.table import Table
 
     shown = {task: dict(named_scores(scores)) for task, scores in tasks.items()}
     names = list(dict.fromkeys(name for scores in shown.values() for name in scores))
     table = Table("task")
     for task in shown:
-        table.add_column(escape(task), justify="right", overflow="fold")
+        table.add_column(visible(task), justify="right", overflow="fold")
     table.add_row("graded", *(str(scores.graded) for scores in tasks.values()))
     for name in names:
         table.add_row(name, *(scores.get(name, "-") for scores in shown.values()))

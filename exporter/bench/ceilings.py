@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.contract import BackendError
+
 __all__ = ["MATRIX_SIZE", "CeilingRates", "Ceilings"]
 
 MATRIX_SIZE = 2048
@@ -71,7 +74,12 @@ class Ceilings:
 
 def _product(activations: Any, weights: Any, operator: str, threads: int) -> Callable[[], object]:
     """A session of one product with constant weights, as the graphs have them."""
-    import onnxruntime
+
+    def refused(reason: str) -> BackendError:
+        return BackendError(
+            f"operator {operator}", expected="an ONNX Runtime that has it", found=reason, fix="install a newer one"
+        )
+
     from onnx import helper, numpy_helper
 
     size = activations.shape[0]
@@ -82,10 +90,10 @@ def _product(activations: Any, weights: Any, operator: str, threads: int) -> Cal
         [numpy_helper.from_array(weights, "weights")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"activations": activations})
+    session = OrtSession(model.SerializeToString(), options, subject=f"{operator} of size {size}", refused=refused)
+    return lambda: session.run(["product"], {"activations": activations})
 
 
 def _tensor(name: str, dtype: np.dtype[Any], size: int) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter.bench.options import BenchOptions
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
 from exporter.publish import check_file, replace_file
+from exporter.visible import visible_lines
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
 
@@ -57,7 +58,7 @@ def html_from_report(report: BenchReport) -> str:
         ("INT8 matrix product", f"{rates.int8_macs_per_second / 1e9:.1f} G multiply-adds/s"),
         ("copy", f"{rates.copy_bytes_per_second / 1e9:.1f} GB/s"),
     ]
-    return "\n".join([
+    return visible_lines("\n".join([
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"/>',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
@@ -74,7 +75,7 @@ def html_from_report(report: BenchReport) -> str:
         "<h2>Versions</h2>",
         _table(["", "version"], [[escape(name), escape(value)] for name, value in report.versions.items()]),
         "</body></html>\n",
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _contender_table(report: BenchReport) -> str:

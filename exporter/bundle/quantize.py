@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.load_graph import load_graph
 from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from calibration.ranges_check import codec_of_graphs
 from calibration.ranges_file import read_ranges
@@ -118,8 +119,6 @@ def _quantize(
     bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
     weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
-    import onnx_ir
-
     manifest, stage = bundle.manifest, stage_of(name)
     named = options.graphs is None or stage in options.graphs
     int8 = "int8" in options.precision and named
@@ -128,7 +127,7 @@ def _quantize(
         stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
     )
-    model = onnx_ir.load(bundle.graph_path(name))
+    model = load_graph(bundle.graph_path(name))
     done = QuantizedGraph()
     if int8 or fp16:
         done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)

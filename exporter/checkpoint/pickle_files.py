@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.checkpoint.weight_index import weight_paths
 from runtime.contract import CheckpointError, check_regular
+from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEX", "SINGLE", "PickleFiles", "PickledTensors", "check_dense", "load_failure", "load_pickle"]
+__all__ = [
+    "INDEX", "SINGLE", "PickleFiles", "PickledTensors", "check_dense", "load_failure", "load_pickle", "torch_errors",
+]
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
+RAISED = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error,
+)
+"""What torch.load was seen to raise for damaged files, and zipfile when it looks one through."""
 REFUSED = re.compile(r"unsupported (?:global: )?GLOBAL ([\w.]+)", re.IGNORECASE)
 """How torch says that a pickle names something other than tensors."""
 
@@ -64,20 +75,30 @@ def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
     import torch
 
     check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
-    try:
-        with torch.serialization.safe_globals(list(safe)):
-            # Files older than the zip format cannot be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
+
+    def refused(error: BaseException) -> CheckpointError:
         if REFUSED.search(str(error)):
-            raise CheckpointError(
+            return CheckpointError(
                 str(path), expected="tensors and nothing else", found=load_failure(error),
                 fix="do not load it; take the weights as safetensors, or from a source you trust",
-            ) from None
-        raise CheckpointError(
+            )
+        return CheckpointError(
             str(path), expected="a whole file of tensors, as torch.save writes it", found=load_failure(error),
             fix="copy the weights again",
-        ) from None
+        )
+
+    with torch.serialization.safe_globals(list(safe)), torch_errors(refused):
+        # Files older than the zip format cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def torch_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
+    """For torch.load, and for the looking through a zip file before it; around nothing of ours.
+
+    torch reads a pickle by a machine of its own in Python, which fails as its code does where the pickle makes no
+    sense: an empty stack is an IndexError, a method of what is no tensor an AttributeError.
+    """
+    return LibraryErrors(lambda kind: issubclass(kind, RAISED), named)
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -117,7 +138,7 @@ def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
         )
 
 
-def load_failure(error: Exception) -> str:
+def load_failure(error: BaseException) -> str:
     """What is wrong, of an error of torch.load; in front of that is advice that would undo the protection."""
     if refused := REFUSED.search(str(error)):
         return f"a pickle that calls {refused.group(1)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from exporter.checkpoint.lazy_tensors import TensorSpec
 from exporter.checkpoint.safetensors_writer import STORED_DTYPES
 from exporter.checkpoint.weight_index import weight_paths
 from runtime.contract import CheckpointError, check_regular, open_regular
+from runtime.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,27 +32,20 @@ class SafetensorsFiles:
     """
 
     def __init__(self, directory: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, SafetensorsFile] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, _Place] = {}
         for path in weight_paths(directory, single=SINGLE, index=INDEX):
             check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
-            try:
-                opened = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    str(path), expected="a whole safetensors file", found=str(error), fix="copy the weights again"
-                ) from None
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
+            opened = SafetensorsFile(path, partial(_damaged, path), framework="pt")
+            for name in opened.names:
                 if name in self._files:
                     raise CheckpointError(
                         str(path), expected="tensors that no other shard holds", found=f"{name} a second time",
                         fix="copy the shards again, from one checkpoint",
                     )
                 self._files[name] = opened
-                self._shapes[name] = tuple(opened.get_slice(name).get_shape())
+                self._shapes[name] = opened.shape(name)
             self._places |= _places(path)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -65,17 +60,17 @@ class SafetensorsFiles:
         """
         import numpy as np
         import torch
-        from safetensors import SafetensorError
 
         place = self._places[name]
         if place.dtype not in STORED_DTYPES:
-            try:
-                stored: Tensor = self._files[name].get_tensor(name)
-            except SafetensorError:
-                raise CheckpointError(
+
+            def refused(_: str) -> CheckpointError:
+                return CheckpointError(
                     f"{place.path}, tensor {name}", expected="float32, float16 or bfloat16", found=place.dtype,
                     fix="save the weights in one of these",
-                ) from None
+                )
+
+            stored: Tensor = self._files[name].tensor(name, refused)
             return stored
         content = np.fromfile(place.path, np.uint8, place.num_bytes, offset=place.offset)
         values = torch.from_numpy(content).view(getattr(torch, STORED_DTYPES[place.dtype]))
@@ -92,6 +87,12 @@ class SafetensorsFiles:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        str(path), expected="a whole safetensors file", found=reason, fix="copy the weights again"
+    )
 
 
 @dataclass(frozen=True)

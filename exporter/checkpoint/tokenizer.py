@@ -9,11 +9,15 @@ from typing import Any
 from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
 from runtime.contract.files import MAX_TOKENIZER_BYTES
 from runtime.contract.json_text import parse_json
+from runtime.contract.library_errors import LibraryErrors, first_line
 
-__all__ = ["FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "without_special_tokens"]
+__all__ = [
+    "FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "sentencepiece_errors", "without_special_tokens",
+]
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
+SENTENCEPIECE_RAISES = (RuntimeError, OSError, IndexError, SyntaxError, MemoryError, UnicodeDecodeError)
 NUM_SENTINELS = 100
 """T5's `<extra_id_0>` to `<extra_id_99>`, which its sentencepiece model does not hold."""
 
@@ -58,15 +62,22 @@ def open_sentencepiece(path: Path) -> Any:
             f"reading {path}", expected="sentencepiece", found=str(error), fix="install glimmer-export[export]"
         ) from None
     content = _read(path)
-    try:
+    with sentencepiece_errors(path):
         model = SentencePieceProcessor(model_proto=content)
-    except Exception as error:  # noqa: BLE001 - the library raises several
-        found = str(error) or type(error).__name__
-    else:
         if model.get_piece_size():
             return model
-        found = "no pieces"  # an empty file is no error to the library
-    raise TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
+    raise _no_sentencepiece(path, "no pieces")  # an empty file is no error to the library
+
+
+def sentencepiece_errors(path: Path) -> LibraryErrors:
+    """For a call of sentencepiece, whose statuses come as these: TokenizerError about the file `path`."""
+    return LibraryErrors(
+        lambda kind: issubclass(kind, SENTENCEPIECE_RAISES), lambda error: _no_sentencepiece(path, first_line(error))
+    )
+
+
+def _no_sentencepiece(path: Path, found: str) -> TokenizerError:
+    return TokenizerError(f"tokenizer {path}", expected="a sentencepiece model", found=found, fix="copy it again")
 
 
 def _read(path: Path) -> bytes:
@@ -88,8 +99,15 @@ def _from_sentencepiece(path: Path) -> bytes:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     from runtime.charsmap import OUTER_SPACES
+    from runtime.tokenizer_library import TokenizerErrors
 
-    proto = ModelProto.FromString(model.serialized_model_proto())
+    def refused(reason: str) -> TokenizerError:
+        return TokenizerError(
+            f"tokenizer {path}", expected="a model that a tokenizer can be made of", found=reason, fix="copy it again"
+        )
+
+    with sentencepiece_errors(path):
+        proto = ModelProto.FromString(model.serialized_model_proto())
     training = proto.trainer_spec
     if training.model_type != training.UNIGRAM or min(model.eos_id(), model.unk_id()) < 0:
         found = training.ModelType.Name(training.model_type).lower()
@@ -100,21 +118,25 @@ def _from_sentencepiece(path: Path) -> bytes:
         )
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
+    with TokenizerErrors(refused, reads=True):
+        tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
     # Strip would also drop what is white space to Unicode alone.
     steps: list[Any] = [normalizers.Replace(Regex(OUTER_SPACES), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if table := proto.normalizer_spec.precompiled_charsmap:
-        steps.insert(0, normalizers.Precompiled(table))
+        with TokenizerErrors(refused, reads=True):
+            steps.insert(0, normalizers.Precompiled(table))
     tokenizer.normalizer = normalizers.Sequence(steps)
     prepend = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend)
     tokenizer.decoder = decoders.Metaspace(SPACE, prepend)
-    eos = model.id_to_piece(model.eos_id())
+    with sentencepiece_errors(path):
+        eos = model.id_to_piece(model.eos_id())
     tokenizer.post_processor = processors.TemplateProcessing(
         single=["$A", eos], pair=["$A", eos, "$B", eos], special_tokens=[(eos, model.eos_id())]
     )
     special = [number for number in range(len(proto.pieces)) if model.is_control(number) or model.is_unknown(number)]
-    pieces = [*(model.id_to_piece(number) for number in special), *sentinels]
+    with sentencepiece_errors(path):
+        pieces = [*(model.id_to_piece(number) for number in special), *sentinels]
     tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in pieces])
     content: str = tokenizer.to_str()
     return content.encode("utf-8")

@@ -24,9 +24,12 @@ from exporter.cli.options import (
     RetrievalName,
     Store,
     Threads,
+    Verify,
     required_parity,
 )
-from exporter.cli.output import console, print_json, question_progress
+from exporter.cli.output import bold, console, print_json, question_progress
+from exporter.terminal import text
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from runtime import Answer, BackendChoice
@@ -47,6 +50,7 @@ def ask(
     backend: Backend = "auto",
     require_parity: RequireParity = None,
     threads: Threads = None,
+    verify: Verify = True,
     as_json: Json = False,
 ) -> None:
     """Answer one question; print the answer, the passages with their scores, and the time by stage."""
@@ -55,7 +59,7 @@ def ask(
 
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
-        bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+        bundle, store, threads=threads, verify=verify, retrieval=retrieval.value, backend=backend,
         require_parity=required_parity(require_parity),
     ) as session:
         with warnings.catch_warnings():
@@ -85,6 +89,7 @@ def answer(
     backend: Backend = "auto",
     require_parity: RequireParity = None,
     threads: Threads = None,
+    verify: Verify = True,
     as_json: Json = False,
 ) -> None:
     """Answer a file of questions; print the scores of KILT's script and time, and write predictions if asked to."""
@@ -95,7 +100,7 @@ def answer(
     rows = read_questions(questions, limit)
     with (
         Session.open(
-            bundle, store, threads=threads, retrieval=retrieval.value, backend=backend,
+            bundle, store, threads=threads, verify=verify, retrieval=retrieval.value, backend=backend,
             require_parity=required_parity(require_parity),
         ) as session,
         question_progress("Answering", len(rows)) as advance,
@@ -113,27 +118,26 @@ def answer(
 
 
 def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out = console()
-    out.print("[dim]no passage found[/dim]" if result.answer is None else f"[bold]{escape(result.answer)}[/bold]")
+    out.print(text("no passage found", "dim") if result.answer is None else bold(result.answer))
     if result.log_probability is not None:
-        out.print(f"[dim]log-probability {result.log_probability:.3f}[/dim]")
+        out.print(text(f"log-probability {result.log_probability:.3f}", "dim"))
     table = Table()
     found_by = retrieval.upper() if retrieval == "bm25" else retrieval
     for column in ("rank", "id", found_by, "score", "read", "title"):
         table.add_column(column, justify="right" if column in ("rank", found_by, "score") else "left")
     for rank, item in enumerate(result.passages, start=1):
         table.add_row(
-            str(rank), "" if item.passage.id is None else escape(str(item.passage.id)), _number(item.retrieval_score),
-            _number(item.score), "yes" if item.read else "", escape(item.passage.title),
+            str(rank), "" if item.passage.id is None else visible(str(item.passage.id)), _number(item.retrieval_score),
+            _number(item.score), "yes" if item.read else "", visible(item.passage.title),
         )
     if result.passages:
         out.print(table)
     if cut := sum(item.truncated for item in result.passages):
         out.print(f"{cut} of the passages were longer than passage_length and were cut")
-    out.print(f"[dim]by {choice.name}[/dim]")
+    out.print(text(f"by {choice.name}", "dim"))
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))
 
 

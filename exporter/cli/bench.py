@@ -12,6 +12,8 @@ import typer
 from exporter.cli.extras import require
 from exporter.cli.options import Json
 from exporter.cli.output import bold, console, print_json
+from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
+from exporter.visible import visible
 
 __all__ = ["bench"]
 
@@ -23,26 +25,32 @@ def bench(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint of your own, of the architecture glimmer.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="Passages ranked.")] = 25,
-    m: Annotated[int, typer.Option("--m", "-m", help="Passages read.")] = 5,
-    question_tokens: Annotated[int, typer.Option("--question-tokens", help="Tokens, EOS included.")] = 48,
-    passage_tokens: Annotated[int, typer.Option("--passage-tokens", help="Tokens, EOS included.")] = 304,
+    k: Annotated[int, typer.Option("--k", "-k", max=MAX_PASSAGES, help="Passages ranked.")] = 25,
+    m: Annotated[int, typer.Option("--m", "-m", max=MAX_PASSAGES, help="Passages read.")] = 5,
+    question_tokens: Annotated[
+        int, typer.Option("--question-tokens", max=MAX_TOKENS, help="Tokens, EOS included.")
+    ] = 48,
+    passage_tokens: Annotated[
+        int, typer.Option("--passage-tokens", max=MAX_TOKENS, help="Tokens, EOS included.")
+    ] = 304,
     answer_tokens: Annotated[
-        int, typer.Option("--answer-tokens", help="Tokens that every contender decodes, EOS or not.")
+        int,
+        typer.Option("--answer-tokens", max=MAX_TOKENS, help="Tokens that every contender decodes, EOS or not."),
     ] = 8,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads of every contender. Default: all CPUs.")
+        int | None,
+        typer.Option("--threads", min=1, max=MAX_THREADS, help="CPU threads of every contender. Default: all CPUs."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Questions of one run.")] = 1,
-    repeats: Annotated[int, typer.Option("--repeats", help="Counted runs of each contender.")] = 10,
-    warmup: Annotated[int, typer.Option("--warmup", help="Runs before these.")] = 2,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MAX_QUESTIONS, help="Questions of one run.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", max=MAX_COUNT, help="Counted runs of each contender.")] = 10,
+    warmup: Annotated[int, typer.Option("--warmup", max=MAX_COUNT, help="Runs before these.")] = 2,
     peers: Annotated[
         str, typer.Option("--peers", help="With commas: int8, paper-form, hf-fid-kN, optimum-fid-kN; or none.")
     ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights, passages and questions.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of weights, passages and questions.")] = 0,
     work: Annotated[
         Path | None, typer.Option("--work", help="Keep here what is exported, for the next bench of the same model.")
     ] = None,
@@ -73,17 +81,16 @@ def bench(
     if html is not None and place is not None:
         write_html(report, place)
         if not as_json:
-            console().print(f"Wrote {bold(html)}")
+            console().print("Wrote", bold(html))
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr, shown only on a terminal, whose label says what is being done."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    stderr = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    stderr = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
         task = progress.add_task("Starting", total=None)
-        yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of)
+        yield lambda what, done, of: progress.update(task, description=visible(what), completed=done, total=of)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -52,7 +53,7 @@ def input_errors_reported() -> Iterator[None]:
     Of the system are OSErrors that name a file or are of a known kind, and memory that is not to be had.
     """
     try:
-        with standard_streams():
+        with standard_streams(), _warnings_on_one_line():
             try:
                 yield
             except GlimmerError as error:
@@ -70,6 +71,17 @@ def input_errors_reported() -> Iterator[None]:
                 _fail(_refused(error))
     except StandardOutputError as error:
         _leave_standard_output(error)
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Print what is warned of as errors are, without the place in the source, which is no user's business."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {visible(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _fail(error: GlimmerError) -> NoReturn:

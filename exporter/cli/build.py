@@ -13,6 +13,7 @@ from exporter.cli.extras import require
 from exporter.cli.lint import Compiler, TargetName
 from exporter.cli.options import BundleArgument, Json
 from exporter.cli.output import bold, console, print_json
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from exporter.engines import BatchBound, EngineBuild, EnginePlan
@@ -47,25 +48,23 @@ def build(
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[EnginePlan], None], Callable[[str], None]]]:
     """What a build is about to do, on stderr, then a bar over its graphs where that is a terminal."""
-    from rich.console import Console
     from rich.filesize import decimal
-    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    err = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    err = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("Building", total=None)
         begun = False
 
         def on_plan(plan: EnginePlan) -> None:
             for name in plan.others:
-                err.print(f"engines/{escape(name)} is of another version of {plan.key.library}, and stays")
+                err.print(visible(f"engines/{name} is of another version of {plan.key.library}, and stays"))
             for name, reason in plan.because.items():
-                err.print(f"{name}: built again, as {escape(reason)}", soft_wrap=True)
+                err.print(visible(f"{name}: built again, as {reason}"), soft_wrap=True)
             for bound in plan.bounds:
                 if bound.most < bound.asked:
-                    err.print(escape(_lowered(bound)), soft_wrap=True)
+                    err.print(visible(_lowered(bound)), soft_wrap=True)
             if plan.compile:
                 most, count = decimal(plan.peak_bytes), len(plan.compile)
                 err.print(f"Building {count} engines; this takes up to about {most} of this machine's memory")
@@ -73,7 +72,7 @@ def _progress() -> Iterator[tuple[Callable[[EnginePlan], None], Callable[[str], 
 
         def on_graph(name: str) -> None:
             nonlocal begun
-            progress.update(task, advance=int(begun), description=f"Building {name}")
+            progress.update(task, advance=int(begun), description=visible(f"Building {name}"))
             begun = True
 
         yield on_plan, on_graph
@@ -109,7 +108,7 @@ def _print(built: EngineBuild) -> None:
         table.add_column(column, justify="left" if column == "graph" else "right", no_wrap=True)
     for name, engine in built.record.engines.items():
         seconds = f"{engine.build_seconds:.1f}" if name in built.plan.compile else "kept"
-        table.add_row(name, decimal(engine.file.bytes), seconds, str(len(engine.profiles)))
+        table.add_row(visible(name), decimal(engine.file.bytes), seconds, str(len(engine.profiles)))
     out, record = console(), built.record
     out.print(table)
     if record.stand_in:
@@ -118,5 +117,6 @@ def _print(built: EngineBuild) -> None:
             f"A stand-in: {key.library} {key.version} cannot build for {record.target} ahead of time; these are for "
             f"compute capability {key.compute_capability}, the nearest that it knows", soft_wrap=True,
         )
-    done = f"{bold(built.directory)} has engines of {len(record.engines)} graphs for {record.target}"
-    out.print(done, soft_wrap=True)
+    out.print(
+        bold(built.directory), f"has engines of {len(record.engines)} graphs for {record.target}", soft_wrap=True
+    )

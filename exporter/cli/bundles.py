@@ -12,6 +12,9 @@ import typer
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Output, Overwrite
 from exporter.cli.output import bold, console, print_json
+from exporter.cli.ranges import MAX_TOKENS
+from exporter.terminal import text
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from exporter.graphs import ExportedGraph
@@ -58,7 +61,10 @@ def export(
         typer.Option("--codecs", help="Store codecs that the graphs are to decode, by commas. Default: fp16,int8."),
     ] = None,
     answer_tokens: Annotated[
-        int, typer.Option("--answer-tokens", min=1, help="Expected length of an answer, for --cross-attention auto.")
+        int,
+        typer.Option(
+            "--answer-tokens", min=1, max=MAX_TOKENS, help="Expected length of an answer, for --cross-attention auto."
+        ),
     ] = 16,
     target: Annotated[
         str, typer.Option("--target", help="Machine of configs/targets that will answer, for --cross-attention auto.")
@@ -78,7 +84,6 @@ def export(
 ) -> None:
     """Export a checkpoint's graphs to ONNX and check each against torch; the result is a bundle."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
-    from rich.console import Console
     from rich.filesize import decimal
 
     from exporter.bundle import FormOptions, export_bundle
@@ -89,10 +94,10 @@ def export(
         None if codecs is None else tuple(name.strip() for name in codecs.split(",") if name.strip()),
     )
 
-    with Console(stderr=True).status("Reading the checkpoint") as status:
+    with console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(
             checkpoint, output, forms, precision=precision.value, check=check, overwrite=overwrite,
-            on_graph=lambda what, index, count: status.update(f"{what} ({index + 1} of {count})"),
+            on_graph=lambda what, index, count: status.update(text(f"{what} ({index + 1} of {count})")),
         )
     size = sum(file.bytes for file in read_manifest(output).graph_files())
     if as_json:
@@ -100,7 +105,7 @@ def export(
         print_json({"bundle": str(output), "bytes": size, "graphs": report})
     else:
         _print_exported(graphs)
-        console().print(f"Wrote {bold(output)}, {decimal(size)}")
+        console().print("Wrote", bold(f"{output},"), decimal(size))
 
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
@@ -172,9 +177,9 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "checkpoint": manifest.checkpoint_digest[:12],
         "memory": manifest.memory_digest[:12],
     }
-    summary = Table(title=f"{bold(bundle)} (schema {manifest.schema_version}, verified)", show_header=False)
+    summary = Table(title=visible(f"{bundle} (schema {manifest.schema_version}, verified)"), show_header=False)
     for name, value in facts.items():
-        summary.add_row(name, value)
+        summary.add_row(name, visible(value))
     console().print(summary)
     table = Table()
     for column in ("graph", "precision", "parameters", "size", "inputs", "outputs"):
@@ -182,7 +187,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column == "graph")
     for name, graph in manifest.graphs.items():
         table.add_row(
-            name, graph.precision, f"{graph.num_parameters:,}", decimal(graph.num_bytes),
+            visible(name), graph.precision, f"{graph.num_parameters:,}", decimal(graph.num_bytes),
             _names([tensor.name for tensor in graph.inputs]), _names([tensor.name for tensor in graph.outputs]),
         )
     if manifest.weights is not None:
@@ -193,7 +198,6 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
 def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: BundleManifest) -> None:
     """One row a directory below engines/; what cannot be used says why."""
     from rich.filesize import decimal
-    from rich.markup import escape
     from rich.table import Table
 
     from exporter.engines.inventory import stale
@@ -204,15 +208,15 @@ def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: Bun
         table.add_column(column, justify="right" if column in ("graphs", "size") else "left", overflow="fold")
     for name, found in engines.items():
         if isinstance(found, BundleError):
-            table.add_row(escape(name), "-", "-", "-", "-", escape(str(found)))
+            table.add_row(visible(name), "-", "-", "-", "-", visible(str(found)))
             continue
         old = stale(found, manifest)
         capability = found.key.compute_capability
         table.add_row(
-            escape(name), escape(found.target) + (" (a stand-in)" if found.stand_in else ""),
-            escape(found.key.device or f"any of capability {capability}"), str(len(found.engines)),
+            visible(name), visible(found.target) + (" (a stand-in)" if found.stand_in else ""),
+            visible(found.key.device or f"any of capability {capability}"), str(len(found.engines)),
             decimal(sum(engine.file.bytes for engine in found.engines.values())),
-            f"to be built again: {', '.join(old)}" if old else "of these graphs",
+            visible(f"to be built again: {', '.join(old)}") if old else "of these graphs",
         )
     console().print(table)
 
@@ -230,6 +234,6 @@ def _quantised(manifest: BundleManifest) -> str:
 
 def _names(names: list[str]) -> str:
     """Names on one line each; the caches of the layers as one."""
-    plain = [name for name in names if "." not in name]
+    plain = [visible(name) for name in names if "." not in name]
     caches = len(names) - len(plain)
     return "\n".join([*plain, f"{caches} cache tensors"] if caches else plain)

@@ -11,6 +11,8 @@ import typer
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
 from exporter.cli.output import bold, console, print_json, print_warnings, question_progress
+from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from calibration.calibrate import Calibration
@@ -32,14 +34,17 @@ def calibrate(
     questions: Questions,
     store: Store = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Questions to run, in even steps over the file.")
+        int, typer.Option("--samples", min=1, max=MAX_COUNT, help="Questions to run, in even steps over the file.")
     ] = 200,
     method: Annotated[
         Method, typer.Option("--method", help="How `quantize` gets amax from the ranges unless told otherwise.")
     ] = Method.max,
     passages: Passages = PassageSource.retrieve,
     passages_per_question: Annotated[
-        int, typer.Option("--passages-per-question", min=1, help="The most that each graph is seen with.")
+        int,
+        typer.Option(
+            "--passages-per-question", min=1, max=MAX_PASSAGES, help="The most that each graph is seen with."
+        ),
     ] = 5,
     threads: Threads = None,
     as_json: Json = False,
@@ -75,13 +80,11 @@ def _print(calibration: Calibration, bundle: Path) -> None:
     print_warnings(calibration.table.warnings)
     if calibration.skipped_passages:
         out.print(f"{calibration.skipped_passages} passages without text were skipped")
-    out.print(f"{bold(bundle)} has the ranges of {calibration.table.samples} questions")
+    out.print(bold(bundle), f"has the ranges of {calibration.table.samples} questions")
 
 
 def _widest(row: dict[str, Any]) -> tuple[str, str, str]:
-    from rich.markup import escape
-
     if row["tensor"] is None:
         return "-", "-", "-"
     headroom = row["fp16_headroom"]
-    return f"{row['amax']:.4g}", escape(row["tensor"]), "-" if headroom is None else f"{headroom:.3g}x"
+    return f"{row['amax']:.4g}", visible(row["tensor"]), "-" if headroom is None else f"{headroom:.3g}x"

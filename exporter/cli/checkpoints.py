@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
 from exporter.cli.output import bold, console, print_json, tensor_progress
+from exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from exporter.visible import visible
 from runtime.contract import OptionError
 
 __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
@@ -82,7 +83,9 @@ def init(
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: the T5's own.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of random weights and of the new score head.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of random weights and of the new score head.")
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -126,19 +129,22 @@ def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
     """What was made, in a line, and what is to be known of it, each in another."""
     layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
     console().print(
-        f"{bold(output)}: {summary['architecture']} from {escape(summary['source'])}, "
+        bold(f"{output}:"),
+        f"{summary['architecture']} from {visible(summary['source'])}, "
         f"{summary['parameters']:,} parameters; layers: {layers}; "
         f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}",
         soft_wrap=True,
     )
     for note in summary.get("notes", ()):
-        console().print(f"note: {escape(note)}", soft_wrap=True)
+        console().print(f"note: {visible(note)}", soft_wrap=True)
 
 
 def train_demo(
     output: Output,
     architecture: Annotated[TrainedArchitecture, typer.Option("--architecture")] = TrainedArchitecture.glimmer,
-    seed: Annotated[int, typer.Option("--seed", help="Of the world, the weights and the order of batches.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the world, the weights and the order of batches.")
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -152,8 +158,10 @@ def train_demo(
 
 def demo_data(
     output: Output,
-    questions: Annotated[int, typer.Option("--questions", min=1, help="How many test questions.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", help="Of the generated world.")] = 0,
+    questions: Annotated[
+        int, typer.Option("--questions", min=1, max=MAX_QUESTIONS, help="How many test questions.")
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the generated world.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -165,6 +173,7 @@ def demo_data(
         print_json(summary)
     else:
         console().print(
-            f"{bold(output)}: checkpoint/, corpus.jsonl ({summary['passages']} passages), "
+            bold(f"{output}:"),
+            f"checkpoint/, corpus.jsonl ({summary['passages']} passages), "
             f"questions.jsonl ({summary['questions']} questions)"
         )

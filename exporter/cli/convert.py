@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from exporter.cli.checkpoints import print_checkpoint
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
 from exporter.cli.output import console, print_json, tensor_progress
+from exporter.visible import visible
 
 __all__ = ["convert"]
 
@@ -59,4 +59,4 @@ def convert(
         return
     print_checkpoint(output, summary)
     if summary["unused"]:
-        console().print(f"left out: {escape(', '.join(summary['unused']))}")
+        console().print(f"left out: {visible(', '.join(summary['unused']))}")

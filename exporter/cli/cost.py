@@ -77,4 +77,4 @@ def cost(
         return
     print_report(report, console())
     if plot is not None:
-        console().print(f"Wrote {bold(plot)}")
+        console().print("Wrote", bold(plot))

@@ -11,6 +11,8 @@ import typer
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json
 from exporter.cli.output import console, print_json
+from exporter.terminal import text
+from exporter.visible import visible
 
 __all__ = ["Compiler", "TargetName", "lint"]
 
@@ -42,25 +44,22 @@ def lint(
 ) -> None:
     """Check a bundle's graphs by the rules of a machine; exits with 1 where one is broken."""
     require("onnx", "onnxruntime", "pydantic", "yaml")
-    from rich.console import Console
-    from rich.markup import escape
-
     from exporter.lint import limits_of, lint_bundle
     from exporter.targets import read_target
     from runtime.bundle import Bundle
 
     gpu = read_target(target.value).tensorrt
-    with Console(stderr=True).status("Reading the bundle") as status:
+    with console(stderr=True).status("Reading the bundle") as status:
         opened = Bundle.open(bundle)
         findings = lint_bundle(
             opened, None if gpu is None else limits_of(gpu, compiler.value),
-            on_graph=lambda name: status.update(f"Checking {name}"),
+            on_graph=lambda name: status.update(text(f"Checking {name}")),
         )
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            console().print(escape(finding.text), soft_wrap=True)
+            console().print(visible(finding.text), soft_wrap=True)
         graphs = f"{len(opened.manifest.graphs)} graphs for {target.value}"
         console().print(f"{graphs}: {len(findings)} findings" if findings else f"{graphs}: nothing found")
     raise typer.Exit(1 if findings else 0)

@@ -23,6 +23,7 @@ from exporter.cli.options import (
     Threads,
 )
 from exporter.cli.output import bold, console, print_json, print_warnings
+from exporter.cli.ranges import MAX_COUNT, MAX_WORKERS
 
 if TYPE_CHECKING:
     from runtime.contract import CodecSnr
@@ -65,13 +66,15 @@ def build(
     corpus_format: CorpusFormat = None,
     chunk_words: Annotated[
         int | None,
-        typer.Option("--chunk-words", min=1, help="Cut each text into passages of N words, with ids such as `7#0`."),
+        typer.Option(
+            "--chunk-words", min=1, max=MAX_COUNT, help="Cut texts into passages of N words, with ids such as `7#0`."
+        ),
     ] = None,
     codec: Annotated[
         Codec | None,
         typer.Option("--codec", help="What memory is kept in. Default: the one that the bundle decodes, or fp16."),
     ] = None,
-    passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1)] = 4096,
+    passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1, max=MAX_COUNT)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
     index: Annotated[
@@ -89,7 +92,10 @@ def build(
         typer.Option("--ray-address", metavar="HOST:PORT", help="A cluster, or auto. Default: a Ray for this build."),
     ] = None,
     ray_actors: Annotated[
-        int | None, typer.Option("--ray-actors", min=1, help="Workers of --threads CPUs each, or one; as many as fit.")
+        int | None,
+        typer.Option(
+            "--ray-actors", min=1, max=MAX_WORKERS, help="Workers of --threads CPUs each, or one; as many as fit."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -112,7 +118,8 @@ def build(
         return
     done = "was already complete" if summary.already_complete else f"built in {summary.seconds:.1f} s"
     console().print(
-        f"{bold(output)} {done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
+        bold(output),
+        f"{done}: {summary.passages:,} passages, {summary.tokens:,} tokens, "
         f"{summary.shards} shards, {decimal(summary.bytes)}"
     )
     if summary.resumed_shards:
@@ -144,7 +151,8 @@ def convert(
         print_json(asdict(summary))
         return
     console().print(
-        f"{bold(output)} converted in {summary.seconds:.1f} s: {summary.passages:,} passages, {summary.source_codec} "
+        bold(output),
+        f"converted in {summary.seconds:.1f} s: {summary.passages:,} passages, {summary.source_codec} "
         f"{decimal(summary.source_bytes)} -> {summary.codec} {decimal(summary.bytes)}"
     )
     if summary.source_codec != "fp16":
@@ -167,7 +175,9 @@ def index_command(
         typer.Option("--encoder", help="A sentence encoder: model.onnx, tokenizer.json, and encoder.json with pooling "
                      "(mean, cls, graph), normalise, query_prefix, passage_prefix, max_length."),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Passages of one run of the encoder.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Passages of one run of the encoder.")
+    ] = 32,
     threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -189,7 +199,8 @@ def index_command(
         print_json(asdict(summary))
         return
     console().print(
-        f"{bold(store)} indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of {summary.dimension}, "
+        bold(store),
+        f"indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of {summary.dimension}, "
         f"{decimal(summary.bytes)}"
     )
     if not summary.encoder:
@@ -204,7 +215,8 @@ def _renew_index(store: Path, *, as_json: bool) -> None:
         print_json(asdict(summary))
         return
     console().print(
-        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.passages:,} passages "
+        bold(store),
+        f"generation {summary.generation} in {summary.seconds:.1f} s: {summary.passages:,} passages "
         f"indexed by {summary.engine}"
     )
 

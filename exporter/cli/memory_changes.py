@@ -42,10 +42,11 @@ def append(
         print_json(asdict(summary))
         return
     if summary.already_complete:
-        console().print(f"{bold(store)} had these passages already: generation {summary.generation}")
+        console().print(bold(store), f"had these passages already: generation {summary.generation}")
         return
     console().print(
-        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.appended:,} passages "
+        bold(store),
+        f"generation {summary.generation} in {summary.seconds:.1f} s: {summary.appended:,} passages "
         f"appended, {summary.replaced:,} replaced, {summary.passages:,} in all"
     )
     if summary.resumed_shards:
@@ -80,10 +81,11 @@ def delete(
     if as_json:
         print_json(asdict(summary))
     elif summary.already_complete:
-        console().print(f"{bold(store)} was rid of these passages already: generation {summary.generation}")
+        console().print(bold(store), f"was rid of these passages already: generation {summary.generation}")
     else:
         console().print(
-            f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {summary.deleted:,} passages "
+            bold(store),
+            f"generation {summary.generation} in {summary.seconds:.1f} s: {summary.deleted:,} passages "
             f"deleted, {summary.passages:,} left"
         )
 
@@ -100,7 +102,8 @@ def compact(store: StoreArgument, as_json: Json = False) -> None:
         return
     packed = f"{summary.copied:,} passages copied into {summary.shards} shards" if summary.copied else "nothing to pack"
     console().print(
-        f"{bold(store)} generation {summary.generation} in {summary.seconds:.1f} s: {packed}, "
+        bold(store),
+        f"generation {summary.generation} in {summary.seconds:.1f} s: {packed}, "
         f"{decimal(summary.freed_bytes)} freed"
     )
     if summary.removed:

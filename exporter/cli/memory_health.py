@@ -10,6 +10,7 @@ import typer
 
 from exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
 from exporter.cli.output import bold, console, print_json
+from exporter.visible import visible
 from runtime.contract import OptionError
 
 __all__ = ["repair", "verify"]
@@ -18,7 +19,6 @@ __all__ = ["repair", "verify"]
 def verify(store: StoreArgument, as_json: Json = False) -> None:
     """Check every file of a store against its digest; exits with 1 where one is damaged, and says how to rebuild it."""
     from rich.filesize import decimal
-    from rich.markup import escape
 
     from exporter.memory import verify_store
 
@@ -29,14 +29,14 @@ def verify(store: StoreArgument, as_json: Json = False) -> None:
     out = console()
     for damage in report.damaged:
         text = f"{damage.path}: expected {damage.expected}, found {damage.found}; {damage.fix}"
-        out.print(escape(text), soft_wrap=True)
+        out.print(visible(text), soft_wrap=True)
     if report.older:
         out.print(f"older generations, for `memory compact` to remove: {', '.join(map(str, report.older))}")
     if report.unnamed:
-        out.print(f"files of no generation: {escape(', '.join(report.unnamed))}", soft_wrap=True)
+        out.print(f"files of no generation: {visible(', '.join(report.unnamed))}", soft_wrap=True)
     state = f"{len(report.damaged)} damaged" if report.damaged else "whole"
     generation = "no readable manifest" if report.generation is None else f"generation {report.generation}"
-    out.print(f"{bold(store)} {generation}: {report.files} files, {decimal(report.bytes)}, {state}")
+    out.print(bold(store), f"{generation}: {report.files} files, {decimal(report.bytes)}, {state}")
     raise typer.Exit(1 if report.damaged else 0)
 
 
@@ -76,11 +76,11 @@ def repair(
         print_json(asdict(summary))
         return
     for path in summary.restored:
-        console().print(f"{path}: restored, with the bytes that it had")
+        console().print(f"{visible(path)}: restored, with the bytes that it had")
     for path in summary.renewed:
-        console().print(f"{path}: made again with other bytes, for generation {summary.generation}")
+        console().print(f"{visible(path)}: made again with other bytes, for generation {summary.generation}")
     if not summary.restored and not summary.renewed:
-        console().print(f"{bold(store)}: nothing is damaged")
+        console().print(bold(f"{store}:"), "nothing is damaged")
 
 
 def _roll_back(store: Path, *, as_json: bool) -> None:
@@ -92,7 +92,8 @@ def _roll_back(store: Path, *, as_json: bool) -> None:
         return
     before = "" if summary.damaged_passages is None else f", where there were {summary.damaged_passages:,}"
     console().print(
-        f"{bold(store)} is again what it was in generation {summary.back_to}, as generation {summary.generation}: "
+        bold(store),
+        f"is again what it was in generation {summary.back_to}, as generation {summary.generation}: "
         f"{summary.passages:,} passages{before}. Every change after generation {summary.back_to} is lost; "
         "`memory compact` removes the damaged files."
     )

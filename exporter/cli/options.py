@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
+
 __all__ = [
     "Backend",
     "BatchSize",
@@ -32,6 +34,7 @@ __all__ = [
     "Store",
     "StoreArgument",
     "Threads",
+    "Verify",
     "required_parity",
 ]  # fmt: skip
 
@@ -83,8 +86,12 @@ class RetrievalName(str, Enum):
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions of one run of the graphs.")]
-BatchTokens = Annotated[int, typer.Option("--batch-tokens", min=1, help="Padded tokens of one graph run.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Questions of one run of the graphs.")
+]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=1, max=MAX_COUNT, help="Padded tokens of one graph run.")
+]
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]
@@ -94,13 +101,18 @@ CorpusFormat = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Take N questions only, in even steps over the file.")
+    int | None,
+    typer.Option("--limit", min=1, max=MAX_COUNT, help="Take N questions only, in even steps over the file."),
 ]
 NumRetrieved = Annotated[
-    int | None, typer.Option("--top-k", "-k", min=1, help="Passages to retrieve. Default: the manifest's k.")
+    int | None,
+    typer.Option(
+        "--top-k", "-k", min=1, max=MAX_PASSAGES, help="Passages to retrieve. Default: the manifest's k."
+    ),
 ]
 NumSelected = Annotated[
-    int | None, typer.Option("--top-m", "-m", min=1, help="Passages to read. Default: the manifest's m.")
+    int | None,
+    typer.Option("--top-m", "-m", min=1, max=MAX_PASSAGES, help="Passages to read. Default: the manifest's m."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
@@ -130,7 +142,18 @@ StoreArgument = Annotated[
     Path, typer.Argument(metavar="STORE", help="Directory written by `glimmer-export memory build`.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of one graph run. Default: one a physical core.")
+    int | None,
+    typer.Option(
+        "--threads", min=1, max=MAX_THREADS, help="CPU threads of one graph run. Default: one a physical core."
+    ),
+]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Check the store's files against their digests first, a second a gigabyte; without, by their sizes and "
+        "headers alone: what is damaged may then give wrong answers. The bundle is checked either way.",
+    ),
 ]
 
 

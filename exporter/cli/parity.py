@@ -99,6 +99,6 @@ def parity(
     else:
         print_report(report, console())
         if html is not None:
-            console().print(f"Wrote {bold(html)}")
+            console().print("Wrote", bold(html))
     if report.gate is not None and not report.gate.passed:
         raise typer.Exit(1)

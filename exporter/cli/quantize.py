@@ -13,6 +13,8 @@ from exporter.cli.calibrate import Method
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Overwrite
 from exporter.cli.output import bold, console, print_json
+from exporter.terminal import text
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from calibration.quantize import QuantizedGraph
@@ -72,8 +74,6 @@ def quantize(
 ) -> None:
     """Make a calibrated bundle's graphs INT8, FP16 or both; the result is a bundle of its own."""
     require("onnx", "onnx_ir")
-    from rich.console import Console
-
     from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
     place = output or bundle.resolve().with_name(f"{bundle.resolve().name}-{precision.value}-{target.value}")
@@ -82,21 +82,20 @@ def quantize(
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")), keep=tuple(keep or ()),
         method=None if method is None else method.value, cpu=None if cpu is None else cpu.value,
     )
-    with Console(stderr=True).status("Reading the bundle") as status:
+    with console(stderr=True).status("Reading the bundle") as status:
         done = quantize_bundle(
             bundle, place, options, overwrite=overwrite,
-            on_graph=lambda name, index, count: status.update(f"Quantising {name} ({index + 1} of {count})"),
+            on_graph=lambda name, index, count: status.update(text(f"Quantising {name} ({index + 1} of {count})")),
         )
     if as_json:
         report = {name: {**asdict(graph), "matched": sorted(graph.matched)} for name, graph in done.items()}
         print_json({"bundle": str(place), "graphs": report})
     else:
         _print(done)
-        console().print(f"Wrote {bold(place)}")
+        console().print("Wrote", bold(place))
 
 
 def _print(done: dict[str, QuantizedGraph]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -104,10 +103,10 @@ def _print(done: dict[str, QuantizedGraph]) -> None:
         table.add_column(column, justify="left" if column == "graph" else "right", no_wrap=column == "graph")
     for name, graph in done.items():
         table.add_row(
-            name, str(len(graph.int8)), str(len(graph.kept)), f"{graph.residual_scale:g}",
-            escape("\n".join(graph.kept_fp32)) or "none",
+            visible(name), str(len(graph.int8)), str(len(graph.kept)), f"{graph.residual_scale:g}",
+            "\n".join(map(visible, graph.kept_fp32)) or "none",
         )
     console().print(table)
     for name, graph in done.items():
         for note in graph.notes:
-            console().print(f"{name}, {escape(note)}")
+            console().print(visible(f"{name}, {note}"))

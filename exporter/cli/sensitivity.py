@@ -10,8 +10,10 @@ import typer
 
 from exporter.cli.extras import require
 from exporter.cli.options import BundleArgument, Json, Overwrite, Passages, PassageSource, Questions, Store, Threads
-from exporter.cli.output import bold, console, print_json, question_progress
+from exporter.cli.output import bold, console, print_json, print_notes, question_progress
 from exporter.cli.quantize import QuantizationTarget
+from exporter.cli.ranges import MAX_COUNT, number
+from exporter.visible import visible
 
 if TYPE_CHECKING:
     from exporter.bundle.sensitivity import SensitivityReport
@@ -32,7 +34,7 @@ def sensitivity(
     questions: Questions,
     store: Store = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Questions to ask, in even steps over the file.")
+        int, typer.Option("--samples", min=1, max=MAX_COUNT, help="Questions to ask, in even steps over the file.")
     ] = 100,
     target: Annotated[
         QuantizationTarget, typer.Option("--target", help="Whose INT8: cpu is that of this machine's CPU.")
@@ -45,7 +47,8 @@ def sensitivity(
     ] = None,
     passages: Passages = PassageSource.retrieve,
     budget: Annotated[
-        float, typer.Option("--budget", min=0.0, max=1.0, help="Share that may stay in float.")
+        float,
+        typer.Option("--budget", min=0.0, max=1.0, callback=number, help="Share that may stay in float."),
     ] = 0.05,
     cost: Annotated[
         Cost, typer.Option("--cost", help="Share of what: multiply-adds, weights, or the larger of a group's two.")
@@ -85,21 +88,20 @@ def sensitivity(
         return
     _print(report)
     if plot is not None:
-        console().print(f"Wrote {bold(plot)}")
+        console().print("Wrote", bold(plot))
 
 
 def _print(report: SensitivityReport) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     out, found = console(), report.sensitivity
-    table = Table(title=f"Each group alone in INT8 for {report.target}, policy {escape(report.policy)}")
+    table = Table(title=f"Each group alone in INT8 for {report.target}, policy {visible(report.policy)}")
     for column in ("group", "score noise", "logit noise", "loss", "top-m", "answers", "work", "weights", "policy"):
         table.add_column(column, justify="left" if column in ("group", "policy") else "right", no_wrap=True)
     for row in found.groups:
         losses = row.losses
         table.add_row(
-            escape(row.group.pattern), _noise(losses.score_noise), _noise(losses.logit_noise), _noise(losses.loss),
+            visible(row.group.pattern), _noise(losses.score_noise), _noise(losses.logit_noise), _noise(losses.loss),
             _share(losses.top_m_overlap), _share(losses.answers_equal), _share(row.work), _share(row.weights),
             "float" if row.kept_by_policy else "",
         )
@@ -118,15 +120,14 @@ def _print(report: SensitivityReport) -> None:
         keep.add_column(column, justify="left" if column == "group" else "right", no_wrap=True)
     for item in found.keep:
         keep.add_row(
-            escape(item.pattern), _noise(item.loss), f"{item.cost:.2%}", f"{item.total_cost:.2%}",
+            visible(item.pattern), _noise(item.loss), f"{item.cost:.2%}", f"{item.total_cost:.2%}",
             _noise(item.remaining_loss),
         )
     out.print(keep)
-    for note in report.notes:
-        out.print(f"[yellow]note[/yellow] {escape(note)}")
+    print_notes(report.notes)
     out.print("For a policy, in place of its own:")
     # Not folded: a line of YAML that is broken is no YAML.
-    out.print(escape(report.yaml()), soft_wrap=True, highlight=False)
+    out.print(report.yaml(), soft_wrap=True, highlight=False)
 
 
 def _noise(value: float | None) -> str:

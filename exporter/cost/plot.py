@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from exporter.cost.model import CostModel
 from exporter.cost.ours import stage_costs
@@ -12,12 +13,15 @@ from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.report import CostReport
 from exporter.cost.workload import Workload
 from exporter.publish import Inputs, check_file, replace_file, write_errors
+from exporter.visible import visible
 from runtime.contract import OptionError, OutputError
 
 __all__ = ["check_plot", "cost_curves", "plot_cost"]
 
 FORMATS = {".png": "png", ".svg": "svg"}
 LEAST_RANGE = 50
+TEXT: Any = {"svg.hashsalt": "glimmer-export", "text.parse_math": False}
+"""A name between dollars is no formula; and the same figures give the same bytes."""
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 """Left out, so that the same figures give the same bytes."""
 
@@ -61,7 +65,7 @@ def plot_cost(report: CostReport, path: Path) -> None:
     ks = range(1, max(LEAST_RANGE, workload.num_retrieved) + 1)
     kind = FORMATS[path.suffix.lower()]
     content = BytesIO()
-    with rc_context({"svg.hashsalt": "glimmer-export"}):
+    with rc_context(TEXT):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         for name, macs in cost_curves(model, workload, ks).items():
@@ -72,7 +76,7 @@ def plot_cost(report: CostReport, path: Path) -> None:
         axes.set_xlabel(f"k, passages retrieved (m = {workload.num_selected} selected, or k where that is less)")
         axes.set_ylabel("multiply-adds a question, in units of 10¹²")
         axes.set_title(
-            f"{model.name}: {workload.question_tokens} + {workload.passage_tokens} tokens, answers of "
+            f"{visible(model.name)}: {workload.question_tokens} + {workload.passage_tokens} tokens, answers of "
             f"{workload.answer_tokens}"
         )
         axes.grid(visible=True, which="both", alpha=0.3)

@@ -17,18 +17,20 @@ __all__ = ["print_report"]
 def print_report(report: CostReport, console: Console) -> None:
     """Papers and ours side by side, our stages, store and cache, and a machine's floors."""
     from rich.filesize import decimal
-    from rich.markup import escape
+
+    from exporter.terminal import bold, text
 
     work, model = report.workload, report.model
     forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
     console.print(
-        f"[bold]{model.shape.architecture} {escape(model.name)}[/bold]: k {work.num_retrieved}, "
+        bold(f"{model.shape.architecture} {model.name}:"),
+        f"k {work.num_retrieved}, "
         f"m {work.num_selected}, {work.question_tokens} + {work.passage_tokens} tokens, answers of "
         f"{work.answer_tokens}; {forms}"
     )
     console.print(_totals(report))
     console.print(
-        f"ours does [bold]{report.ratio_to_paper:.2f}[/bold] times less than the paper's {model.shape.architecture}"
+        f"ours does {report.ratio_to_paper:.2f} times less than the paper's {model.shape.architecture}"
     )
     console.print(_stages(report))
     console.print(_store(report))
@@ -36,9 +38,9 @@ def print_report(report: CostReport, console: Console) -> None:
     console.print(f"decoder cache in FP32: {caches}")
     if report.floors is not None:
         console.print(_floors(report.floors))
-        console.print(f"[dim]{escape(report.floors.target.source.strip())}[/dim]")
-    console.print(f"[dim]{escape(_figure_line(report))}[/dim]")
-    console.print(f"[dim]{CONVENTION}[/dim]")
+        console.print(text(report.floors.target.source.strip(), "dim"))
+    console.print(text(_figure_line(report), "dim"))
+    console.print(text(CONVENTION, "dim"))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -51,11 +53,13 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _totals(report: CostReport) -> Table:
+    from exporter.terminal import bold
+
     table = _table("a question", "", "multiply-adds", "samples per TFLOP")
     rates = report.samples_per_tflop
     for name in report.papers:
         table.add_row(f"{name}, by the paper", _count(report.paper_macs(name)), f"{rates[name]:.4f}")
-    table.add_row("[bold]ours[/bold]", f"[bold]{_count(report.our_macs)}[/bold]", f"{rates['ours']:.4f}")
+    table.add_row(bold("ours"), bold(_count(report.our_macs)), f"{rates['ours']:.4f}")
     if report.counted_macs is not None:
         table.add_row("ours, counted in the graphs", _count(report.counted_macs), f"{1e12 / report.counted_macs:.4f}")
     return table

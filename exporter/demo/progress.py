@@ -26,7 +26,7 @@ def progress_line(console: Console) -> Iterator[Callable[[Report], None]]:
     if not console.is_terminal:
         yield lambda report: _print_line(console, report)
         return
-    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as progress:
+    with Progress(BarColumn(), TextColumn("{task.description}", markup=False), console=console) as progress:
         task = progress.add_task("starting", total=1.0)
         yield lambda report: progress.update(task, completed=report.fraction_done, description=_line(report))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from exporter.checkpoint.pickle_files import load_failure
+from exporter.checkpoint.pickle_files import load_failure, torch_errors
 from exporter.demo.training import Training
 from exporter.links import require_no_link
 from exporter.whole_file import remove_unfinished, replace_file, write_errors
@@ -43,12 +43,12 @@ def restore_state(training: Training, directory: Path) -> None:
         return
     remove = f"remove {directory} to begin anew"
     check_regular(path, error=OutputError, subject=str(path), fix=remove)
-    try:
+
+    def refused(error: BaseException) -> OutputError:
+        return OutputError(str(path), expected="the state of a training", found=load_failure(error), fix=remove)
+
+    with torch_errors(refused):
         state = _load(path, training.device)
-    except Exception as error:  # noqa: BLE001 - torch raises many classes for a damaged file
-        raise OutputError(
-            str(path), expected="the state of a training", found=load_failure(error), fix=remove
-        ) from None
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise OutputError(
             str(path), expected="the state of a training, with its settings", found="something else", fix=remove

@@ -38,8 +38,8 @@ def train_demo(
     and `overwrite` is off, or cannot be written, and where the state is damaged or of a training with other settings.
     """
     import torch
-    from rich.console import Console
 
+    from exporter import terminal
     from exporter.checkpoint import model_from_checkpoint, read_checkpoint, weight_shapes, write_checkpoint
     from exporter.demo.evaluate import evaluate
     from exporter.demo.progress import progress_line
@@ -51,7 +51,7 @@ def train_demo(
 
     check_target(output_dir, overwrite=overwrite)
     output_dir = resolved(output_dir)
-    console = console or Console(stderr=True)
+    console = console or terminal.console(stderr=True)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     work = output_dir.with_name(f"{output_dir.name}.training")
     training = Training(demo_config("glimmer"), curriculum, seed=seed, device=chosen)

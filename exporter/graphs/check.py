@@ -11,6 +11,7 @@ import numpy as np
 from exporter.graphs.samples import Sizes, sample_inputs
 from exporter.graphs.trace import OPSET
 from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.codecs import open_codec
 from runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, codec_layout
 
@@ -51,17 +52,21 @@ def check_runs(path: Path, runs: Sequence[Run], *, precision: str = "fp32") -> f
 
     Weights are read where they lie in their file, not packed anew. Raises ExportError where a tolerance is missed.
     """
-    import onnxruntime
+    def refused(reason: str) -> ExportError:
+        return ExportError(
+            f"graph {path.stem}", expected="a graph that ONNX Runtime can load", found=reason,
+            fix="report this as a bug",
+        )
 
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.disable_prepacking", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = OrtSession(path, options, subject=f"graph {path.stem}", refused=refused)
+    takes, names = ([name for name, _, _ in side] for side in (session.inputs, session.outputs))
     worst = 0.0
     for inputs, expected in runs:
-        names = [output.name for output in session.get_outputs()]
-        wanted = {tensor.name: inputs[tensor.name] for tensor in session.get_inputs()}
+        wanted = {name: inputs[name] for name in takes}
         found = dict(zip(names, session.run(names, wanted), strict=True))
         sides = (found, expected)
         if precision == "fp16":

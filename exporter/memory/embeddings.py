@@ -10,6 +10,7 @@ import numpy as np
 from runtime.backends import Array
 from runtime.contract import EmbeddingsError, check_regular, read_limited
 from runtime.contract.json_text import parse_json
+from runtime.npy_file import map_npy
 from runtime.passage_texts import PassageTexts
 
 __all__ = ["given_rows"]
@@ -41,13 +42,13 @@ def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers:
 
 
 def _matrix(path: Path, num_passages: int) -> Array:
+    def refused(reason: str) -> EmbeddingsError:
+        return EmbeddingsError(
+            f"embeddings {path}", expected="a .npy file", found=reason, fix="write it with numpy.save"
+        )
+
     check_regular(path, error=EmbeddingsError, subject=f"embeddings {path}", fix="write it with numpy.save")
-    try:
-        matrix: Array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as reason:
-        raise EmbeddingsError(
-            f"embeddings {path}", expected="a .npy file", found=str(reason), fix="write it with numpy.save"
-        ) from None
+    matrix: Array = map_npy(path, refused)
     found = f"{matrix.dtype} {list(matrix.shape)}"
     if matrix.dtype not in (np.float32, np.float16):
         raise EmbeddingsError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from exporter.durable import sync_directory
 from exporter.file_lock import held_alone
 from exporter.whole_file import UNFINISHED
-from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import MANIFEST, StoreError, StoreManifest, is_volume_part, read_store_manifest
 from runtime.contract.dense_layout import DENSE
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 
@@ -50,7 +50,8 @@ def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
         except StoreError:
             if (store / name).exists():  # and was not removed just now
                 raise
-    found = {path.relative_to(store).as_posix() for path in store.rglob("*") if not path.is_dir()} - named
+    below = (path.relative_to(store) for path in store.rglob("*") if not path.is_dir())
+    found = {path.as_posix() for path in below if not is_volume_part(path)} - named
     return sorted(name for name in found if not name.startswith(f"{DENSE}/") or OURS.fullmatch(name))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from exporter.visible import visible
+
 __all__ = ["progress_bar"]
 
 
@@ -14,7 +16,6 @@ def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Calla
     if not shown:
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -26,13 +27,16 @@ def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Calla
     )
     from rich.text import Text
 
+    from exporter.terminal import console
+
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.1f} passages/s")
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=total)
+    stderr = console(stderr=True)
+    label = TextColumn("{task.description}", markup=False)
+    columns = (label, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(visible(description), total=total)
         yield lambda count: progress.advance(task, count)

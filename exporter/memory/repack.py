@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from exporter.memory.shard_file import ShardFile
+from runtime.contract import StoreError
 from runtime.contract.shard_layout import shard_tensors
+from runtime.safetensors_file import SafetensorsFile
 
 __all__ = ["Run", "copy_rows", "live_runs", "token_counts"]
 
@@ -72,23 +73,32 @@ def _copy_run(
     row: int, token: int, advance: Callable[[int], None],
 ) -> None:
     """Copy a run, whose tokens lie at `source` (passages + 1,), to `row` and `token` of the new shard."""
-    with safe_open(run.path, framework="np") as opened:
-        for first in range(0, run.num_passages, PASSAGES_AT_ONCE):
-            last = min(first + PASSAGES_AT_ONCE, run.num_passages)
-            for name, per_token in kinds.items():
-                if per_token:
-                    values = opened.get_slice(name)[int(source[first]) : int(source[last])]
-                    shard.write(name, token + int(source[first] - source[0]), values)
-                else:
-                    shard.write(name, row + first, opened.get_slice(name)[run.start + first : run.start + last])
-            advance(last - first)
+    opened = _opened(run)
+    for first in range(0, run.num_passages, PASSAGES_AT_ONCE):
+        last = min(first + PASSAGES_AT_ONCE, run.num_passages)
+        for name, per_token in kinds.items():
+            if per_token:
+                values = opened.rows(name, int(source[first]), int(source[last]))
+                shard.write(name, token + int(source[first] - source[0]), values)
+            else:
+                shard.write(name, row + first, opened.rows(name, run.start + first, run.start + last))
+        advance(last - first)
 
 
 def _bounds(run: Run) -> NDArray[np.int64]:
     """Where the tokens of a run's passages lie in its shard, (passages + 1,) int64."""
-    with safe_open(run.path, framework="np") as opened:
-        found: NDArray[np.int64] = opened.get_slice(OFFSETS)[run.start : run.stop + 1]
+    found: NDArray[np.int64] = _opened(run).rows(OFFSETS, run.start, run.stop + 1)
     return found
+
+
+def _opened(run: Run) -> SafetensorsFile:
+    def refused(reason: str) -> StoreError:
+        return StoreError(
+            f"shard {run.path}", expected="a whole safetensors file", found=reason,
+            fix="see `glimmer-export memory verify`",
+        )
+
+    return SafetensorsFile(run.path, refused)
 
 
 def _kinds(d_model: int, codec: str | None) -> dict[str, bool]:

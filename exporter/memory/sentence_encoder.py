@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import EmbeddingsError, StoreError, inside
+from runtime.contract import EmbeddingsError, StoreError, check_regular, inside, is_there, map_regular
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.records import read_json, record_from_json
+from runtime.external_data import external_data
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval.encoder import SentenceEncoder
 
@@ -38,13 +39,14 @@ def read_encoder(directory: Path) -> tuple[EncoderSettings, list[str]]:
     if fault := settings.fault():
         raise EmbeddingsError(f"{subject}, {SETTINGS}", expected="settings of an encoder", found=fault, fix=FIX)
     for name in (MODEL, TOKENIZER):
-        if not (directory / name).is_file():
+        if not is_there(directory / name):
             raise EmbeddingsError(subject, expected=f"a file {name}", found="none", fix=FIX)
     names = [MODEL, *sorted(_external_data(directory / MODEL)), TOKENIZER]
     for name in names:
-        # A download cache keeps its files elsewhere, behind links.
-        if not inside(directory, name, error=EmbeddingsError, subject=subject).is_file():
-            raise EmbeddingsError(subject, expected=f"a file {name}", found="none", fix="copy the encoder again")
+        path = inside(directory, name, error=EmbeddingsError, subject=subject)
+        check_regular(
+            path, error=EmbeddingsError, subject=subject, expected=f"a file {name}", fix="copy the encoder again"
+        )
     return settings, names
 
 
@@ -85,12 +87,9 @@ def encoded_rows(
 
 def _external_data(path: Path) -> set[str]:
     """Names of the files that hold a graph's weights beside it."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
+    subject = f"encoder {path}"
+    content = map_regular(path, error=EmbeddingsError, subject=subject, fix=FIX)
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as reason:
-        raise EmbeddingsError(f"encoder {path}", expected="an ONNX model", found=str(reason), fix=FIX) from None
-    external = (tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL)
-    return {item.value for tensor in external for item in tensor.external_data if item.key == "location"}
+        return {data.location.decode() for data in external_data(memoryview(content or b""))}
+    except ValueError as reason:
+        raise EmbeddingsError(subject, expected="an ONNX model", found=str(reason), fix=FIX) from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from exporter.whole_file import plain_mode
 from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
+from runtime.contract.library_errors import LibraryErrors, first_line
 from runtime.contract.store_layout import FOLDING
 from runtime.contract.text_schema import require_fts5
 from runtime.retrieval.tantivy_bm25 import (
@@ -21,6 +21,7 @@ from runtime.retrieval.tantivy_bm25 import (
     import_tantivy,
     index_schema,
     indexed_text,
+    tantivy_errors,
     word_forms,
 )
 from runtime.store import Passage
@@ -116,13 +117,11 @@ def _index_files(directory: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
+def _writing(directory: Path) -> LibraryErrors:
     """Name what tantivy refuses: its threads write, and of a full disk it says only that one of them died."""
-    try:
-        yield
-    except ValueError as reason:
-        raise OutputError(
-            f"index {directory}", expected="room on the disk, and a place that can be written", found=str(reason),
-            fix="free some space, or write elsewhere, and run the command again",
-        ) from reason
+    return tantivy_errors(
+        lambda raised: OutputError(
+            f"index {directory}", expected="room on the disk, and a place that can be written",
+            found=first_line(raised), fix="free some space, or write elsewhere, and run the command again",
+        )
+    )

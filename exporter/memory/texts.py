@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -35,7 +35,9 @@ from runtime.contract.text_schema import (
     names_pages,
     without_pages,
 )
+from runtime.passage_texts import PASSAGE_KINDS
 from runtime.retrieval.folding import passage_words
+from runtime.sqlite_file import SqliteFile
 from runtime.store import Passage
 
 __all__ = [
@@ -113,34 +115,35 @@ def read_texts(path: Path, start: int = 0, stop: int = MAX_NUMBER) -> Iterator[t
     """The passages numbered from `start` to below `stop`, in their order; StoreError where the file cannot be read."""
     with _reading(path) as connection:
         statement = SELECT_RANGE if names_pages(connection) else without_pages(SELECT_RANGE)
-        for number, *row in connection.execute(statement, (start, stop)):
+        for number, *row in connection.checked(statement, (start, stop), ((int,), *PASSAGE_KINDS)):
             yield number, Passage(*row)
 
 
 def stored_numbers(path: Path) -> NDArray[np.int64]:
     """The numbers of all passages, (passages,) int64, rising; raises StoreError where the file cannot be read."""
     with _reading(path) as connection:
-        return np.fromiter((number for (number,) in connection.execute(SELECT_NUMBERS)), np.int64)
+        return np.fromiter((number for (number,) in connection.checked(SELECT_NUMBERS, (), [(int,)])), np.int64)
 
 
 def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
     """The number of each id, or none, in a list; raises StoreError where the file cannot be read."""
     with _reading(path) as connection:
         for value in ids:
-            yield [number for (number,) in connection.execute(SELECT_NUMBER, (value,))]
+            yield [number for (number,) in connection.checked(SELECT_NUMBER, (value,), [(int,)])]
 
 
 def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int]]:
     """The numbers of each document's passages, `{id}#{chunk}`, as they are there; raises as `find_numbers`."""
     with _reading(path) as connection:
         for document in documents:
-            rows = connection.execute(SELECT_BETWEEN, (f"{document}#", f"{document}$"))  # $ follows # in UTF-8
+            between = (f"{document}#", f"{document}$")  # $ follows # in UTF-8
+            rows = connection.checked(SELECT_BETWEEN, between, ((int,), (str,)))
             parts = ((number, identifier.rpartition("#")) for number, identifier in rows)
             yield [number for number, (before, _, chunk) in parts if before == str(document) and chunk.isdecimal()]
 
 
 def _insert(
-    connection: sqlite3.Connection, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]
+    connection: SqliteFile, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]
 ) -> None:
     with_pages = names_pages(connection)
     for number, passage in passages:
@@ -156,29 +159,31 @@ def _insert(
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.create_function(PASSAGE_WORDS, 2, passage_words, deterministic=True)
+def _writing(path: Path) -> Iterator[SqliteFile]:
+    def named(reason: str) -> Exception:
+        # SQLite reports the system's refusal in words of its own; the error code is in Python only from 3.11 on.
+        if "disk is full" in reason or "disk I/O error" in reason:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return _damaged(path, reason)
+
+    connection = SqliteFile.writing(path, named)
+    connection.connection.create_function(PASSAGE_WORDS, 2, passage_words, deterministic=True)
     try:
         yield connection
-    except sqlite3.OperationalError as reason:
-        # SQLite reports the system's refusal in words of its own; the error code is in Python only from 3.11 on.
-        if "disk is full" in str(reason) or "disk I/O error" in str(reason):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from reason
-        raise
     finally:
         connection.close()
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+def _reading(path: Path) -> Iterator[SqliteFile]:
+    connection = SqliteFile.reading(path, partial(_damaged, path))
     try:
         yield connection
-    except sqlite3.DatabaseError as reason:
-        raise StoreError(
-            str(path), expected="a store's SQLite file", found=str(reason),
-            fix="see `glimmer-export memory verify`",
-        ) from None
     finally:
         connection.close()
+
+
+def _damaged(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        str(path), expected="a store's SQLite file", found=reason, fix="see `glimmer-export memory verify`"
+    )

@@ -14,7 +14,15 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
-from runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, read_store_manifest
+from runtime.contract import (
+    CODEC_ARRAYS,
+    MANIFEST,
+    FileEntry,
+    StoreError,
+    StoreManifest,
+    is_volume_part,
+    read_store_manifest,
+)
 from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
@@ -163,8 +171,9 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
         except StoreError as error:
             yield Damage(path, error.expected, error.found, fix)
     seen.update(named)
-    found = (path.relative_to(store).as_posix() for path in (store / DENSE).rglob("*") if not path.is_dir())
-    for path in sorted(set(found) - {*named, f"{DENSE}/{MANIFEST}"}):
+    below = (path.relative_to(store) for path in (store / DENSE).rglob("*") if not path.is_dir())
+    found = {path.as_posix() for path in below if not is_volume_part(path)}
+    for path in sorted(found - {*named, f"{DENSE}/{MANIFEST}"}):
         yield Damage(path, "only the files of its manifest", "another", f"remove it, or {fix}")
 
 

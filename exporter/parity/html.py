@@ -12,6 +12,7 @@ from exporter.parity.report import ParityReport, SideName
 from exporter.parity.show import coverage_rows, db, figure, log_probability_rows, nats, points, share
 from exporter.parity.svg import histogram_svg, scatter_svg
 from exporter.publish import replace_file
+from exporter.visible import visible_lines
 
 __all__ = ["html_from_report", "write_html"]
 
@@ -43,7 +44,7 @@ def write_html(report: ParityReport, path: Path, ranges: RangeTable | None = Non
 def html_from_report(report: ParityReport, ranges: RangeTable | None = None) -> str:
     """The whole file. `ranges` are those that the candidate was calibrated with, for histograms."""
     title = f"glimmer-export parity: {Path(report.candidate.path).name}"
-    return "\n".join([
+    return visible_lines("\n".join([
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"/>',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
@@ -58,7 +59,7 @@ def html_from_report(report: ParityReport, ranges: RangeTable | None = None) -> 
         *_differences(report),
         *(_histograms(ranges) if ranges is not None else []),
         "</body></html>\n",
-    ])  # fmt: skip
+    ]))  # fmt: skip
 
 
 def _facts(report: ParityReport) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporter.parity.bootstrap import Interval
 from exporter.parity.report import ParityReport
+from exporter.visible import visible
 from runtime.contract import GateCheck
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def _graphs(report: ParityReport) -> Table:
     table = _table("Error by graph, on the same inputs", "graph", "largest", "mean", "SNR dB", "cosine")
     for name, error in report.graphs.items():
         table.add_row(
-            name, f"{error.max_abs_err:.2e}", f"{error.mean_abs_err:.2e}", db(error.snr_db), f"{error.cosine:.6f}"
+            visible(name), f"{error.max_abs_err:.2e}", f"{error.mean_abs_err:.2e}", db(error.snr_db),
+            f"{error.cosine:.6f}",
         )
     if report.memory_max_abs_err is not None:
         table.add_row("store (codec and encoder)", f"{report.memory_max_abs_err:.2e}", "", "", "")
@@ -153,25 +155,21 @@ def _attribution(report: ParityReport) -> Table:
 
 
 def _differences(report: ParityReport) -> Table:
-    from rich.markup import escape
-
     count = report.first_difference.count
     title = f"{count} answers differ; the first {min(count, EXAMPLES_SHOWN)}"
     table = _table(title, "question", "step", "margin", "reference", "bundle")
     for item in report.differences[:EXAMPLES_SHOWN]:
         margin = "-" if item.margin is None else f"{item.margin:.3f}"
-        table.add_row(escape(item.question), str(item.step), margin, escape(item.reference), escape(item.candidate))
+        table.add_row(visible(item.question), str(item.step), margin, visible(item.reference), visible(item.candidate))
     return table
 
 
 def _gate(report: ParityReport) -> Table:
-    from rich.markup import escape
-
     assert report.gate is not None
     verdict = report.gate.verdict if report.gate.passed else report.gate.verdict.upper()
-    table = _table(f"Gate {escape(report.gate.name)}: {verdict}", "", "limit", "found", "questions", "")
+    table = _table(f"Gate {visible(report.gate.name)}: {verdict}", "", "limit", "found", "questions", "")
     for check in report.gate.checks:
         questions = "" if check.questions is None else str(check.questions)
         word = "ok" if check.passed else "NO"
-        table.add_row(escape(check.name), f"{check.limit:g}", figure(check), questions, word)
+        table.add_row(visible(check.name), f"{check.limit:g}", figure(check), questions, word)
     return table

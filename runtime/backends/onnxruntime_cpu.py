@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.contract import Array
-from runtime.contract import CPU_BACKEND, BackendError, BundleError, GraphIO
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
@@ -21,37 +22,32 @@ class OnnxRuntimeLoader:
     """Opens graphs in ONNX Runtime with execution providers, best first; what only they share."""
 
     def __init__(self, threads: int | None, providers: tuple[str, ...]) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise BackendError(
-                "backend onnxruntime-cpu", expected="the package onnxruntime", found="none",
-                fix='install it: pip install "glimmer-export[cpu]"',
-            ) from None
-        self._onnxruntime: Any = onnxruntime
-        self._providers = providers
-        self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = 3
+        self._onnxruntime: Any = import_onnxruntime()
+        self._providers, self._threads = providers, threads
+
+    def _make_options(self) -> Any:
+        """Options of one session: they may hold files of its graph's."""
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
         # the next one needs, which doubled the time of the smaller graphs.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            self._options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return options
 
-    def _session(self, path: Path, io: GraphIO) -> Any:
+    def _session(self, path: Path, io: GraphIO) -> OrtSession:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
-        try:
-            session = self._onnxruntime.InferenceSession(
-                str(path), sess_options=self._options, providers=list(self._providers)
-            )
-        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            raise BundleError(
-                f"graph {path}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0],
+
+        def refused(reason: str) -> BundleError:
+            return BundleError(
+                f"graph {path}", expected="a graph that ONNX Runtime can load", found=reason,
                 fix="export the bundle again",
-            ) from error
-        for expected, found in ((io.inputs, session.get_inputs()), (io.outputs, session.get_outputs())):
+            )
+
+        session = OrtSession(path, self._make_options(), self._providers, subject=f"graph {path}", refused=refused)
+        for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
-            actual = [(tensor.name, tensor.type, len(tensor.shape)) for tensor in found]
             if wanted != actual:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
         return session
@@ -69,10 +65,15 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 
     def __init__(self, threads: int | None = None, *, lean: bool = False) -> None:
         super().__init__(threads, ("CPUExecutionProvider",))
-        if lean:
-            self._options.add_session_config_entry("session.disable_prepacking", "1")
-            self._options.enable_cpu_mem_arena = False
-            self._options.enable_mem_pattern = False
+        self._lean = lean
+
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        if self._lean:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+        return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
@@ -82,12 +83,14 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 class OnnxRuntimeGraph:
     """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: OrtSession) -> None:
         self._session = session
-        self._inputs = [tensor.name for tensor in session.get_inputs()]
-        self._outputs = [output.name for output in session.get_outputs()]
+        self._inputs, self._outputs = ([name for name, _, _ in side] for side in (session.inputs, session.outputs))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside."""
+        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside.
+
+        Raises BackendError where the graph fails, DeviceMemoryError for want of memory.
+        """
         wanted = {name: inputs[name] for name in self._inputs}
         return dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.backends.contract import Array, DeviceTensor, Tensor
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
+from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
 from runtime.contract import BackendError, GraphIO
 from runtime.passage_memory import PassageMemory, padded_memory
 
@@ -42,7 +43,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
     def load(self, path: Path, io: GraphIO) -> OrtDeviceGraph:
         """Load a graph file; raises BundleError as on the CPU, BackendError where the provider does not start here."""
         session = self._session(path, io)
-        if self._provider not in (active := session.get_providers()):
+        if self._provider not in (active := session.session.get_providers()):
             raise BackendError(
                 f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
                 fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
@@ -67,7 +68,7 @@ class OrtTensor:
 
     def fetch(self) -> Callable[[], Array]:
         """A run ends when its outputs are there, so that only the copy is left to be done."""
-        return lambda: cast("Array", self.value.numpy())
+        return lambda: from_device(self.value)
 
 
 class OrtDevice:
@@ -83,7 +84,7 @@ class OrtDevice:
         """A tensor of this device as it is; an array is copied."""
         if not isinstance(tensor, np.ndarray):
             return cast("OrtTensor", tensor)
-        value = self._onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self.name, 0)
+        value = to_device(self._onnxruntime, np.ascontiguousarray(tensor), self.name)
         return OrtTensor(value, tensor.dtype)
 
     def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
@@ -104,7 +105,7 @@ class OrtDeviceGraph:
 
     max_batch = None
 
-    def __init__(self, session: Any, io: GraphIO, device: OrtDevice) -> None:
+    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice) -> None:
         self.device = device
         self._session = session
         self._inputs = [tensor.name for tensor in io.inputs]
@@ -115,18 +116,11 @@ class OrtDeviceGraph:
         return {name: tensor.fetch()() for name, tensor in self.launch(inputs).items()}
 
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
-        """Run once; raises BackendError where the device refuses."""
-        binding = self._session.io_binding()
+        """Run once; raises BackendError where the graph fails, DeviceMemoryError for want of memory."""
+        binding = self._session.session.io_binding()
         for name in self._inputs:
             binding.bind_ortvalue_input(name, self.device.place(inputs[name]).value)
         for name in self._outputs:
             binding.bind_output(name, self.device.name)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            raise BackendError(
-                "ONNX Runtime", expected="a graph that runs", found=str(error).splitlines()[0],
-                fix="ask fewer questions at once or lower top_k, where it is memory; or choose another backend",
-            ) from error
-        values = zip(self._outputs.items(), binding.get_outputs(), strict=True)
+        values = zip(self._outputs.items(), self._session.run_bound(binding), strict=True)
         return {name: OrtTensor(value, dtype) for (name, dtype), value in values}

@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from runtime.contract.errors import GlimmerError
@@ -28,6 +28,8 @@ __all__ = [
     "file_errors",
     "inside",
     "is_there",
+    "is_volume_part",
+    "map_file",
     "map_regular",
     "open_descriptor",
     "open_file",
@@ -67,6 +69,14 @@ def inside(directory: Path, name: str, *, error: type[GlimmerError], subject: st
             fix="do not use this file; get it again from its source",
         )
     return directory / relative
+
+
+def is_volume_part(relative: PurePath) -> bool:
+    """Whether a path below a folder is where Kubernetes keeps a volume's files: in `..data`, or in `..2026_1`.
+
+    The files have links beside those. No file of ours has such a name, and none that is stated in a file.
+    """
+    return any(part.startswith("..") for part in relative.parts)
 
 
 def is_there(path: Path) -> bool:
@@ -113,6 +123,17 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
     return content
 
 
+def map_file(path: Path) -> mmap.mmap | None:
+    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
+
+    Raises OSError.
+    """
+    with open_file(path) as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return None
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 @contextmanager
 def file_errors(
     *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
@@ -148,14 +169,9 @@ def read_limited(
 def map_regular(
     path: Path, *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
 ) -> mmap.mmap | None:
-    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
-
-    Raises `error`.
-    """
-    with file_errors(error=error, subject=subject, fix=fix, expected=expected), open_file(path) as stream:
-        if not os.fstat(stream.fileno()).st_size:
-            return None
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    """As `map_file`; raises `error`."""
+    with file_errors(error=error, subject=subject, fix=fix, expected=expected):
+        return map_file(path)
 
 
 def check_regular(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from runtime.contract.errors import StoreError
 
@@ -50,6 +52,14 @@ SELECT_RANGE = """
 SELECT number, id, title, text, wikipedia_id FROM passages WHERE number >= ? AND number < ? ORDER BY number
 """
 SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
+
+
+class ExecutesSql(Protocol):
+    """What runs statements on a file: a connection of sqlite3's does, and what wraps one."""
+
+    def execute(self, statement: str, /) -> Iterable[Any]:
+        """The rows of a statement."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -112,10 +122,10 @@ TEXT_INDEXES = {0: UNFOLDED_INDEX, 1: FOLDED_INDEX}
 """By folding."""
 
 
-def names_pages(connection: sqlite3.Connection) -> bool:
+def names_pages(file: ExecutesSql) -> bool:
     """Whether the file has the column `wikipedia_id`."""
-    columns = connection.execute("SELECT 1 FROM pragma_table_info('passages') WHERE name = 'wikipedia_id'")
-    return columns.fetchone() is not None
+    columns = file.execute("SELECT 1 FROM pragma_table_info('passages') WHERE name = 'wikipedia_id'")
+    return any(True for _ in columns)
 
 
 def without_pages(statement: str) -> str:

@@ -11,6 +11,8 @@ from runtime.arguments import described
 from runtime.backends import Array
 from runtime.contract import OptionError, StoreError, check_regular
 from runtime.contract.dense_layout import DenseManifest
+from runtime.contract.library_errors import LibraryErrors, first_line
+from runtime.npy_file import map_npy
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.extras import import_extra
 from runtime.retrieval.hits import Hit, first_of_equals, steady
@@ -30,12 +32,13 @@ class DenseIndex:
         """
         self._faiss: Any = import_extra("faiss", "dense")
         self.dimension = manifest.dimension
+        self._subject = f"index {directory}"
         shape = (manifest.num_vectors, manifest.dimension)
         self._embeddings = _mapped(directory / manifest.embeddings.path, np.dtype(np.float32), shape)
         self._numbers = _mapped(directory / manifest.numbers.path, np.dtype(np.int64), shape[:1])
         if self._numbers[0] < 0 or self._numbers[-1] >= num_numbers or bool((np.diff(self._numbers) <= 0).any()):
             raise StoreError(
-                f"index {directory}", expected=f"passage numbers that rise below {num_numbers}", found="others", fix=FIX
+                self._subject, expected=f"passage numbers that rise below {num_numbers}", found="others", fix=FIX
             )
 
     def search(self, embedding: Array, top_k: int) -> list[Hit]:
@@ -51,6 +54,9 @@ class DenseIndex:
             )
         return first_of_equals(lambda limit, highest: self._hits(query[None], limit, highest), top_k)
 
+    def _failed(self, raised: BaseException) -> StoreError:
+        return StoreError(self._subject, expected="vectors that faiss can search", found=first_line(raised), fix=FIX)
+
     def _hits(self, query: Array, limit: int, highest: int | None) -> list[Hit]:
         embeddings = self._embeddings
         if highest is not None:
@@ -58,9 +64,17 @@ class DenseIndex:
         limit = min(limit, len(embeddings))
         if not limit:
             return []
-        scores, rows = self._faiss.knn(query, embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
+        with LibraryErrors(_is_faiss, self._failed):
+            scores, rows = self._faiss.knn(query, embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
+        if int(rows.min()) < 0 or np.isnan(scores).any():
+            raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
         numbers = self._numbers[rows[0]].tolist()
         return [Hit(number, steady(score)) for number, score in zip(numbers, scores[0].tolist(), strict=True)]
+
+
+def _is_faiss(kind: type[BaseException]) -> bool:
+    """What faiss throws comes as RuntimeError, and what it has no memory for as MemoryError."""
+    return kind in (RuntimeError, MemoryError)
 
 
 def _vector(embedding: object) -> Array:
@@ -91,11 +105,11 @@ class DenseRetriever:
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    def refused(reason: str) -> StoreError:
+        return StoreError(f"index {path}", expected="an array that numpy wrote", found=reason, fix=FIX)
+
     check_regular(path, error=StoreError, subject=f"index {path}", fix=FIX)
-    try:
-        array: Array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as reason:
-        raise StoreError(f"index {path}", expected="an array that numpy wrote", found=str(reason), fix=FIX) from None
+    array: Array = map_npy(path, refused)
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise StoreError(
             f"index {path}", expected=f"{dtype} {list(shape)}", found=f"{array.dtype} {list(array.shape)}", fix=FIX

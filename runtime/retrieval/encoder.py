@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array
-from runtime.contract import BackendError, StoreError, read_limited
+from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.contract import StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.files import MAX_TOKENIZER_BYTES
+from runtime.tokenizer_library import TokenizerErrors
 from runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
@@ -33,15 +35,22 @@ class SentenceEncoder:
         """Load both files; raises StoreError where one of them is none, BackendError without ONNX Runtime."""
         self.settings = settings
         self._session = _session(graph, threads)
+
+        def refused(reason: str) -> StoreError:
+            return StoreError(
+                f"encoder {tokenizer}", expected="a tokenizer that takes any text", found=reason, fix=FIX
+            )
+
+        self._tokenizer_errors = TokenizerErrors(refused)
         self._tokenizer, self._limits = _tokenizer(tokenizer, settings.max_length)
-        self._inputs = {tensor.name: INTEGERS.get(tensor.type) for tensor in self._session.get_inputs()}
+        self._inputs = {name: INTEGERS.get(kind) for name, kind, _ in self._session.inputs}
         self._output = EMBEDDING if settings.pooling == "graph" else STATES
-        outputs = [tensor.name for tensor in self._session.get_outputs()]
+        given = [name for name, _, _ in self._session.outputs]
         names = {IDS, MASK} <= set(self._inputs) <= {IDS, MASK, TYPES}
-        if not names or None in self._inputs.values() or self._output not in outputs:
+        if not names or None in self._inputs.values() or self._output not in given:
             raise StoreError(
                 f"encoder {graph}", expected=f"integer inputs {IDS} and {MASK}, and an output {self._output}",
-                found=f"{', '.join(self._inputs)}; {', '.join(outputs)}", fix=FIX,
+                found=f"{', '.join(self._inputs)}; {', '.join(given)}", fix=FIX,
             )
 
     def question(self, question: str) -> Array:
@@ -59,12 +68,15 @@ class SentenceEncoder:
         # What is cut off is beyond any number of tokens that an encoder takes.
         most = self._limits.max_characters
         clean = [text.encode("utf-8", "replace").decode("utf-8").strip()[:most] for text in texts]
-        for text in clean:
-            if (fault := text_fault(text, self._limits, self._tokenizer.normalizer)) is not None:
+        with self._tokenizer_errors:
+            faults = [text_fault(text, self._limits, self._tokenizer.normalizer) for text in clean]
+        for text, fault in zip(clean, faults, strict=True):
+            if fault is not None:
                 raise StoreError(
                     f"encoder, text {text[:60]!r}", expected=fault[0], found=fault[1], fix="shorten the text"
                 )
-        encodings = self._tokenizer.encode_batch(clean)
+        with self._tokenizer_errors:
+            encodings = self._tokenizer.encode_batch(clean)
         longest = max(1, *(len(encoding.ids) for encoding in encodings))
         inputs = {name: np.zeros((len(texts), longest), dtype) for name, dtype in self._inputs.items()}
         for row, encoding in enumerate(encodings):
@@ -94,28 +106,22 @@ def _pooled(states: Array, mask: Array, settings: EncoderSettings) -> Array:
     return embeddings
 
 
-def _session(graph: Path, threads: int | None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BackendError(
-            "sentence encoder", expected="the package onnxruntime", found="none",
-            fix='install it: pip install "glimmer-export[cpu]"',
-        ) from None
-    options = onnxruntime.SessionOptions()
+def _session(graph: Path, threads: int | None) -> OrtSession:
+    def refused(reason: str) -> StoreError:
+        return StoreError(f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=reason, fix=FIX)
+
+    options = import_onnxruntime("sentence encoder").SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(graph), sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class but Exception
-        raise StoreError(
-            f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=str(error).splitlines()[0], fix=FIX
-        ) from None
+    return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 
 def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:
     from tokenizers import Tokenizer
+
+    def refused(reason: str) -> StoreError:
+        return StoreError(f"encoder {path}", expected="a tokenizer.json", found=reason, fix=FIX)
 
     content = read_limited(
         path, limit_bytes=MAX_TOKENIZER_BYTES, error=StoreError, subject=f"encoder {path}", fix=FIX,
@@ -123,9 +129,10 @@ def _tokenizer(path: Path, max_length: int) -> tuple[Any, TokenizerLimits]:
     )
     try:
         limits = tokenizer_limits(content)
+    except ValueError as reason:
+        raise refused(str(reason)) from None
+    with TokenizerErrors(refused, reads=True):
         tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises no other
-        raise StoreError(f"encoder {path}", expected="a tokenizer.json", found=str(error), fix=FIX) from None
     return tokenizer, limits

@@ -8,13 +8,13 @@ passage, and the title weighs two.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from runtime.contract import StoreError
+from runtime.contract.library_errors import LibraryErrors, first_line, is_panic
 from runtime.contract.store_layout import FOLDING
 from runtime.retrieval.extras import import_extra
 from runtime.retrieval.folding import passage_words
@@ -23,7 +23,8 @@ from runtime.retrieval.unfolded import unfolded_words
 from runtime.retrieval.words import search_words
 
 __all__ = [
-    "NUMBER", "PASSAGE", "WORD_FORMS", "TantivyIndex", "import_tantivy", "index_schema", "indexed_text", "word_forms",
+    "NUMBER", "PASSAGE", "WORD_FORMS", "TantivyIndex", "import_tantivy", "index_schema", "indexed_text",
+    "tantivy_errors", "word_forms",
 ]
 
 NUMBER, PASSAGE = "number", "passage"
@@ -64,6 +65,11 @@ def indexed_text(title: str, text: str, folding: int = FOLDING) -> str:
     return passage_words(title, text) if folding else unicodedata.normalize("NFC", f"{title}\n{title}\n{text}")
 
 
+def tantivy_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
+    """For a call of tantivy: it refuses by ValueError or OSError, or panics, where a file is damaged."""
+    return LibraryErrors(lambda kind: kind is ValueError or issubclass(kind, OSError) or is_panic(kind), named)
+
+
 class TantivyIndex:
     """An index opened for reading. Safe from several threads and processes; nothing is written beside it."""
 
@@ -77,8 +83,9 @@ class TantivyIndex:
         self._schema = index_schema()
         self._word_forms = word_forms(folding)
         self._words = search_words if folding else unfolded_words
-        with self._errors():
-            self._searcher = self._open(files)
+        self._errors = tantivy_errors(self._damaged)
+        self._searcher = self._open(files)
+        with self._errors:
             found = self._searcher.num_docs
         if found != num_passages:
             raise StoreError(self._subject, expected=f"{num_passages} passages", found=str(found), fix=FIX)
@@ -106,18 +113,23 @@ class TantivyIndex:
         with TemporaryDirectory(prefix="glimmer-index-", ignore_cleanup_errors=True) as directory:
             for file in files:
                 (Path(directory) / file.name).symlink_to(file.resolve())
-            index = self._tantivy.Index.open(directory)
-            index.config_reader("manual")  # a finished index does not change: no thread need watch it
-            return index.searcher()
+            with self._errors:
+                index = self._tantivy.Index.open(directory)
+                index.config_reader("manual")  # a finished index does not change: no thread need watch it
+                return index.searcher()
 
     def _hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
         if highest is not None:
             query = self._up_to(query, highest)
-        with self._errors():
+        with self._errors:
             # It takes memory for as many as it is asked for, and where there is none ends the process.
             most = max(1, min(limit, self._searcher.num_docs))
             found = self._searcher.search(query, most, count=False).hits
             numbers = self._searcher.fast_field_values(NUMBER, [address for _, address in found])
+        # Whoever asks looks for the lowest numbers among equals, which would never end where these are not kept to.
+        known = None not in numbers and len(set(numbers)) == len(found)
+        if not known or (highest is not None and any(number > max(highest, 0) for number in numbers)):
+            raise StoreError(self._subject, expected="a passage's number a document", found="none, or another", fix=FIX)
         return [Hit(number, steady(score)) for number, (score, _) in zip(numbers, found, strict=True)]
 
     def _up_to(self, query: Any, highest: int) -> Any:
@@ -126,13 +138,5 @@ class TantivyIndex:
         numbers = kind.range_query(self._schema, NUMBER, self._tantivy.FieldType.Unsigned, 0, max(highest, 0))
         return kind.boolean_query([(must, query), (must, kind.boost_query(numbers, 0.0))])
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Name what tantivy refuses: by a ValueError, or by a panic, which is no Exception, where a file is damaged."""
-        try:
-            yield
-        except BaseException as reason:
-            if not isinstance(reason, (OSError, ValueError)) and type(reason).__name__ != "PanicException":
-                raise
-            found = (str(reason).splitlines() or [""])[0]
-            raise StoreError(self._subject, expected="an index of tantivy", found=found, fix=FIX) from None
+    def _damaged(self, raised: BaseException) -> StoreError:
+        return StoreError(self._subject, expected="an index of tantivy", found=first_line(raised), fix=FIX)

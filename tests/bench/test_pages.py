@@ -32,11 +32,12 @@ def test_html_is_well_formed_and_complete_in_itself(bench_report, tmp_path):
 
 
 def test_html_escapes(bench_report):
-    strange = replace(bench_report, command="<b>&", model={**bench_report.model, "source": "<i>"})
+    strange = replace(bench_report, command="<b>&\x1b[0m", model={**bench_report.model, "source": "<i>\x00\ud800"})
     text = html_from_report(strange)
     assert "<b>" not in text
     assert "<i>" not in text
-    ET.fromstring(text)
+    assert r"<code>&lt;b&gt;&amp;\x1b[0m</code>" in text  # which XML has no way to write
+    ET.fromstring(text.encode())
 
 
 def test_html_without_peers(bench_report):

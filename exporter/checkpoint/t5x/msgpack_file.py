@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.contract import CheckpointError, read_limited
+from runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,20 +51,15 @@ def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
     CheckpointError for a file that is unreadable, truncated or of another structure, and for an array whose bytes
     are not those of its shape and dtype.
     """
-    import msgpack
+
+    def refused(reason: str) -> CheckpointError:
+        return CheckpointError(str(path), expected="a whole msgpack file, as flax writes it", found=reason, fix=FIX)
 
     content = read_limited(
         path, limit_bytes=MAX_MSGPACK_BYTES, error=CheckpointError, subject=str(path), fix=FIX,
         expected="a whole msgpack file, as flax writes it",
     )
-    try:
-        # Lengths beyond the file's are refused by msgpack before anything is allocated for them.
-        tree: Any = msgpack.unpackb(content)
-    except Exception as error:  # noqa: BLE001 - msgpack raises many classes for a damaged file
-        raise CheckpointError(
-            str(path), expected="a whole msgpack file, as flax writes it",
-            found=str(error) or type(error).__name__, fix=FIX,
-        ) from None
+    tree = _unpackb(content, refused)
     if isinstance(tree, dict):
         tree = tree.get("optimizer", tree)
     target = tree.get("target") if isinstance(tree, dict) else None
@@ -73,6 +70,18 @@ def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
             fix="name the directory of one step that T5X saved",
         )
     return {("target", *names): _array(value, f"{path}, {'/'.join(names)}") for names, value in _leaves(target, path)}
+
+
+def _unpackb(content: bytes, named: Callable[[str], CheckpointError]) -> Any:
+    """What msgpack packed; where it cannot be unpacked, what `named` makes of the reason is raised.
+
+    Lengths beyond the content's are refused by msgpack before anything is allocated for them.
+    """
+    import msgpack
+
+    raised = (ValueError, MemoryError, msgpack.UnpackException)
+    with LibraryErrors(lambda kind: issubclass(kind, raised), lambda error: named(first_line(error))):
+        return msgpack.unpackb(content)
 
 
 def _leaves(target: dict[str, Any], path: Path) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -123,12 +132,13 @@ def _unpacked(value: Any, subject: str) -> InlineArray:
 
     if not isinstance(value, msgpack.ExtType) or value.code != NDARRAY:
         raise _damaged(subject, "an array, or a reference to one", type(value).__name__)
-    try:
-        shape, dtype, content = msgpack.unpackb(value.data)
-    except Exception as error:  # noqa: BLE001 - msgpack raises many classes for damaged bytes
-        raise _damaged(subject, "an array's shape, dtype and bytes", str(error) or type(error).__name__) from None
+    wanted = "an array's shape, dtype and bytes"
+    triple = _unpackb(value.data, partial(_damaged, subject, wanted))
+    if not isinstance(triple, list) or len(triple) != 3:
+        raise _damaged(subject, wanted, type(triple).__name__)
+    shape, dtype, content = triple
     if not isinstance(content, bytes):
-        raise _damaged(subject, "an array's shape, dtype and bytes", type(content).__name__)
+        raise _damaged(subject, wanted, type(content).__name__)
     return _checked(shape, dtype, (content,), subject)
 
 

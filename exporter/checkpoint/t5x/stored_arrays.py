@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
+from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
 COPY_AGAIN = "copy the checkpoint again from its source"
 DTYPES = ("float32", "float16", "bfloat16")
+RAISED = (ValueError, IndexError, KeyError, MemoryError, NotImplementedError, OSError)
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
 
 
@@ -39,13 +41,8 @@ class StoredArray:
             raise CheckpointError(
                 self._subject, expected=" or ".join(DTYPES), found=dtype, fix="save the weights in one of these"
             )
-        try:
+        with _tensorstore_errors(self._subject, "every chunk of the array, whole", COPY_AGAIN):
             content = self._store.read().result()
-        except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-            raise CheckpointError(
-                self._subject, expected="every chunk of the array, whole", found=_reason(error),
-                fix=COPY_AGAIN,
-            ) from None
         if dtype == "bfloat16":  # which numpy lacks
             return torch.from_numpy(content.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(content)
@@ -59,13 +56,11 @@ def array_keys(directory: Path) -> dict[str, str]:
     if is_there(directory / OCDBT):
         ts = _tensorstore()
         _check_files(directory)
-        try:
+        with _tensorstore_errors(
+            str(directory / OCDBT), "a whole OCDBT database, as Orbax writes it",
+            "copy the whole directory again, ocdbt.process_* included",
+        ):
             listed = ts.KvStore.open(_ocdbt(directory)).result().list().result()
-        except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-            raise CheckpointError(
-                str(directory / OCDBT), expected="a whole OCDBT database, as Orbax writes it", found=_reason(error),
-                fix="copy the whole directory again, ocdbt.process_* included",
-            ) from None
         names = [name.decode("utf-8", "replace") for name in listed]
     else:
         names = [f"{path.parent.name}/{path.name}" for marker in DRIVERS for path in directory.glob(f"*/{marker}")]
@@ -86,15 +81,10 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
         kvstore = _ocdbt(directory) | {"path": f"{key}/"}
     else:
         _check_files(inside(directory, key, error=CheckpointError, subject=subject))
-    try:
+    with _tensorstore_errors(subject, "a zarr array, as tensorstore writes it", COPY_AGAIN):
         # Without the last option a chunk that is not there would be read as zeros.
         store = ts.open({"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}, read=True).result()
         chunk = store.chunk_layout.write_chunk.shape
-    except Exception as error:  # noqa: BLE001 - tensorstore raises many classes
-        raise CheckpointError(
-            subject, expected="a zarr array, as tensorstore writes it", found=_reason(error),
-            fix=COPY_AGAIN,
-        ) from None
     if chunk is not None and any(size > max(1, whole) for size, whole in zip(chunk, store.shape, strict=True)):
         raise CheckpointError(
             subject, expected=f"chunks within its shape {list(store.shape)}", found=str(list(chunk)),
@@ -125,7 +115,15 @@ def _tensorstore() -> Any:
     return tensorstore
 
 
-def _reason(error: Exception) -> str:
+def _tensorstore_errors(subject: str, expected: str, fix: str) -> LibraryErrors:
+    """For a call of tensorstore, whose statuses come as ValueError, but for some few."""
+    return LibraryErrors(
+        lambda kind: issubclass(kind, RAISED),
+        lambda error: CheckpointError(subject, expected=expected, found=_reason(error), fix=fix),
+    )
+
+
+def _reason(error: BaseException) -> str:
     """What tensorstore says, less where in its own code it says so."""
     text = SOURCE_NOTES.sub("", str(error)).strip() or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."

@@ -5,11 +5,12 @@ Ids and pages are integers or strings, other columns strings, and a text may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from calibration.passage_fields import FIELDS
+from exporter.memory.corpus.parquet_pages import ColumnPages, column_pages
 from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
 from runtime.contract import CorpusError
 
@@ -20,6 +21,13 @@ INTEGERS_TOO = (*FIELDS["id"], "wikipedia_id")
 LISTS_TOO = FIELDS["text"]
 BUFFER_BYTES = 1 << 20
 MAX_GROUP_BYTES = 1 << 30
+MAX_PAGE_BYTES = 128 << 20
+"""DuckDB writes the largest, of 100 MB; others write 1 MB."""
+MAX_LIST_VALUES = 1 << 24
+"""Of all lists of a row group: one row may have them all."""
+MAX_PAGES_BYTES = 256 << 20
+"""Of the largest pages of all columns together."""
+MAX_BATCH_BYTES = 128 << 20
 MAX_BATCH_ROWS = 1024
 
 
@@ -27,8 +35,8 @@ def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Re
     """One record a row, page by page; row groups before `start` are not read. The digest is shown the file's bytes.
 
     A null title or page is none. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
-    is missing or of another type, a null id or text, a row group or a row that is too large. Raises ModuleNotFoundError
-    without pyarrow.
+    is missing or of another type, a null id or text, a row group, a page or a row that is too large. Raises
+    ModuleNotFoundError without pyarrow.
     """
     import pyarrow as pa
 
@@ -40,25 +48,28 @@ def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Re
         with pa.OSFile(str(path)) as source:
             yield from _records(source, path, start)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:  # the last from a column's name
-        raise CorpusError(
-            f"corpus {path}", expected="a Parquet file that is whole", found=" ".join(str(reason).split()),
-            fix="write or copy the file again",
-        ) from None
+        raise _damaged(path, " ".join(str(reason).split())) from None
 
 
 def _records(source: Any, path: Path, start: Place) -> Iterator[Record]:
     from pyarrow.parquet import ParquetFile
 
     # Buffered: by pages, where otherwise a column's whole row group would be in memory at once.
-    file = ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
+    file = ParquetFile(source, **options)
     columns = _columns(file.schema_arrow, path)
+    pages = _pages(path, columns, file.metadata.num_row_groups)
+    lists = {column.leaf for columns in pages for column in columns if "." in column.leaf}
+    if lists:
+        # A paragraph that a list has a thousand times is then in memory once.
+        file = ParquetFile(source, read_dictionary=sorted(lists), **options)
     end = 0
     for group in range(file.metadata.num_row_groups):
         entry = file.metadata.row_group(group)
         row, end = end, end + entry.num_rows
         if end <= start.position:
             continue
-        batch_rows = _batch_rows(entry.total_byte_size, f"corpus {path}, row group {group}")
+        batch_rows = _batch_rows(entry.total_byte_size, pages[group], f"corpus {path}, row group {group}")
         for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
             for index in range(batch.num_rows):
                 if row >= start.position:
@@ -67,6 +78,22 @@ def _records(source: Any, path: Path, start: Place) -> Iterator[Record]:
                     known = {name: value for name, value in values.items() if value is not None}
                     yield Record(Place(row, row + 1), passage_from_row(known, subject=subject, fix="repair the row"))
                 row += 1
+
+
+def _pages(path: Path, columns: list[str], num_groups: int) -> list[list[ColumnPages]]:
+    try:
+        pages = column_pages(path, columns)
+    except ValueError as reason:
+        raise _damaged(path, str(reason)) from None
+    if len(pages) != num_groups:
+        raise _damaged(path, "a footer that can be read in two ways")
+    return pages
+
+
+def _damaged(path: Path, found: str) -> CorpusError:
+    return CorpusError(
+        f"corpus {path}", expected="a Parquet file that is whole", found=found, fix="write or copy the file again"
+    )
 
 
 def _columns(schema: Any, path: Path) -> list[str]:
@@ -103,19 +130,34 @@ def _columns(schema: Any, path: Path) -> list[str]:
     return found
 
 
-def _batch_rows(size: int, subject: str) -> int:
-    """How many rows of a row group to take at a time.
+def _batch_rows(size: int, columns: Sequence[ColumnPages], subject: str) -> int:
+    """How many rows of a row group to take at a time, so that they are no more than MAX_BATCH_BYTES.
 
-    A dictionary holds a value once that many rows may have, so as many rows as MAX_GROUP_BYTES can hold even where
-    each has all that the row group holds. The sizes of its columns would be closer, but pyarrow ends the process where
-    what a damaged file says of a column contradicts itself.
+    A dictionary holds a value once that many rows may have, and one encoding says of a value that it begins as the one
+    before: no value is longer than the largest page, and every row may have as much. `size` is what the footer states.
     """
     if size > MAX_GROUP_BYTES:
         raise CorpusError(
             subject, expected=f"at most {MAX_GROUP_BYTES} bytes, uncompressed", found=str(size),
             fix="write the file with fewer rows to a row group, such as 100,000",
         )
-    return int(min(MAX_BATCH_ROWS, max(1, MAX_GROUP_BYTES // max(1, size))))
+    sizes = [column.largest for column in columns]
+    largest, together = max(sizes, default=0), sum(sizes)
+    if largest > MAX_PAGE_BYTES or together > MAX_PAGES_BYTES:
+        raise CorpusError(
+            subject, expected=f"pages of at most {MAX_PAGE_BYTES} bytes, uncompressed, and {MAX_PAGES_BYTES} together",
+            found=str(largest), fix="write the file with pages of 1 MB, as most programs do",
+        )
+    for column in (column for column in columns if "." in column.leaf):
+        repeated = column.num_values * column.largest if column.repeats else 0
+        if column.num_values > MAX_LIST_VALUES or max(column.total, repeated) > MAX_GROUP_BYTES:
+            raise CorpusError(
+                f"{subject}, column {column.leaf}",
+                expected=f"at most {MAX_LIST_VALUES} values of {MAX_GROUP_BYTES} bytes together",
+                found=f"{column.num_values} of {max(column.total, repeated)}",
+                fix="write the file with fewer rows to a row group, such as 10,000, and without DELTA_BYTE_ARRAY",
+            )
+    return int(min(MAX_BATCH_ROWS, max(1, MAX_BATCH_BYTES // max(1, together))))
 
 
 def _value(scalar: Any, name: str, subject: str) -> int | str | list[Any] | None:
@@ -125,9 +167,14 @@ def _value(scalar: Any, name: str, subject: str) -> int | str | list[Any] | None
     if not scalar.is_valid:
         return None
     if isinstance(scalar, (ListScalar, LargeListScalar)):
-        if scalar.values.nbytes > MAX_RECORD_BYTES:
-            raise _too_large(name, scalar.values.nbytes, subject)
-        return [_value(item, name, subject) for item in scalar.values]
+        paragraphs: list[Any] = []
+        size = 0
+        for item in scalar.values:
+            paragraphs.append(value := _value(item, name, subject))
+            size += len(value) if isinstance(value, str) else 1
+            if size > MAX_RECORD_BYTES:
+                raise _too_large(name, size, subject)
+        return paragraphs
     plain = scalar.value if isinstance(scalar, DictionaryScalar) else scalar
     if not hasattr(plain, "as_buffer"):
         number: int = plain.as_py()

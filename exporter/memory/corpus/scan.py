@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+from calibration.text_files import reading, unpacked_limit
 from exporter.memory.corpus.chunks import chunked
 from exporter.memory.corpus.formats import CorpusSource, Paths, corpus_files, format_of
 from exporter.memory.corpus.record import FIRST, Place
@@ -59,7 +60,8 @@ class Corpus:
         source = source if isinstance(source, CorpusSource) else CorpusSource.of(source)
         starts, parts = [], []
         files: list[Any] = []
-        ids, num_passages, part_bytes = IdHashes(), 0, 0
+        most: dict[int, int] = {}
+        ids, num_passages, part_bytes, unpacked = IdHashes(), 0, 0, 0
         for place, passage in _passages(source, digests=files):
             if num_passages % part_size == 0:
                 starts.append(place)
@@ -77,6 +79,13 @@ class Corpus:
                 raise CorpusError(
                     _subject(source, place), expected=f"at most {MAX_PART_BYTES} bytes in {part_size} passages",
                     found="more", fix="give fewer --passages-per-shard, or cut documents with --chunk-words",
+                )
+            if place.file not in most:
+                most, unpacked = {place.file: _unpacked_limit(source, place)}, 0
+            if (unpacked := unpacked + size) > most[place.file]:
+                raise CorpusError(
+                    _subject(source, place), expected=f"at most {most[place.file]} bytes in a file of its size",
+                    found="more", fix="do not use this file; if it is sound, write it as JSONL",
                 )
             if place.chunk == 0:  # the chunks of one document differ
                 ids.add(_id(passage))
@@ -177,6 +186,12 @@ def _id(passage: Passage) -> int | str:
 def _subject(source: CorpusSource, place: PassagePlace) -> str:
     path = corpus_files(source)[place.file]
     return f"corpus {path}, {format_of(source, path).unit} {place.document.number}"
+
+
+def _unpacked_limit(source: CorpusSource, place: PassagePlace) -> int:
+    path = corpus_files(source)[place.file]
+    with reading(f"corpus {path}", CorpusError):
+        return unpacked_limit(path)
 
 
 def _content(passage: Passage) -> bytes:

@@ -20,6 +20,7 @@ from exporter.memory.runners.outcome import failed, is_failure
 from exporter.memory.runners.ray_task import AUTO, RayTask
 from exporter.memory.runners.ray_worker import ShardActor
 from runtime.contract import BackendError, GlimmerError, OptionError
+from runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__: list[str] = []
 
@@ -86,17 +87,23 @@ def _connected(task: RayTask) -> Iterator[Any]:
 
 
 def _connect(ray: Any, address: str) -> None:
-    try:
+    def refused(error: BaseException) -> BackendError:
+        return BackendError(
+            f"Ray at {address}", expected="a cluster that answers, of this version of Ray", found=first_line(error),
+            fix="see `ray status` there; `ray start --head` starts one, and its token must be here too",
+        )
+
+    with LibraryErrors(_is_rays, refused):
         if address != AUTO:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False)
-    except Exception as error:  # noqa: BLE001 - Ray raises what it meets, of no common class
-        raise BackendError(
-            f"Ray at {address}", expected="a cluster that answers, of this version of Ray",
-            found=(str(error).strip() or type(error).__name__).splitlines()[0],
-            fix="see `ray status` there; `ray start --head` starts one, and its token must be here too",
-        ) from None
+
+
+def _is_rays(kind: type[BaseException]) -> bool:
+    """Ray connects by its own code, by gRPC's and by the system: a refusal is of theirs, or one of these."""
+    theirs = kind.__module__.partition(".")[0] in ("grpc", "ray")
+    return theirs or issubclass(kind, (AssertionError, OSError, RuntimeError, ValueError))
 
 
 def _check_cpus(ray: Any, threads: int) -> None:

@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from exporter.memory.corpus import Corpus
 from exporter.memory.corpus import parquet as parquet_module
+from exporter.memory.corpus.record import FIRST
 from runtime.contract import CorpusError
 from runtime.store import Passage
 from tests.corpus_files import write_parquet
@@ -145,7 +146,7 @@ def test_a_dictionary_is_not_written_out_for_many_rows_at_once(tmp_path, monkeyp
             yield batch
 
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", watched)
-    monkeypatch.setattr(parquet_module, "MAX_GROUP_BYTES", 100_000)
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", 100_000)
     path = table(tmp_path / "c.parquet", id=range(200), text=["x" * 30_000] * 200)
     assert path.stat().st_size < 10_000
     assert len(rows(path)) == 200
@@ -166,3 +167,71 @@ def test_paragraphs_of_huge_size_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_module, "MAX_RECORD_BYTES", 1000)
     with pytest.raises(CorpusError, match='row 1: expected a "text" of at most 1000 bytes'):
         rows(table(tmp_path / "c.parquet", id=[1], text=[["x" * 600, "y" * 600]]))
+
+
+LONG = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize("encoding", ["dictionary", "delta"])
+def test_a_few_kilobytes_that_unpack_to_gigabytes_take_no_more_memory_than_a_batch(tmp_path, monkeypatch, encoding):
+    """A value that a dictionary holds once, or that repeats the one before it, in rows without end."""
+    options = {"use_dictionary": ["text"], "dictionary_pagesize_limit": 4 << 20}
+    if encoding == "delta":
+        options = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
+    path = tmp_path / "c.parquet"
+    columns = {"id": list(range(64)), "text": [LONG[: 1 << 19]] * 64}
+    parquet.write_table(pa.table(columns), path, compression="zstd", **options)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(parquet_module, "MAX_BATCH_BYTES", 2 << 20)
+    taken = []
+    read = parquet.ParquetFile.iter_batches
+
+    def watched(*arguments, **options):
+        for batch in read(*arguments, **options):
+            taken.append(batch.nbytes)
+            yield batch
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", watched)
+    with pytest.raises(CorpusError, match="at most 16777216 bytes in a file of its size"):
+        Corpus.scan(path, part_size=1)
+    assert taken
+    assert max(taken) <= 3 << 20
+
+
+def test_a_page_that_unpacks_to_gigabytes_is_named_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "c.parquet"
+    parquet.write_table(
+        pa.table({"id": [1, 2, 3], "text": [LONG] * 3}), path, compression="zstd", use_dictionary=False,
+    )
+    monkeypatch.setattr(parquet_module, "MAX_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(CorpusError, match="row group 0: expected pages of at most 1048576 bytes"):
+        rows(path)
+
+
+def test_a_paragraph_that_a_list_has_thousands_of_times_is_named(tmp_path):
+    path = tmp_path / "c.parquet"
+    parquet.write_table(
+        pa.table({"id": [1], "text": [[LONG[:100_000]] * 300]}), path, compression="zstd",
+        dictionary_pagesize_limit=4 << 20,
+    )
+    assert path.stat().st_size < 10_000
+    with pytest.raises(CorpusError, match='row 1: expected a "text" of at most 16777216 bytes'):
+        rows(path)
+    short = tmp_path / "short.parquet"
+    parquet.write_table(pa.table({"id": [1, 2], "text": [["a", "b", "a"], None]}), short)
+    assert next(iter(parquet_module.read_parquet(short, FIRST, None))).document.text == "a\nb\na"
+
+
+def test_rows_without_end_are_named(tmp_path):
+    """Numbers that rise by one and one text: bytes for each million of rows."""
+    number = 1 << 18
+    path = tmp_path / "c.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * number, pa.int32()), ["x" * 2000])
+    parquet.write_table(
+        pa.table({"id": range(number), "text": text}), path, compression="zstd", use_dictionary=["text"],
+        column_encoding={"id": "DELTA_BINARY_PACKED"},
+    )
+    assert path.stat().st_size < 30_000
+    with pytest.raises(CorpusError, match="at most 16777216 bytes in a file of its size"):
+        rows(path)

@@ -8,10 +8,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 
 from exporter.memory import index_store
-from runtime.contract import MissingExtraError, OptionError, StoreError
+from runtime.contract import MissingExtraError, OptionError, StoreError, file_digest
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.hybrid import fuse
@@ -155,6 +156,46 @@ def test_a_damaged_index_is_refused(bundle, encoded_copy, name, damage):
     with pytest.raises(StoreError, match="glimmer-export memory index"):
         MemoryStore.open(encoded_copy, bundle, retrieval="dense")
     MemoryStore.open(encoded_copy, bundle).close()
+
+
+def with_external_weights(store, location):
+    """Let the encoder's graph read its weights at `location`, and its manifest vouch for the graph."""
+    path = store / "dense" / "encoder" / "model.onnx"
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for item in tensor.external_data:
+            item.value = location if item.key == "location" else item.value
+    path.write_bytes(model.SerializeToString())
+    manifest = json.loads((store / "dense" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["encoder"]["graph"] = [
+        {"path": f"encoder/{file.name}", "bytes": file.stat().st_size, "sha256": file_digest(file)}
+        for file in (path, path.with_name("weights.bin"))
+    ]
+    rewrite(store / "dense" / "manifest.json", **manifest)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "other.bin", "tokenizer.json"])
+def test_an_encoder_that_reads_what_its_manifest_does_not_name(bundle, encoded_copy, location):
+    """ONNX Runtime 1.23 follows external data wherever it leads."""
+    with_external_weights(encoded_copy, location)
+    with pytest.raises(StoreError, match=r"encoder/model.onnx: expected weights in the files of its manifest"):
+        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+
+
+def test_an_encoders_weights_behind_links(bundle, encoded_copy, tmp_path):
+    """In folders of their own, as a download cache may keep them: ONNX Runtime alone would not follow."""
+    with MemoryStore.open(encoded_copy, bundle, retrieval="dense") as store:
+        expected = store.search("w3 w4", 5)
+    with_external_weights(encoded_copy, "weights.bin")
+    for number, path in enumerate(sorted((encoded_copy / "dense" / "encoder").iterdir())):
+        place = tmp_path / "blobs" / str(number) / "content"
+        place.parent.mkdir(parents=True)
+        path.rename(place)
+        path.symlink_to(place)
+    with MemoryStore.open(encoded_copy, bundle, retrieval="dense") as store:
+        assert store.search("w3 w4", 5) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.memory.texts import write_texts
+from runtime.contract import StoreError
 from runtime.contract.text_schema import TEXT_INDEXES
 from runtime.passage_texts import Passage
 from runtime.retrieval import fts5
 from runtime.retrieval.fts5 import Fts5Index, any_of
+from runtime.sqlite_file import SqliteFile
 from tests.memory.generated_corpus import passages, questions, templated
 
 COUNT = 6000
@@ -21,7 +21,9 @@ WORDS = [f"w{number}" for number in range(12)]
 
 def open_texts(folder, rows, folding=1):
     write_texts(folder / "texts", rows, advance=lambda _: None, folding=folding)
-    return sqlite3.connect(folder / "texts")
+    return SqliteFile.reading(
+        folder / "texts", lambda found: StoreError("texts", expected="a store's", found=found, fix="none")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,9 @@ def steps(connection, search):
         nonlocal count
         count += 1
 
-    connection.set_progress_handler(handler, 100)
+    connection.connection.set_progress_handler(handler, 100)
     found = search()
-    connection.set_progress_handler(None, 0)
+    connection.connection.set_progress_handler(None, 0)
     return count, found
 
 
@@ -49,7 +51,7 @@ def test_a_word_that_all_passages_have_costs_nothing(alike):
     index, (first, *_) = Fts5Index(1), templated(1)
     index.search(alike, f"trade of {first.title} who was born", 25)  # words are counted once
     asked = any_of(["trade", *first.title.lower().split(), "who", "born"])
-    plain, rows = steps(alike, lambda: alike.execute(TEXT_INDEXES[1].search, (asked, 25)).fetchall())
+    plain, rows = steps(alike, lambda: list(alike.execute(TEXT_INDEXES[1].search, (asked, 25))))
     few, hits = steps(alike, lambda: index.search(alike, f"trade of {first.title} who was born", 25))
     assert few * 20 < plain
     assert hits[0].number == rows[0][0] == 0
@@ -82,7 +84,7 @@ def test_what_is_found_is_what_one_query_finds(varied, monkeypatch, scored_at_on
     index, parted = Fts5Index(1), 0
     for question in asked:
         hits = index.search(connection, question, 10)
-        rows = connection.execute(TEXT_INDEXES[1].search, (any_of(index._words(question)), 10)).fetchall()
+        rows = list(connection.execute(TEXT_INDEXES[1].search, (any_of(index._words(question)), 10)))
         assert [hit.score for hit in hits] == pytest.approx([score for _, score in rows], abs=1e-4)
         parted += [hit.number for hit in hits] == [number for number, _ in rows]
     assert parted >= len(asked) - 2  # but for the order of equals to five digits
@@ -97,7 +99,7 @@ def test_any_corpus_any_question(tmp_path, monkeypatch, data):
     top_k = data.draw(st.integers(1, 12))
     connection = open_texts(tmp_path, [Passage(number, "", text) for number, text in enumerate(texts)])
     hits = Fts5Index(1).search(connection, " ".join(asked), top_k)
-    rows = connection.execute(TEXT_INDEXES[1].search, (any_of(asked), -1)).fetchall()
+    rows = list(connection.execute(TEXT_INDEXES[1].search, (any_of(asked), -1)))
     connection.close()
     scores = dict(rows)
     assert len(hits) == min(top_k, len(rows))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import sqlite3
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from exporter.memory import build_store
 from runtime.contract import StoreError
-from runtime.contract.text_schema import FOLDED_INDEX, TEXT_INDEXES
 from runtime.retrieval.words import search_words
 from runtime.store import MemoryStore, Passage
 from tests.bundle_factory import write_rows
@@ -107,9 +106,18 @@ def test_the_syntax_of_fts5_is_text(store, pieces):
 
 
 def test_a_python_without_fts5_is_named(bundle, store_path, monkeypatch):
-    absent = dataclasses.replace(FOLDED_INDEX, search="CREATE VIRTUAL TABLE temp.x USING fts5_absent(?, ?)")
-    monkeypatch.setitem(TEXT_INDEXES, 1, absent)
-    with MemoryStore.open(store_path, bundle) as opened, pytest.raises(StoreError, match="SQLite"):
+    class Plain(sqlite3.Connection):
+        def execute(self, statement, *arguments):
+            if "MATCH" in statement:
+                raise sqlite3.OperationalError("no such module: fts5")
+            return super().execute(statement, *arguments)
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, factory=Plain, **options))
+    with (
+        MemoryStore.open(store_path, bundle) as opened,
+        pytest.raises(StoreError, match="expected an SQLite with the FTS5 extension"),
+    ):
         opened.search("Lovelace", 3)
 
 

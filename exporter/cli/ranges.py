@@ -1,0 +1,36 @@
+"""The most that each number of the command line may be: what the library takes that it goes to, or what makes sense.
+
+The least stands with the option; where the most depends on the model, the error is of what knows it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import typer
+
+__all__ = [
+    "MAX_COUNT", "MAX_PASSAGES", "MAX_QUESTIONS", "MAX_SEED", "MAX_THREADS", "MAX_TOKENS", "MAX_WORKERS", "number",
+]  # fmt: skip
+
+MAX_COUNT = 2**31 - 1
+"""Counts that go to SQLite, NumPy and `islice`, whose integers have 64 bits or 32."""
+MAX_SEED = 2**63 - 1
+"""Of torch's generators and NumPy's, and of JSON as most programs read it."""
+MAX_THREADS = 512
+"""ONNX Runtime takes 32 bits, and then starts as many threads for every graph; no machine has more cores than these."""
+MAX_WORKERS = 1024
+"""Processes that Ray starts."""
+MAX_PASSAGES = 3840
+"""The most that TensorRT ranks, and with it every backend."""
+MAX_TOKENS = 1 << 16
+"""Of a text: what a checkpoint's config.json may say."""
+MAX_QUESTIONS = 1_000_000
+"""Of a generated world or a bench's batch, which are held in memory."""
+
+
+def number(value: float) -> float:
+    """A callback of options: a comparison with bounds lets NaN through."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value

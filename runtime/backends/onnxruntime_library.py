@@ -1,0 +1,123 @@
+"""Calls of ONNX Runtime: the only module in which its sessions are made and run, and its exceptions become ours.
+
+Its own classes share no base but Exception. What its code in C++ throws besides comes as Python's: std::exception as
+RuntimeError, std::bad_alloc as MemoryError, and a message that is not UTF-8, as a damaged graph's names are not, as
+UnicodeDecodeError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runtime.backends.contract import Array
+from runtime.backends.linked_files import map_linked_files
+from runtime.contract import BackendError, DeviceMemoryError, GlimmerError
+from runtime.contract.library_errors import LibraryErrors, first_line
+
+__all__ = ["OrtSession", "from_device", "import_onnxruntime", "onnxruntime_errors", "to_device"]
+
+OWN = "onnxruntime.capi.onnxruntime_pybind11_state"
+BUILTINS = (MemoryError, RuntimeError, UnicodeDecodeError)
+NO_MEMORY = re.compile(r"bad[ _]alloc|fail\w* to allocate|BFCArena|out of memory|CUDA failure 2\b", re.IGNORECASE)
+
+
+def import_onnxruntime(subject: str = "backend onnxruntime-cpu") -> Any:
+    """The package; raises BackendError about `subject` where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError(
+            subject, expected="the package onnxruntime", found="none",
+            fix='install it: pip install "glimmer-export[cpu]"',
+        ) from None
+    return onnxruntime
+
+
+class OrtSession:
+    """A graph that ONNX Runtime has loaded. Safe from several threads.
+
+    `inputs` and `outputs` have name, ONNX Runtime's type and rank of each.
+    """
+
+    def __init__(
+        self, graph: Path | bytes, options: Any, providers: Sequence[str] = ("CPUExecutionProvider",), *,
+        subject: str, refused: Callable[[str], GlimmerError], folder: Path | None = None,
+    ) -> None:
+        """Load a graph file, or its content, whose external data lie in `folder`; `options` are for it alone.
+
+        `subject` is that of errors at run time.
+
+        Raises what `refused` makes of ONNX Runtime's reason, DeviceMemoryError where there is no memory for the graph.
+        """
+        onnxruntime = import_onnxruntime()
+        self._running = onnxruntime_errors(subject, partial(_failed, subject))
+        folder = graph.parent if isinstance(graph, Path) else folder
+        with onnxruntime_errors(subject, refused):
+            try:
+                self._linked = [] if folder is None else map_linked_files(options, graph, folder)
+            except OSError as reason:
+                raise refused(str(reason)) from None
+            self.session: Any = onnxruntime.InferenceSession(
+                str(graph) if isinstance(graph, Path) else graph, sess_options=options, providers=list(providers)
+            )
+            # A name that is not UTF-8 is found out here.
+            self.inputs, self.outputs = (
+                [(tensor.name, tensor.type, len(tensor.shape)) for tensor in side]
+                for side in (self.session.get_inputs(), self.session.get_outputs())
+            )
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Run once; raises BackendError where the graph fails, DeviceMemoryError for want of memory."""
+        with self._running:
+            found: list[Array] = self.session.run(outputs, inputs)
+        return found
+
+    def run_bound(self, binding: Any) -> list[Any]:
+        """Run once on an I/O binding, and give its outputs, on their device; raises as `run`."""
+        with self._running:
+            self.session.run_with_iobinding(binding)
+            found: list[Any] = binding.get_outputs()
+        return found
+
+
+def to_device(onnxruntime: Any, array: Array, device: str) -> Any:
+    """An array's copy in a device's memory; raises BackendError, DeviceMemoryError for want of memory."""
+    with onnxruntime_errors(device, partial(_failed, f"device {device}")):
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
+
+
+def from_device(value: Any) -> Array:
+    """The host's copy of a device's value; raises as `to_device`."""
+    with onnxruntime_errors("device", partial(_failed, "device")):
+        array: Array = value.numpy()
+    return array
+
+
+def onnxruntime_errors(subject: str, refused: Callable[[str], GlimmerError]) -> LibraryErrors:
+    """For a call of ONNX Runtime: its exceptions by `refused`, and want of memory as DeviceMemoryError."""
+
+    def named(raised: BaseException) -> GlimmerError:
+        reason = first_line(raised)
+        if isinstance(raised, MemoryError) or NO_MEMORY.search(str(raised)):
+            return DeviceMemoryError(
+                subject, expected="memory to load and run it", found=reason,
+                fix="ask fewer questions at once, lower top_k, or make room in memory",
+            )
+        return refused(reason)
+
+    return LibraryErrors(_is_own, named)
+
+
+def _failed(subject: str, reason: str) -> BackendError:
+    return BackendError(
+        subject, expected="a graph that runs", found=reason,
+        fix="compare the bundle with its checkpoint: `glimmer-export parity`; or choose another backend",
+    )
+
+
+def _is_own(kind: type[BaseException]) -> bool:
+    return kind.__module__ == OWN or kind in BUILTINS

@@ -1,0 +1,63 @@
+"""Tensors in safetensors files: the only module that calls the library's reader, and where its exceptions become ours.
+
+For a dtype that the framework has not, the library raises what Python raises where it looks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
+
+from runtime.contract import GlimmerError
+from runtime.contract.library_errors import LibraryErrors, first_line
+
+__all__ = ["SafetensorsFile", "read_arrays"]
+
+RAISED = (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError)
+Named = Callable[[str], GlimmerError]
+
+
+def read_arrays(content: bytes, named: Named) -> dict[str, NDArray[Any]]:
+    """The arrays of a file's content, by name; raises what `named` makes of the library's reason."""
+    with _errors(named):
+        return load(content)
+
+
+class SafetensorsFile:
+    """An opened file, of which single tensors are read. What cannot be read is an error that `named` makes."""
+
+    def __init__(self, path: Path, named: Named, *, framework: str = "np") -> None:
+        """`framework` is `np`, or `pt` for torch's tensors."""
+        self._errors = _errors(named)
+        with self._errors:
+            self._file: Any = safe_open(path, framework=framework)
+            self.names: list[str] = list(self._file.keys())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors writes it, such as F32."""
+        with self._errors:
+            return cast("str", self._file.get_slice(name).get_dtype())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Dimensions."""
+        with self._errors:
+            return tuple(self._file.get_slice(name).get_shape())
+
+    def tensor(self, name: str, named: Named | None = None) -> Any:
+        """A whole tensor; what cannot be read of it is an error that its own `named` makes, where there is one."""
+        with self._errors if named is None else _errors(named):
+            return self._file.get_tensor(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Any:
+        """Entries `start` to `stop` along the first axis."""
+        with self._errors:
+            return self._file.get_slice(name)[start:stop]
+
+
+def _errors(named: Named) -> LibraryErrors:
+    return LibraryErrors(lambda kind: issubclass(kind, RAISED), lambda raised: named(first_line(raised)))

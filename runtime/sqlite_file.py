@@ -1,0 +1,107 @@
+"""A store's SQLite file: the only module that calls sqlite3's connections, and in which its exceptions become ours.
+
+A file may have been written by anybody. So what its schema could make SQLite do is refused: views and triggers, virtual
+tables but the full-text index, and functions that SQLite does not hold for harmless.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from runtime.contract.library_errors import LibraryErrors, first_line
+from runtime.contract.text_schema import fts5_missing
+
+__all__ = ["SqliteFile"]
+
+Row = tuple[Any, ...]
+SCHEMA = "SELECT type, name, sql FROM sqlite_master"
+SEARCHABLE = "passages_index"
+BUILTINS = (MemoryError, UnicodeDecodeError)
+"""What sqlite3 raises besides its own: for want of memory, and for a message that quotes bytes of the file."""
+
+
+class SqliteFile:
+    """A connection to a file, of one thread at a time.
+
+    `named` makes an error of SQLite's reason, which is raised where the file is damaged, or its schema has something
+    that no store's has; StoreError where this SQLite has no FTS5.
+    """
+
+    def __init__(self, target: str, named: Callable[[str], Exception], *, uri: bool) -> None:
+        """For `reading` and `writing`."""
+        self._named = named
+        self._errors = LibraryErrors(_is_own, self._error)
+        with self._errors:
+            # One thread at a time has it, though not always the same one.
+            self.connection = sqlite3.connect(target, uri=uri, check_same_thread=False, isolation_level=None)
+        try:
+            self._check_schema()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    @classmethod
+    def reading(cls, path: Path, named: Callable[[str], Exception]) -> SqliteFile:
+        """To a finished file, which nothing may write: SQLite need not lock it or look for changes."""
+        return cls(f"{path.resolve().as_uri()}?mode=ro&immutable=1", named, uri=True)
+
+    @classmethod
+    def writing(cls, path: Path, named: Callable[[str], Exception]) -> SqliteFile:
+        """To a file that is made, or was copied to be changed; nothing is written before a statement says so."""
+        return cls(str(path), named, uri=False)
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """The rows of a statement, read as they are asked for; where there are none, what it does is done at once."""
+        with self._errors:
+            cursor = self.connection.execute(statement, values)
+            first = cursor.fetchone()
+        return self._rest(cursor, first)
+
+    def row(self, statement: str, values: Sequence[object] = ()) -> Row | None:
+        """The first row of a statement, None where it has none."""
+        with self._errors:
+            return cast("Row | None", self.connection.execute(statement, values).fetchone())
+
+    def checked(
+        self, statement: str, values: Sequence[object], kinds: Sequence[tuple[type, ...]]
+    ) -> Iterator[Row]:
+        """The rows of a statement, whose values are of the `kinds` of its columns, or the file's error is raised."""
+        for row in self.execute(statement, values):
+            for value, allowed in zip(row, kinds, strict=True):
+                if type(value) not in allowed:
+                    raise self._named(f"{type(value).__name__} in the place of {allowed[0].__name__}")
+            yield row
+
+    def number(self, statement: str, values: Sequence[object] = ()) -> int:
+        """The integer that a statement counts."""
+        ((number,),) = self.checked(statement, values, [(int,)])
+        return cast("int", number)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def _rest(self, cursor: sqlite3.Cursor, row: Row | None) -> Iterator[Row]:
+        while row is not None:
+            yield row
+            with self._errors:
+                row = cursor.fetchone()
+
+    def _check_schema(self) -> None:
+        self.row("PRAGMA trusted_schema = OFF")
+        for kind, name, sql in self.execute(SCHEMA):
+            virtual = kind == "table" and str(sql).upper().split()[:2] == ["CREATE", "VIRTUAL"]
+            if kind not in ("table", "index") or (virtual and name != SEARCHABLE):
+                raise self._named(f"a {'virtual table' if virtual else kind} {name}")
+
+    def _error(self, raised: BaseException) -> Exception:
+        return fts5_missing() if "no such module: fts5" in str(raised) else self._named(first_line(raised))
+
+
+def _is_own(kind: type[BaseException]) -> bool:
+    """Not ProgrammingError and InterfaceError, which are a bug of the caller's."""
+    own = issubclass(kind, sqlite3.DatabaseError) and not issubclass(kind, sqlite3.ProgrammingError)
+    return own or kind in BUILTINS

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.config import parse_config
+from exporter.checkpoint.config import parse_config, read_config
 from exporter.checkpoint.fid import convert_fid
 from exporter.checkpoint.huggingface import convert_huggingface
 from exporter.checkpoint.t5x import convert_t5x, read_name_map
 from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
 from exporter.checkpoint.tokenizer_agreement import check_agreement
 from exporter.checkpoint.write import write_checkpoint
+from exporter.checkpoint.written import is_written
 from exporter.init import summary
 from exporter.publish import check_target
-from runtime.contract import OptionError
+from runtime.contract import CheckpointError, OptionError
 from runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
@@ -46,9 +47,11 @@ def convert_checkpoint(
     `config` is a JSON file of fields of a CheckpointConfig: all of them for `t5x`, which keeps none, else those that
     replace what the directory and the layout say. `names` (a name map) and `allow_unused` are for `t5x`. The tokenizer
     is the given file, else the directory's own, else there is none. `on_tensor` is `write_checkpoint`'s. Raises
-    OptionError, CheckpointError, TokenizerError, MissingExtraError and OutputError, before anything is written.
+    OptionError, CheckpointError, TokenizerError, MissingExtraError and OutputError, before anything is written. Where
+    the checkpoint is there already, to the last bit, the summary says `already_complete` and nothing is done.
     """
-    check_target(output, overwrite=overwrite, inputs=[source, config, names, tokenizer])
+    present = not overwrite and _is_checkpoint(output)
+    check_target(output, overwrite=overwrite or present, inputs=[source, config, names, tokenizer])
     if layout == "t5x" and config is None:
         raise OptionError(
             "option --config", expected="the model's config: T5X keeps none", found="no such option", fix=CONFIG_FIX
@@ -85,10 +88,20 @@ def convert_checkpoint(
     separate = converted.question_layout == "block" and converted.question_eos
     if found is not None and not (converted.passage_eos or separate):
         found = without_special_tokens(found)
-    write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
-    made = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
-    made |= {"notes": notes}
+    complete = present and is_written(output, converted, tensors, found)
+    if not complete:
+        write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
+    made: dict[str, Any] = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
+    made |= {"notes": notes, "already_complete": complete}
     return made | summary(converted, tensors, found)
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    try:
+        read_config(directory)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _read_fields(path: Path) -> dict[str, Any]:

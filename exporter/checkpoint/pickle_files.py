@@ -24,6 +24,11 @@ __all__ = [
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
+MAX_PICKLE_BYTES = 64 << 20
+"""Of names and sizes: the tensors' values lie beside them."""
+MAX_SHARING = 4
+"""An embedding has so many names in a tied T5: its own, one in each stack, and the head's."""
+MIN_SHARED_BYTES = 64 << 20
 RAISED = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError,
     RuntimeError, TypeError, ValueError, pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -75,6 +80,7 @@ def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
     import torch
 
     check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
+    _check_globals(path)
 
     def refused(error: BaseException) -> CheckpointError:
         if REFUSED.search(str(error)):
@@ -101,6 +107,32 @@ def torch_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
     return LibraryErrors(lambda kind: issubclass(kind, RAISED), named)
 
 
+def _check_globals(path: Path) -> None:
+    """Raise CheckpointError where a pickle calls `bytearray`, which torch allows: it would be of any size.
+
+    A file that is damaged is left to torch.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = [item for item in archive.infolist() if item.filename.endswith("data.pkl")]
+            if (size := sum(record.file_size for record in records)) > MAX_PICKLE_BYTES:
+                raise CheckpointError(
+                    str(path), expected=f"a pickle of at most {MAX_PICKLE_BYTES} bytes", found=str(size),
+                    fix="save the model's state_dict alone",
+                )
+            content = b"".join(map(archive.read, records))
+    except zipfile.BadZipFile:  # torch's older format begins with its pickles
+        with path.open("rb") as stream:
+            content = stream.read(MAX_PICKLE_BYTES)
+    except (OSError, NotImplementedError, EOFError, zlib.error, RuntimeError):
+        return
+    if b"bytearray" in content:
+        raise CheckpointError(
+            str(path), expected="tensors and nothing else", found="a pickle that calls bytearray",
+            fix="do not load it; take the weights as safetensors, or from a source you trust",
+        )
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     import torch
 
@@ -119,10 +151,12 @@ def _load(path: Path) -> dict[str, Tensor]:
 def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
     """Raise CheckpointError for a tensor that is sparse, nested or without values: a pickle may hold these too.
 
-    So it may one value that stands for any number: a file of a kilobyte would fill the memory.
+    So it may one value that stands for any number, and one tensor under any number of names: a file of a kilobyte would
+    fill the memory, or the disk.
     """
     import torch
 
+    stated, held = 0, {}
     for name, tensor in tensors.items():
         if tensor.is_meta:
             found = "no values (the device meta)"
@@ -131,10 +165,18 @@ def check_dense(tensors: Mapping[str, Tensor], *, subject: str) -> None:
         elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.itemsize:
             found = f"{tensor.untyped_storage().nbytes()} bytes for {tensor.numel()} values"
         else:
+            stated += tensor.numel() * tensor.itemsize
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             continue
         raise CheckpointError(
             f"{subject}, tensor {name}", expected="a dense tensor with its values", found=found,
             fix="save the model's state_dict once all of it is loaded, in dense tensors",
+        )
+    if stated > max(MIN_SHARED_BYTES, MAX_SHARING * sum(held.values())):
+        raise CheckpointError(
+            subject, expected=f"tensors of which {MAX_SHARING} share their values at most",
+            found=f"{stated} bytes of tensors in {sum(held.values())} of values",
+            fix="save the model's state_dict once all of it is loaded, in tensors of their own",
         )
 
 

@@ -22,7 +22,7 @@ from runtime.contract.files import MAX_TOKENIZER_BYTES
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["write_checkpoint"]
+__all__ = ["stored_order", "text_files", "write_checkpoint"]
 
 MAX_SHARD_BYTES = 4 << 30
 
@@ -50,13 +50,28 @@ def write_checkpoint(
     if tokenizer is not None:
         check_tokenizer(tokenizer, config.vocab_size)
     with publish_directory(directory, overwrite=overwrite) as work:
-        _write_json(work / "config.json", config.model_dump())
-        _write_weights(work, tensors, specs, on_tensor)
-        if tokenizer is not None:
-            content = tokenizer if isinstance(tokenizer, bytes) else _read(tokenizer)
-            (work / TOKENIZER).write_bytes(content)
-            for name, settings in tokenizer_configs(content, config).items():
-                _write_json(work / name, settings)
+        content = _read(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+        for name, text in text_files(config, content).items():
+            (work / name).write_bytes(text)
+        _write_weights(work, tensors, on_tensor)
+
+
+def text_files(config: CheckpointConfig, tokenizer: bytes | None) -> dict[str, bytes]:
+    """The content of every file but the weights, by its name."""
+    files = {"config.json": _json(config.model_dump())}
+    if tokenizer is not None:
+        files[TOKENIZER] = tokenizer
+        files |= {name: _json(settings) for name, settings in tokenizer_configs(tokenizer, config).items()}
+    return files
+
+
+def stored_order(tensors: Mapping[str, Tensor]) -> tuple[dict[str, TensorSpec], Iterator[tuple[str, Tensor]]]:
+    """Tensors as they come: those of a stream in its own order, others by dtype and name; and first what is known."""
+    specs = dict(specs_of(tensors))
+    if isinstance(tensors, LazyTensors):
+        return specs, tensors.stream()
+    specs = dict(sorted(specs.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+    return specs, ((name, tensors[name]) for name in specs)
 
 
 def _read(tokenizer: Path) -> bytes:
@@ -67,15 +82,9 @@ def _read(tokenizer: Path) -> bytes:
 
 
 def _write_weights(
-    directory: Path, tensors: Mapping[str, Tensor], specs: Mapping[str, TensorSpec],
-    on_tensor: Callable[[int, int], None],
+    directory: Path, tensors: Mapping[str, Tensor], on_tensor: Callable[[int, int], None]
 ) -> None:
-    """Write tensors as they come: those of a stream in its own order, others by dtype and name."""
-    if isinstance(tensors, LazyTensors):
-        stream = tensors.stream()
-    else:
-        specs = dict(sorted(specs.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
-        stream = ((name, tensors[name]) for name in specs)
+    specs, stream = stored_order(tensors)
     stream = _told(stream, len(specs), on_tensor)
     shards: list[dict[str, TensorSpec]] = [{}]
     room = MAX_SHARD_BYTES
@@ -95,11 +104,11 @@ def _write_weights(
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(spec.num_bytes for spec in specs.values())
     content = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    _write_json(directory / INDEX, content)
+    (directory / INDEX).write_bytes(_json(content))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def _told(

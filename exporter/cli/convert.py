@@ -11,7 +11,7 @@ import typer
 from exporter.cli.checkpoints import print_checkpoint
 from exporter.cli.extras import require
 from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import console, print_json, tensor_progress
+from exporter.cli.output import bold, console, print_json, tensor_progress
 from exporter.visible import visible
 
 __all__ = ["convert"]
@@ -57,6 +57,8 @@ def convert(
     if as_json:
         print_json(summary)
         return
+    if summary["already_complete"]:
+        console().print(f"{bold(output)} was already complete")
     print_checkpoint(output, summary)
     if summary["unused"]:
         console().print(f"left out: {visible(', '.join(summary['unused']))}")

@@ -150,6 +150,9 @@ def convert(
     if as_json:
         print_json(asdict(summary))
         return
+    if summary.already_complete:
+        console().print(f"{bold(output)} was already complete: {summary.passages:,} passages in {summary.codec}")
+        return
     console().print(
         bold(output),
         f"converted in {summary.seconds:.1f} s: {summary.passages:,} passages, {summary.source_codec} "

@@ -14,17 +14,17 @@ from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
 from exporter.memory.plan import BuildPlan, plan_build
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import put_manifest
 from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
 from exporter.memory.work import ShardRecord, Work, check_output, work_directory
 from exporter.publish import check_target
 from exporter.swap import recover
-from exporter.whole_file import replace_file, write_errors
+from exporter.whole_file import write_errors
 from runtime.backends import Array
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
     TEXTS,
     CodecSnr,
@@ -34,7 +34,6 @@ from runtime.contract import (
     StoreManifest,
     file_digest,
     read_store_manifest,
-    record_to_json,
 )
 from runtime.contract.store_layout import FOLDING
 
@@ -74,11 +73,11 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `codec` is what memory is kept in, None: what the bundle decodes, or
     fp16 of several. `batch_tokens` bounds the padded tokens of one graph run and `passages_per_shard` is what an
-    interruption loses at most. `threads` None: one a physical core. `int8_memory` lets an INT8 memory encoder write the
-    store, whose memory every answer then rests on. `index` is the engine of the full-text index, `fts5` or `tantivy`:
-    `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes the shards, None: in
-    this process; the store's bytes are the same. A corpus that is a path alone is read by the ending of its name, its
-    texts uncut.
+    interruption loses at most. `threads` None: as many as suit model and machine. `int8_memory` lets an INT8 memory
+    encoder write the store, whose memory every answer then rests on. `index` is the engine of the full-text index,
+    `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes
+    the shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is read by the
+    ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
     TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not
@@ -206,7 +205,7 @@ def _write_rest(
         index=text_index,
         codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )
-    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
+    put_manifest(work.store, manifest)
     return manifest
 
 

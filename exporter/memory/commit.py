@@ -21,12 +21,14 @@ from safetensors.numpy import save
 from exporter.durable import sync_directory, sync_tree
 from exporter.links import require_no_link, require_no_link_below
 from exporter.memory.generations import older_generations, sweep
+from exporter.memory.replicas import put_manifest
 from exporter.memory.text_index import FTS5, require_engine, write_index
 from exporter.memory.texts import read_texts
 from exporter.memory.work import Work, work_directory
 from exporter.swap import recover
 from exporter.whole_file import replace_file, write_errors
 from runtime.bundle import verify_file
+from runtime.codec_file import open_store_codec
 from runtime.contract import (
     MANIFEST,
     FileEntry,
@@ -36,9 +38,10 @@ from runtime.contract import (
     StoreManifest,
     file_digest,
     read_store_manifest,
-    record_to_json,
 )
+from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name, tombstones_name
+from runtime.shard import open_shard
 from runtime.tombstones import TOMBSTONES, read_tombstones
 
 __all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
@@ -136,11 +139,12 @@ class Change:
 
 
 @contextmanager
-def changing(store: Path) -> Iterator[Change]:
+def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
     """Lock a store for one change, and clear up behind it; what killed changes have left is removed first.
 
-    Raises StoreError for what is no store, OutputError where another process changes or builds it, or where it cannot
-    be written. An append's unfinished shards stay.
+    Raises StoreError for what is no store, or for one that a session would refuse by its files' sizes, headers and
+    counts, unless it may be `damaged`; OutputError where another process changes or builds it, or where it cannot be
+    written. An append's unfinished shards stay.
     """
     store = Path(os.path.realpath(store))
     with write_errors(store):
@@ -157,11 +161,27 @@ def changing(store: Path) -> Iterator[Change]:
                 manifest = read_store_manifest(store)
                 check_no_links(store, manifest)
                 require_engine(manifest.index.engine)
+                if not damaged:
+                    _check_opens(store, manifest)
                 swept = sweep(store, manifest)
                 with work.staging() as staged:
                     yield Change(store, manifest, work, staged, swept)
             finally:
                 work.remove()
+
+
+def _check_opens(store: Path, manifest: StoreManifest) -> None:
+    """Raise StoreError where a session would not open the store, the files' digests apart."""
+    for entry in manifest.files():
+        verify_file(
+            store, entry, error=StoreError, subject=f"store {store}", fix="see `glimmer-export memory verify`",
+            digest=False,
+        )
+    for shard in manifest.shards:
+        tensors = shard_tensors(shard.num_passages, shard.num_tokens, manifest.d_model, manifest.codec)
+        open_shard(store / shard.file.path, tensors)
+    open_store_codec(store, manifest)
+    read_tombstones(store, manifest)
 
 
 def check_no_links(store: Path, manifest: StoreManifest | None) -> None:
@@ -181,7 +201,7 @@ def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreM
         _link(store / MANIFEST, older)
         for folder in (older.parent, store):
             sync_directory(folder)
-    replace_file(store / MANIFEST, record_to_json(manifest).encode())
+    put_manifest(store, manifest)
 
 
 def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:

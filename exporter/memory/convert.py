@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +27,12 @@ from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import put_manifest
 from exporter.memory.shard_writer import ShardWriter
 from exporter.memory.work import ShardRecord, Work, check_output, work_directory
 from exporter.publish import check_target
 from exporter.swap import recover
-from exporter.whole_file import replace_file, whole_file, write_errors
+from exporter.whole_file import whole_file, write_errors
 from runtime.backends import Array
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
@@ -48,7 +50,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
-from runtime.contract.dense_layout import DENSE, read_dense_manifest
+from runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.generation import held_manifest
 from runtime.shard import Shard, open_shard
@@ -86,6 +88,7 @@ class ConvertSummary:
     """What a conversion made: sizes of the shards of both, in bytes.
 
     `codec_snr` is how well the codec keeps the memory that the source gives; `warnings` as of a build.
+    `already_complete`: the store was there, and nothing was done; `codec_snr` is then what it says of itself.
     """
 
     source_codec: str
@@ -96,6 +99,7 @@ class ConvertSummary:
     bytes: int
     seconds: float
     resumed_shards: int
+    already_complete: bool
     codec_snr: CodecSnr | None
     warnings: tuple[str, ...]
 
@@ -125,8 +129,13 @@ def convert_store(
         plan = ConvertPlan(digest, codec, fitted, counts)
         sample = choose_sample(_live_numbers(source, manifest), fitted)
         with write_errors(output):
-            check_target(output, overwrite=overwrite)
+            _present(output, source, manifest, codec, overwrite=overwrite)  # an error here leaves nothing behind
             with work_directory(output) as work:
+                # Again: another process may have finished it before the lock was free.
+                present = _present(output, source, manifest, codec, overwrite=overwrite)
+                if present is not None:
+                    work.remove()
+                    return _summary(manifest, present, present.codec_snr, started, resumed=0, already_complete=True)
                 work.begin(plan, restart=restart)
                 freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec, sample))
                 other = frozen_codec(work.store, codec, manifest.d_model)
@@ -145,10 +154,45 @@ def convert_store(
                 _write_rest(work, source, _converted(work, manifest, codec, shards, snr))
                 work.publish(output)
         written = read_store_manifest(output)
-        return ConvertSummary(
-            own.layout.name, codec, manifest.num_passages, manifest.num_tokens, _shard_bytes(manifest),
-            _shard_bytes(written), time.monotonic() - started, len(kept), snr, fit_warnings(snr),
-        )
+        return _summary(manifest, written, snr, started, resumed=len(kept), already_complete=False)
+
+
+def _present(
+    output: Path, source: Path, manifest: StoreManifest, codec: str, *, overwrite: bool
+) -> StoreManifest | None:
+    """The manifest of the store that is there, if it is whole and the source's passages in `codec`; None to make it.
+
+    Raises OutputError where something else is there that may not be replaced.
+    """
+    if not overwrite:
+        with suppress(StoreError):
+            found = read_store_manifest(output)
+            converted = replace(
+                manifest, codec=codec, codec_arrays=found.codec_arrays, shards=found.shards, codec_snr=found.codec_snr
+            )
+            if found == converted and _counts(found) == _counts(manifest):
+                for entry in found.files():
+                    verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
+                if _vectors(output, found) == _vectors(source, manifest):
+                    return found
+    check_target(output, overwrite=overwrite)
+    return None
+
+
+def _counts(manifest: StoreManifest) -> list[tuple[str, int, int]]:
+    return [(shard.file.path, shard.num_passages, shard.num_tokens) for shard in manifest.shards]
+
+
+def _summary(
+    manifest: StoreManifest, written: StoreManifest, snr: CodecSnr | None, started: float, *,
+    resumed: int, already_complete: bool,
+) -> ConvertSummary:
+    return ConvertSummary(
+        source_codec=str(manifest.codec), codec=str(written.codec), passages=manifest.num_passages,
+        tokens=manifest.num_tokens, source_bytes=_shard_bytes(manifest), bytes=_shard_bytes(written),
+        seconds=time.monotonic() - started, resumed_shards=resumed, already_complete=already_complete, codec_snr=snr,
+        warnings=fit_warnings(snr),
+    )
 
 
 def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:
@@ -235,18 +279,24 @@ def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
         link(source, work.store, entry.path)
     _link_vectors(work, source, manifest)
-    replace_file(work.store / MANIFEST, record_to_json(manifest).encode())
+    put_manifest(work.store, manifest)
 
 
 def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:
-    try:
-        dense = read_dense_manifest(source, manifest)
-    except StoreError:  # there are none, or none of these passages
+    dense = _vectors(source, manifest)
+    if dense is None:
         return
     for entry in dense.files():
         verify_file(source / DENSE, entry, error=StoreError, subject=f"store {source}, {DENSE}", fix=FIX)
     for name in (*(entry.path for entry in dense.files()), MANIFEST):
         link(source / DENSE, work.store / DENSE, name)
+
+
+def _vectors(store: Path, manifest: StoreManifest) -> DenseManifest | None:
+    try:
+        return read_dense_manifest(store, manifest)
+    except StoreError:  # there are none, or none of these passages
+        return None
 
 
 def _shard_bytes(manifest: StoreManifest) -> int:

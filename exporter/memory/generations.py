@@ -13,18 +13,19 @@ from exporter.whole_file import UNFINISHED
 from runtime.contract import MANIFEST, StoreError, StoreManifest, is_volume_part, read_store_manifest
 from runtime.contract.dense_layout import DENSE
 from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
+from runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_name
 
 __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
 
 TOMBSTONES = "tombstones"
 SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
 OURS = re.compile(
-    rf"{SHARD.pattern}|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite|index-\d{{5,}}/.+"
-    rf"|\.manifest\.json\.tmp|({DENSE}/)?{UNFINISHED.pattern}"
+    rf"{SHARD.pattern}|{REPLICAS}/\d{{5,}}\.manifest|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite"
+    rf"|index-\d{{5,}}/.+|\.manifest\.json\.tmp|({DENSE}/|{REPLICAS}/)?{UNFINISHED.pattern}"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
-GENERATION = re.compile(r"(?:passages\.)?(\d{5,})\.(?:sqlite|safetensors|json)")
+GENERATION = re.compile(r"(?:passages\.)?(\d{5,})\.(?:sqlite|safetensors|json|manifest)")
 
 
 def older_generations(store: Path, current: int) -> list[int]:
@@ -41,12 +42,15 @@ def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
 
     Raises StoreError for an older manifest that cannot be read.
     """
-    named = {MANIFEST, older_manifest_name(manifest.generation)}
+    named = {MANIFEST, older_manifest_name(manifest.generation), replica_name(manifest.generation)}
+    if manifest.codec_arrays is not None:
+        named.add(CODEC_REPLICA)
     named.update(file.path for file in manifest.files())
     for generation in older_generations(store, manifest.generation):
         name = older_manifest_name(generation)
         try:
-            named.update((name, *(file.path for file in read_store_manifest(store, name).files())))
+            files = read_store_manifest(store, name).files()
+            named.update((name, replica_name(generation), *(file.path for file in files)))
         except StoreError:
             if (store / name).exists():  # and was not removed just now
                 raise
@@ -59,7 +63,8 @@ def sweep(store: Path, manifest: StoreManifest) -> int:
     """Remove what changes that did not get through have left, for the writer of the store; returns the bytes freed."""
     freed = 0
     with suppress(StoreError):  # a generation whose files cannot be told may still be open
-        for name in unnamed_files(store, manifest):
+        # Replicas first: none stands for a generation whose files are gone.
+        for name in sorted(unnamed_files(store, manifest), key=lambda name: not name.startswith(REPLICAS)):
             if OURS.fullmatch(name):
                 freed += (store / name).lstat().st_size
                 (store / name).unlink()
@@ -88,7 +93,8 @@ def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[
 
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
-    names = (path.name for folder in (".", TOMBSTONES, OLDER_MANIFESTS) for path in (store / folder).glob("*"))
+    folders = (".", TOMBSTONES, OLDER_MANIFESTS, REPLICAS)
+    names = (path.name for folder in folders for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)
     return max((int(match[1]) for match in found if match), default=0) + 1
 

@@ -19,12 +19,15 @@ from exporter.memory.encode import encode_shard
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import mend_codec, mend_manifest, mend_replicas
 from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, stored_numbers, write_texts
 from exporter.memory.verify import Damage, damaged_files
 from exporter.memory.work import check_output
 from runtime.bundle import Bundle
 from runtime.contract import (
+    CODEC_ARRAYS,
+    MANIFEST,
     FileEntry,
     OptionError,
     ShardEntry,
@@ -72,13 +75,17 @@ def repair_store(
     started = time.monotonic()
     given = None if corpus_path is None else CorpusSource.of(corpus_path, corpus_format)
     check_output(Path(store), [bundle_directory, *(given.paths if given else ())])
-    with changing(Path(store)) as change:
+    restored = [MANIFEST] if mend_manifest(Path(store)) else []
+    with changing(Path(store), damaged=True) as change:
         manifest = change.manifest
         with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
             damaged = {damage.path: damage for damage in damaged_files(change.store, manifest, advance=advance)}
         shards = [index for index, shard in enumerate(manifest.shards) if shard.file.path in damaged]
+        if CODEC_ARRAYS in damaged and mend_codec(change.store, manifest):
+            restored.append(CODEC_ARRAYS)
+            del damaged[CODEC_ARRAYS]
         _check_options(change, damaged, shards, bundle_directory, given)
-        repair = _Repair(change, [], [])
+        repair = _Repair(change, [*restored, *mend_replicas(change.store, manifest)], [])
         if manifest.texts.path in damaged:
             assert given is not None
             source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
@@ -156,11 +163,17 @@ class _Repair:
 
     def tombstones(self, manifest: StoreManifest) -> StoreManifest:
         assert manifest.tombstones is not None
-        numbers = np.setdiff1d(np.arange(manifest.num_numbers), stored_numbers(self._place(manifest.texts)))
-        if len(numbers) != manifest.num_tombstones:
+        stored = stored_numbers(self._place(manifest.texts))
+        if len(stored) != manifest.num_passages:
             raise StoreError(
                 f"store {self.change.store}, {manifest.texts.path}", expected=f"{manifest.num_passages} passages",
-                found=f"{manifest.num_numbers - len(numbers)}", fix="build the store again",
+                found=str(len(stored)), fix="build the store again",
+            )
+        numbers = np.setdiff1d(np.arange(manifest.num_numbers), stored)
+        if len(numbers) != manifest.num_tombstones:
+            raise StoreError(
+                f"store {self.change.store}, {manifest.texts.path}", expected=f"numbers below {manifest.num_numbers}",
+                found="others", fix="build the store again",
             )
         entry = self.change.stage_tombstones(numbers)
         return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,7 @@ def write_index(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     _write_tantivy(directory, passages, folding, advance)
+    _name_segments(directory)
     files = (
         FileEntry(path.relative_to(store).as_posix(), path.stat().st_size, file_digest(path))
         for path in _index_files(directory)
@@ -100,6 +103,23 @@ def _write_tantivy(
     with _writing(directory):
         writer.commit()
         writer.wait_merging_threads()
+
+
+def _name_segments(directory: Path) -> None:
+    """Name each segment by what is in it, where tantivy draws a name by chance: equal passages give equal files."""
+    meta = directory / "meta.json"
+    data = json.loads(meta.read_bytes())
+    for segment in data["segments"]:
+        drawn = segment["segment_id"].replace("-", "")
+        paths = sorted(directory.glob(f"{drawn}.*"))
+        content = " ".join(f"{path.suffix} {file_digest(path)}" for path in paths)
+        name = hashlib.sha256(content.encode()).hexdigest()[: len(drawn)]
+        segment["segment_id"] = str(uuid.UUID(name))
+        for path in paths:
+            path.rename(path.with_name(name + path.name[len(drawn) :]))
+    # tantivy's order, where those of the same size follow each other by their names.
+    data["segments"].sort(key=lambda segment: (-segment["max_doc"], segment["segment_id"]))
+    meta.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _index_files(directory: Path) -> list[Path]:

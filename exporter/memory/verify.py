@@ -11,6 +11,7 @@ import numpy as np
 
 from exporter.memory.generations import older_generations, unnamed_files
 from exporter.memory.progress import progress_bar
+from exporter.memory.replicas import damaged_replicas, has_codec_replica
 from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
@@ -26,6 +27,7 @@ from runtime.contract import (
 from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
+from runtime.contract.store_manifest import manifest_replica
 from runtime.generation import held_manifest
 from runtime.shard import open_shard
 from runtime.tombstones import read_tombstones
@@ -81,6 +83,7 @@ def _verified(store: Path, manifest: StoreManifest, started: float, *, progress:
     entries = {entry.path: entry for entry in manifest.files()}
     with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
         damaged = list(damaged_files(store, manifest, advance=advance))
+    damaged += _damage_of_replicas(store, manifest)
     damaged += _damage_of_older(store, manifest, entries)
     damaged += _damage_of_vectors(store, manifest, entries)
     try:
@@ -128,7 +131,10 @@ def _check_numbers(store: Path, manifest: StoreManifest) -> None:
         deleted = read_tombstones(store, manifest)
     except StoreError:  # said of their own file
         return
-    if not np.array_equal(numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)):
+    # The count first: what the manifest says is not yet known to be so many.
+    if len(numbers) != manifest.num_passages or not np.array_equal(
+        numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)
+    ):
         raise StoreError(
             manifest.texts.path, expected=f"{manifest.num_passages} passages, all but the deleted ones",
             found=f"{len(numbers)} passages", fix="",
@@ -149,6 +155,12 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
             if (store / name).exists():
                 yield Damage(damage.path, damage.expected, damage.found, _fix(store, None, name))
         seen.update((entry.path, entry) for entry in older.files())
+
+
+def _damage_of_replicas(store: Path, manifest: StoreManifest) -> Iterator[Damage]:
+    for name in damaged_replicas(store, manifest):
+        fix = f"write it again with `glimmer-export memory repair {store}`"
+        yield Damage(name, "the bytes that it was written with", "others", fix)
 
 
 def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, FileEntry]) -> Iterator[Damage]:
@@ -181,10 +193,14 @@ def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:
     """How to make a file again; `manifest` None: one that the current generation does not name."""
     repair = f"glimmer-export memory repair {store}"
     fix = f"go back to an older generation with `{repair} --rollback`, or build the store again"
-    if path != MANIFEST and manifest is None:
+    if path == MANIFEST and manifest_replica(store) is not None:
+        fix = f"restore it with `{repair}`"
+    elif path != MANIFEST and manifest is None:
         fix = f"remove the older generation with `glimmer-export memory compact {store}`"
     elif manifest is not None and path in [shard.file.path for shard in manifest.shards]:
         fix = f"encode it again with `{repair} --bundle BUNDLE`"
+    elif manifest is not None and path == CODEC_ARRAYS and has_codec_replica(store, manifest):
+        fix = f"restore it with `{repair}`"
     elif manifest is not None and path == CODEC_ARRAYS:  # which every generation names
         fix = "copy it from another copy of the store, or build the store again"
     elif manifest is not None and path in [file.path for file in (manifest.tombstones, *manifest.index.files) if file]:

@@ -102,9 +102,9 @@ from runtime.contract.store_layout import (
     IndexEntry,
     ShardEntry,
     StoreManifest,
-    read_store_manifest,
     shard_name,
 )
+from runtime.contract.store_manifest import read_store_manifest
 from runtime.contract.witness import (
     CPU_BACKEND,
     ROUNDING_BACKEND,

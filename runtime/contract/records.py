@@ -13,7 +13,7 @@ from runtime.contract.errors import GlimmerError
 from runtime.contract.files import is_there, read_limited
 from runtime.contract.json_text import parse_json
 
-__all__ = ["check_schema_version", "read_json", "read_json_value", "record_from_json", "record_to_json"]
+__all__ = ["check_schema_version", "json_object", "read_json", "read_json_value", "record_from_json", "record_to_json"]
 
 T = TypeVar("T")
 MAX_JSON_BYTES = 64 << 20
@@ -29,9 +29,13 @@ def read_json(path: Path, *, error: type[GlimmerError], fix: str, strict: bool =
     if not is_there(path):
         raise error(str(path.parent), expected=f"a file {path.name}", found="none", fix=fix)
     data = read_json_value(path, error=error, subject=str(path), expected="a JSON object", fix=fix, strict=strict)
-    if not isinstance(data, dict):
-        raise error(str(path), expected="a JSON object", found=type(data).__name__, fix=fix)
-    return data
+    return _object(data, error=error, subject=str(path), fix=fix)
+
+
+def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
+    """Parse the bytes of a file of our own as a JSON object, strictly; raises `error` where they are none."""
+    data = _json_value(content, error=error, subject=subject, expected="a JSON object", fix=fix, strict=True)
+    return _object(data, error=error, subject=subject, fix=fix)
 
 
 def read_json_value(
@@ -41,10 +45,22 @@ def read_json_value(
     content = read_limited(
         path, limit_bytes=MAX_JSON_BYTES, error=error, subject=subject, fix=fix, expected=expected
     )
+    return _json_value(content, error=error, subject=subject, expected=expected, fix=fix, strict=strict)
+
+
+def _json_value(
+    content: bytes, *, error: type[GlimmerError], subject: str, expected: str, fix: str, strict: bool
+) -> Any:
     try:
         return parse_json(content.decode("utf-8"), strict=strict)
     except ValueError as reason:
         raise error(subject, expected=expected, found=str(reason), fix=fix) from None
+
+
+def _object(data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise error(subject, expected="a JSON object", found=type(data).__name__, fix=fix)
+    return data
 
 
 def check_schema_version(

@@ -6,6 +6,7 @@
     STORE/passages.sqlite           ids, titles and texts by passage number, with their full-text index if it is FTS5's
     STORE/index-00000/              the files of a full-text index of tantivy
     STORE/dense/                    vectors of the passages, with a manifest of their own: dense_layout.py
+    STORE/replicas/                 second copies of the manifest and the codec's arrays: store_replica.py
 
 Each change of the store makes a generation, here the third:
 
@@ -26,11 +27,8 @@ that has one: a file without the column names no page.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from runtime.contract.errors import StoreError
-from runtime.contract.manifest import MANIFEST, FileEntry
-from runtime.contract.records import check_schema_version, read_json, record_from_json
+from runtime.contract.manifest import FileEntry
 
 __all__ = [
     "CODEC_ARRAYS",
@@ -44,7 +42,6 @@ __all__ = [
     "ShardEntry",
     "StoreManifest",
     "older_manifest_name",
-    "read_store_manifest",
     "shard_name",
     "texts_name",
     "tombstones_name",
@@ -59,7 +56,6 @@ CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
 FOLDING = 1
 """The folding of an index that is made now."""
-FIX = "build the store again with `glimmer-export memory build`"
 
 
 @dataclass(frozen=True)
@@ -174,34 +170,3 @@ def tombstones_name(generation: int) -> str:
 def older_manifest_name(generation: int) -> str:
     """Path below its store of a generation's manifest once another has taken its place."""
     return f"{OLDER_MANIFESTS}/{generation:05d}.json"
-
-
-def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
-    """Parse and check `directory/manifest.json`, or an older manifest by its `name` below the store.
-
-    Raises StoreError: absent, not JSON, other schema, inconsistent counts.
-    """
-    subject = f"store {directory}, {name}"
-    data = read_json(directory / name, error=StoreError, fix=FIX)
-    check_schema_version(
-        data, STORE_SCHEMA_VERSION, oldest=OLDEST_STORE_SCHEMA, error=StoreError, subject=subject, fix=FIX
-    )
-    data["schema_version"] = STORE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
-    manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
-    tokens = sum(shard.num_tokens for shard in manifest.shards)
-    counts = (manifest.num_passages, manifest.num_tombstones, *(shard.num_passages for shard in manifest.shards))
-    total = manifest.num_passages + manifest.num_tombstones
-    named = (manifest.num_tombstones > 0) == (manifest.tombstones is not None)
-    if min(counts) < 0 or total != manifest.num_numbers or tokens != manifest.num_tokens or not named:
-        raise StoreError(subject, expected="shards that add up to its passages and tokens", found="others", fix=FIX)
-    if manifest.index.engine not in INDEX_ENGINES:
-        raise StoreError(
-            subject, expected=f"an index of {' or '.join(INDEX_ENGINES)}", found=manifest.index.engine,
-            fix="install a newer glimmer-export",
-        )
-    if not 0 <= manifest.index.folding <= FOLDING:
-        raise StoreError(
-            subject, expected=f"an index of folding 0 to {FOLDING}", found=str(manifest.index.folding),
-            fix="install a newer glimmer-export",
-        )
-    return manifest

@@ -11,8 +11,11 @@ import torch
 from tokenizers import Tokenizer, models
 
 from exporter.checkpoint import read_checkpoint
+from exporter.convert import convert_checkpoint
+from exporter.swap import swap_directory
 from runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
 from tests.checkpoint.golden.known import DIRECTORY, KNOWN, known_weights
+from tests.cli.conftest import snapshot
 from tests.fid_factory import make_reader, save_fid, word_tokenizer
 from tests.t5_factory import make_t5, save_t5
 
@@ -43,6 +46,34 @@ def test_from_t5x(cli, files):
     assert checkpoint.config == KNOWN["glimmer"]
     expected = known_weights("glimmer")
     assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_conversion_that_was_killed_after_publishing_is_complete(cli, refused, files, monkeypatch):
+    def killed(*arguments):
+        swap_directory(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("exporter.publish.swap_directory", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert_checkpoint(
+                "t5x", DIRECTORY / "t5x_zarr", files / "ckpt", config=files / "config.json", names=files / "map.yaml",
+                tokenizer=files / "tokenizer.json",
+            )
+    before = snapshot(files)
+    again = cli(*arguments(files))
+    assert (again.code, again.err) == (0, "")
+    assert "was already complete" in again.out
+    assert cli(*arguments(files), "--json").json["already_complete"]
+    assert snapshot(files) == before
+    assert not cli(*arguments(files), "--overwrite", "--json").json["already_complete"]
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = bytearray((files / "ckpt" / name).read_bytes())
+        (files / "ckpt" / name).write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+        assert "a path that does not exist yet" in refused(OutputError, *arguments(files))
+        (files / "ckpt" / name).write_bytes(content)
+    without = [part for part in arguments(files) if part not in ("--tokenizer", files / "tokenizer.json")]
+    refused(OutputError, *without)
 
 
 def test_what_is_left_out_is_said(cli, files):

@@ -157,7 +157,10 @@ def test_an_open_reader_keeps_its_generation(store, bundle, opened, new):
     assert open_contents(store, opened) == expected
     named = json.loads((store / "manifest.json").read_text())
     assert sorted(tree(store)) == sorted(
-        ["manifest.json", named["texts"]["path"], *(shard["file"]["path"] for shard in named["shards"])]
+        [
+            "manifest.json", "replicas/00003.manifest", named["texts"]["path"],
+            *(shard["file"]["path"] for shard in named["shards"]),
+        ]
     )
 
 

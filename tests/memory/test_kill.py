@@ -37,9 +37,11 @@ from pathlib import Path
 import numpy as np
 import exporter.memory.build as build_module
 import exporter.memory.runners.job as job_module
+from exporter.memory import convert_store
 from tests.bundle_factory import D_MODEL, tree
 
-bundle, corpus, folder, overwrite = *map(Path, sys.argv[1:4]), sys.argv[4] == "overwrite"
+bundle, corpus, folder, how = *map(Path, sys.argv[1:4]), sys.argv[4]
+overwrite, source = how == "overwrite", folder.with_name("source")
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "sqlite3.connect"}
 
 class Encoder:
@@ -49,7 +51,11 @@ class Encoder:
 job_module.memory_encoder = lambda *_: Encoder()
 
 def build_store(output):
-    build_module.build_store(bundle, corpus, output, overwrite=overwrite, passages_per_shard=3, batch_tokens=60)
+    if how == "convert" and output != source:
+        return convert_store(source, output, "int8")
+    return build_module.build_store(
+        bundle, corpus, output, overwrite=overwrite, passages_per_shard=3, batch_tokens=60
+    )
 
 def build(kill_at):
     child = os.fork()
@@ -74,7 +80,9 @@ def build(kill_at):
     os.pwrite = pwrite
     os.fsync = lambda _: None  # for a loss of power, which this is not
     try:
-        build_store(folder / "store")
+        present = (folder / "store" / "manifest.json").exists() and not overwrite
+        done = build_store(folder / "store")
+        assert done.already_complete == present, kill_at  # and says so, rather than that something is there
     except BaseException as error:
         print(repr(error), flush=True)
         os._exit(1)
@@ -87,6 +95,8 @@ def fresh():
         (folder / "store").mkdir()
         (folder / "store" / "manifest.json").write_text("old")
 
+if how == "convert":
+    build_store(source)
 fresh()
 build_store(folder / "store")
 expected, kill_at, status = tree(folder / "store"), 0, -1
@@ -123,7 +133,7 @@ def test_killed_at_random_moments(bundle, tmp_path, kills):
     assert not (tmp_path / "store.partial").exists()
 
 
-@pytest.mark.parametrize("target", ["absent", "overwrite"])
+@pytest.mark.parametrize("target", ["absent", "overwrite", "convert"])
 def test_killed_before_each_file_operation(bundle, tmp_path, target):
     corpus = tmp_path / "corpus.jsonl"
     write_corpus(corpus, 5)

@@ -191,6 +191,8 @@ def test_a_store_goes_back_to_what_is_whole(store, opened, what):
     before = open_contents(store, opened)
     delete_passages(store, ["p2"])
     damage(store / what, "torn")
+    if what == "manifest.json":  # or it could be restored
+        damage(store / "replicas" / "00002.manifest")
     report = verify_store(store)
     assert [item.path for item in report.damaged] == [what]
     assert "--rollback" in report.damaged[0].fix
@@ -239,6 +241,7 @@ def test_arrays_that_every_generation_names_are_copied(tmp_path):
     bundle = make_bundle(tmp_path / "bundle", codecs=("int8",))
     write_corpus(tmp_path / "corpus.jsonl", 3)
     build_store(bundle, tmp_path / "corpus.jsonl", tmp_path / "store", codec="int8")
+    shutil.rmtree(tmp_path / "store" / "replicas")  # an earlier version built it
     damage(tmp_path / "store" / "codec.safetensors")
     (found,) = verify_store(tmp_path / "store").damaged
     assert (found.path, found.fix.split(",")[0]) == ("codec.safetensors", "copy it from another copy of the store")

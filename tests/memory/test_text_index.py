@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from exporter.memory import build as build_module
-from exporter.memory import build_store
-from exporter.memory.text_index import choose_engine
+from exporter.memory import build_store, text_index
+from exporter.memory.text_index import choose_engine, write_index
 from runtime.bundle import Bundle
 from runtime.contract import MissingExtraError, OptionError, OutputError
-from runtime.store import MemoryStore
+from runtime.store import MemoryStore, Passage
 from tests.bundle_factory import tree
 
 SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
@@ -39,7 +39,8 @@ def test_only_the_index_differs(bundle, corpus, tmp_path):
         build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
     fts5, tantivy = (tree(tmp_path / engine) for engine in ("fts5", "tantivy"))
     index = {name for name in tantivy if name.startswith("index-00000/")}
-    assert {name for name in fts5 if fts5[name] != tantivy.get(name)} == {"manifest.json", "passages.sqlite"}
+    differ = {name for name in fts5 if fts5[name] != tantivy.get(name)}
+    assert differ == {"manifest.json", "replicas/00000.manifest", "passages.sqlite"}
     assert set(tantivy) - set(fts5) == index
     with MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)) as store:
         assert {file.path for file in store.manifest.files()} >= index
@@ -47,6 +48,25 @@ def test_only_the_index_differs(bundle, corpus, tmp_path):
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     connection.close()
     assert tables == [("passages",)]
+
+
+def test_equal_builds_give_equal_bytes(bundle, corpus, tmp_path):
+    """tantivy draws the names of its segments by chance."""
+    for name in ("one", "two"):
+        build_store(bundle, corpus, tmp_path / name, index="tantivy", **SMALL)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_equal_passages_give_an_equal_index_of_many_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_index, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
+    words = [f"w{number}" for number in range(5000)]
+    passages = [Passage(number, "", " ".join(words[number % 97 :: 83])) for number in range(50_000)]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        entry = write_index(tmp_path / name, 0, enumerate(passages), "tantivy", advance=lambda _: None)
+        assert len(entry.files) > 2 * 6 + 1  # of each segment, and the list of them
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
 def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tmp_path):
@@ -73,7 +93,7 @@ def test_an_index_that_was_stopped_is_written_anew(bundle, corpus, tmp_path, mon
     summary = build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
     assert summary.resumed_shards == 4
     with MemoryStore.open(tmp_path / "store", Bundle.open(bundle)) as store:
-        named = {file.path for file in store.manifest.files()} | {"manifest.json"}
+        named = {file.path for file in store.manifest.files()} | {"manifest.json", "replicas/00000.manifest"}
         assert named == set(tree(tmp_path / "store"))
         assert [hit.number for hit in store.search("title7", 5)] == [7]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.checkpoint.t5x.msgpack_file import InlineArray, read_msgpack
-from exporter.checkpoint.t5x.stored_arrays import OCDBT, StoredArray, array_keys, open_array
+from exporter.checkpoint.t5x.stored_arrays import OCDBT, StoredArray, array_keys, check_sizes, open_array
 from runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class T5xArrays:
     """
 
     def __init__(self, directory: Path) -> None:
-        root = _find_root(directory)
+        self._root = root = _find_root(directory)
         stored = array_keys(root)
         self._arrays: dict[str, InlineArray | StoredArray] = {}
         for names, key, inline in _entries(root, stored):
@@ -51,6 +51,10 @@ class T5xArrays:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each array, by its name below `target`, with slashes."""
         return {name: array.shape for name, array in self._arrays.items()}
+
+    def check_sizes(self) -> None:
+        """Raise CheckpointError where arrays state far more values than the checkpoint's files can hold."""
+        check_sizes(self._root, [array for array in self._arrays.values() if isinstance(array, StoredArray)])
 
     def tensor(self, name: str) -> Tensor:
         """One array, in the dtype it was stored in and in memory of its own."""

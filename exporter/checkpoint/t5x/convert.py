@@ -58,6 +58,7 @@ def convert_t5x(
     for name, origin in sources.items():
         for path in origin.paths:
             _check_shape(name, path, shapes[path], origin, subject)
+    arrays.check_sizes()
     return Conversion(_StreamedTensors(config, arrays, sources, subject), tuple(unused))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,17 @@ from runtime.contract.library_errors import LibraryErrors
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OCDBT", "StoredArray", "array_keys", "open_array"]
+__all__ = ["OCDBT", "StoredArray", "array_keys", "check_sizes", "open_array"]
 
 OCDBT = "manifest.ocdbt"
 DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
 COPY_AGAIN = "copy the checkpoint again from its source"
-DTYPES = ("float32", "float16", "bfloat16")
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MAX_UNPACKED_RATIO = 32
+"""Weights come to twice their packed size, and to a few times where many of them are equal."""
+MIN_UNPACKED_BYTES = 256 << 20
+"""Arrays that come to no more are no bomb, however small their files are."""
 RAISED = (ValueError, IndexError, KeyError, MemoryError, NotImplementedError, OSError)
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
 
@@ -30,6 +36,7 @@ class StoredArray:
     def __init__(self, store: Any, subject: str) -> None:
         self._store, self._subject = store, subject
         self.shape: tuple[int, ...] = tuple(store.shape)
+        self.num_bytes = math.prod(self.shape) * ITEM_BYTES.get(store.dtype.name, 1)
 
     def tensor(self) -> Tensor:
         """The whole array; raises CheckpointError for another dtype than a model's, and where a chunk is damaged."""
@@ -37,9 +44,9 @@ class StoredArray:
         import torch
 
         dtype = self._store.dtype.name
-        if dtype not in DTYPES:
+        if dtype not in ITEM_BYTES:
             raise CheckpointError(
-                self._subject, expected=" or ".join(DTYPES), found=dtype, fix="save the weights in one of these"
+                self._subject, expected=" or ".join(ITEM_BYTES), found=dtype, fix="save the weights in one of these"
             )
         with _tensorstore_errors(self._subject, "every chunk of the array, whole", COPY_AGAIN):
             content = self._store.read().result()
@@ -91,6 +98,17 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
             fix="do not use this file; get it again from its source",
         )
     return StoredArray(store, subject)
+
+
+def check_sizes(root: Path, arrays: Iterable[StoredArray]) -> None:
+    """Raise CheckpointError where arrays state far more values than the checkpoint's files can hold."""
+    held = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    stated, most = sum(array.num_bytes for array in arrays), max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * held)
+    if stated > most:
+        raise CheckpointError(
+            f"T5X checkpoint {root}", expected=f"arrays of at most {most} bytes in files of {held}",
+            found=str(stated), fix="copy the whole directory again, or do not use it",
+        )
 
 
 def _check_files(directory: Path) -> None:

@@ -1,0 +1,142 @@
+"""Read a store's manifest: against its replica, byte for byte, and against all that a manifest must be."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.contract.errors import StoreError
+from runtime.contract.files import is_there, read_limited
+from runtime.contract.manifest import MANIFEST
+from runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
+from runtime.contract.store_layout import (
+    OLDER_MANIFESTS,
+    OLDEST_STORE_SCHEMA,
+    STORE_SCHEMA_VERSION,
+    StoreManifest,
+    older_manifest_name,
+)
+from runtime.contract.store_replica import Replica, newest_replica, read_replica
+from runtime.contract.store_rules import check_store_manifest
+
+__all__ = ["manifest_replica", "parse_store_manifest", "read_store_manifest"]
+
+FIX = "build the store again with `glimmer-export memory build`"
+BOTH = "go back with `glimmer-export memory repair {} --rollback`, copy the store again, or build it again"
+ATTEMPTS = 100
+"""Changes of the store that may come between two looks at it."""
+
+
+def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
+    """Parse and check `directory/manifest.json`, or an older manifest by its `name` below the store.
+
+    Raises StoreError: absent, not JSON, other schema, fields that no writer gives, or other bytes than its replica
+    vouches for.
+    """
+    if name != MANIFEST:
+        return _read_older(directory, name)
+    attempts = 0
+    try:
+        content = _content(directory, name)
+    except StoreError as error:
+        raise _with_fix(directory, error) from None
+    while True:
+        try:
+            manifest = parse_store_manifest(directory, content)
+            if _is_vouched(directory, manifest, content):
+                return manifest
+            damage = StoreError(
+                f"store {directory}, {MANIFEST}", expected="the bytes that were written", found="others", fix=FIX
+            )
+        except StoreError as error:
+            damage = error
+        attempts += 1
+        again = _content(directory, name)
+        if again == content or attempts >= ATTEMPTS:
+            raise _with_fix(directory, damage)
+        content = again  # a change of the store came between the manifest and its replica
+
+
+def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) -> StoreManifest:
+    """The manifest that these bytes are; raises StoreError as `read_store_manifest`, replicas apart."""
+    subject = f"store {directory}, {name}"
+    data = json_object(content, error=StoreError, subject=str(directory / name), fix=FIX)
+    check_schema_version(
+        data, STORE_SCHEMA_VERSION, oldest=OLDEST_STORE_SCHEMA, error=StoreError, subject=subject, fix=FIX
+    )
+    data["schema_version"] = STORE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
+    manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
+    check_store_manifest(manifest, subject=subject, fix=FIX)
+    return manifest
+
+
+def manifest_replica(directory: Path) -> Replica | None:
+    """The replica by which a damaged manifest is mended; None where there is none, or it is damaged too.
+
+    It is the newest one. Where a change was killed that had made all but the manifest, it is that of the change.
+    """
+    with suppress(StoreError):
+        replica = newest_replica(directory)
+        if replica is not None and replica.is_sound:
+            parse_store_manifest(directory, replica.content)
+            return replica
+    return None
+
+
+def _read_older(directory: Path, name: str) -> StoreManifest:
+    content = _content(directory, name)
+    manifest = parse_store_manifest(directory, content, name)
+    replica = read_replica(directory, manifest.generation)
+    if older_manifest_name(manifest.generation) != name or (replica and not replica.vouches_for(content)):
+        raise StoreError(
+            f"store {directory}, {name}", expected="the bytes that were written", found="others",
+            fix="see `glimmer-export memory verify`",
+        )
+    return manifest
+
+
+def _is_vouched(directory: Path, manifest: StoreManifest, content: bytes) -> bool:
+    """Whether nothing speaks against the manifest: its own replica, or where it has none another's."""
+    replica = read_replica(directory, manifest.generation)
+    if replica is not None:
+        return replica.vouches_for(content)
+    newest = newest_replica(directory)
+    return newest is None or (newest.generation < manifest.generation and _has_passed(directory, newest))
+
+
+def _has_passed(directory: Path, replica: Replica) -> bool:
+    """Whether a version that writes no replicas has changed the store since: the generation is kept as an older one.
+
+    Once that version has compacted the store, files of the generation are missing.
+    """
+    older = directory / older_manifest_name(replica.generation)
+    with suppress(StoreError):
+        if is_there(older) and replica.vouches_for(_content(directory, f"{OLDER_MANIFESTS}/{older.name}")):
+            return True
+        manifest = parse_store_manifest(directory, replica.content)
+        return not all(is_there(directory / file.path) for file in manifest.files())
+    return False
+
+
+def _with_fix(directory: Path, damage: StoreError) -> StoreError:
+    """The error as it is without replicas; with one that is sound, and with one that is not, it says what mends it."""
+    fix = damage.fix
+    if manifest_replica(directory) is not None:
+        fix = f"run `glimmer-export memory repair {directory}`, which restores it"
+    elif _has_replica(directory):
+        fix = f"its replica is damaged too: {BOTH.format(directory)}"
+    return StoreError(damage.subject, expected=damage.expected, found=damage.found, fix=fix)
+
+
+def _has_replica(directory: Path) -> bool:
+    try:
+        return newest_replica(directory) is not None
+    except StoreError:
+        return True
+
+
+def _content(directory: Path, name: str) -> bytes:
+    path = directory / name
+    if not is_there(path):
+        raise StoreError(str(path.parent), expected=f"a file {path.name}", found="none", fix=FIX)
+    return read_limited(path, limit_bytes=MAX_JSON_BYTES, error=StoreError, subject=str(path), fix=FIX)

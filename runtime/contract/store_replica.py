@@ -1,0 +1,91 @@
+"""A second copy of a store's manifest, with its digest: a byte that has flipped in either is told, and mended.
+
+    STORE/replicas/00003.manifest         of the third generation: its SHA-256, a line, and the very bytes
+    STORE/replicas/codec.safetensors      the bytes of STORE/codec.safetensors, whose digest the manifest has
+
+The replica is written first, so that the manifest in its place always has one; an older generation keeps its own. A
+store without replicas, as earlier versions made it, is read without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.contract.errors import StoreError
+from runtime.contract.files import is_there, read_limited
+from runtime.contract.records import MAX_JSON_BYTES
+from runtime.contract.store_layout import CODEC_ARRAYS
+
+__all__ = ["CODEC_REPLICA", "REPLICAS", "Replica", "newest_replica", "read_replica", "replica_content", "replica_name"]
+
+REPLICAS = "replicas"
+CODEC_REPLICA = f"{REPLICAS}/{CODEC_ARRAYS}"
+NAME = re.compile(r"(\d{5,})\.manifest")
+DIGEST_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What a replica's file holds: the digest that it states, in hex, and the manifest's bytes."""
+
+    generation: int
+    stated: bytes
+    content: bytes
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its bytes are those of its digest."""
+        return _digest(self.content) == self.stated
+
+    def vouches_for(self, manifest: bytes) -> bool:
+        """Whether these are the bytes that were written: one damaged half of the replica does not stand against it."""
+        return manifest == self.content or _digest(manifest) == self.stated
+
+
+def replica_name(generation: int) -> str:
+    """Path of a generation's replica below its store."""
+    return f"{REPLICAS}/{generation:05d}.manifest"
+
+
+def replica_content(manifest: bytes) -> bytes:
+    """What is written as the replica of a manifest."""
+    return _digest(manifest) + b"\n" + manifest
+
+
+def read_replica(store: Path, generation: int) -> Replica | None:
+    """The replica of a generation, sound or not; None where there is none. Raises StoreError where it cannot be read.
+
+    A line that is none, or is damaged, makes it unsound.
+    """
+    path = store / replica_name(generation)
+    if not is_there(path):
+        return None
+    limit = MAX_JSON_BYTES + DIGEST_BYTES + 1
+    content = read_limited(
+        path, limit_bytes=limit, error=StoreError, subject=str(path), fix="see `glimmer-export memory verify`"
+    )
+    return Replica(generation, content[:DIGEST_BYTES], content[DIGEST_BYTES + 1 :])
+
+
+def newest_replica(store: Path) -> Replica | None:
+    """The replica of the highest generation; None where there is none. Raises StoreError where it cannot be read."""
+    generations = sorted(_generations(store), reverse=True)
+    return read_replica(store, generations[0]) if generations else None
+
+
+def _generations(store: Path) -> Iterator[int]:
+    try:
+        names = [path.name for path in (store / REPLICAS).iterdir()]
+    except OSError:  # none, as before there were any
+        return
+    for name in names:
+        if match := NAME.fullmatch(name):
+            yield int(match[1])
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

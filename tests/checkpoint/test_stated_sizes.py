@@ -1,0 +1,67 @@
+"""What a file states is no size to allocate: arrays and tensors that its bytes cannot hold are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.checkpoint import pickle_files
+from exporter.checkpoint.pickle_files import PickleFiles
+from exporter.checkpoint.t5x import T5xArrays
+from runtime.contract import CheckpointError
+
+torch = pytest.importorskip("torch")
+
+
+def saved(directory: Path, content: object, *, zipped: bool = True) -> Path:
+    torch.save(content, directory / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    return directory
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_tensor_under_thousands_of_names_is_named(tmp_path, monkeypatch, zipped):
+    monkeypatch.setattr(pickle_files, "MIN_SHARED_BYTES", 1 << 16)
+    tensor = torch.ones(32, 32)
+    tied = saved(tmp_path, dict.fromkeys("abcd", tensor), zipped=zipped)
+    assert set(PickleFiles(tied).shapes()) == set("abcd")
+    with pytest.raises(CheckpointError, match="share their values at most, found 409600 bytes of tensors in 4096"):
+        PickleFiles(saved(tmp_path, {f"{number}": tensor for number in range(100)}, zipped=zipped))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_value_that_stands_for_gigabytes_is_named(tmp_path, zipped):
+    spread = torch.zeros(1).expand(1 << 18, 1 << 18)
+    with pytest.raises(CheckpointError, match="found 4 bytes for 68719476736 values"):
+        PickleFiles(saved(tmp_path, {"a": spread}, zipped=zipped))
+
+
+class Filled:
+    """Bytes of any number, in a pickle of a few."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return bytearray, (64,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_calls_for_bytes_of_any_number_is_refused_unread(tmp_path, monkeypatch, zipped):
+    saved(tmp_path, {"a": Filled()}, zipped=zipped)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(CheckpointError, match="found a pickle that calls bytearray"):
+        PickleFiles(tmp_path)
+
+
+@pytest.mark.parametrize("chunks", [[1 << 20, 1 << 20], [1024, 1024]])
+def test_zarr_that_states_terabytes_is_named(tmp_path, chunks):
+    pytest.importorskip("tensorstore", reason="tensorstore comes with the extra `t5x`")
+    metadata = {
+        "zarr_format": 2, "shape": [1 << 20, 1 << 20], "chunks": chunks, "dtype": "<f4", "compressor": None,
+        "fill_value": 0.0, "filters": None, "order": "C",
+    }
+    folder = tmp_path / "target.decoder.kernel"
+    folder.mkdir()
+    (folder / ".zarray").write_text(json.dumps(metadata), encoding="utf-8")
+    arrays = T5xArrays(tmp_path)
+    with pytest.raises(CheckpointError, match=r"arrays of at most \d+ bytes in files of \d+, found 4398046511104"):
+        arrays.check_sizes()

@@ -1,0 +1,149 @@
+"""A store's manifest with a value of the right type that no writer gives: every command refuses it, and writes nothing.
+
+The stores have no replicas, as earlier versions made them: there the rules alone tell.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from exporter.memory import (
+    append_passages,
+    build_store,
+    compact_store,
+    convert_store,
+    delete_passages,
+    renew_index,
+    repair_store,
+    verify_store,
+)
+from runtime.bundle import Bundle
+from runtime.contract import StoreError
+from runtime.store import MemoryStore
+from tests.bundle_factory import make_bundle, rewrite, tree, write_corpus, write_rows
+
+HUGE = 2**63
+SHA = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("int8") / "bundle", codecs=("int8",))
+
+
+@pytest.fixture(scope="module")
+def built(int8, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    write_corpus(folder / "corpus.jsonl", 6)
+    build_store(int8, folder / "corpus.jsonl", folder / "store", codec="int8", passages_per_shard=4)
+    delete_passages(folder / "store", [1])
+    return folder / "store"
+
+
+@pytest.fixture
+def store(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "store"))
+
+
+def set_at(data, path, value):
+    *above, last = path
+    for step in above:
+        data = data[step]
+    data[last] = value
+
+
+WRONG = [
+    ("codec", "int2"), ("codec", None), ("codec", "fp16"), ("codec", "pq8x"), ("codec_arrays", None),
+    ("codec_arrays.path", "passages.00001.sqlite"), ("codec_arrays.path", "/etc/passwd"), ("codec_arrays.bytes", 1),
+    ("codec_arrays.sha256", "x"), ("precision", None), ("precision", "fp64"), ("generation", -1), ("generation", HUGE),
+    ("generation", 0), ("memory_digest", ""), ("tokenizer_digest", "x"), ("corpus_sha256", SHA + "0"),
+    ("d_model", 0), ("d_model", -8), ("d_model", HUGE), ("passage_length", 0),
+    ("passage_length", 1), ("passage_length", HUGE), ("passages_per_shard", 0), ("passages_per_shard", 1),
+    ("passages_per_shard", HUGE), ("num_passages", 6), ("num_passages", -5), ("num_passages", HUGE),
+    ("num_tokens", 1), ("num_tokens", -1), ("num_tokens", HUGE), ("num_truncated", -1), ("num_truncated", 7),
+    ("chunk_words", 0), ("chunk_words", -1), ("num_tombstones", 0), ("num_tombstones", -1), ("num_tombstones", 2),
+    ("num_tombstones", HUGE), ("tombstones", None), ("tombstones.path", "shards/00000.safetensors"),
+    ("tombstones.path", "tombstones/00009.safetensors"), ("tombstones.path", "../00001.safetensors"),
+    ("tombstones.bytes", 0), ("texts.path", "manifest.json"), ("texts.path", "passages.00009.sqlite"),
+    ("texts.path", "../passages.sqlite"), ("texts.bytes", -1), ("texts.bytes", HUGE), ("texts.sha256", "X" * 64),
+    ("index.engine", "lucene"), ("index.engine", "tantivy"), ("index.folding", -1), ("index.folding", 2),
+    ("index.folding", 0), ("index.unicode", None), ("index.unicode", ""), ("shards.0.num_passages", 0),
+    ("shards.0.num_passages", -1), ("shards.0.num_passages", HUGE), ("shards.0.num_tokens", 0),
+    ("shards.0.num_tokens", HUGE), ("shards.0.file.bytes", 0), ("shards.0.file.bytes", HUGE),
+    ("shards.0.file.path", "shards/00001.safetensors"), ("shards.0.file.path", "codec.safetensors"),
+    ("shards.0.file.sha256", ""), ("shards", []), ("codec_snr.fitted_db", float("nan")),
+    ("codec_snr.fitted_db", float("inf")), ("index.files", [{"path": "x", "bytes": 1, "sha256": SHA}]),
+    ("index.files", [{"path": "index-00001/meta.json", "bytes": 1, "sha256": SHA}]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_a_field_that_no_writer_gives(store, int8, tmp_path, field, value):
+    data = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+    set_at(data, [int(step) if step.isdigit() else step for step in field.split(".")], value)
+    rewrite(store / "manifest.json", **data)
+    new = write_rows(tmp_path / "new.jsonl", [{"id": "new", "text": "w1"}])
+    before = tree(tmp_path)
+    for use in (
+        lambda: MemoryStore.open(store, Bundle.open(int8), verify=False),
+        lambda: delete_passages(store, [3]),
+        lambda: append_passages(store, int8, new),
+        lambda: compact_store(store),
+        lambda: renew_index(store),
+        lambda: repair_store(store),
+        lambda: convert_store(store, tmp_path / "out", "fp16"),
+    ):
+        with pytest.raises(StoreError):
+            use()
+    assert [item.path for item in verify_store(store).damaged] == ["manifest.json"]
+    assert tree(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"new.jsonl", "store"}
+
+
+def lie_in_two_shards(data):
+    """The totals hold, and so do the sizes within what a header may have."""
+    data["shards"][0]["num_tokens"] += 1
+    data["shards"][1]["num_tokens"] -= 1
+
+
+def size_of_a_file(data):
+    data["texts"]["bytes"] += 1
+
+
+def fewer_tombstones(data):
+    """As many as the shards need, and not as many as the file has."""
+    data["num_tombstones"], data["num_passages"] = 2, 4
+
+
+def another_width(data):
+    """One byte a token more, which in a shard of some tokens a longer header might have."""
+    data["d_model"] = 9
+
+
+@pytest.mark.parametrize("lie", [lie_in_two_shards, size_of_a_file, fewer_tombstones, another_width])
+def test_what_only_the_files_tell(store, int8, tmp_path, lie):
+    """A change looks at what a session would: no generation is made on what could not be opened."""
+    data = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+    lie(data)
+    rewrite(store / "manifest.json", **data)
+    new = write_rows(tmp_path / "new.jsonl", [{"id": "new", "text": "w1"}])
+    before = tree(tmp_path)
+    for use in (
+        lambda: MemoryStore.open(store, Bundle.open(int8), verify=False),
+        lambda: delete_passages(store, [3]),
+        lambda: append_passages(store, int8, new),
+        lambda: compact_store(store),
+        lambda: renew_index(store),
+    ):
+        with pytest.raises(StoreError):
+            use()
+    assert tree(tmp_path) == before
+
+
+def test_an_older_manifest_of_another_generation_is_told(store):
+    (store / "manifests" / "00000.json").rename(store / "manifests" / "00007.json")
+    assert [item.path for item in verify_store(store).damaged] == ["manifests/00007.json"]

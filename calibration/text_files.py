@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runtime.contract import GlimmerError
+from runtime.contract import GlimmerError, file_errors
 from runtime.contract.files import UnfitFileError, open_stream
 
 __all__ = [
@@ -121,7 +121,8 @@ def files_of(
     """
     found: list[Path] = []
     for path in paths:
-        inside = _inside(path, endings)
+        with file_errors(error=error, subject=f"{subject} {path}", fix="check the file's name"):
+            inside = _inside(path, endings)
         if not inside:
             kinds = ", ".join(endings)
             raise error(

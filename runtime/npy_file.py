@@ -30,6 +30,9 @@ def map_npy(path: Path, named: Callable[[str], GlimmerError]) -> NDArray[Any]:
 
     Its dtype and shape are for the caller to look at; they are within the file.
     """
-    with LibraryErrors(lambda kind: issubclass(kind, RAISED), lambda raised: named(first_line(raised))):
+    with (
+        LibraryErrors(lambda kind: issubclass(kind, RAISED), lambda raised: named(first_line(raised))),
+        np.errstate(over="ignore"),  # of a shape that no file has, and which is refused
+    ):
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     return array

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.backends.threads import num_threads, sleep_while_waiting
 from runtime.contract import StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.files import MAX_TOKENIZER_BYTES
@@ -83,14 +84,16 @@ class SentenceEncoder:
             values = {IDS: encoding.ids, MASK: encoding.attention_mask, TYPES: encoding.type_ids}
             for name, array in inputs.items():
                 array[row, : len(encoding.ids)] = values[name]
-        states: Array = self._session.run([self._output], inputs)[0].astype(np.float32)
-        embeddings = _pooled(states, inputs[MASK], self.settings)
-        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise StoreError(
-                "encoder", expected=f"finite vectors from {self._output}", found=f"shape {list(embeddings.shape)}",
-                fix="check the encoder's graph",
-            )
-        return embeddings
+        states: Array = self._session.run([self._output], inputs)[0]
+        given = inputs[IDS].shape if self._output == STATES else inputs[IDS].shape[:1]
+        if states.dtype.kind == "f" and states.shape[:-1] == given:
+            embeddings = _pooled(states.astype(np.float32), inputs[MASK], self.settings)
+            if np.isfinite(embeddings).all():
+                return embeddings
+        raise StoreError(
+            "encoder", expected=f"finite vectors from {self._output}", found=f"{states.dtype} {list(states.shape)}",
+            fix="check the encoder's graph",
+        )
 
 
 def _pooled(states: Array, mask: Array, settings: EncoderSettings) -> Array:
@@ -112,8 +115,8 @@ def _session(graph: Path, threads: int | None) -> OrtSession:
 
     options = import_onnxruntime("sentence encoder").SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = num_threads(threads, graph)
+    sleep_while_waiting(options)
     return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 

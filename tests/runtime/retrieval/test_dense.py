@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import pytest
 
-from exporter.memory import index_store
-from runtime.contract import MissingExtraError, OptionError, StoreError, file_digest
+from exporter.memory import append_passages, index_store
+from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.hybrid import fuse
 from runtime.store import MemoryStore
 from tests.assert_close import assert_close
-from tests.bundle_factory import rewrite, tree
-from tests.encoder_factory import SETTINGS, give_sentence_embeddings, torch_embedding
+from tests.bundle_factory import rewrite, tree, write_rows
+from tests.encoder_factory import DIMENSION, SETTINGS, give_sentence_embeddings, torch_embedding
 from tests.runtime.conftest import NUM_PASSAGES
 
 CIRCLE = np.stack([
@@ -229,7 +229,88 @@ def test_numbers_that_the_store_has_not_are_refused(bundle, circle_store, tmp_pa
         store.search_dense(np.zeros(2), 1)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_named(bundle, circle_store, tmp_path, value):
+    """faiss leaves places empty, -1, which would be the last passage of all."""
+    copy = shutil.copytree(circle_store, tmp_path / "store")
+    path = copy / "dense" / "embeddings.npy"
+    array = np.load(path)
+    array[:] = value
+    np.save(path, array)
+    with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="expected finite"):
+        store.search_dense(np.array([1.0, -1.0]), 3)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_what_faiss_throws_is_named_and_a_bug_is_not(bundle, circle_store, monkeypatch, kind):
+    with MemoryStore.open(circle_store, bundle) as store:
+        store.search_dense(np.zeros(2), 1)
+        for raised, expected in ((kind, StoreError), (AttributeError, AttributeError)):
+
+            def fails(*_, raised=raised, **__):
+                raise raised("Error in faiss")
+
+            monkeypatch.setattr("faiss.knn", fails)
+            with pytest.raises(expected, match="Error in faiss"):
+                store.search_dense(np.zeros(2), 1)
+
+
+def test_an_encoders_tokenizer_without_an_unknown_token_is_named(encoder_path, tmp_path):
+    content = json.loads((encoder_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["unk_token"] = "[ABSENT]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    encoder = SentenceEncoder(encoder_path / "model.onnx", tmp_path / "tokenizer.json", EncoderSettings(**SETTINGS))
+    with pytest.raises(StoreError, match=r"tokenizer\.json: expected a tokenizer that takes any text"):
+        encoder.question("strange")
+
+
+@pytest.mark.parametrize("shape", [[1, 1, 1, DIMENSION], [DIMENSION]])
+def test_an_encoders_states_of_another_shape_are_named(encoder_path, tmp_path, shape):
+    """What a graph declares need not be what it gives."""
+    model = onnx.load(encoder_path / "model.onnx")
+    model.graph.output.pop()
+    for node in model.graph.node:
+        node.output[:] = ["unused" if name == "last_hidden_state" else name for name in node.output]
+    states = onnx.helper.make_tensor("states", onnx.TensorProto.FLOAT, shape, [1] * DIMENSION)
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["last_hidden_state"], value=states))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("last_hidden_state", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "model.onnx")
+    encoder = SentenceEncoder(tmp_path / "model.onnx", encoder_path / "tokenizer.json", EncoderSettings(**SETTINGS))
+    with pytest.raises(StoreError, match="encoder: expected finite vectors from last_hidden_state"):
+        encoder.question("w1 w2")
+
+
+def test_an_encoders_graph_that_fails_is_named(encoder_path, tmp_path):
+    """It has 32 positions, where its settings say 64."""
+    settings = EncoderSettings(**{**SETTINGS, "max_length": 64})
+    encoder = SentenceEncoder(encoder_path / "model.onnx", encoder_path / "tokenizer.json", settings)
+    with pytest.raises(BackendError, match=r"model\.onnx: expected a graph that runs"):
+        encoder.question("w1 " * 60)
+
+
 def test_a_file_that_the_manifest_does_not_name_is_refused(bundle, encoded_copy):
     (encoded_copy / "dense" / "encoder" / "weights.bin").write_bytes(b"x")
     with pytest.raises(StoreError, match=r"only the files of its manifest, found weights\.bin"):
         MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+
+
+@pytest.mark.parametrize("retrieval", ["dense", "hybrid"])
+def test_a_newer_store_is_taken_with_its_vectors_or_not_at_all(bundle, encoded_copy, encoder_path, tmp_path, retrieval):
+    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "new", "title": "w1", "text": "w2 w3 w4"}])
+    with MemoryStore.open(encoded_copy, bundle, retrieval=retrieval) as store:
+        before = found(store.search("w1 w2 w3 w4", NUM_PASSAGES))
+        assert store.newer() is None
+        append_passages(encoded_copy, bundle.directory, corpus, threads=1)
+        with pytest.raises(StoreError, match="memory index"):
+            store.newer()
+        assert found(store.search("w1 w2 w3 w4", NUM_PASSAGES)) == before
+        index_store(encoded_copy, encoder=encoder_path, batch_size=8, overwrite=True)
+        with store.newer() as newer:
+            assert NUM_PASSAGES in found(newer.search("w1 w2 w3 w4", NUM_PASSAGES + 1))
+            assert newer.newer() is None
+
+
+@pytest.mark.parametrize("vector", [None, "w1", [[1.0], [1.0, 2.0]], [1j, 1j], [True, False], b"12", object()])
+def test_what_is_no_vector_is_named(bundle, circle_store, vector):
+    with MemoryStore.open(circle_store, bundle) as store, pytest.raises(OptionError, match="embedding"):
+        store.search_dense(vector, 3)

@@ -28,7 +28,7 @@ MAX_WINDOW_LOG = 27
 
 MAX_UNPACKED_RATIO = 100
 """Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
-MIN_UNPACKED_BYTES = 16 << 20
+MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""
 MAX_BLANK_LINES = 1 << 20
 """One after the other: they are passed over, and a few kilobytes unpack to millions."""

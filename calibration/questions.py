@@ -11,7 +11,7 @@ from typing import Any
 from calibration.json_rows import json_rows
 from calibration.question_row import LAYOUTS, Question, Row
 from calibration.spread import spread
-from calibration.text_files import compression_of, files_of, open_bytes, reading, unpacked_limit
+from calibration.text_files import files_of, open_named, unpacked_limit
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
 from runtime.store import Passage
@@ -20,6 +20,9 @@ __all__ = ["Question", "given_passages", "question_files", "read_questions"]
 
 ENDINGS = tuple(f".{layout}{packed}" for layout in ("jsonl", "json", "ndjson") for packed in ("", ".gz", ".zst"))
 """Of the files that are taken from a folder."""
+STDIN = Path("/dev/stdin")
+MAX_BYTES = 4 << 30
+"""Of a file: FiD's for a whole training split have more, but all questions are held in memory."""
 MAX_UNPACKED_BYTES = 1 << 30
 """Of a compressed file: questions are held in memory, and a few megabytes of gzip can hold gigabytes."""
 
@@ -45,8 +48,12 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
 
 
 def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that are read; raises QuestionFileError where a path names none, and where two name the same."""
+    """The files that are read, `-` being standard input.
+
+    Raises QuestionFileError where a path names none, and where two name the same.
+    """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
+    paths = [STDIN if path == Path("-") else path for path in paths]
     return files_of(paths, ENDINGS, subject="questions", error=QuestionFileError)
 
 
@@ -84,8 +91,6 @@ def _questions(path: Path) -> Iterator[Row]:
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row with the words that name it in an error."""
     subject = f"questions {path}"
-    with reading(subject, QuestionFileError):
-        compression = compression_of(path, path.name)
-        most = min(MAX_UNPACKED_BYTES, unpacked_limit(path)) if compression else None
-    with reading(subject, QuestionFileError, compression), open_bytes(path, compression) as stream:
+    with open_named(path, subject, QuestionFileError) as (stream, compression):
+        most = min(MAX_UNPACKED_BYTES, unpacked_limit(path)) if compression else MAX_BYTES
         yield from json_rows(stream, subject, most=most, fix=LAYOUTS)

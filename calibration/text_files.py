@@ -8,12 +8,16 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runtime.contract import GlimmerError
+from runtime.contract import GlimmerError, file_errors
+from runtime.contract.files import UnfitFileError, open_stream
 
-__all__ = ["BOM", "MAX_BLANK_LINES", "compression_of", "files_of", "open_bytes", "reading", "unpacked_limit"]
+__all__ = [
+    "BOM", "MAX_BLANK_LINES", "compression_of", "files_of", "open_bytes", "open_named", "reading", "unpacked_limit",
+]
 
 BOM = "\ufeff"
 """What some editors and Windows programs begin a file in UTF-8 with."""
@@ -24,7 +28,7 @@ MAX_WINDOW_LOG = 27
 
 MAX_UNPACKED_RATIO = 100
 """Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
-MIN_UNPACKED_BYTES = 16 << 20
+MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""
 MAX_BLANK_LINES = 1 << 20
 """One after the other: they are passed over, and a few kilobytes unpack to millions."""
@@ -63,6 +67,34 @@ def unpacked_limit(path: Path) -> int:
 
 
 @contextmanager
+def open_named(path: Path, subject: str, error: type[GlimmerError]) -> Iterator[tuple[BinaryIO, str | None]]:
+    """The content of a file that a user named, uncompressed as it is read, and its compression; opened but once.
+
+    It may be a pipe, which gives its content once. Raises `error`, also of what the block reads, and
+    ModuleNotFoundError for zstd without its package.
+    """
+    with reading(subject, error):
+        stream = open_stream(path)
+    with stream:
+        with reading(subject, error):
+            first = cast("BufferedReader", stream).peek(4)[:4]
+        named = next((found for ending, found in ENDINGS.items() if path.name.lower().endswith(ending)), None)
+        compression = named or next((found for magic, found in MAGIC.items() if first.startswith(magic)), None)
+        with reading(subject, error, compression), _uncompressed(stream, compression) as content:
+            yield content, compression
+
+
+def _uncompressed(stream: BinaryIO, compression: str | None) -> BinaryIO:
+    if compression == "gzip":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    if compression == "zstd":
+        zstd = _zstd()
+        options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
+        return cast("BinaryIO", zstd.open(stream, "rb", options=options))
+    return stream
+
+
+@contextmanager
 def reading(subject: str, error: type[GlimmerError], compression: str | None = None) -> Iterator[None]:
     """Turn what goes wrong while a file is read into `error`: one that is unreadable, cut short or damaged."""
     try:
@@ -72,6 +104,8 @@ def reading(subject: str, error: type[GlimmerError], compression: str | None = N
             subject, expected=f"{compression or 'a file'} that is whole", found=str(reason),
             fix="compress or copy the file again",
         ) from None
+    except UnfitFileError as reason:
+        raise error(subject, expected=reason.expected, found=reason.found, fix="check the file's name") from None
     except OSError as reason:
         raise error(subject, expected="a readable file", found=str(reason), fix="check the file's name") from None
 
@@ -87,7 +121,8 @@ def files_of(
     """
     found: list[Path] = []
     for path in paths:
-        inside = _inside(path, endings)
+        with file_errors(error=error, subject=f"{subject} {path}", fix="check the file's name"):
+            inside = _inside(path, endings)
         if not inside:
             kinds = ", ".join(endings)
             raise error(

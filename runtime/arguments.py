@@ -25,7 +25,7 @@ __all__ = [
     "words",
 ]
 
-MAX_THREADS = 1024
+MAX_THREADS = 512
 """The most threads of one graph run: more than any machine has gains nothing, and each takes memory."""
 MAX_WHOLE_NUMBER = (1 << 63) - 1
 DESCRIBED = 80

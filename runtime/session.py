@@ -78,13 +78,13 @@ class Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
         `backend` is a name (BACKEND_NAMES), `auto` for the best that works here, or a backend of the caller's, which
-        is not closed with the session. `threads` is the number of CPU threads of one graph run (None: ONNX Runtime's
-        choice); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with TensorRT.
-        `verify=False` skips the digests of the store's shards, which take a second a gigabyte. `retrieval` is `bm25`,
-        or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity` refuses a
-        bundle that has no record of a parity run whose gate it passed and which witnesses what this session computes
-        (the table is in `runtime.contract.witness`); "device" takes none that was rounded on the CPU in the place of
-        the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
+        is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as suit
+        model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
+        TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
+        `bm25`, or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
+        refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
+        computes (the table is in `runtime.contract.witness`); "device" takes none that was rounded on the CPU in the
+        place of the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         options = OpenOptions.of(

@@ -17,8 +17,17 @@ from runtime.contract.text_schema import fts5_missing
 __all__ = ["SqliteFile"]
 
 Row = tuple[Any, ...]
-SCHEMA = "SELECT type, name, sql FROM sqlite_master"
-SEARCHABLE = "passages_index"
+SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+COMPUTED = "SELECT name FROM pragma_table_xinfo('passages') WHERE hidden != 0"
+"""Columns that are made of others by an expression, as no store's are."""
+TABLE, SEARCHABLE = "passages", "passages_index"
+PARTS = tuple(f"{SEARCHABLE}_{part}" for part in ("data", "idx", "content", "docsize", "config"))
+"""What FTS5 keeps the full-text index in."""
+CREATED = {TABLE: ["CREATE", "TABLE"], SEARCHABLE: ["CREATE", "VIRTUAL", "TABLE"]}
+OWN_INDEX = "sqlite_autoindex_passages_1"
+"""SQLite's own, of the ids: it has no statement."""
+LIMITS = {"LENGTH": 64 << 20, "ATTACHED": 0, "TRIGGER_DEPTH": 1}
+"""What a file can make SQLite take for one value, of which the largest is a passage of 1 MiB; the others are unused."""
 BUILTINS = (MemoryError, UnicodeDecodeError)
 """What sqlite3 raises besides its own: for want of memory, and for a message that quotes bytes of the file."""
 
@@ -38,6 +47,7 @@ class SqliteFile:
             # One thread at a time has it, though not always the same one.
             self.connection = sqlite3.connect(target, uri=uri, check_same_thread=False, isolation_level=None)
         try:
+            self._set_up(reads_only=uri)
             self._check_schema()
         except BaseException:
             self.connection.close()
@@ -90,12 +100,29 @@ class SqliteFile:
             with self._errors:
                 row = cursor.fetchone()
 
+    def _set_up(self, *, reads_only: bool) -> None:
+        """Let the schema call no function that could do harm, and have every cell's size checked before it is read."""
+        for statement in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {int(reads_only)}"):
+            self.row(f"PRAGMA {statement}")
+        if hasattr(self.connection, "setlimit"):  # from Python 3.11 on
+            for name, limit in LIMITS.items():
+                self.connection.setlimit(getattr(sqlite3, f"SQLITE_LIMIT_{name}"), limit)
+
     def _check_schema(self) -> None:
-        self.row("PRAGMA trusted_schema = OFF")
-        for kind, name, sql in self.execute(SCHEMA):
-            virtual = kind == "table" and str(sql).upper().split()[:2] == ["CREATE", "VIRTUAL"]
-            if kind not in ("table", "index") or (virtual and name != SEARCHABLE):
-                raise self._named(f"a {'virtual table' if virtual else kind} {name}")
+        """Raise where there is a view, a trigger, or a table or an index other than a store's."""
+        for kind, name, table, sql in self.execute(SCHEMA):
+            words = str(sql).upper().split()
+            if name in CREATED:
+                ours = kind == "table" and words[: len(CREATED[name])] == CREATED[name]
+            elif name in PARTS:
+                ours = kind == "table" and words[:2] == ["CREATE", "TABLE"]
+            else:
+                ours = kind == "index" and (name, table, sql) == (OWN_INDEX, TABLE, None)
+            if not ours:
+                found = "virtual table" if words[1:2] == ["VIRTUAL"] else kind
+                raise self._named(f"{'an' if found == 'index' else 'a'} {found} {name}")
+        if (column := self.row(COMPUTED)) is not None:
+            raise self._named(f"a computed column {column[0]}")
 
     def _error(self, raised: BaseException) -> Exception:
         return fts5_missing() if "no such module: fts5" in str(raised) else self._named(first_line(raised))

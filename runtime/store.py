@@ -196,7 +196,7 @@ class MemoryStore:
         Raises QuestionError for what is no text, StoreError where the index is damaged.
         """
         self._check()
-        most = min(whole_number("top_k", top_k, least=1), self.num_passages)
+        most = min(whole_number("top_k", top_k, least=0), self.num_passages)
         hits = self._retriever.search(question_text(question), most)
         self._held([hit.number for hit in hits], "its index")
         return hits
@@ -208,7 +208,7 @@ class MemoryStore:
         OptionError for a vector of another dimension.
         """
         self._check()
-        most = min(whole_number("top_k", top_k, least=1), self.num_passages)
+        most = min(whole_number("top_k", top_k, least=0), self.num_passages)
         if self._vectors is None:  # two threads may both open them, harmlessly
             self._vectors = open_vectors(self.directory, self.manifest, verify=self._options.verify)[1]
         hits = self._vectors.search(embedding, most)

@@ -144,7 +144,7 @@ StoreArgument = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, max=MAX_THREADS, help="CPU threads of one graph run. Default: one a physical core."
+        "--threads", min=1, max=MAX_THREADS, help="CPU threads of one graph run. Default: by model and cores."
     ),
 ]
 Verify = Annotated[

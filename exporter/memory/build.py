@@ -73,11 +73,11 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     Work goes on in `output`.partial and survives whatever stops it; `restart` throws earlier work away, `overwrite`
     lets the result replace what is at `output`. `codec` is what memory is kept in, None: what the bundle decodes, or
     fp16 of several. `batch_tokens` bounds the padded tokens of one graph run and `passages_per_shard` is what an
-    interruption loses at most. `threads` None: one a physical core. `int8_memory` lets an INT8 memory encoder write the
-    store, whose memory every answer then rests on. `index` is the engine of the full-text index, `fts5` or `tantivy`:
-    `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes the shards, None: in
-    this process; the store's bytes are the same. A corpus that is a path alone is read by the ending of its name, its
-    texts uncut.
+    interruption loses at most. `threads` None: as many as suit model and machine. `int8_memory` lets an INT8 memory
+    encoder write the store, whose memory every answer then rests on. `index` is the engine of the full-text index,
+    `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes
+    the shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is read by the
+    ending of its name, its texts uncut.
 
     Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
     TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not

@@ -9,6 +9,7 @@ from typing import Any
 from runtime.backends.contract import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.backends.output_shapes import OutputShapes
+from runtime.backends.threads import num_threads, sleep_while_waiting
 from runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
 __all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
@@ -30,15 +31,13 @@ class OnnxRuntimeLoader:
         """Options of one session: they may hold files of its graph's."""
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # Each graph has threads of its own. Those of the graph that ran last would else spin for work on the cores that
-        # the next one needs, which doubled the time of the smaller graphs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        sleep_while_waiting(options)
         return options
 
     def _session(self, path: Path, io: GraphIO) -> OrtSession:
         """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        options = self._make_options()
+        options.intra_op_num_threads = num_threads(self._threads, path)
 
         def refused(reason: str) -> BundleError:
             return BundleError(
@@ -46,7 +45,7 @@ class OnnxRuntimeLoader:
                 fix="export the bundle again",
             )
 
-        session = OrtSession(path, self._make_options(), self._providers, subject=f"graph {path}", refused=refused)
+        session = OrtSession(path, options, self._providers, subject=f"graph {path}", refused=refused)
         for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
             if wanted != actual:
@@ -57,7 +56,7 @@ class OnnxRuntimeLoader:
 class OnnxRuntimeBackend(OnnxRuntimeLoader):
     """Runs graphs with ONNX Runtime's CPU execution provider.
 
-    `threads` is the number of threads of one graph run; None leaves it to ONNX Runtime (one a physical core). `lean`
+    `threads` is the number of threads of one graph run, None for as many as suit model and machine (threads.py). `lean`
     is for runs whose memory counts more than their time: no packed copies of the weights, no arena that keeps the
     largest of every length that was seen, no plan of its memory for each combination of lengths.
     """

@@ -34,6 +34,7 @@ __all__ = [
     "open_descriptor",
     "open_file",
     "open_regular",
+    "open_stream",
     "read_file",
     "read_limited",
 ]
@@ -107,6 +108,24 @@ def open_descriptor(path: Path) -> int:
 def open_file(path: Path) -> BinaryIO:
     """A regular file, opened for reading; raises OSError."""
     return open(open_descriptor(path), "rb")  # a descriptor, which the stream closes
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """A file that a user named, to be read once: a regular one, a terminal, or what another process writes, a pipe.
+
+    So is a shell's `<(...)`. A FIFO to which nothing writes is at its end at once. Raises OSError.
+    """
+    with _possible_name():
+        descriptor = os.open(path, FLAGS)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISFIFO(mode) or os.isatty(descriptor)):
+            _check_kind(mode)
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
 
 
 def read_file(path: Path, limit_bytes: int) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.backends import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.backends.threads import num_threads, sleep_while_waiting
 from runtime.contract import StoreError, read_limited
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.contract.files import MAX_TOKENIZER_BYTES
@@ -114,8 +115,8 @@ def _session(graph: Path, threads: int | None) -> OrtSession:
 
     options = import_onnxruntime("sentence encoder").SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = num_threads(threads, graph)
+    sleep_while_waiting(options)
     return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 

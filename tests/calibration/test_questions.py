@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -304,3 +307,53 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_question_without_passages_cannot_give_them():
     with pytest.raises(QuestionFileError, match="--passages retrieve"):
         given_passages(Question("q", "x", (), None, ()))
+
+
+class TestPipes:
+    """What a shell's `<(...)` gives, or standard input: content that can be read once."""
+
+    ROW = b'{"question": "who?", "answers": ["she"]}\n'
+
+    def piped(self, content: bytes) -> tuple[int, threading.Thread]:
+        read, write = os.pipe()
+
+        def fill() -> None:
+            with os.fdopen(write, "wb") as stream:
+                stream.write(content)
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        return read, thread
+
+    @pytest.mark.parametrize("pack", [bytes, gzip.compress])
+    def test_a_process_substitution(self, pack):
+        """Longer than a pipe holds."""
+        read, thread = self.piped(pack(self.ROW * 10_000))
+        try:
+            assert len(read_questions(f"/dev/fd/{read}")) == 10_000
+        finally:
+            thread.join()
+            os.close(read)
+
+    def test_standard_input(self, monkeypatch):
+        read, thread = self.piped(self.ROW)
+        monkeypatch.setattr("calibration.questions.STDIN", Path(f"/dev/fd/{read}"))
+        assert [question.question for question in read_questions("-")] == ["who?"]
+        thread.join()
+        os.close(read)
+
+    def test_a_fifo_to_which_nothing_writes(self, tmp_path):
+        os.mkfifo(tmp_path / "questions.jsonl")
+        with pytest.raises(QuestionFileError, match="at least one question, found none"):
+            read_questions(tmp_path / "questions.jsonl")
+
+    def test_a_device(self):
+        with pytest.raises(QuestionFileError, match="expected a regular file, found a device"):
+            read_questions("/dev/zero")
+
+    @pytest.mark.parametrize(
+        ("name", "found"), [("n" * 300, "name too long"), ("a\0b", "null byte"), ("\ud800", "surrogates not allowed")]
+    )
+    def test_a_name_that_no_file_can_have(self, name, found):
+        with pytest.raises(QuestionFileError, match=f"(?i){found}"):
+            read_questions(name)

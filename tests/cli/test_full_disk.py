@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from exporter.bundle import write as bundle_write
 from exporter.memory import shard_file
 from runtime.contract import OutputError
 from tests.bundle_factory import write_rows
+from tests.cli.conftest import snapshot
 from tests.exported import CORPUS, copy_bundle
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 QUESTION = "w20 w31"
 
 
@@ -52,3 +61,46 @@ def test_a_full_disk_while_writing_predictions(refused, glimmer, tmp_path, monke
     arguments = ("--store", glimmer.store, "--questions", questions, "--predictions", tmp_path / "out.jsonl")
     monkeypatch.setattr(os, "fsync", full_disk)
     refused(OutputError, "answer", glimmer.bundle, *arguments)
+
+
+@contextmanager
+def small_files(num_bytes: int) -> Iterator[None]:
+    """No file may grow beyond a size, whoever writes it: libraries meet the same refusal as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_while_calibrating(refused, tmp_path):
+    """safetensors tells of it by an error of its own."""
+    bundle = shutil.copytree(GOLDEN / "bundle", tmp_path / "bundle")
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": QUESTION}])
+    arguments = ("--store", GOLDEN / "store-int8", "--questions", questions, "--threads", 1)
+    with small_files(20_000):
+        assert "full disk" in refused(OutputError, "calibrate", bundle, *arguments)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 3_000, 20_000])
+@pytest.mark.parametrize("engine", ["fts5", "tantivy"])
+def test_a_full_disk_under_sqlite_and_tantivy(cli, tmp_path, engine, num_bytes):
+    """What is in the store's own folder stays apart from the output; a change of a store leaves it as it was."""
+    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS)
+    build = ("memory", "build", GOLDEN / "bundle", "--corpus", corpus, "-o", tmp_path / "store", "--index", engine)
+    with small_files(num_bytes):
+        done = cli(*build)
+    if done.code:  # else all of its files are smaller than that
+        assert (done.code, "Traceback" in done.err) == (2, False)
+        assert "disk" in done.err
+        assert not (tmp_path / "store").exists()
+        assert cli(*build).code == 0
+    before = snapshot(tmp_path)
+    with small_files(num_bytes):
+        done = cli("memory", "delete", tmp_path / "store", "--id", "1")
+    if done.code:
+        assert (done.code, "Traceback" in done.err) == (2, False)
+        assert "disk" in done.err
+        assert snapshot(tmp_path) == before
+    assert cli("memory", "verify", tmp_path / "store").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from exporter.graphs.check import check_operators, check_runs, check_written, compare_outputs, reference_runs
 from exporter.stages import stage_from_model
 from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
-from runtime.contract import ExportError
+from runtime.contract import LOG_PROBABILITY, ExportError
 from tests.exported import Exported
 
 NAME = "cross_kv"
@@ -178,6 +179,17 @@ def test_a_token_may_differ_only_in_a_tie():
     assert compare_outputs("g", tied, reference, TOLERANCE) < 1e-3
     with pytest.raises(ExportError, match="next_token"):
         compare_outputs("g", other, reference, TOLERANCE)
+
+
+def test_a_log_probability_may_move_as_its_logits_may():
+    """It is a difference of two of them, and nearly 0 where the model is sure: no share of itself would do."""
+    logits = np.array([[30.0, 1.0, 0.5]], np.float32)
+    reference = {"logits": logits, LOG_PROBABILITY: np.array([[-1e-9]], np.float32)}
+    limit = 2 * TOLERANCE.limit(logits)
+    for error, refused in ((0.9 * limit, False), (1.1 * limit, True)):
+        found = {"logits": logits, LOG_PROBABILITY: np.array([[-error]], np.float32)}
+        with pytest.raises(ExportError, match=LOG_PROBABILITY) if refused else nullcontext():
+            compare_outputs("g", found, reference, TOLERANCE)
 
 
 def test_every_tolerance_has_its_reason():

@@ -25,8 +25,11 @@ from runtime import Session
 from runtime.backends import OnnxRuntimeBackend
 
 SPINNING = "session.intra_op.allow_spinning"
-SETTINGS: list[tuple[int | None, bool]] = [(None, True), (None, False), (1, True), (2, True), (2, False)]
-"""Threads, None for ONNX Runtime's own choice, and whether they spin."""
+SETTINGS: dict[str, tuple[int, bool]] = {
+    "onnxruntime": (0, True), "onnxruntime, waiting": (0, False), "1": (1, True), "2": (2, True),
+    "2, waiting": (2, False),
+}  # fmt: skip
+"""Threads, 0 for ONNX Runtime's own choice, and whether they spin."""
 
 
 def compute() -> None:
@@ -36,17 +39,18 @@ def compute() -> None:
         value = value * 3 % 1000003
 
 
-def backend(threads: int | None, *, spinning: bool) -> OnnxRuntimeBackend:
-    """ONNX Runtime with its own number of threads (None) or another."""
+class Threads(OnnxRuntimeBackend):
+    """ONNX Runtime with so many threads, which spin for work or sleep."""
 
-    class Measured(OnnxRuntimeBackend):
-        def _make_options(self) -> Any:
-            options = super()._make_options()
-            options.intra_op_num_threads = threads or 0
-            options.add_session_config_entry(SPINNING, "1" if spinning else "0")
-            return options
+    def __init__(self, threads: int, *, spinning: bool) -> None:
+        super().__init__(threads)
+        self._spinning = spinning
 
-    return Measured(threads or 1)
+    def _make_options(self) -> Any:
+        options = super()._make_options()
+        if self._spinning:
+            options.add_session_config_entry(SPINNING, "1")
+        return options
 
 
 def main() -> None:
@@ -56,19 +60,22 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     for name, default in (("rounds", 5), ("questions", 20), ("busy", 0), ("callers", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--setting", action="append", choices=SETTINGS)
     options = parser.parse_args()
+    settings = options.setting or list(SETTINGS)
     lines = options.questions_file.read_text(encoding="utf-8").splitlines()[: options.questions]
     questions = [json.loads(line)["question"] for line in lines]
     sessions = {
         setting: Session.open(
-            options.bundle, options.store, verify=False, backend=backend(setting[0], spinning=setting[1])
+            options.bundle, options.store, verify=False,
+            backend=Threads(SETTINGS[setting][0], spinning=SETTINGS[setting][1]),
         )
-        for setting in SETTINGS
+        for setting in settings
     }
     busy = [multiprocessing.get_context("spawn").Process(target=compute, daemon=True) for _ in range(options.busy)]
     for process in busy:
         process.start()
-    seconds: dict[tuple[int | None, bool], list[float]] = {setting: [] for setting in SETTINGS}
+    seconds: dict[str, list[float]] = {setting: [] for setting in settings}
     with ThreadPoolExecutor(options.callers) as pool:
         for session in sessions.values():
             session.answer(questions[0])
@@ -77,17 +84,18 @@ def main() -> None:
                 start = time.perf_counter()
                 list(pool.map(session.answer, questions))
                 seconds[setting].append(time.perf_counter() - start)
+                sys.stderr.write(f"{setting}: {seconds[setting][-1]:.2f} s\n")
     for process in busy:
         process.kill()
-    for (threads, spinning), taken in seconds.items():
+    for setting, taken in seconds.items():
         sys.stdout.write(
             json.dumps({
-                "threads": threads or "ONNX Runtime's", "spinning": spinning, "busy": options.busy,
-                "callers": options.callers, "questions_per_second": round(len(questions) / median(taken), 2),
-                "fastest": round(len(questions) / min(taken), 2), "load": os.getloadavg()[0],
+                "threads": setting, "busy": options.busy,
+                "callers": options.callers, "questions_per_second": float(f"{len(questions) / median(taken):.3g}"),
+                "fastest": float(f"{len(questions) / min(taken):.3g}"), "load": os.getloadavg()[0],
             }) + "\n"
         )  # fmt: skip
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

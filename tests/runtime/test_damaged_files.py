@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from exporter.memory import delete_passages
 from runtime import Session
 from runtime.contract import StoreError, TokenizerError, read_manifest
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval.tantivy_bm25 import TantivyIndex
+from runtime.sqlite_file import SqliteFile
 from runtime.text import TextEncoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -138,6 +140,10 @@ def test_rows_that_no_store_has(fts5, statement, message):
     ("CREATE VIEW odd AS SELECT 1", "a view odd"),
     ("CREATE TRIGGER odd AFTER INSERT ON passages BEGIN SELECT 1; END", "a trigger odd"),
     ("CREATE VIRTUAL TABLE odd USING fts5(words)", "a virtual table odd"),
+    ("CREATE TABLE odd (number)", "a table odd"),
+    ("CREATE TABLE passages_index_odd (number)", "a table passages_index_odd"),
+    ("CREATE INDEX odd ON passages (title)", "an index odd"),
+    ("ALTER TABLE passages ADD COLUMN odd AS (title || text)", "a computed column odd"),
 ])
 def test_a_schema_that_no_store_has(store, statement, found):
     """What it could make SQLite do is not found out."""
@@ -149,12 +155,44 @@ def test_a_schema_that_no_store_has(store, statement, found):
         answered(store)
 
 
-def test_functions_in_a_schema_are_not_called(fts5):
+def test_a_view_in_the_place_of_the_passages(fts5):
+    with closing(sqlite3.connect(fts5 / "passages.sqlite", isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE passages RENAME TO kept")
+        connection.execute("CREATE VIEW passages AS SELECT * FROM kept")
+    restate(fts5, "passages.sqlite")
+    with pytest.raises(StoreError, match=r"expected a store's SQLite file, found a (table kept|view passages)"):
+        answered(fts5)
+
+
+def test_a_schema_that_calls_a_function(fts5):
     with closing(sqlite3.connect(fts5 / "passages.sqlite", isolation_level=None)) as connection:
         connection.create_function("odd", 1, lambda value: value, deterministic=True)
         connection.execute("CREATE INDEX odd_index ON passages (odd(number))")
     restate(fts5, "passages.sqlite")
-    assert answered(fts5) == answered(GOLDEN / "store-fp16")
+    with pytest.raises(StoreError, match="expected a store's SQLite file, found an index odd_index"):
+        answered(fts5)
+
+
+def test_how_a_file_is_opened(fts5):
+    """No function of a schema is trusted, cells are checked, and what reads cannot write."""
+    file = SqliteFile.reading(fts5 / "passages.sqlite", RuntimeError)
+    settings = {name: file.row(f"PRAGMA {name}") for name in ("trusted_schema", "cell_size_check", "query_only")}
+    assert settings == {"trusted_schema": (0,), "cell_size_check": (1,), "query_only": (1,)}
+    with pytest.raises(RuntimeError, match="readonly"):
+        file.execute("DELETE FROM passages")
+    file.close()
+    written = SqliteFile.writing(fts5 / "passages.sqlite", RuntimeError)
+    assert written.row("PRAGMA trusted_schema") == (0,)
+    written.close()
+
+
+def test_a_trigger_does_not_run_where_a_store_is_changed(fts5, tmp_path):
+    """A change copies the file, whoever wrote it."""
+    with closing(sqlite3.connect(fts5 / "passages.sqlite", isolation_level=None)) as connection:
+        connection.execute("CREATE TRIGGER odd AFTER DELETE ON passages BEGIN DELETE FROM passages; END")
+    restate(fts5, "passages.sqlite")
+    with pytest.raises(StoreError, match="a trigger odd"):
+        delete_passages(fts5, [1])
 
 
 def test_a_message_that_quotes_what_is_no_text(fts5):

@@ -98,7 +98,7 @@ def test_every_layer_at_a_step(model: GlimmerModel, states: tuple[Tensor, Tensor
     for index in range(max(STEPS) + 1):
         position = torch.full((BATCH,), index, dtype=torch.int32)
         with attended(model) as seen:
-            _, _, *caches = step(tokens[:, index : index + 1], position, states[1], *caches, *cross)
+            _, _, _, *caches = step(tokens[:, index : index + 1], position, states[1], *caches, *cross)
         if index in STEPS:
             assert sorted(seen) == [0, 1, 2]
             for layer, (read, found) in seen.items():

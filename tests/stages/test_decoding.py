@@ -1,4 +1,4 @@
-"""The decoder taken step by step gives the logits of Hugging Face's decoder run at once."""
+"""The decoder taken step by step gives the logits of Hugging Face's decoder run at once, and their log_softmax."""
 
 from __future__ import annotations
 
@@ -67,9 +67,10 @@ def test_steps(variant: str, form: str, tmp_path: Path) -> None:
     caches = empty_caches(model)
     for index in range(STEPS):
         position = torch.full((BATCH,), index, dtype=torch.int32)
-        following, logits, *caches = step(tokens[:, index : index + 1].int(), position, mask, *caches, *cross)
+        following, logits, sure, *caches = step(tokens[:, index : index + 1].int(), position, mask, *caches, *cross)
         assert_close(logits, expected[:, index], "t5_logits")
         assert following.tolist() == logits.argmax(-1, keepdim=True).tolist()
+        assert_close(sure, torch.log_softmax(expected[:, index], -1).gather(1, following.long()), "log_probability")
 
 
 @pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
@@ -86,11 +87,14 @@ def test_a_prefix_of_rows_of_unequal_length(variant: str, form: str, tmp_path: P
     prefix = tokens[:, :longest] * (torch.arange(longest) < lengths[:, None])
     cross = attended(model, states, forms)
     position = (lengths - 1).int()
-    _, logits, *caches = stage_from_model(model, "decoder_prefill", forms)(prefix.int(), position, mask, *cross)
+    prefill = stage_from_model(model, "decoder_prefill", forms)
+    following, logits, sure, *caches = prefill(prefix.int(), position, mask, *cross)
     rows = torch.arange(BATCH)
-    assert_close(logits, expected[rows, lengths - 1], "t5_logits")
+    last = expected[rows, lengths - 1]
+    assert_close(logits, last, "t5_logits")
+    assert_close(sure, torch.log_softmax(last, -1).gather(1, following.long()), "log_probability")
     step = stage_from_model(model, "decoder_step", forms)
     for _ in range(more):
         position = position + 1
-        _, logits, *caches = step(tokens[rows, position.long()][:, None].int(), position, mask, *caches, *cross)
+        _, logits, _, *caches = step(tokens[rows, position.long()][:, None].int(), position, mask, *caches, *cross)
         assert_close(logits, expected[rows, position.long()], "t5_logits")

@@ -171,7 +171,9 @@ def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) 
                     counts["excluded"] += 1
                     continue
             assert [place for place in selected if place < len(numbers)] == expected.selected
-        if answer.tokens != expected.tokens:
+        if answer.tokens == expected.tokens:
+            assert abs(answer.log_probability - expected.log_probability) <= TOLERANCES["log_probability"].atol
+        else:
             assert min(relative_margins(steps)) <= MARGIN
             counts["excluded"] += 1
 

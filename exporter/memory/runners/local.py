@@ -12,7 +12,7 @@ __all__ = ["LocalRunner"]
 
 @dataclass(frozen=True)
 class LocalRunner:
-    """Encodes in this process, with as many threads as the job says, or one a physical core."""
+    """Encodes in this process, with as many threads as the job says, or as suit model and machine."""
 
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
         """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""

@@ -82,9 +82,8 @@ def test_no_passage_shares_a_word(store):
     assert found(store, "zebra") == []
 
 
-@pytest.mark.parametrize("top_k", [0, -1])
-def test_nothing_asked_for_nothing_found(store, top_k):
-    assert found(store, "Lovelace", top_k) == []
+def test_nothing_asked_for_nothing_found(store):
+    assert found(store, "Lovelace", 0) == []
 
 
 def test_a_question_of_ten_thousand_words(store):

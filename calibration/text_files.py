@@ -26,7 +26,7 @@ ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 MAX_WINDOW_LOG = 27
 """128 MiB: what a frame of zstd may ask the reader to hold; `zstd --long` and `--ultra -22` ask for no more."""
 
-MAX_UNPACKED_RATIO = 100
+MAX_UNPACKED_RATIO = 50
 """Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
 MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""

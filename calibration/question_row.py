@@ -27,7 +27,7 @@ READ = {"id", "_id", "qid", "question", "input", *ANSWERS, *PASSAGES, "ctx_ids",
 ANSWER_LIKE = re.compile("answer|target|label|gold|response|reference|completion|solution", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a file may have a million of them
 class Question:
     """One question. `answers` is empty where the file has none; any of them is right.
 

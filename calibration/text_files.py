@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runtime.contract import GlimmerError
+from runtime.contract import GlimmerError, file_errors
 from runtime.contract.files import UnfitFileError, open_stream
 
 __all__ = [
@@ -26,9 +26,9 @@ ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 MAX_WINDOW_LOG = 27
 """128 MiB: what a frame of zstd may ask the reader to hold; `zstd --long` and `--ultra -22` ask for no more."""
 
-MAX_UNPACKED_RATIO = 100
+MAX_UNPACKED_RATIO = 50
 """Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
-MIN_UNPACKED_BYTES = 16 << 20
+MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""
 MAX_BLANK_LINES = 1 << 20
 """One after the other: they are passed over, and a few kilobytes unpack to millions."""
@@ -121,7 +121,8 @@ def files_of(
     """
     found: list[Path] = []
     for path in paths:
-        inside = _inside(path, endings)
+        with file_errors(error=error, subject=f"{subject} {path}", fix="check the file's name"):
+            inside = _inside(path, endings)
         if not inside:
             kinds = ", ".join(endings)
             raise error(

@@ -65,7 +65,9 @@ def _check_nothing_else(directory: Path, manifest: BundleManifest) -> None:
     """A graph reads its weights from a file beside it: none may stand there that the manifest does not vouch for."""
     named = {directory / entry.path for entry in manifest.files()}
     for path in sorted({file.parent for file in named}):
-        for found in sorted(path.iterdir() if path != directory else ()):
+        with file_errors(error=BundleError, subject=f"bundle {directory}, {path.name}", fix="copy the bundle again"):
+            content = sorted(path.iterdir() if path != directory else ())
+        for found in content:
             if found not in named and not is_volume_part(found.relative_to(path)):
                 raise BundleError(
                     f"bundle {directory}", expected=f"only the files of its manifest in {path.name}", found=found.name,

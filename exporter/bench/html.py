@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from exporter.bench.options import BenchOptions
 from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
-from exporter.publish import check_file, replace_file
+from exporter.publish import Inputs, check_file, replace_file
 from exporter.visible import visible_lines
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
@@ -26,9 +25,9 @@ code { background: #f2f4f8; padding: .1rem .3rem } p.note { color: #56606f }
 """
 
 
-def check_html_target(path: Path | None, options: BenchOptions) -> Path | None:
-    """Where the page goes; raises OutputError, before anything is measured, where no file can be written there."""
-    return None if path is None else check_file(path, [options.checkpoint, options.work])
+def check_html_target(path: Path | None, inputs: Inputs = ()) -> Path | None:
+    """Where the page goes; raises OutputError, before anything is measured, as `check_file` does."""
+    return None if path is None else check_file(path, inputs)
 
 
 def write_html(report: BenchReport, path: Path) -> None:

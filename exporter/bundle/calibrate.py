@@ -13,6 +13,7 @@ from calibration.questions import Question
 from calibration.ranges_file import write_ranges
 from exporter.links import require_no_link_below
 from exporter.publish import check_target, publish_directory
+from exporter.whole_file import UNFINISHED
 from runtime.contract import (
     MANIFEST,
     PARITY_RECORD,
@@ -65,7 +66,7 @@ def calibrate_bundle(
 def _link_rest(bundle: Path, work: Path) -> None:
     """Everything but manifest, table and what parity found of the old manifest: linked if that can be, else copied."""
     for path in sorted(bundle.iterdir()):
-        if path.name in (MANIFEST, PARITY_RECORD, "calibration"):
+        if path.name in (MANIFEST, PARITY_RECORD, "calibration") or UNFINISHED.fullmatch(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)

@@ -118,6 +118,8 @@ def _from_sentencepiece(path: Path) -> bytes:
         )
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(NUM_SENTINELS))]
     vocabulary = [(piece.piece, piece.score) for piece in proto.pieces] + [(sentinel, 0.0) for sentinel in sentinels]
+    if not all(isinstance(piece, str) for piece, _ in vocabulary):  # protobuf gives bytes then
+        raise refused("a piece that is not UTF-8")
     with TokenizerErrors(refused, reads=True):
         tokenizer = Tokenizer(models.Unigram(vocabulary, model.unk_id(), training.byte_fallback))
     # Strip would also drop what is white space to Unicode alone.

@@ -71,7 +71,7 @@ def bench(
     options.check()
     libraries = {peer.library for peer in parse_peers(options.peers)}
     require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
-    place = check_html_target(html, options)
+    place = check_html_target(html, [checkpoint, work])
     with _progress() as notify:
         report = run_bench(options, notify)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -76,7 +77,8 @@ def quantize(
     require("onnx", "onnx_ir")
     from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
-    place = output or bundle.resolve().with_name(f"{bundle.resolve().name}-{precision.value}-{target.value}")
+    real = Path(os.path.realpath(bundle))  # which a link to itself has too, where `resolve` raises a RuntimeError
+    place = output or real.with_name(f"{real.name}-{precision.value}-{target.value}")
     options = QuantizeOptions(
         precision=precision.value, target=target.value, policy=policy,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")), keep=tuple(keep or ()),

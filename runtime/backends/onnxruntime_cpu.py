@@ -8,6 +8,7 @@ from typing import Any
 
 from runtime.backends.contract import Array
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from runtime.backends.output_shapes import OutputShapes
 from runtime.backends.threads import num_threads, sleep_while_waiting
 from runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
@@ -76,20 +77,23 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
-        return OnnxRuntimeGraph(self._session(path, io))
+        return OnnxRuntimeGraph(self._session(path, io), OutputShapes(io, f"graph {path}"))
 
 
 class OnnxRuntimeGraph:
     """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
 
-    def __init__(self, session: OrtSession) -> None:
-        self._session = session
+    def __init__(self, session: OrtSession, shapes: OutputShapes) -> None:
+        self._session, self._shapes = session, shapes
         self._inputs, self._outputs = ([name for name, _, _ in side] for side in (session.inputs, session.outputs))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside.
 
-        Raises BackendError where the graph fails, DeviceMemoryError for want of memory.
+        Raises BackendError where the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
+        other shapes than its contract has.
         """
         wanted = {name: inputs[name] for name in self._inputs}
-        return dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))
+        self._shapes.check(wanted, outputs)
+        return outputs

@@ -11,6 +11,7 @@ import numpy as np
 from runtime.backends.contract import Array, DeviceTensor, Tensor
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
 from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
+from runtime.backends.output_shapes import OutputShapes
 from runtime.contract import BackendError, GraphIO
 from runtime.passage_memory import PassageMemory, padded_memory
 
@@ -48,7 +49,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
                 f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
                 fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
             )
-        return OrtDeviceGraph(session, io, self._device)
+        return OrtDeviceGraph(session, io, self._device, OutputShapes(io, f"graph {path}"))
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs and tensors."""
@@ -105,9 +106,9 @@ class OrtDeviceGraph:
 
     max_batch = None
 
-    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice) -> None:
+    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice, shapes: OutputShapes) -> None:
         self.device = device
-        self._session = session
+        self._session, self._shapes = session, shapes
         self._inputs = [tensor.name for tensor in io.inputs]
         self._outputs = {tensor.name: np.dtype(tensor.dtype) for tensor in io.outputs}
 
@@ -116,11 +117,13 @@ class OrtDeviceGraph:
         return {name: tensor.fetch()() for name, tensor in self.launch(inputs).items()}
 
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
-        """Run once; raises BackendError where the graph fails, DeviceMemoryError for want of memory."""
+        """Run once; raises as the CPU's graphs do."""
         binding = self._session.session.io_binding()
         for name in self._inputs:
             binding.bind_ortvalue_input(name, self.device.place(inputs[name]).value)
         for name in self._outputs:
             binding.bind_output(name, self.device.name)
         values = zip(self._outputs.items(), self._session.run_bound(binding), strict=True)
-        return {name: OrtTensor(value, dtype) for (name, dtype), value in values}
+        outputs: dict[str, DeviceTensor] = {name: OrtTensor(value, dtype) for (name, dtype), value in values}
+        self._shapes.check(inputs, outputs)
+        return outputs

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.contract.errors import StoreError
+from runtime.contract.files import is_there
 from runtime.contract.manifest import MANIFEST, FileEntry
 from runtime.contract.records import check_schema_version, read_json, record_from_json
 from runtime.contract.store_layout import StoreManifest
@@ -93,7 +94,7 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
     Raises StoreError: absent, not JSON, other schema, of another store or of an earlier generation of this one.
     """
     directory = store / DENSE
-    if not directory.is_dir():
+    if not is_there(directory):
         raise StoreError(
             f"store {store}", expected="an index of vectors", found="none",
             fix="make it with `glimmer-export memory index`",

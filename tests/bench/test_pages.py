@@ -89,3 +89,12 @@ def test_a_readme_without_markers(written, tmp_path, capsys):
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
     assert main(written) == 2
     assert capsys.readouterr().err.startswith("OutputError: the README")
+
+
+def test_a_readme_that_is_the_bench_by_another_name(written, tmp_path, capsys):
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "README.md").hardlink_to(tmp_path / "bench.json")
+    before = (tmp_path / "bench.json").read_bytes()
+    assert main(written) == 2
+    assert "apart from what is read" in capsys.readouterr().err
+    assert (tmp_path / "bench.json").read_bytes() == before

@@ -145,6 +145,9 @@ def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_pa
         prepare(bench_options, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert file_digest(tmp_path / "file") == digest
+    (tmp_path / "store").symlink_to("nowhere")
+    with pytest.raises(OutputError, match=r"store: expected a file or folder of its own.*found a link to nowhere"):
+        prepare(bench_options, tmp_path)
 
 
 def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):

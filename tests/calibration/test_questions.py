@@ -350,3 +350,10 @@ class TestPipes:
     def test_a_device(self):
         with pytest.raises(QuestionFileError, match="expected a regular file, found a device"):
             read_questions("/dev/zero")
+
+    @pytest.mark.parametrize(
+        ("name", "found"), [("n" * 300, "name too long"), ("a\0b", "null byte"), ("\ud800", "surrogates not allowed")]
+    )
+    def test_a_name_that_no_file_can_have(self, name, found):
+        with pytest.raises(QuestionFileError, match=f"(?i){found}"):
+            read_questions(name)

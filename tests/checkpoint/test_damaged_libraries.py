@@ -104,6 +104,15 @@ def test_any_byte_of_a_sentencepiece_model(tmp_path):
     assert outcomes_of(path, contents, lambda: find_tokenizer(tmp_path, None)) == {"named", "read"}
 
 
+def test_a_piece_that_is_not_utf_8(tmp_path):
+    content = train("nmt_nfkc")
+    assert b"\n\x03\xe2\x96\x81\x15" in content  # the piece for a space, and its score
+    changed = content.replace(b"\n\x03\xe2\x96\x81\x15", b"\n\x03\xff\x96\x81\x15")
+    (tmp_path / "spiece.model").write_bytes(changed)
+    with pytest.raises(TokenizerError, match=r"spiece\.model: expected .*, found a piece that is not UTF-8"):
+        find_tokenizer(tmp_path, None)
+
+
 @pytest.mark.parametrize("content", [
     b"", b"\xc1", b"\x91" * 3000, b"\xdd\xff\xff\xff\xff", b"\x81\x90\x01",
     b"\xc7\x0c\xff" + b"\xff" * 12, b"\xa2\xff\xff",

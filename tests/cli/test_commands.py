@@ -103,6 +103,7 @@ def test_ask_as_json(cli, glimmer):
         "question", "answer", "token_ids", "log_probability", "error", "passages", "milliseconds", "backend",
     }
     assert found["log_probability"] == pytest.approx(expected.log_probability)
+    assert expected.log_probability < 0
     assert found["backend"]["name"] == "onnxruntime-cpu"
     assert "CUDAExecutionProvider" in found["backend"]["refused"]["onnxruntime-cuda"]
     assert (found["question"], found["answer"], found["error"]) == (QUESTION, expected.answer, None)

@@ -32,10 +32,11 @@ def test_a_full_disk_while_exporting(refused, glimmer, tmp_path, monkeypatch):
         self._weights.path.with_name(f"{name}.onnx").write_bytes(b"half")
         full_disk()
 
+    checkpoint = glimmer.checkpoint  # exported when it is first asked for
     monkeypatch.setattr(bundle_write.GraphExporter, "export", export)
-    assert "full disk" in refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle")
+    assert "full disk" in refused(OutputError, "export", checkpoint, "-o", tmp_path / "bundle")
     copy_bundle(glimmer, tmp_path / "bundle")
-    refused(OutputError, "export", glimmer.checkpoint, "-o", tmp_path / "bundle", "--overwrite")
+    refused(OutputError, "export", checkpoint, "-o", tmp_path / "bundle", "--overwrite")
 
 
 def test_a_full_disk_while_building_a_store(cli, glimmer, tmp_path, monkeypatch):

@@ -76,7 +76,8 @@ def move_out(store: Path, name: str) -> Path:
 @pytest.mark.parametrize("change", ["append", "delete", "compact", "repair", "roll back", "index"])
 @pytest.mark.parametrize(
     "name", [
-        "shards", "manifests", "tombstones", "index-00001", "dense", "manifest.json", "passages.00001.sqlite",
+        "shards", "manifests", "tombstones", "replicas", "index-00001", "dense", "manifest.json",
+        "passages.00001.sqlite",
         "shards/00000.safetensors", "manifests/00000.json",
     ],
 )

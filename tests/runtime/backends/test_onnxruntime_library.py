@@ -99,6 +99,18 @@ def test_a_bug_in_calling_it_keeps_its_traceback(tmp_path, monkeypatch, kind):
         OnnxRuntimeBackend(1).load(path, IO)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dims", [("batch", 3), (1, "columns"), ("length", "columns")])
+def test_outputs_of_another_shape_are_named(tmp_path, backend, dims):
+    """What a graph declares, names of dimensions, binds nothing that it gives."""
+    io = GraphIO(IO.inputs, (IOTensor("taken", "float32", dims),))
+    graph = BACKENDS[backend]().load(write_graph(tmp_path / "graph.onnx", "Expand"), io)
+    with pytest.raises(BundleError, match=r"graph\.onnx: expected taken of the shape .*, found \[9, 3\]"):
+        graph.run({"values": VALUES, "numbers": np.array([3, 1], np.int32)})
+    if dims != ("length", "columns"):
+        assert graph.run({"values": VALUES, "numbers": np.array([1, 1], np.int32)})["taken"].shape == (1, 3)
+
+
 def test_names_that_are_not_utf_8_are_named(tmp_path):
     path = write_graph(tmp_path / "graph.onnx", "Gather")
     path.write_bytes(path.read_bytes().replace(b"numbers", b"number\xff"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.memory import build_store
+from exporter.swap import swap_directory
 from runtime import Session
 from runtime.backends.tensorrt import TensorRTBackend
 from runtime.backends.tensorrt.passage_cache import PassageCache
 from runtime.contract import DeviceMemoryError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
+from tests.reference_answers import assert_same_scores
 
 IDS = [row["id"] for row in CORPUS]
 ROUNDING = 64
@@ -118,3 +122,25 @@ def test_two_stores_on_one_gpu_do_not_mix(glimmer, engined, gpu, tmp_path):
                 expected = glimmer.session.answer(question, passages=ids)
                 assert session.answer(question, passages=ids).token_ids == expected.token_ids
     backend.close()
+
+
+def test_another_generation_is_never_served_from_the_cache(glimmer, engined, gpu, tmp_path):
+    """A store that was built anew in its place: the same numbers stand for other passages from the refresh on."""
+    gpu()
+    store, words = Path(shutil.copytree(glimmer.store, tmp_path / "store")), [row["text"] for row in CORPUS[::-1]]
+    rows = [{**row, "text": text} for row, text in zip(CORPUS, words, strict=True)]
+    build_store(glimmer.bundle, write_rows(tmp_path / "c.jsonl", rows), tmp_path / "anew", threads=1)
+    with (
+        Session.open(engined(glimmer), store, backend="tensorrt", passage_cache_bytes=1 << 20) as session,
+        Session.open(glimmer.bundle, tmp_path / "anew", threads=1) as expected,
+    ):
+        for question in QUESTIONS[:3]:
+            before = glimmer.session.answer(question, passages=IDS[:4])
+            assert session.answer(question, passages=IDS[:4]).token_ids == before.token_ids
+        swap_directory(Path(shutil.copytree(tmp_path / "anew", tmp_path / "again")), store)
+        assert session.refresh() == 0
+        for question in QUESTIONS[:3] * 2:
+            answer, after = (opened.answer(question, passages=IDS[:4]) for opened in (session, expected))
+            assert answer.token_ids == after.token_ids
+            assert_same_scores(answer, after)
+            assert answer.scores != glimmer.session.answer(question, passages=IDS[:4]).scores

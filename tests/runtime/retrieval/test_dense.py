@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
-from exporter.memory import index_store
+from exporter.memory import append_passages, index_store
 from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
 from runtime.contract.dense_layout import EncoderSettings
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.retrieval.hybrid import fuse
 from runtime.store import MemoryStore
 from tests.assert_close import assert_close
-from tests.bundle_factory import rewrite, tree
+from tests.bundle_factory import rewrite, tree, write_rows
 from tests.encoder_factory import DIMENSION, SETTINGS, give_sentence_embeddings, torch_embedding
 from tests.runtime.conftest import NUM_PASSAGES
 
@@ -292,3 +292,25 @@ def test_a_file_that_the_manifest_does_not_name_is_refused(bundle, encoded_copy)
     (encoded_copy / "dense" / "encoder" / "weights.bin").write_bytes(b"x")
     with pytest.raises(StoreError, match=r"only the files of its manifest, found weights\.bin"):
         MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+
+
+@pytest.mark.parametrize("retrieval", ["dense", "hybrid"])
+def test_a_newer_store_is_taken_with_its_vectors_or_not_at_all(bundle, encoded_copy, encoder_path, tmp_path, retrieval):
+    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "new", "title": "w1", "text": "w2 w3 w4"}])
+    with MemoryStore.open(encoded_copy, bundle, retrieval=retrieval) as store:
+        before = found(store.search("w1 w2 w3 w4", NUM_PASSAGES))
+        assert store.newer() is None
+        append_passages(encoded_copy, bundle.directory, corpus, threads=1)
+        with pytest.raises(StoreError, match="memory index"):
+            store.newer()
+        assert found(store.search("w1 w2 w3 w4", NUM_PASSAGES)) == before
+        index_store(encoded_copy, encoder=encoder_path, batch_size=8, overwrite=True)
+        with store.newer() as newer:
+            assert NUM_PASSAGES in found(newer.search("w1 w2 w3 w4", NUM_PASSAGES + 1))
+            assert newer.newer() is None
+
+
+@pytest.mark.parametrize("vector", [None, "w1", [[1.0], [1.0, 2.0]], [1j, 1j], [True, False], b"12", object()])
+def test_what_is_no_vector_is_named(bundle, circle_store, vector):
+    with MemoryStore.open(circle_store, bundle) as store, pytest.raises(OptionError, match="embedding"):
+        store.search_dense(vector, 3)

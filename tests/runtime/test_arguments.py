@@ -235,7 +235,7 @@ def test_what_is_closed_says_so(glimmer):
     store.close()
     for use in (
         lambda: store.search("w1", 3), lambda: store.numbers([1]), lambda: store.passage(0), lambda: store.passages([]),
-        lambda: store.memory(0), lambda: store.prefetch([]), lambda: store.input_ids(0), lambda: store.newer(),
+        lambda: store.memory(0), lambda: store.prefetch([]), lambda: store.input_ids(0), store.newer,
         lambda: store.first_numbers(1), lambda: store.search_dense(np.zeros(2), 1),
     ):  # fmt: skip
         with pytest.raises(ClosedError, match="expected an open one"):

@@ -152,7 +152,7 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
             if os.path.lexists(store / name):  # and was not removed just now
                 fix = _fix(store, None, name)
                 if manifest_replica(store, generation) is not None:
-                    fix = f"restore it with `glimmer-export memory repair {store}`"
+                    fix = f"restore it with `glimmer-export memory repair {store}`, or {fix}"
                 yield Damage(name, error.expected, error.found, fix)
             continue
         for damage in damaged_files(store, older, seen=seen):

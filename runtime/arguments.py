@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def items(name: str, value: object, *, of: str, error: type[GlimmerError] = Opti
     Raises `error` for what is no such thing, and for a text (whose items are letters), a mapping or a set (which have
     no order).
     """
-    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Set)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, AbstractSet)) or not isinstance(value, Iterable):
         raise error(name, expected=f"a list of {of}", found=described(value), fix="put what it is into a list")
     if getattr(value, "ndim", 1) == 0:  # an array of no dimension says that it can be iterated over, and cannot
         raise error(name, expected=f"a list of {of}", found=described(value), fix="put what it is into a list")

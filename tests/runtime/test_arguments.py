@@ -212,6 +212,14 @@ def test_what_is_no_list_of_ids_or_numbers(glimmer, value):
                 read(value)
 
 
+@pytest.mark.parametrize("value", ["1", 1.5, None, True, -1, 2**70, Odd()], ids=described)
+def test_what_is_no_number_of_first_passages(glimmer, value):
+    with MemoryStore.open(glimmer.store, glimmer.session.bundle) as store:
+        with pytest.raises(OptionError, match="count: expected a whole number from 0"):
+            store.first_numbers(value)
+        assert store.first_numbers(np.int64(2)) == [0, 1]
+
+
 @pytest.mark.parametrize("value", NO_TEXTS, ids=described)
 def test_a_search_is_for_text(glimmer, value):
     with MemoryStore.open(glimmer.store, glimmer.session.bundle) as store:
@@ -235,7 +243,7 @@ def test_what_is_closed_says_so(glimmer):
     store.close()
     for use in (
         lambda: store.search("w1", 3), lambda: store.numbers([1]), lambda: store.passage(0), lambda: store.passages([]),
-        lambda: store.memory(0), lambda: store.prefetch([]), lambda: store.input_ids(0), lambda: store.newer(),
+        lambda: store.memory(0), lambda: store.prefetch([]), lambda: store.input_ids(0), store.newer,
         lambda: store.first_numbers(1), lambda: store.search_dense(np.zeros(2), 1),
     ):  # fmt: skip
         with pytest.raises(ClosedError, match="expected an open one"):

@@ -13,6 +13,7 @@ from typing import Any
 from runtime.contract import GlimmerError, OptionError, QuestionError
 
 __all__ = [
+    "MAX_PASSAGES",
     "MAX_THREADS",
     "as_index",
     "described",
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 MAX_THREADS = 512
-"""The most threads of one graph run: more than any machine has gains nothing, and each takes memory."""
+"""The most threads of one graph run: ONNX Runtime starts as many for every graph, and no machine has more cores."""
+MAX_PASSAGES = 3840
+"""The most that TensorRT's TopK ranks, so what every backend serves."""
 MAX_WHOLE_NUMBER = (1 << 63) - 1
 DESCRIBED = 80
 """Characters of a value in a message."""

@@ -217,6 +217,14 @@ def test_what_is_no_list_of_ids_or_numbers(glimmer, value):
                 read(value)
 
 
+@pytest.mark.parametrize("value", ["1", 1.5, None, True, -1, 2**70, Odd()], ids=name_of)
+def test_what_is_no_number_of_first_passages(glimmer, value):
+    with MemoryStore.open(glimmer.store, glimmer.session.bundle) as store:
+        with pytest.raises(OptionError, match="count: expected a whole number from 0"):
+            store.first_numbers(value)
+        assert store.first_numbers(np.int64(2)) == [0, 1]
+
+
 @pytest.mark.parametrize("value", NO_TEXTS, ids=name_of)
 def test_a_search_is_for_text(glimmer, value):
     with MemoryStore.open(glimmer.store, glimmer.session.bundle) as store:

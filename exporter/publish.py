@@ -88,6 +88,11 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
             )
         check_apart(path, inputs)
         place = resolved(path)
+        if place.is_symlink():
+            raise OutputError(
+                f"output {path}", expected="the name of a file", found="links that lead in a circle",
+                fix="name a new file",
+            )
         if not place.parent.is_dir():
             raise OutputError(
                 f"output {path}", expected="a directory to write it in", found=f"no directory {place.parent}",

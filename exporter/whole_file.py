@@ -33,7 +33,7 @@ LONGEST = 200
 ANEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PLAIN_FILE = 0o666
 """What plain `open` asks for; the system takes the umask's bits away."""
-BAD_NAMES = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+BAD_NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO)
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from runtime.contract import GlimmerError, OptionError, QuestionError
 
 __all__ = [
+    "MAX_PASSAGES",
     "MAX_THREADS",
     "as_index",
     "described",
@@ -26,7 +28,9 @@ __all__ = [
 ]
 
 MAX_THREADS = 512
-"""The most threads of one graph run: more than any machine has gains nothing, and each takes memory."""
+"""The most threads of one graph run: ONNX Runtime starts as many for every graph, and no machine has more cores."""
+MAX_PASSAGES = 3840
+"""The most that TensorRT's TopK ranks, so what every backend serves."""
 MAX_WHOLE_NUMBER = (1 << 63) - 1
 DESCRIBED = 80
 """Characters of a value in a message."""
@@ -126,7 +130,7 @@ def items(name: str, value: object, *, of: str, error: type[GlimmerError] = Opti
     Raises `error` for what is no such thing, and for a text (whose items are letters), a mapping or a set (which have
     no order).
     """
-    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Set)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, AbstractSet)) or not isinstance(value, Iterable):
         raise error(name, expected=f"a list of {of}", found=described(value), fix="put what it is into a list")
     if getattr(value, "ndim", 1) == 0:  # an array of no dimension says that it can be iterated over, and cannot
         raise error(name, expected=f"a list of {of}", found=described(value), fix="put what it is into a list")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from runtime.answer import RankedPassage
-from runtime.arguments import items, question_text, whole_number
+from runtime.arguments import MAX_PASSAGES, items, question_text, whole_number
 from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
 from runtime.clock import StageClock
 from runtime.contract import ModelShape, OptionError, PassageError
@@ -16,10 +16,7 @@ from runtime.text import TextEncoder
 
 __all__ = ["GivenRow", "Row", "checked_k_and_m", "checked_passages", "parts_of", "ranked_passages", "row_of"]
 
-
 GivenRow = Iterable[Given]
-MAX_PASSAGES = 3840
-"""The most that TensorRT's TopK ranks, so what every backend serves."""
 
 
 @dataclass(frozen=True)

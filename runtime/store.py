@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -245,7 +246,8 @@ class MemoryStore:
     def first_numbers(self, count: int) -> list[int]:
         """The lowest numbers of passages that are there, at most `count`."""
         self._check()
-        return list(islice((number for number in range(self._end) if not self._is_deleted(number)), count))
+        most = whole_number("count", count, least=0, most=sys.maxsize)
+        return list(islice((number for number in range(self._end) if not self._is_deleted(number)), most))
 
     @property
     def codec(self) -> Codec | None:

@@ -84,14 +84,16 @@ def test_a_file_that_can_be_written_passes_and_none_is_made(tmp_path):
         ("file/below", "no directory"),
         ("/dev/null", "a device"),
         ("n" * 300, "too long"),
+        ("circle", "links that lead in a circle"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_named(tmp_path, path, found):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(OutputError, match=found):
         check_file(tmp_path / path)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder", "circle"}
 
 
 def test_what_is_linked_to_the_standard_streams_is_a_device_wherever_they_go(tmp_path):

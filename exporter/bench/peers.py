@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.bench.contender import Answered, ContenderSpec
 from exporter.bench.inputs import BenchQuestion
+from exporter.checkpoint.lazy_tensors import TensorSpec
+from exporter.checkpoint.safetensors_writer import write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +78,7 @@ def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Pa
     Memory and live encoder become one encoder, in that order; the relative-bias table is the memory encoder's, since a
     T5 has one. What only GLIMMER has (the score head, a question encoder of its own) is left out.
     """
-    from safetensors.torch import save_file
+    import torch
     from transformers import T5Config
 
     shape = {name: getattr(config, name) for name in T5_FIELDS}
@@ -84,11 +86,12 @@ def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Pa
     theirs: Any = T5Config(num_layers=num_layers, **shape)
     theirs.architectures = ["T5ForConditionalGeneration"]
     theirs.save_pretrained(directory)
-    weights = {}
-    for name, tensor in tensors.items():
-        if (new_name := _t5_name(name, config.num_memory_layers)) is not None:
-            weights[new_name] = tensor.float().contiguous()
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    named = ((_t5_name(name, config.num_memory_layers), tensor) for name, tensor in tensors.items())
+    weights = {name: tensor for name, tensor in named if name is not None}
+    specs = {name: TensorSpec(tuple(tensor.shape), torch.float32) for name, tensor in weights.items()}
+    # By our own writer: the library's file would be the user's alone, and its word for a full disk no OSError.
+    floats = ((name, tensor.float()) for name, tensor in weights.items())
+    write_safetensors(directory / "model.safetensors", specs, floats)
 
 
 def _t5_name(name: str, num_memory_layers: int) -> str | None:

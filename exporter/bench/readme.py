@@ -6,18 +6,20 @@ Writes it between the two markers in README.md, or with `--check` says by its ex
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from exporter.publish import check_file, replace_file
 from runtime.contract import GlimmerError, OutputError
+from runtime.contract.files import read_limited
+from runtime.contract.records import read_json
 
 __all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
 
 BEGIN = "<!-- bench: begin, written by python -m exporter.bench.readme -->"
 END = "<!-- bench: end -->"
+MAX_README_BYTES = 1 << 20
 LABELS = {
     "int8": "the same in INT8",
     "paper_form": "GLIMMER in the paper's form (full stage A, cached cross-attention)",
@@ -85,10 +87,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         place = None if options.check else check_file(options.readme, [options.bench])
+        bench = read_json(options.bench, error=OutputError, fix="name what `glimmer-export bench --json` printed")
+        old = read_limited(
+            options.readme, limit_bytes=MAX_README_BYTES, error=OutputError, subject=f"output {options.readme}",
+            fix="name a README that is there",
+        ).decode()
     except GlimmerError as error:
         return _failed(error)
-    section = section_from_bench(json.loads(options.bench.read_text(encoding="utf-8")))
-    old = options.readme.read_text(encoding="utf-8")
+    section = section_from_bench(bench)
     try:
         new = insert_section(old, section)
         if place is not None:

@@ -22,6 +22,7 @@ from exporter.memory import build_store
 from exporter.publish import check_apart, publish_directory
 from exporter.whole_file import remove_unfinished, replace_file, write_errors
 from runtime.contract import Forms, OutputError
+from runtime.contract.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,8 +137,8 @@ def _begin(directory: Path, recipe: dict[str, object]) -> None:
     found: object = None
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            found = read_json(path, error=OutputError, fix="")
+        except OutputError:
             found = f"a damaged {RECIPE}"
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         found = "other files"

@@ -9,6 +9,8 @@ import math
 
 import typer
 
+from runtime.arguments import MAX_PASSAGES, MAX_THREADS
+
 __all__ = [
     "MAX_COUNT", "MAX_PASSAGES", "MAX_QUESTIONS", "MAX_SEED", "MAX_THREADS", "MAX_TOKENS", "MAX_WORKERS", "number",
 ]  # fmt: skip
@@ -17,12 +19,8 @@ MAX_COUNT = 2**31 - 1
 """Counts that go to SQLite, NumPy and `islice`, whose integers have 64 bits or 32."""
 MAX_SEED = 2**63 - 1
 """Of torch's generators and NumPy's, and of JSON as most programs read it."""
-MAX_THREADS = 512
-"""ONNX Runtime takes 32 bits, and then starts as many threads for every graph; no machine has more cores than these."""
 MAX_WORKERS = 1024
 """Processes that Ray starts."""
-MAX_PASSAGES = 3840
-"""The most that TensorRT ranks, and with it every backend."""
 MAX_TOKENS = 1 << 16
 """Of a text: what a checkpoint's config.json may say."""
 MAX_QUESTIONS = 1_000_000

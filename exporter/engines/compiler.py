@@ -16,6 +16,7 @@ from exporter.engines.device import find_device
 from exporter.targets import TensorRTTarget
 from exporter.whole_file import replace_file
 from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
+from runtime.contract.files import read_file
 
 __all__ = ["Compiler", "open_compiler"]
 
@@ -25,6 +26,9 @@ INSTALL = {
     "python3-libnvinfer",
     "tensorrt-rtx": 'install it: pip install "glimmer-export[rtx]"',
 }
+
+MAX_TIMINGS_BYTES = 1 << 30
+"""A bundle's take some megabytes; what is larger is not ours."""
 
 
 def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Compiler:
@@ -101,7 +105,7 @@ class Compiler:
             if config.add_optimization_profile(profile) < 0:
                 raise _refused(path, log, "optimization profiles that fit the graph")
         if self.keeps_timings:
-            cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
+            cache = config.create_timing_cache(_read(timings))
             # A cache of another device or version: TensorRT says so in its log, and times anew.
             if not config.set_timing_cache(cache, ignore_mismatch=False):
                 config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
@@ -119,6 +123,14 @@ class Compiler:
                 error = parser.get_error(index)
                 log.errors.append(f"{error.node_operator()} {error.node_name()}: {error.desc()}")
             raise _refused(path, log, f"a graph that the parser of {self.key.library} {self.key.version} reads")
+
+
+def _read(timings: Path) -> bytes:
+    """The timing cache; nothing where there is none, or none that is ours: TensorRT times anew then."""
+    try:
+        return read_file(timings, MAX_TIMINGS_BYTES)
+    except OSError:
+        return b""
 
 
 def _network_flags(module: Any) -> int:

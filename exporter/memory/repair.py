@@ -19,7 +19,7 @@ from exporter.memory.encode import encode_shard
 from exporter.memory.generations import next_shard_index
 from exporter.memory.plan import BuildPlan
 from exporter.memory.progress import progress_bar
-from exporter.memory.replicas import mend_codec, mend_manifest, mend_replicas
+from exporter.memory.replicas import mend_codec, mend_manifest, mend_older, mend_replicas
 from exporter.memory.text_index import write_index
 from exporter.memory.texts import read_texts, stored_numbers, write_texts
 from exporter.memory.verify import Damage, damaged_files
@@ -85,7 +85,8 @@ def repair_store(
             restored.append(CODEC_ARRAYS)
             del damaged[CODEC_ARRAYS]
         _check_options(change, damaged, shards, bundle_directory, given)
-        repair = _Repair(change, [*restored, *mend_replicas(change.store, manifest)], [])
+        restored += [*mend_older(change.store, manifest), *mend_replicas(change.store, manifest)]
+        repair = _Repair(change, restored, [])
         if manifest.texts.path in damaged:
             assert given is not None
             source = dataclasses.replace(given, chunk_words=manifest.chunk_words)

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from exporter.file_lock import held_alone
 from exporter.links import require_no_link_below
 from exporter.memory.generations import older_generations
 from exporter.memory.work import work_directory
 from exporter.swap import recover
 from exporter.whole_file import replace_file, write_errors
 from runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, file_digest, record_to_json
+from runtime.contract.files import is_there, read_file
+from runtime.contract.records import MAX_JSON_BYTES
 from runtime.contract.store_layout import older_manifest_name
 from runtime.contract.store_manifest import manifest_replica, read_store_manifest
 from runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_content, replica_name
 
-__all__ = ["damaged_replicas", "has_codec_replica", "mend_codec", "mend_manifest", "mend_replicas", "put_manifest"]
+__all__ = [
+    "damaged_replicas", "has_codec_replica", "mend_codec", "mend_manifest", "mend_older", "mend_replicas",
+    "put_manifest",
+]  # fmt: skip
 
 
 def put_manifest(store: Path, manifest: StoreManifest) -> None:
@@ -67,6 +73,22 @@ def mend_codec(store: Path, manifest: StoreManifest) -> bool:
     return True
 
 
+def mend_older(store: Path, manifest: StoreManifest) -> list[str]:
+    """Put replicas in the places of damaged manifests of older generations, and say of which.
+
+    One that a process holds stays, since its lock would stay with what was replaced.
+    """
+    mended = []
+    for generation in older_generations(store, manifest.generation):
+        name, replica = older_manifest_name(generation), manifest_replica(store, generation)
+        if replica is not None and not _is_readable(store, name):
+            with held_alone(store / name, os.O_RDONLY | os.O_NONBLOCK) as free:
+                if free:
+                    replace_file(store / name, replica.content)
+                    mended.append(name)
+    return mended
+
+
 def mend_replicas(store: Path, manifest: StoreManifest) -> list[str]:
     """Write what is damaged of the replicas again, and say what; those that were never written come too."""
     mended = damaged_replicas(store, manifest)
@@ -84,9 +106,8 @@ def damaged_replicas(store: Path, manifest: StoreManifest) -> list[str]:
     if entry is not None and (store / CODEC_REPLICA).exists() and not _is_file_of(store / CODEC_REPLICA, entry):
         damaged.append(CODEC_REPLICA)
     for name, content in _expected(store, manifest):
-        with suppress(FileNotFoundError):
-            if (store / name).read_bytes() != content:
-                damaged.append(name)
+        if is_there(store / name) and _content(store / name, len(content)) != content:
+            damaged.append(name)
     return damaged
 
 
@@ -95,9 +116,18 @@ def _expected(store: Path, manifest: StoreManifest) -> Iterator[tuple[str, bytes
     names = {MANIFEST: manifest.generation}
     names |= {older_manifest_name(number): number for number in older_generations(store, manifest.generation)}
     for name, generation in names.items():
-        with suppress(StoreError, FileNotFoundError):
+        with suppress(StoreError):
             read_store_manifest(store, name)
-            yield replica_name(generation), replica_content((store / name).read_bytes())
+            if (content := _content(store / name, MAX_JSON_BYTES)) is not None:
+                yield replica_name(generation), replica_content(content)
+
+
+def _content(path: Path, limit_bytes: int) -> bytes | None:
+    """What a file holds; None where it cannot be read, or holds more."""
+    try:
+        return read_file(path, limit_bytes)
+    except OSError:
+        return None
 
 
 def _copy_codec(store: Path, manifest: StoreManifest) -> None:
@@ -111,9 +141,9 @@ def _is_file_of(path: Path, entry: FileEntry) -> bool:
     return path.is_file() and path.stat().st_size == entry.bytes and file_digest(path) == entry.sha256
 
 
-def _is_readable(store: Path) -> bool:
+def _is_readable(store: Path, name: str = MANIFEST) -> bool:
     try:
-        read_store_manifest(store)
+        read_store_manifest(store, name)
     except StoreError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -148,8 +149,11 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
         try:
             older = read_store_manifest(store, name)
         except StoreError as error:
-            if (store / name).exists():  # and was not removed just now
-                yield Damage(name, error.expected, error.found, _fix(store, None, name))
+            if os.path.lexists(store / name):  # and was not removed just now
+                fix = _fix(store, None, name)
+                if manifest_replica(store, generation) is not None:
+                    fix = f"restore it with `glimmer-export memory repair {store}`, or {fix}"
+                yield Damage(name, error.expected, error.found, fix)
             continue
         for damage in damaged_files(store, older, seen=seen):
             if (store / name).exists():

@@ -90,8 +90,8 @@ class OnnxRuntimeGraph:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside.
 
-        Raises BackendError where the graph fails, DeviceMemoryError for want of memory, BundleError where it gives other
-        shapes than its contract has.
+        Raises BackendError where the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
+        other shapes than its contract has.
         """
         wanted = {name: inputs[name] for name in self._inputs}
         outputs = dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))

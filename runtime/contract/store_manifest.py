@@ -70,13 +70,14 @@ def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) 
     return manifest
 
 
-def manifest_replica(directory: Path) -> Replica | None:
+def manifest_replica(directory: Path, generation: int | None = None) -> Replica | None:
     """The replica by which a damaged manifest is mended; None where there is none, or it is damaged too.
 
-    It is the newest one. Where a change was killed that had made all but the manifest, it is that of the change.
+    It is the newest one, or that of an older `generation`. Where a change was killed that had made all but the
+    manifest, the newest is that of the change.
     """
     with suppress(StoreError):
-        replica = newest_replica(directory)
+        replica = newest_replica(directory) if generation is None else read_replica(directory, generation)
         if replica is not None and replica.is_sound:
             parse_store_manifest(directory, replica.content)
             return replica
@@ -101,7 +102,9 @@ def _is_vouched(directory: Path, manifest: StoreManifest, content: bytes) -> boo
     if replica is not None:
         return replica.vouches_for(content)
     newest = newest_replica(directory)
-    return newest is None or (newest.generation < manifest.generation and _has_passed(directory, newest))
+    if newest is None or not newest.is_legible:
+        return True
+    return newest.generation < manifest.generation and _has_passed(directory, newest)
 
 
 def _has_passed(directory: Path, replica: Replica) -> bool:
@@ -123,16 +126,9 @@ def _with_fix(directory: Path, damage: StoreError) -> StoreError:
     fix = damage.fix
     if manifest_replica(directory) is not None:
         fix = f"run `glimmer-export memory repair {directory}`, which restores it"
-    elif _has_replica(directory):
+    elif newest_replica(directory) is not None:
         fix = f"its replica is damaged too: {BOTH.format(directory)}"
     return StoreError(damage.subject, expected=damage.expected, found=damage.found, fix=fix)
-
-
-def _has_replica(directory: Path) -> bool:
-    try:
-        return newest_replica(directory) is not None
-    except StoreError:
-        return True
 
 
 def _content(directory: Path, name: str) -> bytes:

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract.errors import StoreError
-from runtime.contract.files import is_there, read_limited
+from runtime.contract.files import is_there, read_file
 from runtime.contract.records import MAX_JSON_BYTES
 from runtime.contract.store_layout import CODEC_ARRAYS
 
@@ -26,6 +25,7 @@ REPLICAS = "replicas"
 CODEC_REPLICA = f"{REPLICAS}/{CODEC_ARRAYS}"
 NAME = re.compile(r"(\d{5,})\.manifest")
 DIGEST_BYTES = 64
+DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ class Replica:
         """Whether its bytes are those of its digest."""
         return _digest(self.content) == self.stated
 
+    @property
+    def is_legible(self) -> bool:
+        """Whether it says anything: one that is cut short, or cannot be read at all, does not cost the store."""
+        return DIGEST.fullmatch(self.stated) is not None
+
     def vouches_for(self, manifest: bytes) -> bool:
         """Whether these are the bytes that were written: one damaged half of the replica does not stand against it."""
-        return manifest == self.content or _digest(manifest) == self.stated
+        return not self.is_legible or manifest == self.content or _digest(manifest) == self.stated
 
 
 def replica_name(generation: int) -> str:
@@ -57,22 +62,22 @@ def replica_content(manifest: bytes) -> bytes:
 
 
 def read_replica(store: Path, generation: int) -> Replica | None:
-    """The replica of a generation, sound or not; None where there is none. Raises StoreError where it cannot be read.
+    """The replica of a generation, sound or not; None where there is none.
 
-    A line that is none, or is damaged, makes it unsound.
+    A line that is none, or is damaged, makes it unsound. What cannot be read is as an empty file is.
     """
     path = store / replica_name(generation)
     if not is_there(path):
         return None
-    limit = MAX_JSON_BYTES + DIGEST_BYTES + 1
-    content = read_limited(
-        path, limit_bytes=limit, error=StoreError, subject=str(path), fix="see `glimmer-export memory verify`"
-    )
+    try:
+        content = read_file(path, MAX_JSON_BYTES + DIGEST_BYTES + 1)
+    except OSError:
+        content = b""
     return Replica(generation, content[:DIGEST_BYTES], content[DIGEST_BYTES + 1 :])
 
 
 def newest_replica(store: Path) -> Replica | None:
-    """The replica of the highest generation; None where there is none. Raises StoreError where it cannot be read."""
+    """The replica of the highest generation; None where there is none."""
     generations = sorted(_generations(store), reverse=True)
     return read_replica(store, generations[0]) if generations else None
 

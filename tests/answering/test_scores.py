@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 from statistics import fmean
+from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.table import Table
 
 from calibration.evidence import evidence_from_outputs
 from calibration.questions import Question, read_questions
@@ -17,6 +18,7 @@ from exporter.answering.retrieved_pages import r_precision, recall_at
 from exporter.answering.rouge_l import rouge_l_scorer
 from exporter.answering.scores import Scores
 from exporter.answering.show import scores_table
+from exporter.terminal import console
 from runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows
 
@@ -126,23 +128,29 @@ def test_a_sentence_too_long_for_the_package_leaves_rouge_l_out(tmp_path):
     assert any("more words than the package" in note for note in report.notes)
 
 
+def printed(report: Any, *, width: int = 300) -> str:
+    """What a report prints on the console of the commands."""
+    out = console()
+    out.file, out.width = io.StringIO(), width
+    if isinstance(report, Table):
+        out.print(report)
+    else:
+        report.print(out)
+    return out.file.getvalue()
+
+
 def test_what_is_printed(tmp_path):
-    report = report_of(scored_rows()[:40], tmp_path, task=lambda place: f"[task{place % 2}]")
-    out = io.StringIO()
-    report.print(Console(file=out, width=300))
+    shown = printed(report_of(scored_rows()[:40], tmp_path, task=lambda place: f"[task{place % 2}]"))
     for word in ("exact match", "R-precision", "recall@20", "KILT F1", "[task0]", "[task1]"):
-        assert word in out.getvalue()
-    out = io.StringIO()
-    answer_questions(Answering({"?": Answer("?", "x")}), [Question("1", "?", (), None, ())]).print(Console(file=out))
-    assert "exact match" in out.getvalue()
-    assert "KILT" not in out.getvalue()
+        assert word in shown
+    shown = printed(answer_questions(Answering({"?": Answer("?", "x")}), [Question("1", "?", (), None, ())]))
+    assert "exact match" in shown
+    assert "KILT" not in shown
 
 
 def test_a_tasks_scores_fit_a_terminal_of_80_columns():
     all_scores = Scores(9, 0.5, 0.5, 0.5, 0.5, 0.5, {1: 0.5, 5: 0.5, 10: 0.5, 20: 0.5}, 0.5, 0.5, 0.5, 0.5)
-    console = Console(width=80, file=io.StringIO())
-    console.print(scores_table({"[/nq]": all_scores, "hotpotqa": all_scores, "triviaqa": all_scores}))
-    printed = console.file.getvalue()
-    assert printed.count("0.5000") == 3 * 13
-    assert "[/nq]" in printed
-    assert "\u2026" not in printed
+    shown = printed(scores_table({"[/nq]": all_scores, "hotpotqa": all_scores, "triviaqa": all_scores}), width=80)
+    assert shown.count("0.5000") == 3 * 13
+    assert "[/nq]" in shown
+    assert "\u2026" not in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,13 @@ def test_a_readme_without_markers(written, tmp_path, capsys):
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
     assert main(written) == 2
     assert capsys.readouterr().err.startswith("OutputError: the README")
+
+
+def test_a_bench_that_is_none_of_ours_is_named(written, tmp_path, capsys):
+    for spoil in (lambda path: path.write_text("{"), lambda path: path.unlink(), os.mkfifo):
+        spoil(tmp_path / "bench.json")
+        assert main(written) == 2
+        assert capsys.readouterr().err.startswith("OutputError: ")
 
 
 def test_a_readme_that_is_the_bench_by_another_name(written, tmp_path, capsys):

@@ -11,7 +11,9 @@ import pytest
 from exporter.bench import BenchOptions, run_bench, workplace
 from exporter.bench.open import open_contenders
 from exporter.bench.peak_rss import measure_peak_rss
+from exporter.bench.peers import write_t5
 from exporter.bench.workplace import OURS, prepare
+from exporter.checkpoint import read_checkpoint
 from exporter.checkpoint.t5_shape import T5Shape
 from runtime.contract import CODECS, OptionError, OutputError, codec_layout, file_digest
 from tests.bench.conftest import small_ceilings
@@ -128,6 +130,13 @@ def test_work_is_kept_and_used_again(bench_options, bench_report):
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     prepare(replace(bench_options, k=3, m=1, answer_tokens=2, peers=("paper-form", "hf-fid-k5")), work)
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_for_a_peers_weights_is_the_systems_word(bench_options, bench_report, tmp_path):
+    found = read_checkpoint(bench_options.work / "checkpoint")
+    (tmp_path / "model.safetensors").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_t5(found.config, dict(found.tensors), tmp_path)
 
 
 def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_path):

@@ -74,7 +74,7 @@ def test_paths_that_the_system_refuses_in_every_place_of_every_command(cli, tmp_
     for name in command.of_kind(Path):
         option = command.option(name)
         words = command.words(value if name in command.required else "nowhere")
-        done = cli(*words, *([] if option is None else [f"{option}={value}"]))
+        done = cli(*words, *([] if option is None else [option, str(value)]))
         assert done.code == 2, done.out
         assert "Error" in done.err, done.err
         assert "Traceback" not in done.err

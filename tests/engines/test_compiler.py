@@ -147,6 +147,14 @@ def test_the_timing_cache_is_read_and_written_back(install, tmp_path):
         assert (tmp_path / "timing.cache").read_bytes() == kept
 
 
+def test_a_timing_cache_that_nobody_wrote_is_not_read(install, tmp_path, monkeypatch):
+    install(FakeTensorRT("10.3.0.26"), ORIN)
+    monkeypatch.setattr(compilers, "MAX_TIMINGS_BYTES", 100)
+    (tmp_path / "timing.cache").write_bytes(bytes(101))
+    tensorrt("jetson-orin-nano").compile(tmp_path / "graph.onnx", PROFILES, tmp_path / "timing.cache")
+    assert (tmp_path / "timing.cache").read_bytes() == b"+timed"
+
+
 def test_a_timing_cache_of_another_device_is_begun_anew(install, tmp_path):
     install(FakeTensorRT("10.3.0.26", old_cache=True), ORIN)
     (tmp_path / "timing.cache").write_bytes(b"of a T4")

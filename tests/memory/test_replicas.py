@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -20,7 +22,7 @@ from exporter.memory import (
     verify_store,
 )
 from runtime.bundle import Bundle
-from runtime.contract import StoreError, read_store_manifest
+from runtime.contract import OutputError, StoreError, read_store_manifest
 from runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, tree, write_corpus, write_rows
 
@@ -153,12 +155,57 @@ def test_every_change_keeps_a_replica_for_each_generation(store, int8, tmp_path)
         assert tree(directory) == before
 
 
-def test_a_damaged_manifest_of_an_older_generation_is_told(store):
-    path = store / "manifests" / "00001.json"
+@pytest.mark.parametrize("mend", [repair_store, compact_store])
+def test_a_damaged_manifest_of_an_older_generation_is_told_and_mended(store, mend):
+    path, before = store / "manifests" / "00001.json", tree(store)
     flip(path, path.read_bytes().index(b"num_truncated") + 16)  # another number, of which no rule speaks
-    assert damaged_paths(store) == ["manifests/00001.json"]
-    compact_store(store)
+    (damage,) = verify_store(store).damaged
+    assert (damage.path, f"memory repair {store}" in damage.fix) == ("manifests/00001.json", True)
+    mend(store)
     assert damaged_paths(store) == []
+    assert mend is compact_store or tree(store) == before
+
+
+def test_a_damaged_manifest_that_a_process_holds_stays(store):
+    """Its lock is what keeps the files of the generation."""
+    path = store / "manifests" / "00001.json"
+    flip(path, 5)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert repair_store(store).restored == ()
+        assert os.fstat(held.fileno()).st_ino == path.stat().st_ino
+    assert repair_store(store).restored == ("manifests/00001.json",)
+
+
+UNREADABLE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(b"0123456789abcdef" * 2),
+    "zeros": lambda path: path.write_bytes(bytes(512)),
+    "FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("name", ["replicas/00002.manifest", "replicas/00001.manifest", "replicas/codec.safetensors"])
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_replica_that_cannot_be_read_does_not_cost_the_store(store, int8, name, how):
+    before = tree(store)
+    UNREADABLE[how](store / name)
+    MemoryStore.open(store, Bundle.open(int8)).close()
+    assert damaged_paths(store) == [name]
+    if how == "device":  # a link, which a change leaves alone
+        (store / name).unlink()
+    repair_store(store)
+    assert damaged_paths(store) == []
+    assert how == "device" or tree(store) == before
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "codec.safetensors", "replicas/codec.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_named(store, name):
+    (store / name).unlink()
+    (store / name).mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        repair_store(store)
 
 
 @pytest.mark.parametrize("step", ["the replica alone", "all"])

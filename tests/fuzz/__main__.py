@@ -6,6 +6,7 @@ Prints what came of how many, and each case that came to a bad end; exit code 1 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -35,7 +36,10 @@ def main() -> int:
         chosen = cases(options.cases, options.target or TARGETS, first=options.first)
         random.Random(options.first).shuffle(chosen)
     report, shown, end = Report(), 0, time.monotonic() + options.seconds
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, Runner(Path(folder)) as runner:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as folder, Runner(Path(folder)) as runner,
+        contextlib.suppress(KeyboardInterrupt),  # what came of the cases before is reported
+    ):
         if options.keep is not None:
             options.keep.mkdir(parents=True)
             chosen[0].prepare(options.keep, Sound(Path(folder)))

@@ -15,8 +15,6 @@ from tests.fuzz.damage_values import damage_json, damage_value, to_json
 
 __all__ = ["damage_format"]
 
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-
 
 def damage_format(content: bytes, name: str, random: Random) -> bytes | None:  # noqa: PLR0911 - one for each format
     """The content damaged as its format has it, None where nothing is known of it."""
@@ -32,7 +30,7 @@ def damage_format(content: bytes, name: str, random: Random) -> bytes | None:  #
         return _zip(content, random)
     if content[:2] == b"\x1f\x8b":
         return gzip.compress(_inner(gzip.decompress(content), random))
-    if content[:4] == ZSTD_MAGIC:
+    if name.endswith(".zst"):
         return _zstd(content, random)
     return damage_json(content, random)
 

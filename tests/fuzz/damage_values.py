@@ -43,6 +43,8 @@ def damage_value(value: Any, random: Random) -> Any:
     holder = [value]
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         places = list(_places(holder))
+        if not places:  # the value itself was taken away
+            return odd_value(random)
         place, key = random.choice(places[1:] or places) if random.random() < 0.97 else places[0]
         _damage(place, key, random)
     return holder[0] if holder else None

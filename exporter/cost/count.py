@@ -69,6 +69,7 @@ class _Counter:
         total = 0
         for node in self.model.graph.node:
             self._check(node)
+            self._check_inputs(node)
             self._evaluate(node)
             self._infer(node)
             if rule := MULTIPLY_ADDS.get(node.op_type):
@@ -113,6 +114,20 @@ class _Counter:
         if found:
             raise BundleError(
                 f"{self.subject}, node {node.name or node.output[0]}", expected="an operator that can be counted",
+                found=found, fix=FIX,
+            )
+
+    def _check_inputs(self, node: onnx.NodeProto) -> None:
+        """Refuse an operator that ONNX does not have, and inputs that nothing before gives."""
+        import onnx
+
+        absent = [name for name in node.input if name and name not in self.types]
+        found = f"{absent[0]}, which nothing before it gives" if absent else None
+        if not onnx.defs.has(node.op_type, node.domain):
+            found = f"{node.op_type}, which ONNX does not have"
+        if found:
+            raise BundleError(
+                f"{self.subject}, node {node.name or ', '.join(node.output)}", expected="a graph that ONNX can run",
                 found=found, fix=FIX,
             )
 

@@ -132,3 +132,17 @@ def test_a_file_that_is_no_graph(tmp_path):
     (tmp_path / "graph.onnx").write_bytes(b"\xff\xff not protobuf")
     with pytest.raises(BundleError, match="expected an ONNX model"):
         count_graph(tmp_path / "graph.onnx", {})
+
+
+@pytest.mark.parametrize(("node", "found"), [
+    (helper.make_node("Relu", ["unknown"], ["y"]), "unknown, which nothing before it gives"),
+    (helper.make_node("NoSuchThing", ["x"], ["y"]), "NoSuchThing, which ONNX does not have"),
+])
+def test_a_damaged_graph_is_refused_by_name(node, found):
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    with pytest.raises(BundleError, match=found):
+        count_model(model, {}, subject="g")

@@ -28,7 +28,7 @@ def test_predictions_are_kilt_rows(tmp_path):
     path = tmp_path / "predictions.jsonl"
     path.write_text(kilt_predictions(questions, answers))
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"id": "q1", "input": "é \u200b \U0001f600", "output": [{"answer": "x", "log_probability": -1.25, "provenance": [
+        {"id": "q1", "input": questions[0].text, "output": [{"answer": "x", "log_probability": -1.25, "provenance": [
             {"wikipedia_id": "8", "title": "title of p2"}, {"wikipedia_id": "7", "title": "title of p0"},
         ]}]},
         {"id": "q2", "input": "who?", "output": [{"answer": "", "log_probability": None, "provenance": []}]},

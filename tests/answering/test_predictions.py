@@ -25,12 +25,14 @@ def test_predictions_are_kilt_rows(tmp_path):
     questions = [Question("q1", "é \u200b \U0001f600", ("x",), None, ()), Question("q2", "who?", (), None, ())]
     first = replace(answered(("7", 1.0), (None, 3.0), ("8", 2.0), ("7", 0.5)), log_probability=-1.25)
     answers = [first, Answer("who?", None)]
+    pages = [{"wikipedia_id": "8", "title": "title of p2"}, {"wikipedia_id": "7", "title": "title of p0"}]
     path = tmp_path / "predictions.jsonl"
     path.write_text(kilt_predictions(questions, answers))
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"id": "q1", "input": "é \u200b \U0001f600", "output": [{"answer": "x", "log_probability": -1.25, "provenance": [
-            {"wikipedia_id": "8", "title": "title of p2"}, {"wikipedia_id": "7", "title": "title of p0"},
-        ]}]},
+        {
+            "id": "q1", "input": "é \u200b \U0001f600",
+            "output": [{"answer": "x", "log_probability": -1.25, "provenance": pages}],
+        },
         {"id": "q2", "input": "who?", "output": [{"answer": "", "log_probability": None, "provenance": []}]},
     ]
     assert [question.qid for question in read_questions(path)] == ["q1", "q2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,16 @@ def test_zarr_that_states_terabytes_is_named(tmp_path, chunks):
     arrays = T5xArrays(tmp_path)
     with pytest.raises(CheckpointError, match=r"arrays of at most \d+ bytes in files of \d+, found 4398046511104"):
         arrays.check_sizes()
+
+
+@pytest.mark.parametrize(("golden", "name"), [
+    ("orbax_plain", "target.decoder.decoder_norm.scale/0"),
+    ("orbax_plain", "target.decoder.decoder_norm.scale/.zarray"), ("orbax_ocdbt", "manifest.ocdbt"),
+])
+def test_a_file_of_gigabytes_in_the_place_of_a_few_bytes_is_named(tmp_path, golden, name):
+    pytest.importorskip("tensorstore", reason="tensorstore comes with the extra `t5x`")
+    directory = shutil.copytree(Path(__file__).with_name("golden") / golden, tmp_path / "checkpoint")
+    with (directory / name).open("r+b") as stream:
+        stream.truncate(1 << 36)
+    with pytest.raises(CheckpointError, match=f"expected at most 16777216 bytes, found {1 << 36}"):
+        T5xArrays(directory)

@@ -26,6 +26,8 @@ MAX_UNPACKED_RATIO = 32
 """Weights come to twice their packed size, and to a few times where many of them are equal."""
 MIN_UNPACKED_BYTES = 256 << 20
 """Arrays that come to no more are no bomb, however small their files are."""
+MAX_METADATA_BYTES = 16 << 20
+"""Of what describes an array, or lists a database's parts; chunks of few values may have as much beside them."""
 RAISED = (ValueError, IndexError, KeyError, MemoryError, NotImplementedError, OSError)
 SOURCE_NOTES = re.compile(r"\s*\[(?:source locations|tensorstore_spec|kv_operation)=.*", re.DOTALL)
 
@@ -97,6 +99,10 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
             subject, expected=f"chunks within its shape {list(store.shape)}", found=str(list(chunk)),
             fix="do not use this file; get it again from its source",
         )
+    if not is_there(directory / OCDBT):
+        content = math.prod(chunk or store.shape) * store.dtype.numpy_dtype.itemsize
+        for path in (directory / key).rglob("*"):
+            _check_size(path, max(MAX_METADATA_BYTES, 2 * content))
     return StoredArray(store, subject)
 
 
@@ -117,6 +123,14 @@ def _check_files(directory: Path) -> None:
         for name in names:
             path = Path(folder) / name
             check_regular(path, error=CheckpointError, subject=str(path), fix=COPY_AGAIN)
+            if name in (*DRIVERS, OCDBT):
+                _check_size(path, MAX_METADATA_BYTES)
+
+
+def _check_size(path: Path, most: int) -> None:
+    """Raise CheckpointError for a file that is larger than what it holds can be: tensorstore reads it whole."""
+    if path.is_file() and (size := path.stat().st_size) > most:
+        raise CheckpointError(str(path), expected=f"at most {most} bytes", found=str(size), fix=COPY_AGAIN)
 
 
 def _ocdbt(directory: Path) -> dict[str, Any]:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Stopping"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WATCHED = (*SIGNALS, signal.SIGALRM)
+"""SIGALRM is how a KeyboardInterrupt that came to nothing is raised once more."""
 NATIVE_SECONDS = 2.0
-"""What native code is given to return: Python raises only then. After it, the process ends all the same."""
+"""What native code is given to return: Python hears of a signal only then. After it, the process ends all the same."""
 AGAIN_SECONDS = 0.001
 
 
@@ -40,6 +42,8 @@ class Stopping:
         self.over = False
         """Whether nothing is left that would have to be cleared up."""
         self.sender = -1
+        self.heard = 0
+        """How many signals Python has run a handler for."""
 
     def __enter__(self) -> Stopping:
         for number in SIGNALS:
@@ -71,6 +75,7 @@ class Stopping:
         return False
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.heard += 1
         if self.over or self.number is not None:
             self._end(number)
         self.number = number
@@ -82,6 +87,7 @@ class Stopping:
         os._exit(128 + number)
 
     def _raise_again(self, _number: int, _frame: FrameType | None) -> None:
+        self.heard += 1
         if not self.over:
             raise KeyboardInterrupt
 
@@ -93,9 +99,11 @@ class Stopping:
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
     def _watch(self, receiver: int) -> None:
+        sent = 0
         while received := os.read(receiver, 1):
-            if received[0] in SIGNALS:
+            if received[0] in WATCHED:
+                sent += 1
                 time.sleep(NATIVE_SECONDS)
-                if self.number is None and not self.over:
-                    self._end(received[0])
+                if self.heard < sent and not self.over:
+                    self._end(self.number or received[0])
         os.close(receiver)

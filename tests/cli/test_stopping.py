@@ -16,8 +16,13 @@ from tests.exported import CORPUS
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ROOT = GOLDEN.parents[1]
 
-STOPPED = """
-import os, signal, sys
+HEARD = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM):  # what starts in the background may have been told to ignore them
+    signal.signal(number, signal.SIG_DFL)
+"""
+STOPPED = HEARD + """
+import os, sys
 from exporter.cli import main
 sent, left = False, {event}
 def hook(event, arguments):
@@ -30,8 +35,8 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 main()
 """
-BUSY = """
-import exporter.cli.run, signal, sys
+BUSY = HEARD + """
+import exporter.cli.run, sys
 from exporter.cli import main
 from exporter.cli.stopping import Stopping
 def run():
@@ -62,8 +67,9 @@ SWALLOWED = """
 """
 AT_THE_END = "import atexit; atexit.register(lambda: signal.raise_signal(signal.SIGINT))"
 IN_NATIVE_CODE = """
-    import ctypes
-    print("begun", flush=True)
+    import ctypes, threading
+    # Half a second later the main thread is long where it stays.
+    threading.Timer(0.5, print, ["begun"], dict(flush=True)).start()
     # Waits for ever, whatever signals come: nobody wakes it.
     ctypes.CDLL(None).pthread_cond_wait(ctypes.create_string_buffer(256), ctypes.create_string_buffer(256))
 """
@@ -96,14 +102,18 @@ def test_whatever_becomes_of_the_exception_the_exit_code_is_the_signals(run, aft
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_native_code_that_does_not_return_is_left():
+@pytest.mark.parametrize("before", ["", SWALLOWED], ids=["the first signal", "a signal after one that was swallowed"])
+def test_native_code_that_does_not_return_is_left(before):
     with subprocess.Popen(
-        [sys.executable, "-c", BUSY.format(run=IN_NATIVE_CODE, after="")], env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", BUSY.format(run=before + IN_NATIVE_CODE, after="")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-        assert process.stderr.read() == b""
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == b"begun\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()

@@ -57,7 +57,7 @@ def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
                 fix="name a new directory",
             )
         check_apart(target, inputs)
-        target = resolved(target)
+        target = _resolved(target, "the name of a directory to make")
         recover(target)
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return
@@ -87,12 +87,7 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
                 found="a directory" if path.is_dir() and not device else "a device", fix="name a new file",
             )
         check_apart(path, inputs)
-        place = resolved(path)
-        if place.is_symlink():
-            raise OutputError(
-                f"output {path}", expected="the name of a file", found="links that lead in a circle",
-                fix="name a new file",
-            )
+        place = _resolved(path, "the name of a file")
         if not place.parent.is_dir():
             raise OutputError(
                 f"output {path}", expected="a directory to write it in", found=f"no directory {place.parent}",
@@ -106,6 +101,16 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
                 f"output {path}", expected="a place that can be written", found=str(error), fix="write elsewhere"
             ) from None
         remove_unfinished(place.parent, place.name)
+    return place
+
+
+def _resolved(path: Path, expected: str) -> Path:
+    """An output's path with its links resolved; raises OutputError where they lead in a circle."""
+    place = resolved(path)
+    if place.is_symlink():
+        raise OutputError(
+            f"output {path}", expected=expected, found="links that lead in a circle", fix="name another"
+        )
     return place
 
 

@@ -30,6 +30,8 @@ MAX_UNPACKED_RATIO = 50
 """Text comes to 3 to 20 times its packed size, one line over and over to a thousand times and more."""
 MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""
+MAX_PADDING_BYTES = 1 << 20
+"""Zeros in a row in a gzip file, which allows them behind its content, as tapes had them: packed text has none."""
 MAX_BLANK_LINES = 1 << 20
 """One after the other: they are passed over, and a few kilobytes unpack to millions."""
 
@@ -53,7 +55,7 @@ def open_bytes(path: Path, compression: str | None) -> BinaryIO:
     Raises OSError, and ModuleNotFoundError for zstd without its package.
     """
     if compression == "gzip":
-        return cast("BinaryIO", gzip.open(path, "rb"))
+        return cast("BinaryIO", _GzipFile(path.open("rb"), owned=True))
     if compression == "zstd":
         zstd = _zstd()
         options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
@@ -84,9 +86,41 @@ def open_named(path: Path, subject: str, error: type[GlimmerError]) -> Iterator[
             yield content, compression
 
 
+class _GzipFile(gzip.GzipFile):
+    """A gzip file whose padding ends: Python reads a sparse file's gigabytes of it byte by byte."""
+
+    def __init__(self, stream: BinaryIO, *, owned: bool = False) -> None:
+        self._packed, self._owned = stream, owned
+        super().__init__(fileobj=cast("BinaryIO", _Padded(stream)), mode="rb")
+
+    def close(self) -> None:
+        super().close()
+        if self._owned:
+            self._packed.close()
+
+
+class _Padded:
+    """A packed file as gzip reads it; raises BadGzipFile where zeros take no end."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._zeros = 0
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._zeros = 0 if content.strip(b"\0") else self._zeros + len(content)
+        if self._zeros > MAX_PADDING_BYTES:
+            raise gzip.BadGzipFile(f"more than {MAX_PADDING_BYTES} zeros in a row")
+        return content
+
+    def seek(self, place: int) -> int:
+        self._zeros = 0
+        return self._stream.seek(place)
+
+
 def _uncompressed(stream: BinaryIO, compression: str | None) -> BinaryIO:
     if compression == "gzip":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+        return cast("BinaryIO", _GzipFile(stream))
     if compression == "zstd":
         zstd = _zstd()
         options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}

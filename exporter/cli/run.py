@@ -29,7 +29,7 @@ def run() -> None:
         if any(ord(character) in UNREADABLE for character in argument):
             raise OptionError(
                 f"argument {argument!r}", expected=f"text in {sys.getfilesystemencoding()}",
-                found="bytes that are none", fix="rename the file, or reach it by a link of another name",
+                found="bytes that are none", fix="write it so; a file can be renamed",
             )
     import typer
 

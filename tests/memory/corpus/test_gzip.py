@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import pytest
 
+from calibration.questions import read_questions
 from exporter.memory.corpus import Corpus
 from exporter.memory.corpus.record import MAX_RECORD_BYTES
-from runtime.contract import CorpusError
+from runtime.contract import CorpusError, QuestionFileError
 
 LINES = b"".join(b'{"id": %d, "text": "text %d"}\n' % (number, number) for number in range(50))
 WHOLE = gzip.compress(LINES, mtime=0)
@@ -40,6 +42,20 @@ def test_gzip_that_is_not_whole_is_named(tmp_path, content, found):
         Corpus.scan(path, part_size=8)
 
 
+def test_padding_is_passed_over_but_not_without_end(tmp_path):
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(WHOLE)
+    os.truncate(path, len(WHOLE) + 4096)
+    assert Corpus.scan(path, part_size=8).num_passages == 50
+    os.truncate(path, 1 << 36)
+    with pytest.raises(CorpusError, match="expected gzip that is whole, found more than 1048576 zeros in a row"):
+        Corpus.scan(path, part_size=8)
+    path.write_bytes(gzip.compress(b'{"question": "who?"}'))
+    os.truncate(path, 1 << 36)
+    with pytest.raises(QuestionFileError, match="zeros in a row"):
+        read_questions(path)
+
+
 def test_files_in_gzip_may_be_appended_to_each_other(tmp_path):
     path = tmp_path / "corpus.jsonl.gz"
     path.write_bytes(WHOLE + gzip.compress(b'{"id": 50, "text": "x"}\n'))
@@ -54,5 +70,5 @@ def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path):
             stream.write(b"x" * (1 << 20))
         stream.write(b'"}\n')
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(CorpusError, match="line 1: expected at most 16777216 bytes"):
+    with pytest.raises(CorpusError, match="expected at most .* bytes, uncompressed, found more"):
         Corpus.scan(path, part_size=8)

@@ -54,7 +54,7 @@ def test_what_waits_for_memory():
     assert two["live_stage_a"].bytes == 2 * MEMORY + 4 * LAYER + small
     weights = 4 * (12 * (8 * 768 * 768 + 3 * 768 * 2048) + 32128 * 768)
     cache = 2 * 12 * 12 * 8 * 64 * 4
-    rest = 4 + 4 + 1760 * 4 + 1760 * 768 * 4 + 2 * cache + 4 + 32128 * 4
+    rest = 4 + 4 + 1760 * 4 + 1760 * 768 * 4 + 2 * cache + 4 + 4 + 32128 * 4  # a token, its log-probability, logits
     assert two["decoder_step"].bytes == 8 * (weights + 2 * rest)
     assert two["live_stage_b"].macs == 2 * one["live_stage_b"].macs
     assert work_of(PAPER)["live_stage_a"].bound == "arithmetic"

@@ -124,7 +124,7 @@ def _check_globals(path: Path) -> None:
     except zipfile.BadZipFile:  # torch's older format begins with its pickles
         with path.open("rb") as stream:
             content = stream.read(MAX_PICKLE_BYTES)
-    except (OSError, NotImplementedError, EOFError, zlib.error, RuntimeError):
+    except (OSError, NotImplementedError, EOFError, zlib.error, RuntimeError, UnicodeDecodeError):
         return
     if b"bytearray" in content:
         raise CheckpointError(

@@ -42,11 +42,12 @@ __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build made. `truncated` passages were cut to the passage length; `bytes` is the size of the store's files.
+    """What a build made. `truncated` passages were cut to the passage length.
 
-    `resumed_shards` were kept from an earlier run; `already_complete`: the store was there, and nothing was done.
-    `codec_snr` is how well the `codec` keeps the memory, both None where the store has none; `warnings` say where it
-    does much worse on passages that it was not fitted to.
+    `bytes` is the size of the files that the manifest names: not its own, nor the replicas'. `resumed_shards` were kept
+    from an earlier run; `already_complete`: the store was there, and nothing was done. `codec_snr` is how well the
+    `codec` keeps the memory, both None where the store has none; `warnings` say where it does much worse on passages
+    that it was not fitted to.
     """
 
     passages: int

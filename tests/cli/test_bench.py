@@ -49,7 +49,7 @@ def test_bad_input(refused, checkpoint, tmp_path):
     assert "--passage-tokens: expected at most 24" in refused(OptionError, *given, *SMALL, "--passage-tokens", 25)
     assert "model size 'huge'" in refused(OptionError, "bench", "--random", "huge")
     assert "expected the name of a file" in refused(OutputError, *given, *SMALL, "--html", tmp_path)
-    assert "other files" in refused(OutputError, *given, *SMALL, "--work", checkpoint)
+    assert "a place apart from what is read" in refused(OutputError, *given, *SMALL, "--work", checkpoint)
     refused(CheckpointError, "bench", "--checkpoint", tmp_path / "nowhere")
 
 

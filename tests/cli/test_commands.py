@@ -178,8 +178,9 @@ def test_memory_build(cli, glimmer, tmp_path):
     report = cli(*arguments, "--passages-per-shard", "4", "--json").json
     assert (report["passages"], report["shards"], report["resumed_shards"]) == (9, 3, 0)
     assert report["already_complete"] is False
-    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.name != "manifest.json"]
-    assert report["bytes"] == sum(path.stat().st_size for path in files)
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    files = [*(shard["file"] for shard in manifest["shards"]), manifest["texts"], *manifest["index"]["files"]]
+    assert report["bytes"] == sum((tmp_path / "store" / file["path"]).stat().st_size for file in files)
     again = cli(*arguments, "--passages-per-shard", "4", "--json").json
     assert again["already_complete"] is True
     assert "9 passages" in cli(*arguments, "--passages-per-shard", "4").out

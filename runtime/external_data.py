@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from runtime.contract import GlimmerError, map_regular
 
@@ -53,11 +53,11 @@ def check_external_data(
     except ValueError as reason:
         raise error(subject, expected="an ONNX graph", found=str(reason), fix=fix) from None
     for data in found:
-        size = sizes.get(name := PurePosixPath(data.location.decode(errors="replace")).as_posix())
+        size = sizes.get(name := data.location.decode(errors="replace"))
         if size is None:
             raise error(
                 subject, expected="weights in the files of its manifest",
-                found=repr(data.location.decode(errors="replace")),
+                found=repr(name),
                 fix="do not use it; get it again from its source",
             )
         if (end := data.offset + data.length) > size:

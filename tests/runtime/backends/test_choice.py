@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from runtime import BACKEND_NAMES, Session
+from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 from runtime.contract import ENGINES, MANIFEST, BackendError, OptionError
 from tests.bundle_factory import rewrite
 from tests.exported import QUESTIONS, copy_bundle
@@ -101,7 +102,7 @@ def test_graphs_for_a_cpu_stay_there(glimmer, monkeypatch, tmp_path):
     assert "quantised for a CPU" in choice(bundle).refused["onnxruntime-cuda"]
 
 
-@pytest.mark.parametrize("backend", [CPU, "onnxruntime-cuda", object()])
+@pytest.mark.parametrize("backend", [CPU, "onnxruntime-cuda", OnnxRuntimeBackend(1)])
 def test_a_passage_cache_is_tensorrts(glimmer, backend):
     with pytest.raises(OptionError, match="passage_cache_bytes"):
         Session.open(glimmer.bundle, backend=backend, passage_cache_bytes=100)

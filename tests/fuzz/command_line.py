@@ -63,15 +63,27 @@ def _outcome(words: list[str], directory: Path, prepared: object) -> dict[str, o
 
 
 def _ended(process: subprocess.Popen[bytes]) -> tuple[int | None, int]:
-    """Exit code, None where it had to be ended, and the peak in bytes."""
-    end = time.monotonic() + HANG_SECONDS
+    """Exit code, None where it had to be ended, and the peak in bytes, as it was last looked at.
+
+    The system's own count of an ended process begins with what the process that made it had.
+    """
+    end, peak = time.monotonic() + HANG_SECONDS, 0
     while True:
-        found, status, used = os.wait4(process.pid, os.WNOHANG)
-        if found:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, used.ru_maxrss * 1024
+        code = process.poll()
+        if code is not None:
+            return code, peak
+        peak = max(peak, _peak_of(process.pid))
         if time.monotonic() > end and is_hung(process.pid, 0.0, HANG_SECONDS):
             process.kill()
             process.wait()
             return None, 0
         time.sleep(0.01)
+
+
+def _peak_of(pid: int) -> int:
+    """The most memory that a running process has had since its program began, in bytes; 0 where it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

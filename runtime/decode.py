@@ -99,11 +99,12 @@ def _take(step: _Step, answers: list[Decoded], running: set[int], shape: ModelSh
     EOS ends a row, and counts in its log-probability: what comes behind it was not chosen. Raises BundleError for a
     number that the vocabulary has not, which no graph of ours gives.
     """
+    # Each copy is waited for, also of what nobody reads: its buffer is used again.
+    tokens = step.tokens()
+    log_probabilities = None if step.log_probabilities is None else step.log_probabilities()
     rows = sorted(running)
     if not rows:
         return
-    tokens = step.tokens()
-    log_probabilities = None if step.log_probabilities is None else step.log_probabilities()
     if check_finite:
         if step.logits is not None:
             _check_finite(step.logits()[rows].max(axis=1))  # NaN where there is one

@@ -180,7 +180,7 @@ class _Repair:
         return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))
 
     def index(self, manifest: StoreManifest) -> StoreManifest:
-        """Another index of the same texts: an engine never writes the same bytes twice."""
+        """Another index of the same texts: an engine need not write the same bytes twice."""
         passages = read_texts(self._place(manifest.texts))
         index = write_index(
             self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None,

@@ -62,7 +62,7 @@ def test_files_in_gzip_may_be_appended_to_each_other(tmp_path):
     assert Corpus.scan(path, part_size=8).num_passages == 51
 
 
-def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path):
+def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path, monkeypatch):
     path = tmp_path / "corpus.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as stream:
         stream.write(b'{"id": 1, "text": "')
@@ -71,4 +71,7 @@ def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path):
         stream.write(b'"}\n')
     assert path.stat().st_size < 1 << 20
     with pytest.raises(CorpusError, match=r"expected at most \d+ bytes, uncompressed, found more"):
+        Corpus.scan(path, part_size=8)
+    monkeypatch.setattr("calibration.text_files.MAX_UNPACKED_RATIO", 10_000)
+    with pytest.raises(CorpusError, match="line 1: expected at most 16777216 bytes"):
         Corpus.scan(path, part_size=8)

@@ -6,6 +6,7 @@ import pytest
 
 from exporter.memory import build_store
 from exporter.memory.text_index import FTS5, TANTIVY
+from runtime.contract import OptionError
 from runtime.retrieval.words import search_words
 from runtime.store import MemoryStore, Passage
 from tests.bundle_factory import write_rows
@@ -82,3 +83,5 @@ def test_names_of_stop_words_are_found_first(store_of_names):
 @pytest.mark.parametrize("top_k", [len(TEXTS) + 1, 10**12, 2**63 - 1])
 def test_more_than_there_are_can_be_asked_for(store, top_k):
     assert [hit.number for hit in store.search("stanbul", top_k)] == [2]
+    with pytest.raises(OptionError, match="top_k"):
+        store.search("stanbul", 2**64)

@@ -146,3 +146,42 @@ def test_a_damaged_graph_is_refused_by_name(node, found):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     with pytest.raises(BundleError, match=found):
         count_model(model, {}, subject="g")
+
+
+HUGE = numpy_helper.from_array(np.array([1 << 40], np.int64), "n")
+ONE = numpy_helper.from_array(np.array([1.0], np.float32), "one")
+MANY = [numpy_helper.from_array(np.ones(300, np.float32), f"v{place}") for place in range(5)]
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("ConstantOfShape", ["n"], ["y"]),
+        helper.make_node("Expand", ["one", "n"], ["y"]),
+        helper.make_node("Tile", ["one", "n"], ["y"]),
+        helper.make_node("RandomNormal", [], ["y"], shape=[1 << 40]),
+        helper.make_node("Einsum", [tensor.name for tensor in MANY], ["y"], equation="a,b,c,d,e->abcde"),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_nothing_is_made_of_a_shape_before_its_size_is_known(node):
+    """A terabyte or more: making it would end the process, or the test."""
+    assert count_model(graph_of([node], {}, [HUGE, ONE, *MANY]), {}, subject="graph") >= 0
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        TensorProto(name="n", data_type=TensorProto.INT64, dims=[4], raw_data=bytes(8)),
+        TensorProto(name="n", data_type=TensorProto.INT64, dims=[2], int64_data=[1, 2, 3]),
+        TensorProto(name="n", data_type=999, dims=[1], raw_data=bytes(8)),
+    ],
+    ids=["too short", "too long", "of no type"],
+)
+def test_a_constant_that_is_damaged_is_named(tensor):
+    for nodes, initializers in (
+        ([helper.make_node("Identity", ["n"], ["y"])], [tensor]),
+        ([helper.make_node("Constant", [], ["y"], value=tensor)], []),
+    ):
+        with pytest.raises(BundleError, match=r"expected (a graph that ONNX can run|inputs whose shapes fit)"):
+            count_model(graph_of(nodes, {}, initializers), {}, subject="graph")

@@ -25,15 +25,14 @@ HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 class ConvertFp16(InPlacePass):
     """Give every node of a graph one float type, with a Cast where a value crosses; see `plan_fp16` for the rules.
 
-    The graph's inputs and outputs keep their dtypes, but for those named in `fp16_io`, which become FP16. A value is cast once for all its readers, and nothing is cast
-    back and forth. The score head is computed in FP32 (`ColumnsAsSums`). Weights that FP16 products read become FP16.
-    A mask's FP32 lowest number becomes MASKED where it is read in FP16. Q/DQ nodes take the dtype of what stands at
-    them, their scales too.
+    The graph's inputs and outputs keep their dtypes, but for those named in `fp16_io`, which become FP16. A value is
+    cast once for all its readers, and nothing is cast back and forth. The score head is computed in FP32
+    (`ColumnsAsSums`). Weights that FP16 products read become FP16. A mask's FP32 lowest number becomes MASKED where it
+    is read in FP16. Q/DQ nodes take the dtype of what stands at them, their scales too.
 
     `ranges` are those of the graph as it now is; without them nothing is kept in FP32 for its size. `keep_fp32` are
     the roles of `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. `keep` names
-    products that do. After the call,
-    `kept_fp32` lists what the ranges kept in FP32 and why.
+    products that do. After the call, `kept_fp32` lists what the ranges kept in FP32 and why.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class ConvertFp16(InPlacePass):
         for value in model.graph.inputs:
             if value.name in self.fp16_io:
                 value.dtype = HALF
-        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32, self.keep)
+        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32, self.keep, self.fp16_io)
         self.kept_fp32 = plan.kept
         _Rewriter(model.graph, plan, self.fp16_io).rewrite()
         return PassResult(model, modified=True)

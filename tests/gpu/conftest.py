@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.bundle_factory import write_rows
+from tests.exported import QUESTIONS
+from tests.gpu.bundles import Model
+from tests.gpu.rehearsal import fake_cuda
 from tests.gpu.runner import Part, Step, finite
 from tests.gpu.setting import Setting, describe
+
+REPLACED = ("cuda", "cuda.bindings", "tensorrt", "tensorrt_rtx")
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +25,37 @@ def rehearsal(tmp_path_factory) -> Setting:
 
 
 @pytest.fixture
-def run_steps() -> Callable[[Setting, str, list[Step]], Part]:
+def setting(tmp_path) -> Setting:
+    """A rehearsal of one test's own, whose models are none of the steps'."""
+    return Setting.of(tmp_path / "work", tmp_path, rehearsal=True)
+
+
+@pytest.fixture(scope="session")
+def two_layers(exported, tmp_path_factory) -> Model:
+    """The variant with two layers in stage A, which other tests export too, as a model's folder to measure."""
+    source, folder = exported("glimmer, exact algebra, two layers"), tmp_path_factory.mktemp("two-layers")
+    shutil.copytree(source.bundle, folder / "fp32")
+    (folder / "checkpoint").symlink_to(source.checkpoint)
+    (folder / "store").symlink_to(source.store)
+    write_rows(folder / "questions.jsonl", [{"question": text, "answers": ["w1"]} for text in QUESTIONS])
+    return Model(folder)
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path) -> None:
+    """Whatever a step puts in the place of CUDA and TensorRT goes with the test, and must have been left clean."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in REPLACED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    cuda = fake_cuda()
+    yield cuda
+    for name in REPLACED:
+        sys.modules.pop(name, None)
+    cuda.check_clean()
+
+
+@pytest.fixture
+def run_steps(fakes) -> Callable[[Setting, str, list[Step]], Part]:
     """Runs a part's steps one after the other, and writes its file."""
 
     def run(setting: Setting, name: str, steps: list[Step]) -> Part:

@@ -1,9 +1,10 @@
-"""Our graphs in a session on a setting's backend: whole answers of a fixed length, and each graph alone."""
+"""Our graphs in a session on an engine's backend: whole answers of a fixed length, and each graph alone."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,15 @@ from runtime import PassageId, Session
 from runtime.backends.choice import load_graphs
 from runtime.bundle import Bundle
 from runtime.store import MemoryStore
-from tests.gpu.backends import open_backend
+from tests.gpu.backends import open_backend, working
 from tests.gpu.bundles import Model
 from tests.gpu.recording import Recorder
-from tests.gpu.setting import Setting
+from tests.gpu.setting import ORT_CUDA, Setting
 
 if TYPE_CHECKING:
     from exporter.bench.inputs import BenchQuestion
 
-__all__ = ["Ours", "host_inputs"]
+__all__ = ["Ours", "error_line", "host_inputs", "open_each"]
 
 NO_TOKEN = -1
 AT_ONCE = 8
@@ -40,12 +41,12 @@ class Ours:
 
     @classmethod
     @contextmanager
-    def open(cls, setting: Setting, model: Model, precision: str, **switches: Any) -> Iterator[Ours]:
-        """Open a random model's bundle; its engines were built before."""
+    def open(cls, setting: Setting, engine: str, model: Model, precision: str, **switches: Any) -> Iterator[Ours]:
+        """Open a random model's bundle on an engine; what that needs built was built before."""
         bundle = Bundle.open(model.bundle(precision))
         store = MemoryStore.open(model.store, bundle)
         try:
-            with open_backend(setting, bundle.directory, **switches) as backend:
+            with open_backend(setting, engine, model, precision, **switches) as backend:
                 graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)
                 yield cls(bundle, store, graphs, setting)
         finally:
@@ -100,6 +101,28 @@ class Ours:
             wait()
 
         return work
+
+
+def open_each(
+    setting: Setting, model: Model, precision: str, opened: ExitStack, engines: Sequence[str] | None = None
+) -> tuple[dict[str, Ours], dict[str, str]]:
+    """Sessions on the engines named, or on all that may work here, by engine; and why some could not be opened."""
+    wanted = list(working(setting) if engines is None else engines)
+    found: dict[str, Ours] = {}
+    errors: dict[str, str] = {}
+    # ONNX Runtime with the CUDA provider first: another one in the process would be in its way.
+    for engine in sorted(wanted, key=lambda engine: engine != ORT_CUDA):
+        try:
+            found[engine] = opened.enter_context(Ours.open(setting, engine, model, precision))
+        except Exception as error:  # noqa: BLE001  (the others are measured all the same)
+            traceback.print_exc()
+            errors[engine] = error_line(error)
+    return {engine: found[engine] for engine in wanted if engine in found}, errors
+
+
+def error_line(error: Exception) -> str:
+    """An exception as one line of a file of results."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def host_inputs(inputs: Sequence[Any]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT", "FIRST", "PROBES", "build_engines_here", "build_graphs", "described", "import_onnxruntime",
-    "open_backend", "refusal", "required", "torch_library", "working",
+    "import_rtx", "open_backend", "refusal", "required", "torch_library", "working",
 ]  # fmt: skip
 
 CURRENT = "CURRENT"
@@ -82,14 +82,24 @@ def open_backend(
 
 def import_onnxruntime(setting: Setting) -> Any:
     """ONNX Runtime with the CUDA provider; torch first, as it brings CUDA's libraries into the process."""
-    if setting.onnxruntime is not None and str(setting.onnxruntime) not in sys.path:
-        if "onnxruntime" in sys.modules:
-            raise RuntimeError("another ONNX Runtime is in this process already")
-        sys.path.insert(0, str(setting.onnxruntime))
+    _look_into(setting, "onnxruntime", "onnxruntime")
     import torch  # noqa: F401
     import onnxruntime  # isort: skip
 
     return onnxruntime
+
+
+def import_rtx(setting: Setting) -> Any:
+    """TensorRT-RTX."""
+    if setting.rehearsal:
+        from tests.gpu.rehearsal import fake_rtx
+
+        fake_rtx()
+    else:
+        _look_into(setting, "rtx", "tensorrt_rtx")
+    import tensorrt_rtx
+
+    return tensorrt_rtx
 
 
 def torch_library(setting: Setting) -> Any:
@@ -120,6 +130,7 @@ def build_engines_here(setting: Setting, engine: str, model: Model, precision: s
             write_engines(bundle, key, batches=(1, 64))
         return {"capability": CURRENT}
     capability = _capability(setting)
+    import_rtx(setting)
     if capability == CURRENT:
         from exporter.engines import build_engines
 
@@ -127,36 +138,34 @@ def build_engines_here(setting: Setting, engine: str, model: Model, precision: s
             warnings.simplefilter("default")
             engines: Mapping[str, Any] = build_engines(bundle, TARGET, RTX).record.engines
     else:
-        engines = build_graphs(model, precision, capability)
+        engines = build_graphs(setting, model, precision, capability)
     facts = {name: {"build_seconds": entry.build_seconds, "bytes": entry.file.bytes} for name, entry in engines.items()}
     return {"capability": capability, "engines": facts}
 
 
 def build_graphs(
-    model: Model, precision: str, capability: str, graphs: tuple[str, ...] | None = None
+    setting: Setting, model: Model, precision: str, capability: str, graphs: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """TensorRT-RTX's engines of some graphs, None for all, for a capability such as "8.0" or CURRENT.
 
     They stand under this GPU's own key, so that the runtime takes them, and replace what stands there.
     """
-    import tensorrt_rtx
-
     from exporter.engines.compiler import Compiler
     from exporter.engines.device import find_device
     from exporter.engines.profiles import graph_profiles
     from exporter.targets import read_target
     from runtime.contract import EngineKey, read_manifest
 
-    bundle = model.bundle(precision)
+    library, bundle = import_rtx(setting), model.bundle(precision)
     device, target, manifest = find_device(), read_target(TARGET).tensorrt, read_manifest(bundle)
     assert device is not None
     assert target is not None
-    here = EngineKey("tensorrt_rtx", tensorrt_rtx.__version__, device.compute_capability, device.name)
+    here = EngineKey("tensorrt_rtx", library.__version__, device.compute_capability, device.name)
     key, serves = here, CURRENT
     if capability != CURRENT:
         key, serves = EngineKey(here.library, here.version, capability, None), f"SM{capability.replace('.', '')}"
     compiler = Compiler(
-        tensorrt_rtx, key, stand_in=False, capabilities=(serves,), workspace_bytes=target.workspace_mib << 20
+        library, key, stand_in=False, capabilities=(serves,), workspace_bytes=target.workspace_mib << 20
     )
     contents = {}
     for name in graphs or tuple(manifest.graphs):
@@ -165,6 +174,16 @@ def build_graphs(
         content = bytes(compiler.compile(bundle / manifest.graphs[name].files[0].path, profiles, bundle / "timings"))
         contents[name] = (content, profiles, round(time.perf_counter() - started, 3))
     return _written(model, precision, here, contents)
+
+
+def _look_into(setting: Setting, folder: str, package: str) -> None:
+    """Have a package come from what was carried, where that has it."""
+    path = None if setting.carried is None else setting.carried / folder
+    if path is None or not path.is_dir() or str(path) in sys.path:
+        return
+    if package in sys.modules:
+        raise RuntimeError(f"another {package} is in this process already")
+    sys.path.insert(0, str(path))
 
 
 def _capability(setting: Setting) -> str:
@@ -187,10 +206,7 @@ def _new(setting: Setting, engine: str, model: Model, precision: str, switches: 
 
     bundle = model.bundle(precision)
     if engine == RTX:
-        if setting.rehearsal:
-            from tests.gpu.rehearsal import fake_rtx
-
-            fake_rtx()
+        import_rtx(setting)
         return TensorRTBackend(bundle, "tensorrt_rtx", **switches)
     torch_library(setting)
     _torch_engines(model, precision)

@@ -73,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder of exports and engines (default: below the temporary one)")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of this call (default: as long as it takes)")
     parser.add_argument("--resume", type=Path, help="file of results to go on from, where --work has none")
-    parser.add_argument(
-        "--onnxruntime", type=Path, help="folder that holds ONNX Runtime with the CUDA provider (default: as installed)"
-    )
+    parser.add_argument("--carried", type=Path, help="folder that unpack.py filled (default: what is installed)")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: to find mistakes, not times")
     options = parser.parse_args(arguments)
     work = options.work or Path(tempfile.gettempdir()) / ("glimmer-rehearsal" if options.rehearse else "glimmer-gpu")
@@ -85,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unpack_results(options.resume, found)
     if options.rehearse:
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
-    setting = Setting.of(work, found, rehearsal=options.rehearse, onnxruntime=options.onnxruntime)
+    setting = Setting.of(work, found, rehearsal=options.rehearse, carried=options.carried)
     words = ["python", "-m", "tests.gpu.measure", *(sys.argv[1:] if arguments is None else arguments)]
     command = shlex.join(map(str, words))
     complete = measure(setting, options.part or list(PARTS), options.output, seconds=options.seconds, command=command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +12,10 @@ __all__ = ["RecordedDeviceGraph", "RecordedGraph", "Recorder"]
 
 
 class Recorder:
-    """By graph, the inputs of its runs, the oldest first, while `on`. Tensors of a device stay there.
-
-    `runs` counts the runs of each graph in any case.
-    """
+    """By graph, the inputs of its runs, the oldest first, while `on`. Tensors of a device stay there."""
 
     def __init__(self) -> None:
         self.on = False
-        self.runs: Counter[str] = Counter()
         self.inputs: dict[str, list[Mapping[str, Tensor]]] = defaultdict(list)
 
     def wrap(self, graphs: Mapping[str, Graph]) -> dict[str, Graph]:
@@ -30,8 +26,7 @@ class Recorder:
         }
 
     def note(self, name: str, inputs: Mapping[str, Tensor]) -> None:
-        """Count a run, and keep what goes into it."""
-        self.runs[name] += 1
+        """Keep what goes into a graph."""
         if self.on:
             self.inputs[name].append(dict(inputs))
 

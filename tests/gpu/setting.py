@@ -66,8 +66,9 @@ TINY = Scale(
 class Setting:
     """`work` keeps what is exported and built, for as long as the machine is there; `out` holds the parts' files.
 
-    `onnxruntime` is a folder that holds ONNX Runtime with the CUDA provider: only the steps that use it look there, as
-    it stands in the way of the machine's own. `torch_device` is where the peers run.
+    `carried` is where unpack.py put what the machine lacks, in folders of their own: only the steps that use ONNX
+    Runtime's CUDA provider look into `onnxruntime`, which stands in the way of the machine's own, and only those that
+    use TensorRT-RTX into `rtx`. `torch_device` is where the peers run.
     """
 
     work: Path
@@ -75,14 +76,14 @@ class Setting:
     rehearsal: bool
     scale: Scale
     torch_device: str
-    onnxruntime: Path | None = None
+    carried: Path | None = None
 
     @classmethod
-    def of(cls, work: Path, out: Path, *, rehearsal: bool, onnxruntime: Path | None = None) -> Setting:
+    def of(cls, work: Path, out: Path, *, rehearsal: bool, carried: Path | None = None) -> Setting:
         """The GPU's, or a rehearsal's."""
         if rehearsal:
             return cls(work, out, True, TINY, "cpu")
-        return cls(work, out, False, Scale(), "cuda", onnxruntime)
+        return cls(work, out, False, Scale(), "cuda", carried)
 
     @property
     def compiler(self) -> str:

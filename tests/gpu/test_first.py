@@ -40,7 +40,8 @@ def test_every_engine_is_tried_and_agrees(looked, setting):
     answers = found["torch-stages-answers"]
     assert answers["agrees"]
     assert answers["same_answers"] == answers["answers"] > 8
-    assert 0 < answers["queued"]["decoder_step"] < answers["runs"]["decoder_step"]
+    assert answers["queued"]["decoder_step"] > 0
+    assert answers["launched"] > 0
     assert found["tensorrt-rtx"]["tries"].keys() == {"CURRENT"}
     assert working(setting) == list(ENGINES)
 
@@ -110,14 +111,16 @@ def test_what_was_not_looked_at_may_work(setting, status, works):
 
 def test_onnxruntime_comes_from_its_own_folder_with_torch_before_it(tmp_path):
     """What is unpacked for the GPU is for the steps that use it: the machine's own serves the others."""
-    package = tmp_path / "carried" / "onnxruntime"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import sys\nassert 'torch' in sys.modules\n__version__ = '9.9'\n")
+    modules = {"torch": "", "onnxruntime": "import sys\nassert 'torch' in sys.modules\n__version__ = '9.9'\n"}
+    for name, content in modules.items():
+        package = tmp_path / "carried" / "onnxruntime" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(content)
     script = (
         "import sys; from pathlib import Path; from tests.gpu.backends import import_onnxruntime\n"
         "from tests.gpu.setting import Setting\n"
         "folder = Path(sys.argv[1])\n"
-        "setting = Setting.of(folder, folder, rehearsal=False, onnxruntime=folder / 'carried')\n"
+        "setting = Setting.of(folder, folder, rehearsal=False, carried=folder / 'carried')\n"
         "assert 'onnxruntime' not in sys.modules\n"
         "print(import_onnxruntime(setting).__version__)\n"
     )

@@ -6,8 +6,8 @@ FP32 and the demo's model alone, so that neither calibration nor anything that i
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.gpu.backends import (
     build_graphs,
     described,
     import_onnxruntime,
+    import_rtx,
     open_backend,
     torch_library,
 )
@@ -121,7 +122,7 @@ def _every_graph(setting: Setting, engine: str, _: Mapping[str, Any]) -> dict[st
 def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     """Answers by torch's stages, one at a time and in batches, with CUDA graphs and a passage cache, and the CPU's.
 
-    `queued` counts what torch was asked to run; steps beyond that were launched as captured CUDA graphs.
+    `queued` counts by graph what torch was asked to run, `launched` the CUDA graphs that took its place.
     """
     from calibration.questions import read_questions
     from runtime import Session
@@ -129,20 +130,19 @@ def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     from runtime.backends.choice import load_graphs
     from runtime.bundle import Bundle
     from runtime.store import MemoryStore
-    from tests.gpu.recording import Recorder
 
     model, _ = demo_checked(setting.work, setting.scale)
     questions = [row.question for row in read_questions(model.questions, min(ANSWERS, setting.scale.questions))]
     bundle = Bundle.open(model.bundle(PRECISION))
     assert bundle.text is not None
-    store, recorder = MemoryStore.open(model.store, bundle), Recorder()
+    store = MemoryStore.open(model.store, bundle)
     with ExitStack() as opened:
         opened.callback(store.close)
+        launched = opened.enter_context(_counted_launches())
         ours = opened.enter_context(open_backend(setting, TORCH, model, PRECISION, passage_cache_bytes=64 << 20))
         answers = {}
         for who, backend in {"ours": ours, "cpu": OnnxRuntimeBackend(threads())}.items():
             graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)
-            graphs = recorder.wrap(graphs) if who == "ours" else graphs
             session = Session(bundle, store, graphs, bundle.text, store.codec)
             alone = [session.answer(question).token_ids for question in questions[: 2 * BATCH]]
             batches = [questions[start : start + BATCH] for start in range(0, len(questions), BATCH)]
@@ -152,12 +152,31 @@ def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     same = sum(mine == theirs for mine, theirs in zip(*answers.values(), strict=True))
     return {
         "engine": described(TORCH, PRECISION), "answers": len(answers["cpu"]), "same_answers": same,
-        "agrees": same == len(answers["cpu"]), "runs": dict(recorder.runs), "queued": queued,
+        "agrees": same == len(answers["cpu"]), "queued": queued, "launched": launched[0],
     }  # fmt: skip
+
+
+@contextmanager
+def _counted_launches() -> Iterator[list[int]]:
+    """Counts CUDA graphs as the runtime launches them."""
+    from runtime.backends.cuda import Cuda
+
+    launch, count = Cuda.launch, [0]
+
+    def counted(cuda: Cuda, executable: int, stream: int) -> None:
+        count[0] += 1
+        launch(cuda, executable, stream)
+
+    Cuda.launch = counted  # type: ignore[method-assign]
+    try:
+        yield count
+    finally:
+        Cuda.launch = launch  # type: ignore[method-assign]
 
 
 def _rtx(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     """One engine of one graph: built for this GPU, else for an older one; nothing further where both are refused."""
+    import_rtx(setting)  # where it was not carried yet, that is no finding, and a later run looks again
     model, _ = demo_checked(setting.work, setting.scale)
     bundle, references, inputs = reference_runs(model, PRECISION)
     tries: dict[str, Any] = {}
@@ -183,7 +202,7 @@ def _build_one(setting: Setting, model: Model, capability: str) -> None:
     if setting.rehearsal:
         build_engines_here(setting, RTX, model, PRECISION)
     else:
-        build_graphs(model, PRECISION, capability, (GRAPH,))
+        build_graphs(setting, model, PRECISION, capability, (GRAPH,))
 
 
 def _version(setting: Setting, engine: str) -> str:

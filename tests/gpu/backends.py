@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.gpu.bundles import Model
+from tests.gpu.bundles import TARGET, Model
 from tests.gpu.runner import DONE, LEFT, Part
 from tests.gpu.setting import ENGINES, ORT_CUDA, RTX, TORCH, Setting
 
@@ -22,7 +22,6 @@ __all__ = [
 ]  # fmt: skip
 
 CURRENT = "CURRENT"
-TARGET = "h200"
 FIRST = "first"
 PROBES = {RTX: "tensorrt-rtx", ORT_CUDA: "onnxruntime-cuda", TORCH: "torch-stages-graphs"}
 """The steps of part `first` that say whether an engine runs here."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from exporter.checkpoint import CheckpointConfig
 
 __all__ = [
-    "PRECISIONS", "Model", "demo_checked", "demo_model", "random_checkpoint", "random_model", "random_questions_of",
-    "threads", "write_t5_of",
+    "PRECISIONS", "TARGET", "Model", "demo_checked", "demo_model", "random_checkpoint", "random_model",
+    "random_questions_of", "threads", "write_t5_of",
 ]  # fmt: skip
 
 PRECISIONS = ("fp16", "int8-fp16")
@@ -32,6 +32,8 @@ has one layer in stage A, which is lazy then, and every larger size has more."""
 MANY = (2, 2, 2)
 THIN = (1, 1, 1)
 """The least encoder, for measuring decoder steps alone, in a rehearsal and for real."""
+TARGET = "h200"
+"""Of configs/targets: what graphs are exported and engines are built for."""
 SEED = 0
 DEMO_SEED = 7
 CALIBRATED_ON = 4
@@ -221,7 +223,7 @@ def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
     from exporter.bundle import FormOptions, export_bundle
 
     if not model.bundle("fp32").exists():
-        options = FormOptions(target="h200", codecs=("fp16",), cross_attention=model.form)
+        options = FormOptions(target=TARGET, codecs=("fp16",), cross_attention=model.form)
         export_bundle(model.checkpoint, model.bundle("fp32"), options)
         clock.note("export")
     if not model.store.exists():

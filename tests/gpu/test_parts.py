@@ -107,6 +107,15 @@ def test_the_peer_is_measured_where_nothing_of_ours_runs(nothing_runs, run_steps
     assert {path.name for path in (fresh.work / "large").iterdir()} == {"checkpoint", "t5"}
 
 
+def test_torch_is_measured_where_nothing_of_ours_runs(nothing_runs, run_steps):
+    """Nor is anything exported for that."""
+    fresh = replace(nothing_runs, work=nothing_runs.out / "work")
+    found = run_steps(fresh, "large-torch", speed.torch_steps(fresh, "large")).results
+    check_stages(found["stages"], "torch")
+    assert positive(*found["ceilings"].values())
+    assert {path.name for path in (fresh.work / "large").iterdir()} == {"checkpoint"}
+
+
 def test_an_engine_that_does_not_open_is_left_out_with_its_error(own_results, run_steps):
     """No bundle is there to be opened, as where export failed."""
     fresh = replace(own_results, work=own_results.out / "work")
@@ -172,13 +181,6 @@ def test_speed(own_results, run_steps, engine, size):
     found = run_steps(own_results, f"{size}-{engine}", speed.steps(own_results, size, engine)).results
     check_stages(found["stages"], engine)
     assert found["answers"]["batches"].keys() == {str(batch) for batch in TINY.batches}
-
-
-@pytest.mark.slow
-def test_torch_alone(nothing_runs, run_steps):
-    found = run_steps(nothing_runs, "large-torch", speed.torch_steps(nothing_runs, "large")).results
-    check_stages(found["stages"], "torch")
-    assert positive(*found["ceilings"].values())
 
 
 @pytest.mark.slow

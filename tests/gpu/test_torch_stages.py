@@ -12,7 +12,7 @@ from runtime.contract import read_manifest
 from tests.gpu.floors import run_floors
 from tests.gpu.kernels import count_kernels, engine_layers
 from tests.gpu.setting import TINY
-from tests.gpu.torch_stages import TorchStages
+from tests.gpu.torch_stages import ModelGraphs, TorchStages
 
 
 @pytest.mark.parametrize("variant", ["glimmer", "glimmer, codecs", "glimmer, exact algebra, two layers"])
@@ -32,8 +32,10 @@ def test_stages_are_those_of_the_graphs(exported, variant):
 
 
 def test_floors_are_those_of_cost(glimmer):
-    floors = run_floors(glimmer.bundle, TINY)
-    assert floors.keys() == read_manifest(glimmer.bundle).graphs.keys()
+    manifest = read_manifest(glimmer.bundle)
+    floors = run_floors(manifest, TINY)
+    assert floors.keys() == manifest.graphs.keys()
+    assert floors == run_floors(ModelGraphs(manifest.model, manifest.forms), TINY)
     for floor in floors.values():
         assert floor["floor_ms"] == max(floor["arithmetic_ms"], floor["bandwidth_ms"]) > 0
     assert floors["decoder_step"]["runs"] == TINY.answer_tokens

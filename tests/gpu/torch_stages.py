@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.contract import BundleManifest, GraphIO, codec_of
+from runtime.contract import Forms, GraphIO, ModelShape, codec_of, graph_io
 
-__all__ = ["StageOfGraph", "TorchStages"]
+__all__ = ["Described", "ModelGraphs", "StageOfGraph", "TorchStages"]
+
+
+class Described(Protocol):
+    """A model and its graphs, as a bundle's manifest describes them."""
+
+    @property
+    def model(self) -> ModelShape:
+        """Its sizes."""
+        ...
+
+    @property
+    def forms(self) -> Forms:
+        """The graphs' forms."""
+        ...
+
+    def io(self) -> dict[str, GraphIO]:
+        """The graphs, and what each takes and gives."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelGraphs:
+    """The same of a checkpoint from which nothing was exported."""
+
+    model: ModelShape
+    forms: Forms
+
+    @classmethod
+    def of(cls, checkpoint: Path, target: str) -> ModelGraphs:
+        """In the forms that an export for a target would have, for memory in fp16."""
+        from exporter.bundle.forms import FormOptions, choose_forms
+        from exporter.checkpoint import read_checkpoint
+
+        config = read_checkpoint(checkpoint).config
+        return cls(config.shape, choose_forms(config, FormOptions(target=target, codecs=("fp16",))))
+
+    def io(self) -> dict[str, GraphIO]:
+        """As Described."""
+        return graph_io(self.model, self.forms)
 
 
 class StageOfGraph:
@@ -65,15 +105,15 @@ class TorchStages:
         self.device, self._dtype = device, getattr(torch, dtype)
         self._model = model_from_checkpoint(read_checkpoint(checkpoint)).to(device=device, dtype=self._dtype)
 
-    def stage(self, manifest: BundleManifest, graph: str) -> StageOfGraph:
-        """What a bundle's graph computes."""
+    def stage(self, manifest: Described, graph: str) -> StageOfGraph:
+        """What a graph computes."""
         from exporter.stages import stage_from_model
 
         module = stage_from_model(self._model, graph, manifest.forms)
         return StageOfGraph(module, manifest.io()[graph], codec_of(graph), manifest.model.d_model, self._dtype)
 
     def work(
-        self, manifest: BundleManifest, graph: str, inputs: Sequence[Mapping[str, Any]], at_once: int
+        self, manifest: Described, graph: str, inputs: Sequence[Mapping[str, Any]], at_once: int
     ) -> Callable[[int], None]:
         """`at_once` runs of a stage, on one set of host inputs after the other, then a wait."""
         import torch
@@ -90,7 +130,7 @@ class TorchStages:
 
         return work
 
-    def outputs(self, manifest: BundleManifest, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
+    def outputs(self, manifest: Described, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
         """One run's outputs as the host's arrays, in the order of the graph's."""
         import torch
 

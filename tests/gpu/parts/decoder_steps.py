@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from runtime.contract import CROSS_ATTENTION_FORMS
+from runtime.contract import CROSS_ATTENTION_FORMS, read_manifest
 from tests.gpu.backends import build_engines_here, described, working
 from tests.gpu.bundles import Model, random_model, random_questions_of
 from tests.gpu.floors import run_floors
@@ -55,7 +55,7 @@ def _step(setting: Setting, size: str, layers: int, form: str, _: Mapping[str, A
     `engine`, and with it `of_bandwidth_floor`, is the best of those that users have.
     """
     model = thin_model(setting, size, layers, form)
-    floor = run_floors(model.bundle(PRECISION), setting.scale)[GRAPH]
+    floor = run_floors(read_manifest(model.bundle(PRECISION)), setting.scale)[GRAPH]
     engines: dict[str, Any] = {}
     for engine in working(setting):
         try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from statistics import median
 from typing import Any
 
+from runtime.contract import read_manifest
 from tests.gpu.backends import build_engines_here, described, refusal, required
-from tests.gpu.bundles import Model, random_model, random_questions_of, threads
+from tests.gpu.bundles import TARGET, Model, random_checkpoint, random_model, random_questions_of
 from tests.gpu.floors import run_floors
 from tests.gpu.ours import AT_ONCE, Ours, host_inputs
 from tests.gpu.runner import Step
 from tests.gpu.setting import ENGINES, Setting
 from tests.gpu.timing import interleaved_ms, spread
-from tests.gpu.torch_stages import TorchStages
+from tests.gpu.torch_stages import Described, ModelGraphs, TorchStages
 
 __all__ = ["PRECISION", "engine_steps", "model_step", "steps", "torch_steps"]
 
@@ -37,11 +37,10 @@ def steps(setting: Setting, size: str, engine: str) -> list[Step]:
 
 
 def torch_steps(setting: Setting, size: str) -> list[Step]:
-    """What needs torch alone: this GPU's ceilings, and our stages as torch runs them, on inputs that the CPU gave."""
+    """What needs torch alone: this GPU's ceilings, and our stages as torch runs them, on random inputs."""
     return [
         Step("ceilings", 30, partial(_ceilings, setting)),
-        model_step(setting, size),
-        Step("stages", 200, partial(_torch_stages, setting, size), needs=("model",)),
+        Step("stages", 240, partial(_torch_stages, setting, size)),
     ]
 
 
@@ -61,6 +60,10 @@ def engine_steps(setting: Setting, size: str) -> list[Step]:
 
 def _model(setting: Setting, size: str) -> Model:
     return random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)[0]
+
+
+def _checkpoint(setting: Setting, size: str) -> Model:
+    return random_checkpoint(setting.work, size, setting.scale, tiny=setting.rehearsal)[0]
 
 
 def _engines(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,49 +110,38 @@ def _stages(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> d
         recorded = ours.record(questions)
         alone = {name: ours.alone(name, inputs) for name, inputs in recorded.items()}
         inputs = {name: host_inputs(rows) for name, rows in recorded.items()}
-        found = _timed(setting, model, PRECISION, inputs, {described(engine, PRECISION): alone})
+        contenders = {described(engine, PRECISION): alone}
+        found = _timed(setting, model, read_manifest(model.bundle(PRECISION)), inputs, contenders)
     return {"engine": described(engine, PRECISION), "precision": PRECISION, **found}
 
 
 def _torch_stages(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Torch's own runs of our stages, without our CUDA layer or any engine."""
-    from runtime import PassageId, Session
-    from runtime.backends import OnnxRuntimeBackend
-    from runtime.backends.choice import load_graphs
-    from runtime.bundle import Bundle
-    from runtime.store import MemoryStore
-    from tests.gpu.recording import Recorder
+    """Torch's own runs of our stages, without our CUDA layer or any engine; nothing is exported for them."""
+    from exporter.graphs.samples import Sizes, sample_inputs
 
-    model, recorder = _model(setting, size), Recorder()
-    bundle = Bundle.open(model.bundle("fp32"))
-    assert bundle.text is not None
-    with ExitStack() as opened:
-        store = MemoryStore.open(model.store, bundle)
-        opened.callback(store.close)
-        graphs = load_graphs(OnnxRuntimeBackend(threads()), bundle.directory, bundle.manifest, store.manifest.codec)
-        session = Session(bundle, store, recorder.wrap(graphs), bundle.text, store.codec)
-        recorder.on = True
-        for question in random_questions_of(model, setting.scale, 2, seed=2):
-            session.answer(
-                question.text, top_m=setting.scale.m,
-                passages=[PassageId(number) for number in question.numbers[: setting.scale.k]],
-            )  # fmt: skip
-    inputs = {name: [rows[0], rows[-1]] for name, rows in recorder.inputs.items()}
-    return {"engine": "torch", "precision": PRECISION, **_timed(setting, model, "fp32", inputs, {})}
+    model, scale = _checkpoint(setting, size), setting.scale
+    graphs = ModelGraphs.of(model.checkpoint, TARGET)
+    tokens = scale.question_tokens + scale.passage_tokens
+    sizes = Sizes(
+        1, passages=scale.k, selected=scale.m, question=scale.question_tokens, passage=scale.passage_tokens,
+        encoder_tokens=scale.m * tokens, prefix=1, cache_length=graphs.model.cache_length,
+    )
+    inputs = {
+        name: [sample_inputs(io, graphs.model, sizes, seed=seed) for seed in range(INPUT_SETS)]
+        for name, io in graphs.io().items()
+    }
+    return {"engine": "torch", "precision": PRECISION, **_timed(setting, model, graphs, inputs, {})}
 
 
 def _timed(
-    setting: Setting, model: Model, precision: str, inputs: Mapping[str, Sequence[Mapping[str, Any]]],
+    setting: Setting, model: Model, manifest: Described, inputs: Mapping[str, Sequence[Mapping[str, Any]]],
     contenders: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """By graph: the contenders and torch in each dtype, in turn; ratios are to the first of them.
 
-    `precision` is that of the bundle whose graphs took the inputs.
+    `manifest` describes the graphs that take the inputs.
     """
-    from runtime.contract import read_manifest
-
-    floors = run_floors(model.bundle(PRECISION), setting.scale)
-    manifest = read_manifest(model.bundle(precision))
+    floors = run_floors(manifest, setting.scale)
     torch = {f"torch {dtype}": TorchStages(model.checkpoint, setting.torch_device, dtype) for dtype in TORCH_DTYPES}
     stages: dict[str, Any] = {}
     for name, rows in inputs.items():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.bundle_factory import write_rows
+from tests.calibrated import calibrated
 from tests.exported import QUESTIONS
 from tests.gpu.bundles import Model
 from tests.gpu.rehearsal import fake_cuda
@@ -22,6 +24,19 @@ REPLACED = ("cuda", "cuda.bindings", "tensorrt", "tensorrt_rtx")
 @pytest.fixture(scope="session")
 def rehearsal(tmp_path_factory) -> Setting:
     return Setting.of(tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("out"), rehearsal=True)
+
+
+@pytest.fixture(scope="session")
+def quick(exported, tmp_path_factory) -> Setting:
+    """A rehearsal whose model, two layers in stage A, other tests have exported and calibrated already."""
+    source, work = exported("glimmer, exact algebra, two layers"), tmp_path_factory.mktemp("quick")
+    (work / "large").mkdir()
+    (work / "large" / "checkpoint").symlink_to(source.checkpoint)
+    shutil.copytree(calibrated(source), work / "large" / "fp32")
+    setting = Setting.of(work, tmp_path_factory.mktemp("quick-out"), rehearsal=True)
+    shape = source.shape
+    scale = replace(setting.scale, passage_tokens=shape.passage_length, answer_tokens=shape.max_new_tokens)
+    return replace(setting, scale=scale)
 
 
 @pytest.fixture

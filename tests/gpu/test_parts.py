@@ -46,6 +46,12 @@ def own_results(rehearsal, tmp_path):
 
 
 @pytest.fixture
+def quick_results(quick, tmp_path):
+    """The same of the quick rehearsal."""
+    return replace(quick, out=tmp_path)
+
+
+@pytest.fixture
 def nothing_runs(own_results):
     """Part `first` found that TensorRT-RTX refuses the GPU, nothing was carried, and our own CUDA layer fails."""
     part = Part.open(own_results.out, FIRST)
@@ -54,7 +60,7 @@ def nothing_runs(own_results):
     return own_results
 
 
-def check_stages(found, engine):
+def check_stages(found, engine, scale=TINY):
     assert found["engine"] == engine
     assert found["stages"].keys() == GRAPHS
     for stage in found["stages"].values():
@@ -62,7 +68,7 @@ def check_stages(found, engine):
         assert positive(one, stage["floor_ms"], stage["of_floor"])
         names = [f"torch {dtype}" for dtype in speed.TORCH_DTYPES]
         assert list(stage["contenders"]) == (names if engine == "torch" else [engine, *names])
-    assert found["stages"]["decoder_step"]["runs"] == TINY.answer_tokens
+    assert found["stages"]["decoder_step"]["runs"] == scale.answer_tokens
     assert positive(found["sum_ms"])
 
 
@@ -132,22 +138,22 @@ def test_a_part_of_an_engine_that_does_not_run_says_why(nothing_runs):
     assert {step["status"] for name, step in part.steps.items() if name != "runs"} == {LEFT}
 
 
-def test_speed_by_torch_s_stages(own_results, run_steps, fakes):
-    found = run_steps(own_results, "large-torch-stages", speed.steps(own_results, "large", TORCH)).results
-    check_stages(found["stages"], "torch stages (bfloat16)")
+def test_speed_by_torch_s_stages(quick_results, run_steps, fakes):
+    found = run_steps(quick_results, "large-torch-stages", speed.steps(quick_results, "large", TORCH)).results
+    check_stages(found["stages"], "torch stages (bfloat16)", quick_results.scale)
     assert found["answers"]["batches"].keys() == {str(batch) for batch in TINY.batches}
     assert fakes.calls["cudaGraphLaunch"]
 
 
-def test_peers_beside_every_engine(own_results, run_steps):
+def test_the_peer_beside_every_engine(quick_results, run_steps):
     few, _ = TINY.fid_passages
-    names = ("t5", "model", *(f"{engine} engines" for engine in ENGINES), f"latency-k{few}-reduce-overhead")
-    found = run_steps(own_results, "peers-large", some(peers.steps(own_results, "large"), *names)).results
-    check_latency(found[f"latency-k{few}-reduce-overhead"], "reduce-overhead")
+    names = ("t5", "model", *(f"{engine} engines" for engine in ENGINES), f"latency-k{few}-default")
+    found = run_steps(quick_results, "peers-large", some(peers.steps(quick_results, "large"), *names)).results
+    check_latency(found[f"latency-k{few}-default"], "default")
 
 
-def test_switches(own_results, run_steps, fakes):
-    found = run_steps(own_results, "switches-base", switches.steps(own_results, "large")[:3]).results
+def test_switches(quick_results, run_steps, fakes):
+    found = run_steps(quick_results, "switches-base", switches.steps(quick_results, "large")[:3]).results
     assert found["batch-1"]["engine"] == RTX
     assert found["batch-1"]["same_answers"] == dict.fromkeys(switches.VARIANTS, True)
     assert fakes.calls["cudaGraphLaunch"]

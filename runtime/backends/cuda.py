@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends.cuda_libraries import INSTALL_GPU
 from runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
 
 __all__ = ["CaptureError", "Cuda", "Gpu", "PinnedMemory"]
@@ -231,7 +232,7 @@ def _import_runtime() -> Any:
         except ImportError:
             raise BackendError(
                 "CUDA", expected="the package cuda-python", found="none",
-                fix='install it: pip install "glimmer-export[gpu]"',
+                fix=f"install it: {INSTALL_GPU}",
             ) from None
         return cudart
     return runtime

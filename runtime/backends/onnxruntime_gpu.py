@@ -8,15 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 
-<<<<<<< HEAD
 from runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
-from runtime.backends.input_types import in_types
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
-=======
-from runtime.backends.contract import Array, DeviceTensor, Tensor
 from runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
+from runtime.backends.input_types import in_types
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
->>>>>>> main
 from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
 from runtime.backends.output_shapes import OutputShapes
 from runtime.contract import BackendError, BundleError, GraphIO
@@ -57,16 +52,8 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
             OnnxRuntimeBackend(self._threads).load(path, io)  # raises where the graph is to blame
             raise self._not_started(refused.found) from None
         if self._provider not in (active := session.session.get_providers()):
-<<<<<<< HEAD
-            raise BackendError(
-                f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
-                fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
-            )
-        return OrtDeviceGraph(session, io, self._device, f"graph {path}")
-=======
             raise self._not_started(", ".join(active))
-        return OrtDeviceGraph(session, io, self._device, OutputShapes(io, f"graph {path}"))
->>>>>>> main
+        return OrtDeviceGraph(session, io, self._device, f"graph {path}")
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs and tensors."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from exporter.checkpoint.tokenizer import find_tokenizer
+from exporter.checkpoint.read import check_tokenizer
+from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
 from runtime.contract import TokenizerError
 
 
@@ -64,3 +65,11 @@ def test_damaged_sentencepiece(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(TokenizerError, match=r"spiece\.model: expected a sentencepiece model"):
         find_tokenizer(None, path)
+
+
+def test_a_lone_surrogate_in_a_tokenizer_is_named(tmp_path: Path) -> None:
+    """JSON has it as an escape; nothing can write it again."""
+    content = b'{"version": "1.0", "post_processor": {"type": "\\ud800"}, "model": {"type": "Unigram", "vocab": []}}'
+    assert without_special_tokens(content) == content
+    with pytest.raises(TokenizerError):
+        check_tokenizer(content, 32)

@@ -153,6 +153,12 @@ ONE = numpy_helper.from_array(np.array([1.0], np.float32), "one")
 MANY = [numpy_helper.from_array(np.ones(300, np.float32), f"v{place}") for place in range(5)]
 
 
+def with_tensors(nodes, tensors):
+    model = graph_of(nodes, {})
+    model.graph.initializer.extend(tensors)
+    return model
+
+
 @pytest.mark.parametrize(
     "node",
     [
@@ -166,7 +172,7 @@ MANY = [numpy_helper.from_array(np.ones(300, np.float32), f"v{place}") for place
 )
 def test_nothing_is_made_of_a_shape_before_its_size_is_known(node):
     """A terabyte or more: making it would end the process, or the test."""
-    assert count_model(graph_of([node], {}, [HUGE, ONE, *MANY]), {}, subject="graph") >= 0
+    assert count_model(with_tensors([node], [HUGE, ONE, *MANY]), {}, subject="graph") >= 0
 
 
 @pytest.mark.parametrize(
@@ -184,4 +190,18 @@ def test_a_constant_that_is_damaged_is_named(tensor):
         ([helper.make_node("Constant", [], ["y"], value=tensor)], []),
     ):
         with pytest.raises(BundleError, match=r"expected (a graph that ONNX can run|inputs whose shapes fit)"):
-            count_model(graph_of(nodes, {}, initializers), {}, subject="graph")
+            count_model(with_tensors(nodes, initializers), {}, subject="graph")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Add", ["one"], ["y"]), helper.make_node("Gather", ["one", "one"], ["y"]),
+        helper.make_node("LayerNormalization", ["one", "one"], ["y"], stash_type="?"),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_a_node_that_onnx_refuses_is_named(node):
+    """By a checker's error, or by whatever its evaluator's code comes to."""
+    with pytest.raises(BundleError, match=r"expected (a graph that ONNX can run|inputs whose shapes fit)"):
+        count_model(with_tensors([node], [ONE]), {}, subject="graph")

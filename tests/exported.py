@@ -100,7 +100,7 @@ SAME_WEIGHTS = {"glimmer, exact algebra": "glimmer"}
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
 REWRITTEN_VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST | SLOW]
-"""For tests of rewrites, which run many on each: between them they have every graph but FiD's, and every option."""
+"""For tests that do much on each: between them they have every graph but FiD's, and every option."""
 
 NUM_PASSAGES = 40
 QUESTIONS = [

@@ -115,7 +115,10 @@ def test_what_the_policy_keeps_is_measured_and_named(bundle, glimmer):
         assert found.policy.score_noise < found.everything.score_noise
 
 
-@pytest.mark.parametrize("variant", ["lumen", "memory_fid", "fid", "glimmer, exact algebra, two layers"])
+@pytest.mark.parametrize("variant", [
+    "lumen", "fid",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("memory_fid", "glimmer, exact algebra, two layers")),
+])
 def test_other_architectures(exported, variant):
     source = exported(variant)
     done = []

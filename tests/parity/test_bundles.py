@@ -29,7 +29,8 @@ from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS, Exported, copy_bundle, make_checkpoint, update_manifest
 from tests.parity.noise import noisy_bundle
 
-FAST = ["glimmer", "glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid"]
+QUICK = ("glimmer, every option", "memory_fid", "fid")
+"""Between them every part there is."""
 PARTS = {
     "glimmer": ["memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder"],
     "glimmer, every option": ["memory_encoder_store", "question_encoder", "live_stage_a", "live_stage_b", "decoder"],
@@ -40,6 +41,7 @@ PARTS = {
     "memory_fid": ["memory_encoder_store", "live_stage_b", "decoder"],
     "fid": ["encoder", "decoder"],
 }  # fmt: skip
+EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PARTS]
 ATTRIBUTION = ParityOptions(attribution=True, batch_size=3, threads=1)
 
 
@@ -56,7 +58,7 @@ def compare(source: Exported, candidate: Path, reference: Path, options: ParityO
     return compare_with_bundle(candidate, reference, rest.pop("store", source.store), rows(source), options, **rest)
 
 
-@pytest.mark.parametrize("variant", FAST)
+@pytest.mark.parametrize("variant", EVERY)
 def test_a_bundle_is_equal_to_itself_in_every_part(exported, variant):
     source = exported(variant)
     report = compare(source, source.bundle, source.bundle)
@@ -77,7 +79,7 @@ class Elsewhere(OnnxRuntimeBackend):
     name = "elsewhere"
 
 
-@pytest.mark.parametrize("variant", FAST)
+@pytest.mark.parametrize("variant", EVERY)
 def test_on_another_backend_every_part_is_swapped(exported, variant):
     source = exported(variant)
     report = compare(source, source.bundle, source.bundle, backend=Elsewhere(1))

@@ -94,8 +94,8 @@ def test_on_another_backend_every_part_is_swapped(exported, variant):
 
 def test_a_part_is_named_before_it_costs_an_answer(glimmer, tmp_path):
     """Noise in two parts that tips no answer: the larger is named, by how likely the reference's answers become."""
-    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "live_stage_b", 0.003)
-    both = shutil.copytree(noisy_bundle(glimmer, tmp_path / "less", "decoder_step", 3e-5), tmp_path / "both")
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "live_stage_b", 3e-4)
+    both = shutil.copytree(noisy_bundle(glimmer, tmp_path / "less", "decoder_step", 3e-6), tmp_path / "both")
     shutil.copy(bundle / "graphs" / "live_stage_b.onnx", both / "graphs")
     update_manifest(both, "live_stage_b")
     report = compare(glimmer, both, glimmer.bundle)
@@ -129,7 +129,7 @@ def test_a_forced_answer_is_as_likely_as_torch_says(exported, variant):
         replies = free.answer(asked)
         taught = ForcedSide(session.graphs, source.shape, session.text, memory, source.shape.num_selected)
         forced = taught.force(asked, [reply.tokens for reply in replies])
-        wrong = taught.force(asked, [(9, *reply.tokens[1:]) for reply in replies])
+        wrong = taught.force(asked, [(9 if reply.tokens[0] != 9 else 8, *reply.tokens[1:]) for reply in replies])
         likely = [_log_prob_in_torch(source, row, reply, memory) for row, reply in zip(asked, replies, strict=True)]
     assert all(one.agrees for one in forced)
     assert not any(one.agrees for one in wrong)

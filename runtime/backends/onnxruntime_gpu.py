@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceTensor, Tensor
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
+from runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
+from runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
+from runtime.backends.input_types import in_types
+from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
 from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
 from runtime.backends.output_shapes import OutputShapes
-from runtime.contract import BackendError, GraphIO
+from runtime.contract import BackendError, BundleError, GraphIO
 from runtime.passage_memory import PassageMemory, padded_memory
 
 __all__ = ["OnnxRuntimeDeviceBackend"]
@@ -36,23 +38,35 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
         if provider not in (available := self._onnxruntime.get_available_providers()):
             raise BackendError(
                 f"backend {self.name}", expected=f"an ONNX Runtime with {provider}", found=", ".join(available),
-                fix='install "glimmer-export[gpu]", without "onnxruntime" beside it',
+                fix=f'{INSTALL_GPU}; without the package "onnxruntime" beside it, which takes the same folder',
             )
+        preload(self._onnxruntime, provider)
         self._provider = provider
         self._device = OrtDevice(self._onnxruntime, device)
 
     def load(self, path: Path, io: GraphIO) -> OrtDeviceGraph:
         """Load a graph file; raises BundleError as on the CPU, BackendError where the provider does not start here."""
-        session = self._session(path, io)
+        try:
+            session = self._session(path, io)
+        except BundleError as refused:
+            OnnxRuntimeBackend(self._threads).load(path, io)  # raises where the graph is to blame
+            raise self._not_started(refused.found) from None
         if self._provider not in (active := session.session.get_providers()):
-            raise BackendError(
-                f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
-                fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
-            )
-        return OrtDeviceGraph(session, io, self._device, OutputShapes(io, f"graph {path}"))
+            raise self._not_started(", ".join(active))
+        return OrtDeviceGraph(session, io, self._device, f"graph {path}")
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs and tensors."""
+
+    def _not_started(self, found: str) -> BackendError:
+        """The library that is missing, where one is; else what ONNX Runtime said, or had instead."""
+        missing = find_missing(self._onnxruntime, self._provider)
+        return BackendError(
+            f"backend {self.name}", expected=f"{self._provider} to start",
+            found=found if missing is None else f"no library {missing.name}",
+            fix="look whether `nvidia-smi` shows the GPU, and a driver new enough for this ONNX Runtime's CUDA"
+            if missing is None else missing.fix,
+        )
 
 
 class OrtTensor:
@@ -92,9 +106,9 @@ class OrtDevice:
         """Copies of the host's arrays."""
         return {name: self.place(array) for name, array in arrays.items()}
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-        """Tensors of zeros, float32."""
-        return {name: self.place(np.zeros(shape, np.float32)) for name, shape in dims.items()}
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros."""
+        return {name: self.place(np.zeros(shape, dtype)) for name, (shape, dtype) in specs.items()}
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
         """What `padded_memory` lays out."""
@@ -106,10 +120,11 @@ class OrtDeviceGraph:
 
     max_batch = None
 
-    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice, shapes: OutputShapes) -> None:
+    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice, subject: str) -> None:
         self.device = device
-        self._session, self._shapes = session, shapes
-        self._inputs = [tensor.name for tensor in io.inputs]
+        self._session, self._subject = session, subject
+        self._shapes = OutputShapes(io, subject)
+        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
         self._outputs = {tensor.name: np.dtype(tensor.dtype) for tensor in io.outputs}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -119,8 +134,8 @@ class OrtDeviceGraph:
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
         """Run once; raises as the CPU's graphs do."""
         binding = self._session.session.io_binding()
-        for name in self._inputs:
-            binding.bind_ortvalue_input(name, self.device.place(inputs[name]).value)
+        for name, tensor in in_types(inputs, self.dtypes, self._subject).items():
+            binding.bind_ortvalue_input(name, self.device.place(tensor).value)
         for name in self._outputs:
             binding.bind_output(name, self.device.name)
         values = zip(self._outputs.items(), self._session.run_bound(binding), strict=True)

@@ -15,11 +15,13 @@ from calibration.ranges_check import codec_of_graphs
 from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
+from calibration.worth import Gpu
 from exporter.graphs.check import check_operators, check_valid
 from exporter.graphs.weights_file import WeightsFile, weights_file
 from exporter.graphs.write import write_graph
 from exporter.precision import DEFAULT_POLICY, policy_file, read_policy
 from exporter.publish import check_target, publish_directory
+from exporter.targets import read_target, target_names
 from runtime.bundle import Bundle
 from runtime.contract import (
     MANIFEST,
@@ -38,8 +40,10 @@ from runtime.cpu_kind import cpu_kind
 if TYPE_CHECKING:
     from calibration.ranges import RangeTable
 
-__all__ = ["SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
+__all__ = ["ANY_SPEED", "SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
 
+ANY_SPEED = "none"
+"""Instead of a GPU's name: INT8 wherever the policy has it, for the smallest bundle."""
 SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM}
 
 
@@ -49,7 +53,8 @@ class QuantizeOptions:
 
     `precision` int8, fp16 or int8-fp16; `target` cpu or tensorrt; `cpu` the kind of CPU, None for this machine's;
     `graphs` those to make INT8 (of fp16: FP16), None for all; `method` None for the table's; `keep` regular
-    expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32).
+    expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32). `gpu` is the machine of
+    configs/targets on which the decoder's INT8 has to be faster, None for any of them, ANY_SPEED for none.
     """
 
     precision: str
@@ -59,6 +64,7 @@ class QuantizeOptions:
     keep: tuple[str, ...] = ()
     method: str | None = None
     cpu: str | None = None
+    gpu: str | None = None
 
 
 def quantize_bundle(
@@ -86,6 +92,7 @@ def quantize_bundle(
     table = read_ranges(bundle_dir, manifest)
     stages = {stage_of(name): name for name in manifest.graphs if name in table.graphs}
     _check_options(options, stages)
+    gpus = _gpus(options)
     codec = codec_of_graphs(table.graphs, manifest)
     kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
     done: dict[str, QuantizedGraph] = {}
@@ -96,7 +103,9 @@ def quantize_bundle(
             for index, (stage, name) in enumerate(stages.items()):
                 on_graph(stage, index, len(stages))
                 scheme = SCHEMES.get(str(kind), TENSORRT)
-                entries[name], done[stage] = _quantize(bundle, name, table, options, scheme, work, weights)
+                entries[name], done[stage] = _quantize(
+                    bundle, name, table, options, scheme, gpus, work, weights
+                )
         _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
@@ -116,8 +125,8 @@ def quantize_bundle(
 
 
 def _quantize(
-    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
-    weights: WeightsFile,
+    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, gpus: tuple[Gpu, ...],
+    work: Path, weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
     manifest, stage = bundle.manifest, stage_of(name)
     named = options.graphs is None or stage in options.graphs
@@ -126,6 +135,7 @@ def _quantize(
     graph_options = GraphOptions(
         stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
+        gpus=gpus,
     )
     model = load_graph(bundle.graph_path(name))
     done = QuantizedGraph()
@@ -139,6 +149,21 @@ def _quantize(
     file = FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path))
     entry = replace(manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes)
     return entry, done
+
+
+def _gpus(options: QuantizeOptions) -> tuple[Gpu, ...]:
+    """The machines on one of which INT8 has to be faster than without; raises OptionError for what is no GPU."""
+    if options.target != "tensorrt" or options.gpu == ANY_SPEED:
+        return ()
+    names = target_names() if options.gpu is None else (options.gpu,)
+    found = []
+    for name in names:
+        target = read_target(name)
+        if target.tensorrt is not None:
+            found.append(Gpu(name, target.memory_bandwidth_gb_per_s, target.tensorrt.kernel_us))
+    if not found:
+        raise OptionError("--gpu", expected="a machine with a GPU", found=str(options.gpu), fix="choose another")
+    return tuple(found)
 
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
@@ -166,6 +191,8 @@ def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
         )
     if options.cpu is not None and options.target != "cpu":
         raise OptionError("--cpu", expected="none for --target tensorrt", found=options.cpu, fix="leave it out")
+    if options.gpu is not None and options.target != "tensorrt":
+        raise OptionError("--gpu", expected="none for --target cpu", found=options.gpu, fix="leave it out")
     for pattern in options.keep:
         try:
             re.compile(pattern)

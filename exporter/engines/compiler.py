@@ -86,7 +86,7 @@ class Compiler:
         """The engine of a graph file, as a buffer of bytes.
 
         The timing cache at `timings` is read where there is one, and written back. Raises EngineError with the
-        compiler's own messages.
+        compiler's own messages, BackendError for a compute capability that it does not offer.
         """
         log = _log(self.module)
         builder = self.module.Builder(log)
@@ -95,9 +95,10 @@ class Compiler:
         config = builder.create_builder_config()
         config.set_memory_pool_limit(self.module.MemoryPoolType.WORKSPACE, self.workspace_bytes)
         if self.key.library == "tensorrt_rtx":
-            config.num_compute_capabilities = len(self.capabilities)
-            for place, capability in enumerate(self.capabilities):
-                config.set_compute_capability(getattr(self.module.ComputeCapability, capability), place)
+            self._set_capabilities(config)
+            # Memory that a run takes for itself is what a CUDA graph cannot have; RTX before 1.2 has no such flag.
+            if (flag := getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+                config.set_flag(flag)
         for shapes in profiles:
             profile = builder.create_optimization_profile()
             for name, dims in shapes.items():
@@ -115,6 +116,20 @@ class Compiler:
         if self.keeps_timings:
             replace_file(timings, config.get_timing_cache().serialize())
         return engine
+
+    def _set_capabilities(self, config: Any) -> None:
+        """What the engine is to serve; raises BackendError for what the library does not offer."""
+        config.num_compute_capabilities = len(self.capabilities)
+        known = self.module.ComputeCapability.__members__
+        for place, name in enumerate(self.capabilities):
+            if name not in known or not config.set_compute_capability(known[name], place):
+                raise BackendError(
+                    f"compiler tensorrt-rtx, compute capability {name}",
+                    expected=f"one that {self.key.library} {self.key.version} offers: "
+                    f"{', '.join(sorted(set(known) - {'NONE'}))}",
+                    found="none of these" if name not in known else "one that it refuses here",
+                    fix="name another target, whose engines this GPU runs, or build with --compiler tensorrt on it",
+                )
 
     def _parse(self, path: Path, network: Any, log: Any) -> None:
         parser = self.module.OnnxParser(network, log)

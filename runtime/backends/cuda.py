@@ -64,6 +64,7 @@ class Cuda:
 
     def __init__(self) -> None:
         self.lost: str | None = None
+        self._capturing: int | None = None
         self._runtime = _import_runtime()
         self._success = self._runtime.cudaError_t.cudaSuccess
         self._default = self._runtime.cudaMemcpyKind.cudaMemcpyDefault
@@ -148,6 +149,7 @@ class Cuda:
         Raises CaptureError where some of it cannot be captured, and what `queue` raises.
         """
         self._call("cudaStreamBeginCapture", stream, self._thread_local)
+        self._capturing = stream
         try:
             queue()
         except BaseException:
@@ -155,7 +157,12 @@ class Cuda:
             error, graph = self._runtime.cudaStreamEndCapture(stream)
             if error == self._success:
                 self._runtime.cudaGraphDestroy(graph)
+            self._capturing = None
+            self._clear()
+            self.check(stream)
             raise
+        finally:
+            self._capturing = None
         graph = self._call("cudaStreamEndCapture", stream)
         try:
             return int(self._call("cudaGraphInstantiate", graph, 0))
@@ -170,19 +177,40 @@ class Cuda:
         """Give a captured graph back that is not queued."""
         self._call("cudaGraphExecDestroy", executable)
 
-    def check(self) -> None:
-        """Raise DeviceLostError where work that ran meanwhile broke the GPU."""
-        self._call("cudaPeekAtLastError")
+    def check(self, stream: int) -> None:
+        """Raise DeviceLostError where work that ran meanwhile, on this stream or another, broke the GPU; does not wait.
+
+        The stream is asked: what cuda-bindings remembers as the last error is that of its own calls, and a kernel of
+        TensorRT's that crashes is none of these. A stream that is being captured cannot be asked; `capture` does it
+        afterwards.
+        """
+        if stream != self._capturing:
+            self._call("cudaStreamQuery", stream, allowed="cudaErrorNotReady")
 
     def _call(self, function: str, *arguments: Any, asked: int | None = None, allowed: str = "") -> Any:
         if self.lost is not None:
             raise self._lost_error()
-        error, *values = getattr(self._runtime, function)(*arguments)
+        try:
+            error, *values = getattr(self._runtime, function)(*arguments)
+        except RuntimeError as reason:  # cuda-python before 12.9, where it finds no driver
+            raise self._not_called(function, reason) from None
         if error == self._success:
             return values[0] if len(values) == 1 else tuple(values)
+        self._clear()
         if error.name == allowed:
             return NOT_READY
         raise self._error(function, error, asked)
+
+    def _clear(self) -> None:
+        """Forget the last error, which CUDA keeps until it is asked for: somebody else would take it for theirs."""
+        self._runtime.cudaGetLastError()
+
+    def _not_called(self, function: str, reason: RuntimeError) -> BackendError:
+        if not hasattr(self, "gpu"):
+            return _no_gpu(str(reason))
+        return BackendError(
+            f"CUDA, {function}", expected="a driver that has it", found=str(reason), fix="install a newer driver"
+        )
 
     def _error(self, function: str, error: Any, asked: int | None) -> BackendError:
         subject = f"CUDA, {function}"
@@ -224,16 +252,17 @@ NOT_READY = _NotReady()
 def _import_runtime() -> Any:
     """cuda-python's bindings of the CUDA runtime, at their place of today or at that of its earlier versions."""
     try:
-        from cuda.bindings import runtime
-    except ImportError:
         try:
-            from cuda import cudart
+            from cuda.bindings import runtime
         except ImportError:
-            raise BackendError(
-                "CUDA", expected="the package cuda-python", found="none",
-                fix='install it: pip install "glimmer-export[gpu]"',
-            ) from None
-        return cudart
+            from cuda import cudart as runtime
+    except ImportError:
+        raise BackendError(
+            "CUDA", expected="the package cuda-python", found="none",
+            fix='install it: pip install "glimmer-export[gpu]"',
+        ) from None
+    except RuntimeError as reason:
+        raise _no_gpu(str(reason)) from None
     return runtime
 
 

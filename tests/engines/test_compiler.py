@@ -234,6 +234,33 @@ def test_tensorrt_rtx_compiles_for_all_capabilities_at_once(tmp_path):
     assert not (tmp_path / "timing.cache").exists()
 
 
+def test_a_capability_that_is_refused_is_named_with_those_that_are_offered(tmp_path, monkeypatch):
+    asked = compiler("SM75")
+    monkeypatch.setattr(asked.module.IBuilderConfig, "set_compute_capability", lambda config, capability, place: False)
+    with pytest.raises(BackendError, match=r"SM75: .*offers: CURRENT, SM120, .*, found one that it refuses here"):
+        asked.compile(product(tmp_path, np.float16), PROFILES, tmp_path / "timing.cache")
+
+
+def test_tensorrt_rtx_knows_no_sm90_and_says_what_it_knows(tmp_path):
+    offered = "CURRENT, SM120, SM121, SM75, SM80, SM86, SM89"
+    with pytest.raises(BackendError, match=rf"SM90: .*offers: {offered}, found none"):
+        compiler("SM90").compile(product(tmp_path, np.float16), PROFILES, tmp_path / "timing.cache")
+
+
+def test_tensorrt_rtx_builds_engines_that_can_be_captured(tmp_path, monkeypatch):
+    """Which need a run to take no memory of its own."""
+    module, flags = compiler("SM75").module, []
+    build = module.Builder.build_serialized_network
+
+    def building(builder, network, config):
+        flags.append(config.get_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION))
+        return build(builder, network, config)
+
+    monkeypatch.setattr(module.Builder, "build_serialized_network", building)
+    compiler("SM75").compile(product(tmp_path, np.float16), PROFILES, tmp_path / "timing.cache")
+    assert flags == [True]
+
+
 def test_tensorrt_rtx_says_why_it_refuses(tmp_path):
     """What the rule `fp32-product` rests on."""
     path = product(tmp_path, np.float32)

@@ -51,7 +51,7 @@ class Context:
         for name, address in zip(self._names, addresses, strict=True):
             self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(self._device.stream):
-            self._device.cuda.check()
+            self._device.cuda.check(self._device.stream)
             raise self._error("to be queued")
 
     def _error(self, expected: str) -> BackendError:

@@ -116,6 +116,12 @@ class FakeCuda:
         self.kernels: list[str] = []
         """Names of what ran on a stream, in the order in which it ran."""
         self.lost: cudaError_t | None = None
+        self.crashed: cudaError_t | None = None
+        """What a kernel of a library did, of which only what asks the GPU is told."""
+        self.driver = True
+        """Whether there is one; without it cuda-python 12.6 raises."""
+        self.last_error = cudaError_t.cudaSuccess
+        """What cuda-python remembers of its own calls, until it is asked for it."""
         self._calls_left: int | None = None
         self._random = None if order is None else random.Random(order)
         self._scripted: list[tuple[str, int, cudaError_t]] = []
@@ -156,6 +162,8 @@ class FakeCuda:
         """Raise where anything went wrong, even where nobody saw it, or anything was not given back."""
         if self.faults:
             raise self.faults[0]
+        if self.last_error:
+            raise self._fault(f"{self.last_error.name} is left for whoever asks for the last error")
         leaked = [f"memory {memory.address:#x}" for memory in self._memories.values() if not memory.freed]
         leaked += [f"{type(value).__name__} {handle}" for handle, value in self._handles.items()]
         if leaked:
@@ -198,14 +206,18 @@ class FakeCuda:
         return self._answer("cudaMemGetInfo", self.total_bytes - self.live_bytes, self.total_bytes)
 
     def cudaPeekAtLastError(self):
-        return self._answer("cudaPeekAtLastError")
+        return (self.last_error,)
+
+    def cudaGetLastError(self):
+        error, self.last_error = self.last_error, cudaError_t.cudaSuccess
+        return (error,)
 
     def cudaMalloc(self, num_bytes):
         with self._lock:
             if (answer := self._answer("cudaMalloc", waits=True))[0]:
                 return answer
             if num_bytes > self.total_bytes - self.live_bytes:
-                return (cudaError_t.cudaErrorMemoryAllocation, None)
+                return self._failed(cudaError_t.cudaErrorMemoryAllocation, None)
             return (cudaError_t.cudaSuccess, self._allocate(num_bytes).address)
 
     def cudaFree(self, address):
@@ -285,7 +297,20 @@ class FakeCuda:
                 return answer
             queried = self._get(event, Event)
             if not all(operation.done for operation in queried.tail):
-                return (cudaError_t.cudaErrorNotReady,)
+                return self._failed(cudaError_t.cudaErrorNotReady)
+            _merge(self._known, queried.clock)
+            return answer
+
+    def cudaStreamQuery(self, stream):
+        with self._lock:
+            if (answer := self._answer("cudaStreamQuery", waits=True))[0]:
+                return answer
+            queried = self._get(stream, Stream)
+            if self.crashed is not None:
+                self.lost = self.crashed
+                return self._failed(self.crashed)
+            if not all(operation.done for operation in queried.tail):
+                return self._failed(cudaError_t.cudaErrorNotReady)
             _merge(self._known, queried.clock)
             return answer
 
@@ -336,7 +361,13 @@ class FakeCuda:
         self.faults.append(CudaMisuseError(message))
         return self.faults[-1]
 
+    def _failed(self, error: cudaError_t, *values: Any) -> tuple[Any, ...]:
+        self.last_error = error
+        return (error, *values)
+
     def _answer(self, function: str, *values: Any, waits: bool = False) -> tuple[Any, ...]:
+        if not self.driver:
+            raise RuntimeError("Failed to dlopen libcuda.so.1")
         with self._lock:
             if waits and any(
                 isinstance(value, Stream) and value.capture is not None
@@ -350,10 +381,10 @@ class FakeCuda:
             number = self.calls[function]
             self.calls[function] += 1
             if self.lost is not None:
-                return (self.lost, *[None] * len(values))
+                return self._failed(self.lost, *[None] * len(values))
             for scripted in self._scripted:
                 if scripted[:2] == (function, number):
-                    return (scripted[2], *[None] * len(values))
+                    return self._failed(scripted[2], *[None] * len(values))
             return (cudaError_t.cudaSuccess, *values)
 
     def _allocate(self, num_bytes: int, keep: Any = None) -> Memory:

@@ -69,6 +69,14 @@ def test_engines_of_another_gpu_are_a_reason(glimmer, engined, gpu):
     assert "glimmer-export build" in found.refused["tensorrt"]
 
 
+def test_no_driver_is_a_reason(glimmer, engined, gpu):
+    """Which cuda-python 12.6 tells by a RuntimeError."""
+    gpu().cuda.driver = False
+    found = choice(engined(glimmer))
+    assert found.name == CPU
+    assert "an NVIDIA GPU and its driver" in found.refused["tensorrt"]
+
+
 def test_a_damaged_engine_is_a_reason_and_leaves_nothing_behind(glimmer, engined, gpu, tmp_path):
     """`gpu` sees to it that what was loaded before it was given back."""
     gpu()

@@ -109,3 +109,73 @@ def test_any_other_error_is_named(fake):
     assert type(error.value) is BackendError
     cuda.free(cuda.malloc(8))
     fake.check_clean()
+
+
+def test_a_crash_of_a_kernel_is_seen_though_no_call_of_ours_failed(fake):
+    cuda = Cuda()
+    stream = cuda.stream()
+    cuda.check(stream)
+    fake.crashed = fake.cudaError_t.cudaErrorIllegalAddress
+    with pytest.raises(DeviceLostError, match=r"GPU Fake T4.*cudaErrorIllegalAddress"):
+        cuda.check(stream)
+
+
+def test_work_that_is_not_done_is_no_crash(fake):
+    cuda = Cuda()
+    stream, address = cuda.stream(), cuda.malloc(8)
+    cuda.clear(address, 8, stream)
+    cuda.check(stream)
+    assert fake.kernels == []
+    cuda.synchronize(stream)
+    cuda.free(address)
+    cuda.destroy_stream(stream)
+    fake.check_clean()
+
+
+def test_an_error_that_was_seen_is_not_left_for_others(fake):
+    """TensorRT asks for the last error too."""
+    cuda = Cuda()
+    stream, event, address = cuda.stream(), cuda.event(), cuda.malloc(8)
+    cuda.clear(address, 8, stream)
+    cuda.record(event, stream)
+    assert not cuda.reached(event)
+    assert not fake.last_error
+    with pytest.raises(DeviceMemoryError):
+        cuda.malloc(20_000)
+    assert not fake.last_error
+
+    def broken() -> None:
+        fake.last_error = fake.cudaError_t.cudaErrorStreamCaptureUnsupported
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        cuda.capture(stream, broken)
+    assert not fake.last_error
+
+
+def test_a_crash_during_a_capture_is_told_afterwards(fake):
+    cuda = Cuda()
+    stream = cuda.stream()
+
+    def crashes() -> None:
+        fake.crashed = fake.cudaError_t.cudaErrorIllegalAddress
+        cuda.check(stream)
+        raise BackendError("engine", expected="to be queued", found="refused", fix="build again")
+
+    with pytest.raises(DeviceLostError, match="cudaErrorIllegalAddress"):
+        cuda.capture(stream, crashes)
+    assert not fake.faults
+
+
+def test_cuda_python_that_raises_where_there_is_no_driver(fake):
+    """As 12.6 does."""
+    fake.driver = False
+    with pytest.raises(BackendError, match=r"an NVIDIA GPU and its driver, found Failed to dlopen libcuda\.so\.1"):
+        Cuda()
+
+
+def test_a_function_that_the_driver_lacks_is_named(fake, monkeypatch):
+    cuda = Cuda()
+    monkeypatch.setattr(fake, "driver", False)
+    with pytest.raises(BackendError, match=r"cudaMalloc: expected a driver that has it, found Failed"):
+        cuda.malloc(8)

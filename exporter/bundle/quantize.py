@@ -192,7 +192,7 @@ def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
     if options.cpu is not None and options.target != "cpu":
         raise OptionError("--cpu", expected="none for --target tensorrt", found=options.cpu, fix="leave it out")
     if options.gpu is not None and options.target != "tensorrt":
-        raise OptionError("--gpu", expected="none for --target cpu", found=options.gpu, fix="leave it out")
+        raise OptionError("--gpu", expected="no GPU for --target cpu", found=options.gpu, fix="leave it out")
     for pattern in options.keep:
         try:
             re.compile(pattern)

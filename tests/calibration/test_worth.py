@@ -73,7 +73,7 @@ def test_a_small_decoder_stays_in_fp16_and_the_report_says_why(exported, tmp_pat
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        (QuantizeOptions("int8", "cpu", gpu="t4"), "none for --target cpu, found t4"),
+        (QuantizeOptions("int8", "cpu", gpu="t4"), "no GPU for --target cpu, found t4"),
         (QuantizeOptions("int8", "tensorrt", gpu="cpu"), "a machine with a GPU, found cpu"),
         (QuantizeOptions("int8", "tensorrt", gpu="abacus"), "none of that name"),
     ],

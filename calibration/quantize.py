@@ -34,7 +34,8 @@ class GraphOptions:
     where there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
     None elsewhere; `method` a calibrator. `gpus` are the machines on one of which INT8 has to be faster, where the
     policy asks for that; none ask for nothing. `only` names the nodes that become INT8 whatever the policy keeps, all
-    others staying in float; None leaves it to the policy.
+    others staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of
+    `fp16`).
     """
 
     name: str
@@ -47,6 +48,7 @@ class GraphOptions:
     lazy_layer: str | None = None
     gpus: tuple[Gpu, ...] = ()
     only: Collection[str] | None = None
+    fp16_io: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -55,8 +57,9 @@ class QuantizedGraph:
 
     `int8` and `kept` are the products and lookups that are INT8, and those in float; `scaled` those INT8 products whose
     channels are balanced by a multiplication in front of them, as no weight before them could take it; `kept_fp32`
-    FP16's exceptions and their reasons; `not_worth` those of `kept` that INT8 would not speed up; `matched` the
-    patterns of `keep` that named anything; `notes` what could not be done, or may cost accuracy.
+    FP16's exceptions and their reasons; `fp16_io` the inputs and outputs that are FP16; `not_worth` those of `kept`
+    that INT8 would not speed up; `matched` the patterns of `keep` that named anything; `notes` what could not be done,
+    or may cost accuracy.
     """
 
     int8: list[str] = field(default_factory=list)
@@ -65,6 +68,7 @@ class QuantizedGraph:
     matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
     not_worth: list[str] = field(default_factory=list)
+    fp16_io: list[str] = field(default_factory=list)
     residual_scale: float = 1.0
     notes: list[str] = field(default_factory=list)
 
@@ -106,9 +110,9 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
     else:
         done.kept = [linear.name for linear in find_linears(model.graph) if _keeps(options, linear.name, done)]
     if options.fp16:
-        convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept)
+        convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept, fp16_io=options.fp16_io)
         convert(model)
-        done.kept_fp32 = convert.kept_fp32
+        done.kept_fp32, done.fp16_io = convert.kept_fp32, sorted(options.fp16_io)
         done.notes += check_fp16(model.graph, tracked)
     return done
 

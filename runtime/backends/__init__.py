@@ -8,7 +8,9 @@ from runtime.backends.contract import (
     DeviceGraph,
     DeviceTensor,
     Graph,
+    Spec,
     Tensor,
+    TypedGraph,
 )
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 
@@ -21,5 +23,7 @@ __all__ = [
     "DeviceTensor",
     "Graph",
     "OnnxRuntimeBackend",
+    "Spec",
     "Tensor",
+    "TypedGraph",
 ]

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from math import prod
 from typing import cast
 
+import numpy as np
+
 from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.input_types import in_types
 from runtime.backends.tensorrt.context import Context, Shapes
 from runtime.backends.tensorrt.cuda_graphs import CudaGraphs
 from runtime.backends.tensorrt.device import CudaDevice
@@ -30,8 +33,8 @@ class EngineGraph:
         _check_io(engine, io)
         self.device = device
         self._engine, self._io, self._captures = engine, io, captures
-        self._dtypes = {tensor.name: tensor.dtype for tensor in io.inputs}
-        self._profiles = engine.profiles(list(self._dtypes))
+        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
+        self._profiles = engine.profiles(list(self.dtypes))
         first = io.inputs[0].name
         self.max_batch = max(profile[first][1][0] for profile in self._profiles)
         self._contexts: dict[int, Context] = {}
@@ -44,10 +47,7 @@ class EngineGraph:
 
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
         """Queue one run; raises as DeviceGraph."""
-        wanted = {name: inputs[name] for name in self._dtypes}
-        for name, dtype in self._dtypes.items():
-            if wanted[name].dtype != dtype:
-                raise TypeError(f"{self._engine.subject}, {name}: expected {dtype}, found {wanted[name].dtype}")
+        wanted = in_types(inputs, self.dtypes, self._engine.subject)
         device = self.device
         with device.lock:
             device.check()
@@ -87,10 +87,10 @@ class EngineGraph:
         fitting = [
             (sum(prod(greatest) for _, greatest in profile.values()), index)
             for index, profile in enumerate(self._profiles)
-            if all(_within(shape, *profile[name]) for name, shape in zip(self._dtypes, shapes, strict=True))
+            if all(_within(shape, *profile[name]) for name, shape in zip(self.dtypes, shapes, strict=True))
         ]
         if not fitting:
-            found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self._dtypes, shapes, strict=True))
+            found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self.dtypes, shapes, strict=True))
             raise BackendError(
                 self._engine.subject, expected=f"shapes within its optimization profiles, {self._profiles}",
                 found=found, fix="ask fewer questions at once or lower top_k and top_m, or build engines for these "

@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
 from runtime.contract.files import MAX_TOKENIZER_BYTES
-from runtime.contract.json_text import has_lone_surrogate, parse_json
+from runtime.contract.json_text import parse_json
 from runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = [
@@ -42,18 +42,15 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
 def without_special_tokens(content: bytes) -> bytes:
     """A tokenizer.json that adds nothing to a text: for a model whose texts have no EOS, as transformers reads it.
 
-    The runtime adds EOS itself, by the model's config, and a file that is none, or whose text cannot be written, is for
-    the writer's check to name.
+    The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
     """
     try:
-        tokenizer = parse_json(text := content.decode())
-    except ValueError:
+        tokenizer = parse_json(content.decode())
+        if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
+            return content
+        return json.dumps({**tokenizer, "post_processor": None}, ensure_ascii=False).encode()
+    except ValueError:  # half a surrogate pair too, which JSON can name and UTF-8 cannot hold
         return content
-    if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
-        return content
-    if has_lone_surrogate(text, tokenizer):
-        return content
-    return json.dumps({**tokenizer, "post_processor": None}, ensure_ascii=False).encode("utf-8")
 
 
 def open_sentencepiece(path: Path) -> Any:

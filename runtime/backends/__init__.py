@@ -6,8 +6,11 @@ from runtime.backends.contract import (
     Device,
     DeviceBackend,
     DeviceGraph,
+    DeviceLoop,
     DeviceTensor,
     Graph,
+    LoopingGraph,
+    LoopIO,
     Tensor,
 )
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
@@ -18,8 +21,11 @@ __all__ = [
     "Device",
     "DeviceBackend",
     "DeviceGraph",
+    "DeviceLoop",
     "DeviceTensor",
     "Graph",
+    "LoopIO",
+    "LoopingGraph",
     "OnnxRuntimeBackend",
     "Tensor",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 from exporter.engines.device import find_device
 from exporter.targets import TensorRTTarget
 from exporter.whole_file import replace_file
+from runtime.backends.cuda_libraries import INSTALL_GPU
 from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 from runtime.contract.files import read_file
 
@@ -22,8 +23,7 @@ __all__ = ["Compiler", "open_compiler"]
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
-    "tensorrt": 'install it: pip install "glimmer-export[gpu]"; on a Jetson it comes with JetPack: apt install '
-    "python3-libnvinfer",
+    "tensorrt": f"install it: {INSTALL_GPU}; on a Jetson it comes with JetPack: apt install python3-libnvinfer",
     "tensorrt-rtx": 'install it: pip install "glimmer-export[rtx]"',
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends.cuda_libraries import INSTALL_GPU
 from runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
 
 __all__ = ["CaptureError", "Cuda", "Gpu", "PinnedMemory"]
@@ -258,8 +259,7 @@ def _import_runtime() -> Any:
             from cuda import cudart as runtime
     except ImportError:
         raise BackendError(
-            "CUDA", expected="the package cuda-python", found="none",
-            fix='install it: pip install "glimmer-export[gpu]"',
+            "CUDA", expected="the package cuda-python", found="none", fix=f"install it: {INSTALL_GPU}",
         ) from None
     except RuntimeError as reason:
         raise _no_gpu(str(reason)) from None

@@ -9,10 +9,11 @@ from typing import Any, cast
 import numpy as np
 
 from runtime.backends.contract import Array, DeviceTensor, Tensor
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeLoader
+from runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
+from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
 from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
 from runtime.backends.output_shapes import OutputShapes
-from runtime.contract import BackendError, GraphIO
+from runtime.contract import BackendError, BundleError, GraphIO
 from runtime.passage_memory import PassageMemory, padded_memory
 
 __all__ = ["OnnxRuntimeDeviceBackend"]
@@ -36,23 +37,35 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
         if provider not in (available := self._onnxruntime.get_available_providers()):
             raise BackendError(
                 f"backend {self.name}", expected=f"an ONNX Runtime with {provider}", found=", ".join(available),
-                fix='install "glimmer-export[gpu]", without "onnxruntime" beside it',
+                fix=f'{INSTALL_GPU}; without the package "onnxruntime" beside it, which takes the same folder',
             )
+        preload(self._onnxruntime, provider)
         self._provider = provider
         self._device = OrtDevice(self._onnxruntime, device)
 
     def load(self, path: Path, io: GraphIO) -> OrtDeviceGraph:
         """Load a graph file; raises BundleError as on the CPU, BackendError where the provider does not start here."""
-        session = self._session(path, io)
+        try:
+            session = self._session(path, io)
+        except BundleError as refused:
+            OnnxRuntimeBackend(self._threads).load(path, io)  # raises where the graph is to blame
+            raise self._not_started(refused.found) from None
         if self._provider not in (active := session.session.get_providers()):
-            raise BackendError(
-                f"backend {self.name}", expected=f"{self._provider} to start", found=", ".join(active),
-                fix="install the GPU's driver and the CUDA and cuDNN that this ONNX Runtime asks for",
-            )
+            raise self._not_started(", ".join(active))
         return OrtDeviceGraph(session, io, self._device, OutputShapes(io, f"graph {path}"))
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs and tensors."""
+
+    def _not_started(self, found: str) -> BackendError:
+        """The library that is missing, where one is; else what ONNX Runtime said, or had instead."""
+        missing = find_missing(self._onnxruntime, self._provider)
+        return BackendError(
+            f"backend {self.name}", expected=f"{self._provider} to start",
+            found=found if missing is None else f"no library {missing.name}",
+            fix="look whether `nvidia-smi` shows the GPU, and a driver new enough for this ONNX Runtime's CUDA"
+            if missing is None else missing.fix,
+        )
 
 
 class OrtTensor:

@@ -22,6 +22,8 @@ __all__ = ["OrtSession", "from_device", "import_onnxruntime", "onnxruntime_error
 
 OWN = "onnxruntime.capi.onnxruntime_pybind11_state"
 BUILTINS = (MemoryError, RuntimeError, UnicodeDecodeError)
+CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
+"""What matters of a message that begins with the types of a C++ template."""
 NO_MEMORY = re.compile(r"bad[ _]alloc|fail\w* to allocate|BFCArena|out of memory|CUDA failure 2\b", re.IGNORECASE)
 
 
@@ -62,7 +64,9 @@ class OrtSession:
             except OSError as reason:
                 raise refused(str(reason)) from None
             self.session: Any = onnxruntime.InferenceSession(
-                str(graph) if isinstance(graph, Path) else graph, sess_options=options, providers=list(providers)
+                str(graph) if isinstance(graph, Path) else graph, sess_options=options, providers=list(providers),
+                # Its way out prints on standard output, where answers go, and turns to the CPU in silence.
+                enable_fallback=0,
             )
             # A name that is not UTF-8 is found out here.
             self.inputs, self.outputs = (
@@ -101,7 +105,8 @@ def onnxruntime_errors(subject: str, refused: Callable[[str], GlimmerError]) -> 
     """For a call of ONNX Runtime: its exceptions by `refused`, and want of memory as DeviceMemoryError."""
 
     def named(raised: BaseException) -> GlimmerError:
-        reason = first_line(raised)
+        failure = CUDA_FAILURE.search(str(raised))
+        reason = first_line(raised) if failure is None else failure[0]
         if isinstance(raised, MemoryError) or NO_MEMORY.search(str(raised)):
             return DeviceMemoryError(
                 subject, expected="memory to load and run it", found=reason,

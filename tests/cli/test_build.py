@@ -133,7 +133,7 @@ def test_what_cannot_be_built_is_refused(refused, cli, glimmer, tmp_path, monkey
     assert "FP32 GEMM is not supported" in refused(EngineError, "build", bundle, "--target", "t4", *AHEAD)
     assert "a machine with a GPU, found cpu" in refused(OptionError, "build", bundle, "--target", "cpu", *AHEAD)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert "glimmer-export[gpu]" in refused(MissingExtraError, "build", bundle, "--target", "t4")
+    assert "glimmer-export[gpu-cu13]" in refused(MissingExtraError, "build", bundle, "--target", "t4")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     assert "glimmer-export[rtx]" in refused(MissingExtraError, "build", bundle, "--target", "t4", *AHEAD)
     assert cli("build", bundle, "--target", "tpu", *AHEAD).code == 2

@@ -186,7 +186,8 @@ def test_tensorrt_needs_a_gpu_of_the_targets_capability(install, device, found):
 
 
 @pytest.mark.parametrize(
-    ("name", "install"), [("tensorrt", r"glimmer-export\[gpu\].*JetPack"), ("tensorrt-rtx", r"glimmer-export\[rtx\]")]
+    ("name", "install"),
+    [("tensorrt", r"glimmer-export\[gpu-cu12\].*JetPack"), ("tensorrt-rtx", r"glimmer-export\[rtx\]")],
 )
 def test_a_compiler_that_is_not_installed(monkeypatch, name, install):
     monkeypatch.setitem(sys.modules, name.replace("-", "_"), None)

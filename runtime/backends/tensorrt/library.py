@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.backends.cuda_libraries import INSTALL_GPU
 from runtime.backends.tensorrt.runtime_cache import RuntimeCache
 from runtime.contract import BackendError, BundleError
 
@@ -17,7 +18,10 @@ __all__ = ["Library", "LoadedEngine", "check_installed"]
 OLDEST = (10, 3)
 BEYOND = (12, 0)
 """Versions of `tensorrt` that are served: from JetPack 6.2's to the last major one there is."""
-PACKAGES = {"tensorrt": '"glimmer-export[gpu]"', "tensorrt_rtx": "tensorrt-rtx-cu12"}
+INSTALL = {
+    "tensorrt": f"{INSTALL_GPU}; on a Jetson it comes with JetPack: apt install python3-libnvinfer",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu12",
+}
 
 
 def check_installed(name: str) -> None:
@@ -25,7 +29,7 @@ def check_installed(name: str) -> None:
     if importlib.util.find_spec(name) is None:
         raise BackendError(
             f"backend {name.replace('_', '-')}", expected=f"the package {name}", found="none",
-            fix=f"install it: pip install {PACKAGES[name]}",
+            fix=f"install it: {INSTALL[name]}",
         )
 
 

@@ -161,8 +161,8 @@ class DeviceLoop(Protocol):
     def run(self, count: int, *, seen: bool) -> Callable[[], list[dict[str, Array]]]:
         """Queue the next `count` runs, at most `interval`; what is returned waits for them and gives their outputs.
 
-        By run those that are collected, and where `seen` asks for it the others. The last queued must be waited for
-        before more are. Raises as `launch`.
+        By run those that are collected, and where `seen` asks for it the others; the arrays hold until the next call.
+        The last queued must be waited for before more are. Raises as `launch`.
         """
         ...
 

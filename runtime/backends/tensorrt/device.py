@@ -114,21 +114,22 @@ class CudaDevice:
     def fetch(self, tensor: CudaTensor) -> Callable[[], Array]:
         """Queue a copy to the host; what is returned waits for it and gives it, and does not keep the tensor."""
         shape, dtype = tensor.shape, tensor.dtype
+        num_bytes = prod(shape) * dtype.itemsize
         with self.lock:
             self.check()
             with self.reading([tensor]):
-                wait = self.fetch_bytes([(tensor.address, prod(shape) * dtype.itemsize)])
+                wait = self.fetch_bytes([(tensor.address, num_bytes)])
 
         def array() -> Array:
-            found: Array = wait().view(dtype)
+            found: Array = wait().host[:num_bytes].copy().view(dtype)
             return found.reshape(shape)
 
         return array
 
-    def fetch_bytes(self, stretches: Sequence[tuple[int, int]]) -> Callable[[], Array]:
+    def fetch_bytes(self, stretches: Sequence[tuple[int, int]]) -> Callable[[], Lease]:
         """Queue copies to the host, of addresses and bytes, one behind the other; what is returned waits for them.
 
-        It gives (bytes,) uint8. Whoever calls this holds the lock.
+        It gives page-locked memory that begins with them. Whoever calls this holds the lock.
         """
         ends = list(accumulate(num_bytes for _, num_bytes in stretches))
         lease = self._pinned.take(ends[-1])
@@ -136,10 +137,9 @@ class CudaDevice:
             self.cuda.copy(lease.address + end - num_bytes, address, num_bytes, self.stream)
         copied = self._pinned.record_used(lease, self.stream)
 
-        def wait() -> Array:
+        def wait() -> Lease:
             self.cuda.synchronize_event(copied)
-            content: Array = lease.host[: ends[-1]].copy()
-            return content
+            return lease
 
         return wait
 

@@ -136,6 +136,7 @@ class Loop:
     def __init__(self, device: CudaDevice, layout: LoopLayout, place: _Place, sequence: RunSequence) -> None:
         self._device, self._layout, self._place, self._sequence = device, layout, place, sequence
         self._done = 0
+        self._held: Lease | None = None  # what was given out is read where it came to
         names = [tensor.name for tensor in layout.io.inputs if tensor.name != layout.loop.counter]
         self.inputs: dict[str, DeviceTensor] = {name: self._tensor(name) for name in names}
 
@@ -175,9 +176,9 @@ class Loop:
         self._done += count
 
         def outputs() -> list[dict[str, Array]]:
-            content = wait()
+            self._held = wait()
             self._place.settled = True
-            return self._outputs(content, count, looks)
+            return self._outputs(self._held.host, count, looks)
 
         return outputs
 

@@ -120,7 +120,8 @@ def answer(graph: EngineGraph, batch: int, tokens: int, runs: int, seed: int, *,
     with graph.loop(LOOP, dims(batch, tokens), runs) as loop:
         loop.start(counter, values, [name for name in LOOP.carried if name.startswith("past")])
         while len(found) < runs:
-            found += loop.run(min(loop.interval, runs - len(found)), seen=seen)()
+            given_out = loop.run(min(loop.interval, runs - len(found)), seen=seen)()
+            found += [{name: value.copy() for name, value in outputs.items()} for outputs in given_out]
     return found
 
 

@@ -32,7 +32,7 @@ class GraphOptions:
     `int8` and `fp16` may both be set; `keep` are regular expressions of what is not to be INT8 beside the policy's, or,
     where there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
     None elsewhere; `method` a calibrator. `only` names the nodes that become INT8 whatever the policy keeps, all others
-    staying in float; None leaves it to the policy.
+    staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of `fp16`).
     """
 
     name: str
@@ -44,6 +44,7 @@ class GraphOptions:
     keep: tuple[str, ...] = ()
     lazy_layer: str | None = None
     only: Collection[str] | None = None
+    fp16_io: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -52,8 +53,8 @@ class QuantizedGraph:
 
     `int8` and `kept` are the products and lookups that are INT8, and those in float; `scaled` those INT8 products whose
     channels are balanced by a multiplication in front of them, as no weight before them could take it; `kept_fp32`
-    FP16's exceptions and their reasons; `matched` the patterns of `keep` that named anything; `notes` what could not be
-    done, or may cost accuracy.
+    FP16's exceptions and their reasons; `fp16_io` the inputs and outputs that are FP16; `matched` the patterns
+    of `keep` that named anything; `notes` what could not be done, or may cost accuracy.
     """
 
     int8: list[str] = field(default_factory=list)
@@ -61,6 +62,7 @@ class QuantizedGraph:
     scaled: list[str] = field(default_factory=list)
     matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
+    fp16_io: list[str] = field(default_factory=list)
     residual_scale: float = 1.0
     notes: list[str] = field(default_factory=list)
 
@@ -102,9 +104,9 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
     else:
         done.kept = [linear.name for linear in find_linears(model.graph) if _keeps(options, linear.name, done)]
     if options.fp16:
-        convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept)
+        convert = ConvertFp16(tracked, keep=() if options.int8 else done.kept, fp16_io=options.fp16_io)
         convert(model)
-        done.kept_fp32 = convert.kept_fp32
+        done.kept_fp32, done.fp16_io = convert.kept_fp32, sorted(options.fp16_io)
         done.notes += check_fp16(model.graph, tracked)
     return done
 

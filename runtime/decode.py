@@ -39,9 +39,10 @@ def greedy_decode(
 ) -> list[Decoded]:
     """The answer of each row, of at most `max_new_tokens` tokens, EOS left out, with its log-probability.
 
-    encoder_hidden_states (b, s, d_model) float32, encoder_attention_mask (b, s) int32; `prefixes` are the decoder
-    input ids before the answer: the start token, and the question behind it where the architecture has it so. Where a
-    look at the tokens waits for a device, some steps may run after the last row's EOS; what they give is dropped.
+    encoder_hidden_states (b, s, d_model) float32 or float16, encoder_attention_mask (b, s) int32; `prefixes` are the
+    decoder input ids before the answer: the start token, and the question behind it where the architecture has it so.
+    Where a look at the tokens waits for a device, some steps may run after the last row's EOS; what they give is
+    dropped.
 
     `check_finite` raises NotFiniteError where the logits of a row that still runs have NaN or infinity: those of every
     step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the

@@ -133,7 +133,7 @@ class _SingleSteps:
             return self._place.run(PREFILL, {**_prefix(self._place, self._asked), **self._fixed})
         if before is None:
             ids: Tensor = np.array(self._asked.prefixes, np.int32)
-            past = self._place.zeros(caches)
+            past = self._place.zeros(STEP, caches)
         else:
             self._position = self._position + 1
             ids, past = before[TOKEN], {name: before[_present(name)] for name in caches}

@@ -17,7 +17,9 @@ from runtime.backends import (
     Graph,
     LoopingGraph,
     LoopIO,
+    Spec,
     Tensor,
+    TypedGraph,
 )
 from runtime.buffer_pool import BufferPool
 from runtime.passage_memory import PassageMemory, padded_memory
@@ -53,8 +55,8 @@ class Placement(Protocol):
         """Arrays that many runs read, brought here once."""
         ...
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Tensors of zeros, float32."""
+    def zeros(self, graph: str, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Tensors of zeros, in the types that a graph takes them in."""
         ...
 
     def fetch(self, tensor: Tensor) -> Callable[[], Array]:
@@ -101,9 +103,9 @@ class HostPlacement:
         """As they are."""
         return dict(arrays)
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """Arrays."""
-        return {name: np.zeros(shape, np.float32) for name, shape in dims.items()}
+    def zeros(self, graph: str, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """Arrays; float32 where the graph does not tell, which casts them then."""
+        return {name: np.zeros(shape, dtype) for name, (shape, dtype) in _specs(self.graphs[graph], dims).items()}
 
     def fetch(self, tensor: Tensor) -> Callable[[], Array]:
         """It is there already."""
@@ -154,9 +156,9 @@ class DevicePlacement:
         """Tensors of the device."""
         return cast("dict[str, Tensor]", self._device.constants(arrays))
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    def zeros(self, graph: str, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Tensors of the device."""
-        return cast("dict[str, Tensor]", self._device.zeros(dims))
+        return cast("dict[str, Tensor]", self._device.zeros(_specs(self.graphs[graph], dims)))
 
     def fetch(self, tensor: Tensor) -> Callable[[], Array]:
         """Queue the copy."""
@@ -165,3 +167,9 @@ class DevicePlacement:
     def select(self, tensors: Mapping[str, Tensor], selected: Array) -> dict[str, Tensor]:
         """All k passages, and which of them the graph is to gather."""
         return {**tensors, "selected": selected}
+
+
+def _specs(graph: Graph, dims: Mapping[str, tuple[int, ...]]) -> dict[str, Spec]:
+    """Shapes with the types that a graph takes these inputs in."""
+    dtypes = graph.dtypes if isinstance(graph, TypedGraph) else {}
+    return {name: (shape, dtypes.get(name, np.dtype(np.float32))) for name, shape in dims.items()}

@@ -1,4 +1,4 @@
-"""An exported variant's bundle with its table of ranges, made when first asked for."""
+"""An exported variant's bundle with its table of ranges, and quantised, made when first asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from calibration.calibrate import CalibrationOptions
 from calibration.questions import Question
 from exporter.bundle.calibrate import calibrate_bundle
+from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from tests.exported import QUESTIONS, Exported, copy_bundle
 
-__all__ = ["calibrated"]
+__all__ = ["calibrated", "quantized"]
 
 
 def calibrated(source: Exported) -> Path:
@@ -21,3 +22,12 @@ def calibrated(source: Exported) -> Path:
         calibrate_bundle(directory / "bundle", source.store, questions, CalibrationOptions(threads=1))
 
     return source.once(f"{source.variant}, calibrated", make) / "bundle"
+
+
+def quantized(source: Exported, precision: str) -> Path:
+    """The variant's calibrated bundle in a precision for TensorRT; read only."""
+
+    def make(directory: Path) -> None:
+        quantize_bundle(calibrated(source), directory / "bundle", QuantizeOptions(precision, "tensorrt"))
+
+    return source.once(f"{source.variant}, {precision}", make) / "bundle"

@@ -30,10 +30,12 @@ from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 
 GOLDEN = Path(__file__).with_name("golden")
-SCHEMA_5 = GOLDEN / "schema5"
+SCHEMA_5, SCHEMA_6 = GOLDEN / "schema5", GOLDEN / "schema6"
 STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
-ANSWERS_5 = json.loads((SCHEMA_5 / "answers.json").read_text(encoding="utf-8"))
+ANSWERS_5, ANSWERS_6 = (
+    json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (SCHEMA_5, SCHEMA_6)
+)
 
 
 def assert_same_answers(answers, expected):
@@ -99,19 +101,41 @@ def test_a_parity_record_is_read():
         Session.open(GOLDEN / "bundle", threads=1, require_parity="device")
 
 
+BOTH = pytest.mark.parametrize(
+    ("folder", "expected"), [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6)], ids=["schema 5", "schema 6"]
+)
+
+
+@BOTH
 @pytest.mark.parametrize("store", ["store-fp16", "store-int8"])
-def test_a_bundle_of_schema_5_answers_as_it_did(store):
-    with Session.open(SCHEMA_5 / "bundle", SCHEMA_5 / store, threads=1) as session:
-        assert_same_answers(session.answer_many(QUESTIONS), ANSWERS_5[store])
-    assert not verify_store(SCHEMA_5 / store).damaged
+def test_a_bundle_of_schemas_5_and_6_answers_as_it_did(folder, expected, store):
+    with Session.open(folder / "bundle", folder / store, threads=1) as session:
+        assert_same_answers(session.answer_many(QUESTIONS), expected[store])
+    assert not verify_store(folder / store).damaged
 
 
-def test_a_fid_of_schema_5_answers_as_it_did():
+@BOTH
+def test_a_fid_of_schemas_5_and_6_answers_as_it_did(folder, expected):
     given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
-    with Session.open(SCHEMA_5 / "bundle-fid", threads=1) as session, warnings.catch_warnings():
+    with Session.open(folder / "bundle-fid", threads=1) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", PassageTruncatedWarning)
         answers = session.answer_many(QUESTIONS, passages=[given] * len(QUESTIONS))
-    assert_same_answers(answers, ANSWERS_5["bundle-fid"])
+    assert_same_answers(answers, expected["bundle-fid"])
+
+
+def test_graphs_of_an_fp16_bundle_of_schema_6_hand_over_fp32():
+    """It has no `fp16_boundaries`, and answers with the log-probabilities of the FP32 bundle, within FP16's error."""
+    manifest = read_manifest(SCHEMA_6 / "bundle-fp16")
+    assert (manifest.schema_version, manifest.fp16_boundaries) == (BUNDLE_SCHEMA_VERSION, ())
+    assert {tensor.dtype for graph in manifest.graphs.values() for tensor in graph.outputs} == {"float32", "int32"}
+    found = []
+    for bundle in ("bundle", "bundle-fp16"):
+        with Session.open(SCHEMA_6 / bundle, SCHEMA_6 / "store-int8", threads=1) as session:
+            found.append(session.answer_many(QUESTIONS))
+    for one, other in zip(*found, strict=True):
+        assert one.token_ids == other.token_ids
+        limit = TOLERANCES["fp16"].limit(np.array([one.log_probability]))
+        assert abs(one.log_probability - other.log_probability) <= limit
 
 
 def test_a_quantised_bundle_of_schema_5_opens_and_its_record_holds():

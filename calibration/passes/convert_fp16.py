@@ -25,22 +25,23 @@ HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 class ConvertFp16(InPlacePass):
     """Give every node of a graph one float type, with a Cast where a value crosses; see `plan_fp16` for the rules.
 
-    The graph's inputs and outputs keep their dtypes. A value is cast once for all its readers, and nothing is cast
-    back and forth. The score head is computed in FP32 (`ColumnsAsSums`). Weights that FP16 products read become FP16.
-    A mask's FP32 lowest number becomes MASKED where it is read in FP16. Q/DQ nodes take the dtype of what stands at
-    them, their scales too.
+    The graph's inputs and outputs keep their dtypes, but for those named in `fp16_io`, which become FP16. A value is
+    cast once for all its readers, and nothing is cast back and forth. The score head is computed in FP32
+    (`ColumnsAsSums`). Weights that FP16 products read become FP16. A mask's FP32 lowest number becomes MASKED where it
+    is read in FP16. Q/DQ nodes take the dtype of what stands at them, their scales too.
 
     `ranges` are those of the graph as it now is; without them nothing is kept in FP32 for its size. `keep_fp32` are
     the roles of `fp16_plan.ROLES` that stay in FP32; with none the result is the naive FP16 graph. `keep` names
-    products that do. After the call,
-    `kept_fp32` lists what the ranges kept in FP32 and why.
+    products that do. After the call, `kept_fp32` lists what the ranges kept in FP32 and why.
     """
 
     def __init__(
-        self, ranges: TrackedRanges | None = None, *, keep_fp32: frozenset[str] = ROLES, keep: Collection[str] = ()
+        self, ranges: TrackedRanges | None = None, *, keep_fp32: frozenset[str] = ROLES, keep: Collection[str] = (),
+        fp16_io: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.keep = keep
+        self.fp16_io = fp16_io
         self.ranges = ranges
         self.keep_fp32 = keep_fp32
         self.kept_fp32: list[str] = []
@@ -50,16 +51,20 @@ class ConvertFp16(InPlacePass):
         infer_missing_types(model)
         if "outside" in self.keep_fp32:
             ColumnsAsSums()(model)
-        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32, self.keep)
+        for value in model.graph.inputs:
+            if value.name in self.fp16_io:
+                value.dtype = HALF
+        plan = plan_fp16(model.graph, self.ranges, self.keep_fp32, self.keep, self.fp16_io)
         self.kept_fp32 = plan.kept
-        _Rewriter(model.graph, plan).rewrite()
+        _Rewriter(model.graph, plan, self.fp16_io).rewrite()
         return PassResult(model, modified=True)
 
 
 class _Rewriter:
-    def __init__(self, graph: ir.Graph, plan: Fp16Plan) -> None:
+    def __init__(self, graph: ir.Graph, plan: Fp16Plan, fp16_io: Collection[str]) -> None:
         self._graph = graph
         self._plan = plan
+        self._fp16_io = fp16_io
         self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._dtypes: dict[ir.Value, ir.DataType] = {}
 
@@ -147,14 +152,15 @@ class _Rewriter:
         return self._made[value, dtype]
 
     def _cast_outputs(self) -> None:
-        """Outputs of the graph are FP32: the Cast takes the output's name, what it casts the name with `.fp16`."""
+        """Outputs are FP32 or FP16 as asked: the Cast takes the output's name, what it casts the name with `.fp16`."""
         for place, value in enumerate(self._graph.outputs):
-            if value.dtype == HALF:
-                name = str(value.name)
-                cast = self._cast(value, SINGLE)
-                value.name, cast.name = f"{name}.fp16", name
+            name = str(value.name)
+            wanted = HALF if name in self._fp16_io else SINGLE
+            if is_float(value) and value.dtype != wanted:
+                cast = self._cast(value, wanted)
+                value.name, cast.name = f"{name}.{'fp32' if wanted == HALF else 'fp16'}", name
                 self._graph.outputs[place] = cast
-                self._made[value, SINGLE] = cast
+                self._made[value, wanted] = cast
 
     def _drop_unused(self) -> None:
         """Remove what only the FP32 graph read; an FP16 weight takes its name over."""

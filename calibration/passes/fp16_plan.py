@@ -21,6 +21,9 @@ ROLES = frozenset({"norm", "residual", "outside"})
 _HOISTED = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Movers that keep a value's size: one that FP16 alone reads is given FP16, so that the cast before it is shared."""
 
+_STORED = frozenset({"Pad", "Where"})
+"""Movers that write keys and values into a cache: where that is FP16, what is new is cast, never the whole cache."""
+
 _HALF, _SINGLE, _FREE = "half", "single", "free"
 """Where a value comes from: an FP16 product; FP32; or constants alone, which can be had in either."""
 
@@ -35,27 +38,31 @@ class Fp16Plan:
 
 
 def plan_fp16(
-    graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str] = ()
+    graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str] = (),
+    fp16_io: Collection[str] = (),
 ) -> Fp16Plan:
-    """Decide for every node; values must have types.
+    """Decide for every node; values must have types, and of the graph's outputs `fp16_io` are those to be FP16.
 
     1. A matrix product is FP16, unless the ranges say that an operand or its result passes FP16's largest number or is
        so small that FP16 would lose it, or `keep` names it.
     2. RMSNorms and what the residual stream consists of are FP32 (where `keep_fp32` says so).
     3. Anything else that computes is FP16 where it stands between products: no operand comes from FP32, one comes from
-       a product, and a product reads the result. So the attention's softmax, GELU and gating product are, and the
-       score head's bias or a cache that crosses the boundary are not.
-    4. What moves values has the precision of its input. What is made of constants, ids and masks alone (position bias,
-       mask) has its readers'. A table of two or more dimensions that ids look up is stored in FP16.
+       a product, and a product reads the result or it is an FP16 output. So the attention's softmax, GELU and gating
+       product are, and the score head's bias or a cache that crosses the boundary in FP32 are not.
+    4. What moves values has the precision of its input, and what writes an FP16 cache that of the cache. What is made
+       of constants, ids and masks alone (position bias, mask) has its readers'. A table of two or more dimensions that
+       ids look up is stored in FP16.
     """
-    return _Planner(graph, ranges, keep_fp32, keep).plan()
+    return _Planner(graph, ranges, keep_fp32, keep, fp16_io).plan()
 
 
 class _Planner:
     def __init__(
-        self, graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str]
+        self, graph: ir.Graph, ranges: TrackedRanges | None, keep_fp32: frozenset[str], keep: Collection[str],
+        fp16_io: Collection[str],
     ) -> None:
         self._named = keep
+        self._fp16_outputs = {value for value in graph.outputs if value.name in fp16_io}
         self._nodes = list(graph)
         self._ranges = ranges
         self._keep = keep_fp32
@@ -114,16 +121,20 @@ class _Planner:
         if node.op_type == "QuantizeLinear":
             return any(reader in wanted for reader in readers)
         source = self._source[node.outputs[0]] if node.outputs else _SINGLE
+        handed_over = any(value in self._fp16_outputs for value in node.outputs)
         if source == _SINGLE:
-            hoisted = node.op_type in _HOISTED and node not in self._pinned and is_float(node.outputs[0])
+            movers = _HOISTED | _STORED if handed_over else _HOISTED
+            hoisted = node.op_type in movers and node not in self._pinned and is_float(node.outputs[0])
             return hoisted and self._all_wanted(node, readers, wanted)
         if source == _FREE:
             return self._all_wanted(node, readers, wanted) or not self._keep
-        return any(reader in wanted for reader in readers) or "outside" not in self._keep
+        return handed_over or any(reader in wanted for reader in readers) or "outside" not in self._keep
 
-    @staticmethod
-    def _all_wanted(node: ir.Node, readers: list[ir.Node], wanted: set[ir.Node]) -> bool:
-        return bool(readers) and all(reader in wanted for reader in readers) and not node.outputs[0].is_graph_output()
+    def _all_wanted(self, node: ir.Node, readers: list[ir.Node], wanted: set[ir.Node]) -> bool:
+        output = node.outputs[0]
+        handed_over = output in self._fp16_outputs
+        used = handed_over or (bool(readers) and not output.is_graph_output())
+        return used and all(reader in wanted for reader in readers)
 
     def _computes_half(self, node: ir.Node, wanted: set[ir.Node]) -> bool:
         if node in self._pinned or not any(is_float(value) for value in node.outputs) or node.op_type == "Cast":

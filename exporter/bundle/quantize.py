@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibration.boundaries import fp16_boundaries
 from calibration.load_graph import load_graph
 from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from calibration.ranges_check import codec_of_graphs
@@ -27,11 +28,15 @@ from runtime.contract import (
     BundleManifest,
     FileEntry,
     GraphEntry,
+    GraphIO,
     OptionError,
     QuantizationEntry,
+    boundary_of,
     file_digest,
     record_to_json,
     stage_of,
+    tensor_entries,
+    with_fp16,
 )
 from runtime.cpu_kind import cpu_kind
 
@@ -72,7 +77,8 @@ def quantize_bundle(
     """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
 
     The new bundle has the graphs that were calibrated, those for the codec of the store they were calibrated on. The
-    table of ranges stays with the FP32 bundle: a device has no use for it. Raises CalibrationError (no table, or
+    table of ranges stays with the FP32 bundle: a device has no use for it. What FP16 graphs hand to each other is FP16
+    where `fp16_boundaries` finds room for it; of the rest the notes say why. Raises CalibrationError (no table, or
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
     Nothing is written where one is raised.
     """
@@ -87,6 +93,10 @@ def quantize_bundle(
     stages = {stage_of(name): name for name in manifest.graphs if name in table.graphs}
     _check_options(options, stages)
     codec = codec_of_graphs(table.graphs, manifest)
+    io = {name: graph for name, graph in manifest.io().items() if name in stages.values()}
+    crossing = fp16_boundaries(io, table.graphs, [name for stage, name in stages.items() if _is_fp16(options, stage)])
+    halves = tuple(name for name, reason in crossing.items() if reason is None)
+    io = with_fp16(io, halves)
     kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
     done: dict[str, QuantizedGraph] = {}
     entries: dict[str, GraphEntry] = {}
@@ -96,7 +106,8 @@ def quantize_bundle(
             for index, (stage, name) in enumerate(stages.items()):
                 on_graph(stage, index, len(stages))
                 scheme = SCHEMES.get(str(kind), TENSORRT)
-                entries[name], done[stage] = _quantize(bundle, name, table, options, scheme, work, weights)
+                entries[name], done[stage] = _quantize(bundle, name, io[name], table, options, scheme, work, weights)
+                done[stage].notes += _crossing_notes(io[name], crossing) if _is_fp16(options, stage) else []
         _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
@@ -109,23 +120,28 @@ def quantize_bundle(
         )
         codecs = () if codec is None else (codec,)
         written = replace(
-            manifest, graphs=entries, weights=weights.entry(work), codecs=codecs, calibration=(), quantization=entry
+            manifest, graphs=entries, weights=weights.entry(work), codecs=codecs, calibration=(), quantization=entry,
+            fp16_boundaries=halves,
         )
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
     return done
 
 
 def _quantize(
-    bundle: Bundle, name: str, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
+    bundle: Bundle, name: str, io: GraphIO, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
     weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
     manifest, stage = bundle.manifest, stage_of(name)
     named = options.graphs is None or stage in options.graphs
     int8 = "int8" in options.precision and named
-    fp16 = options.precision == "int8-fp16" or (options.precision == "fp16" and named)
+    fp16 = _is_fp16(options, stage)
     graph_options = GraphOptions(
         stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
+        fp16_io=frozenset(
+            tensor.name for tensor in (*io.inputs, *io.outputs)
+            if boundary_of(tensor.name) and tensor.dtype == "float16"
+        ),
     )
     model = load_graph(bundle.graph_path(name))
     done = QuantizedGraph()
@@ -137,8 +153,28 @@ def _quantize(
     precision = "-".join(part for part, used in (("int8", bool(done.int8)), ("fp16", fp16)) if used) or "fp32"
     path = written.path
     file = FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path))
-    entry = replace(manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes)
+    inputs, outputs = tensor_entries(io)
+    entry = replace(
+        manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes, inputs=inputs,
+        outputs=outputs,
+    )
     return entry, done
+
+
+def _is_fp16(options: QuantizeOptions, stage: str) -> bool:
+    """Whether a graph computes in FP16."""
+    named = options.graphs is None or stage in options.graphs
+    return options.precision == "int8-fp16" or (options.precision == "fp16" and named)
+
+
+def _crossing_notes(io: GraphIO, crossing: Mapping[str, str | None]) -> list[str]:
+    """Of what a graph writes for other graphs, what stays FP32 and why."""
+    notes = []
+    for tensor in io.outputs:
+        reason = crossing.get(boundary_of(tensor.name) or "")
+        if reason is not None:
+            notes.append(f"{tensor.name}: goes to other graphs in FP32, as {reason}")
+    return notes
 
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:

@@ -40,7 +40,7 @@ class CostModel:
     """A model of one architecture in some form, and the cut that the other architectures would have at its size.
 
     `num_layers`, `num_live_layers` and `num_stage_a_layers` are those of the papers' formulas, which need all three
-    whatever the architecture.
+    whatever the architecture. `fp16_boundaries` are a bundle's, None where the model is only a size.
     """
 
     name: str
@@ -49,6 +49,7 @@ class CostModel:
     num_layers: int
     num_live_layers: int
     num_stage_a_layers: int
+    fp16_boundaries: tuple[str, ...] | None = None
 
     @property
     def codec(self) -> str | None:
@@ -57,7 +58,7 @@ class CostModel:
 
     @property
     def io(self) -> dict[str, GraphIO]:
-        """Graph I/O by stage, for memory in the codec."""
+        """Graph I/O by stage, for memory in the codec; all FP32 between graphs."""
         forms = replace(self.forms, codecs=self.forms.codecs[:1])
         return {stage_of(name): io for name, io in graph_io(self.shape, forms).items()}
 
@@ -117,7 +118,9 @@ def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload)
     if shape.traits.encodes_question:
         num_live = shape.num_stage_a_layers + shape.num_stage_b_layers
         num_stage_a = shape.num_stage_a_layers or _share(DEFAULT_CUT.rerank, num_live)
-    return CostModel(name, shape, manifest.forms, num_layers, num_live, num_stage_a)
+    return CostModel(
+        name, shape, manifest.forms, num_layers, num_live, num_stage_a, fp16_boundaries=manifest.fp16_boundaries
+    )
 
 
 def check_same_size(model: CostModel, name: str) -> None:

@@ -12,7 +12,7 @@ from exporter.cost.model import CostModel
 from exporter.cost.ours import StageCost, passage_macs, stage_costs
 from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
 from exporter.cost.request import CostRequest, Resolved, resolve
-from exporter.cost.roofline import Floor, stage_floors
+from exporter.cost.roofline import Floor, StepBytes, stage_floors, step_bytes
 from exporter.cost.storage import decoder_cache_bytes, store_codecs
 from exporter.cost.workload import Workload
 from exporter.targets import PRECISIONS, Target, read_target
@@ -50,6 +50,7 @@ class CostReport:
     passage_macs: int
     codecs: dict[str, int]
     cache_bytes: dict[str, int]
+    step_bytes: StepBytes
     figure_2: FigureCheck
     floors: TargetFloors | None
 
@@ -111,6 +112,7 @@ class CostReport:
                 },
             },
             "decoder_cache_bytes": self.cache_bytes,
+            "decoder_step_bytes": asdict(self.step_bytes),
         }
         if self.counted is not None and self.counted_macs is not None:
             difference = self.counted_macs / self.our_macs - 1
@@ -147,6 +149,7 @@ def cost_report(request: CostRequest) -> CostReport:
         passage_macs=macs,
         codecs=store_codecs(model, workload.passage_tokens),
         cache_bytes=decoder_cache_bytes(model, workload),
+        step_bytes=step_bytes(model, workload),
         figure_2=check_figure_2(workload.answer_tokens),
         floors=floors,
     )

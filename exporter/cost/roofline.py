@@ -8,18 +8,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from exporter.cost.dims import run_dims
 from exporter.cost.model import CostModel
 from exporter.cost.ours import graph_weights, stage_costs
 from exporter.cost.workload import Workload
 from exporter.targets import Target
-from runtime.contract import IOTensor
+from runtime.contract import IOTensor, boundaries_of, boundary_of, with_fp16
 
-__all__ = ["Floor", "bytes_per_run", "stage_floors"]
+__all__ = ["Floor", "StepBytes", "bytes_per_run", "stage_floors", "step_bytes"]
 
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 STATE_BYTES = {"fp32": 4, "fp16": 2, "int8": 2}
-"""Bytes of a state between graphs: INT8 is a matter of matrix products, not of what they hand over."""
+"""Bytes of a state between graphs that may be FP16; INT8 is a matter of matrix products, not of what they hand over."""
+FP32 = 4
 STORED_BYTES = {"float16": 2, "int8": 1, "int32": 4, "uint8": 1}
 """Inputs whose dtype the precision does not change: the store's codes, ids and masks."""
 
@@ -42,6 +45,33 @@ class Floor:
         if not self.ms:
             return None
         return "arithmetic" if self.arithmetic_ms >= self.bandwidth_ms else "bandwidth"
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """What a decoder step must move, at least: `weights` once for all questions, by precision; `states` for each.
+
+    `states` are what it attends to, its cache in and out, and logits, with what may be FP16 between graphs in `fp32`
+    and in `fp16`, and as the `bundle` has it where there is one.
+    """
+
+    weights: dict[str, int]
+    states: dict[str, int]
+
+
+def step_bytes(model: CostModel, workload: Workload) -> StepBytes:
+    """Of one step at batch 1; each tensor counts once, however often the graph reads it."""
+    dims, graphs = run_dims(model, workload, "decoder_step"), model.io
+    chosen = {"fp32": (), "fp16": tuple(boundaries_of(graphs))}
+    if model.fp16_boundaries is not None:
+        chosen["bundle"] = model.fp16_boundaries
+    states = {}
+    for name, boundaries in chosen.items():
+        io = with_fp16(graphs, boundaries)["decoder_step"]
+        tensors = (*io.inputs, *io.outputs)
+        states[name] = sum(_elements(tensor, dims) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
+    weights = {precision: graph_weights(model, "decoder_step") * size for precision, size in WEIGHT_BYTES.items()}
+    return StepBytes(weights, states)
 
 
 def stage_floors(model: CostModel, workload: Workload, target: Target, precision: str) -> dict[str, Floor]:
@@ -70,5 +100,9 @@ def bytes_per_run(model: CostModel, workload: Workload, graph: str, precision: s
 
 
 def _tensor_bytes(tensor: IOTensor, dims: dict[str, int], precision: str) -> int:
-    elements = math.prod(dims[dim] if isinstance(dim, str) else dim for dim in tensor.dims)
-    return elements * STORED_BYTES.get(tensor.dtype, STATE_BYTES[precision])
+    state = STATE_BYTES[precision] if boundary_of(tensor.name) else FP32
+    return _elements(tensor, dims) * STORED_BYTES.get(tensor.dtype, state)
+
+
+def _elements(tensor: IOTensor, dims: dict[str, int]) -> int:
+    return math.prod(dims[dim] if isinstance(dim, str) else dim for dim in tensor.dims)

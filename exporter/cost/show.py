@@ -36,6 +36,7 @@ def print_report(report: CostReport, console: Console) -> None:
     console.print(_store(report))
     caches = ", ".join(f"{name} {decimal(size)}" for name, size in report.cache_bytes.items())
     console.print(f"decoder cache in FP32: {caches}")
+    console.print(_step(report))
     if report.floors is not None:
         console.print(_floors(report.floors))
         console.print(text(report.floors.target.source.strip(), "dim"))
@@ -87,6 +88,16 @@ def _store(report: CostReport) -> Table:
     for name, size in report.codecs.items():
         table.add_row(name, decimal(size), decimal(size * passages))
     return table
+
+
+def _step(report: CostReport) -> str:
+    from rich.filesize import decimal
+
+    weights, states = (
+        ", ".join(f"{decimal(size)} {name if name == 'bundle' else name.upper()}" for name, size in sizes.items())
+        for sizes in (report.step_bytes.weights, report.step_bytes.states)
+    )
+    return f"a decoder step moves weights of {weights}; and for each question states of {states}"
 
 
 def _floors(floors: TargetFloors) -> Table:

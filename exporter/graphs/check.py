@@ -13,7 +13,7 @@ from exporter.graphs.trace import OPSET
 from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.codecs import open_codec
-from runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, codec_layout
+from runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, boundary_of, codec_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,18 +117,25 @@ def run_stage(
 ) -> dict[str, NDArray[Any]]:
     """A stage's outputs in torch; memory in `codec` is selected and decoded here, by numpy, as stages take it so.
 
-    Of `inputs` those count that are the graph's.
+    Of `inputs` those count that are the graph's. Torch computes in FP32 what the graph takes or gives in FP16.
     """
     import torch
 
-    values = {tensor.name: inputs[tensor.name] for tensor in io.inputs}
+    values = {
+        tensor.name: inputs[tensor.name].astype(np.float32, copy=False) if boundary_of(tensor.name)
+        else inputs[tensor.name]
+        for tensor in io.inputs
+    }
     if "memory" in values:
         values = _decoded(stage, values, codec)
     with torch.inference_mode():
         arguments = [torch.from_numpy(values[tensor.name]) for tensor in io.inputs if tensor.name in values]
         outputs = stage(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    return {tensor.name: output.numpy() for tensor, output in zip(io.outputs, outputs, strict=True)}
+    return {
+        tensor.name: output.numpy().astype(tensor.dtype, copy=False)
+        for tensor, output in zip(io.outputs, outputs, strict=True)
+    }
 
 
 def _decoded(stage: nn.Module, values: dict[str, NDArray[Any]], codec: str) -> dict[str, NDArray[Any]]:

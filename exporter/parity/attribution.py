@@ -3,8 +3,9 @@
 Parts that both sides share are left out. What a part costs is felt in the log-probability of the reference's answer
 long before an answer moves: an SNR of stage B's states that falls from 46 to 30 dB may move none.
 
-Graphs of different precision can be exchanged one by one, since what crosses their boundary is float32 in the
-checkpoint's units, or memory in the store's codec; only their algebraic forms must be the same.
+Graphs of different precision can be exchanged one by one, since what crosses their boundary is in the checkpoint's
+units, in FP32 or in FP16, to which a graph casts what it reads, or memory in the store's codec; only their algebraic
+forms must be the same.
 """
 
 from __future__ import annotations

@@ -77,7 +77,10 @@ class _OutputError:
 
 @dataclass
 class ObservedGraph:
-    """The reference's graph, whose first runs the candidate's graph repeats on the same inputs."""
+    """The reference's graph, whose first runs the candidate's graph repeats on the same inputs.
+
+    `io` has the types that inputs are given in: of what may be FP16 between graphs FP32, which each casts to its own.
+    """
 
     name: str
     reference: Graph
@@ -91,7 +94,8 @@ class ObservedGraph:
         """The reference's outputs, whatever the candidate gives."""
         if self._runs < self.max_runs:
             self._runs += 1
-            self._compare({tensor.name: inputs[tensor.name] for tensor in self.io.inputs})
+            given = {tensor.name: inputs[tensor.name].astype(tensor.dtype, copy=False) for tensor in self.io.inputs}
+            self._compare(given)
         return self.reference.run(inputs)
 
     @property

@@ -14,7 +14,7 @@ from exporter.parity.rows import Row, Rows
 from exporter.parity.sides import GraphSide
 from runtime import Session
 from runtime.backends import Graph
-from runtime.contract import Forms
+from runtime.contract import Forms, graph_io
 from runtime.memory import encode_passages
 
 __all__ = ["observe"]
@@ -42,7 +42,7 @@ def observe(
     The memory error is None without a store that has the passages.
     """
     manifest = session.bundle.manifest
-    io = manifest.io()
+    io = graph_io(manifest.model, manifest.forms)  # what is FP16 between the graphs of a side is compared in FP32
     stages = manifest.stages(codec_name(source.codec))
     observed = {
         stage: ObservedGraph(stage, reference[stage], candidate[stage], io[name], options.observed_runs)

@@ -11,7 +11,9 @@ from runtime.backends.contract import (
     Graph,
     LoopingGraph,
     LoopIO,
+    Spec,
     Tensor,
+    TypedGraph,
 )
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 
@@ -27,5 +29,7 @@ __all__ = [
     "LoopIO",
     "LoopingGraph",
     "OnnxRuntimeBackend",
+    "Spec",
     "Tensor",
+    "TypedGraph",
 ]

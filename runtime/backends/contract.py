@@ -15,20 +15,14 @@ from runtime.contract import GraphIO
 from runtime.passage_memory import PassageMemory
 
 __all__ = [
-    "Array",
-    "Backend",
-    "Device",
-    "DeviceBackend",
-    "DeviceGraph",
-    "DeviceLoop",
-    "DeviceTensor",
-    "Graph",
-    "LoopIO",
-    "LoopingGraph",
-    "Tensor",
-]
+    "Array", "Backend", "Device", "DeviceBackend", "DeviceGraph", "DeviceLoop", "DeviceTensor", "Graph", "LoopIO",
+    "LoopingGraph", "Spec", "Tensor", "TypedGraph",
+]  # fmt: skip
 
 Array = NDArray[Any]
+
+Spec = tuple[tuple[int, ...], np.dtype[Any]]
+"""Dimensions and dtype of a tensor."""
 
 
 class DeviceTensor(Protocol):
@@ -68,6 +62,16 @@ class Graph(Protocol):
         ...
 
 
+@runtime_checkable
+class TypedGraph(Protocol):
+    """A graph that tells the types of its inputs, as every one that a backend loads does."""
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """Numpy's dtype of each input, by name."""
+        ...
+
+
 class Backend(Protocol):
     """Loads graphs for one kind of device."""
 
@@ -88,8 +92,8 @@ class Device(Protocol):
         """Copies of the host's arrays, for as long as they are referred to."""
         ...
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-        """Tensors of zeros, float32."""
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros."""
         ...
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:

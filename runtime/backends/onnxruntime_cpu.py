@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from runtime.backends.contract import Array
+from runtime.backends.input_types import in_types
 from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from runtime.backends.output_shapes import OutputShapes
 from runtime.backends.threads import num_threads, sleep_while_waiting
@@ -48,6 +51,9 @@ class OnnxRuntimeLoader:
         session = OrtSession(path, options, self._providers, subject=f"graph {path}", refused=refused)
         for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
+            for one, other in zip(wanted, actual, strict=False):
+                if one[1] != other[1] and (one[0], one[2]) == (other[0], other[2]):
+                    raise BundleError(f"graph {path}, {one[0]}", expected=one[1], found=other[1], fix="export it again")
             if wanted != actual:
                 raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
         return session
@@ -77,23 +83,26 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
-        return OnnxRuntimeGraph(self._session(path, io), OutputShapes(io, f"graph {path}"))
+        return OnnxRuntimeGraph(self._session(path, io), io, f"graph {path}")
 
 
 class OnnxRuntimeGraph:
     """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
 
-    def __init__(self, session: OrtSession, shapes: OutputShapes) -> None:
-        self._session, self._shapes = session, shapes
-        self._inputs, self._outputs = ([name for name, _, _ in side] for side in (session.inputs, session.outputs))
+    def __init__(self, session: OrtSession, io: GraphIO, subject: str) -> None:
+        self._session, self._subject = session, subject
+        self._shapes = OutputShapes(io, subject)
+        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
+        self._outputs = [tensor.name for tensor in io.outputs]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract, and those that it has not are left aside.
+        """Run once; inputs must have the dtypes of the contract, or be such that `in_types` casts them.
 
         Raises BackendError where the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
         other shapes than its contract has.
         """
-        wanted = {name: inputs[name] for name in self._inputs}
+        wanted = cast("dict[str, Array]", in_types(inputs, self.dtypes, self._subject))
         outputs = dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))
         self._shapes.check(wanted, outputs)
         return outputs
+

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
 from runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
+from runtime.backends.input_types import in_types
 from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
 from runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
 from runtime.backends.output_shapes import OutputShapes
@@ -52,7 +53,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
             raise self._not_started(refused.found) from None
         if self._provider not in (active := session.session.get_providers()):
             raise self._not_started(", ".join(active))
-        return OrtDeviceGraph(session, io, self._device, OutputShapes(io, f"graph {path}"))
+        return OrtDeviceGraph(session, io, self._device, f"graph {path}")
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs and tensors."""
@@ -105,9 +106,9 @@ class OrtDevice:
         """Copies of the host's arrays."""
         return {name: self.place(array) for name, array in arrays.items()}
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-        """Tensors of zeros, float32."""
-        return {name: self.place(np.zeros(shape, np.float32)) for name, shape in dims.items()}
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros."""
+        return {name: self.place(np.zeros(shape, dtype)) for name, (shape, dtype) in specs.items()}
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
         """What `padded_memory` lays out."""
@@ -119,10 +120,11 @@ class OrtDeviceGraph:
 
     max_batch = None
 
-    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice, shapes: OutputShapes) -> None:
+    def __init__(self, session: OrtSession, io: GraphIO, device: OrtDevice, subject: str) -> None:
         self.device = device
-        self._session, self._shapes = session, shapes
-        self._inputs = [tensor.name for tensor in io.inputs]
+        self._session, self._subject = session, subject
+        self._shapes = OutputShapes(io, subject)
+        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
         self._outputs = {tensor.name: np.dtype(tensor.dtype) for tensor in io.outputs}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -132,8 +134,8 @@ class OrtDeviceGraph:
     def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
         """Run once; raises as the CPU's graphs do."""
         binding = self._session.session.io_binding()
-        for name in self._inputs:
-            binding.bind_ortvalue_input(name, self.device.place(inputs[name]).value)
+        for name, tensor in in_types(inputs, self.dtypes, self._subject).items():
+            binding.bind_ortvalue_input(name, self.device.place(tensor).value)
         for name in self._outputs:
             binding.bind_output(name, self.device.name)
         values = zip(self._outputs.items(), self._session.run_bound(binding), strict=True)

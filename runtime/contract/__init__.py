@@ -1,6 +1,7 @@
 """What writer and reader share: errors, model shape, graph I/O, manifest, store layout. Standard library and numpy."""
 
 from runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
+from runtime.contract.boundary import boundaries_of, boundary_of, with_fp16
 from runtime.contract.codec_layout import CODECS, CodecLayout, CodecTensor, codec_layout
 from runtime.contract.digest import file_digest
 from runtime.contract.engine_record import (
@@ -192,6 +193,8 @@ __all__ = [
     "StoreManifest",
     "TensorEntry",
     "TokenizerError",
+    "boundaries_of",
+    "boundary_of",
     "check_parity",
     "check_regular",
     "codec_inputs",
@@ -217,4 +220,5 @@ __all__ = [
     "shard_name",
     "stage_of",
     "tensor_entries",
+    "with_fp16",
 ]

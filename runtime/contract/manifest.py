@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.contract.architecture import ARCHITECTURES, ModelShape
+from runtime.contract.boundary import check_boundaries, with_fp16
 from runtime.contract.codec_layout import CODECS, codec_layout
 from runtime.contract.errors import BundleError
 from runtime.contract.graph_io import (
@@ -36,7 +37,7 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 6
+BUNDLE_SCHEMA_VERSION = 7
 OLDEST_BUNDLE_SCHEMA = 4
 """The oldest that is read: what it lacks has a default."""
 MANIFEST = "manifest.json"
@@ -122,7 +123,8 @@ class BundleManifest:
     None where each holds its own. `codecs` are the store codecs that graphs decode. `calibration` are the
     files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None where every graph is as
     it was exported. `log_probability` says whether the decoder gives the log-probability of each token that it chooses;
-    bundles of before version 6 do not.
+    bundles of before version 6 do not. `fp16_boundaries` are the tensors between graphs that are FP16, by the names
+    that `boundary_of` gives them; all others are FP32, as they all are in bundles of before version 7.
     """
 
     schema_version: int
@@ -139,10 +141,11 @@ class BundleManifest:
     memory_digest: str
     tokenizer_digest: str | None
     log_probability: bool = False
+    fp16_boundaries: tuple[str, ...] = ()
 
     def io(self) -> dict[str, GraphIO]:
-        """The graph I/O that this manifest's model must have."""
-        return graph_io(self.model, self.forms)
+        """The graph I/O that this manifest's model must have, in this manifest's types."""
+        return with_fp16(graph_io(self.model, self.forms), self.fp16_boundaries)
 
     @property
     def forms(self) -> Forms:
@@ -290,6 +293,7 @@ def _check_quantization(manifest: BundleManifest, subject: str) -> None:
 
 def _check_graphs(manifest: BundleManifest, subject: str) -> None:
     expected = manifest.io()
+    check_boundaries(manifest.fp16_boundaries, expected, subject=subject, fix=FIX)
     if list(manifest.graphs) != list(expected):
         raise BundleError(
             subject, expected=f"the graphs {', '.join(expected)}", found=", ".join(manifest.graphs) or "none", fix=FIX
@@ -301,8 +305,15 @@ def _check_graphs(manifest: BundleManifest, subject: str) -> None:
             )
         if not graph.files:
             raise BundleError(f"{subject}, graph {name}", expected="at least one file", found="none", fix=FIX)
-        if (graph.inputs, graph.outputs) != tensor_entries(expected[name]):
-            raise BundleError(
-                f"{subject}, graph {name}", expected="the inputs and outputs of its architecture", found="others",
-                fix=FIX,
-            )
+        _check_io(graph, expected[name], f"{subject}, graph {name}")
+
+
+def _check_io(graph: GraphEntry, io: GraphIO, subject: str) -> None:
+    """Refuse another I/O than the contract's; by name a tensor whose type alone is another."""
+    for found, wanted in zip((graph.inputs, graph.outputs), tensor_entries(io), strict=True):
+        if found == wanted:
+            continue
+        for one, other in zip(found, wanted, strict=False):
+            if one.dtype != other.dtype and (one.name, one.dims) == (other.name, other.dims):
+                raise BundleError(f"{subject}, {one.name}", expected=other.dtype, found=one.dtype[:80], fix=FIX)
+        raise BundleError(subject, expected="the inputs and outputs of its architecture", found="others", fix=FIX)

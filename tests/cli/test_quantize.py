@@ -25,6 +25,7 @@ from runtime.contract import (
     FileEntry,
     OptionError,
     OutputError,
+    boundaries_of,
     file_digest,
     read_manifest,
     record_to_json,
@@ -312,3 +313,20 @@ class TestFp16Ranges:
         options = ("--precision", precision, "--target", "tensorrt", "--json")
         report = cli("quantize", bundle, "-o", tmp_path / "out", *options).json
         assert any(f"{scores} reaches" in line for line in report["graphs"]["live_stage_b"]["kept_fp32"])
+
+    @pytest.mark.parametrize("precision", ["fp16", "int8-fp16"])
+    def test_keys_and_values_between_graphs(self, cli, glimmer, bundle, tmp_path, precision):
+        large = "past_key_values.1.encoder.value"
+        self.enlarge(bundle, "cross_kv", large, 2.0**20)
+        options = ("--precision", precision, "--target", "tensorrt", "--json")
+        graphs = cli("quantize", bundle, "-o", tmp_path / "out", *options).json["graphs"]
+        said = f"{large}: goes to other graphs in FP32, as it reaches"
+        assert any(note.startswith(said) for note in graphs["cross_kv"]["notes"])
+        assert not any("FP32" in note for name in ("live_stage_b", "decoder_step") for note in graphs[name]["notes"])
+        manifest = read_manifest(tmp_path / "out")
+        assert set(boundaries_of(manifest.io())) - set(manifest.fp16_boundaries) == {large}
+        with Session.open(tmp_path / "out", glimmer.store, threads=1) as session:
+            answers = session.answer_many(QUESTIONS)
+        assert [one.token_ids for one in answers] == [
+            one.token_ids for one in glimmer.session.answer_many(QUESTIONS)
+        ]

@@ -17,6 +17,17 @@ def test_the_decoder_caches_of_design_section_2():
     assert cache["self_attention"] == 2 * 12 * 768 * 32 * 4
 
 
+@pytest.mark.parametrize(("questions", "before", "after"), [(1, 1.142, 0.962), (16, 6.523, 3.654)])
+def test_a_cached_step_at_large_size_with_fp16_between_the_graphs(questions, before, after):
+    """By hand, of a question: 48 keys and values of 1,760 tokens, a cache of 32 in and out, mask and FP32 logits."""
+    moved = cost_report(CostRequest(model="large", cross_attention="cached")).step_bytes
+    in_gb = [(moved.weights["fp16"] + questions * moved.states[name]) / 1e9 for name in ("fp32", "fp16")]
+    assert in_gb == pytest.approx([before, after], abs=5e-4)
+    elements = 48 * 1024 * (1760 + 2 * 32)
+    rest = 4 * (1760 + 32128 + 4)
+    assert moved.states == {"fp32": 4 * elements + rest, "fp16": 2 * elements + rest}
+
+
 def test_codecs_at_width_1024():
     codecs = cost_report(CostRequest(model="large", passage_tokens=100)).codecs
     assert tuple(codecs) == CODECS

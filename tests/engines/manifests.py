@@ -5,7 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from exporter.targets import read_target, target_names
-from runtime.contract import FileEntry, Forms, GraphEntry, ModelShape, graph_io, tensor_entries
+from runtime.contract import (
+    FileEntry,
+    Forms,
+    GraphEntry,
+    ModelShape,
+    boundaries_of,
+    graph_io,
+    tensor_entries,
+    with_fp16,
+)
 
 __all__ = ["GPUS", "manifest_of"]
 
@@ -13,12 +22,15 @@ GPUS = {name: gpu for name in target_names() if (gpu := read_target(name).tensor
 
 
 def manifest_of(
-    shape: ModelShape, cross_attention: str, stage_a: str = "full", *, precision: str = "fp16", graph_bytes: int = 0
+    shape: ModelShape, cross_attention: str, stage_a: str = "full", *, precision: str = "fp16", graph_bytes: int = 0,
+    fp16_boundaries: bool = False,
 ) -> SimpleNamespace:
-    """`graph_bytes` are the weights of each graph."""
+    """`graph_bytes` are the weights of each graph; with `fp16_boundaries` all that may cross in FP16 does."""
     forms = Forms(("fp16",), stage_a if shape.traits.selects else None, cross_attention)
+    io = graph_io(shape, forms)
+    io = with_fp16(io, boundaries_of(io) if fp16_boundaries else ())
     graphs = {
-        name: GraphEntry((FileEntry(name, graph_bytes, ""),), *tensor_entries(io), precision, 0, 0)
-        for name, io in graph_io(shape, forms).items()
+        name: GraphEntry((FileEntry(name, graph_bytes, ""),), *tensor_entries(graph), precision, 0, 0)
+        for name, graph in io.items()
     }
     return SimpleNamespace(model=shape, stage_a=forms.stage_a, graphs=graphs)

@@ -66,17 +66,18 @@ def test_demo_and_base_size_keep_the_batches_of_every_target(target, cross_atten
                 assert largest(manifest, name, GPUS[target]) == asked["texts" if name == TEXTS else "batch"], name
 
 
-def test_lumens_cache_bounds_the_batch_of_a_t4():
-    manifest = manifest_of(base("lumen"), "cached")
-    one = 4 * 25 * 256 * 768 * (1 + 2 * 12)
+@pytest.mark.parametrize(("fp16_boundaries", "most"), [(False, 8), (True, 16)])
+def test_lumens_cache_bounds_the_batch_of_a_t4(fp16_boundaries, most):
+    manifest = manifest_of(base("lumen"), "cached", fp16_boundaries=fp16_boundaries)
+    one = (2 if fp16_boundaries else 4) * 25 * 256 * 768 * (1 + 2 * 12)
     bound = batch_bounds(manifest, T4, "cross_kv")[1]
     assert (bound.rows, bound.graph, bound.row_bytes) == ("questions", "cross_kv", one)
     assert (bound.limit, bound.limit_bytes, bound.asked) == ("workspace_mib", 4 << 30, 16)
-    assert bound.most == (4 << 30) // one == 8
+    assert bound.most == min((4 << 30) // one, 16) == most
     for name in manifest.graphs:
-        assert largest(manifest, name, T4) == ([1, 64] if name == TEXTS else [1, 8]), name
+        assert largest(manifest, name, T4) == ([1, 64] if name == TEXTS else [1, most]), name
     shapes = graph_profiles(manifest, "cross_kv", T4)[1]["encoder_hidden_states"]
-    assert [dims[0] for dims in (shapes.min, shapes.opt, shapes.max)] == [2, 8, 8]
+    assert [dims[0] for dims in (shapes.min, shapes.opt, shapes.max)] == [2, 8, most]
 
 
 @pytest.mark.parametrize("most", [7, 4, 2])

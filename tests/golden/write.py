@@ -2,7 +2,8 @@
 
 Run when a format gets another schema version, before the change that makes the older one old; what was written is never
 written again. What lies in `tests/golden` itself is of bundle schema 4, store schema 2, parity schema 1; `schema5` is
-of bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD that joins questions with passages.
+of bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD that joins questions with passages;
+`schema6` is of bundle schema 6, with an FP16 bundle, whose graphs' inputs and outputs were all FP32 then.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DELETED = 3
 
 
 def write_golden(directory: Path) -> None:
-    """A bundle with a parity record, an INT8 bundle, stores, a FiD; and what they answer."""
+    """A bundle with a parity record, bundles in INT8 and FP16, stores, a FiD; and what they answer."""
     directory.mkdir(parents=True)
     with TemporaryDirectory() as work:
         make_checkpoint(Path(work) / "checkpoint", "glimmer, codecs")
@@ -50,6 +51,7 @@ def write_golden(directory: Path) -> None:
         calibrated = shutil.copytree(bundle, Path(work) / "bundle")
         calibrate_bundle(calibrated, directory / "store-int8", rows, CalibrationOptions(threads=1))
         quantize_bundle(calibrated, directory / "bundle-int8", QuantizeOptions("int8", "cpu", cpu="x86-vnni"))
+        quantize_bundle(calibrated, directory / "bundle-fp16", QuantizeOptions("fp16", "tensorrt"))
         request = ParityRequest(
             bundle, checkpoint=Path(work) / "checkpoint", store=directory / "store-int8",
             options=ParityOptions(threads=1), gate="default",

@@ -1,18 +1,20 @@
-"""A graph beside ONNX Runtime on the CPU, on the inputs that the demo's questions give it."""
+"""A graph beside ONNX Runtime on the CPU, on the inputs that the demo's questions give it; numpy alone compares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from calibration.questions import read_questions
-from exporter.parity.graph_errors import ObservedGraph
 from exporter.tolerances import MIN_SNR_DB
 from runtime import Session
 from runtime.backends import Graph, OnnxRuntimeBackend
 from runtime.backends.choice import load_graphs
 from runtime.bundle import Bundle
+from runtime.contract import GraphIO
 from runtime.store import MemoryStore
 from tests.gpu.bundles import Model, threads
 from tests.gpu.recording import Recorder
@@ -22,6 +24,8 @@ __all__ = ["agreement", "reference_runs"]
 QUESTIONS = 2
 RUNS = 3
 """Runs of a graph that are compared; of a decoder's steps the first."""
+LEAST_SNR_DB = MIN_SNR_DB["fp16"]
+"""TF32, in which a GPU may multiply FP32, keeps as many digits as FP16; what is wrong in kind is far below."""
 
 
 def reference_runs(model: Model, precision: str) -> tuple[Bundle, dict[str, Graph], dict[str, list[Any]]]:
@@ -41,12 +45,29 @@ def reference_runs(model: Model, precision: str) -> tuple[Bundle, dict[str, Grap
     return bundle, graphs, {name: inputs[:RUNS] for name, inputs in recorder.inputs.items()}
 
 
-def agreement(
-    name: str, precision: str, bundle: Bundle, reference: Graph, candidate: Graph, inputs: list[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Errors of a candidate's float outputs, and whether they are within what its precision allows."""
-    observed = ObservedGraph(name, reference, candidate, bundle.manifest.io()[name], len(inputs))
+def agreement(io: GraphIO, reference: Graph, candidate: Graph, inputs: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst signal-to-noise ratio of a candidate's float outputs, in dB, None where there is no error at all.
+
+    Each input is put to the candidate twice: the second run of a decoder step may be a captured one.
+    """
+    worst, ran = math.inf, 0
     for row in inputs:
-        observed.run(row)
-    assert observed.error is not None
-    return {**asdict(observed.error), "runs": len(inputs), "agrees": observed.error.snr_db >= MIN_SNR_DB[precision]}
+        wanted = {tensor.name: row[tensor.name] for tensor in io.inputs}
+        expected = reference.run(wanted)
+        for _ in range(2):
+            found = candidate.run(wanted)
+            worst = min(worst, *(_snr_db(found[name], value) for name, value in expected.items() if _is_float(value)))
+            ran += 1
+    return {"snr_db": worst, "runs": ran, "agrees": worst >= LEAST_SNR_DB}
+
+
+def _is_float(value: Any) -> bool:
+    return bool(np.issubdtype(value.dtype, np.floating))
+
+
+def _snr_db(found: Any, expected: Any) -> float:
+    difference = found.astype(np.float64) - expected.astype(np.float64)
+    noise, signal = float((difference**2).sum()), float((expected.astype(np.float64) ** 2).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if math.isfinite(noise) and signal > 0 else -math.inf

@@ -1,4 +1,8 @@
-"""What was found, held against what was asked for: each bar with its limit, and `passed` None where it is not known."""
+"""What was found, held against what was asked for: each bar with its limit, and `passed` None where it is not known.
+
+A bar names the engine that it was found with, and only one that users have can pass it: our stages run by torch are
+measured beside them, and have a bar of their own, that our CUDA layer runs.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.tolerances import MIN_SNR_DB
+from runtime.contract import CROSS_ATTENTION_FORMS
+from tests.gpu.backends import CURRENT, FIRST, PROBES
 from tests.gpu.fid import MODES
 from tests.gpu.runner import DONE, Part
-from tests.gpu.setting import REHEARSAL
+from tests.gpu.setting import REHEARSAL, RTX, SHIPPED, TORCH
 
 __all__ = ["summary_of"]
 
@@ -27,8 +33,8 @@ def summary_of(parts: Mapping[str, Part]) -> dict[str, Any]:
     results = {name: part.results for name, part in parts.items()}
     devices = {str(run["device"]) for part in parts.values() for run in part.runs}
     bars = [
-        *_engines(results.get("engines", {})), *_parity(results.get("parity", {})),
-        *_steps(results.get("decoder-steps", {})), *_peers(results.get("peers-large", {})),
+        *_first(results.get(FIRST, {})), *_parity(results), *_steps(results.get("decoder-steps", {})),
+        *_peers(results.get("peers-large", {})),
     ]  # fmt: skip
     if REHEARSAL in devices:
         bars = [{**bar, "passed": None} for bar in bars]
@@ -42,44 +48,64 @@ def summary_of(parts: Mapping[str, Part]) -> dict[str, Any]:
     }
 
 
-def _engines(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    found = results.get("CURRENT")
-    agrees = None if found is None else bool(found["agrees"])
-    yield {"bar": "engines built on this GPU run and agree", "limit": True, "found": agrees, "passed": agrees}
+def _first(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for what, step in {"graph": PROBES[TORCH], "answer": "torch-stages-answers"}.items():
+        found = results.get(step)
+        yield _yes(f"our CUDA layer runs, and every {what} agrees", TORCH, found and bool(found["agrees"]))
+    found = results.get(PROBES[RTX])
+    agrees = None if found is None else bool(found["tries"].get(CURRENT, {}).get("agrees"))
+    yield _yes("engines built on this GPU run and agree", RTX, agrees)
 
 
-def _parity(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _parity(results: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of every engine that was compared; where none was, bars of which nothing is known."""
+    compared = {engine: results.get(f"parity-{engine}", {}) for engine in SHIPPED}
+    seen = {
+        engine: found for engine, found in compared.items()
+        if any(step.endswith(("-answers", "-same-graphs")) for step in found)
+    }
+    for engine, found in (seen or {SHIPPED[0]: {}}).items():
+        yield from _parity_of(engine, found)
+
+
+def _parity_of(engine: str, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     fp16, int8 = results.get("fp16-answers"), results.get("int8-fp16-answers")
-    yield _bar("fp16: EM within so many points of FP32's", FP16_EM_POINTS, fp16 and _points(fp16), most=True)
-    yield _bar("fp16: overlap of the selected passages", FP16_OVERLAP, fp16 and fp16["top_m_overlap"])
+    yield _bar("fp16: EM within so many points of FP32's", engine, FP16_EM_POINTS, fp16 and _points(fp16), most=True)
+    yield _bar("fp16: overlap of the selected passages", engine, FP16_OVERLAP, fp16 and fp16["top_m_overlap"])
     for check in (int8 or {}).get("gate", {}).get("checks", []):
-        yield {"bar": f"int8-fp16: {check['name']}", **{key: check[key] for key in ("limit", "found", "passed")}}
+        yield {
+            "bar": f"int8-fp16: {check['name']}", "engine": engine,
+            **{key: check[key] for key in ("limit", "found", "passed")},
+        }  # fmt: skip
     if int8 is None:
-        yield {"bar": "int8-fp16: the default gate", "limit": True, "found": None, "passed": None}
+        yield _yes("int8-fp16: the default gate", engine, None)
     for precision, least in MIN_SNR_DB.items():
         graphs = results.get(f"{precision}-same-graphs", {}).get("graphs", {})
         # None is JSON's infinity: no error at all.
         for name, error in graphs.items():
             snr = error["snr_db"]
             passed = snr is None or snr >= least
-            yield {"bar": f"{precision}: SNR of {name} beside the CPU, dB", "limit": least, "found": snr,
-                   "passed": passed}  # fmt: skip
+            yield {"bar": f"{precision}: SNR of {name} beside the CPU, dB", "engine": engine, "limit": least,
+                   "found": snr, "passed": passed}  # fmt: skip
 
 
 def _steps(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for size, least in STEP_SHARES.items():
-        found = results.get(f"{size}-step")
-        yield _bar(f"decoder step, {size} width, share of its bandwidth floor", least,
-                   found and found["of_bandwidth_floor"])  # fmt: skip
+        for form in CROSS_ATTENTION_FORMS:
+            found = results.get(f"{size}-{form}-step") or {}
+            yield _bar(f"decoder step, {size} width, {form}, share of its bandwidth floor", found.get("engine"), least,
+                       found.get("of_bandwidth_floor"))  # fmt: skip
 
 
 def _peers(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for mode, least in LATENCY.items():
-        yield _bar(f"large, one question: times faster than FiD k={FEW}, {mode}", least,
-                   results.get(f"latency-k{FEW}-{mode}", {}).get("ratio"))  # fmt: skip
+        found = results.get(f"latency-k{FEW}-{mode}", {})
+        yield _bar(f"large, one question: times faster than FiD k={FEW}, {mode}", found.get("engine"), least,
+                   found.get("ratio"))  # fmt: skip
     for mode in MODES:
-        yield _bar(f"large, best batch of each: times the questions a second of FiD k={FEW}, {mode}", THROUGHPUT,
-                   results.get(f"throughput-k{FEW}-{mode}", {}).get("ratio"))  # fmt: skip
+        found = results.get(f"throughput-k{FEW}-{mode}", {})
+        yield _bar(f"large, best batch of each: times the questions a second of FiD k={FEW}, {mode}",
+                   found.get("engine"), THROUGHPUT, found.get("ratio"))  # fmt: skip
 
 
 def _points(report: Mapping[str, Any]) -> float | None:
@@ -87,6 +113,10 @@ def _points(report: Mapping[str, Any]) -> float | None:
     return None if delta is None else 100 * abs(float(delta))
 
 
-def _bar(name: str, limit: float, found: float | None, *, most: bool = False) -> dict[str, Any]:
+def _yes(name: str, engine: str, found: bool | None) -> dict[str, Any]:
+    return {"bar": name, "engine": engine, "limit": True, "found": found, "passed": found}
+
+
+def _bar(name: str, engine: str | None, limit: float, found: float | None, *, most: bool = False) -> dict[str, Any]:
     passed = None if found is None else found <= limit + 1e-9 if most else found >= limit
-    return {"bar": name, "limit": limit, "found": found, "passed": passed}
+    return {"bar": name, "engine": engine, "limit": limit, "found": found, "passed": passed}

@@ -15,16 +15,25 @@ from tests.gpu.setting import Scale
 if TYPE_CHECKING:
     from exporter.bench.inputs import BenchQuestion
     from exporter.checkpoint import CheckpointConfig
-    from exporter.checkpoint.t5_shape import T5Shape
 
-__all__ = ["PRECISIONS", "Model", "demo_model", "random_model", "random_questions_of", "threads"]
+__all__ = [
+    "PRECISIONS", "TARGET", "Model", "demo_checked", "demo_model", "random_checkpoint", "random_model",
+    "random_questions_of", "threads", "write_t5_of",
+]  # fmt: skip
 
 PRECISIONS = ("fp16", "int8-fp16")
 TINY_SHAPE: dict[str, Any] = {
-    "vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4,
-    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
-}  # fmt: skip
-"""As many decoder layers as encoder layers: a static cache in transformers is made for the encoder's number."""
+    "vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4, "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+PARTS_OF_TINY = {"base": (2, 1, 2)}
+"""Layers of the memory encoder, stage A and stage B in a rehearsal, as far apart in kind as the real size's are: base
+has one layer in stage A, which is lazy then, and every larger size has more."""
+MANY = (2, 2, 2)
+THIN = (1, 1, 1)
+"""The least encoder, for measuring decoder steps alone, in a rehearsal and for real."""
+TARGET = "h200"
+"""Of configs/targets: what graphs are exported and engines are built for."""
 SEED = 0
 DEMO_SEED = 7
 CALIBRATED_ON = 4
@@ -33,9 +42,14 @@ CALIBRATED_ON = 4
 
 @dataclass(frozen=True)
 class Model:
-    """A model's folder: `checkpoint`, the bundles `fp32` and of each precision, `store`, `questions.jsonl`."""
+    """A model's folder: `checkpoint`, the bundles `fp32` and of each precision, `store`, `questions.jsonl`.
+
+    `form` is that of the decoder's cross-attention where it is not left to the exporter: its bundles stand beside those
+    of other forms.
+    """
 
     folder: Path
+    form: str = "auto"
 
     @property
     def store(self) -> Path:
@@ -51,7 +65,7 @@ class Model:
 
     def bundle(self, precision: str) -> Path:
         """Of `fp32` or one of PRECISIONS."""
-        return self.folder / precision
+        return self.folder / (precision if self.form == "auto" else f"{precision}-{self.form}")
 
 
 def threads() -> int:
@@ -59,10 +73,8 @@ def threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
 
 
-def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
-    """The demo checkpoint on a world it never saw, calibrated on another one; seconds by what was done."""
-    from calibration.calibrate import CalibrationOptions
-    from calibration.questions import read_questions
+def demo_checked(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
+    """The demo checkpoint in FP32 on a world it never saw: what the first look needs; seconds by what was done."""
     from exporter.demo.data import write_demo
 
     model, clock = Model(work / "demo"), _Clock()
@@ -70,6 +82,17 @@ def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
         write_demo(model.folder, num_questions=scale.questions, seed=DEMO_SEED)
         clock.note("data")
     _export_and_store(model, (model.folder / "corpus.jsonl"), clock)
+    return model, clock.seconds
+
+
+def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
+    """The same in each precision too, calibrated on another world."""
+    from calibration.calibrate import CalibrationOptions
+    from calibration.questions import read_questions
+    from exporter.demo.data import write_demo
+
+    model, seconds = demo_checked(work, scale)
+    clock = _Clock()
     other = Model(work / "demo-calibration")
     if not other.folder.exists():
         write_demo(other.folder, num_questions=scale.calibration_questions, seed=DEMO_SEED + 1)
@@ -79,33 +102,46 @@ def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
         clock.note("calibration store")
     rows = read_questions(other.questions)
     _quantize(model, other.store, rows, CalibrationOptions(samples=len(rows), threads=threads()), PRECISIONS, clock)
+    return model, {**seconds, **clock.seconds}
+
+
+def random_checkpoint(
+    work: Path, size: str, scale: Scale, *, tiny: bool, decoder_layers: int | None = None, form: str = "auto"
+) -> tuple[Model, dict[str, float]]:
+    """Random weights at a size, and nothing made of them: what a peer needs; seconds by what was done.
+
+    `decoder_layers` makes a model whose encoder is as thin as it can be, for measuring decoder steps alone.
+    """
+    from exporter.bench.inputs import word_tokenizer
+    from exporter.checkpoint import random_weights, write_checkpoint
+
+    clock = _Clock()
+    model = Model(work / (size if decoder_layers is None else f"{size}-decoder-{decoder_layers}"), form)
+    model.folder.mkdir(parents=True, exist_ok=True)
+    if not model.checkpoint.exists():
+        config = _config(size, decoder_layers, scale, tiny=tiny)
+        tensors = random_weights(config, seed=SEED)
+        write_checkpoint(model.checkpoint, config, tensors, word_tokenizer(config.vocab_size))
+        clock.note("weights")
     return model, clock.seconds
 
 
 def random_model(
-    work: Path, size: str, scale: Scale, *, tiny: bool, decoder_layers: int | None = None,
+    work: Path, size: str, scale: Scale, *, tiny: bool, decoder_layers: int | None = None, form: str = "auto",
     precisions: tuple[str, ...] = ("fp16",),
 ) -> tuple[Model, dict[str, float]]:
-    """Random weights at a size, with a store of random passages; seconds by what was done.
-
-    `decoder_layers` makes a model whose encoder is as thin as it can be, for measuring decoder steps alone.
-    """
+    """The same exported, calibrated and converted, with a store of random passages."""
     from calibration.calibrate import CalibrationOptions
     from calibration.questions import Question
-    from exporter.bench.inputs import corpus_lines, random_passages, word_tokenizer
-    from exporter.checkpoint import random_weights, write_checkpoint
+    from exporter.bench.inputs import corpus_lines, random_passages
+    from exporter.checkpoint import read_checkpoint
 
+    model, seconds = random_checkpoint(work, size, scale, tiny=tiny, decoder_layers=decoder_layers, form=form)
     clock = _Clock()
-    config = _config(_shape(size, decoder_layers, tiny=tiny), size, scale)
-    model = Model(work / (size if decoder_layers is None else f"{size}-decoder-{decoder_layers}"))
-    model.folder.mkdir(parents=True, exist_ok=True)
-    if not model.checkpoint.exists():
-        tensors = random_weights(config, seed=SEED)
-        write_checkpoint(model.checkpoint, config, tensors, word_tokenizer(config.vocab_size))
-        clock.note("weights")
     corpus = model.folder / "corpus.jsonl"
-    passages = random_passages(config, 4 * scale.k, scale.passage_tokens, seed=SEED)
     if not corpus.exists():
+        config = read_checkpoint(model.checkpoint).config
+        passages = random_passages(config, 4 * scale.k, scale.passage_tokens, seed=SEED)
         replace_file(corpus, corpus_lines(passages).encode())
     _export_and_store(model, corpus, clock)
     rows = [
@@ -114,7 +150,7 @@ def random_model(
     ]
     options = CalibrationOptions(samples=len(rows), given=True, passages_per_question=3, threads=threads())
     _quantize(model, model.store, rows, options, precisions, clock)
-    return model, clock.seconds
+    return model, {**seconds, **clock.seconds}
 
 
 def random_questions_of(model: Model, scale: Scale, count: int, *, seed: int) -> list[BenchQuestion]:
@@ -155,28 +191,30 @@ class _Clock:
         self._since = now
 
 
-def _shape(size: str, decoder_layers: int | None, *, tiny: bool) -> T5Shape:
-    from exporter.checkpoint.presets import preset
-    from exporter.checkpoint.t5_shape import T5Shape
-
-    # Three layers, as TINY_SHAPE has, are the fewest that leave one to each part of the encoder.
-    shape = T5Shape(**TINY_SHAPE) if tiny else preset(size)
-    if decoder_layers is None:
-        return shape
-    return shape.model_copy(update={"num_layers": 3, "num_decoder_layers": decoder_layers})
-
-
-def _config(shape: T5Shape, size: str, scale: Scale) -> CheckpointConfig:
+def _config(size: str, decoder_layers: int | None, scale: Scale, *, tiny: bool) -> CheckpointConfig:
     from fractions import Fraction
 
     from exporter.checkpoint import ModelOptions
     from exporter.checkpoint.options import config_from_options
+    from exporter.checkpoint.presets import preset
+    from exporter.checkpoint.t5_shape import T5Shape
 
-    thin = {} if shape.num_layers > 3 else {"live_proportion": Fraction(2, 3), "rerank_proportion": Fraction(1, 2)}
+    parts = THIN if decoder_layers is not None else PARTS_OF_TINY.get(size, MANY) if tiny else None
+    shape = T5Shape(num_layers=sum(MANY), **TINY_SHAPE) if tiny else preset(size)
+    given: dict[str, Any] = {}
+    if parts is not None:
+        memory, stage_a, stage_b = parts
+        live = stage_a + stage_b
+        given = {
+            "live_proportion": Fraction(live, memory + live), "rerank_proportion": Fraction(stage_a, live)
+        }
+        # As many decoder layers as encoder layers: a static cache in transformers is made for the encoder's number.
+        depth = sum(parts) if decoder_layers is None else decoder_layers
+        shape = shape.model_copy(update={"num_layers": sum(parts), "num_decoder_layers": depth})
     options = ModelOptions(
         "glimmer", question_length=scale.question_tokens, passage_length=scale.passage_tokens,
         passage_template="{text}", num_retrieved=scale.k, num_selected=scale.m, max_new_tokens=scale.answer_tokens,
-        **thin,
+        **given,
     )
     return config_from_options(options, shape, subject=f"random model of size {size}")
 
@@ -185,7 +223,8 @@ def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
     from exporter.bundle import FormOptions, export_bundle
 
     if not model.bundle("fp32").exists():
-        export_bundle(model.checkpoint, model.bundle("fp32"), FormOptions(target="h200", codecs=("fp16",)))
+        options = FormOptions(target=TARGET, codecs=("fp16",), cross_attention=model.form)
+        export_bundle(model.checkpoint, model.bundle("fp32"), options)
         clock.note("export")
     if not model.store.exists():
         _store(model, corpus, model.store)
@@ -213,5 +252,5 @@ def _quantize(
             options = QuantizeOptions(precision, "tensorrt")
             done = quantize_bundle(model.bundle("fp32"), model.bundle(precision), options)
             kept = {name: graph.kept_fp32 for name, graph in done.items() if graph.kept_fp32}
-            replace_file(model.folder / f"{precision}-kept-fp32.json", json.dumps(kept).encode())
+            replace_file(Path(f"{model.bundle(precision)}-kept-fp32.json"), json.dumps(kept).encode())
             clock.note(precision)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from tests.gpu.bundles import TARGET
 from tests.gpu.setting import Scale
+from tests.gpu.torch_stages import Described
 
 __all__ = ["run_floors"]
 
 
-def run_floors(bundle: Path, scale: Scale, *, precision: str = "fp16") -> dict[str, dict[str, Any]]:
+def run_floors(manifest: Described, scale: Scale, *, precision: str = "fp16") -> dict[str, dict[str, Any]]:
     """By graph, for one run at batch 1: milliseconds of arithmetic and of bandwidth; and its runs in a question."""
     from exporter.cost.model import model_from_manifest
     from exporter.cost.ours import stage_costs
     from exporter.cost.roofline import stage_floors
     from exporter.cost.workload import Workload
     from exporter.targets import read_target
-    from runtime.contract import read_manifest
 
     workload = Workload(
         scale.k, scale.m, scale.question_tokens, scale.passage_tokens, scale.answer_tokens, corpus_passages=1
     )
-    model = model_from_manifest("gpu", read_manifest(bundle), workload)
+    model = model_from_manifest("gpu", manifest, workload)  # type: ignore[arg-type]
     model = replace(model, shape=replace(model.shape, max_new_tokens=scale.answer_tokens))
     costs = stage_costs(model, workload)
     return {
@@ -34,6 +34,6 @@ def run_floors(bundle: Path, scale: Scale, *, precision: str = "fp16") -> dict[s
             "bandwidth_ms": floor.bandwidth_ms / costs[name].runs,
             "binds": floor.binds,
         }
-        for name, floor in stage_floors(model, workload, read_target("h200"), precision).items()
+        for name, floor in stage_floors(model, workload, read_target(TARGET), precision).items()
         if costs[name].runs
     }

@@ -1,71 +1,93 @@
-"""Measure on a GPU, part by part: `python -m tests.gpu.measure -o OUT [--part NAME]`; report.py makes a page of it.
+"""Measure on a GPU, part by part: `python -m tests.gpu.measure -o OUT/results.tar.xz [--part NAME ...]`.
 
-Run it again with the same OUT and it goes on where it was. A part ends within --seconds, so that it fits a command of
-ten minutes; --work keeps what was exported and built for the parts that follow on the same machine. --rehearse goes
-through all of it at tiny sizes on a CPU.
+What is found goes into that one file, which is whole after every step; report.py makes a page of it. Run it again and
+it goes on where it was: --work keeps what was exported, built and found on this machine, --resume takes up a file that
+came from another. --rehearse goes through all of it at tiny sizes on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
+import os
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from exporter.publish import replace_file
-from tests.gpu.bars import summary_of
-from tests.gpu.parts import decoder_steps, engines, parity, peers, speed, switches
-from tests.gpu.runner import DONE, Part, Step, finite, run_part
-from tests.gpu.setting import Setting, describe
+from tests.gpu.backends import FIRST
+from tests.gpu.parts import decoder_steps, first, kernels, parity, peers, speed, switches
+from tests.gpu.results import unpack_results, write_results
+from tests.gpu.runner import DONE, Step, run_part
+from tests.gpu.setting import ORT_CUDA, RTX, TORCH, Setting, describe
 
 __all__ = ["PARTS", "main", "measure"]
 
 PARTS: dict[str, Callable[[Setting], list[Step]]] = {
-    "engines": engines.steps,
-    "parity": parity.steps,
+    FIRST: first.steps,
+    "parity-onnxruntime-cuda": partial(parity.steps, engine=ORT_CUDA),
+    "large-onnxruntime-cuda": partial(speed.steps, size="large", engine=ORT_CUDA),
+    "large-torch": partial(speed.torch_steps, size="large"),
     "peers-large": partial(peers.steps, size="large"),
     "decoder-steps": decoder_steps.steps,
-    "speed-large": partial(speed.steps, size="large"),
+    "parity-tensorrt-rtx": partial(parity.steps, engine=RTX),
+    "large-tensorrt-rtx": partial(speed.steps, size="large", engine=RTX),
     "switches-base": partial(switches.steps, size="base"),
-    "speed-base": partial(speed.steps, size="base"),
+    "large-torch-stages": partial(speed.steps, size="large", engine=TORCH),
+    "base-tensorrt-rtx": partial(speed.steps, size="base", engine=RTX),
+    "base-onnxruntime-cuda": partial(speed.steps, size="base", engine=ORT_CUDA),
     "peers-base": partial(peers.steps, size="base"),
+    "kernels": kernels.steps,
 }
-"""In the order of what would be missed most."""
-SECONDS = 510.0
+"""In the order of what would be missed most; kernels are counted when every time is taken."""
 
 
-def measure(setting: Setting, names: Sequence[str], *, seconds: float, command: str) -> bool:
-    """Run parts and write the summary; whether every step of them is done."""
+def measure(setting: Setting, names: Sequence[str], archive: Path, *, seconds: float, command: str) -> bool:
+    """Run parts within `seconds` of all; whether every step of them is done."""
+    deadline = time.monotonic() + seconds
     complete = True
+
+    def kept() -> None:
+        write_results(setting.out, PARTS, archive)
+
     for name in names:
         steps = PARTS[name](setting)
-        part = run_part(setting.out, name, steps, describe(setting, command), seconds=seconds)
+        if setting.rehearsal:  # a CPU takes as long as it takes
+            steps = [replace(step, seconds=math.inf) for step in steps]
+        left = deadline - time.monotonic()
+        part = run_part(setting.out, name, steps, describe(setting, command), seconds=left, kept=kept)
         complete &= all(part.steps.get(step.name, {}).get("status") == DONE for step in steps)
-        parts = {other: Part.open(setting.out, other) for other in PARTS if (setting.out / f"{other}.json").is_file()}
-        content = json.dumps(finite(summary_of(parts)), indent=1) + "\n"
-        replace_file(setting.out / "summary.json", content.encode())
+        kept()
     return complete
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every step is done; 1 where some failed or were left for another run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the parts' JSON")
-    parser.add_argument("--part", choices=PARTS, help="one part; without it all, in order")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file of all results, such as results.tar.xz")
+    parser.add_argument("--part", choices=PARTS, nargs="+", help="some parts; without it all, in order")
     parser.add_argument("--work", type=Path, help="folder of exports and engines (default: below the temporary one)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each part (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of this call (default: as long as it takes)")
+    parser.add_argument("--resume", type=Path, help="file of results to go on from, where --work has none")
+    parser.add_argument("--carried", type=Path, help="folder that unpack.py filled (default: what is installed)")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU: to find mistakes, not times")
     options = parser.parse_args(arguments)
     work = options.work or Path(tempfile.gettempdir()) / ("glimmer-rehearsal" if options.rehearse else "glimmer-gpu")
-    options.output.mkdir(parents=True, exist_ok=True)
-    setting = Setting.of(work, options.output, rehearsal=options.rehearse)
+    found = work / "results"
+    found.mkdir(parents=True, exist_ok=True)
+    if options.resume is not None:
+        unpack_results(options.resume, found)
+    if options.rehearse:
+        os.environ["XDG_CACHE_HOME"] = str(work / "cache")
+    setting = Setting.of(work, found, rehearsal=options.rehearse, carried=options.carried)
     words = ["python", "-m", "tests.gpu.measure", *(sys.argv[1:] if arguments is None else arguments)]
-    names = [options.part] if options.part else list(PARTS)
-    return 0 if measure(setting, names, seconds=options.seconds, command=shlex.join(map(str, words))) else 1
+    command = shlex.join(map(str, words))
+    complete = measure(setting, options.part or list(PARTS), options.output, seconds=options.seconds, command=command)
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

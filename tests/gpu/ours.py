@@ -1,9 +1,10 @@
-"""Our graphs in a session on a setting's backend: whole answers of a fixed length, and each graph alone."""
+"""Our graphs in a session on an engine's backend: whole answers of a fixed length, and each graph alone."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,15 @@ from runtime import PassageId, Session
 from runtime.backends.choice import load_graphs
 from runtime.bundle import Bundle
 from runtime.store import MemoryStore
-from tests.gpu.backends import open_backend
+from tests.gpu.backends import open_backend, working
 from tests.gpu.bundles import Model
 from tests.gpu.recording import Recorder
-from tests.gpu.setting import Setting
+from tests.gpu.setting import ORT_CUDA, Setting
 
 if TYPE_CHECKING:
     from exporter.bench.inputs import BenchQuestion
 
-__all__ = ["Ours", "host_inputs"]
+__all__ = ["Ours", "error_line", "host_inputs", "open_each"]
 
 NO_TOKEN = -1
 AT_ONCE = 8
@@ -29,23 +30,27 @@ AT_ONCE = 8
 
 
 class Ours:
-    """A session that never meets EOS: every answer has as many tokens as the model allows."""
+    """A session that never meets EOS: every answer has as many tokens as the model allows.
+
+    What is timed runs on the graphs as they are; a second session on the same, watched, records what they are given.
+    """
 
     def __init__(self, bundle: Bundle, store: MemoryStore, graphs: dict[str, Any], setting: Setting) -> None:
         assert bundle.text is not None
         self.recorder, self.graphs, self._setting = Recorder(), graphs, setting
         shape = replace(bundle.manifest.model, eos_token_id=NO_TOKEN)
         self.bundle = replace(bundle, manifest=replace(bundle.manifest, model=shape))
-        self._session = Session(self.bundle, store, self.recorder.wrap(graphs), bundle.text, store.codec)
+        self._session = Session(self.bundle, store, graphs, bundle.text, store.codec)
+        self._watched = Session(self.bundle, store, self.recorder.wrap(graphs), bundle.text, store.codec)
 
     @classmethod
     @contextmanager
-    def open(cls, setting: Setting, model: Model, precision: str, **switches: Any) -> Iterator[Ours]:
-        """Open a random model's bundle; its engines were built before."""
+    def open(cls, setting: Setting, engine: str, model: Model, precision: str, **switches: Any) -> Iterator[Ours]:
+        """Open a random model's bundle on an engine; what that needs built was built before."""
         bundle = Bundle.open(model.bundle(precision))
         store = MemoryStore.open(model.store, bundle)
         try:
-            with open_backend(setting, bundle.directory, **switches) as backend:
+            with open_backend(setting, engine, model, precision, **switches) as backend:
                 graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)
                 yield cls(bundle, store, graphs, setting)
         finally:
@@ -53,9 +58,12 @@ class Ours:
 
     def answer(self, batch: Sequence[BenchQuestion]) -> list[list[int]]:
         """Tokens of a batch of questions, from the text to the host's tokens; raises what a question raises."""
+        return self._answer(self._session, batch)
+
+    def _answer(self, session: Session, batch: Sequence[BenchQuestion]) -> list[list[int]]:
         scale = self._setting.scale
         passages = [[PassageId(number) for number in item.numbers[: scale.k]] for item in batch]
-        answers = self._session.answer_many([item.text for item in batch], None, scale.m, passages=passages)
+        answers = session.answer_many([item.text for item in batch], None, scale.m, passages=passages)
         for answer in answers:
             if answer.error is not None:
                 raise answer.error
@@ -65,10 +73,10 @@ class Ours:
 
     def record(self, questions: Sequence[BenchQuestion]) -> dict[str, list[Any]]:
         """Inputs of each graph, one set a question: of a decoder's steps the middle one."""
-        self.answer(questions[:1])
+        self._answer(self._watched, questions[:1])
         self.recorder.on = True
         for question in questions:
-            self.answer([question])
+            self._answer(self._watched, [question])
         self.recorder.on = False
         found = {}
         for name, inputs in self.recorder.inputs.items():
@@ -100,6 +108,28 @@ class Ours:
             wait()
 
         return work
+
+
+def open_each(
+    setting: Setting, model: Model, precision: str, opened: ExitStack, engines: Sequence[str] | None = None
+) -> tuple[dict[str, Ours], dict[str, str]]:
+    """Sessions on the engines named, or on all that may work here, by engine; and why some could not be opened."""
+    wanted = list(working(setting) if engines is None else engines)
+    found: dict[str, Ours] = {}
+    errors: dict[str, str] = {}
+    # ONNX Runtime with the CUDA provider first: another one in the process would be in its way.
+    for engine in sorted(wanted, key=lambda engine: engine != ORT_CUDA):
+        try:
+            found[engine] = opened.enter_context(Ours.open(setting, engine, model, precision))
+        except Exception as error:  # noqa: BLE001  (the others are measured all the same)
+            traceback.print_exc()
+            errors[engine] = error_line(error)
+    return {engine: found[engine] for engine in wanted if engine in found}, errors
+
+
+def error_line(error: Exception) -> str:
+    """An exception as one line of a file of results."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def host_inputs(inputs: Sequence[Any]) -> list[dict[str, Any]]:

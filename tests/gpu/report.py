@@ -1,26 +1,30 @@
-"""OUT's JSON as a page: `python -m tests.gpu.report OUT > docs/measurements/h200.md`."""
+"""A file of results as a page: `python -m tests.gpu.report results.tar.xz > docs/measurements/h200.md`."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.gpu.bars import summary_of
 from tests.gpu.measure import PARTS
+from tests.gpu.results import parts_of, unpack_results
 from tests.gpu.runner import Part
 from tests.gpu.setting import REHEARSAL
 
 __all__ = ["page"]
 
 
-def page(folder: Path) -> str:
+def page(archive: Path) -> str:
     """Markdown of everything that was found; what was not measured is named as such."""
-    parts = {name: Part.open(folder, name) for name in PARTS if (folder / f"{name}.json").is_file()}
+    with tempfile.TemporaryDirectory() as folder:
+        unpack_results(archive, Path(folder))
+        parts = parts_of(Path(folder), PARTS)
     if not parts:
-        raise SystemExit(f"{folder}: none of {', '.join(f'{name}.json' for name in PARTS)}")
+        raise SystemExit(f"{archive}: none of {', '.join(f'{name}.json' for name in PARTS)}")
     return "\n".join(_lines(parts)) + "\n"
 
 
@@ -36,9 +40,9 @@ def _lines(parts: Mapping[str, Part]) -> Iterator[str]:
     yield ""
     verdicts = {True: "yes", False: "**no**", None: "not measured"}
     yield from _table(
-        ["bar", "limit", "found", "passed"],
+        ["bar", "engine", "limit", "found", "passed"],
         [
-            [bar["bar"], _number(bar["limit"]), _number(bar["found"]), verdicts[bar["passed"]]]
+            [bar["bar"], bar["engine"] or "-", _number(bar["limit"]), _number(bar["found"]), verdicts[bar["passed"]]]
             for bar in summary["bars"]
         ],
     )
@@ -68,90 +72,140 @@ def _runs(parts: Mapping[str, Part]) -> Iterator[str]:
 
 def _part(name: str, results: Mapping[str, Any]) -> Iterator[str]:
     yield from ["", f"## {name}", ""]
-    if name == "engines":
-        tried = {step: found for step, found in results.items() if "graphs" in found}
-        keys = ("built", "deserialised", "ran", "agrees")
+    if name.startswith("parity"):
         yield from _table(
-            ["engine for", *keys, "first error"],
+            ["step", "engine", "questions", "EM, reference", "EM", "answers equal", "top-m overlap", "least SNR, dB"],
             [
-                [step, *("yes" if found[key] else "no" for key in keys),
-                 next((graph["error"] for graph in found["graphs"].values() if "error" in graph), "")]
-                for step, found in tried.items()
-            ],
-        )  # fmt: skip
-        yield from _line("Taken for the other parts", results.get("choice"))
-    elif name == "parity":
-        yield from _table(
-            ["step", "questions", "EM, reference", "EM", "answers equal", "top-m overlap", "least SNR, dB"],
-            [
-                [step, *(_number(found[key]) for key in PARITY), _number(_least_snr(found))]
+                [step, found["engine"], *(_number(found[key]) for key in PARITY), _number(_least_snr(found))]
                 for step, found in results.items() if "graphs" in found
             ],
         )  # fmt: skip
-    else:
-        for step, found in results.items():
-            yield from _measured(step, found)
+        return
+    for step, found in results.items():
+        yield from _measured(step, found)
 
 
 PARITY = ("questions", "em_reference", "em_candidate", "answers_equal", "top_m_overlap")
 
 
 def _measured(step: str, found: Mapping[str, Any]) -> Iterator[str]:
-    if "stages" in found:
-        yield from _heading(step)
-        yield from _table(
-            ["graph", "runs", "ms", "floor, ms", "of its floor", "kernels", *_others(found["stages"])],
-            [
-                [name, stage["runs"], _number(stage["ours"]["median_ms"]), _number(stage["floor_ms"]),
-                 _number(stage["of_floor"]), _kernels(stage), *map(_times, stage["ratios"].values())]
-                for name, stage in found["stages"].items()
-            ],
-        )  # fmt: skip
-    elif "batches" in found:
-        yield from _heading(step)
-        yield from _table(
-            ["batch", "ms", "questions/s"],
-            [
-                [batch, _number(row["median_ms"]), _number(row["questions_per_s"])]
-                for batch, row in found["batches"].items()
-            ],
-        )
-        yield from _line("Kernels of an answer", found["kernels"])
-    elif "by_batch" in found:
-        rows = [row for sides in found["by_batch"].values() for row in sides.items()]
-        yield from _contenders(step, rows, found["ratio"])
-    elif "contenders" in found:
-        yield from _contenders(step, found["contenders"].items(), found["ratio"])
-    elif "variants" in found:
-        yield from _heading(f"{step}")
-        yield from _table(
-            ["variant", "ms", "to the default", "kernels", "same answers"],
-            [
-                [name, _number(row["median_ms"]), _number(found["ratios"][name]), _kernels(row),
-                 "yes" if found["same_answers"][name] else "**no**"]
-                for name, row in found["variants"].items()
-            ],
-        )  # fmt: skip
-    elif "of_bandwidth_floor" in found:
-        yield (
-            f"- `{step}`: {found['layers']} layers, {_number(found['median_ms'])} ms, floor "
-            f"{_number(found['bandwidth_ms'])} ms, {_number(found['of_bandwidth_floor'])} of it; "
-            f"{_kernels(found)} kernels"
-        )
-    else:
-        yield from _line(step, found)
+    """One step's finding, in the form of what it holds, with the engine beside every figure."""
+    for key, form in _FORMS.items():
+        if key in found:
+            yield from form(step, found)
+            return
+    yield from _line(step, found)
 
 
-def _contenders(title: str, rows: Iterable[tuple[str, Mapping[str, Any]]], ratio: float | None) -> Iterator[str]:
-    yield from _heading(f"{title}: ours is better by {_times(ratio) or '-'}")
+def _graphs(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(f"{step}: {found['engine']} {found['version']}")
     yield from _table(
-        ["contender", "batch", "ms", "questions/s", "kernels", "error"],
+        ["graph", "agrees", "SNR, dB", "error"],
         [
-            [who, row["batch"], _number(row.get("median_ms")), _number(row.get("questions_per_s")), _kernels(row),
+            [name, _number(graph["agrees"]), _number(graph.get("snr_db")), graph.get("error", "")]
+            for name, graph in found["graphs"].items()
+        ],
+    )
+
+
+def _tries(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(f"{step}: one engine of one graph")
+    keys = ("built", "loaded", "ran", "agrees")
+    yield from _table(
+        ["engine for", *keys, "error"],
+        [
+            [capability, *(_number(facts[key]) for key in keys), facts.get("error", "")]
+            for capability, facts in found["tries"].items()
+        ],
+    )
+
+
+def _stages(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(step)
+    others = next(iter(found["stages"].values()))["ratios"]
+    yield from _table(
+        ["graph", "runs", "engine", "ms", "floor, ms", "of its floor", *(f"{who}: slower by" for who in others)],
+        [
+            [name, stage["runs"], stage["first"], _number(stage["contenders"][stage["first"]]["median_ms"]),
+             _number(stage["floor_ms"]), _number(stage["of_floor"]), *map(_times, stage["ratios"].values())]
+            for name, stage in found["stages"].items()
+        ],
+    )  # fmt: skip
+
+
+def _batches(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(step)
+    yield from _table(
+        ["batch", "engine", "ms", "questions/s"],
+        [
+            [batch, found["engine"], _number(row["median_ms"]), _number(row["questions_per_s"])]
+            for batch, row in found["batches"].items()
+        ],
+    )
+
+
+def _by_batch(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _contenders(step, [row for sides in found["by_batch"].values() for row in sides.items()], found)
+
+
+def _by_contender(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _contenders(step, found["contenders"].items(), found)
+
+
+def _contenders(step: str, rows: Iterable[tuple[str, Mapping[str, Any]]], found: Mapping[str, Any]) -> Iterator[str]:
+    ratios = ", ".join(f"{engine} {_times(ratio)}" for engine, ratio in found["ratios"].items())
+    yield from _heading(f"{step}: ours is better by {ratios or '-'}")
+    yield from _table(
+        ["contender", "batch", "ms", "questions/s", "error"],
+        [
+            [who, row["batch"], _number(row.get("median_ms")), _number(row.get("questions_per_s")),
              row.get("error", "")]
             for who, row in rows
         ],
     )  # fmt: skip
+    yield from (f"\n{engine} could not be opened: {error}" for engine, error in found["not_opened"].items())
+
+
+def _variants(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(f"{step}: {found['engine']}")
+    yield from _table(
+        ["variant", "ms", "to the default", "same answers"],
+        [
+            [name, _number(row["median_ms"]), _number(found["ratios"][name]),
+             "yes" if found["same_answers"][name] else "**no**"]
+            for name, row in found["variants"].items()
+        ],
+    )  # fmt: skip
+
+
+def _step(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(f"{step}: {found['layers']} layers, floor {_number(found['bandwidth_ms'])} ms")
+    yield from _table(
+        ["engine", "ms", "of its bandwidth floor", "error"],
+        [
+            [engine, _number(row.get("median_ms")), _number(row.get("of_bandwidth_floor")), row.get("error", "")]
+            for engine, row in found["engines"].items()
+        ],
+    )
+
+
+def _counts(step: str, found: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading(f"{step}: {found['engine']}")
+    yield from _table(
+        ["of", "kernels", "copies", "ms in kernels", "error"],
+        [
+            [name, _kernels(count), _number(count.get("copies")), _number(count.get("kernel_ms")),
+             count.get("error", "")]
+            for name, count in found["counts"].items()
+        ],
+    )  # fmt: skip
+
+
+_FORMS = {
+    "tries": _tries, "graphs": _graphs, "stages": _stages, "batches": _batches, "by_batch": _by_batch,
+    "contenders": _by_contender, "variants": _variants, "bandwidth_ms": _step, "counts": _counts,
+}  # fmt: skip
+"""By what a finding holds."""
 
 
 def _heading(text: str) -> list[str]:
@@ -162,15 +216,9 @@ def _line(name: str, value: Any) -> Iterator[str]:
     yield from ["", f"{name}: `{json.dumps(value)}`"]
 
 
-def _others(stages: Mapping[str, Any]) -> list[str]:
-    ratios = next(iter(stages.values()))["ratios"]
-    return [f"{who}: ours is faster by" for who in ratios]
-
-
-def _kernels(row: Mapping[str, Any]) -> str:
-    kernels = row.get("kernels") or {}
-    count = kernels.get("kernels")
-    return "-" if count is None else f"{count}" if kernels["how"].startswith("torch") else f"{count} ({kernels['how']})"
+def _kernels(count: Mapping[str, Any]) -> str:
+    kernels, how = count["kernels"], count["how"]
+    return "-" if kernels is None else f"{kernels}" if how.startswith("torch") else f"{kernels} ({how})"
 
 
 def _least_snr(report: Mapping[str, Any]) -> float | None:

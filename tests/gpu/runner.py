@@ -3,14 +3,17 @@
 A step that finished is kept, and skipped when its part is run again. One that fails, or outlives its seconds, is
 recorded with its error and the next begins; a step that the part has no time left for is left for another run. A
 process of its own can be stopped at any point, gives all of the GPU's memory back, and takes a broken GPU context with
-it.
+it. What it prints, a library's own words before a crash among them, goes to a log beside the file.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import multiprocessing
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -71,9 +74,12 @@ class Part:
 
 def run_part(
     folder: Path, name: str, steps: Sequence[Step], head: Mapping[str, Any], *, seconds: float,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, kept: Callable[[], None] = lambda: None,
 ) -> Part:
-    """Run what is not finished of a part within `seconds`; `head` says of this run where and how it was made."""
+    """Run what is not finished of a part within `seconds`; `head` says of this run where and how it was made.
+
+    `kept` is called whenever a step's result was written.
+    """
     deadline = time.monotonic() + seconds
     part = Part.open(folder, name)
     part.runs.append({"date": utc_now(), **head})
@@ -83,10 +89,11 @@ def run_part(
             say(f"{name}/{step.name}: kept")
             continue
         started = time.monotonic()
-        found = _run(step, part.results, deadline - started)
+        found = _run(step, part.results, deadline - started, folder / f"{name}.log")
         spent = round(time.monotonic() - started, 2)
         part.steps[step.name] = {"run": len(part.runs) - 1, "seconds": spent, **found}
         part.write()
+        kept()
         say(f"{name}/{step.name}: {found['status']} after {spent:.1f} s {found.get('error', '')}".rstrip())
     return part
 
@@ -100,7 +107,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _run(step: Step, results: Results, left: float) -> dict[str, Any]:
+def _run(step: Step, results: Results, left: float, log: Path) -> dict[str, Any]:
     missing = [name for name in step.needs if name not in results]
     if missing:
         return {"status": LEFT, "error": f"needs {', '.join(missing)}"}
@@ -110,11 +117,11 @@ def _run(step: Step, results: Results, left: float) -> dict[str, Any]:
     # Forked: the parent has begun no threads and no CUDA, and a child sees what a test put in place of modules.
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(step, results, sender), daemon=False)
+    process = context.Process(target=_child, args=(step, results, log, sender), daemon=False)
     process.start()
     sender.close()
     try:
-        found = receiver.recv() if receiver.poll(allowed) else None
+        found = receiver.recv() if receiver.poll(None if math.isinf(allowed) else allowed) else None
     except EOFError:
         process.join()
         return {"status": FAILED, "error": f"its process ended with exit code {process.exitcode}"}
@@ -130,7 +137,15 @@ def _run(step: Step, results: Results, left: float) -> dict[str, Any]:
     return found
 
 
-def _child(step: Step, results: Results, sender: Any) -> None:
+def _child(step: Step, results: Results, log: Path, sender: Any) -> None:
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(f"# {step.name}\n")
+        stream.flush()
+        for output in (1, 2):
+            os.dup2(stream.fileno(), output)
+    # Of its own, as the parent's may be a test's that holds back what is written.
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    faulthandler.enable(file=sys.stderr)
     try:
         found: dict[str, Any] = {"status": DONE, "result": finite(step.run(results))}
     except Exception as error:  # noqa: BLE001  (whatever a step raises is recorded)

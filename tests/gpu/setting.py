@@ -1,6 +1,6 @@
-"""What is measured where: the sizes, and the backend that stands for the GPU.
+"""What is measured where: the sizes, the engines that may run there, and where their files are.
 
-A rehearsal runs the same steps at tiny sizes on the CPU, by ONNX Runtime's device backend: to find mistakes, not times.
+A rehearsal runs the same steps at tiny sizes on the CPU, on fakes of the GPU: to find mistakes, not times.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from typing import Any
 
 from exporter.bench.machine import describe_machine
 
-__all__ = ["ORT_CUDA", "REHEARSAL", "RTX", "TINY", "Scale", "Setting", "describe"]
+__all__ = ["ENGINES", "ORT_CUDA", "REHEARSAL", "RTX", "SHIPPED", "TINY", "TORCH", "Scale", "Setting", "describe"]
 
-RTX, ORT_CUDA, REHEARSAL = "tensorrt-rtx", "onnxruntime-cuda", "cpu (rehearsal)"
+RTX, ORT_CUDA, TORCH = "tensorrt-rtx", "onnxruntime-cuda", "torch stages"
+ENGINES = (RTX, ORT_CUDA, TORCH)
+"""What may run our graphs, the best first. The last is our own stages run by torch through the runtime's CUDA layer."""
+SHIPPED = (RTX, ORT_CUDA)
+"""Those that a user has: a bar is theirs to pass."""
+REHEARSAL = "cpu (rehearsal)"
 PACKAGES = (
     "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "torch", "transformers", "triton",
     "cuda-bindings", "tensorrt-rtx-cu12-bindings", "polygraphy", "pydantic", "tokenizers",
@@ -50,32 +55,35 @@ class Scale:
 
 
 TINY = Scale(
-    questions=12, calibration_questions=4, k=5, m=2, question_tokens=8, passage_tokens=12, answer_tokens=4,
-    fid_passages=(2, 3), batches=(1, 2), fid_batches=(1, 2), repeats=2, stage_repeats=2,
-    step_layers=(("xl", 1), ("xxl", 2)), copy_bytes=1 << 16, matrix_size=64,
+    questions=12, calibration_questions=4, k=5, m=2, question_tokens=8, passage_tokens=40, answer_tokens=7,
+    fid_passages=(2, 3), batches=(1, 2, 3), fid_batches=(1, 2, 3), repeats=2, stage_repeats=2,
+    step_layers=(("xl", 2), ("xxl", 3)), copy_bytes=1 << 16, matrix_size=64,
 )  # fmt: skip
+"""Joint lengths beyond one bucket of the runtime's, and answers beyond one interval of looks for EOS."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """`work` keeps what is exported and built, for as long as the machine is there; `backend` runs the graphs.
+    """`work` keeps what is exported and built, for as long as the machine is there; `out` holds the parts' files.
 
-    `out` holds the parts' files; `torch_device` is where the peers run.
+    `carried` is where unpack.py put what the machine lacks, in folders of their own: only the steps that use ONNX
+    Runtime's CUDA provider look into `onnxruntime`, which stands in the way of the machine's own, and only those that
+    use TensorRT-RTX into `rtx`. `torch_device` is where the peers run.
     """
 
     work: Path
     out: Path
     rehearsal: bool
-    backend: str
     scale: Scale
     torch_device: str
+    carried: Path | None = None
 
     @classmethod
-    def of(cls, work: Path, out: Path, *, rehearsal: bool) -> Setting:
+    def of(cls, work: Path, out: Path, *, rehearsal: bool, carried: Path | None = None) -> Setting:
         """The GPU's, or a rehearsal's."""
         if rehearsal:
-            return cls(work, out, True, REHEARSAL, TINY, "cpu")
-        return cls(work, out, False, RTX, Scale(), "cuda")
+            return cls(work, out, True, TINY, "cpu")
+        return cls(work, out, False, Scale(), "cuda", carried)
 
     @property
     def compiler(self) -> str:
@@ -91,7 +99,6 @@ def describe(setting: Setting, command: str) -> dict[str, Any]:
         "gpu": {} if setting.rehearsal else _gpu(),
         "machine": describe_machine(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "backend": setting.backend,
         "threads": os.environ.get("OMP_NUM_THREADS", "not set"),
     }
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.gpu import measure
+from tests.gpu.backends import FIRST, PROBES, open_backend
+from tests.gpu.bundles import Model
+from tests.gpu.results import unpack_results
 from tests.gpu.runner import Step
+from tests.gpu.setting import RTX, TORCH
 
 
 def test_the_process_that_forks_holds_no_library_with_threads_or_a_gpu_context():
@@ -27,47 +35,103 @@ def two_parts(monkeypatch):
     """In the place of the real ones: one that works and one whose second step fails."""
 
     def fails(_):
+        sys.stderr.write("the driver's own words\n")
         raise RuntimeError("no GPU")
 
+    probe = {"engine": TORCH, "agrees": True, "version": "1", "graphs": {}}
     parts = {
-        "engines": lambda setting: [Step("choice", 30, lambda _: {"backend": setting.backend, "capability": "8.0"})],
-        "parity": lambda setting: [Step("model", 30, lambda _: {}), Step("fp16-engines", 30, fails)],
+        FIRST: lambda _: [Step(PROBES[TORCH], 30, lambda _: probe)],
+        "peers-large": lambda _: [Step("t5", 30, lambda _: {}), Step("model", 30, fails)],
     }
     monkeypatch.setattr(measure, "PARTS", parts)
 
 
-def test_all_parts_in_order_with_a_summary(two_parts, tmp_path, capfd):
-    assert measure.main(["-o", str(tmp_path / "out"), "--rehearse"]) == 1
+def unpacked(archive, folder) -> dict[str, str]:
+    """What came back, by file."""
+    unpack_results(archive, folder)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def run(tmp_path, *more) -> int:
+    return measure.main(["-o", str(tmp_path / "back" / "r.tar.xz"), "--work", str(tmp_path / "work"), *more])
+
+
+def test_all_parts_in_order_come_back_in_one_file(two_parts, tmp_path, capfd):
+    assert run(tmp_path, "--rehearse") == 1
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["engines/choice", "parity/model", "parity/fp16-engines"]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [line.split(":")[0] for line in lines] == [f"first/{PROBES[TORCH]}", "peers-large/t5", "peers-large/model"]
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["r.tar.xz"]
+    found = unpacked(tmp_path / "back" / "r.tar.xz", tmp_path / "unpacked")
+    assert found.keys() == {"first.json", "first.log", "peers-large.json", "peers-large.log", "summary.json"}
+    assert "the driver's own words\n" in found["peers-large.log"]
+    assert "RuntimeError: no GPU" in found["peers-large.log"]
+    summary = json.loads(found["summary.json"])
     assert summary["devices"] == ["cpu (rehearsal)"]
-    assert summary["open"].keys() == {"parity/fp16-engines"}
-    head = json.loads((tmp_path / "out" / "engines.json").read_text())["runs"][0]
+    assert summary["open"].keys() == {"peers-large/model"}
+    head = json.loads(found["first.json"])["runs"][0]
     assert head["command"].startswith("python -m tests.gpu.measure -o ")
     assert {"date", "device", "gpu", "machine", "versions"} <= head.keys()
 
 
-def test_one_part(two_parts, tmp_path):
-    assert measure.main(["-o", str(tmp_path), "--rehearse", "--part", "engines"]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"engines.json", "summary.json"}
+def test_some_parts(two_parts, tmp_path):
+    assert run(tmp_path, "--rehearse", "--part", "first") == 0
+    found = unpacked(tmp_path / "back" / "r.tar.xz", tmp_path / "unpacked")
+    assert found.keys() == {"first.json", "first.log", "summary.json"}
+
+
+def test_another_machine_goes_on_from_the_file(two_parts, tmp_path, capfd):
+    assert run(tmp_path, "--rehearse", "--part", "first") == 0
+    (tmp_path / "back" / "r.tar.xz").rename(tmp_path / "r.tar.xz")
+    shutil.rmtree(tmp_path / "work")
+    capfd.readouterr()
+    assert run(tmp_path, "--rehearse", "--resume", str(tmp_path / "r.tar.xz")) == 1
+    assert capfd.readouterr().out.splitlines()[0] == f"first/{PROBES[TORCH]}: kept"
+
+
+def test_the_file_is_whole_when_the_command_is_killed(tmp_path):
+    script = (
+        "import sys, time; from tests.gpu import measure; from tests.gpu.runner import Step\n"
+        "steps = [Step('t5', 60, lambda _: {'bytes': 7}), Step('model', 600, lambda _: time.sleep(600))]\n"
+        "measure.PARTS = {'peers-large': lambda _: steps}\n"
+        "measure.main(sys.argv[1:])\n"
+    )
+    words = ["-o", str(tmp_path / "r.tar.xz"), "--work", str(tmp_path / "work"), "--rehearse"]
+    process = subprocess.Popen(
+        [sys.executable, "-uc", script, *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout.readline().startswith("peers-large/t5: done")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    found = unpacked(tmp_path / "r.tar.xz", tmp_path / "unpacked")
+    assert json.loads(found["peers-large.json"])["steps"]["t5"]["result"] == {"bytes": 7}
+
+
+def test_the_seconds_are_those_of_the_whole_call(tmp_path, monkeypatch, capfd):
+    def slow(_):
+        time.sleep(1.5)
+        return {}
+
+    parts = {name: lambda _: [Step("step", 60, slow)] for name in ("first", "peers-large")}
+    monkeypatch.setattr(measure, "PARTS", parts)
+    assert run(tmp_path, "--seconds", "6") == 1
+    assert capfd.readouterr().out.splitlines()[-1].startswith("peers-large/step: left for another run")
 
 
 def test_without_a_gpu_each_step_says_what_is_missing(monkeypatch, tmp_path):
     """Not a rehearsal: this machine's lack of a GPU is recorded, and nothing is made up in its place."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    def opens(setting, _):
-        from tests.gpu.backends import open_backend
-
-        with open_backend(setting, tmp_path):
+    def opens(setting):
+        with open_backend(setting, RTX, Model(tmp_path), "fp16"):
             return {}
 
-    parts = {"switches-base": lambda setting: [Step("open", 30, lambda _: opens(setting, _))]}
+    parts = {"switches-base": lambda setting: [Step("open", 30, lambda _: opens(setting))]}
     monkeypatch.setattr(measure, "PARTS", parts)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    assert measure.main(["-o", str(tmp_path / "out"), "--work", str(tmp_path)]) == 1
-    part = json.loads((tmp_path / "out" / "switches-base.json").read_text())
+    assert run(tmp_path) == 1
+    part = json.loads(unpacked(tmp_path / "back" / "r.tar.xz", tmp_path / "unpacked")["switches-base.json"])
     assert part["runs"][0]["device"] == "unknown"
     assert part["steps"]["open"]["status"] == "failed"
     assert "tensorrt" in part["steps"]["open"]["error"].lower()

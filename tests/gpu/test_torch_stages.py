@@ -9,32 +9,33 @@ from exporter.graphs.samples import Sizes, sample_inputs
 from exporter.tolerances import TOLERANCES, max_abs_error
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import read_manifest
-from tests.gpu.bundles import Model
 from tests.gpu.floors import run_floors
 from tests.gpu.kernels import count_kernels, engine_layers
 from tests.gpu.setting import TINY
-from tests.gpu.torch_stages import TorchStages
+from tests.gpu.torch_stages import ModelGraphs, TorchStages
 
 
-@pytest.mark.parametrize("variant", ["glimmer", "glimmer, exact algebra", "glimmer, exact algebra, two layers"])
+@pytest.mark.parametrize("variant", ["glimmer", "glimmer, codecs", "glimmer, exact algebra, two layers"])
 def test_stages_are_those_of_the_graphs(exported, variant):
     source = exported(variant)
     manifest = read_manifest(source.bundle)
-    stages = TorchStages(Model(source.directory), manifest, "cpu", "float32")
+    stages = TorchStages(source.checkpoint, "cpu", "float32")
     sizes = Sizes(batch=2, passages=4, selected=2, question=5, passage=7, encoder_tokens=24, prefix=1, cache_length=6)
     backend = OnnxRuntimeBackend(1)
     for name, io in manifest.io().items():
         inputs = sample_inputs(io, manifest.model, sizes, seed=3)
         expected = backend.load(source.graph(name), io).run(inputs)
-        found = dict(zip(expected, stages.outputs(name, inputs), strict=True))
+        found = dict(zip(expected, stages.outputs(manifest, name, inputs), strict=True))
         for output, values in expected.items():
             if np.issubdtype(values.dtype, np.floating):
                 assert max_abs_error(found[output], values) <= TOLERANCES["fp32"].limit(values), (name, output)
 
 
 def test_floors_are_those_of_cost(glimmer):
-    floors = run_floors(glimmer.bundle, TINY)
-    assert floors.keys() == read_manifest(glimmer.bundle).graphs.keys()
+    manifest = read_manifest(glimmer.bundle)
+    floors = run_floors(manifest, TINY)
+    assert floors.keys() == manifest.graphs.keys()
+    assert floors == run_floors(ModelGraphs(manifest.model, manifest.forms), TINY)
     for floor in floors.values():
         assert floor["floor_ms"] == max(floor["arithmetic_ms"], floor["bandwidth_ms"]) > 0
     assert floors["decoder_step"]["runs"] == TINY.answer_tokens

@@ -1,38 +1,126 @@
-"""Our own stages run by torch, in FP16 or BF16, on the inputs that the graphs got: what an engine gains over torch."""
+"""Our own stages run by torch, in any dtype, from a graph's inputs to its outputs: what an engine gains over torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.codecs import decode_fp16
-from runtime.contract import BundleManifest
-from tests.gpu.bundles import Model
+from runtime.contract import Forms, GraphIO, ModelShape, codec_of, graph_io
 
-__all__ = ["TorchStages"]
+__all__ = ["Described", "ModelGraphs", "StageOfGraph", "TorchStages"]
+
+
+class Described(Protocol):
+    """A model and its graphs, as a bundle's manifest describes them."""
+
+    @property
+    def model(self) -> ModelShape:
+        """Its sizes."""
+        ...
+
+    @property
+    def forms(self) -> Forms:
+        """The graphs' forms."""
+        ...
+
+    def io(self) -> dict[str, GraphIO]:
+        """The graphs, and what each takes and gives."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelGraphs:
+    """The same of a checkpoint from which nothing was exported."""
+
+    model: ModelShape
+    forms: Forms
+
+    @classmethod
+    def of(cls, checkpoint: Path, target: str) -> ModelGraphs:
+        """In the forms that an export for a target would have, for memory in fp16."""
+        from exporter.bundle.forms import FormOptions, choose_forms
+        from exporter.checkpoint import read_checkpoint
+
+        config = read_checkpoint(checkpoint).config
+        return cls(config.shape, choose_forms(config, FormOptions(target=target, codecs=("fp16",))))
+
+    def io(self) -> dict[str, GraphIO]:
+        """As Described."""
+        return graph_io(self.model, self.forms)
+
+
+class StageOfGraph:
+    """A stage with its codec's decoder in front of it, on tensors that are already where the stage is.
+
+    It takes and gives what its graph does, dtypes included; floats are computed with in the stage's dtype.
+    """
+
+    def __init__(self, stage: Any, io: GraphIO, codec: str, d_model: int, dtype: Any) -> None:
+        from exporter.stages import CodecDecoder, SelectedMemory, applies_scale
+
+        self._stage, self._dtype = stage, dtype
+        self._inputs = [tensor.name for tensor in io.inputs]
+        self._outputs = [tensor.dtype for tensor in io.outputs]
+        self._decode: Any = None
+        if "memory" in self._inputs:
+            decoder = CodecDecoder(codec, d_model, scaled=not applies_scale(stage))
+            self._codes = decoder.names
+            self._selects = "selected" in self._inputs
+            self._decode = SelectedMemory(decoder) if self._selects else decoder
+
+    def __call__(self, *tensors: Any) -> list[Any]:
+        """Inputs in the order of the graph's -> outputs in theirs."""
+        import torch
+
+        values = dict(zip(self._inputs, tensors, strict=True))
+        if self._decode is not None:
+            values = self._decoded(values)
+        found = self._stage(*(self._cast(values[name]) for name in self._inputs if name in values))
+        outputs = found if isinstance(found, tuple) else (found,)
+        return [value.to(getattr(torch, dtype)) for value, dtype in zip(outputs, self._outputs, strict=True)]
+
+    def _decoded(self, values: dict[str, Any]) -> dict[str, Any]:
+        codes = [values.pop(name) for name in self._codes]
+        if self._selects:
+            memory, mask = self._decode(*codes, values["memory_mask"], values.pop("selected"))
+            return {**values, "memory": memory, "memory_mask": mask}
+        return {**values, "memory": self._decode(*codes)}
+
+    def _cast(self, value: Any) -> Any:
+        return value.to(self._dtype) if value.is_floating_point() else value
 
 
 class TorchStages:
-    """The checkpoint's stages on a device in one dtype, such as "bfloat16"."""
+    """A checkpoint's stages on a device in one dtype, such as "bfloat16"; they share the weights."""
 
-    def __init__(self, model: Model, manifest: BundleManifest, device: str, dtype: str) -> None:
+    def __init__(self, checkpoint: Path, device: str, dtype: str) -> None:
         import torch
 
         from exporter.checkpoint import model_from_checkpoint, read_checkpoint
 
-        self._device, self._dtype = device, getattr(torch, dtype)
-        self._manifest = manifest
-        self._model = model_from_checkpoint(read_checkpoint(model.checkpoint)).to(device=device, dtype=self._dtype)
+        self.device, self._dtype = device, getattr(torch, dtype)
+        self._model = model_from_checkpoint(read_checkpoint(checkpoint)).to(device=device, dtype=self._dtype)
 
-    def work(self, graph: str, inputs: Sequence[Mapping[str, Any]], at_once: int) -> Callable[[int], None]:
+    def stage(self, manifest: Described, graph: str) -> StageOfGraph:
+        """What a graph computes."""
+        from exporter.stages import stage_from_model
+
+        module = stage_from_model(self._model, graph, manifest.forms)
+        return StageOfGraph(module, manifest.io()[graph], codec_of(graph), manifest.model.d_model, self._dtype)
+
+    def work(
+        self, manifest: Described, graph: str, inputs: Sequence[Mapping[str, Any]], at_once: int
+    ) -> Callable[[int], None]:
         """`at_once` runs of a stage, on one set of host inputs after the other, then a wait."""
         import torch
 
-        stage = self._stage(graph)
-        placed = [self._arguments(graph, stage, row) for row in inputs]
-        wait = torch.cuda.synchronize if self._device == "cuda" else (lambda: None)
+        stage = self.stage(manifest, graph)
+        placed = [self._placed(manifest.io()[graph], row) for row in inputs]
+        wait = torch.cuda.synchronize if self.device == "cuda" else (lambda: None)
 
         def work(run: int) -> None:
             with torch.inference_mode():
@@ -42,44 +130,15 @@ class TorchStages:
 
         return work
 
-    def outputs(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
+    def outputs(self, manifest: Described, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
         """One run's outputs as the host's arrays, in the order of the graph's."""
         import torch
 
-        stage = self._stage(graph)
         with torch.inference_mode():
-            found = stage(*self._arguments(graph, stage, inputs))
-        return [value.cpu().numpy() for value in (found if isinstance(found, tuple) else (found,))]
+            found = self.stage(manifest, graph)(*self._placed(manifest.io()[graph], inputs))
+        return [value.cpu().numpy() for value in found]
 
-    def _stage(self, graph: str) -> Any:
-        from exporter.stages import stage_from_model
-
-        return stage_from_model(self._model, graph, self._manifest.forms)
-
-    def _arguments(self, graph: str, stage: Any, row: Mapping[str, Any]) -> list[Any]:
-        from exporter.stages import applies_scale
-
-        tensors = self._manifest.io()[graph].inputs
-        values = _decoded({tensor.name: row[tensor.name] for tensor in tensors}, applied=applies_scale(stage))
-        return [self._placed(values[tensor.name]) for tensor in tensors if tensor.name in values]
-
-    def _placed(self, array: Any) -> Any:
+    def _placed(self, io: GraphIO, row: Mapping[str, Any]) -> list[Any]:
         import torch
 
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
-
-
-def _decoded(values: dict[str, Any], *, applied: bool) -> dict[str, Any]:
-    """Memory decoded and selected, which are graphs of their own in front of a stage; their time is not counted."""
-    if applied:
-        return {**values, "memory": values["memory"].astype(np.float32)}
-    if "memory_scale" in values:
-        values = {**values, "memory": decode_fp16(values["memory"], values["memory_scale"])}
-        del values["memory_scale"]
-        if "selected" in values:
-            selected = values.pop("selected")
-            for name in ("memory", "memory_mask"):
-                rows = [passages[places] for passages, places in zip(values[name], selected, strict=True)]
-                values[name] = np.stack(rows)
-    return values
+        return [torch.from_numpy(np.ascontiguousarray(row[tensor.name])).to(self.device) for tensor in io.inputs]

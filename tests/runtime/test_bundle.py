@@ -116,6 +116,9 @@ def test_a_path_out_of_the_bundle(bundle, tmp_path, path):
         Bundle.open(bundle)
 
 
+CACHE = "past_key_values.0.decoder.key"
+
+
 def swap_inputs(data: dict[str, Any]) -> None:
     inputs = data["graphs"]["live_stage_a"]["inputs"]
     inputs[0], inputs[1] = inputs[1], inputs[0]
@@ -124,8 +127,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=7), "schema_version 4 to 6, found 7; install a newer"),
-        (lambda data: data.update(schema_version=3), "schema_version 4 to 6, found 3"),
+        (lambda data: data.update(schema_version=8), "schema_version 4 to 7, found 8; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 7, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),
@@ -176,6 +179,21 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["graphs"]["cross_kv"].update(files=[]), "cross_kv: expected at least one file"),
         (swap_inputs, "live_stage_a: expected the inputs and outputs"),
         (lambda data: data["graphs"]["cross_kv"]["outputs"].pop(), "cross_kv: expected the inputs and outputs"),
+        (lambda data: data.update(fp16_boundaries=["rerank_states"]), "fp16_boundaries: .* found rerank_states"),
+        (lambda data: data.update(fp16_boundaries=["question_states"]), "fp16_boundaries: .* found question_states"),
+        (lambda data: data.update(fp16_boundaries=["logits"]), "fp16_boundaries: .* found logits"),
+        (lambda data: data.update(fp16_boundaries=[CACHE.replace("past_key_values", "present")]), "found present.0"),
+        (lambda data: data.update(fp16_boundaries=[CACHE, CACHE]), "fp16_boundaries: expected each tensor once"),
+        (lambda data: data.update(fp16_boundaries="all"), "fp16_boundaries: expected a list"),
+        (lambda data: data.update(fp16_boundaries=[CACHE]), f"decoder_step, {CACHE}: expected float16, found float32"),
+        (
+            lambda data: data["graphs"]["cross_kv"]["inputs"][0].update(dtype="float16"),
+            "cross_kv, encoder_hidden_states: expected float32, found float16",
+        ),
+        (
+            lambda data: data["graphs"]["live_stage_a"]["outputs"][1].update(dtype="float16"),
+            "live_stage_a, rerank_states: expected float32, found float16",
+        ),
         (lambda data: graph_file(data).update(sha256="0" * 64), "SHA-256 000"),
         (lambda data: graph_file(data).update(bytes=1.5), "bytes: expected int"),
         (lambda data: data.update(graphs=[]), "graphs: expected an object"),

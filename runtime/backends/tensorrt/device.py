@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
 from runtime.backends.cuda import Cuda
 from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
-from runtime.backends.tensorrt.layout import Layout, Spec
+from runtime.backends.tensorrt.layout import Layout
 from runtime.backends.tensorrt.passage_loader import PassageLoader
 from runtime.contract import BackendError
 from runtime.passage_memory import PassageMemory
@@ -86,9 +86,9 @@ class CudaDevice:
             self.check()
             return cast("dict[str, DeviceTensor]", self.place(arrays))
 
-    def zeros(self, dims: Mapping[str, tuple[int, ...]]) -> dict[str, DeviceTensor]:
-        """Tensors of zeros, float32."""
-        layout = Layout.of({name: (shape, np.dtype(np.float32)) for name, shape in dims.items()})
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+        """Tensors of zeros."""
+        layout = Layout.of(specs)
         with self.lock:
             self.check()
             lease = self._pool.take(layout.num_bytes)

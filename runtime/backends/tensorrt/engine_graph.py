@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from runtime.backends.contract import Array, DeviceLoop, DeviceTensor, LoopIO, Tensor
+from runtime.backends.input_types import in_types
 from runtime.backends.tensorrt.context import Context, Shapes
 from runtime.backends.tensorrt.cuda_graphs import Captures, RunSequence
 from runtime.backends.tensorrt.device import CudaDevice, CudaTensor
@@ -36,8 +37,8 @@ class EngineGraph:
         _check_io(engine, io)
         self.device = device
         self._engine, self._io = engine, io
-        self._dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
-        self._profiles = engine.profiles(list(self._dtypes))
+        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
+        self._profiles = engine.profiles(list(self.dtypes))
         first = io.inputs[0].name
         self.max_batch = max(profile[first][1][0] for profile in self._profiles)
         self._contexts: dict[int, Context] = {}
@@ -62,10 +63,7 @@ class EngineGraph:
 
     def launch_into(self, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         """Queue one run that writes these outputs to tensors of the device; raises as LoopingGraph."""
-        wanted = {name: inputs[name] for name in self._dtypes}
-        for name, dtype in self._dtypes.items():
-            if wanted[name].dtype != dtype:
-                raise TypeError(f"{self._engine.subject}, {name}: expected {dtype}, found {wanted[name].dtype}")
+        wanted = in_types(inputs, self.dtypes, self._engine.subject)
         device = self.device
         with device.lock:
             device.check()
@@ -75,8 +73,11 @@ class EngineGraph:
             placed = device.place(wanted)
             outputs = cast("dict[str, CudaTensor]", dict(into))
             for name, tensor in into.items():
-                if (tensor.shape, tensor.dtype) != layout.specs[name]:
-                    raise TypeError(f"{self._engine.subject}, {name}: expected {layout.specs[name]}")
+                if (tensor.shape, tensor.dtype) != (spec := layout.specs[name]):
+                    raise BundleError(
+                        f"{self._engine.subject}, {name}", expected=f"a tensor of {tensor.dtype} {list(tensor.shape)}",
+                        found=f"one of {spec[1]} {list(spec[0])}", fix="take both graphs from one bundle",
+                    )
             if into:
                 layout = Layout.of({name: spec for name, spec in layout.specs.items() if name not in into})
             outputs |= device.empty(layout)
@@ -94,7 +95,7 @@ class EngineGraph:
         """A loop; raises as LoopingGraph."""
         with self.device.lock:
             self.device.check()
-            return self._places.loop(self._layout(io, tuple(shapes[name] for name in self._dtypes), most))
+            return self._places.loop(self._layout(io, tuple(shapes[name] for name in self.dtypes), most))
 
     def close(self) -> None:
         """Give CUDA graphs, contexts and the engine back; nothing may be queued."""
@@ -109,9 +110,9 @@ class EngineGraph:
             if len(self._layouts) >= MOST_SHAPES:
                 self._layouts.clear()
             profile = self._profile(shapes)
-            specs = dict(zip(self._dtypes, zip(shapes, self._dtypes.values(), strict=True), strict=True))
+            specs = dict(zip(self.dtypes, zip(shapes, self.dtypes.values(), strict=True), strict=True))
             specs |= self._context(profile).bind(shapes).specs
-            self._layouts[key] = LoopLayout(self._io, io, specs, most, profile)
+            self._layouts[key] = LoopLayout(self._engine.subject, self._io, io, specs, most, profile)
         return self._layouts[key]
 
     def _new_sequence(self, layout: LoopLayout, addresses: list[tuple[int, ...]]) -> RunSequence:
@@ -152,10 +153,10 @@ class EngineGraph:
         fitting = [
             (sum(prod(greatest) for _, greatest in profile.values()), index)
             for index, profile in enumerate(self._profiles)
-            if all(_within(shape, *profile[name]) for name, shape in zip(self._dtypes, shapes, strict=True))
+            if all(_within(shape, *profile[name]) for name, shape in zip(self.dtypes, shapes, strict=True))
         ]
         if not fitting:
-            found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self._dtypes, shapes, strict=True))
+            found = ", ".join(f"{name} {list(shape)}" for name, shape in zip(self.dtypes, shapes, strict=True))
             raise BackendError(
                 self._engine.subject, expected=f"shapes within its optimization profiles, {self._profiles}",
                 found=found, fix="ask fewer questions at once or lower top_k and top_m, or build engines for these "

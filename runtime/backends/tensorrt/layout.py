@@ -6,17 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import Any
 
-import numpy as np
-
-from runtime.backends.contract import Array
+from runtime.backends.contract import Array, Spec
 from runtime.backends.tensorrt.buffers import ALIGNMENT, Lease
 
-__all__ = ["Layout", "Spec"]
-
-Spec = tuple[tuple[int, ...], np.dtype[Any]]
-"""Dimensions and dtype of a tensor."""
+__all__ = ["Layout"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 
 from runtime.backends.contract import Array, DeviceTensor, Tensor
+from runtime.backends.input_types import in_types
 from runtime.backends.tensorrt.buffers import Lease
 from runtime.backends.tensorrt.cuda_graphs import RunSequence
 from runtime.backends.tensorrt.device import CudaDevice, CudaTensor
@@ -143,6 +144,7 @@ class Loop:
     def start(self, counter: Array, given: Mapping[str, Tensor], zeros: Iterable[str]) -> None:
         """As DeviceLoop."""
         device, layout = self._device, self._layout
+        typed = in_types(given, {name: layout.specs[name][1] for name in given}, layout.subject)
         row = layout.row_bytes(layout.loop.counter)
         table = np.zeros((layout.most, row // 4), np.int32)
         table[:, : len(counter)] = counter + np.arange(layout.most, dtype=np.int32)[:, np.newaxis]
@@ -150,7 +152,7 @@ class Loop:
             device.check()
             self._place.settled = False
             device.write(self._place.small, layout.small.offsets[TABLE], table)
-            for name, tensor in given.items():
+            for name, tensor in typed.items():
                 self._copy(name, tensor)
             for offset, num_bytes in layout.cleared(set(zeros)):
                 device.cuda.clear(self._place.large.address + offset, num_bytes, device.stream)
@@ -210,9 +212,9 @@ class Loop:
 
     def _copy(self, name: str, tensor: Tensor) -> None:
         """Copy what is given to where the first run reads it."""
-        shape, dtype = self._layout.specs[name]
-        if tensor.shape != shape or tensor.dtype != dtype:
-            raise TypeError(f"{name}: expected {dtype} {list(shape)}, found {tensor.dtype} {list(tensor.shape)}")
+        shape = self._layout.specs[name][0]
+        if tensor.shape != shape:
+            raise TypeError(f"{self._layout.subject}, {name}: expected {list(shape)}, found {list(tensor.shape)}")
         is_small, offset = self._layout.place(name, 0)
         lease = self._place.small if is_small else self._place.large
         if isinstance(tensor, np.ndarray):

@@ -14,11 +14,11 @@ from math import prod
 
 import numpy as np
 
-from runtime.backends.contract import LoopIO
+from runtime.backends.contract import LoopIO, Spec
 from runtime.backends.tensorrt.buffers import ALIGNMENT
 from runtime.backends.tensorrt.context import Shapes
 from runtime.backends.tensorrt.device import CudaDevice
-from runtime.backends.tensorrt.layout import Layout, Spec
+from runtime.backends.tensorrt.layout import Layout
 from runtime.contract import GraphIO
 
 __all__ = ["INTERVAL", "LoopLayout"]
@@ -33,9 +33,10 @@ FIRST, LAST = "first", "last"
 class LoopLayout:
     """Of one graph's loop at one set of shapes, for at most `most` runs; `specs` are of every input and output.
 
-    `profile` is the engine's optimization profile for these shapes. A layout is known by its identity.
+    `subject` is the engine, for messages; `profile` is the engine's optimization profile for these shapes. A layout is known by its identity.
     """
 
+    subject: str
     io: GraphIO
     loop: LoopIO
     specs: Mapping[str, Spec]

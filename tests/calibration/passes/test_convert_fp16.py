@@ -15,6 +15,7 @@ from calibration.passes.residual_stream import find_norms
 from calibration.passes.round_fp16 import RoundFp16
 from exporter.graphs.check import check_operators
 from exporter.tolerances import TOLERANCES, max_abs_error
+from runtime.contract import boundary_of
 from tests.calibration.fp16_graphs import dtypes, every_value, graphs_of, node_types, run, tracked
 from tests.exported import REWRITTEN_VARIANTS, load_graph
 
@@ -103,6 +104,32 @@ def test_results_are_within_the_tolerance_absent_passages_included(exported, var
             if values.dtype.kind == "f":
                 assert not np.isnan(found[name]).any(), f"{path.stem}: {name}"
                 assert max_abs_error(found[name], values) <= TOLERANCES["fp16"].limit(values), f"{path.stem}: {name}"
+
+
+@pytest.mark.parametrize("variant", REWRITTEN_VARIANTS)
+def test_what_crosses_in_half_is_read_and_written_without_a_cast(exported, variant):
+    for path, inputs in graphs_of(exported(variant)):
+        model = load_graph(path)
+        values = [*model.graph.inputs, *model.graph.outputs]
+        names = {value.name for value in values if boundary_of(value.name)}
+        expected, ranges = run(model, inputs), tracked(model, [inputs])
+        RescaleCodes(ranges)(model)
+        convert = ConvertFp16(ranges, fp16_io=names)
+        convert(model)
+        assert not convert.kept_fp32
+        found = [*model.graph.inputs, *model.graph.outputs]
+        assert [value.name for value in found] == [value.name for value in values]
+        for value in found:
+            assert (value.dtype == HALF) == (value.name in names or value.name == "memory"), value.name
+            at = [value.producer()] if value.is_graph_output() else value.consumers()
+            casts = [node.name for node in at if node.op_type == "Cast"]
+            assert value.name not in names or not casts, f"{path.stem}: {value.name}"
+        RoundFp16()(model)
+        halves = {name: array.astype(np.float16) if name in names else array for name, array in inputs.items()}
+        for name, values in run(model, halves).items():
+            if values.dtype.kind == "f":
+                limit = TOLERANCES["fp16"].limit(expected[name])
+                assert max_abs_error(values.astype(np.float32), expected[name]) <= limit, f"{path.stem}: {name}"
 
 
 @pytest.mark.parametrize("masked", ["memory_mask", "question_mask", "encoder_attention_mask", "attention_mask"])

@@ -1,4 +1,4 @@
-"""(b) Every graph, engine against ONNX Runtime on the CPU, and the demo's answers from end to end."""
+"""Every graph on an engine against ONNX Runtime on the CPU, and the demo's answers from end to end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tests.gpu.backends import build_engines_here, open_backend
+from tests.gpu.backends import build_engines_here, import_onnxruntime, open_backend, required
 from tests.gpu.bundles import PRECISIONS, demo_model, threads
 from tests.gpu.runner import Step
-from tests.gpu.setting import Setting
+from tests.gpu.setting import ORT_CUDA, Setting
 
 __all__ = ["steps"]
 
@@ -17,36 +17,43 @@ SAME_QUESTIONS = 64
 BATCH = 32
 
 
-def steps(setting: Setting) -> list[Step]:
+def steps(setting: Setting, engine: str) -> list[Step]:
     """For each precision: beside the same graphs on the CPU, and beside the FP32 bundle on all questions."""
-    found = [Step("model", 240, lambda _: demo_model(setting.work, setting.scale)[1])]
+    found = [
+        Step("runs", 5, lambda _: required(setting, engine)),
+        Step("model", 240, lambda _: demo_model(setting.work, setting.scale)[1], needs=("runs",)),
+    ]
     for precision in PRECISIONS:
         engines = f"{precision}-engines"
         found += [
-            Step(engines, 90, partial(_engines, setting, precision), needs=("model",)),
-            Step(f"{precision}-same-graphs", 60, partial(_same, setting, precision), needs=(engines,)),
-            Step(f"{precision}-answers", 120, partial(_answers, setting, precision), needs=(engines,)),
+            Step(engines, 90, partial(_engines, setting, engine, precision), needs=("model",)),
+            Step(f"{precision}-same-graphs", 60, partial(_same, setting, engine, precision), needs=(engines,)),
+            Step(f"{precision}-answers", 120, partial(_answers, setting, engine, precision), needs=(engines,)),
         ]
     return found
 
 
-def _engines(setting: Setting, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
+def _engines(setting: Setting, engine: str, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
     model, _ = demo_model(setting.work, setting.scale)
-    return build_engines_here(setting, model.bundle(precision))
+    return build_engines_here(setting, engine, model, precision)
 
 
-def _same(setting: Setting, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
+def _same(setting: Setting, engine: str, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """The engines beside the very graphs they were built from: what the compiler and the GPU change."""
     questions = min(SAME_QUESTIONS, setting.scale.questions)
-    return _compared(setting, precision, precision, questions, gate=False)
+    return _compared(setting, engine, precision, precision, questions, gate=False)
 
 
-def _answers(setting: Setting, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
+def _answers(setting: Setting, engine: str, precision: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """The engines beside the FP32 bundle: what a user gets, held against the gate."""
-    return _compared(setting, precision, "fp32", setting.scale.questions, gate=True)
+    return _compared(setting, engine, precision, "fp32", setting.scale.questions, gate=True)
 
 
-def _compared(setting: Setting, precision: str, reference: str, questions: int, *, gate: bool) -> dict[str, Any]:
+def _compared(
+    setting: Setting, engine: str, precision: str, reference: str, questions: int, *, gate: bool
+) -> dict[str, Any]:
+    if engine == ORT_CUDA and not setting.rehearsal:
+        import_onnxruntime(setting)
     from dataclasses import replace
 
     from calibration.questions import read_questions
@@ -57,11 +64,11 @@ def _compared(setting: Setting, precision: str, reference: str, questions: int, 
 
     model, _ = demo_model(setting.work, setting.scale)
     options = ParityOptions(batch_size=min(BATCH, questions), threads=threads())
-    with open_backend(setting, model.bundle(precision)) as backend:
+    with open_backend(setting, engine, model, precision) as backend:
         report = compare_with_bundle(
             model.bundle(precision), model.bundle(reference), model.store, read_questions(model.questions, questions),
             options, backend=backend, reference_backend=OnnxRuntimeBackend(threads()),
         )
     if gate:
         report = replace(report, gate=judge(*read_gate("default"), report))
-    return report.to_json()
+    return {"engine": engine, **report.to_json()}

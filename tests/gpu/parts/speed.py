@@ -1,23 +1,23 @@
-"""(c) One size of random weights: each graph against its floor and against torch, and whole answers by batch."""
+"""One size of random weights: each graph alone against its floor and against torch, and whole answers by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
 
-from tests.gpu.backends import build_engines_here
-from tests.gpu.bundles import random_model, random_questions_of
+from runtime.contract import read_manifest
+from tests.gpu.backends import build_engines_here, described, refusal, required
+from tests.gpu.bundles import TARGET, Model, random_checkpoint, random_model, random_questions_of
 from tests.gpu.floors import run_floors
-from tests.gpu.kernels import count_kernels, engine_layers
 from tests.gpu.ours import AT_ONCE, Ours, host_inputs
 from tests.gpu.runner import Step
-from tests.gpu.setting import Setting
+from tests.gpu.setting import ENGINES, Setting
 from tests.gpu.timing import interleaved_ms, spread
-from tests.gpu.torch_stages import TorchStages
+from tests.gpu.torch_stages import Described, ModelGraphs, TorchStages
 
-__all__ = ["PRECISION", "preparation", "steps"]
+__all__ = ["PRECISION", "engine_steps", "model_step", "steps", "torch_steps"]
 
 PRECISION = "fp16"
 TORCH_DTYPES = ("float16", "bfloat16")
@@ -25,27 +25,56 @@ INPUT_SETS = 6
 """Different inputs that a graph's runs take in turn, so that none finds the last one's in the cache."""
 
 
-def steps(setting: Setting, size: str) -> list[Step]:
-    """What is measured of ours alone; `peers` puts it beside others."""
+def steps(setting: Setting, size: str, engine: str) -> list[Step]:
+    """What is measured of one engine alone; `peers` puts it beside others."""
     return [
-        *preparation(setting, size),
+        Step("runs", 5, lambda _: required(setting, engine)),
+        model_step(setting, size, needs=("runs",)),
+        Step("engines", 120, partial(_engines, setting, size, engine), needs=("model",)),
+        Step("stages", 120, partial(_stages, setting, size, engine), needs=("engines",)),
+        Step("answers", 90, partial(_answers, setting, size, engine), needs=("engines",)),
+    ]
+
+
+def torch_steps(setting: Setting, size: str) -> list[Step]:
+    """What needs torch alone: this GPU's ceilings, and our stages as torch runs them, on random inputs."""
+    return [
         Step("ceilings", 30, partial(_ceilings, setting)),
-        Step("stages", 120, partial(_stages, setting, size), needs=("engines",)),
-        Step("answers", 90, partial(_answers, setting, size), needs=("engines",)),
+        Step("stages", 240, partial(_torch_stages, setting, size)),
     ]
 
 
-def preparation(setting: Setting, size: str) -> list[Step]:
-    """Export, calibrate, convert and compile; whatever is in the work folder already is not made again."""
+def model_step(setting: Setting, size: str, *, needs: tuple[str, ...] = ()) -> Step:
+    """Export, calibrate and convert; whatever is in the work folder already is not made again."""
+    make = lambda _: random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)[1]  # noqa: E731
+    return Step("model", 420, make, needs=needs)
+
+
+def engine_steps(setting: Setting, size: str) -> list[Step]:
+    """Engines of whatever may work here and needs some."""
     return [
-        Step("model", 420, lambda _: random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)[1]),
-        Step("engines", 120, partial(_engines, setting, size), needs=("model",)),
+        Step(f"{engine} engines", 120, partial(_engines_of_any, setting, size, engine), needs=("model",))
+        for engine in ENGINES
     ]
 
 
-def _engines(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
-    model, _ = random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)
-    return build_engines_here(setting, model.bundle(PRECISION))
+def _model(setting: Setting, size: str) -> Model:
+    return random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)[0]
+
+
+def _checkpoint(setting: Setting, size: str) -> Model:
+    return random_checkpoint(setting.work, size, setting.scale, tiny=setting.rehearsal)[0]
+
+
+def _engines(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    return {"engine": engine, **build_engines_here(setting, engine, _model(setting, size), PRECISION)}
+
+
+def _engines_of_any(setting: Setting, size: str, engine: str, results: Mapping[str, Any]) -> dict[str, Any]:
+    because = refusal(setting, engine)
+    if because is not None:
+        return {"engine": engine, "runs": False, "because": because}
+    return _engines(setting, size, engine, results)
 
 
 def _ceilings(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,45 +102,74 @@ def _ceilings(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stages(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Each graph alone on real inputs, ours and torch's in turn, with its floor and its kernels."""
-    model, _ = random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)
+def _stages(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    """Each graph alone on real inputs, ours and torch's in turn, with its floor."""
+    model = _model(setting, size)
     questions = random_questions_of(model, setting.scale, INPUT_SETS, seed=2)
-    floors = run_floors(model.bundle(PRECISION), setting.scale)
-    found: dict[str, Any] = {}
-    with Ours.open(setting, model, PRECISION) as ours:
+    with Ours.open(setting, engine, model, PRECISION) as ours:
         recorded = ours.record(questions)
-        torch = {dtype: TorchStages(model, ours.bundle.manifest, setting.torch_device, dtype) for dtype in TORCH_DTYPES}
-        for name, inputs in recorded.items():
-            work = {"ours": ours.alone(name, inputs)}
-            arrays = host_inputs(inputs)
-            work |= {f"torch {dtype}": stages.work(name, arrays, AT_ONCE) for dtype, stages in torch.items()}
-            times = interleaved_ms(work, repeats=setting.scale.stage_repeats)
-            per_run = {who: [value / AT_ONCE for value in values] for who, values in times.items()}
-            one = median(per_run["ours"])
-            found[name] = {
-                **floors[name], "of_floor": floors[name]["floor_ms"] / one,
-                "ours": spread(per_run["ours"]),
-                **{who: spread(values) for who, values in per_run.items() if who != "ours"},
-                "ratios": {who: median(values) / one for who, values in per_run.items() if who != "ours"},
-                "kernels": count_kernels(ours.once(name, inputs), engine_layers(ours.graphs[name])),
-            }
-    in_all = sum(stage["runs"] * stage["ours"]["median_ms"] for stage in found.values())
-    floor = sum(stage["runs"] * stage["floor_ms"] for stage in found.values())
-    return {"precision": PRECISION, "stages": found, "sum_ms": in_all, "floor_ms": floor}
+        alone = {name: ours.alone(name, inputs) for name, inputs in recorded.items()}
+        inputs = {name: host_inputs(rows) for name, rows in recorded.items()}
+        contenders = {described(engine, PRECISION): alone}
+        found = _timed(setting, model, read_manifest(model.bundle(PRECISION)), inputs, contenders)
+    return {"engine": described(engine, PRECISION), "precision": PRECISION, **found}
 
 
-def _answers(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
+def _torch_stages(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    """Torch's own runs of our stages, without our CUDA layer or any engine; nothing is exported for them."""
+    from exporter.graphs.samples import Sizes, sample_inputs
+
+    model, scale = _checkpoint(setting, size), setting.scale
+    graphs = ModelGraphs.of(model.checkpoint, TARGET)
+    tokens = scale.question_tokens + scale.passage_tokens
+    sizes = Sizes(
+        1, passages=scale.k, selected=scale.m, question=scale.question_tokens, passage=scale.passage_tokens,
+        encoder_tokens=scale.m * tokens, prefix=1, cache_length=graphs.model.cache_length,
+    )
+    inputs = {
+        name: [sample_inputs(io, graphs.model, sizes, seed=seed) for seed in range(INPUT_SETS)]
+        for name, io in graphs.io().items()
+    }
+    return {"engine": "torch", "precision": PRECISION, **_timed(setting, model, graphs, inputs, {})}
+
+
+def _timed(
+    setting: Setting, model: Model, manifest: Described, inputs: Mapping[str, Sequence[Mapping[str, Any]]],
+    contenders: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """By graph: the contenders and torch in each dtype, in turn; ratios are to the first of them.
+
+    `manifest` describes the graphs that take the inputs.
+    """
+    floors = run_floors(manifest, setting.scale)
+    torch = {f"torch {dtype}": TorchStages(model.checkpoint, setting.torch_device, dtype) for dtype in TORCH_DTYPES}
+    stages: dict[str, Any] = {}
+    for name, rows in inputs.items():
+        work = {who: works[name] for who, works in contenders.items()}
+        work |= {who: stages_.work(manifest, name, rows, AT_ONCE) for who, stages_ in torch.items()}
+        times = interleaved_ms(work, repeats=setting.scale.stage_repeats)
+        per_run = {who: [value / AT_ONCE for value in values] for who, values in times.items()}
+        first = next(iter(per_run))
+        one = median(per_run[first])
+        stages[name] = {
+            **floors[name], "of_floor": floors[name]["floor_ms"] / one, "first": first,
+            "contenders": {who: spread(values) for who, values in per_run.items()},
+            "ratios": {who: median(values) / one for who, values in per_run.items() if who != first},
+        }
+    in_all = sum(stage["runs"] * stage["contenders"][stage["first"]]["median_ms"] for stage in stages.values())
+    floor = sum(stage["runs"] * stage["floor_ms"] for stage in stages.values())
+    return {"stages": stages, "sum_ms": in_all, "floor_ms": floor}
+
+
+def _answers(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """Whole answers, text to tokens, by batch."""
-    model, _ = random_model(setting.work, size, setting.scale, tiny=setting.rehearsal)
-    scale = setting.scale
+    model, scale = _model(setting, size), setting.scale
     questions = random_questions_of(model, scale, 2 * max(scale.batches), seed=3)
-    with Ours.open(setting, model, PRECISION) as ours:
+    with Ours.open(setting, engine, model, PRECISION) as ours:
         batches = {}
         for batch in scale.batches:
             groups = [questions[start : start + batch] for start in range(0, len(questions), batch)]
             work = {"ours": lambda run, groups=groups: ours.answer(groups[run % len(groups)])}
             times = interleaved_ms(work, repeats=scale.repeats)["ours"]
             batches[str(batch)] = {**spread(times), "questions_per_s": 1e3 * batch / median(times)}
-        kernels = count_kernels(lambda: ours.answer(questions[:1]))
-    return {"precision": PRECISION, "batches": batches, "kernels": kernels}
+    return {"engine": described(engine, PRECISION), "precision": PRECISION, "batches": batches}

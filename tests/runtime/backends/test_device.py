@@ -93,8 +93,9 @@ def test_arrays_and_zeros(fake):
         with device.lock:
             placed = device.place(arrays)
         fetched += [(placed[name].fetch(), array) for name, array in arrays.items()]
-        zeros = device.zeros({"c": (2, 3), "d": (5,)})
-        fetched += [(zeros[name].fetch(), np.zeros(shape, np.float32)) for name, shape in (("c", (2, 3)), ("d", (5,)))]
+        specs = {"c": ((2, 3), np.dtype(np.float32)), "d": ((5,), np.dtype(np.float16))}
+        zeros = device.zeros(specs)
+        fetched += [(zeros[name].fetch(), np.zeros(*spec)) for name, spec in specs.items()]
         assert device.place(placed) == placed
     for wait, expected in fetched:
         found = wait()
@@ -118,7 +119,7 @@ def test_shared_memory_is_laid_out_once(monkeypatch):
 
 def test_closing_waits_for_what_is_queued(fake):
     device = CudaDevice(Cuda(), 100_000)
-    tensors = [device.memory(rows(1), TOKENS), device.zeros({"c": (2, 3)})]
+    tensors = [device.memory(rows(1), TOKENS), device.zeros({"c": ((2, 3), np.dtype(np.float32))})]
     device.close()
     del tensors
     fake.check_clean()

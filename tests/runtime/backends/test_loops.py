@@ -200,7 +200,7 @@ def test_what_is_given_must_fit(gpu, engine):
     with opened(engine) as graph:
         counter, values = given(1, 32, 1)
         values["decoder_input_ids"] = values["decoder_input_ids"].astype(np.int64)
-        with graph.loop(LOOP, dims(1, 32), 12) as loop, pytest.raises(TypeError, match=r"int32 \[1, 1\], found int64"):
+        with graph.loop(LOOP, dims(1, 32), 12) as loop, pytest.raises(TypeError, match="expected int32, found int64"):
             loop.start(counter, values, [])
         with pytest.raises(BackendError, match="optimization profiles"):
             graph.loop(LOOP, dims(9, 32), 12)

@@ -18,7 +18,7 @@ from runtime.contract import LOG_PROBABILITY, ModelShape
 from runtime.memory import pad_ids
 from runtime.placement import DevicePlacement, Placement
 
-__all__ = ["Asked", "DecoderSteps", "decoder_steps"]
+__all__ = ["Asked", "DecoderSteps", "decoder_steps", "step_loop"]
 
 STEP = "decoder_step"
 PREFILL = "decoder_prefill"
@@ -59,14 +59,18 @@ class DecoderSteps(Protocol):
 def decoder_steps(place: Placement, asked: Asked) -> Iterator[DecoderSteps]:
     """The steps of a batch where its graphs run; raises what running them raises."""
     if isinstance(place, DevicePlacement):
-        carried = {IDS: TOKEN} | {name: _present(name) for name in _cache_dims(asked)}
-        io = LoopIO(carried, COUNTER, (TOKEN, LOG_PROBABILITY), (LOGITS,))
-        opened = place.loop(STEP, io, _step_dims(place, asked), asked.shape.max_new_tokens)
+        opened = place.loop(STEP, step_loop(asked.shape), _step_dims(place, asked), asked.shape.max_new_tokens)
         if opened is not None:
             with opened as loop:
                 yield _LoopedSteps(place, asked, loop)
             return
     yield _SingleSteps(place, asked)
+
+
+def step_loop(shape: ModelShape) -> LoopIO:
+    """What a step hands to the next."""
+    carried = {IDS: TOKEN} | {name: _present(name) for name in _layers(shape, "decoder", ())}
+    return LoopIO(carried, COUNTER, (TOKEN, LOG_PROBABILITY), (LOGITS,))
 
 
 class _LoopedSteps:

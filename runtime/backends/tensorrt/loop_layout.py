@@ -33,7 +33,8 @@ FIRST, LAST = "first", "last"
 class LoopLayout:
     """Of one graph's loop at one set of shapes, for at most `most` runs; `specs` are of every input and output.
 
-    `subject` is the engine, for messages; `profile` is the engine's optimization profile for these shapes. A layout is known by its identity.
+    `subject` is the engine, for messages, and `profile` its optimization profile for these shapes. A layout is known by
+    its identity.
     """
 
     subject: str

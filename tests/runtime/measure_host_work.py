@@ -156,8 +156,11 @@ def _decoder(size: str, batch: int, form: str) -> Any:
         sys.modules["tensorrt"].io = io[name]
         graphs[name] = EngineGraph(library.engine(b"", name, None), io[name], device, captures=name == "decoder_step")
     place = DevicePlacement(graphs, device)
-    states = device.zeros({"states": (batch, ENCODER_TOKENS, width)})["states"]
-    mask = device.constants({"mask": np.ones((batch, ENCODER_TOKENS), np.int32)})["mask"]
+    encoded = {
+        "states": np.zeros((batch, ENCODER_TOKENS, width), np.float32),
+        "mask": np.ones((batch, ENCODER_TOKENS), np.int32),
+    }
+    states, mask = device.constants(encoded).values()
 
     def decode() -> None:
         answers = greedy_decode(place, shape, states, mask, [[0]] * batch, check_finite=True)

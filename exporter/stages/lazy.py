@@ -44,7 +44,7 @@ class DeepLazyStageA(nn.Module):
         normed = attention.layer_norm(rows)
         query = attention.SelfAttention.query(normed[:, :1])
         first = rows[:, :1] + attention.SelfAttention.attend_absorbed(query, normed, bias)
-        scored = feed_forward(first).squeeze(1).unflatten(0, (states.shape[0], states.shape[1]))
+        scored = feed_forward(first)[:, 0].unflatten(0, (states.shape[0], states.shape[1]))
         return model.scores(scored, memory_mask), states
 
 

@@ -37,6 +37,11 @@ class RecordedGraph:
     def __init__(self, name: str, graph: Any, recorder: Recorder) -> None:
         self.name, self.graph, self._recorder = name, graph, recorder
 
+    @property
+    def dtypes(self) -> Any:
+        """By input, as the graph takes them."""
+        return self.graph.dtypes
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self._recorder.note(self.name, inputs)
         return self.graph.run(inputs)

@@ -110,15 +110,15 @@ def test_results_are_within_the_tolerance_absent_passages_included(exported, var
 def test_what_crosses_in_half_is_read_and_written_without_a_cast(exported, variant):
     for path, inputs in graphs_of(exported(variant)):
         model = load_graph(path)
-        values = [*model.graph.inputs, *model.graph.outputs]
-        names = {value.name for value in values if boundary_of(value.name)}
+        before = [value.name for value in (*model.graph.inputs, *model.graph.outputs)]
+        names = {name for name in before if boundary_of(name)}
         expected, ranges = run(model, inputs), tracked(model, [inputs])
         RescaleCodes(ranges)(model)
         convert = ConvertFp16(ranges, fp16_io=names)
         convert(model)
         assert not convert.kept_fp32
         found = [*model.graph.inputs, *model.graph.outputs]
-        assert [value.name for value in found] == [value.name for value in values]
+        assert [value.name for value in found] == before
         for value in found:
             assert (value.dtype == HALF) == (value.name in names or value.name == "memory"), value.name
             at = [value.producer()] if value.is_graph_output() else value.consumers()

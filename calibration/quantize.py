@@ -15,6 +15,7 @@ from calibration.policy import Equalize, Policy
 from calibration.preflight import check_fp16
 from calibration.scheme import Scheme
 from calibration.tracked import TrackedRanges
+from calibration.worth import Gpu, not_worth
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -31,8 +32,10 @@ class GraphOptions:
 
     `int8` and `fp16` may both be set; `keep` are regular expressions of what is not to be INT8 beside the policy's, or,
     where there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
-    None elsewhere; `method` a calibrator. `only` names the nodes that become INT8 whatever the policy keeps, all others
-    staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of `fp16`).
+    None elsewhere; `method` a calibrator. `gpus` are the machines on one of which INT8 has to be faster, where the
+    policy asks for that; none ask for nothing. `only` names the nodes that become INT8 whatever the policy keeps, all
+    others staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of
+    `fp16`).
     """
 
     name: str
@@ -43,6 +46,7 @@ class GraphOptions:
     method: str
     keep: tuple[str, ...] = ()
     lazy_layer: str | None = None
+    gpus: tuple[Gpu, ...] = ()
     only: Collection[str] | None = None
     fp16_io: frozenset[str] = frozenset()
 
@@ -53,8 +57,9 @@ class QuantizedGraph:
 
     `int8` and `kept` are the products and lookups that are INT8, and those in float; `scaled` those INT8 products whose
     channels are balanced by a multiplication in front of them, as no weight before them could take it; `kept_fp32`
-    FP16's exceptions and their reasons; `fp16_io` the inputs and outputs that are FP16; `matched` the patterns
-    of `keep` that named anything; `notes` what could not be done, or may cost accuracy.
+    FP16's exceptions and their reasons; `fp16_io` the inputs and outputs that are FP16; `not_worth` those of `kept`
+    that INT8 would not speed up; `matched` the patterns of `keep` that named anything; `notes` what could not be done,
+    or may cost accuracy.
     """
 
     int8: list[str] = field(default_factory=list)
@@ -62,6 +67,7 @@ class QuantizedGraph:
     scaled: list[str] = field(default_factory=list)
     matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
+    not_worth: list[str] = field(default_factory=list)
     fp16_io: list[str] = field(default_factory=list)
     residual_scale: float = 1.0
     notes: list[str] = field(default_factory=list)
@@ -129,6 +135,7 @@ def _insert_int8(
         asked = _keeps(options, name, done)
         kept = asked or stays_float(name, options) or (name in lookups and not policy.embeddings)
         (done.kept if kept else done.int8).append(name)
+    _leave_unworthy(model.graph, options, done)
     if policy.equalize.values is not None:
         values = EqualizeValues(tracked, policy.equalize.values)
         values(model)
@@ -152,6 +159,17 @@ def _insert_int8(
     done.int8 = [name for name in done.int8 if name not in tables.left]
     done.kept += tables.left
     done.notes += [f"{name}: left in float, as its rows do not divide by four" for name in tables.left]
+
+
+def _leave_unworthy(graph: ir.Graph, options: GraphOptions, done: QuantizedGraph) -> None:
+    """Leave in float what INT8 speeds up on none of the machines, and say so."""
+    asked = {name for name in done.int8 if _matches(options.policy.where_it_pays, options.name, name)}
+    found = not_worth(graph, asked, options.gpus, saved_bytes=1 if options.fp16 else 3) if options.gpus else None
+    if found is not None:
+        done.not_worth = list(found.names)
+        done.int8 = [name for name in done.int8 if name not in found.names]
+        done.kept += found.names
+        done.notes.append(found.note(options.gpus))
 
 
 def _input_strength(equalize: Equalize, name: str) -> float | None:

@@ -65,7 +65,8 @@ class TensorRTTarget(BaseModel):
 
     `version` is the oldest TensorRT that must take its graphs. `rtx_capability` is the compute capability that
     TensorRT-RTX builds for ahead of time: the nearest, a stand-in, where it does not know the GPU's own. `memory_gb` is
-    the GPU's whole memory in 10^9 bytes, `workspace_mib` what one run may take of it as scratch.
+    the GPU's whole memory in 10^9 bytes, `workspace_mib` what one run may take of it as scratch. `kernel_us` are
+    the microseconds that a kernel of a captured graph takes beside what it computes and moves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -75,6 +76,7 @@ class TensorRTTarget(BaseModel):
     rtx_capability: Capability
     memory_gb: float = Field(gt=0)
     workspace_mib: int = Field(gt=0)
+    kernel_us: float = Field(gt=0)
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1, strict=False)]
 
     @property
@@ -92,8 +94,9 @@ class Target(BaseModel):
     source: str = Field(min_length=1)
     peak_tops: PeakTops
     memory_bandwidth_gb_per_s: float = Field(gt=0)
-    absorbed_efficiency: float = Field(gt=0, le=1)
-    """Rate of absorbed cross-attention's products, as a share of that of the large products which it saves."""
+    absorbed_efficiency: float = Field(default=1.0, gt=0, le=1)
+    """Where there is no GPU: rate of absorbed cross-attention's products, as a share of that of the large products that
+    it saves."""
     tensorrt: TensorRTTarget | None = None
 
 

@@ -13,7 +13,7 @@ from exporter.cost.roofline import bytes_per_run
 from exporter.targets import PRECISIONS, read_target, target_names
 from runtime.contract import OptionError
 
-T4 = CostRequest(model="xxl", target="t4")
+T4 = CostRequest(model="xxl", target="t4", cross_attention="absorbed")
 
 
 def test_known_targets():
@@ -103,6 +103,7 @@ GPU = """tensorrt:
   rtx_capability: "8.6"
   memory_gb: 8
   workspace_mib: 1024
+  kernel_us: 4.0
   profiles:
     - {batch: [1, 1, 1], texts: [1, 1, 1], text: question}
     - {batch: [2, 4, 8], texts: [2, 16, 16], text: passage, passages: [5, model, 50]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exporter.bundle.attention_time import cross_attention_ms
 from exporter.checkpoint import CheckpointConfig
 from exporter.targets import Target, read_target
 from runtime.contract import (
@@ -58,7 +59,7 @@ def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
     if cross_attention == "auto":
         answer_tokens = min(options.answer_tokens, config.max_new_tokens)
         positions = answer_tokens + config.shape.decoder_prefix_length - 1
-        cross_attention = "absorbed" if _absorbed_pays(config.shape, positions, target) else "cached"
+        cross_attention = _cheaper(config.shape, positions, target)
     return Forms(_codecs(config.shape, options), stage_a, cross_attention)
 
 
@@ -81,15 +82,19 @@ def _codecs(shape: ModelShape, options: FormOptions) -> tuple[str, ...]:
     return tuple(codec for codec in CODECS if codec in wanted)
 
 
-def _absorbed_pays(shape: ModelShape, positions: int, target: Target) -> bool:
-    """Whether absorbed cross-attention costs less than projecting keys and values once (design section 2).
+def _cheaper(shape: ModelShape, positions: int, target: Target) -> str:
+    """The form that costs less (design section 2).
 
-    An encoder token and layer, that saves `2 d_model inner` multiply-adds before the first position and adds
-    `2 (heads d_model - inner)` at each.
+    On a CPU by multiply-adds: an encoder token and layer, absorbed cross-attention saves `2 d_model inner` of them
+    before the first position and adds `2 (heads d_model - inner)` at each. A GPU's step waits for memory and for its
+    kernels to start, so there these are counted.
     """
+    if target.tensorrt is not None:
+        gpu = target.tensorrt
+        return min(CROSS_ATTENTION_FORMS, key=lambda form: cross_attention_ms(form, shape, positions, target, gpu))
     inner = shape.num_heads * shape.d_kv
     saved = shape.d_model * inner * target.absorbed_efficiency
-    return positions * (shape.num_heads * shape.d_model - inner) <= saved
+    return "absorbed" if positions * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
 
 
 def _unknown(option: str, known: tuple[str, ...], found: str) -> OptionError:

@@ -16,11 +16,13 @@ from calibration.ranges_check import codec_of_graphs
 from calibration.ranges_file import read_ranges
 from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from calibration.tracked import TrackedRanges
+from calibration.worth import Gpu
 from exporter.graphs.check import check_operators, check_valid
 from exporter.graphs.weights_file import WeightsFile, weights_file
 from exporter.graphs.write import write_graph
 from exporter.precision import DEFAULT_POLICY, policy_file, read_policy
 from exporter.publish import check_target, publish_directory
+from exporter.targets import read_target, target_names
 from runtime.bundle import Bundle
 from runtime.contract import (
     MANIFEST,
@@ -43,8 +45,10 @@ from runtime.cpu_kind import cpu_kind
 if TYPE_CHECKING:
     from calibration.ranges import RangeTable
 
-__all__ = ["SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
+__all__ = ["ANY_SPEED", "SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
 
+ANY_SPEED = "none"
+"""Instead of a GPU's name: INT8 wherever the policy has it, for the smallest bundle."""
 SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM}
 
 
@@ -54,7 +58,8 @@ class QuantizeOptions:
 
     `precision` int8, fp16 or int8-fp16; `target` cpu or tensorrt; `cpu` the kind of CPU, None for this machine's;
     `graphs` those to make INT8 (of fp16: FP16), None for all; `method` None for the table's; `keep` regular
-    expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32).
+    expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32). `gpu` is the machine of
+    configs/targets on which the decoder's INT8 has to be faster, None for any of them, ANY_SPEED for none.
     """
 
     precision: str
@@ -64,6 +69,7 @@ class QuantizeOptions:
     keep: tuple[str, ...] = ()
     method: str | None = None
     cpu: str | None = None
+    gpu: str | None = None
 
 
 def quantize_bundle(
@@ -138,6 +144,7 @@ def _quantize(
     graph_options = GraphOptions(
         stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
+        gpus=_gpus(options),
         fp16_io=frozenset(
             tensor.name for tensor in (*io.inputs, *io.outputs)
             if boundary_of(tensor.name) and tensor.dtype == "float16"
@@ -159,6 +166,21 @@ def _quantize(
         outputs=outputs,
     )
     return entry, done
+
+
+def _gpus(options: QuantizeOptions) -> tuple[Gpu, ...]:
+    """The machines on one of which INT8 has to be faster than without; raises OptionError for what is no GPU."""
+    if options.target != "tensorrt" or options.gpu == ANY_SPEED:
+        return ()
+    names = target_names() if options.gpu is None else (options.gpu,)
+    found = []
+    for name in names:
+        target = read_target(name)
+        if target.tensorrt is not None:
+            found.append(Gpu(name, target.memory_bandwidth_gb_per_s, target.tensorrt.kernel_us))
+    if not found:
+        raise OptionError("--gpu", expected="a machine with a GPU", found=str(options.gpu), fix="choose another")
+    return tuple(found)
 
 
 def _is_fp16(options: QuantizeOptions, stage: str) -> bool:
@@ -202,6 +224,9 @@ def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
         )
     if options.cpu is not None and options.target != "cpu":
         raise OptionError("--cpu", expected="none for --target tensorrt", found=options.cpu, fix="leave it out")
+    if options.gpu is not None and options.target != "tensorrt":
+        raise OptionError("--gpu", expected="no GPU for --target cpu", found=options.gpu, fix="leave it out")
+    _gpus(options)
     for pattern in options.keep:
         try:
             re.compile(pattern)

@@ -70,6 +70,14 @@ def quantize(
     cpu: Annotated[
         CpuKind | None, typer.Option("--cpu", help="Kind of CPU that will answer. Default: this machine's.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            help="Machine of configs/targets on which the decoder's INT8 has to be faster than FP16. Default: any; "
+            "none: INT8 all the same, for the smallest bundle.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +91,7 @@ def quantize(
         precision=precision.value, target=target.value, policy=policy,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")), keep=tuple(keep or ()),
         method=None if method is None else method.value, cpu=None if cpu is None else cpu.value,
+        gpu=gpu,
     )
     with console(stderr=True).status("Reading the bundle") as status:
         done = quantize_bundle(

@@ -30,8 +30,8 @@ class CrossAttentionLayer(nn.Module):
 
     def absorbed(self, hidden_states: Tensor, encoder_hidden_states: Tensor, bias: Tensor) -> Tensor:
         """The same over the encoder's states (b, s, d_model) themselves."""
-        query = self.EncDecAttention.query(self.layer_norm(hidden_states))
-        return hidden_states + self.EncDecAttention.attend_absorbed(query, encoder_hidden_states, bias)
+        normed = self.layer_norm(hidden_states)
+        return hidden_states + self.EncDecAttention.attend_absorbed(normed, encoder_hidden_states, bias)
 
 
 class DecoderBlock(nn.Module):

@@ -57,26 +57,32 @@ class Attention(nn.Module):
         output: Tensor = self.o(context.flatten(2))
         return output
 
-    def attend_absorbed(self, query: Tensor, states: Tensor, bias: Tensor) -> Tensor:
-        """Queries (r, heads, q, d_kv) over states (r, n, d_model) that are never projected -> (r, q, d_model).
+    def attend_absorbed(self, hidden_states: Tensor, states: Tensor, bias: Tensor) -> Tensor:
+        """What the queries of (r, q, d_model) read in states (r, n, d_model), never projected -> (r, q, d_model).
 
         The same as `attend` over their keys and values: `q.K_j = (W_k^T q).x_j`, `sum_j a_j V_j = W_v sum_j a_j x_j`.
         """
-        rows = (self.num_heads, query.shape[2])
-        probes = self.key_probes(query).flatten(1, 2)
-        scores = torch.matmul(probes, states.transpose(-1, -2)).unflatten(1, rows)
-        weights = torch.softmax(scores + bias, dim=-1)
-        context = torch.matmul(weights.flatten(1, 2), states).unflatten(1, rows)
+        rows, of_heads = hidden_states.shape[:2], (hidden_states.shape[1], self.num_heads)
+        probes = self.key_probes(hidden_states).transpose(0, 1).unflatten(0, rows).flatten(1, 2)
+        scores = torch.matmul(probes, states.transpose(-1, -2)).unflatten(1, of_heads)
+        weights = torch.softmax(scores + bias.transpose(1, 2), dim=-1)
+        context = torch.matmul(weights.flatten(1, 2), states).unflatten(1, of_heads)
         return self.output_from_context(context)
 
-    def key_probes(self, query: Tensor) -> Tensor:
-        """W_k^T q of each head: (r, heads, q, d_kv) -> (r, heads, q, d_model), to be met with states, not keys."""
+    def key_probes(self, hidden_states: Tensor) -> Tensor:
+        """W_k^T q of each head: (r, q, d_model) -> (heads, r * q, d_model), to be met with states, not keys.
+
+        Heads come first, all rows of one in a single matrix: TensorRT copies a weight that each head has for itself
+        once for every row that stands in front of the heads.
+        """
+        query = self.q(hidden_states).flatten(0, 1).unflatten(-1, (self.num_heads, self.d_kv)).transpose(0, 1)
         return torch.matmul(query, self.k.weight.unflatten(0, (self.num_heads, self.d_kv)))
 
     def output_from_context(self, context: Tensor) -> Tensor:
-        """Mean states of each head (r, heads, q, d_model) -> through W_v and W_o, (r, q, d_model)."""
+        """Mean states of each head (r, q, heads, d_model) -> through W_v and W_o, (r, q, d_model); heads first too."""
         by_head = self.v.weight.unflatten(0, (self.num_heads, self.d_kv)).transpose(1, 2)
-        output: Tensor = self.o(torch.matmul(context, by_head).transpose(1, 2).flatten(2))
+        values = torch.matmul(context.flatten(0, 1).transpose(0, 1), by_head).transpose(0, 1)
+        output: Tensor = self.o(values.reshape(*context.shape[:2], -1))
         return output
 
     def _split_heads(self, projected: Tensor) -> Tensor:

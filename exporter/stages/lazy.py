@@ -42,8 +42,7 @@ class DeepLazyStageA(nn.Module):
         bias = masked_bias(_bias_of_first_token(model, positions)[:, None, :], keep)
         rows = states.flatten(0, 1)
         normed = attention.layer_norm(rows)
-        query = attention.SelfAttention.query(normed[:, :1])
-        first = rows[:, :1] + attention.SelfAttention.attend_absorbed(query, normed, bias)
+        first = rows[:, :1] + attention.SelfAttention.attend_absorbed(normed[:, :1], normed, bias)
         scored = feed_forward(first)[:, 0].unflatten(0, (states.shape[0], states.shape[1]))
         return model.scores(scored, memory_mask), states
 
@@ -78,7 +77,7 @@ class LazyStageA(nn.Module):
         passages = memory.shape[1]
         of_question, of_passage = model.live_positions(question_mask.shape[1], memory_mask.shape[2], memory.device)
         question = norm(question_states)
-        probes = attention.key_probes(attention.query(question[:, :1])).squeeze(2)
+        probes = attention.key_probes(question[:, :1]).transpose(0, 1)
         on_question = torch.matmul(probes, question.transpose(1, 2))
         on_question = masked_bias(on_question + _bias_of_first_token(model, of_question), question_mask[:, None] > 0)
         scale = scale_of(memory_scale)
@@ -91,10 +90,12 @@ class LazyStageA(nn.Module):
         on_all = torch.cat([on_question.unsqueeze(1).expand(-1, passages, -1, -1), on_memory], dim=-1)
         weights = torch.softmax(on_all, dim=-1)
         num_question = question_mask.shape[1]
-        context = torch.matmul(weights[..., :num_question], question.unsqueeze(1))
+        # All passages in the rows of one product, or the question would be copied for each.
+        weights_question = weights[..., :num_question].flatten(1, 2)
+        context = torch.matmul(weights_question, question).unflatten(1, (passages, -1))
         weights_memory = weights[..., num_question:] * factor.transpose(2, 3)
         context = context + torch.matmul(weights_memory, memory) * norm.weight
-        update = attention.output_from_context(context.transpose(1, 2))
+        update = attention.output_from_context(context)
         return model.scores(feed_forward(question_states[:, :1] + update), memory_mask)
 
 

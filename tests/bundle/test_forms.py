@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from exporter.bundle import FormOptions, choose_forms
+from exporter.bundle.attention_time import KERNELS, cross_attention_ms
 from exporter.checkpoint import CheckpointConfig
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.presets import preset
+from exporter.targets import read_target
 from runtime.contract import OptionError
 
 
@@ -38,13 +40,44 @@ def test_what_ranks_nothing_has_no_stage_a(architecture):
     ("target", "answer_tokens", "chosen"),
     [
         ("cpu", 40, "absorbed"), ("cpu", 41, "cached"),
-        # 64 dimensions a head of a width of 768: 69.8 tokens.
-        ("t4", 69, "absorbed"), ("t4", 70, "cached"), ("jetson-orin-nano", 69, "absorbed"), ("h200", 70, "cached"),
+        # A GPU's step waits for its kernels and for memory: 69.8 tokens by multiply-adds alone, 64 dimensions a head of
+        # a width of 768.
+        ("t4", 3, "absorbed"), ("t4", 4, "cached"), ("jetson-orin-nano", 6, "absorbed"),
+        ("jetson-orin-nano", 7, "cached"), ("h200", 1, "absorbed"), ("h200", 2, "cached"),
     ],
 )  # fmt: skip
 def test_auto_goes_by_the_answers_length_and_the_target(target, answer_tokens, chosen):
     options = FormOptions(answer_tokens=answer_tokens, target=target)
     assert choose_forms(config_of(), options).cross_attention == chosen
+
+
+def test_auto_for_a_gpu_weighs_what_is_projected_before_the_first_step():
+    """All k passages are read where nothing is ranked: more to project once, and no more kernels a step."""
+    options = FormOptions(answer_tokens=14, target="t4")
+    assert choose_forms(config_of("lumen"), options).cross_attention == "absorbed"
+    assert choose_forms(config_of("glimmer"), options).cross_attention == "cached"
+
+
+def test_the_time_of_cross_attention_by_hand():
+    target, shape = read_target("t4"), config_of().shape
+    assert target.tensorrt is not None
+    tokens, projection = 5 * 352, 768 * 768
+    step = 2 * (2 * projection + 2 * tokens * 768) / 300e9 + KERNELS["cached"] * 3e-6
+    once = 2 * 2 * tokens * projection / 65e12 + 3 * 3e-6
+    expected = 12 * (once + 16 * step) * 1e3
+    assert cross_attention_ms("cached", shape, 16, target, target.tensorrt) == pytest.approx(expected)
+
+
+def test_slow_kernels_are_for_the_form_that_has_fewer():
+    target, shape = read_target("t4"), config_of().shape
+    assert target.tensorrt is not None
+    times = []
+    for kernel_us in (0.001, 3.0):
+        gpu = target.tensorrt.model_copy(update={"kernel_us": kernel_us})
+        times.append([cross_attention_ms(form, shape, 5, target, gpu) for form in ("absorbed", "cached")])
+    (absorbed, cached), (slow_absorbed, slow_cached) = times
+    assert absorbed < cached
+    assert slow_absorbed > slow_cached
 
 
 def test_auto_counts_the_question_where_the_decoder_reads_it():

@@ -23,7 +23,7 @@ from exporter.answering.metrics import exact_match
 from exporter.bundle import export_bundle
 from exporter.bundle.calibrate import calibrate_bundle
 from exporter.bundle.forms import DEFAULT_FORMS
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from exporter.demo.data import CHECKPOINT, write_demo
 from exporter.memory import build_store
 from runtime import Answer, Session
@@ -87,7 +87,8 @@ class Road:
     def quantised(self, precision: str, target: str, policy: str = "int8") -> Path:
         output = self.directory / f"{policy}-{precision}-{target}"
         if not output.exists():
-            options = QuantizeOptions(precision, target, policy=policy, method="max", cpu=None)
+            gpu = ANY_SPEED if target == "tensorrt" else None  # the decoder in INT8 too, whatever it gains
+            options = QuantizeOptions(precision, target, policy=policy, method="max", cpu=None, gpu=gpu)
             quantize_bundle(self.directory / "fp32", output, options)
         return output
 

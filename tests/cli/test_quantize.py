@@ -49,7 +49,8 @@ PRECISIONS = ["int8", "fp16", "int8-fp16"]
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_bundle_says_how_it_was_made_and_answers(cli, glimmer, bundle, precision, target):
     before = snapshot(bundle)
-    report = cli("quantize", bundle, "--precision", precision, "--target", target, "--json").json
+    gpu = ["--gpu", "none"] if target == "tensorrt" else []  # else no product of so small a decoder is INT8
+    report = cli("quantize", bundle, "--precision", precision, "--target", target, *gpu, "--json").json
     place = bundle.with_name(f"bundle-{precision}-{target}")
     assert Path(report["bundle"]) == place
     assert snapshot(bundle) == before
@@ -203,6 +204,8 @@ def change_manifest(bundle: Path, **changes: object) -> None:
         (["--keep", "(wo"], "--keep: expected a regular expression, found '(wo'"),
         (["--graphs", "decoder_step,encoder"], "--graphs: expected some of memory_encoder"),
         (["--graphs", ""], "--graphs"),
+        (["--gpu", "t4"], "--gpu: expected no GPU for --target cpu, found t4"),
+        (["--gpu", "cpu", "--target", "tensorrt"], "--gpu: expected a machine with a GPU, found cpu"),
         (["--cpu", "arm", "--target", "tensorrt"], "--cpu: expected none for --target tensorrt, found arm"),
         (["--policy", "int3"], "policy 'int3': expected one of int8, naive"),
         (["--policy", "no/such.yaml"], "policy 'no/such.yaml'"),

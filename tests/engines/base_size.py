@@ -24,7 +24,7 @@ from calibration.questions import Question
 from exporter.bench.machine import describe_machine
 from exporter.bundle import FormOptions, export_bundle
 from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from exporter.checkpoint.options import ModelOptions
 from exporter.demo.data import CHECKPOINT
 from exporter.engines.profiles import graph_profiles
@@ -74,7 +74,7 @@ def model_rows(size: str, architecture: str, form: str, work: Path) -> dict[str,
     calibrate_bundle(work / "bundle", None, QUESTIONS, options)
     found: dict[str, Any] = {}
     for precision in PRECISIONS:
-        quantize_bundle(work / "bundle", work / precision, QuantizeOptions(precision, "tensorrt"))
+        quantize_bundle(work / "bundle", work / precision, QuantizeOptions(precision, "tensorrt", gpu=ANY_SPEED))
         bundle = Bundle.open(work / precision)
         gpu = read_target(TARGET).tensorrt
         assert gpu is not None

@@ -16,7 +16,7 @@ from calibration.calibrate import CalibrationOptions
 from calibration.questions import Question
 from exporter.bundle import FormOptions, export_bundle
 from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from exporter.demo.world import World, generate_split
 from exporter.engines.profiles import graph_profiles
 from exporter.lint import limits_of, lint_bundle
@@ -27,6 +27,7 @@ from runtime.store import Passage
 from tests.calibrated import calibrated
 from tests.engines.ahead_of_time import CAPABILITIES, compiler
 from tests.engines.base_size import FORMS, PRECISIONS, measure
+from tests.engines.kernels import input_dims, kernels_of, row_of, sizes_of
 from tests.exported import EXACT_ALGEBRA, FAST, PAPER_FORM, QUESTIONS, SLOW
 
 T4, JETSON = (read_target(name).tensorrt for name in ("t4", "jetson-orin-agx"))
@@ -41,7 +42,7 @@ def variants(quick: Sequence[str]) -> list:
 
 def check(bundle_dir: Path, precision: str, directory: Path, target: TensorRTTarget = T4) -> None:
     """Quantise, hold against the rules of T4 and Jetson, and compile each graph for all capabilities."""
-    quantize_bundle(bundle_dir, directory, QuantizeOptions(precision, "tensorrt"))
+    quantize_bundle(bundle_dir, directory, QuantizeOptions(precision, "tensorrt", gpu=ANY_SPEED))
     bundle = Bundle.open(directory)
     limits = [limits_of(T4, "tensorrt"), limits_of(JETSON, "tensorrt"), limits_of(T4, "tensorrt-rtx")]
     capabilities = CAPABILITIES
@@ -108,6 +109,15 @@ def texts(world: World, ids: list[int]) -> list[Passage]:
 @pytest.mark.parametrize("form", ["exact algebra", "paper's form"])
 def test_the_demo_compiles(calibrated_demo, tmp_path, form, precision):
     check(calibrated_demo[form], precision, tmp_path / precision)
+
+
+def test_no_weight_is_copied_for_the_rows_of_a_batch(calibrated_demo, tmp_path):
+    quantize_bundle(calibrated_demo["exact algebra"], tmp_path / "fp16", QuantizeOptions("fp16", "tensorrt"))
+    bundle = Bundle.open(tmp_path / "fp16")
+    for name in ("live_stage_a", "decoder_step"):
+        dims = input_dims(bundle.manifest.io()[name], sizes_of(bundle.manifest.model, 4))
+        compiled = row_of(kernels_of(bundle.graph_path(name), dims))
+        assert compiled["constant_bytes"] <= 1.05 * bundle.manifest.graphs[name].weight_bytes, name
 
 
 @pytest.mark.slow

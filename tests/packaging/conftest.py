@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.uv_command import uv_command, uv_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = (3, 10)
 
@@ -23,16 +25,12 @@ class Venv:
 
     @classmethod
     def create(cls, python: Path, directory: Path, wheel: Path, extras: str) -> Venv:
-        """Install the wheel with these extras, at the constraints' versions.
-
-        By the pip that is here, and nothing is compiled ahead: half of the time would go there.
-        """
-        _run([python, "-m", "venv", "--without-pip", directory], cwd=wheel.parent)
+        """Install the wheel with these extras, at the constraints' versions; what an earlier run fetched is linked."""
+        _run([*uv_command("venv"), "--python", python, directory], cwd=wheel.parent)
         venv = cls(directory)
         requirement = f"glimmer-export[{extras}] @ {wheel.as_uri()}"
-        pip = [sys.executable, "-m", "pip", "--python", venv.program("python")]
-        install = ["install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt", requirement]
-        _run([*pip, *install], cwd=directory)
+        install = [*uv_command("pip", "install"), "--python", venv.program("python")]
+        _run([*install, "-c", ROOT / "constraints.txt", requirement], cwd=directory)
         return venv
 
     def program(self, name: str) -> Path:
@@ -48,8 +46,7 @@ class Venv:
 
 
 def _run(command: list[str | Path], cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=cwd, env=uv_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}", pytrace=False)
     return done.stdout

@@ -105,6 +105,19 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         rows(path)
 
 
+def test_gigabytes_that_are_no_parquet_are_refused_before_they_are_read(tmp_path):
+    class Unread:
+        def update(self, content):
+            raise AssertionError("read")
+
+    path = tmp_path / "corpus.parquet"
+    with path.open("wb") as stream:
+        stream.write(b"PAR1")
+        stream.truncate(1 << 36)
+    with pytest.raises(CorpusError, match="expected a Parquet file that is whole"):
+        next(parquet_module.read_parquet(path, FIRST, Unread()))
+
+
 def test_no_other_error_comes_of_a_changed_footer(tmp_path):
     """Some changes cannot be seen: of statistics, and of what names the writer."""
     path = write_parquet(tmp_path / "c.parquet", PASSAGES, store_schema=False)

@@ -7,6 +7,9 @@ PYTHON := $(firstword $(foreach name,python3.11 python3 python3.12 python3.10,\
     $(shell $(name) -c 'import sys; sys.version_info >= (3, 10) and print("$(name)")' 2>/dev/null)))
 endif
 
+# Linters beside each other, and beside the installation of optimum; the tests run alone.
+MAKEFLAGS += --jobs=2
+
 BIN := .venv/bin
 INSTALLED := .venv/installed
 OPTIMUM := $(CURDIR)/.venv/optimum
@@ -32,7 +35,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'no Python 3.10 or newer found: install one, or name it with PYTHON=...' >&2; exit 1; }
 	@echo 'installing into .venv (minutes where packages must be downloaded)'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
 
 # The models of demo and tests are tiny: a second thread gains nothing, and on busy cores threads wait for each other
@@ -59,10 +62,10 @@ demo: setup
 # optimum and the release of transformers that it needs, in a folder that goes before .venv's own.
 $(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)
 	@rm -rf $(OPTIMUM)
-	@$(BIN)/python -m pip install -qq --no-deps --target $(OPTIMUM) -r constraints-optimum.txt
+	@$(BIN)/python -m pip install -qq --no-compile --no-deps --target $(OPTIMUM) -r constraints-optimum.txt
 	@touch $@
 
-test: lint types imports tests tests-optimum
+test: lint types imports $(OPTIMUM)/installed tests tests-optimum
 
 lint: setup
 	$(BIN)/ruff check .
@@ -74,12 +77,12 @@ imports: setup
 	$(BIN)/lint-imports
 
 # After the linters, so that what is cheap fails first.
-tests: setup lint types imports
+tests: setup lint types imports $(OPTIMUM)/installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # With transformers 4.57: what opens checkpoints, and what needs optimum.
 tests-optimum: export OMP_NUM_THREADS := 1
-tests-optimum: $(OPTIMUM)/installed tests
+tests-optimum: tests
 	PYTHONPATH=$(OPTIMUM) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(OF_TRANSFORMERS)
 
 clean:

@@ -12,7 +12,7 @@ pytest_plugins = ["tests.once", "tests.exported"]
 TESTS = Path(__file__).resolve().parent
 BEGUN_FIRST = (
     "test_readme.py", "packaging/test_runtime_venv.py", "calibration/test_inflated.py", "engines/test_compiles.py",
-    "gpu/test_parts.py", "bench/test_run.py",
+    "graphs/test_codecs.py", "gpu/test_parts.py", "bench/test_run.py",
 )
 """The files that take longest: begun last, one worker would be at them while the others are idle."""
 settings.register_profile("untimed", deadline=None)  # machines are noisy, and no test asserts a time

@@ -34,14 +34,14 @@ from exporter.graphs import ExportedGraph, weights_file
 from exporter.graphs.write import write_graph
 from exporter.memory import build_store
 from exporter.stages import GlimmerModel
-from runtime import Session
+from runtime import Answer, Session
 from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
 from tests.once import Once
 
 __all__ = [
     "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
-    "load_graph", "make_checkpoint", "update_manifest", "write_alone",
+    "load_graph", "make_checkpoint", "question_answered", "update_manifest", "write_alone",
 ]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
@@ -100,7 +100,7 @@ SAME_WEIGHTS = {"glimmer, exact algebra": "glimmer"}
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
 REWRITTEN_VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST | SLOW]
-"""For tests of rewrites, which run many on each: between them they have every graph but FiD's, and every option."""
+"""For tests that do much on each: between them they have every graph but FiD's, and every option."""
 
 NUM_PASSAGES = 40
 QUESTIONS = [
@@ -237,6 +237,12 @@ def demo_bundles(once: Once) -> dict[str, Path]:
         / "bundle"
         for name, form in forms.items()
     }
+
+
+def question_answered(source: Exported, wanted: Callable[[Answer], bool]) -> str:
+    """The first whose answer is as wanted, of QUESTIONS and then of pairs of words: which, random weights decide."""
+    pairs = (f"{first} {second}" for first in WORDS for second in WORDS)
+    return next(text for text in (*QUESTIONS, *pairs) if wanted(source.session.answer(text)))
 
 
 def copy_bundle(source: Exported, directory: Path) -> Path:

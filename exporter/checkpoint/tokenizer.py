@@ -46,11 +46,11 @@ def without_special_tokens(content: bytes) -> bytes:
     """
     try:
         tokenizer = parse_json(content.decode())
-    except ValueError:
+        if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
+            return content
+        return json.dumps({**tokenizer, "post_processor": None}, ensure_ascii=False).encode()
+    except ValueError:  # half a surrogate pair too, which JSON can name and UTF-8 cannot hold
         return content
-    if not isinstance(tokenizer, dict) or tokenizer.get("post_processor") is None:
-        return content
-    return json.dumps({**tokenizer, "post_processor": None}, ensure_ascii=False).encode("utf-8")
 
 
 def open_sentencepiece(path: Path) -> Any:

@@ -159,6 +159,7 @@ def test_work_of_another_bench_is_left_alone(bench_options, bench_report, tmp_pa
         prepare(bench_options, tmp_path)
 
 
+@pytest.mark.slow
 def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
     tiny = T5Shape(
         vocab_size=60, d_model=16, d_kv=16, d_ff=24, num_layers=6, num_decoder_layers=1, num_heads=4,

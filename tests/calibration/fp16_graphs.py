@@ -13,7 +13,7 @@ import onnxruntime
 from calibration.ranges import TensorRange
 from calibration.tracked import TrackedRanges
 from exporter.graphs.samples import Sizes, sample_inputs
-from runtime.contract import read_manifest
+from runtime.contract import LOG_PROBABILITY, read_manifest
 from tests.exported import Exported, load_graph
 
 Arrays = dict[str, np.ndarray]
@@ -56,6 +56,18 @@ def every_value(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> Arrays:
         )
     found = {**run(model, inputs), **inputs}
     return {name: values for name, values in found.items() if values.dtype.kind == "f"}
+
+
+def error_scales(model: ir.Model, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """What each float output's error is measured by: its own values, or for a token's log-probability twice the logits.
+
+    That is a difference of two numbers that each move as far as a logit, however near to 0 it comes.
+    """
+    scales = {name: values for name, values in run(model, inputs).items() if values.dtype.kind == "f"}
+    if LOG_PROBABILITY in scales:
+        (chosen,) = (node for node in model.graph if node.op_type == "ArgMax")
+        scales[LOG_PROBABILITY] = 2 * every_value(model, inputs)[chosen.inputs[0].name]
+    return scales
 
 
 def tracked(model: ir.Model, batches: Sequence[Mapping[str, np.ndarray]]) -> TrackedRanges:

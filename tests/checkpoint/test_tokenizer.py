@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from exporter.checkpoint.tokenizer import find_tokenizer
+from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
 from runtime.contract import TokenizerError
 
 
@@ -64,3 +64,9 @@ def test_damaged_sentencepiece(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(TokenizerError, match=r"spiece\.model: expected a sentencepiece model"):
         find_tokenizer(None, path)
+
+def test_a_tokenizer_that_utf8_cannot_hold_is_left_for_the_writer_to_name() -> None:
+    content = b'{"post_processor": {"type": "Sequence"}, "model": {"vocab": {"\\ud800": 0}}}'
+    assert without_special_tokens(content) == content
+    whole = content.replace(b"\\ud800", b"\\ud83d\\ude00")
+    assert json.loads(without_special_tokens(whole)) == {**json.loads(whole), "post_processor": None}

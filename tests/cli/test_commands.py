@@ -133,7 +133,9 @@ def test_markup_in_a_title_is_text(cli, glimmer, tmp_path):
     assert "[red]" in done.out
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ascii", "utf-8"))]
+)
 def test_what_the_terminal_cannot_show_is_escaped(glimmer, tmp_path, monkeypatch, encoding):
     """A process of its own each: the encoding is chosen as Python starts."""
     corpus = write_rows(tmp_path / "corpus.jsonl", [{"id": 1, "title": "Caf\u00e9 \u6771", "text": "w2 w3"}])

@@ -39,7 +39,8 @@ def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_pat
     assert (report["em_delta"], report["em_delta_interval"], report["kendall_tau"]) == (0.0, [0.0, 0.0], 1.0)
     assert report["gold_in_top_m"] == {"reference": 1.0, "candidate": 1.0}
     assert report["answers_equal_of_correct"] == 1.0
-    assert report["coverage"]["asked"] == report["coverage"]["answered"] == report["coverage"]["distinct"] == 7
+    asked = len(questions.read_text(encoding="utf-8").splitlines())
+    assert report["coverage"]["asked"] == report["coverage"]["answered"] == report["coverage"]["distinct"] == asked > 2
     assert report["graphs"]["decoder_step"] == {"max_abs_err": 0, "mean_abs_err": 0, "snr_db": None, "cosine": 1}
     assert list(report["attribution"]) == [report["costliest_part"]] == ["live_stage_b"]
     assert {

@@ -68,8 +68,10 @@ def test_a_file_that_is_opened_takes_no_closed_streams_place(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"COLUMNS": "0"}, {"COLUMNS": "1", "LINES": "0"}, {"COLUMNS": "abc", "TERMINAL_WIDTH": "abc"},
-              {"COLUMNS": "9" * 12}, {"TERM": "dumb", "NO_COLOR": "1"}, {"FORCE_COLOR": "1", "TERM": ""}],
+    "sizes", [{"COLUMNS": "0"}, {"COLUMNS": "1", "LINES": "0"}, {"FORCE_COLOR": "1", "TERM": ""},
+              *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in (
+                  {"COLUMNS": "abc", "TERMINAL_WIDTH": "abc"}, {"COLUMNS": "9" * 12}, {"TERM": "dumb", "NO_COLOR": "1"},
+              ))],
     ids=str,
 )  # fmt: skip
 def test_terminals_of_no_size(sizes):

@@ -20,8 +20,12 @@ VALUES = {name: torch.randn(spec.shape, generator=torch.Generator().manual_seed(
           for name, spec in SPECS.items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bundle_is_the_same_whichever_weights_are_traced_blank(exported, tmp_path, monkeypatch):
-    """The fixture's weights are all read before they are traced; here the feed-forward layers and tables are not."""
+    """The fixture's weights are all read before they are traced; here the feed-forward layers and tables are not.
+
+    tests/bundle/test_fp16_export.py says it of FP16 each time.
+    """
     variant = "glimmer, exact algebra"
     source: Exported = exported(variant)
     monkeypatch.setattr(blank_weights, "READ_ELEMENTS", 1024)

@@ -112,7 +112,7 @@ print(kill_at)
 """
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(bundle, tmp_path, kills):
     corpus, output = tmp_path / "corpus.jsonl", tmp_path / "store"
     write_corpus(corpus, 50 * kills)

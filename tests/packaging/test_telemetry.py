@@ -14,6 +14,7 @@ import pytest
 from runtime.telemetry import SWITCHES
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
+from tests.t5_factory import make_t5, save_t5
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ROOT = GOLDEN.parents[1]
@@ -25,9 +26,11 @@ COMMANDS = {
     "memory build": ["memory", "build", "BUNDLE", "--corpus", "CORPUS", "-o", "written"],
     "quantize": ["quantize", "BUNDLE", "-o", "written"],
     "parity": ["parity", "BUNDLE", "--reference", "BUNDLE", "--store", "STORE", "--questions", "QUESTIONS"],
+    "convert": ["convert", "--from", "huggingface", "T5", "--tokenizer", "TOKENIZER", "-o", "written"],
     "export": ["export", "CHECKPOINT", "-o", "written"],
 }
-SLOW = ("answer", "quantize", "parity")
+SLOW = ("answer", "quantize", "parity", "export")
+"""`convert` brings in torch and transformers as `export` does, in a tenth of the time."""
 OURS = ("runtime", "calibration.collect", "exporter.graphs.check", "exporter.memory.runners.ray_worker")
 
 
@@ -41,6 +44,7 @@ def test_no_command_speaks_to_anyone_or_writes_into_the_home(tmp_path, name):
     places = {
         "BUNDLE": shutil.copytree(GOLDEN / "bundle", tmp_path / "bundle"), "STORE": GOLDEN / "store-fp16",
         "CHECKPOINT": GOLDEN / "checkpoint", "CORPUS": write_rows(tmp_path / "corpus.jsonl", CORPUS[:3]),
+        "T5": save_t5(make_t5("v1.1"), tmp_path / "t5"), "TOKENIZER": GOLDEN / "checkpoint" / "tokenizer.json",
         "QUESTIONS": write_rows(tmp_path / "q.jsonl", [{"question": text, "answers": ["w1"]} for text in QUESTIONS]),
     }  # fmt: skip
     unset = {*SWITCHES, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"}

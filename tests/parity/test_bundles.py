@@ -29,7 +29,8 @@ from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS, Exported, copy_bundle, make_checkpoint, update_manifest
 from tests.parity.noise import noisy_bundle
 
-FAST = ["glimmer", "glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid", "fid"]
+QUICK = ("glimmer, every option", "memory_fid", "fid")
+"""Between them every part there is."""
 PARTS = {
     "glimmer": ["memory_encoder_store", "memory_encoder_question", "live_stage_a", "live_stage_b", "decoder"],
     "glimmer, every option": ["memory_encoder_store", "question_encoder", "live_stage_a", "live_stage_b", "decoder"],
@@ -40,6 +41,7 @@ PARTS = {
     "memory_fid": ["memory_encoder_store", "live_stage_b", "decoder"],
     "fid": ["encoder", "decoder"],
 }  # fmt: skip
+EVERY = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PARTS]
 ATTRIBUTION = ParityOptions(attribution=True, batch_size=3, threads=1)
 
 
@@ -56,7 +58,7 @@ def compare(source: Exported, candidate: Path, reference: Path, options: ParityO
     return compare_with_bundle(candidate, reference, rest.pop("store", source.store), rows(source), options, **rest)
 
 
-@pytest.mark.parametrize("variant", FAST)
+@pytest.mark.parametrize("variant", EVERY)
 def test_a_bundle_is_equal_to_itself_in_every_part(exported, variant):
     source = exported(variant)
     report = compare(source, source.bundle, source.bundle)
@@ -77,7 +79,7 @@ class Elsewhere(OnnxRuntimeBackend):
     name = "elsewhere"
 
 
-@pytest.mark.parametrize("variant", FAST)
+@pytest.mark.parametrize("variant", EVERY)
 def test_on_another_backend_every_part_is_swapped(exported, variant):
     source = exported(variant)
     report = compare(source, source.bundle, source.bundle, backend=Elsewhere(1))
@@ -92,8 +94,8 @@ def test_on_another_backend_every_part_is_swapped(exported, variant):
 
 def test_a_part_is_named_before_it_costs_an_answer(glimmer, tmp_path):
     """Noise in two parts that tips no answer: the larger is named, by how likely the reference's answers become."""
-    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "live_stage_b", 0.003)
-    both = shutil.copytree(noisy_bundle(glimmer, tmp_path / "less", "decoder_step", 3e-5), tmp_path / "both")
+    bundle = noisy_bundle(glimmer, tmp_path / "noisy", "live_stage_b", 3e-4)
+    both = shutil.copytree(noisy_bundle(glimmer, tmp_path / "less", "decoder_step", 3e-6), tmp_path / "both")
     shutil.copy(bundle / "graphs" / "live_stage_b.onnx", both / "graphs")
     update_manifest(both, "live_stage_b")
     report = compare(glimmer, both, glimmer.bundle)
@@ -127,7 +129,7 @@ def test_a_forced_answer_is_as_likely_as_torch_says(exported, variant):
         replies = free.answer(asked)
         taught = ForcedSide(session.graphs, source.shape, session.text, memory, source.shape.num_selected)
         forced = taught.force(asked, [reply.tokens for reply in replies])
-        wrong = taught.force(asked, [(9, *reply.tokens[1:]) for reply in replies])
+        wrong = taught.force(asked, [(9 if reply.tokens[0] != 9 else 8, *reply.tokens[1:]) for reply in replies])
         likely = [_log_prob_in_torch(source, row, reply, memory) for row, reply in zip(asked, replies, strict=True)]
     assert all(one.agrees for one in forced)
     assert not any(one.agrees for one in wrong)

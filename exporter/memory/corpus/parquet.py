@@ -41,17 +41,19 @@ def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Re
     import pyarrow as pa
 
     try:
-        if digest is not None:
-            with path.open("rb") as stream:
-                while content := stream.read(BUFFER_BYTES):
-                    digest.update(content)
         with pa.OSFile(str(path)) as source:
-            yield from _records(source, path, start)
+            yield from _records(source, path, start, digest)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as reason:  # the last from a column's name
         raise _damaged(path, " ".join(str(reason).split())) from None
 
 
-def _records(source: Any, path: Path, start: Place) -> Iterator[Record]:
+def _show(path: Path, digest: Digest) -> None:
+    with path.open("rb") as stream:
+        while content := stream.read(BUFFER_BYTES):
+            digest.update(content)
+
+
+def _records(source: Any, path: Path, start: Place, digest: Digest | None) -> Iterator[Record]:
     from pyarrow.parquet import ParquetFile
 
     # Buffered: by pages, where otherwise a column's whole row group would be in memory at once.
@@ -59,6 +61,8 @@ def _records(source: Any, path: Path, start: Place) -> Iterator[Record]:
     file = ParquetFile(source, **options)
     columns = _columns(file.schema_arrow, path)
     pages = _pages(path, columns, file.metadata.num_row_groups)
+    if digest is not None:  # only now: a file without a Parquet's end is refused before all of it is read
+        _show(path, digest)
     lists = {column.leaf for columns in pages for column in columns if "." in column.leaf}
     if lists:
         # A paragraph that a list has a thousand times is then in memory once.

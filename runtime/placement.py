@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 import numpy as np
 
-from runtime.backends import Array, Device, DeviceGraph, DeviceTensor, Graph, Spec, Tensor, TypedGraph
+from runtime.backends import (
+    Array,
+    Device,
+    DeviceGraph,
+    DeviceLoop,
+    DeviceTensor,
+    Graph,
+    LoopingGraph,
+    LoopIO,
+    Spec,
+    Tensor,
+    TypedGraph,
+)
 from runtime.buffer_pool import BufferPool
 from runtime.passage_memory import PassageMemory, padded_memory
 from runtime.rerank import take_selected
@@ -117,6 +130,19 @@ class DevicePlacement:
     def run(self, graph: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Queue a run."""
         return cast("dict[str, Tensor]", cast("DeviceGraph", self.graphs[graph]).launch(inputs))
+
+    def loop(
+        self, graph: str, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int
+    ) -> AbstractContextManager[DeviceLoop] | None:
+        """At most `most` runs of a graph, each on what the last gave; None where the graphs offer no loops."""
+        looping = all(isinstance(graph, LoopingGraph) for graph in self.graphs.values())
+        return cast("LoopingGraph", self.graphs[graph]).loop(io, shapes, most) if looping else None
+
+    def run_into(
+        self, graph: str, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]
+    ) -> dict[str, Tensor]:
+        """Queue a run that writes these outputs to tensors of a loop."""
+        return cast("dict[str, Tensor]", cast("LoopingGraph", self.graphs[graph]).launch_into(inputs, into))
 
     def length(self, tokens: int, limit: int) -> int:
         """Rounded up to a multiple of BUCKET."""

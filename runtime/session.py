@@ -42,15 +42,14 @@ class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
     `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None where there is no
-    memory. `backend_choice` says what runs them, and why nothing better does; None where they were given. Every method
-    raises ClosedError once the session was closed, and ForkedError in a child that was forked from its process.
+    memory. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
+    its process.
     """
 
     def __init__(
         self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder,
         codec: Codec | None,
     ) -> None:
-        self.backend_choice: BackendChoice | None = None
         self._loaded: LoadedBackend | None = None
         self._warned_of_cut = False
         self._home = Home("session")
@@ -121,9 +120,14 @@ class Session:
                 failed.callback(loaded.close)
                 check(loaded.choice.name)
                 session = cls(opened, memory, loaded.graphs, text, codec)
-                session.backend_choice, session._loaded = loaded.choice, loaded
+                session._loaded = loaded
             failed.pop_all()
         return session
+
+    @property
+    def backend_choice(self) -> BackendChoice | None:
+        """What runs the graphs, why nothing better does, and what it has to say of it; None where they were given."""
+        return None if self._loaded is None else replace(self._loaded.choice, notes=self._loaded.notes())
 
     @property
     def store(self) -> MemoryStore | None:

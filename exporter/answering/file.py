@@ -83,6 +83,8 @@ class AnsweringReport:
         table = Table(show_header=False)
         if self.backend is not None:
             table.add_row("backend", self.backend.name)
+            for note in self.backend.notes:
+                table.add_row("", visible(note))
         table.add_row("questions", str(self.questions))
         for name, count in self.errors.items():
             table.add_row(f"not taken, {name}", str(count))
@@ -185,5 +187,5 @@ def _scored(
 
 
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
-    """What ran the graphs, and why nothing better did."""
-    return {"name": choice.name, "refused": dict(choice.refused)}
+    """What ran the graphs, why nothing better did, and what of it was slower than it might be."""
+    return {"name": choice.name, "refused": dict(choice.refused), "notes": list(choice.notes)}

@@ -138,6 +138,8 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
     if cut := sum(item.truncated for item in result.passages):
         out.print(f"{cut} of the passages were longer than passage_length and were cut")
     out.print(text(f"by {choice.name}", "dim"))
+    for note in choice.notes:
+        out.print(text(note, "dim"))
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))
 
 

@@ -27,19 +27,24 @@ BACKEND_NAMES = ("auto", *TENSORRT, *PROVIDERS, LAST)
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """The backend that was taken, and for each better one of `auto` why it was not."""
+    """The backend that was taken, and for each better one of `auto` why it was not.
+
+    `notes` say what does not run as fast as it might, and why; they are of what has run so far.
+    """
 
     name: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LoadedBackend:
-    """A bundle's graphs on a backend; `close` gives back what it holds."""
+    """A bundle's graphs on a backend; `close` gives back what it holds, `notes` are the choice's as of now."""
 
     choice: BackendChoice
     graphs: dict[str, Graph]
     close: Callable[[], None]
+    notes: Callable[[], tuple[str, ...]] = lambda: ()
 
 
 def load_graphs(
@@ -110,7 +115,8 @@ def _load(
         failed.callback(close)
         graphs = load_graphs(backend, bundle, manifest, codec)
         failed.pop_all()
-    return LoadedBackend(BackendChoice(name, refused), graphs, close)
+    notes = backend.notes if isinstance(backend, TensorRTBackend) else lambda: ()
+    return LoadedBackend(BackendChoice(name, refused), graphs, close, notes)
 
 
 def _check_not_for_cpu(manifest: BundleManifest, name: str) -> None:

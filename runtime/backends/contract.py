@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,8 +15,8 @@ from runtime.contract import GraphIO
 from runtime.passage_memory import PassageMemory
 
 __all__ = [
-    "Array", "Backend", "Device", "DeviceBackend", "DeviceGraph", "DeviceTensor", "Graph", "Spec", "Tensor",
-    "TypedGraph",
+    "Array", "Backend", "Device", "DeviceBackend", "DeviceGraph", "DeviceLoop", "DeviceTensor", "Graph", "LoopIO",
+    "LoopingGraph", "Spec", "Tensor", "TypedGraph",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -122,6 +124,69 @@ class DeviceGraph(Protocol):
 
         Raises DeviceMemoryError where the device's memory does not hold it, DeviceLostError where the device failed,
         and BackendError for shapes that the graph was not built for.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoopIO:
+    """What the runs of a loop hand to each other, by the names of a graph's inputs and outputs.
+
+    `carried` names for an input the output of the run before that it is; `counter` is the input (batch,) int32 that is
+    one more in every run. The other inputs stay as they are. `collected` are the outputs that every run is asked for,
+    `seen` those that the first run of all and the last of those queued together are asked for; of both, what the graph
+    has.
+    """
+
+    carried: Mapping[str, str]
+    counter: str
+    collected: tuple[str, ...]
+    seen: tuple[str, ...]
+
+
+class DeviceLoop(Protocol):
+    """Runs of one graph, each on what the last gave, in memory that is the loop's until it is closed.
+
+    Not safe from several threads; loops of different threads are.
+    """
+
+    interval: int
+    """The most runs that are queued together."""
+
+    @property
+    def inputs(self) -> Mapping[str, DeviceTensor]:
+        """Where the first run reads, by input, but for the counter."""
+        ...
+
+    def start(self, counter: Array, given: Mapping[str, Tensor], zeros: Iterable[str]) -> None:
+        """Set the first run's counter (batch,) int32, copy what is given to its inputs, and clear these others."""
+        ...
+
+    def run(self, count: int, *, seen: bool) -> Callable[[], list[dict[str, Array]]]:
+        """Queue the next `count` runs, at most `interval`; what is returned waits for them and gives their outputs.
+
+        By run those that are collected, and where `seen` asks for it the others; the arrays hold until the next call.
+        The last queued must be waited for before more are. Raises as `launch`.
+        """
+        ...
+
+
+@runtime_checkable
+class LoopingGraph(Protocol):
+    """A graph on a device that offers loops beside single runs."""
+
+    def launch_into(
+        self, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]
+    ) -> dict[str, DeviceTensor]:
+        """As DeviceGraph.launch, with tensors that these outputs are written to, such as inputs of a loop."""
+        ...
+
+    def loop(
+        self, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int
+    ) -> AbstractContextManager[DeviceLoop] | None:
+        """A loop of at most `most` runs, with the dimensions of every input; None where single runs are wanted.
+
+        Raises as `launch`.
         """
         ...
 

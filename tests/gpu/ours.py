@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime import PassageId, Session
+from runtime.backends import LoopingGraph
 from runtime.backends.choice import load_graphs
 from runtime.bundle import Bundle
+from runtime.decoder_steps import step_loop
 from runtime.store import MemoryStore
 from tests.gpu.backends import open_backend, working
 from tests.gpu.bundles import Model
@@ -27,6 +29,9 @@ __all__ = ["Ours", "error_line", "host_inputs", "open_each"]
 NO_TOKEN = -1
 AT_ONCE = 8
 """Runs of a graph that are queued before one wait, so that it is the GPU that is timed and not the queueing."""
+STEP = "decoder_step"
+MOST_RUNS = 1024
+"""Of a loop, before it begins anew."""
 
 
 class Ours:
@@ -38,6 +43,7 @@ class Ours:
     def __init__(self, bundle: Bundle, store: MemoryStore, graphs: dict[str, Any], setting: Setting) -> None:
         assert bundle.text is not None
         self.recorder, self.graphs, self._setting = Recorder(), graphs, setting
+        self._loops = ExitStack()
         shape = replace(bundle.manifest.model, eos_token_id=NO_TOKEN)
         self.bundle = replace(bundle, manifest=replace(bundle.manifest, model=shape))
         self._session = Session(self.bundle, store, graphs, bundle.text, store.codec)
@@ -52,7 +58,9 @@ class Ours:
         try:
             with open_backend(setting, engine, model, precision, **switches) as backend:
                 graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)
-                yield cls(bundle, store, graphs, setting)
+                ours = cls(bundle, store, graphs, setting)
+                with ours._loops:
+                    yield ours
         finally:
             store.close()
 
@@ -86,8 +94,14 @@ class Ours:
         return found
 
     def alone(self, name: str, inputs: Sequence[Any]) -> Callable[[int], None]:
-        """AT_ONCE runs of a graph on one set of inputs after the other, then a wait."""
+        """AT_ONCE runs of a graph on one set of inputs after the other, then a wait.
+
+        Of a decoder step that loops they are as answers run them: on what the last gave, those between two looks at a
+        time.
+        """
         graph = self.graphs[name]
+        if name == STEP and isinstance(graph, LoopingGraph):
+            return self._looped(graph, inputs[0])
         wait = getattr(graph.device, "synchronize", lambda: None)
 
         def work(run: int) -> None:
@@ -95,6 +109,25 @@ class Ours:
                 # What a run gives is dropped before the next, so that memory, and with it a CUDA graph, is used again.
                 graph.launch(inputs[(run * AT_ONCE + turn) % len(inputs)])
             wait()
+
+        return work
+
+    def _looped(self, graph: LoopingGraph, inputs: Any) -> Callable[[int], None]:
+        """Steps on and on from those inputs; what lies behind max_new_tokens costs what a step before it costs."""
+        io = step_loop(self.bundle.manifest.model)
+        opened = graph.loop(io, {name: tuple(value.shape) for name, value in inputs.items()}, MOST_RUNS)
+        assert opened is not None
+        loop = self._loops.enter_context(opened)
+        left = 0
+
+        def work(run: int) -> None:
+            nonlocal left
+            if left < AT_ONCE:
+                loop.start(np.asarray(inputs[io.counter]), {name: inputs[name] for name in loop.inputs}, ())
+                left = MOST_RUNS
+            for _ in range(AT_ONCE // loop.interval):
+                loop.run(loop.interval, seen=False)()
+            left -= AT_ONCE
 
         return work
 

@@ -16,7 +16,7 @@ from runtime.contract import DeviceLostError, EngineKey, GraphIO
 __all__ = ["TensorRTBackend"]
 
 REPEATED = "decoder_step"
-"""The graph that runs once a token, and so is captured."""
+"""The graph that runs once a token, and so is captured, the runs between two looks at the tokens together."""
 
 
 class TensorRTBackend:
@@ -42,6 +42,7 @@ class TensorRTBackend:
         self._captures = frozenset({REPEATED}) if cuda_graphs else frozenset()
         self._device = CudaDevice(cuda, passage_cache_bytes, overlap=overlap)
         self._graphs: list[EngineGraph] = []
+        self._notes: dict[str, None] = {}
 
     def load(self, path: Path, io: GraphIO) -> EngineGraph:
         """Load the engine of a graph file; raises BundleError where it is damaged or of another I/O."""
@@ -54,8 +55,14 @@ class TensorRTBackend:
         self._graphs.append(graph)
         return graph
 
+    def notes(self) -> tuple[str, ...]:
+        """What does not run as fast as it might, and why, as far as anything ran; also once it was closed."""
+        self._notes |= dict.fromkeys(note for graph in self._graphs for note in graph.notes)
+        return tuple(self._notes)
+
     def close(self) -> None:
         """Wait for queued work and give the GPU's memory back; a GPU that failed holds nothing to be given."""
+        self.notes()
         with self._device.lock, suppress(DeviceLostError):
             if self._graphs:
                 self._device.synchronize()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from runtime.backends.tensorrt.device import CudaDevice
@@ -25,6 +23,7 @@ class Context:
         self._names = [tensor.name for tensor in (*io.inputs, *io.outputs)]
         self._context = engine.context(profile, device.stream)
         self._shapes: Shapes | None = None
+        self._addresses: tuple[int, ...] = ()
         self._layout = Layout.of({})
 
     def bind(self, shapes: Shapes) -> Layout:
@@ -43,13 +42,24 @@ class Context:
         self._shapes = shapes
         return self._layout
 
-    def queue(self, addresses: Sequence[int]) -> None:
+    @property
+    def capturable(self) -> bool:
+        """Whether a run like the last can be captured; TensorRT says nothing of it, TensorRT-RTX does since 1.2."""
+        asked = getattr(self._context, "is_stream_capturable", None)
+        return asked is None or bool(asked(self._device.stream))
+
+    def queue(self, addresses: tuple[int, ...]) -> None:
         """Queue a run on the device's stream, at the addresses of inputs and outputs, in the order of the graph's I/O.
 
         Raises BackendError where TensorRT refuses, DeviceLostError where that is because the GPU failed.
         """
-        for name, address in zip(self._names, addresses, strict=True):
-            self._context.set_tensor_address(name, address)
+        if addresses != self._addresses:
+            before = self._addresses or (0,) * len(addresses)
+            self._addresses = ()
+            for name, address, earlier in zip(self._names, addresses, before, strict=True):
+                if address != earlier:
+                    self._context.set_tensor_address(name, address)
+            self._addresses = addresses
         if not self._context.execute_async_v3(self._device.stream):
             self._device.cuda.check(self._device.stream)
             raise self._error("to be queued")

@@ -1,87 +1,82 @@
-"""Runs of an engine captured as CUDA graphs, which the GPU is given by one call."""
+"""Runs of an engine that follow each other, captured together as a CUDA graph, which the GPU is given by one call."""
 
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from runtime.backends.tensorrt.context import Context
 from runtime.backends.tensorrt.device import CudaDevice
 from runtime.contract import BackendError, DeviceLostError
 
-__all__ = ["CudaGraphs", "RunKey"]
-
-RunKey = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
-"""Shapes of the inputs, and addresses of inputs and outputs: what a captured run is bound to."""
+__all__ = ["Captures", "RunSequence"]
 
 
-@dataclass(frozen=True)
-class _Captured:
-    """A run that can be launched. Its context is its own: changing one that was captured is undefined."""
+class Captures:
+    """Whether one engine's runs are captured; once they cannot be, none is tried any more, and `note` says why."""
 
-    context: Context
-    executable: int
+    def __init__(self, subject: str, *, wanted: bool) -> None:
+        self._subject = subject
+        self.on, self.note = wanted, ""
+
+    def give_up(self, reason: str) -> None:
+        """Queue runs one by one from now on, and warn of it."""
+        self.on = False
+        self.note = f"{self._subject} runs without CUDA graphs, which is slower: {reason}"
+        warnings.warn(self.note, stacklevel=2)
 
 
-class CudaGraphs:
-    """Captures what comes a second time; `limit` runs are remembered, those not seen for longest go."""
+class RunSequence:
+    """Runs at addresses that are theirs for good; the first `count` of them are queued together.
 
-    def __init__(self, device: CudaDevice, new_context: Callable[[], Context], limit: int) -> None:
-        self._device, self._new_context, self._limit = device, new_context, limit
-        self._runs: OrderedDict[RunKey, _Captured | None] = OrderedDict()
+    Each has a context of its own: one whose addresses changed after a capture must not be used by it. Not safe from
+    several threads: its device holds a lock.
+    """
 
-    def run(self, key: RunKey, plainly: Callable[[], None]) -> None:
-        """Queue a run: by its CUDA graph, or where there is none yet `plainly`."""
-        known = key in self._runs
-        captured = self._runs.setdefault(key, None)
-        self._runs.move_to_end(key)
-        if captured is not None:
-            self._device.cuda.launch(captured.executable, self._device.stream)
-        elif not known or not self._limit:
-            plainly()
-            self._forget()
-        else:
-            self._runs[key] = self._capture(key, plainly)
+    def __init__(
+        self, device: CudaDevice, contexts: Sequence[Context], addresses: Sequence[tuple[int, ...]],
+        captures: Captures, *, prepare: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`prepare` is called before runs that are queued one by one, where their contexts are not theirs alone."""
+        self._device, self._captures, self._prepare = device, captures, prepare
+        self._runs = list(zip(contexts, addresses, strict=True))
+        self._warm = 0
+        self._executables: dict[int, int] = {}
+
+    def queue(self, count: int) -> bool:
+        """Queue the first `count` runs: one by one at first, which warms them up, then as a CUDA graph.
+
+        Whether it was by a CUDA graph. Raises BackendError where the engine refuses, DeviceLostError.
+        """
+        cuda, stream = self._device.cuda, self._device.stream
+        if count not in self._executables and self._captures.on and self._warm >= count:
+            self._capture(count)
+        if (executable := self._executables.get(count)) is not None:
+            cuda.launch(executable, stream)
+            return True
+        self._prepare()
+        self._queue_singly(count)
+        self._warm = max(self._warm, count)
+        return False
 
     def close(self) -> None:
-        """Give every CUDA graph back; nothing may be queued."""
-        for captured in self._runs.values():
-            if captured is not None:
-                self._device.cuda.destroy_executable(captured.executable)
-        self._runs.clear()
+        """Give the CUDA graphs back; nothing may be queued."""
+        while self._executables:
+            self._device.cuda.destroy_executable(self._executables.popitem()[1])
 
-    def _capture(self, key: RunKey, plainly: Callable[[], None]) -> _Captured | None:
-        """Run once more, which warms the context up, then capture the same; None where that cannot be."""
-        shapes, addresses = key
+    def _queue_singly(self, count: int) -> None:
+        for context, addresses in self._runs[:count]:
+            context.queue(addresses)
+
+    def _capture(self, count: int) -> None:
+        if not all(context.capturable for context, _ in self._runs[:count]):
+            self._captures.give_up("it cannot be captured as it was built; build it again: `glimmer-export build`")
+            return
         try:
-            context = self._new_context()
-            context.bind(shapes)
+            self._executables[count] = self._device.cuda.capture(
+                self._device.stream, lambda: self._queue_singly(count)
+            )
         except DeviceLostError:
             raise
         except BackendError as reason:
-            plainly()
-            self._give_up(reason)
-            return None
-        context.queue(addresses)
-        try:
-            executable = self._device.cuda.capture(self._device.stream, lambda: context.queue(addresses))
-        except DeviceLostError:
-            raise
-        except BackendError as reason:
-            self._give_up(reason)
-            return None
-        return _Captured(context, executable)
-
-    def _give_up(self, reason: BackendError) -> None:
-        self._limit = 0
-        warnings.warn(f"no CUDA graph of the decoder step, which is slower without: {reason}", stacklevel=2)
-
-    def _forget(self) -> None:
-        """Keep to the limit; what is forgotten may be running still."""
-        while len(self._runs) > self._limit:
-            _, captured = self._runs.popitem(last=False)
-            if captured is not None:
-                self._device.synchronize()
-                self._device.cuda.destroy_executable(captured.executable)
+            self._captures.give_up(str(reason))

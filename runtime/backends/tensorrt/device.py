@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from math import prod
 from threading import RLock
 from typing import Any, cast
@@ -55,6 +56,19 @@ class CudaDevice:
         self.stream = cuda.stream() if overlap else self._loader.stream
         self._pool = DevicePool(cuda, self._reclaim, self.stream)
         self._closed = False
+        self._idle: list[Callable[[], None]] = []
+
+    def when_reclaimed(self, let_go: Callable[[], None]) -> None:
+        """Have this called where memory is short: to let go of what nothing queued uses."""
+        self._idle.append(let_go)
+
+    def take(self, num_bytes: int, *, by_host: bool = False) -> Lease:
+        """Memory for the stream's work; `by_host`, where host and GPU share one memory, such as the host may write.
+
+        Raises DeviceMemoryError.
+        """
+        pool = self._pinned if by_host and self.cuda.gpu.integrated else self._pool
+        return pool.take(num_bytes)
 
     def place(self, tensors: Mapping[str, Tensor]) -> dict[str, CudaTensor]:
         """Tensors of this device as they are, and arrays copied to it by one copy, in the order of the stream."""
@@ -103,17 +117,44 @@ class CudaDevice:
         num_bytes = prod(shape) * dtype.itemsize
         with self.lock:
             self.check()
-            lease = self._pinned.take(num_bytes)
             with self.reading([tensor]):
-                self.cuda.copy(lease.address, tensor.address, num_bytes, self.stream)
-            copied = self._pinned.record_used(lease, self.stream)
+                wait = self.fetch_bytes([(tensor.address, num_bytes)])
 
-        def wait() -> Array:
+        def array() -> Array:
+            found: Array = wait().host[:num_bytes].copy().view(dtype)
+            return found.reshape(shape)
+
+        return array
+
+    def fetch_bytes(self, stretches: Sequence[tuple[int, int]]) -> Callable[[], Lease]:
+        """Queue copies to the host, of addresses and bytes, one behind the other; what is returned waits for them.
+
+        It gives page-locked memory that begins with them. Whoever calls this holds the lock.
+        """
+        ends = list(accumulate(num_bytes for _, num_bytes in stretches))
+        lease = self._pinned.take(ends[-1])
+        for (address, num_bytes), end in zip(stretches, ends, strict=True):
+            self.cuda.copy(lease.address + end - num_bytes, address, num_bytes, self.stream)
+        copied = self._pinned.record_used(lease, self.stream)
+
+        def wait() -> Lease:
             self.cuda.synchronize_event(copied)
-            array: Array = lease.host[:num_bytes].copy().view(dtype)
-            return array.reshape(shape)
+            return lease
 
         return wait
+
+    def write(self, target: Lease, offset: int, content: Array) -> None:
+        """Write an array of the host there, in the order of the stream; page-locked memory at once, if none reads it.
+
+        Whoever calls this holds the lock.
+        """
+        num_bytes = content.nbytes
+        staging = target if target.stretch.pinned is not None else self._pinned.take(num_bytes)
+        begin = offset if staging is target else 0
+        staging.host[begin : begin + num_bytes] = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+        if staging is not target:
+            self.cuda.copy(target.address + offset, staging.address, num_bytes, self.stream)
+            self._pinned.record_used(staging, self.stream)
 
     def check(self) -> None:
         """Raise BackendError where the device was closed."""
@@ -145,6 +186,8 @@ class CudaDevice:
         """Make room: what is kept for another time goes back to CUDA."""
         self._loader.cache.clear()
         self.synchronize()
+        for let_go in self._idle:
+            let_go()
         for pool in (self._pool, self._loader.pool, self._pinned):
             pool.trim()
 

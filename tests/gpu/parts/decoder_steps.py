@@ -22,7 +22,7 @@ __all__ = ["GRAPH", "INPUT_SETS", "PRECISION", "steps", "thin_model"]
 PRECISION = "fp16"
 GRAPH = "decoder_step"
 INPUT_SETS = 2
-"""A step reads its weights, far more than any cache holds; each further set would want a CUDA graph of its own."""
+"""A step reads its weights, far more than any cache holds. A loop of steps goes on from the first."""
 
 
 def steps(setting: Setting) -> list[Step]:

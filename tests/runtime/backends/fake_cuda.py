@@ -477,7 +477,12 @@ class FakeCuda:
                 self._access(operation, address, num_bytes, writing)
         for address, num_bytes in writes:
             memory, start = self._find(address, num_bytes)
-            if memory.pinned:
+            reading = [
+                earlier for earlier, begin, end, wrote in memory.accesses
+                if not wrote and begin < start + num_bytes and start < end and not earlier.done
+            ]
+            # What queued work is to read stays until then.
+            if memory.pinned and not [earlier for earlier in reading if earlier is not operation]:
                 memory.content[start : start + num_bytes] = UNWRITTEN
         target.tail = [operation]
         self._waiting.append(operation)

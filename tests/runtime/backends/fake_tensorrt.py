@@ -100,6 +100,8 @@ class FakeTensorRT:
         """Those that somebody still refers to."""
         self.refuses_contexts = False
         self.refuses_runs = False
+        self.capturable = True
+        """What a context of TensorRT-RTX says of itself."""
 
     @property
     def key(self) -> EngineKey:
@@ -217,6 +219,8 @@ class FakeRuntimeCache:
 
 class FakeContext:
     def __init__(self, engine: FakeEngine, config: FakeRuntimeConfig | None) -> None:
+        if config is not None:
+            self.is_stream_capturable = self._is_stream_capturable
         self._engine, self._config = engine, config
         self._cuda = engine.library.cuda
         self._profile: int | None = None
@@ -251,6 +255,11 @@ class FakeContext:
             self._addresses[name] = address
         return True
 
+    def _is_stream_capturable(self, stream):
+        if self._cuda.capturing(stream):
+            raise self._cuda._fault("a stream is asked for while it is captured")
+        return self._engine.library.capturable
+
     def execute_async_v3(self, stream):
         if self._engine.library.refuses_runs or self._cuda.lost is not None:
             return False
@@ -259,6 +268,8 @@ class FakeContext:
             raise self._cuda._fault("a run without all addresses")
         state = (tuple(shapes.items()), tuple(addresses.items()))
         if self._cuda.capturing(stream):
+            if not self._engine.library.capturable:
+                raise self._cuda._fault("an engine is captured that says it cannot be")
             if self._warm != state:
                 raise self._cuda._fault("a context is captured without a run before")
             if self._config is not None and self._config.dynamic_shapes_kernel_specialization_strategy != "eager":

@@ -7,8 +7,10 @@ waits and captures, and that everything is given back.
 from __future__ import annotations
 
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from runtime import Passage, Session
 from runtime.candidates import PassageId
 from runtime.contract import BackendError, NotFiniteError
 from runtime.reader import Reader
+from tests.calibrated import quantized
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores
-from tests.runtime.backends.fake_tensorrt import MOST_PASSAGES
+from tests.runtime.backends.fake_tensorrt import MOST_PASSAGES, write_engines
 from tests.runtime.test_not_finite import GIVEN, with_nan
 
 IDS = [row["id"] for row in CORPUS]
@@ -53,6 +56,20 @@ def test_answers_are_the_cpus(exported, engined, gpu, variant, order):
             session.answer_many(QUESTIONS), source.session.answer_many(QUESTIONS), strict=True
         ):
             assert_same(answer, expected)
+
+
+@pytest.mark.parametrize("variant", ["glimmer", pytest.param("memory_fid", marks=pytest.mark.slow)])
+def test_an_fp16_bundle_hands_over_fp16_on_the_device(exported, gpu, tmp_path, variant):
+    """Encoder states, keys and values and the cache are of the engines' types from the first step on."""
+    source = exported(variant)
+    bundle = Path(shutil.copytree(quantized(source, "fp16"), tmp_path / "bundle"))
+    write_engines(bundle, gpu(order=1).key)
+    with Session.open(bundle, source.store, threads=1, backend="onnxruntime-cpu") as session:
+        expected = session.answer_many(QUESTIONS)
+    with opened(source, bundle) as session:
+        answers = session.answer_many(QUESTIONS)
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in expected]
+    assert all(math.isfinite(answer.log_probability) for answer in answers)
 
 
 @pytest.mark.parametrize("order", range(8))

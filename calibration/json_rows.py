@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any, BinaryIO
 
@@ -19,11 +19,15 @@ CHUNK_BYTES = 1 << 20
 SPACES = " \t\n\r"
 
 
-def json_rows(stream: BinaryIO, subject: str, *, most: int | None, fix: str) -> Iterator[tuple[str, Any]]:
+def json_rows(
+    stream: BinaryIO, subject: str, *, most: Callable[[], int], fix: str
+) -> Iterator[tuple[str, Any]]:
     """Every row with the words that name it in an error; blank lines are passed over.
 
+    `most` says, asked again and again, how many bytes it may have come to by then.
+
     A file that begins with `[` is one array, any other has a row on each line. Raises QuestionFileError: not UTF-8, not
-    JSON, a row that is too large or that holds a lone surrogate, or more than `most` bytes in all.
+    JSON, a row that is too large or that holds a lone surrogate, or more bytes than that.
     """
     content = _Content(stream, subject, most)
     number = 0
@@ -53,12 +57,12 @@ def json_rows(stream: BinaryIO, subject: str, *, most: int | None, fix: str) -> 
 class _Content:
     """A stream of bytes that may not give more than so many."""
 
-    def __init__(self, stream: BinaryIO, subject: str, most: int | None) -> None:
-        self._stream, self._subject, self._most, self._left = stream, subject, most, most
+    def __init__(self, stream: BinaryIO, subject: str, most: Callable[[], int]) -> None:
+        self._stream, self._subject, self._most, self._given = stream, subject, most, 0
 
     def line(self) -> bytes:
         """The next line, or as much of it as is more than a row may have; less the mark that says it is UTF-8."""
-        content = self._counted(self._stream.readline(self._limit(MAX_ROW_BYTES + 1)))
+        content = self._counted(self._stream.readline(MAX_ROW_BYTES + 1))
         if content.startswith(b"PAR1"):
             raise QuestionFileError(
                 self._subject, expected="JSON", found="a Parquet file",
@@ -69,18 +73,15 @@ class _Content:
 
     def more(self, num_bytes: int) -> bytes:
         """So many bytes, fewer at the end."""
-        return self._counted(self._stream.read(self._limit(num_bytes)))
-
-    def _limit(self, num_bytes: int) -> int:
-        return num_bytes if self._left is None else min(num_bytes, self._left + 1)
+        return self._counted(self._stream.read(num_bytes))
 
     def _counted(self, content: bytes) -> bytes:
-        if self._left is not None and (left := self._left - len(content)) < 0:
+        self._given += len(content)
+        if self._given > (most := self._most()):
             raise QuestionFileError(
-                self._subject, expected=f"at most {self._most} bytes, uncompressed", found="more",
+                self._subject, expected=f"at most {most} bytes, uncompressed", found="more",
                 fix="unpack the file if it is sound, or split it",
             )
-        self._left = None if self._left is None else left
         return content
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from calibration.json_rows import json_rows
 from calibration.question_row import LAYOUTS, Question, Row
 from calibration.spread import spread
-from calibration.text_files import files_of, open_named, unpacked_limit
+from calibration.text_files import files_of, open_named
 from runtime.candidates import PassageId
 from runtime.contract import QuestionFileError
+from runtime.contract.kinds import refuse_ours
 from runtime.store import Passage
 
 __all__ = ["Question", "given_passages", "question_files", "read_questions"]
@@ -54,6 +55,9 @@ def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
     paths = [STDIN if path == Path("-") else path for path in paths]
+    refuse_ours(
+        paths, expected="questions", error=QuestionFileError, subject="questions", fix="name a file of questions"
+    )
     return files_of(paths, ENDINGS, subject="questions", error=QuestionFileError)
 
 
@@ -91,6 +95,9 @@ def _questions(path: Path) -> Iterator[Row]:
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Every row with the words that name it in an error."""
     subject = f"questions {path}"
-    with open_named(path, subject, QuestionFileError) as (stream, compression):
-        most = min(MAX_UNPACKED_BYTES, unpacked_limit(path)) if compression else MAX_BYTES
+    with open_named(path, subject, QuestionFileError) as (stream, packed):
+
+        def most() -> int:
+            return MAX_BYTES if packed is None else min(MAX_UNPACKED_BYTES, packed.limit())
+
         yield from json_rows(stream, subject, most=most, fix=LAYOUTS)

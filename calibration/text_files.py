@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sys
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from runtime.contract import GlimmerError, file_errors
-from runtime.contract.files import UnfitFileError, open_stream
+from runtime.contract.files import READABLE, UnfitFileError, open_stream
 
 __all__ = [
-    "BOM", "MAX_BLANK_LINES", "compression_of", "files_of", "open_bytes", "open_named", "reading", "unpacked_limit",
+    "BOM", "MAX_BLANK_LINES", "Packed", "compression_of", "files_of", "open_bytes", "open_named", "reading",
+    "unpacked_limit",
 ]
 
 BOM = "\ufeff"
@@ -32,6 +34,7 @@ MIN_UNPACKED_BYTES = 4 << 20
 """What is as small as this once it is unpacked is no bomb, however small it was."""
 MAX_PADDING_BYTES = 1 << 20
 """Zeros in a row in a gzip file, which allows them behind its content, as tapes had them: packed text has none."""
+UNPACKED_BUFFER_BYTES = 1 << 17
 MAX_BLANK_LINES = 1 << 20
 """One after the other: they are passed over, and a few kilobytes unpack to millions."""
 
@@ -49,18 +52,12 @@ def compression_of(path: Path, name: str) -> str | None:
     return next((compression for magic, compression in MAGIC.items() if first.startswith(magic)), None)
 
 
-def open_bytes(path: Path, compression: str | None) -> BinaryIO:
-    """The file's content, uncompressed as it is read; a position is one of the content.
+def open_bytes(path: Path, compression: str | None) -> tuple[BinaryIO, Packed | None]:
+    """The file's content, uncompressed as it is read, and the packed file; a position is one of the content.
 
     Raises OSError, and ModuleNotFoundError for zstd without its package.
     """
-    if compression == "gzip":
-        return cast("BinaryIO", _GzipFile(path.open("rb"), owned=True))
-    if compression == "zstd":
-        zstd = _zstd()
-        options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
-        return cast("BinaryIO", zstd.open(path, "rb", options=options))
-    return path.open("rb")
+    return _uncompressed(path.open("rb"), compression)
 
 
 def unpacked_limit(path: Path) -> int:
@@ -69,8 +66,8 @@ def unpacked_limit(path: Path) -> int:
 
 
 @contextmanager
-def open_named(path: Path, subject: str, error: type[GlimmerError]) -> Iterator[tuple[BinaryIO, str | None]]:
-    """The content of a file that a user named, uncompressed as it is read, and its compression; opened but once.
+def open_named(path: Path, subject: str, error: type[GlimmerError]) -> Iterator[tuple[BinaryIO, Packed | None]]:
+    """The content of a file that a user named, uncompressed as it is read, and the packed file; opened but once.
 
     It may be a pipe, which gives its content once. Raises `error`, also of what the block reads, and
     ModuleNotFoundError for zstd without its package.
@@ -82,50 +79,71 @@ def open_named(path: Path, subject: str, error: type[GlimmerError]) -> Iterator[
             first = cast("BufferedReader", stream).peek(4)[:4]
         named = next((found for ending, found in ENDINGS.items() if path.name.lower().endswith(ending)), None)
         compression = named or next((found for magic, found in MAGIC.items() if first.startswith(magic)), None)
-        with reading(subject, error, compression), _uncompressed(stream, compression) as content:
-            yield content, compression
+        with reading(subject, error, compression):
+            content, packed = _uncompressed(stream, compression)
+            with content:
+                yield content, packed
 
 
-class _GzipFile(gzip.GzipFile):
-    """A gzip file whose padding ends: Python reads a sparse file's gigabytes of it byte by byte."""
+class Packed:
+    """A packed file as it is read: what was taken of it so far says how much that may have come to."""
 
-    def __init__(self, stream: BinaryIO, *, owned: bool = False) -> None:
-        self._packed, self._owned = stream, owned
-        super().__init__(fileobj=cast("BinaryIO", _Padded(stream)), mode="rb")
+    def __init__(self, stream: BinaryIO, *, padded: bool) -> None:
+        """`padded`: zeros may stand behind the content, as in gzip, but not without end."""
+        self._stream, self._padded = stream, padded
+        self._taken = self._zeros = 0
+
+    def limit(self) -> int:
+        """Bytes of content that may have been unpacked by now."""
+        return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * self._taken)
+
+    def read(self, size: int = -1) -> bytes:
+        """For the library; raises BadGzipFile where padding takes no end: it would be read byte by byte."""
+        content = self._stream.read(size)
+        self._taken += len(content)
+        if self._padded:
+            self._zeros = 0 if content.strip(b"\0") else self._zeros + len(content)
+            if self._zeros > MAX_PADDING_BYTES:
+                raise gzip.BadGzipFile(f"more than {MAX_PADDING_BYTES} zeros in a row")
+        return content
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """For the library, which begins again."""
+        self._zeros = 0
+        return self._stream.seek(place, whence)
+
+    def seekable(self) -> bool:
+        """As the file."""
+        return self._stream.seekable()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class _Closing(io.BufferedReader):
+    """Content that closes the packed file too: what a library unpacks an open file by leaves that open."""
+
+    def __init__(self, content: Any, packed: Packed) -> None:
+        self._packed = packed
+        super().__init__(content, UNPACKED_BUFFER_BYTES)
 
     def close(self) -> None:
         super().close()
-        if self._owned:
-            self._packed.close()
+        self._packed.close()
 
 
-class _Padded:
-    """A packed file as gzip reads it; raises BadGzipFile where zeros take no end."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._zeros = 0
-
-    def read(self, size: int) -> bytes:
-        content = self._stream.read(size)
-        self._zeros = 0 if content.strip(b"\0") else self._zeros + len(content)
-        if self._zeros > MAX_PADDING_BYTES:
-            raise gzip.BadGzipFile(f"more than {MAX_PADDING_BYTES} zeros in a row")
-        return content
-
-    def seek(self, place: int) -> int:
-        self._zeros = 0
-        return self._stream.seek(place)
-
-
-def _uncompressed(stream: BinaryIO, compression: str | None) -> BinaryIO:
+def _uncompressed(stream: BinaryIO, compression: str | None) -> tuple[BinaryIO, Packed | None]:
+    if compression is None:
+        return stream, None
+    packed = Packed(stream, padded=compression == "gzip")
     if compression == "gzip":
-        return cast("BinaryIO", _GzipFile(stream))
-    if compression == "zstd":
+        content: Any = gzip.GzipFile(fileobj=cast("BinaryIO", packed), mode="rb")
+    else:
         zstd = _zstd()
         options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
-        return cast("BinaryIO", zstd.open(stream, "rb", options=options))
-    return stream
+        content = zstd.open(packed, "rb", options=options)
+    return cast("BinaryIO", _Closing(content, packed)), packed
 
 
 @contextmanager
@@ -140,6 +158,8 @@ def reading(subject: str, error: type[GlimmerError], compression: str | None = N
         ) from None
     except UnfitFileError as reason:
         raise error(subject, expected=reason.expected, found=reason.found, fix="check the file's name") from None
+    except PermissionError as reason:
+        raise error(subject, expected="a file that this user may read", found=str(reason), fix=READABLE) from None
     except OSError as reason:
         raise error(subject, expected="a readable file", found=str(reason), fix="check the file's name") from None
 

@@ -17,6 +17,7 @@ from exporter.checkpoint.written import is_written
 from exporter.init import summary
 from exporter.publish import check_target
 from runtime.contract import CheckpointError, OptionError
+from runtime.contract.kinds import refuse_ours
 from runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def convert_checkpoint(
     """
     present = not overwrite and _is_checkpoint(output)
     check_target(output, overwrite=overwrite or present, inputs=[source, config, names, tokenizer])
+    refuse_ours(
+        [source], expected=f"a checkpoint in the layout {layout}", error=CheckpointError, subject="checkpoint",
+        fix="name the directory that the training wrote",
+    )
     if layout == "t5x" and config is None:
         raise OptionError(
             "option --config", expected="the model's config: T5X keeps none", found="no such option", fix=CONFIG_FIX

@@ -14,10 +14,11 @@ from exporter.links import resolved
 from exporter.swap import new_directory, recover, swap_directory
 from exporter.whole_file import plain_mode, remove_unfinished, replace_file, write_errors
 from runtime.contract import OutputError
-from runtime.contract.files import open_file
+from runtime.contract.files import is_there, open_file
 
 __all__ = [
-    "Inputs", "check_apart", "check_file", "check_target", "publish_directory", "replace_file", "write_errors",
+    "Inputs", "check_apart", "check_file", "check_place", "check_target", "publish_directory", "replace_file",
+    "write_errors",
 ]  # fmt: skip
 
 OURS = ("manifest.json", "questions.jsonl")
@@ -48,7 +49,8 @@ def publish_directory(target: Path, *, overwrite: bool = False, inputs: Inputs =
 def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
     """Raise OutputError where `target` exists and may not be replaced, is not ours to replace, or is in use as input.
 
-    What a killed command left in the middle of replacing it is put right first.
+    Also where nothing can be made in the folder that it is to stand in, or in the nearest one there is. What a killed
+    command left in the middle of replacing it is put right first.
     """
     with write_errors(target):
         if target.name in ("", "..") or target.is_mount():
@@ -59,6 +61,7 @@ def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
         check_apart(target, inputs)
         target = _resolved(target, "the name of a directory to make")
         recover(target)
+        check_place(target)
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return
         if not overwrite:
@@ -102,6 +105,14 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
             ) from None
         remove_unfinished(place.parent, place.name)
     return place
+
+
+def check_place(target: Path) -> None:
+    """Raise OSError where no directory can be made there; nothing is left behind."""
+    folder = target.parent
+    while not is_there(folder):
+        folder = folder.parent
+    plain_mode(folder)  # only the attempt tells, as for a file
 
 
 def _resolved(path: Path, expected: str) -> Path:

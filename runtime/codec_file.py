@@ -6,7 +6,8 @@ from pathlib import Path
 
 from runtime.backends import Array
 from runtime.codecs import Codec, open_codec
-from runtime.contract import FileEntry, StoreError, StoreManifest, codec_layout, read_limited
+from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, StoreManifest, codec_layout, read_limited
+from runtime.contract.store_mending import saying_what_mends
 from runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
@@ -19,7 +20,8 @@ def open_store_codec(directory: Path, manifest: StoreManifest) -> Codec | None:
     """The codec of a store whose files were verified; None where it holds no memory. Raises as `read_codec`."""
     if manifest.codec is None:
         return None
-    return read_codec(directory, manifest.codec_arrays, manifest.codec, manifest.d_model)
+    with saying_what_mends(directory, manifest, CODEC_ARRAYS):
+        return read_codec(directory, manifest.codec_arrays, manifest.codec, manifest.d_model)
 
 
 def read_codec(directory: Path, entry: FileEntry | None, name: str, d_model: int) -> Codec:

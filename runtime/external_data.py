@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.contract import GlimmerError, map_regular
+from runtime.onnx_constants import check_made_constants, read_tensor
+from runtime.protobuf_fields import fields
 
 __all__ = ["ExternalData", "check_external_data", "external_data"]
 
@@ -19,25 +21,27 @@ CHILDREN: dict[int, dict[int, int]] = {
     GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
     NODE: {5: ATTRIBUTE},
     ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
-    TENSOR: {},
     SPARSE: {1: TENSOR, 2: TENSOR},
     FUNCTION: {7: NODE, 11: ATTRIBUTE},
 }
 """Of onnx.proto: by message, the fields that may hold a tensor, and the message that each is."""
-EXTERNAL_DATA = 13
-"""The field of a tensor with its pairs of key (1) and value (2)."""
-VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
+NAME, VALUE = 1, 2
+"""Of a pair of external data: its key and its value."""
 MAX_DEPTH = 100
 """As protobuf's own."""
 
 
 @dataclass(frozen=True)
 class ExternalData:
-    """One tensor's place: a path below the graph's folder, and bytes in that file; length 0 is up to its end."""
+    """One tensor's place: a path below the graph's folder, and bytes in that file; length 0 is up to its end.
+
+    `stated` bytes are those of its shape, None where its type is not known.
+    """
 
     location: bytes
     offset: int
     length: int
+    stated: int | None = None
 
 
 def check_external_data(
@@ -60,36 +64,53 @@ def check_external_data(
                 found=repr(name),
                 fix="do not use it; get it again from its source",
             )
-        if (end := data.offset + data.length) > size:
+        if (end := data.offset + max(data.length, data.stated or 0)) > size:
             raise error(
                 subject, expected=f"weights within the {size} bytes of {name}", found=f"some up to byte {end}", fix=fix
             )
 
 
 def external_data(content: memoryview) -> Iterator[ExternalData]:
-    """Every external tensor of a serialised ONNX model; raises ValueError where it is none."""
+    """Every external tensor of a serialised ONNX model.
+
+    Raises ValueError where it is none, and for a constant whose shape states other bytes than it has, or that a node
+    makes of a shape alone, in gigabytes: of such a one libraries make an array before they look.
+    """
     yield from _tensors(content, MODEL, MAX_DEPTH)
 
 
 def _tensors(content: memoryview, message: int, depth: int) -> Iterator[ExternalData]:
     if not depth:
         raise ValueError("messages nested too deep")
-    pairs: list[tuple[bytes, bytes]] = []
-    for field, value in _fields(content):
-        if message == TENSOR and field == EXTERNAL_DATA:
-            pairs.append(_pair(value))
-        elif field in CHILDREN[message]:
+    if message == TENSOR:
+        yield from _places(content)
+        return
+    if message == GRAPH:
+        check_made_constants(content)
+    for field, value in fields(content):
+        if field in CHILDREN[message] and isinstance(value, memoryview):
             yield from _tensors(value, CHILDREN[message][field], depth - 1)
+
+
+def _places(content: memoryview) -> Iterator[ExternalData]:
+    tensor = read_tensor(content)
+    pairs = [_pair(pair) for pair in tensor.external]
+    if not pairs:
+        tensor.check_size()
+        return
     # Each location for itself: readers differ in which of several they take.
     numbers = dict(pairs)
+    length = _number(numbers.get(b"length"))
+    if length:
+        tensor.check_size(length)
     for key, location in pairs:
         if key == b"location":
-            yield ExternalData(location, _number(numbers.get(b"offset")), _number(numbers.get(b"length")))
+            yield ExternalData(location, _number(numbers.get(b"offset")), length, tensor.num_bytes)
 
 
 def _pair(content: memoryview) -> tuple[bytes, bytes]:
-    values = {field: bytes(value) for field, value in _fields(content)}
-    return values.get(1, b""), values.get(2, b"")
+    values = {field: bytes(value) for field, value in fields(content) if isinstance(value, memoryview)}
+    return values.get(NAME, b""), values.get(VALUE, b"")
 
 
 def _number(text: bytes | None) -> int:
@@ -97,42 +118,3 @@ def _number(text: bytes | None) -> int:
     if number < 0:
         raise ValueError("a negative place in external data")
     return number
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The fields with a length, by number; all others are passed over."""
-    place, groups = 0, 0
-    while place < len(content):
-        tag, place = _varint(content, place)
-        field, wire = tag >> 3, tag & 7
-        if wire == LENGTH:
-            length, place = _varint(content, place)
-            if place + length > len(content):
-                raise ValueError("a field that is longer than its message")
-            if not groups:
-                yield field, content[place : place + length]
-            place += length
-        elif wire == VARINT:
-            _, place = _varint(content, place)
-        elif wire in (FIXED64, FIXED32):
-            place += 8 if wire == FIXED64 else 4
-        elif wire in (GROUP, END_GROUP):
-            groups += 1 if wire == GROUP else -1
-        else:
-            raise ValueError(f"a wire type {wire}")
-        if not field or groups < 0:
-            raise ValueError("a tag that is none")
-    if place != len(content) or groups:
-        raise ValueError("a message that ends within a field")
-
-
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        if place >= len(content) or shift > 63:
-            raise ValueError("a number without an end")
-        byte = content[place]
-        number |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return number, place

@@ -140,7 +140,8 @@ class PassageTexts:
         return file
 
     def _damaged(self, found: str, *, expected: str) -> StoreError:
-        return StoreError(str(self._path), expected=expected, found=found, fix="copy or build the store again")
+        fix = f"see what mends it with `glimmer-export memory verify {self._path.parent}`"
+        return StoreError(str(self._path), expected=expected, found=found, fix=fix)
 
 
 def no_such_number(directory: Path, number: int) -> PassageNumberError:

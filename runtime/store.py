@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,18 +31,17 @@ from runtime.contract import (
     ClosedError,
     OptionError,
     PassageError,
-    ShardEntry,
     StoreError,
     StoreManifest,
 )
-from runtime.contract.shard_layout import shard_tensors
 from runtime.forks import Home, leave_in_children
 from runtime.generation import check_in_place, hold_manifest
+from runtime.mapped_shards import MappedShards
 from runtime.passage_memory import PassageMemory
 from runtime.passage_texts import Passage, PassageTexts, no_such_number
 from runtime.retrieval import Hit, Retriever
 from runtime.retrieval.dense import DenseIndex
-from runtime.shard import Shard, open_shard
+from runtime.shard import Shard
 from runtime.store_check import Marks, check_store_fits, marks_of, verify_store
 from runtime.store_index import RETRIEVALS, open_retriever, open_vectors
 from runtime.tombstones import live_end, read_tombstones
@@ -55,8 +53,6 @@ __all__ = ["Hit", "MemoryStore", "Passage"]
 
 REMEMBERED = 4096
 """Passages that were read so lately that they are taken to be in memory still: asking the system takes longer."""
-MAX_MAPPED_SHARDS = 256
-"""A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +90,9 @@ class MemoryStore:
         )
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
-        self._shards: dict[int, Shard] = {}
+        self._shards = MappedShards(directory, manifest, self._check_in_place)
         self._read: set[int] = set()
-        self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
-        self._end, self._deletions = self._starts[-1], bool(len(self._tombstones))
+        self._end, self._deletions = manifest.num_numbers, bool(len(self._tombstones))
 
     @classmethod
     def open(
@@ -135,7 +130,7 @@ class MemoryStore:
         store = cls(directory, manifest, held, options, marks)
         try:
             for index in range(len(manifest.shards)):
-                store._shard(index)
+                store._shards.map(index)
             store._retriever = open_retriever(
                 directory, manifest, store._texts, options.retrieval, verify=options.verify, threads=options.threads
             )
@@ -305,8 +300,7 @@ class MemoryStore:
             number = _number(number)
         if not self._holds(number):
             raise no_such_number(self.directory, number)
-        index = bisect_right(self._starts, number) - 1
-        return self._shards.get(index) or self._shard(index), number - self._starts[index]
+        return self._shards.place(number, self._check)
 
     def _holds(self, number: int) -> bool:
         return 0 <= number < self._end and not (self._deletions and self._is_deleted(number))
@@ -325,22 +319,6 @@ class MemoryStore:
         place = int(self._tombstones.searchsorted(number))
         return place < len(self._tombstones) and bool(self._tombstones[place] == number)
 
-    def _shard(self, index: int) -> Shard:
-        """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly.
-
-        Raises StoreError where the store is no longer in its place.
-        """
-        self._check()
-        try:
-            shard = _open_shard(self.directory, self.manifest, self.manifest.shards[index])
-        finally:
-            self._check_in_place()  # only now: what was opened before was the store's
-        self._shards[index] = shard
-        if len(self._shards) > MAX_MAPPED_SHARDS:
-            # A list is made in one step; an iterator would fail where another thread adds a shard between two.
-            self._shards.pop(list(self._shards)[0], None)  # noqa: RUF015
-        return shard
-
 
 def _number(value: object) -> int:
     number = as_index(value)
@@ -349,8 +327,3 @@ def _number(value: object) -> int:
             "passage number", expected="a whole number", found=described(value), fix="look ids up with `numbers`"
         )
     return number
-
-
-def _open_shard(directory: Path, manifest: StoreManifest, entry: ShardEntry) -> Shard:
-    tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
-    return open_shard(directory / entry.file.path, tensors)

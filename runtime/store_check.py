@@ -11,10 +11,9 @@ from pathlib import Path
 from runtime.bundle import Bundle, verify_file
 from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, inside
 from runtime.contract.dense_layout import DENSE
+from runtime.contract.store_mending import saying_what_mends
 
 __all__ = ["Mark", "Marks", "check_store_fits", "marks_of", "verify_store"]
-
-COPY_AGAIN = "copy the store again, or build it again with `glimmer-export memory build`"
 
 Mark = tuple[int, int, int, int]
 """Device, inode, bytes and nanoseconds of the last change."""
@@ -42,12 +41,11 @@ def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: 
     """
     for entry in manifest.files():
         verified = known.get(entry) is not None and known.get(entry) == marks[entry]
-        mended = f"run `glimmer-export memory repair {directory}`, or {COPY_AGAIN}"
-        verify_file(
-            directory, entry, error=StoreError, subject=f"store {directory}",
-            fix=mended if entry == manifest.codec_arrays else COPY_AGAIN,
-            digest=verify and not verified,
-        )
+        with saying_what_mends(directory, manifest, entry.path):
+            verify_file(
+                directory, entry, error=StoreError, subject=f"store {directory}", fix="",
+                digest=verify and not verified,
+            )
 
 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:

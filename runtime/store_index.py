@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from runtime.bundle import verify_file
 from runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
 from runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
+from runtime.contract.store_mending import saying_what_mends
 from runtime.external_data import check_external_data
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval import Retriever
@@ -72,7 +73,8 @@ def _full_text(directory: Path, manifest: StoreManifest, texts: PassageTexts) ->
     if manifest.index.engine == "fts5":
         return texts
     files = [directory / file.path for file in manifest.index.files]
-    return TantivyIndex(files, num_passages=manifest.num_passages, folding=manifest.index.folding)
+    with saying_what_mends(directory, manifest, manifest.index.files[0].path):
+        return TantivyIndex(files, num_passages=manifest.num_passages, folding=manifest.index.folding)
 
 
 def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:

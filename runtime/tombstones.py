@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.contract import StoreError, StoreManifest, read_limited
+from runtime.contract.store_mending import mending
 from runtime.safetensors_file import read_arrays
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
@@ -23,7 +24,7 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
     if manifest.tombstones is None:
         return np.zeros(0, np.int64)
     path = directory / manifest.tombstones.path
-    fix = "see `glimmer-export memory verify`"
+    fix = mending(directory, manifest, manifest.tombstones.path)
 
     def refused(reason: str) -> StoreError:
         return StoreError(str(path), expected="a safetensors file", found=reason, fix=fix)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
+from runtime.contract.kinds import CHECKPOINT, error_of_kind
 from runtime.contract.records import read_json_value
 from runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
@@ -138,10 +139,11 @@ def read_config(directory: Path) -> CheckpointConfig:
     """
     path = directory / "config.json"
     if not is_there(path):
-        raise CheckpointError(
+        absent = CheckpointError(
             f"checkpoint {directory}", expected="a file config.json", found="none",
             fix="name a directory written by `glimmer-export init`",
         )
+        raise error_of_kind(absent, directory, CHECKPOINT)
     data = read_json_value(
         path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="restore the file", strict=True
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.checkpoint.pickle_opcodes import UnfitPickleError, check_pickles
 from exporter.checkpoint.weight_index import weight_paths
 from runtime.contract import CheckpointError, check_regular
 from runtime.contract.library_errors import LibraryErrors
@@ -26,6 +27,9 @@ SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
 MAX_PICKLE_BYTES = 64 << 20
 """Of names and sizes: the tensors' values lie beside them."""
+OLDER_PICKLES = 5
+"""In a file older than the zip format: a number, a version, the system, the content, and the names of the storages."""
+UNTRUSTED = "do not load it; take the weights as safetensors, or from a source you trust"
 MAX_SHARING = 4
 """An embedding has so many names in a tied T5: its own, one in each stack, and the head's."""
 MIN_SHARED_BYTES = 64 << 20
@@ -80,13 +84,13 @@ def load_pickle(path: Path, *, safe: Sequence[type] = ()) -> Any:
     import torch
 
     check_regular(path, error=CheckpointError, subject=str(path), fix="copy the weights again")
-    _check_globals(path)
+    _check_pickles(path)
 
     def refused(error: BaseException) -> CheckpointError:
         if REFUSED.search(str(error)):
             return CheckpointError(
                 str(path), expected="tensors and nothing else", found=load_failure(error),
-                fix="do not load it; take the weights as safetensors, or from a source you trust",
+                fix=UNTRUSTED,
             )
         return CheckpointError(
             str(path), expected="a whole file of tensors, as torch.save writes it", found=load_failure(error),
@@ -107,10 +111,10 @@ def torch_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
     return LibraryErrors(lambda kind: issubclass(kind, RAISED), named)
 
 
-def _check_globals(path: Path) -> None:
+def _check_pickles(path: Path) -> None:
     """Raise CheckpointError where a pickle calls `bytearray`, which torch allows: it would be of any size.
 
-    A file that is damaged is left to torch.
+    So it does where the values that it makes would be visited without end. A damaged archive is left to torch.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -120,17 +124,21 @@ def _check_globals(path: Path) -> None:
                     str(path), expected=f"a pickle of at most {MAX_PICKLE_BYTES} bytes", found=str(size),
                     fix="save the model's state_dict alone",
                 )
-            content = b"".join(map(archive.read, records))
+            contents, most = list(map(archive.read, records)), 1
     except zipfile.BadZipFile:  # torch's older format begins with its pickles
         with path.open("rb") as stream:
-            content = stream.read(MAX_PICKLE_BYTES)
+            contents, most = [stream.read(MAX_PICKLE_BYTES)], OLDER_PICKLES
     except (OSError, NotImplementedError, EOFError, zlib.error, RuntimeError, UnicodeDecodeError):
         return
-    if b"bytearray" in content:
-        raise CheckpointError(
-            str(path), expected="tensors and nothing else", found="a pickle that calls bytearray",
-            fix="do not load it; take the weights as safetensors, or from a source you trust",
-        )
+    for content in contents:
+        if b"bytearray" in content:
+            raise CheckpointError(
+                str(path), expected="tensors and nothing else", found="a pickle that calls bytearray", fix=UNTRUSTED
+            )
+        try:
+            check_pickles(content, most=most)
+        except UnfitPickleError as reason:
+            raise CheckpointError(str(path), expected=reason.expected, found=str(reason), fix=UNTRUSTED) from None
 
 
 def _load(path: Path) -> dict[str, Tensor]:

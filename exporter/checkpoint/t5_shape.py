@@ -12,6 +12,7 @@ from typing_extensions import Self
 from exporter.checkpoint.config import Size, validation_message
 from exporter.checkpoint.generation import single_token
 from runtime.contract import CheckpointError, is_there
+from runtime.contract.kinds import T5, error_of_kind
 from runtime.contract.records import read_json_value
 
 __all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
@@ -96,19 +97,21 @@ def read_t5_shape(directory: Path) -> T5Shape:
     """
     path = directory / CONFIG
     if not is_there(path):
-        raise CheckpointError(
+        absent = CheckpointError(
             f"T5 checkpoint {directory}", expected=f"a file {CONFIG}", found="none",
             fix="name a directory in Hugging Face's layout, as `save_pretrained` writes it",
         )
+        raise error_of_kind(absent, directory, T5)
     data = read_json_value(
         path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="copy it again"
     )
     if not isinstance(data, dict) or data.get("model_type") != "t5":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
-        raise CheckpointError(
+        other = CheckpointError(
             str(path), expected='"model_type": "t5"', found=found,
             fix="only T5 (v1.0, v1.1, flan) can be partitioned into a checkpoint",
         )
+        raise error_of_kind(other, directory, T5)
     if refused := [f"{name}: {json.dumps(data[name])[:80]}" for name in UNSUPPORTED if data.get(name)]:
         raise CheckpointError(
             str(path), expected="a plain T5", found="; ".join(refused),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.contract import BundleError
+from runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +30,11 @@ UNCOUNTED = frozenset({
     "QLinearConv", "RNN", "STFT", "RotaryEmbedding",
 })  # fmt: skip
 """Operators with multiply-adds of their own for which there is no rule here: refused, never taken for nothing."""
+RAISED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError,
+    ValueError,
+)
+"""What onnx raises, besides errors of its own, where a node makes no sense: its evaluator is Python and numpy."""
 FIX = "export the bundle with this version of glimmer-export"
 
 
@@ -70,8 +76,8 @@ class _Counter:
         for node in self.model.graph.node:
             self._check(node)
             self._check_inputs(node)
+            self._infer(node)  # first: what is too large to be a shape's numbers is not made
             self._evaluate(node)
-            self._infer(node)
             if rule := MULTIPLY_ADDS.get(node.op_type):
                 shapes = [self._shape(node, name) for name in node.input if name]
                 total += rule(node, shapes, self._shape(node, node.output[0]))
@@ -83,8 +89,9 @@ class _Counter:
         for tensor in self.model.graph.initializer:
             self.types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
-            if not external and math.prod(tensor.dims) <= KNOWN_ELEMENTS:
-                self.values[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            if not external and 0 <= math.prod(tensor.dims) <= KNOWN_ELEMENTS:
+                with self._library_errors(f"constant {tensor.name}"):
+                    self.values[tensor.name] = onnx.numpy_helper.to_array(tensor)
 
     def _take_inputs(self, dims: Mapping[str, int]) -> None:
         import onnx
@@ -113,7 +120,7 @@ class _Counter:
             found = node.op_type
         if found:
             raise BundleError(
-                f"{self.subject}, node {node.name or node.output[0]}", expected="an operator that can be counted",
+                f"{self.subject}, {_label(node)}", expected="an operator that can be counted",
                 found=found, fix=FIX,
             )
 
@@ -127,7 +134,7 @@ class _Counter:
             found = f"{node.op_type}, which ONNX does not have"
         if found:
             raise BundleError(
-                f"{self.subject}, node {node.name or ', '.join(node.output)}", expected="a graph that ONNX can run",
+                f"{self.subject}, {_label(node)}", expected="a graph that ONNX can run",
                 found=found, fix=FIX,
             )
 
@@ -140,27 +147,52 @@ class _Counter:
             self.values[node.output[0]] = np.array(self._shape(node, node.input[0])[start:end], np.int64)
             return
         inputs = [name for name in node.input if name]
-        if not all(name in self.values for name in inputs):
+        if not all(name in self.values for name in inputs) or not all(map(self._is_small, node.output)):
             return
-        outputs = ReferenceEvaluator(node).run(None, {name: self.values[name] for name in inputs})
-        for name, value in zip(node.output, outputs, strict=True):
-            if np.size(value) <= KNOWN_ELEMENTS:
-                self.values[name] = np.asarray(value)
+        with self._library_errors(_label(node)):
+            outputs = ReferenceEvaluator(node).run(None, {name: self.values[name] for name in inputs})
+            made = dict(zip(node.output, map(np.asarray, outputs), strict=True))
+        self.values.update(made)
+
+    def _is_small(self, name: str) -> bool:
+        """Whether the type says of a value that it may be a shape's numbers."""
+        tensor = self.types[name].tensor_type if name in self.types else None
+        if tensor is None or not tensor.HasField("shape"):
+            return False
+        dims = tensor.shape.dim
+        return all(dim.HasField("dim_value") for dim in dims) and (
+            0 <= math.prod(dim.dim_value for dim in dims) <= KNOWN_ELEMENTS
+        )
+
+    def _library_errors(self, what: str) -> LibraryErrors:
+        import onnx
+
+        theirs = (*RAISED, onnx.checker.ValidationError, onnx.defs.SchemaError)
+
+        def named(raised: BaseException) -> BundleError:
+            return BundleError(
+                f"{self.subject}, {what}", expected="a graph that ONNX can run", found=first_line(raised), fix=FIX
+            )
+
+        return LibraryErrors(lambda kind: issubclass(kind, theirs), named)
 
     def _infer(self, node: onnx.NodeProto) -> None:
         import onnx
 
         inputs = [name for name in node.input if name]
-        schema = onnx.defs.get_schema(node.op_type, self.opsets.get(node.domain, 1), node.domain)
-        known = {name: onnx.numpy_helper.from_array(self.values[name]) for name in inputs if name in self.values}
         try:
-            inferred = onnx.shape_inference.infer_node_outputs(
-                schema, node, {name: self.types[name] for name in inputs}, known,
-                opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version,
-            )
+            with self._library_errors(_label(node)):
+                schema = onnx.defs.get_schema(node.op_type, self.opsets.get(node.domain, 1), node.domain)
+                known = {
+                    name: onnx.numpy_helper.from_array(self.values[name]) for name in inputs if name in self.values
+                }
+                inferred = onnx.shape_inference.infer_node_outputs(
+                    schema, node, {name: self.types[name] for name in inputs}, known,
+                    opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version,
+                )
         except onnx.shape_inference.InferenceError as error:
             raise BundleError(
-                f"{self.subject}, node {node.name or node.output[0]}", expected="inputs whose shapes fit",
+                f"{self.subject}, {_label(node)}", expected="inputs whose shapes fit",
                 found=str(error).splitlines()[0], fix="ask for lengths that the model takes",
             ) from None
         self.types.update(inferred)
@@ -169,10 +201,14 @@ class _Counter:
         dims = self.types[name].tensor_type.shape.dim if name in self.types else []
         if name not in self.types or not all(dim.HasField("dim_value") for dim in dims):
             raise BundleError(
-                f"{self.subject}, node {node.name or node.output[0]}", expected=f"a shape of {name}", found="none",
+                f"{self.subject}, {_label(node)}", expected=f"a shape of {name}", found="none",
                 fix=FIX,
             )
         return tuple(int(dim.dim_value) for dim in dims)
+
+
+def _label(node: onnx.NodeProto) -> str:
+    return f"node {node.name or ', '.join(node.output)}"
 
 
 def _matmul(_node: onnx.NodeProto, inputs: Sequence[Shape], output: Shape) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from exporter.memory.progress import progress_bar
 from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from exporter.memory.work import ShardRecord, check_output
+from exporter.publish import check_place, write_errors
 from runtime.bundle import Bundle
 from runtime.codec_file import open_store_codec
 from runtime.contract import (
+    BundleError,
     CodecSnr,
     CorpusError,
     IndexEntry,
@@ -31,6 +34,7 @@ from runtime.contract import (
     read_store_manifest,
     shard_name,
 )
+from runtime.contract.kinds import BUNDLE, STORE, require_kind
 from runtime.contract.store_layout import texts_name
 from runtime.store_check import check_store_fits
 
@@ -85,7 +89,11 @@ def append_passages(
     """
     started, store = time.monotonic(), Path(store)
     given = CorpusSource.of(corpus_path, corpus_format)
+    require_kind(store, STORE, error=StoreError)
+    require_kind(Path(bundle_directory), BUNDLE, error=BundleError)
     check_output(store, [bundle_directory, *given.paths])
+    with write_errors(store):
+        check_place(Path(os.path.realpath(store)))  # the change is made beside it
     manifest = read_store_manifest(store)
     bundle = Bundle.open(bundle_directory)
     check_same_writer(store, manifest, bundle)

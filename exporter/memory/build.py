@@ -18,7 +18,7 @@ from exporter.memory.replicas import put_manifest
 from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
 from exporter.memory.texts import write_texts
-from exporter.memory.work import ShardRecord, Work, check_output, work_directory
+from exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from exporter.publish import check_target
 from exporter.swap import recover
 from exporter.whole_file import write_errors
@@ -92,6 +92,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     with write_errors(output):
         check_output(output, [bundle_directory, *source.paths])
         recover(output)
+        check_new(output, overwrite=overwrite)
     bundle = Bundle.open(bundle_directory)
     _check_precision(bundle, int8_memory=int8_memory)
     scanned = Corpus.scan(source, part_size=passages_per_shard)

@@ -41,6 +41,7 @@ from runtime.contract import (
 )
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name, tombstones_name
+from runtime.contract.store_mending import saying_what_mends
 from runtime.shard import open_shard
 from runtime.tombstones import TOMBSTONES, read_tombstones
 
@@ -69,10 +70,8 @@ class Change:
         """Raise StoreError where a file that the change copies is damaged: its digest would be made anew."""
         for entry in files:
             if entry is not None:
-                verify_file(
-                    self.store, entry, error=StoreError, subject=f"store {self.store}",
-                    fix="see `glimmer-export memory verify`",
-                )
+                with saying_what_mends(self.store, self.manifest, entry.path):
+                    verify_file(self.store, entry, error=StoreError, subject=f"store {self.store}", fix="")
 
     def bury(self, numbers: list[int]) -> FileEntry | None:
         """Stage the tombstones with `numbers` among them; the entry for the manifest."""
@@ -173,13 +172,12 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
 def _check_opens(store: Path, manifest: StoreManifest) -> None:
     """Raise StoreError where a session would not open the store, the files' digests apart."""
     for entry in manifest.files():
-        verify_file(
-            store, entry, error=StoreError, subject=f"store {store}", fix="see `glimmer-export memory verify`",
-            digest=False,
-        )
+        with saying_what_mends(store, manifest, entry.path):
+            verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="", digest=False)
     for shard in manifest.shards:
         tensors = shard_tensors(shard.num_passages, shard.num_tokens, manifest.d_model, manifest.codec)
-        open_shard(store / shard.file.path, tensors)
+        with saying_what_mends(store, manifest, shard.file.path):
+            open_shard(store / shard.file.path, tensors)
     open_store_codec(store, manifest)
     read_tombstones(store, manifest)
 

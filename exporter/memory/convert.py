@@ -4,57 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.links import resolved
 from exporter.memory.codec_error import (
     SAMPLE_PASSAGES,
-    CodecSample,
-    ErrorMeter,
     SampleErrors,
     after_another,
     choose_sample,
     fit_warnings,
 )
-from exporter.memory.encode import encode_memory
-from exporter.memory.fit_codec import fit_codec
 from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
 from exporter.memory.link import link
 from exporter.memory.progress import progress_bar
+from exporter.memory.reencode import Reencoding
 from exporter.memory.replicas import put_manifest
-from exporter.memory.shard_writer import ShardWriter
-from exporter.memory.work import ShardRecord, Work, check_output, work_directory
+from exporter.memory.work import Work, check_new, check_output, work_directory
 from exporter.publish import check_target
 from exporter.swap import recover
-from exporter.whole_file import whole_file, write_errors
-from runtime.backends import Array
+from exporter.whole_file import write_errors
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
 from runtime.codecs import Codec
 from runtime.contract import (
     MANIFEST,
     CodecSnr,
-    FileEntry,
     OptionError,
     ShardEntry,
     StoreError,
     StoreManifest,
     codec_layout,
-    file_digest,
     read_store_manifest,
     record_to_json,
 )
 from runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
-from runtime.contract.shard_layout import shard_tensors
+from runtime.contract.store_mending import saying_what_mends
 from runtime.generation import held_manifest
-from runtime.shard import Shard, open_shard
-from runtime.tombstones import read_tombstones
 
 __all__ = ["ConvertSummary", "convert_store"]
 
@@ -121,13 +108,15 @@ def convert_store(
     with write_errors(output):
         check_output(output, [source])
         recover(output)
+        check_new(output, overwrite=overwrite)
     with held_manifest(source) as manifest:
         own = _check(source, manifest, codec)
         counts = tuple(shard.num_passages for shard in manifest.shards)
         digest = hashlib.sha256(record_to_json(manifest).encode()).hexdigest()
         fitted = SAMPLE_PASSAGES if codec_layout(codec, manifest.d_model).arrays else 0
         plan = ConvertPlan(digest, codec, fitted, counts)
-        sample = choose_sample(_live_numbers(source, manifest), fitted)
+        reencoding = Reencoding(source, manifest, own)
+        sample = choose_sample(reencoding.live_numbers(), fitted)
         with write_errors(output):
             _present(output, source, manifest, codec, overwrite=overwrite)  # an error here leaves nothing behind
             with work_directory(output) as work:
@@ -137,7 +126,7 @@ def convert_store(
                     work.remove()
                     return _summary(manifest, present, present.codec_snr, started, resumed=0, already_complete=True)
                 work.begin(plan, restart=restart)
-                freeze_codec(work, codec, manifest.d_model, lambda: _fit(source, manifest, own, codec, sample))
+                freeze_codec(work, codec, manifest.d_model, lambda: reencoding.fit(codec, sample))
                 other = frozen_codec(work.store, codec, manifest.d_model)
                 kept = work.done(plan)
                 missing = [index for index in range(plan.num_shards) if index not in kept]
@@ -145,8 +134,7 @@ def convert_store(
                 total = sum(plan.passages[index] for index in missing)
                 with progress_bar("Converting passages", total, shown=progress) as advance:
                     for index in missing:
-                        shard = _open(source, manifest, index)
-                        records[index] = _convert(work, manifest, index, shard, own, other, sample, advance)
+                        records[index] = reencoding.write(work.store, index, other, sample, advance)
                         work.record(index, records[index])
                 ordered = [records[index] for index in range(plan.num_shards)]
                 snr = SampleErrors.total(record.errors for record in ordered).snr()
@@ -198,7 +186,8 @@ def _summary(
 def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:
     subject = f"store {source}"
     for entry in manifest.files():
-        verify_file(source, entry, error=StoreError, subject=subject, fix=FIX)
+        with saying_what_mends(source, manifest, entry.path):
+            verify_file(source, entry, error=StoreError, subject=subject, fix="")
     own = open_store_codec(source, manifest)
     if own is None:
         raise OptionError(subject, expected="a store with memory", found="token ids alone", fix="name another")
@@ -209,56 +198,6 @@ def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:
             "--codec", expected="one that fits the store's width", found=str(reason), fix="choose another"
         ) from None
     return own
-
-
-def _open(source: Path, manifest: StoreManifest, index: int) -> Shard:
-    entry = manifest.shards[index]
-    tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
-    return open_shard(source / entry.file.path, tensors)
-
-
-def _memories(shard: Shard, codec: Codec, rows: Iterable[int]) -> Iterator[Array]:
-    for row in rows:
-        yield codec.decode(shard.passage(row))
-
-
-def _live_numbers(source: Path, manifest: StoreManifest) -> Sequence[int] | NDArray[np.int64]:
-    """Numbers of the passages that are there, rising."""
-    deleted = read_tombstones(source, manifest)
-    if not len(deleted):
-        return range(manifest.num_numbers)
-    return np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)
-
-
-def _fit(source: Path, manifest: StoreManifest, own: Codec, codec: str, sample: CodecSample) -> dict[str, Array]:
-    """Arrays fitted to the sample's passages, in their order."""
-
-    def memories() -> Iterator[Array]:
-        first = 0
-        for index, entry in enumerate(manifest.shards):
-            rows = [row for row in range(entry.num_passages) if first + row in sample.fitted]
-            yield from _memories(_open(source, manifest, index), own, rows)
-            first += entry.num_passages
-
-    return fit_codec(codec, manifest.d_model, memories())
-
-
-def _convert(
-    work: Work, manifest: StoreManifest, index: int, shard: Shard, own: Codec, other: Codec, sample: CodecSample,
-    advance: Callable[[int], None],
-) -> ShardRecord:
-    entry, meter = manifest.shards[index], ErrorMeter(other, sample)
-    first = sum(earlier.num_passages for earlier in manifest.shards[:index])
-    ids = [shard.tokens(row).tolist() for row in range(entry.num_passages)]
-    with whole_file(work.store / entry.file.path) as temporary:
-        with ShardWriter(temporary, ids, d_model=manifest.d_model, codec=other.layout.name) as writer:
-            for row, memory in enumerate(_memories(shard, own, range(entry.num_passages))):
-                tensors = encode_memory(other, memory, f"number {row} of {entry.file.path}")
-                writer.put(row, tensors)
-                meter.add(first + row, memory, tensors)
-                advance(1)
-        file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
-    return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)
 
 
 def _converted(

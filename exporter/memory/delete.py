@@ -17,8 +17,9 @@ from exporter.memory.commit import Change, changed_corpus, changing
 from exporter.memory.progress import progress_bar
 from exporter.memory.texts import change_texts, find_chunks, find_numbers
 from exporter.memory.work import check_output
-from runtime.contract import CorpusError, PassageError, read_limited
+from runtime.contract import CorpusError, PassageError, StoreError, read_limited
 from runtime.contract.json_text import parse_json
+from runtime.contract.kinds import STORE, require_kind
 from runtime.contract.store_layout import texts_name
 from runtime.contract.text_schema import is_id
 
@@ -54,6 +55,7 @@ def delete_passages(
     started = time.monotonic()
     wanted = list(dict.fromkeys(_checked(value) for value in ids))
     digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+    require_kind(Path(store), STORE, error=StoreError)
     check_output(Path(store), inputs)
     with changing(Path(store)) as change:
         before = change.manifest

@@ -39,13 +39,13 @@ from runtime.contract.dense_layout import (
     DenseManifest,
     EncoderEntry,
 )
+from runtime.contract.store_mending import saying_what_mends
 from runtime.passage_texts import PassageTexts
 from runtime.retrieval.encoder import SentenceEncoder
 from runtime.tombstones import live_end, read_tombstones
 
 __all__ = ["DenseSummary", "index_store"]
 
-FIX = "copy the store again, or build it again with `glimmer-export memory build`"
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def index_store(
     manifest = read_store_manifest(store)
     require_no_link_below(store, DENSE, subject=f"store {store}", error=StoreError)
     with (
-        _texts(store, manifest) as texts,
         publish_directory(store / DENSE, overwrite=overwrite, inputs=[embeddings, ids, encoder]) as work,
+        _texts(store, manifest) as texts,
     ):
         numbers = texts.all_numbers()
         if not numbers:
@@ -118,7 +118,8 @@ def index_store(
 
 @contextmanager
 def _texts(store: Path, manifest: StoreManifest) -> Iterator[PassageTexts]:
-    verify_file(store, manifest.texts, error=StoreError, subject=f"store {store}", fix=FIX)
+    with saying_what_mends(store, manifest, manifest.texts.path):
+        verify_file(store, manifest.texts, error=StoreError, subject=f"store {store}", fix="")
     end = live_end(manifest.num_numbers, read_tombstones(store, manifest))
     texts = PassageTexts(store / manifest.texts.path, end)
     try:

@@ -28,6 +28,7 @@ from runtime.bundle import Bundle
 from runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,
+    BundleError,
     FileEntry,
     OptionError,
     ShardEntry,
@@ -36,6 +37,7 @@ from runtime.contract import (
     TokenizerError,
     shard_name,
 )
+from runtime.contract.kinds import BUNDLE, STORE, require_kind
 from runtime.contract.store_layout import texts_name
 from runtime.store import Passage
 
@@ -74,6 +76,9 @@ def repair_store(
     """
     started = time.monotonic()
     given = None if corpus_path is None else CorpusSource.of(corpus_path, corpus_format)
+    require_kind(Path(store), STORE, error=StoreError)
+    if bundle_directory is not None:
+        require_kind(Path(bundle_directory), BUNDLE, error=BundleError)
     check_output(Path(store), [bundle_directory, *(given.paths if given else ())])
     restored = [MANIFEST] if mend_manifest(Path(store)) else []
     with changing(Path(store), damaged=True) as change:

@@ -18,10 +18,11 @@ from runtime.contract.files import is_there, read_file
 from runtime.contract.records import MAX_JSON_BYTES
 from runtime.contract.store_layout import older_manifest_name
 from runtime.contract.store_manifest import manifest_replica, read_store_manifest
+from runtime.contract.store_mending import codec_replica_is_sound
 from runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_content, replica_name
 
 __all__ = [
-    "damaged_replicas", "has_codec_replica", "mend_codec", "mend_manifest", "mend_older", "mend_replicas",
+    "damaged_replicas", "mend_codec", "mend_manifest", "mend_older", "mend_replicas",
     "put_manifest",
 ]  # fmt: skip
 
@@ -60,14 +61,9 @@ def mend_manifest(store: Path) -> bool:
     return True
 
 
-def has_codec_replica(store: Path, manifest: StoreManifest) -> bool:
-    """Whether a replica of the codec's arrays is there and is what the manifest says of them."""
-    return manifest.codec_arrays is not None and _is_file_of(store / CODEC_REPLICA, manifest.codec_arrays)
-
-
 def mend_codec(store: Path, manifest: StoreManifest) -> bool:
     """Put the replica in the place of damaged codec arrays; False where none can mend them."""
-    if not has_codec_replica(store, manifest):
+    if not codec_replica_is_sound(store, manifest):
         return False
     replace_file(store / CODEC_ARRAYS, (store / CODEC_REPLICA).read_bytes())
     return True

@@ -17,7 +17,10 @@ from exporter.memory.work import work_directory
 from exporter.swap import recover
 from exporter.whole_file import write_errors
 from runtime.contract import OptionError, StoreError, StoreManifest, read_store_manifest
+from runtime.contract.kinds import STORE, require_kind
 from runtime.contract.store_layout import older_manifest_name
+from runtime.contract.store_manifest import manifest_replica
+from runtime.contract.store_mending import made_again
 
 __all__ = ["RollbackSummary", "roll_back"]
 
@@ -46,8 +49,7 @@ def roll_back(store: str | Path) -> RollbackSummary:
     started, store = time.monotonic(), Path(os.path.realpath(store))
     with write_errors(store):
         recover(store)
-        if not store.is_dir():
-            raise StoreError(f"store {store}", expected="a store", found="none", fix="check the path")
+        require_kind(store, STORE, error=StoreError)
         check_no_links(store, None)
         with work_directory(store) as work:
             work.check_ours()
@@ -83,8 +85,18 @@ def _newest_whole(store: Path, current: StoreManifest | None) -> StoreManifest:
             return manifest
     raise StoreError(
         f"store {store}", expected="an older generation whose files are whole", found="none",
-        fix="build the store again with `glimmer-export memory build`",
+        fix=_instead(store, current) or "build the store again with `glimmer-export memory build`",
     )
+
+
+def _instead(store: Path, current: StoreManifest | None) -> str | None:
+    """What makes the current generation's damaged files again; None where nothing does."""
+    if current is None:
+        again = manifest_replica(store) is not None
+        return f"restore it with `glimmer-export memory repair {store}`" if again else None
+    fixes = [made_again(store, current, damage.path) for damage in damaged_files(store, current)]
+    known = [fix for fix in fixes if fix is not None]
+    return " and ".join(dict.fromkeys(known)) if len(known) == len(fixes) else None
 
 
 def _older(store: Path, current: StoreManifest | None) -> Iterator[StoreManifest]:

@@ -16,6 +16,7 @@ import numpy as np
 from runtime.backends import Array
 from runtime.contract import EmbeddingsError, StoreError, check_regular, inside, is_there, map_regular
 from runtime.contract.dense_layout import EncoderSettings
+from runtime.contract.kinds import refuse_ours
 from runtime.contract.records import read_json, record_from_json
 from runtime.external_data import external_data
 from runtime.passage_texts import PassageTexts
@@ -34,6 +35,9 @@ def read_encoder(directory: Path) -> tuple[EncoderSettings, list[str]]:
     Raises EmbeddingsError: a file is absent, settings are unknown or out of range, a graph is none.
     """
     subject = f"encoder {directory}"
+    refuse_ours(
+        [directory], expected="the directory of a sentence encoder", error=EmbeddingsError, subject="encoder", fix=FIX
+    )
     data = read_json(directory / SETTINGS, error=EmbeddingsError, fix=FIX)
     settings = record_from_json(EncoderSettings, data, error=EmbeddingsError, subject=f"{subject}, {SETTINGS}", fix=FIX)
     if fault := settings.fault():

@@ -12,7 +12,7 @@ import numpy as np
 
 from exporter.memory.generations import older_generations, unnamed_files
 from exporter.memory.progress import progress_bar
-from exporter.memory.replicas import damaged_replicas, has_codec_replica
+from exporter.memory.replicas import damaged_replicas
 from exporter.memory.texts import stored_numbers
 from runtime.bundle import verify_file
 from runtime.codec_file import open_store_codec
@@ -29,6 +29,7 @@ from runtime.contract.dense_layout import DENSE, read_dense_manifest
 from runtime.contract.shard_layout import shard_tensors
 from runtime.contract.store_layout import older_manifest_name
 from runtime.contract.store_manifest import manifest_replica
+from runtime.contract.store_mending import made_again
 from runtime.generation import held_manifest
 from runtime.shard import open_shard
 from runtime.tombstones import read_tombstones
@@ -196,19 +197,12 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
 def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:
     """How to make a file again; `manifest` None: one that the current generation does not name."""
     repair = f"glimmer-export memory repair {store}"
-    fix = f"go back to an older generation with `{repair} --rollback`, or build the store again"
     if path == MANIFEST and manifest_replica(store) is not None:
-        fix = f"restore it with `{repair}`"
-    elif path != MANIFEST and manifest is None:
-        fix = f"remove the older generation with `glimmer-export memory compact {store}`"
-    elif manifest is not None and path in [shard.file.path for shard in manifest.shards]:
-        fix = f"encode it again with `{repair} --bundle BUNDLE`"
-    elif manifest is not None and path == CODEC_ARRAYS and has_codec_replica(store, manifest):
-        fix = f"restore it with `{repair}`"
-    elif manifest is not None and path == CODEC_ARRAYS:  # which every generation names
-        fix = "copy it from another copy of the store, or build the store again"
-    elif manifest is not None and path in [file.path for file in (manifest.tombstones, *manifest.index.files) if file]:
-        fix = f"write it again with `{repair}`"
-    elif manifest is not None and path == manifest.texts.path and manifest.generation == 0:
-        fix = f"write it again with `{repair} --corpus CORPUS`, of SHA-256 {manifest.corpus_sha256}"
-    return fix
+        return f"restore it with `{repair}`"
+    if path != MANIFEST and manifest is None:
+        return f"remove the older generation with `glimmer-export memory compact {store}`"
+    if manifest is not None and (again := made_again(store, manifest, path)) is not None:
+        return again
+    if manifest is not None and path == CODEC_ARRAYS:  # which every generation names
+        return "copy it from another copy of the store, or build the store again"
+    return f"go back to an older generation with `{repair} --rollback`, or build the store again"

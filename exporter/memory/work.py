@@ -25,13 +25,15 @@ from typing import Any, ClassVar, Protocol
 from exporter.apart import Inputs, check_apart
 from exporter.links import require_no_link_below
 from exporter.memory.codec_error import SampleErrors
+from exporter.publish import check_target
 from exporter.swap import swap_directory
 from exporter.whole_file import UNFINISHED, replace_file
 from runtime.bundle import verify_file
 from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
+from runtime.contract.kinds import STORE, kind_of
 from runtime.contract.records import read_json, record_from_json
 
-__all__ = ["Plan", "ShardRecord", "Work", "check_output", "work_directory"]
+__all__ = ["Plan", "ShardRecord", "Work", "check_new", "check_output", "work_directory"]
 
 PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
 OURS = (PLAN, LOCK, RECORDS, WORKERS, STAGED)
@@ -204,6 +206,15 @@ def check_output(output: Path, inputs: Inputs) -> None:
     check_apart(output, inputs)
     if (real := Path(os.path.realpath(output))).name:  # the root has none beside it
         check_apart(_directory(real), inputs)
+
+
+def check_new(output: Path, *, overwrite: bool) -> None:
+    """Raise OutputError, before anything is read, where no store can be made or replaced there.
+
+    A store that is there may be the one that is asked for: whether it is, is for the command to find out.
+    """
+    if overwrite or kind_of(output) != STORE:
+        check_target(output, overwrite=overwrite)
 
 
 def _directory(output: Path) -> Path:

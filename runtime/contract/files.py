@@ -23,6 +23,7 @@ from runtime.contract.errors import GlimmerError
 
 __all__ = [
     "MAX_TOKENIZER_BYTES",
+    "READABLE",
     "UnfitFileError",
     "check_regular",
     "file_errors",
@@ -47,6 +48,7 @@ KINDS = {
 }
 MAX_TOKENIZER_BYTES = 64 << 20
 """Of a tokenizer.json: a vocabulary of 256,000 pieces takes 35 MB, and the library ten times what the file has."""
+READABLE = "let this user read it, and enter the folders above it: `namei -l PATH` shows who may"
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -164,6 +166,9 @@ def file_errors(
         raise error(subject, expected=reason.expected, found=reason.found, fix=fix) from None
     except FileNotFoundError:
         raise error(subject, expected=expected, found="none", fix=fix) from None
+    except PermissionError as reason:  # nothing is wrong with the file, which may be another user's
+        expected = "a file that this user may read"
+        raise error(subject, expected=expected, found=str(reason.strerror), fix=READABLE) from None
     except OSError as reason:
         raise error(subject, expected=expected, found=reason.strerror or str(reason), fix=fix) from None
 

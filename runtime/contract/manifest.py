@@ -19,6 +19,7 @@ from runtime.contract.graph_io import (
     graph_io,
     stage_of,
 )
+from runtime.contract.kinds import BUNDLE, error_of_kind
 from runtime.contract.records import check_schema_version, read_json, record_from_json
 from runtime.contract.templates import is_early_fid
 
@@ -183,9 +184,16 @@ def tensor_entries(io: GraphIO) -> tuple[tuple[TensorEntry, ...], tuple[TensorEn
 def read_manifest(directory: Path) -> BundleManifest:
     """Parse and check `directory/manifest.json`; files are not looked at.
 
-    Raises BundleError: absent, not JSON, newer schema, an early FiD, unknown field, unknown architecture or codec, or
-    graphs and I/O other than the model must have.
+    Raises BundleError: absent, or something else than a bundle, not JSON, newer schema, an early FiD, unknown field,
+    unknown architecture or codec, or graphs and I/O other than the model must have.
     """
+    try:
+        return _read(directory)
+    except BundleError as damage:
+        raise error_of_kind(damage, directory, BUNDLE) from None
+
+
+def _read(directory: Path) -> BundleManifest:
     data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"
     check_schema_version(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runtime.contract.errors import StoreError
 from runtime.contract.files import is_there, read_limited
+from runtime.contract.kinds import STORE, error_of_kind
 from runtime.contract.manifest import MANIFEST
 from runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
 from runtime.contract.store_layout import (
@@ -122,7 +123,10 @@ def _has_passed(directory: Path, replica: Replica) -> bool:
 
 
 def _with_fix(directory: Path, damage: StoreError) -> StoreError:
-    """The error as it is without replicas; with one that is sound, and with one that is not, it says what mends it."""
+    """What is there if it is no store; else with a replica that is sound, and with one that is not, what mends it."""
+    other = error_of_kind(damage, directory, STORE)
+    if other is not damage:
+        return other
     fix = damage.fix
     if manifest_replica(directory) is not None:
         fix = f"run `glimmer-export memory repair {directory}`, which restores it"

@@ -31,7 +31,7 @@ NUMBER, PASSAGE = "number", "passage"
 WORD_FORMS = "word_forms"
 MAX_WORD_BYTES = 255
 """A longer one is no word; the index holds terms of less than 64 KiB."""
-FIX = "copy the store again, or build it again with `glimmer-export memory build`"
+FIX = "write it again with `glimmer-export memory repair`, or copy the store again"
 
 
 def import_tantivy() -> Any:

@@ -6,13 +6,14 @@ import gzip
 import io
 import json
 import random
+from random import randbytes
 
 import pytest
 
 from calibration import json_rows as module
 from calibration.json_rows import json_rows
 from calibration.questions import read_questions
-from calibration.text_files import MAX_BLANK_LINES, MIN_UNPACKED_BYTES
+from calibration.text_files import MAX_BLANK_LINES, MAX_UNPACKED_RATIO, MIN_UNPACKED_BYTES
 from runtime.contract import QuestionFileError
 
 ROWS = [{"question": "who, [or] {what}?", "n": number, "é": "\u65e5\U0001f600" * number} for number in range(40)]
@@ -20,7 +21,7 @@ ROWS += [1, 2.5, 'a"]', [], {}, None, True, [[1], {"a": []}]]
 
 
 def rows(content: bytes, most: int | None = None):
-    return list(json_rows(io.BytesIO(content), "file", most=most, fix="mend it"))
+    return list(json_rows(io.BytesIO(content), "file", most=lambda: 1 << 40 if most is None else most, fix="mend it"))
 
 
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"ensure_ascii": False}, {"separators": (",", ":")}])
@@ -102,3 +103,20 @@ def test_a_few_kilobytes_that_unpack_to_megabytes_are_named(tmp_path):
     (tmp_path / "q.gz").write_bytes(gzip.compress(line * (MIN_UNPACKED_BYTES // len(line) + 1)))
     with pytest.raises(QuestionFileError, match=f"at most {MIN_UNPACKED_BYTES} bytes, uncompressed"):
         read_questions(tmp_path / "q.gz")
+
+
+def zstd(content: bytes) -> bytes:
+    library = pytest.importorskip("backports.zstd", reason="backports.zstd comes with the extra `zstd`")
+    return bytes(library.compress(content))
+
+
+def test_what_unpacks_to_too_much_is_told_before_the_rest_is_read(tmp_path):
+    """What follows a bomb is no reason to unpack it: the limit is of what was read so far."""
+    line = b'{"question": "a", "answers": ["b"]}\n'
+    tail = b"".join(b'{"question": "%s", "answers": ["b"]}\n' % randbytes(4096).hex().encode() for _ in range(100))
+    content = line * ((8 << 20) // len(line)) + tail
+    for name, packed in (("q.jsonl.gz", gzip.compress(content)), ("q.jsonl.zst", zstd(content))):
+        (tmp_path / name).write_bytes(packed)
+        assert len(content) < MAX_UNPACKED_RATIO * len(packed)
+        with pytest.raises(QuestionFileError, match=r"at most \d+ bytes, uncompressed"):
+            read_questions(tmp_path / name)

@@ -64,7 +64,7 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    refuse(tmp_path / "absent", "expected a file config.json, found none")
+    refuse(tmp_path / "absent", "expected a checkpoint, found nothing of that name")
 
 
 def test_missing_weights(checkpoint: Path) -> None:

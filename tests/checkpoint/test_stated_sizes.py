@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from exporter.checkpoint import pickle_files
+from exporter.checkpoint import pickle_files, pickle_opcodes
 from exporter.checkpoint.pickle_files import PickleFiles
 from exporter.checkpoint.t5x import T5xArrays
 from runtime.contract import CheckpointError
@@ -79,3 +80,43 @@ def test_a_file_of_gigabytes_in_the_place_of_a_few_bytes_is_named(tmp_path, gold
         stream.truncate(1 << 36)
     with pytest.raises(CheckpointError, match=f"expected at most 16777216 bytes, found {1 << 36}"):
         T5xArrays(directory)
+
+
+def nested(levels: int, opcode: bytes) -> bytes:
+    """A pickle of a mapping whose key is a tuple of a tuple, and so on: of itself twice (2, TUPLE2), or once."""
+    return b"\x80\x02})" + opcode * levels + b"K\x01s."
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (nested(60, b"2\x86"), "one of more, in itself again and again"), (nested(1 << 18, b"\x85"), "deeper ones"),
+        (b"\x80\x02" + b"N0" * (1 << 18) + b"N.", "more"),
+    ],
+    ids=["again and again", "deep", "long"],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_whose_keys_are_visited_without_end_is_refused_unread(tmp_path, monkeypatch, zipped, content, found):
+    """Sixty tuples, each the one before twice: torch would look at 10^18 parts of the key, or at a stack's end."""
+    path = tmp_path / "pytorch_model.bin"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+    else:
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        whole = path.read_bytes()
+        assert b"\x80\x02}q\x00." in whole  # the third of them, behind what says that torch wrote it
+        path.write_bytes(whole.replace(b"\x80\x02}q\x00.", content))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(CheckpointError, match=f"found {found}; do not load it"):
+        PickleFiles(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_torch_writes_is_far_from_those_bounds(tmp_path, monkeypatch, zipped):
+    monkeypatch.setattr(pickle_opcodes, "MAX_OPCODES", 64 * 200)
+    monkeypatch.setattr(pickle_opcodes, "MAX_PARTS", 64)
+    monkeypatch.setattr(pickle_opcodes, "MAX_KEY_PARTS", 64 * 200)
+    monkeypatch.setattr(pickle_opcodes, "MAX_DEPTH", 8)
+    content = {f"encoder.block.{number}.weight": torch.nn.Parameter(torch.ones(2, 2)) for number in range(200)}
+    assert len(PickleFiles(saved(tmp_path, content, zipped=zipped)).shapes()) == 200

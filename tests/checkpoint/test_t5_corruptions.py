@@ -66,7 +66,7 @@ def test_no_weights(v11: Path) -> None:
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    refuse(tmp_path / "t5", "expected a file config.json, found none")
+    refuse(tmp_path / "t5", "expected a T5 checkpoint, found nothing of that name")
 
 
 @pytest.mark.parametrize("length", [0, 7, 200, -1])

@@ -11,11 +11,7 @@ import pytest
 from tests.cli.conftest import snapshot
 from tests.cli.every_command import COMMANDS
 
-WITH_PATHS = [
-    # These two make what takes long before they write a link.
-    pytest.param(command, marks=[pytest.mark.slow] if command.path[0] in ("init", "bench") else [])
-    for command in COMMANDS if command.of_kind(Path)
-]  # fmt: skip
+WITH_PATHS = [command for command in COMMANDS if command.of_kind(Path)]
 FULL = [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ELOOP]
 
 

@@ -146,3 +146,62 @@ def test_a_damaged_graph_is_refused_by_name(node, found):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     with pytest.raises(BundleError, match=found):
         count_model(model, {}, subject="g")
+
+
+HUGE = numpy_helper.from_array(np.array([1 << 40], np.int64), "n")
+ONE = numpy_helper.from_array(np.array([1.0], np.float32), "one")
+MANY = [numpy_helper.from_array(np.ones(300, np.float32), f"v{place}") for place in range(5)]
+
+
+def with_tensors(nodes, tensors):
+    model = graph_of(nodes, {})
+    model.graph.initializer.extend(tensors)
+    return model
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("ConstantOfShape", ["n"], ["y"]),
+        helper.make_node("Expand", ["one", "n"], ["y"]),
+        helper.make_node("Tile", ["one", "n"], ["y"]),
+        helper.make_node("RandomNormal", [], ["y"], shape=[1 << 40]),
+        helper.make_node("Einsum", [tensor.name for tensor in MANY], ["y"], equation="a,b,c,d,e->abcde"),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_nothing_is_made_of_a_shape_before_its_size_is_known(node):
+    """A terabyte or more: making it would end the process, or the test."""
+    assert count_model(with_tensors([node], [HUGE, ONE, *MANY]), {}, subject="graph") >= 0
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        TensorProto(name="n", data_type=TensorProto.INT64, dims=[4], raw_data=bytes(8)),
+        TensorProto(name="n", data_type=TensorProto.INT64, dims=[2], int64_data=[1, 2, 3]),
+        TensorProto(name="n", data_type=999, dims=[1], raw_data=bytes(8)),
+    ],
+    ids=["too short", "too long", "of no type"],
+)
+def test_a_constant_that_is_damaged_is_named(tensor):
+    for nodes, initializers in (
+        ([helper.make_node("Identity", ["n"], ["y"])], [tensor]),
+        ([helper.make_node("Constant", [], ["y"], value=tensor)], []),
+    ):
+        with pytest.raises(BundleError, match=r"expected (a graph that ONNX can run|inputs whose shapes fit)"):
+            count_model(with_tensors(nodes, initializers), {}, subject="graph")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Add", ["one"], ["y"]), helper.make_node("Gather", ["one", "one"], ["y"]),
+        helper.make_node("LayerNormalization", ["one", "one"], ["y"], stash_type="?"),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_a_node_that_onnx_refuses_is_named(node):
+    """By a checker's error, or by whatever its evaluator's code comes to."""
+    with pytest.raises(BundleError, match=r"expected (a graph that ONNX can run|inputs whose shapes fit)"):
+        count_model(with_tensors([node], [ONE]), {}, subject="graph")

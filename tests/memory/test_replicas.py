@@ -21,6 +21,8 @@ from exporter.memory import (
     roll_back,
     verify_store,
 )
+from exporter.memory.replicas import damaged_replicas, mend_codec, mend_manifest, mend_replicas
+from exporter.memory.verify import damaged_files
 from runtime.bundle import Bundle
 from runtime.contract import OutputError, StoreError, read_store_manifest
 from runtime.store import MemoryStore
@@ -60,30 +62,107 @@ def flip(path, position, pattern=1):
     path.write_bytes(content)
 
 
-def flips(path, quick):
-    """Places and patterns: all in the slow test, else some drawn anew each time."""
-    points = [(place, pattern) for place in range(path.stat().st_size) for pattern in PATTERNS]
-    return points if quick is None else random.sample(points, quick)
-
-
 def damaged_paths(store):
     return [item.path for item in verify_store(store).damaged]
 
 
-@pytest.mark.parametrize("quick", [20, pytest.param(None, marks=pytest.mark.slow)])
+def check_flip(store, bundle, name, place, pattern, before):
+    """By all that a user has: it is told when the store is verified or opened, and a repair brings every byte back."""
+    flip(store / name, place, pattern)
+    (damage,) = verify_store(store).damaged
+    assert (damage.path, f"memory repair {store}" in damage.fix) == (name, True), (place, pattern)
+    if not name.startswith("replicas"):
+        with pytest.raises(StoreError, match=f"memory repair {store}"):
+            MemoryStore.open(store, bundle)
+    assert repair_store(store).restored == (name,), (place, pattern)
+    assert tree(store) == before, (place, pattern)
+
+
 @pytest.mark.parametrize("name", GUARDED)
-def test_each_flipped_byte_is_told_and_mended(store, int8, name, quick):
+def test_a_flipped_byte_is_told_and_mended(store, int8, name):
     opened, before = Bundle.open(int8), tree(store)
-    for place, pattern in flips(store / name, quick):
-        flip(store / name, place, pattern)
-        (damage,) = verify_store(store).damaged
-        assert (damage.path, f"memory repair {store}" in damage.fix) == (name, True), (place, pattern)
-        if not name.startswith("replicas"):
-            with pytest.raises(StoreError, match=f"memory repair {store}"):
-                MemoryStore.open(store, opened)
-        assert repair_store(store).restored == (name,), (place, pattern)
-        assert tree(store) == before, (place, pattern)
+    for place in random.sample(range((store / name).stat().st_size), 20):
+        check_flip(store, opened, name, place, random.choice(PATTERNS), before)
     assert not (store.parent / "store.partial").exists()
+
+
+def mends_manifest(store, manifest, name):
+    with pytest.raises(StoreError, match=f"memory repair {store}"):
+        read_store_manifest(store)
+    return [name] if mend_manifest(store) else []
+
+
+def mends_codec(store, manifest, name):
+    others = {entry.path for entry in manifest.files()} - {name}
+    (damage,) = damaged_files(store, manifest, seen=others)
+    assert damage.fix == f"restore it with `glimmer-export memory repair {store}`"
+    return [name] if mend_codec(store, manifest) else []
+
+
+def mends_replicas(store, manifest, name):
+    assert damaged_replicas(store, manifest) == [name]
+    return mend_replicas(store, manifest)
+
+
+MENDERS = {"manifest.json": mends_manifest, "codec.safetensors": mends_codec}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUARDED)
+def test_every_byte_that_flips_is_told_and_mended(store, int8, name):
+    """Each with one pattern, by what looks at its file alone, and some with all patterns by the whole of the store."""
+    opened, before, manifest = Bundle.open(int8), tree(store), read_store_manifest(store)
+    content, mends = (store / name).read_bytes(), MENDERS.get(name, mends_replicas)
+    for place in range(len(content)):
+        flip(store / name, place, PATTERNS[place % len(PATTERNS)])
+        assert mends(store, manifest, name) == [name], place
+        assert (store / name).read_bytes() == content, place
+    assert tree(store) == before
+    for place in random.sample(range(len(content)), 8):
+        for pattern in PATTERNS:
+            check_flip(store, opened, name, place, pattern, before)
+
+
+READERS = {
+    "open": lambda store, bundle, out: MemoryStore.open(store, Bundle.open(bundle)),
+    "open unverified": lambda store, bundle, out: MemoryStore.open(store, Bundle.open(bundle), verify=False),
+    "append": lambda store, bundle, out: append_passages(store, bundle, out.with_name("corpus.jsonl")),
+    "delete": lambda store, bundle, out: delete_passages(store, [2]),
+    "compact": lambda store, bundle, out: compact_store(store),
+    "convert": lambda store, bundle, out: convert_store(store, out, "fp16"),
+    "roll back": lambda store, bundle, out: roll_back(store),
+}
+MENDED = {
+    "codec.safetensors": "restore it with `glimmer-export memory repair {store}`",
+    "tombstones/00002.safetensors": "write it again with `glimmer-export memory repair {store}`",
+    "shards/00001.safetensors": "encode it again with `glimmer-export memory repair {store} --bundle BUNDLE`",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", MENDED)
+def test_whoever_finds_a_damaged_file_says_what_mends_it(store, int8, tmp_path, name, reader):
+    delete_passages(store, ["new"])
+    name = name.replace("00002", "00003")
+    if reader == "roll back" and name != "codec.safetensors":
+        shutil.rmtree(store / "manifests")  # no older generation is left
+    write_corpus(tmp_path / "corpus.jsonl", 2)
+    (store / name).write_bytes(b"cut short")
+    with pytest.raises(StoreError) as raised:
+        READERS[reader](store, int8, tmp_path / "out")
+    again = MENDED[name.replace("00003", "00002")].format(store=store)
+    assert raised.value.fix.startswith(again)
+    (found,) = [item for item in verify_store(store).damaged if item.path == name]
+    assert found.fix == again
+
+
+def test_damage_that_nothing_mends_alone_is_no_case_for_repair(store, int8):
+    (store / "passages.00002.sqlite").write_bytes(b"cut short")
+    with pytest.raises(StoreError, match=r"memory repair .* --rollback`, copy the store again, or build it again"):
+        MemoryStore.open(store, Bundle.open(int8))
+    shutil.rmtree(store / "manifests")
+    with pytest.raises(StoreError, match="build the store again"):
+        roll_back(store)
 
 
 def test_a_manifest_that_is_gone_comes_back(store):

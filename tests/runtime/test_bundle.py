@@ -216,9 +216,10 @@ def test_a_manifest_that_is_no_json_object(bundle, content):
 
 def test_no_manifest(bundle, tmp_path):
     (bundle / MANIFEST).unlink()
-    for directory in (bundle, tmp_path / "nowhere"):
-        with pytest.raises(BundleError, match=f"a file {MANIFEST}, found none"):
-            Bundle.open(directory)
+    with pytest.raises(BundleError, match=f"a file {MANIFEST}, found none"):
+        Bundle.open(bundle)
+    with pytest.raises(BundleError, match="expected a bundle, found nothing of that name"):
+        Bundle.open(tmp_path / "nowhere")
 
 
 def test_a_file_in_place_of_a_bundle(bundle):

@@ -15,6 +15,7 @@ from exporter.memory.corpus.parquet import read_parquet
 from exporter.memory.corpus.record import Reader
 from exporter.memory.corpus.tsv import read_tsv
 from runtime.contract import CorpusError, check_regular
+from runtime.contract.kinds import refuse_ours
 
 __all__ = ["FORMATS", "CorpusFormat", "CorpusSource", "Paths", "corpus_files", "format_of"]
 
@@ -84,6 +85,9 @@ class CorpusSource:
 
 def corpus_files(source: CorpusSource) -> list[Path]:
     """The files of a source, in the order in which they are read; raises CorpusError where there is none."""
+    refuse_ours(
+        source.paths, expected="passages", error=CorpusError, subject="corpus", fix="name a file of passages"
+    )
     endings = () if source.format else (*ENDINGS, ".parquet")
     files = files_of(source.paths, endings, subject="corpus", error=CorpusError)
     for path in files:

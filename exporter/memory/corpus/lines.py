@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading, unpacked_limit
+from calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading
 from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place
 from runtime.contract import CorpusError
 
@@ -34,14 +34,14 @@ def read_lines(path: Path, start: Place, digest: Digest | None, *, name: str) ->
     subject = f"corpus {path}"
     with reading(subject, CorpusError):
         compression = compression_of(path, name)
-        most = unpacked_limit(path) if compression else None
-    with reading(subject, CorpusError, compression), open_bytes(path, compression) as stream:
+        stream, packed = open_bytes(path, compression)
+    with stream, reading(subject, CorpusError, compression):
         stream.seek(start.position)
         place, blank = start, 0
         while content := stream.readline(MAX_RECORD_BYTES + 1):
             if digest is not None:
                 digest.update(content)
-            if most is not None and place.position + len(content) > most:
+            if packed is not None and place.position + len(content) > (most := packed.limit()):
                 raise CorpusError(
                     subject, expected=f"at most {most} bytes, uncompressed", found="more",
                     fix="unpack the file if it is sound",

@@ -22,6 +22,8 @@ __all__ = ["Corpus"]
 MAX_PASSAGE_BYTES = 1 << 20
 """Of id, title and text: a tokenizer takes 150 times as much for its tokens."""
 MAX_PART_BYTES = 256 << 20
+LEAST_BYTES = 128
+"""What a passage is counted as, of what a packed file may come to: a short one takes as long to look at as this."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Corpus:
         files: list[Any] = []
         most: dict[int, int] = {}
         ids, num_passages, part_bytes, unpacked = IdHashes(), 0, 0, 0
+        before: tuple[Any, PassagePlace] = (None, PassagePlace(FIRST, 0))
         for place, passage in _passages(source, digests=files):
             if num_passages % part_size == 0:
                 starts.append(place)
@@ -82,13 +85,16 @@ class Corpus:
                 )
             if place.file not in most:
                 most, unpacked = {place.file: _unpacked_limit(source, place)}, 0
-            if (unpacked := unpacked + size) > most[place.file]:
+            if (unpacked := unpacked + max(size, LEAST_BYTES)) > most[place.file]:
                 raise CorpusError(
                     _subject(source, place), expected=f"at most {most[place.file]} bytes in a file of its size",
                     found="more", fix="do not use this file; if it is sound, write it as JSONL",
                 )
             if place.chunk == 0:  # the chunks of one document differ
-                ids.add(_id(passage))
+                if (identifier := _id(passage)) == before[0]:  # at once: packed, one row over and over takes no room
+                    raise _repeated(source, identifier, before[1], place)
+                ids.add(identifier)
+                before = (identifier, place)
         if not parts:
             raise CorpusError(
                 f"corpus {source}", expected="at least one passage", found="none", fix="name another file"
@@ -168,14 +174,19 @@ def _check_ids(source: CorpusSource, hashes: IdHashes) -> None:
         return ((place, _id(passage)) for place, passage in _passages(source) if place.chunk == 0)
 
     if (repeated := hashes.first_repeated(ids)) is not None:
-        identifier, earlier, later = repeated
-        path = corpus_files(source)[earlier.file]
-        other = "" if earlier.file == later.file else f" of {path}"
-        raise CorpusError(
-            _subject(source, later), expected="an id of its own",
-            found=f"{identifier!r}, the id of {format_of(source, path).unit} {earlier.document.number}{other}",
-            fix="remove or rename one of the two",
-        )
+        raise _repeated(source, *repeated)
+
+
+def _repeated(
+    source: CorpusSource, identifier: int | str, earlier: PassagePlace, later: PassagePlace
+) -> CorpusError:
+    path = corpus_files(source)[earlier.file]
+    other = "" if earlier.file == later.file else f" of {path}"
+    return CorpusError(
+        _subject(source, later), expected="an id of its own",
+        found=f"{identifier!r}, the id of {format_of(source, path).unit} {earlier.document.number}{other}",
+        fix="remove or rename one of the two",
+    )
 
 
 def _id(passage: Passage) -> int | str:

@@ -44,7 +44,8 @@ class Library:
             self.trt: Any = importlib.import_module(name)
         except (ImportError, OSError) as reason:  # OSError: a shared library that is not there
             raise BackendError(
-                subject, expected=f"a package {name} that loads", found=str(reason), fix="install it again, whole"
+                subject, expected=f"a package {name} that loads", found=str(reason),
+                fix=f"install it again, whole: {INSTALL[name]}",
             ) from None
         self.version: str = self.trt.__version__
         if name == "tensorrt" and not OLDEST <= tuple(map(int, self.version.split(".")[:2])) < BEYOND:

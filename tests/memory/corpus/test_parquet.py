@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from calibration import text_files
 from exporter.memory.corpus import Corpus
 from exporter.memory.corpus import parquet as parquet_module
 from exporter.memory.corpus.record import FIRST
+from exporter.memory.corpus.scan import LEAST_BYTES
 from runtime.contract import CorpusError
 from runtime.store import Passage
 from tests.corpus_files import write_parquet
@@ -248,3 +250,17 @@ def test_rows_without_end_are_named(tmp_path):
     assert path.stat().st_size < 30_000
     with pytest.raises(CorpusError, match="at most 4194304 bytes in a file of its size"):
         rows(path)
+
+
+def test_short_rows_without_end_are_named_before_many_were_read(tmp_path):
+    """A row takes its time, however short it is: by its bytes alone some 350,000 would be looked at."""
+    number = 2 * text_files.MIN_UNPACKED_BYTES // LEAST_BYTES
+    path = tmp_path / "c.parquet"
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * number, pa.int32()), ["x"])
+    parquet.write_table(
+        pa.table({"id": range(number), "text": text}), path, compression="zstd", use_dictionary=["text"],
+        column_encoding={"id": "DELTA_BINARY_PACKED"},
+    )
+    with pytest.raises(CorpusError, match="at most 4194304 bytes in a file of its size") as raised:
+        rows(path)
+    assert f"row {number // 2 + 1}:" in str(raised.value)

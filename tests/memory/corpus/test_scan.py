@@ -57,6 +57,19 @@ def test_a_part_is_read_by_itself(path):
     assert list(corpus.parts()) == [PASSAGES[start : start + 6] for start in range(0, 20, 6)]
 
 
+def test_a_row_over_and_over_is_named_at_once(tmp_path, monkeypatch):
+    """Packed it takes no room: all rows were looked at before their ids were compared."""
+    looked_at = []
+    content = scan_module._content
+    monkeypatch.setattr(scan_module, "_content", lambda passage: looked_at.append(passage) or content(passage))
+    for name, write in WRITERS.items():
+        looked_at.clear()
+        path = write(tmp_path / f"c.{name}", [PASSAGES[0], *[PASSAGES[1]] * 500])
+        with pytest.raises(CorpusError, match="expected an id of its own, found 'p1', the id of"):
+            Corpus.scan(path, part_size=4)
+        assert len(looked_at) == 3, name
+
+
 def test_a_part_of_a_plain_file_is_read_without_those_before_it(tmp_path):
     path = write_jsonl(tmp_path / "corpus.jsonl", PASSAGES)
     corpus = Corpus.scan(path, part_size=10)

@@ -15,6 +15,7 @@ import pytest
 from runtime.backends import cuda_libraries
 from runtime.backends.cuda_libraries import MissingLibrary, find_missing
 from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from runtime.backends.tensorrt import library
 from runtime.contract import BackendError, BundleError, read_manifest
 
 BUNDLE = Path(__file__).parents[2] / "golden" / "bundle"
@@ -136,6 +137,15 @@ def test_ways_out_are_closed(graph, monkeypatch):
     )
     OnnxRuntimeDeviceBackend("CPUExecutionProvider", "cpu").load(*graph)
     assert [session._enable_fallback for session in seen] == [False]
+
+
+def test_a_tensorrt_without_its_libraries_names_one_and_the_extras(monkeypatch):
+    def refuse(name):
+        raise OSError(f"libnv{name[-2:]}.so.910: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(library.importlib, "import_module", refuse)
+    with pytest.raises(BackendError, match=r"found libnvrt.so.910: .*again, whole: pip install .*gpu-cu13.*gpu-cu12"):
+        library.Library("tensorrt")
 
 
 @pytest.fixture

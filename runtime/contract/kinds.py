@@ -1,0 +1,102 @@
+"""What a path is of, for errors that say so: a store where a bundle is wanted is no damaged bundle."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.contract.errors import GlimmerError
+from runtime.contract.files import ABSENT, is_there, read_file
+from runtime.contract.json_text import parse_json
+
+__all__ = ["BUNDLE", "CHECKPOINT", "STORE", "T5", "error_of_kind", "kind_of", "refuse_ours", "require_kind"]
+
+E = TypeVar("E", bound=GlimmerError)
+BUNDLE, STORE, CHECKPOINT, T5 = "a bundle", "a memory store", "a checkpoint", "a T5 checkpoint"
+FILE, FOLDER, NOTHING = "a file", "another folder", "nothing of that name"
+MAX_BYTES = 64 << 20
+MARKS = {BUNDLE: ("graphs", "graphs"), STORE: ("shards", "shards")}
+"""A field that the manifest of one has and of the other has not, and a folder beside it."""
+NAME = {
+    BUNDLE: "name the folder that `glimmer-export export` or `quantize` wrote",
+    STORE: "name the folder that `glimmer-export memory build` wrote",
+    CHECKPOINT: "name a directory written by `glimmer-export init`, `convert` or `train-demo`",
+    T5: "name a directory in Hugging Face's layout, as `save_pretrained` writes it",
+}
+NEXT = {
+    BUNDLE: "`glimmer-export inspect {path}` shows what a bundle holds",
+    STORE: "`glimmer-export memory verify {path}` looks at a store",
+    CHECKPOINT: "`glimmer-export export {path} -o BUNDLE` makes a bundle of a checkpoint",
+    T5: "`glimmer-export init --from-t5 {path} -o CHECKPOINT` makes a checkpoint of a T5",
+    FILE: "it is a folder, and no file",
+    FOLDER: "this one has neither manifest.json nor config.json",
+    NOTHING: "check the path",
+}
+
+
+def error_of_kind(damage: E, path: Path, wanted: str) -> E:
+    """The error to raise where reading what is `wanted` at a path failed by `damage`.
+
+    It says what is there instead, and what that is for, if that can be told; else it is `damage` itself.
+    """
+    try:
+        require_kind(path, wanted, error=type(damage))
+    except type(damage) as other:
+        return other
+    return damage
+
+
+def require_kind(path: Path, wanted: str, *, error: type[GlimmerError]) -> None:
+    """Raise `error` where what is at a path is told to be of another kind than `wanted`."""
+    found = kind_of(path)
+    if found not in (None, wanted):
+        fix = f"{NAME[wanted]}; {NEXT[found].format(path=path)}"
+        raise error(str(path), expected=wanted, found=found, fix=fix)
+
+
+def refuse_ours(paths: Iterable[Path], *, expected: str, error: type[GlimmerError], subject: str, fix: str) -> None:
+    """Raise `error` for a path that is a bundle, a store or a checkpoint, where what others wrote is expected."""
+    for path in paths:
+        found = kind_of(path)
+        if found in (BUNDLE, STORE, CHECKPOINT):
+            raise error(
+                f"{subject} {path}", expected=expected, found=found, fix=f"{fix}; {NEXT[found].format(path=path)}"
+            )
+
+
+def kind_of(path: Path) -> str | None:
+    """One of the constants of this module; None where the system does not let it be told.
+
+    By what the manifest or the config says; where that is gone or damaged, by the folders that stand beside it.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as reason:
+        return NOTHING if reason.errno in ABSENT else None
+    except ValueError:
+        return None
+    return _kind_of_folder(path) if stat.S_ISDIR(mode) else FILE
+
+
+def _kind_of_folder(path: Path) -> str | None:
+    manifest = _object(path / "manifest.json")
+    for kind, (field, folder) in MARKS.items():
+        if field in manifest or (not manifest and is_there(path / folder)):
+            return kind
+    if is_there(path / "manifest.json"):
+        return None
+    if is_there(path / "config.json"):
+        return {"glimmer": CHECKPOINT, "t5": T5}.get(str(_object(path / "config.json").get("model_type")))
+    return FOLDER
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where it cannot be read."""
+    with suppress(OSError, ValueError):
+        data = parse_json(read_file(path, MAX_BYTES).decode("utf-8"))
+        if isinstance(data, dict):
+            return data
+    return {}

@@ -1,0 +1,162 @@
+"""The sizes of an ONNX graph's constants, known before anything is allocated: of what is stated, and what a node makes.
+
+A tensor states its shape beside its values; a ConstantOfShape or an Expand of a constant shape has no values at all.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field
+
+from runtime.protobuf_fields import fields, packed_varints
+
+__all__ = ["MAX_MADE_ELEMENTS", "Tensor", "check_made_constants", "read_tensor"]
+
+MAX_MADE_ELEMENTS = 1 << 28
+"""Of a constant that a node makes of a shape: 1 GiB in FP32. What models so make is masks, of a few megabytes."""
+MAX_RANK = 64
+"""Dimensions of an array of numpy, and numbers of what can be one's shape."""
+MAX_PACKED = 4
+"""Elements of 2 bits in one number of a typed field."""
+DIMS, DATA_TYPE, NAME, RAW_DATA, EXTERNAL_DATA = 1, 2, 8, 9, 13
+TYPED = {4: 4, 5: None, 6: None, 7: None, 10: 8, 11: None}
+"""Fields of typed values: bytes of each, None where they are numbers of any length; 6 has texts."""
+TEXTS, INTEGERS = 6, 7
+INT64 = 7
+BITS = {
+    1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
+    17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
+}
+"""Of one element, by TensorProto.DataType; 8 are texts."""
+GRAPH_NODE, GRAPH_TENSOR = 1, 5
+NODE_INPUT, NODE_OUTPUT, NODE_TYPE, NODE_ATTRIBUTE, ATTRIBUTE_TENSOR = 1, 2, 4, 5, 5
+SHAPE_INPUT = {b"ConstantOfShape": 0, b"Expand": 1, b"Tile": 1}
+"""Operators that make a tensor of any size, and which of their inputs says how large, at least."""
+
+
+@dataclass
+class Tensor:
+    """What a TensorProto states: `held` bytes of values of its own, in `elements` texts or numbers where it is typed.
+
+    `raw` says that they are the array's own bytes.
+    """
+
+    name: bytes = b""
+    data_type: int = 0
+    dims: list[int] = field(default_factory=list)
+    held: int = 0
+    elements: int = 0
+    raw: memoryview | None = None
+    integers: list[int] = field(default_factory=list)
+    external: list[memoryview] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Elements of its shape."""
+        return math.prod(self.dims)
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Bytes of its shape; None where its type is none that has a size."""
+        bits = BITS.get(self.data_type)
+        return None if bits is None else (self.count * bits + 7) // 8
+
+    def check_size(self, external: int | None = None) -> None:
+        """Raise ValueError where its shape states other bytes than it has, in itself or in `external` data."""
+        held = external if external is not None or self.raw is None else len(self.raw)
+        if held is not None:
+            stated = self.num_bytes
+            if stated is not None and stated != held:
+                raise ValueError(f"a constant {self} of {stated} bytes by its shape, which has {held}")
+        elif self.count > MAX_PACKED * self.elements:
+            raise ValueError(f"a constant {self} of {self.count} values by its shape, which has {self.elements}")
+
+    def __str__(self) -> str:
+        return repr(self.name[:200].decode(errors="replace"))
+
+    def shape(self) -> list[int] | None:
+        """Its values, if it is such as a shape is: a few integers of 64 bits."""
+        if self.data_type != INT64 or len(self.dims) > 1 or self.count > MAX_RANK or self.external:
+            return None
+        if self.raw is not None and len(self.raw) != 8 * self.count:
+            return None
+        if self.raw is not None:
+            return [number for (number,) in struct.iter_unpack("<q", self.raw)]
+        return [number - (1 << 64) if number >> 63 else number for number in self.integers]
+
+
+def read_tensor(content: memoryview) -> Tensor:
+    """What a serialised TensorProto states; raises ValueError where it is none, or a dimension is negative."""
+    tensor = Tensor()
+    for number, value in fields(content):
+        if number == DIMS:
+            tensor.dims += [value] if isinstance(value, int) else packed_varints(value[: 10 * MAX_RANK])
+        elif number == DATA_TYPE and isinstance(value, int):
+            tensor.data_type = value
+        elif number in TYPED:
+            _count(tensor, number, value)
+        elif isinstance(value, memoryview):
+            if number == NAME:
+                tensor.name = bytes(value)
+            elif number == RAW_DATA:
+                tensor.raw = value
+            elif number == EXTERNAL_DATA:
+                tensor.external.append(value)
+    if len(tensor.dims) > MAX_RANK or any(dim >> 63 for dim in tensor.dims):
+        raise ValueError(f"a constant {tensor} with a shape that none has")
+    return tensor
+
+
+def _count(tensor: Tensor, number: int, value: memoryview | int) -> None:
+    """Add a field of typed values; numbers of any length take a byte or more, and are counted by that."""
+    if isinstance(value, int):
+        tensor.elements += 1
+        tensor.integers += [value] if number == INTEGERS else []
+    elif number == TEXTS:
+        tensor.elements += 1
+    else:
+        tensor.elements += len(value) // (TYPED[number] or 1)
+        if number == INTEGERS and len(value) <= 10 * MAX_RANK:
+            tensor.integers += packed_varints(value)
+
+
+def check_made_constants(graph: memoryview) -> None:
+    """Raise ValueError where a node of a serialised GraphProto makes a huge constant of a shape that is one too."""
+    shapes: dict[bytes, list[int] | None] = {}
+    makers: list[tuple[str, list[bytes]]] = []
+    for number, value in fields(graph):
+        if not isinstance(value, memoryview):
+            continue
+        if number == GRAPH_TENSOR:
+            tensor = read_tensor(value)
+            shapes[tensor.name] = tensor.shape()
+        elif number == GRAPH_NODE:
+            _take_node(value, shapes, makers)
+    for operator, inputs in makers:
+        place = SHAPE_INPUT[operator.encode()]
+        sizes = shapes.get(inputs[place]) if place < len(inputs) else None
+        if sizes and (count := math.prod(max(size, 0) for size in sizes)) > MAX_MADE_ELEMENTS:
+            raise ValueError(f"a constant of {count} values that a node {operator} makes")
+
+
+def _take_node(
+    content: memoryview, shapes: dict[bytes, list[int] | None], makers: list[tuple[str, list[bytes]]]
+) -> None:
+    operator, value = b"", None
+    inputs: list[bytes] = []
+    outputs: list[bytes] = []
+    for number, found in fields(content):
+        if not isinstance(found, memoryview):
+            continue
+        if number == NODE_TYPE:
+            operator = bytes(found)
+        elif number in (NODE_INPUT, NODE_OUTPUT):
+            (inputs if number == NODE_INPUT else outputs).append(bytes(found))
+        elif number == NODE_ATTRIBUTE:
+            inner = dict(fields(found)).get(ATTRIBUTE_TENSOR)
+            value = inner if isinstance(inner, memoryview) else value
+    if operator == b"Constant" and outputs and value is not None:
+        shapes[outputs[0]] = read_tensor(value).shape()
+    elif operator in SHAPE_INPUT:
+        makers.append((operator.decode(), inputs))

@@ -1,6 +1,7 @@
 """Tensors in safetensors files: the only module that calls the library's reader, and where its exceptions become ours.
 
-For a dtype that the framework has not, the library raises what Python raises where it looks for it.
+For a dtype that the framework has not, the library raises what Python raises where it looks for it, and for a file that
+the system will not map, MemoryError.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = ["SafetensorsFile", "read_arrays"]
 
-RAISED = (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError)
+RAISED = (SafetensorError, OSError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
 Named = Callable[[str], GlimmerError]
 
 

@@ -54,7 +54,7 @@ def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Mod
     if parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
         fixed = len(parameters) - 1
         dynamic = [*dynamic[:fixed], tuple(dynamic[fixed:])]
-    with _quiet():
+    with _quiet(), _tied_sizes(stage, io):
         program = torch.onnx.export(
             stage,
             arguments,
@@ -68,6 +68,30 @@ def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Mod
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model
+
+
+@contextmanager
+def _tied_sizes(stage: nn.Module, io: GraphIO) -> Iterator[None]:
+    """Tell the tracer before a stage runs that sizes of one name in the contract are one size.
+
+    It gives each dimension of each input a symbol of its own and unites two where it sees them meet. Where it sees but
+    a product of theirs meet, as where batch and passages are flattened into rows, it may find no way to unite them:
+    torch 2.11 then refuses the stage, later releases leave a graph whose sizes are not known to be the same.
+    """
+    import torch
+
+    def tie(_stage: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes: dict[str, int] = {}
+        for tensor, value in zip(io.inputs, inputs, strict=True):
+            for dim, size in zip(tensor.dims, value.shape, strict=True):
+                if isinstance(dim, str):
+                    torch._check(size == sizes.setdefault(dim, size))  # noqa: SLF001 - documented, and this is its name
+
+    handle = stage.register_forward_pre_hook(tie)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class DeepLazyStageA(nn.Module):
         rows = states.flatten(0, 1)
         normed = attention.layer_norm(rows)
         first = rows[:, :1] + attention.SelfAttention.attend_absorbed(normed[:, :1], normed, bias)
-        scored = feed_forward(first).squeeze(1).unflatten(0, (states.shape[0], states.shape[1]))
+        scored = feed_forward(first)[:, 0].unflatten(0, (states.shape[0], states.shape[1]))
         return model.scores(scored, memory_mask), states
 
 

@@ -98,6 +98,16 @@ def test_any_byte_of_safetensors(tmp_path):
     assert outcomes_of(tmp_path / "model.safetensors", contents, read) == {"named", "read"}
 
 
+def test_a_safetensors_file_that_the_system_will_not_map(tmp_path, monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    (tmp_path / "model.safetensors").write_bytes(save(TENSORS))
+    monkeypatch.setattr("runtime.safetensors_file.safe_open", fails)
+    with pytest.raises(CheckpointError, match="Cannot allocate memory"):
+        SafetensorsFiles(tmp_path)
+
+
 def test_any_byte_of_a_sentencepiece_model(tmp_path):
     path = tmp_path / "spiece.model"
     contents = damaged(train("nmt_nfkc"), 150)

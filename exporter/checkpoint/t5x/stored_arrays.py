@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
+from runtime.contract.json_text import parse_json
 from runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["OCDBT", "StoredArray", "array_keys", "check_sizes", "open_array"]
 OCDBT = "manifest.ocdbt"
 DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 """The file that describes an array -> tensorstore's driver for its format."""
+ARRAY = "a zarr array, as tensorstore writes it"
 COPY_AGAIN = "copy the checkpoint again from its source"
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MAX_UNPACKED_RATIO = 32
@@ -90,7 +92,14 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
         kvstore = _ocdbt(directory) | {"path": f"{key}/"}
     else:
         _check_files(inside(directory, key, error=CheckpointError, subject=subject))
-    with _tensorstore_errors(subject, "a zarr array, as tensorstore writes it", COPY_AGAIN):
+    with _tensorstore_errors(subject, ARRAY, COPY_AGAIN):
+        marker = next(name for name, its in DRIVERS.items() if its == driver)
+        described = ts.KvStore.open(kvstore).result().read(marker).result().value
+    try:
+        parse_json(described.decode())  # where brackets nest deep, tensorstore's own parser ends the process
+    except ValueError as error:
+        raise CheckpointError(subject, expected=ARRAY, found=f"{marker}: {error}", fix=COPY_AGAIN) from None
+    with _tensorstore_errors(subject, ARRAY, COPY_AGAIN):
         # Without the last option a chunk that is not there would be read as zeros.
         store = ts.open({"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}, read=True).result()
         chunk = store.chunk_layout.write_chunk.shape

@@ -230,6 +230,14 @@ def damage_zarray(folder: Path) -> None:
     (folder / ".zarray").write_bytes((folder / ".zarray").read_bytes()[:-5])
 
 
+def nest_zarray(folder: Path) -> None:
+    """Deep enough to end the process in tensorstore's parser."""
+    nested = "[" * 100_000 + "]" * 100_000
+    text = (folder / ".zarray").read_text()
+    (folder / ".zarray").write_text(text.replace('"fill_value":null', f'"fill_value":{nested}'))
+    assert nested in (folder / ".zarray").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -237,6 +245,7 @@ def damage_zarray(folder: Path) -> None:
         (truncate_chunk, f"array {FOLDER}: expected every chunk of the array, whole"),
         (overwrite_chunk, f"array {FOLDER}: expected every chunk of the array, whole"),
         (damage_zarray, f"array {FOLDER}: expected a zarr array"),
+        (nest_zarray, f"array {FOLDER}: expected a zarr array.*nest deeper"),
         (change_zarray(zarr_format=9), f"array {FOLDER}: expected a zarr array"),
         (change_zarray(compressor={"id": "pickle"}), f"array {FOLDER}: expected a zarr array"),
         (change_zarray(dtype="|O"), f"array {FOLDER}: expected a zarr array"),

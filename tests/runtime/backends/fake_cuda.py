@@ -149,6 +149,10 @@ class FakeCuda:
         """Have a call of a function return an error, once, `after` so many of its calls that do not."""
         self._scripted.append((function, self.calls[function] + after, cudaError_t[error]))
 
+    def mend(self) -> None:
+        """Have no call fail any more that was to."""
+        self._scripted.clear()
+
     def lose(self, *, after: int = 0) -> None:
         """Have every call fail from now on, or `after` so many more."""
         self._calls_left = after

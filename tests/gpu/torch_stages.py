@@ -27,6 +27,11 @@ class Described(Protocol):
         """The graphs' forms."""
         ...
 
+    @property
+    def fp16_boundaries(self) -> tuple[str, ...]:
+        """What crosses the graphs' boundaries in FP16."""
+        ...
+
     def io(self) -> dict[str, GraphIO]:
         """The graphs, and what each takes and gives."""
         ...
@@ -38,6 +43,7 @@ class ModelGraphs:
 
     model: ModelShape
     forms: Forms
+    fp16_boundaries: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, checkpoint: Path, target: str) -> ModelGraphs:

@@ -221,14 +221,19 @@ class TestMemory:
             assert library.cuda.calls["cudaFree"] > 0
 
     @pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
-    @pytest.mark.parametrize("after", range(0, 12, 3))
+    @pytest.mark.parametrize("after", range(0, 8, 2))
     def test_an_allocation_fails_anywhere(self, glimmer, engined, gpu, function, after):
         library = gpu()
         with Session.open(engined(glimmer), glimmer.store, backend="tensorrt") as session:
             library.cuda.fail(function, "cudaErrorMemoryAllocation", after=after)
             library.cuda.fail(function, "cudaErrorMemoryAllocation", after=after + 1)
-            with pytest.raises(DeviceMemoryError, match=function):
+            try:
                 session.answer_many(QUESTIONS)
+            except DeviceMemoryError as reason:
+                assert function in str(reason)  # noqa: PT017  (what asks for less where it fails goes on)
+            else:
+                assert function == "cudaMalloc"
+            assert library.cuda.calls[function] > after + 1
             ask(glimmer, session)
 
     def test_no_memory_for_a_context(self, glimmer, engined, gpu):

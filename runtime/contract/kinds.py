@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -78,7 +79,10 @@ def kind_of(path: Path) -> str | None:
         return NOTHING if reason.errno in ABSENT else None
     except ValueError:
         return None
-    return _kind_of_folder(path) if stat.S_ISDIR(mode) else FILE
+    if not stat.S_ISDIR(mode):
+        return FILE
+    # What may not be entered cannot be told, nor what the system refuses otherwise.
+    return _kind_of_folder(path) if os.access(path, os.R_OK | os.X_OK) else None
 
 
 def _kind_of_folder(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.contract.digest import file_digest
 from runtime.contract.errors import StoreError
+from runtime.contract.files import READABLE
 from runtime.contract.store_layout import CODEC_ARRAYS, StoreManifest
 from runtime.contract.store_replica import CODEC_REPLICA
 
@@ -44,10 +45,12 @@ def mending(store: Path, manifest: StoreManifest, path: str) -> str:
 
 @contextmanager
 def saying_what_mends(store: Path, manifest: StoreManifest, path: str) -> Iterator[None]:
-    """Around the reading of one file of a store: its StoreError says what mends the file."""
+    """Around the reading of one file of a store: its StoreError says what mends the file, unless it may not be read."""
     try:
         yield
     except StoreError as damage:
+        if damage.fix == READABLE:
+            raise
         raise StoreError(
             damage.subject, expected=damage.expected, found=damage.found, fix=mending(store, manifest, path)
         ) from None

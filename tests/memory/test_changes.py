@@ -372,7 +372,7 @@ def test_damage_is_not_carried_into_a_new_generation(store, name):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="memory verify"):
+    with pytest.raises(StoreError, match="memory repair"):
         delete_passages(store, [2])
 
 

@@ -99,7 +99,7 @@ def test_damaged_memory_is_not_copied(store):
     content[-1] ^= 1
     path.write_bytes(content)
     before = tree(store.parent)
-    with pytest.raises(StoreError, match=r"00002.*memory verify"):
+    with pytest.raises(StoreError, match=r"00002.*memory repair"):
         compact_store(store)
     assert tree(store.parent) == before
 

@@ -82,7 +82,7 @@ class Attention(nn.Module):
         """Mean states of each head (r, q, heads, d_model) -> through W_v and W_o, (r, q, d_model); heads first too."""
         by_head = self.v.weight.unflatten(0, (self.num_heads, self.d_kv)).transpose(1, 2)
         values = torch.matmul(context.flatten(0, 1).transpose(0, 1), by_head).transpose(0, 1)
-        output: Tensor = self.o(values.reshape(*context.shape[:2], -1))
+        output: Tensor = self.o(values.reshape(*context.shape[:2], self.num_heads * self.d_kv))
         return output
 
     def _split_heads(self, projected: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ class DeepLazyStageA(nn.Module):
         bias = masked_bias(_bias_of_first_token(model, positions)[:, None, :], keep)
         rows = states.flatten(0, 1)
         normed = attention.layer_norm(rows)
-        first = rows[:, :1] + attention.SelfAttention.attend_absorbed(normed[:, :1], normed, bias)
+        # Indexed, as torch 2.11 does not know the length of a slice [:, :1] of what is question and passage together.
+        query = normed[:, 0].unsqueeze(1)
+        first = rows[:, 0].unsqueeze(1) + attention.SelfAttention.attend_absorbed(query, normed, bias)
         scored = feed_forward(first)[:, 0].unflatten(0, (states.shape[0], states.shape[1]))
         return model.scores(scored, memory_mask), states
 

@@ -114,7 +114,10 @@ def plain_mode(directory: Path) -> int:
 
 @contextmanager
 def write_errors(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (full disk, permission, read-only) into an OutputError on `target`."""
+    """Turn the operating system's refusals (full disk, permission, read-only) into an OutputError on `target`.
+
+    What is refused of another file, which is read meanwhile, stays as it is: another output would not mend it.
+    """
     try:
         yield
     except OSError as error:
@@ -123,8 +126,20 @@ def write_errors(target: Path) -> Iterator[None]:
                 f"output {target}", expected="room on the disk", found="a full disk",
                 fix="free some space, or write elsewhere, and run the command again",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *BAD_NAMES):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *BAD_NAMES) and _is_of(target, error):
             raise OutputError(
                 f"output {target}", expected="a place that can be written", found=str(error), fix="write elsewhere"
             ) from error
         raise
+
+
+def _is_of(target: Path, error: OSError) -> bool:
+    """Whether what the system refuses is the target, a folder on the way to it, or something in or beside it."""
+    if not isinstance(error.filename, (str, bytes)):
+        return True
+    named, ours = (Path(os.path.realpath(os.fsdecode(path))) for path in (error.filename, target))
+    if ours.parent.is_relative_to(named):
+        return True
+    start = ours.name[:50]  # what a temporary name has of a long one
+    beside = named.relative_to(ours.parent).parts[0] if named.is_relative_to(ours.parent) else named.name
+    return start in beside or UNFINISHED.fullmatch(beside) is not None

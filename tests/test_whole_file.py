@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file
+from exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file, write_errors
+from runtime.contract import OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
@@ -117,3 +119,14 @@ def test_of_a_planted_link_only_the_link_goes(tmp_path):
     (tmp_path / f".out.{'0' * 16}.tmp").symlink_to("victim")
     remove_unfinished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"victim"}
+
+
+@pytest.mark.parametrize(("refused", "expected"), [
+    (None, OutputError), ("out", OutputError), ("out/shards/0", OutputError),
+    (".mode.0123456789abcdef.tmp", OutputError), (".", OutputError), ("/", OutputError),
+    ("checkpoint", PermissionError), ("/etc/other", PermissionError),
+])  # fmt: skip
+def test_only_what_is_refused_of_the_output_is_mended_by_another(tmp_path, monkeypatch, refused, expected):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(expected), write_errors(Path("out")):
+        raise PermissionError(errno.EACCES, "Permission denied", refused)

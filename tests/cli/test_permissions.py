@@ -127,3 +127,29 @@ def test_what_may_not_be_read(unprivileged, places, name, command, error):
     assert "let this user read it" in err
     assert name.rpartition("/")[2] in err
     assert not (places / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "command"), [
+    ("checkpoint", "export checkpoint -o out --no-check"), ("corpora", "memory build bundle --corpus corpora -o out"),
+])
+def test_a_folder_that_is_read_and_may_not_be_entered_is_no_fault_of_the_output(unprivileged, places, name, command):
+    lock(places / name)
+    code, out, err = unprivileged(command)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert f"/{name}/" in err
+    assert "Permission denied; see to its permissions" in err
+    assert not (places / "out").exists()
+
+
+@pytest.mark.parametrize("command", [
+    "cost --model small --plot closed/x.svg", "quantize bundle -o closed/q", "init --random small -o closed/i",
+    "memory build bundle --corpus corpus.jsonl -o closed/s", f"answer bundle {ASKED} --predictions closed/p.jsonl",
+    f"parity bundle --reference other {ASKED} --html closed/p.html",
+])
+def test_a_folder_that_may_not_be_written(unprivileged, places, command):
+    (places / "closed").mkdir(mode=0o555)
+    code, out, err = unprivileged(command)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("OutputError: output ")
+    assert err.endswith("; write elsewhere\n")
+    assert list((places / "closed").iterdir()) == []

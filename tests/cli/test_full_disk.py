@@ -105,3 +105,28 @@ def test_a_full_disk_under_sqlite_and_tantivy(cli, tmp_path, engine, num_bytes):
         assert "disk" in done.err
         assert snapshot(tmp_path) == before
     assert cli("memory", "verify", tmp_path / "store").code == 0
+
+
+def test_a_full_disk_while_building_engines(cli, tmp_path):
+    """The bundle is as it was."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed here: there is none for this platform")
+    bundle = shutil.copytree(GOLDEN / "bundle", tmp_path / "bundle")
+    build = ("build", bundle, "--target", "jetson-orin-nano", "--compiler", "tensorrt-rtx")
+    with small_files(20_000):
+        done = cli(*build)
+    assert (done.code, "Traceback" in done.err) == (2, False)
+    assert "\nOutputError: " in done.err
+    assert "full disk" in done.err
+    assert cli("inspect", bundle).code == 0
+
+
+@pytest.mark.parametrize("arguments", [
+    ("parity", GOLDEN / "bundle", "--reference", GOLDEN / "bundle", "--html", "page.html"),
+    ("cost", "--model", "small", "--plot", "plot.svg"),
+], ids=lambda arguments: arguments[0])  # fmt: skip
+def test_a_full_disk_while_writing_a_page_or_a_picture(refused, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": QUESTION, "answers": ["w1"]}])
+    asked = () if arguments[0] == "cost" else ("--store", GOLDEN / "store-int8", "--questions", questions)
+    with small_files(1000):
+        assert "full disk" in refused(OutputError, *arguments, *asked)

@@ -96,23 +96,27 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
                 f"output {path}", expected="a directory to write it in", found=f"no directory {place.parent}",
                 fix="make it, or write elsewhere",
             )
-        # Only the attempt tells: root may write everywhere but where the file system forbids it.
-        try:
-            plain_mode(place.parent)
-        except FileNotFoundError as error:  # as /proc says it
-            raise OutputError(
-                f"output {path}", expected="a place that can be written", found=str(error), fix="write elsewhere"
-            ) from None
+        _check_written(place.parent, path)
         remove_unfinished(place.parent, place.name)
     return place
 
 
 def check_place(target: Path) -> None:
-    """Raise OSError where no directory can be made there; nothing is left behind."""
+    """Raise OSError or OutputError where no directory can be made there; nothing is left behind."""
     folder = target.parent
     while not is_there(folder):
         folder = folder.parent
-    plain_mode(folder)  # only the attempt tells, as for a file
+    _check_written(folder, target)
+
+
+def _check_written(folder: Path, output: Path) -> None:
+    """Only the attempt tells: root may write everywhere but where the file system forbids it."""
+    try:
+        plain_mode(folder)
+    except FileNotFoundError as error:  # as /proc says it
+        raise OutputError(
+            f"output {output}", expected="a place that can be written", found=str(error), fix="write elsewhere"
+        ) from None
 
 
 def _resolved(path: Path, expected: str) -> Path:

@@ -91,7 +91,7 @@ def test_refused(refused, error, options, message):
 
 
 def test_bundles_that_are_refused(refused, glimmer, exported, tmp_path):
-    assert "manifest.json" in refused(BundleError, "cost", "--bundle", tmp_path / "nowhere")
+    assert "nowhere: expected a bundle, found nothing" in refused(BundleError, "cost", "--bundle", tmp_path / "nowhere")
     refused(BundleError, "cost", "--bundle", glimmer.checkpoint)
     bundle = ("cost", "--bundle", glimmer.bundle)
     assert "full, as the bundle has it" in refused(OptionError, *bundle, "--stage-a", "lazy")

@@ -51,9 +51,8 @@ def test_either_the_codes_are_rescaled_or_their_products_stay_in_fp32(lazy, resc
         RescaleCodes(ranges)(model)
     convert = ConvertFp16(ranges)
     convert(model)
-    assert [line.partition(" reaches")[0] for line in convert.kept_fp32] == (
-        [] if rescale else ["MatMul.3: matmul_2", "MatMul.5: mul_209"]
-    )
+    assert [line.partition(":")[0] for line in convert.kept_fp32] == ([] if rescale else ["MatMul.3", "MatMul.5"])
+    assert all(" reaches " in line for line in convert.kept_fp32)
     check_fp16(model.graph, ranges)
     RoundFp16()(model)
     assert max_abs_error(run(model, inputs)["scores"], expected) <= TOLERANCES["fp16"].limit(expected)

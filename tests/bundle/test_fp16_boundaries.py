@@ -16,6 +16,7 @@ from exporter.cost import CostRequest, cost_report
 from exporter.engines.batch_bounds import batch_bounds
 from exporter.parity import ParityOptions, compare_with_bundle
 from exporter.targets import read_target
+from exporter.tolerances import MIN_SNR_DB
 from runtime import Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
@@ -58,12 +59,18 @@ def test_answers_are_those_of_fp32(exported, variant, backend):
         "cpu": OnnxRuntimeBackend, "rounding": RoundingBackend,
         "bound": lambda threads: OnnxRuntimeDeviceBackend("CPUExecutionProvider", "cpu", threads=threads),
     }[backend](1)
+    report = compare_with_bundle(
+        quantized(source, "fp16"), source.bundle, source.store, ROWS, ParityOptions(threads=1), backend=made
+    )
+    errors = report.graphs
+    assert {name: error.snr_db for name, error in errors.items() if error.snr_db < MIN_SNR_DB["fp16"]} == {}
+    # Random weights choose without a margin: a token may tip where two logits are nearer than they move.
+    assert all(item.margin < 2 * errors["decoder_step"].max_abs_err for item in report.differences)
+    assert report.answers_equal > 0.8
     with Session.open(quantized(source, "fp16"), source.store, backend=made, verify=False) as session:
         answers = session.answer_many(QUESTIONS)
         dims = {tensor.name: (2, 3) for tensor in session.bundle.manifest.io()["decoder_step"].inputs}
         zeros = placement_of(session.graphs).zeros("decoder_step", dims)
-    expected = source.session.answer_many(QUESTIONS)
-    assert tokens(answers) == tokens(expected)
     assert all(np.isfinite(answer.log_probability) for answer in answers)
     caches = {tensor.dtype for name, tensor in zeros.items() if "past_key_values" in name}
     assert caches == {np.dtype(np.float16)}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from exporter.apart import Inputs, check_apart
 from exporter.links import resolved
 from exporter.swap import new_directory, recover, swap_directory
-from exporter.whole_file import plain_mode, remove_unfinished, replace_file, write_errors
+from exporter.whole_file import PROBE, plain_mode, remove_unfinished, replace_file, write_errors
 from runtime.contract import OutputError
 from runtime.contract.files import is_there, open_file
 
@@ -96,27 +96,32 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
                 f"output {path}", expected="a directory to write it in", found=f"no directory {place.parent}",
                 fix="make it, or write elsewhere",
             )
-        _check_written(place.parent, path)
+        _attempt(place.parent, path)
         remove_unfinished(place.parent, place.name)
     return place
 
 
 def check_place(target: Path) -> None:
-    """Raise OSError or OutputError where no directory can be made there; nothing is left behind."""
+    """Raise OutputError or OSError where no directory can be made there; nothing is left behind."""
     folder = target.parent
     while not is_there(folder):
         folder = folder.parent
-    _check_written(folder, target)
+    _attempt(folder, target)
 
 
-def _check_written(folder: Path, output: Path) -> None:
-    """Only the attempt tells: root may write everywhere but where the file system forbids it."""
+def _attempt(folder: Path, output: Path) -> None:
+    """Make a file in a folder and remove it, and what killed commands have left of such attempts.
+
+    Only the attempt tells: root may write everywhere but where the file system forbids it. Raises as `check_place`.
+    """
     try:
         plain_mode(folder)
     except FileNotFoundError as error:  # as /proc says it
         raise OutputError(
             f"output {output}", expected="a place that can be written", found=str(error), fix="write elsewhere"
         ) from None
+    with suppress(OSError):  # another user's, or a folder that may not be listed: neither hinders the output
+        remove_unfinished(folder, PROBE)
 
 
 def _resolved(path: Path, expected: str) -> Path:

@@ -23,11 +23,13 @@ from exporter.file_lock import held_alone
 from runtime.contract import OutputError
 
 __all__ = [
-    "UNFINISHED", "plain_mode", "remove_unfinished", "replace_file", "unforeseen_name", "whole_file",
+    "PROBE", "UNFINISHED", "plain_mode", "remove_unfinished", "replace_file", "unforeseen_name", "whole_file",
     "write_errors",
 ]  # fmt: skip
 
 UNFINISHED = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.tmp")
+PROBE = "mode"
+"""The name whose unfinished file `plain_mode` makes."""
 LONGEST = 200
 """Bytes of a file's name that go into its temporary name, which may have 255 in all."""
 ANEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -103,7 +105,7 @@ def plain_mode(directory: Path) -> int:
 
     Raises OSError.
     """
-    probe = directory / unforeseen_name("mode")
+    probe = directory / unforeseen_name(PROBE)
     descriptor = os.open(probe, os.O_WRONLY | ANEW, PLAIN_FILE)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)

@@ -53,21 +53,20 @@ def check_external_data(
     """
     content = map_regular(graph, error=error, subject=subject, fix=fix)
     try:
-        found = list(external_data(memoryview(content or b"")))
+        for data in external_data(memoryview(content or b"")):
+            size = sizes.get(name := data.location.decode(errors="replace"))
+            if size is None:
+                raise error(
+                    subject, expected="weights in the files of its manifest", found=repr(name),
+                    fix="do not use it; get it again from its source",
+                )
+            if (end := data.offset + max(data.length, data.stated or 0)) > size:
+                raise error(
+                    subject, expected=f"weights within the {size} bytes of {name}", found=f"some up to byte {end}",
+                    fix=fix,
+                )
     except ValueError as reason:
         raise error(subject, expected="an ONNX graph", found=str(reason), fix=fix) from None
-    for data in found:
-        size = sizes.get(name := data.location.decode(errors="replace"))
-        if size is None:
-            raise error(
-                subject, expected="weights in the files of its manifest",
-                found=repr(name),
-                fix="do not use it; get it again from its source",
-            )
-        if (end := data.offset + max(data.length, data.stated or 0)) > size:
-            raise error(
-                subject, expected=f"weights within the {size} bytes of {name}", found=f"some up to byte {end}", fix=fix
-            )
 
 
 def external_data(content: memoryview) -> Iterator[ExternalData]:
@@ -101,11 +100,11 @@ def _places(content: memoryview) -> Iterator[ExternalData]:
     # Each location for itself: readers differ in which of several they take.
     numbers = dict(pairs)
     length = _number(numbers.get(b"length"))
-    if length:
-        tensor.check_size(length)
     for key, location in pairs:
         if key == b"location":
             yield ExternalData(location, _number(numbers.get(b"offset")), length, tensor.num_bytes)
+    if length:  # after its place: one that ends past its file's end is told as that
+        tensor.check_size(length)
 
 
 def _pair(content: memoryview) -> tuple[bytes, bytes]:

@@ -125,6 +125,14 @@ def test_a_place_where_no_directory_can_be_made_is_named():
         pass
 
 
+def test_what_a_killed_commands_attempt_to_write_has_left_is_removed(tmp_path):
+    left = tmp_path / f".mode.{'0' * 16}.tmp"
+    for check in (lambda: check_file(tmp_path / "new"), lambda: check_target(tmp_path / "new", overwrite=False)):
+        left.touch()
+        check()
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_link_that_is_given_is_resolved_and_stays(tmp_path):
     target = tmp_path / "real"
     target.mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from collections.abc import Iterator
 
 __all__ = ["UnfitPickleError", "check_pickles"]
@@ -41,14 +42,20 @@ class UnfitPickleError(ValueError):
 def check_pickles(content: bytes, *, most: int) -> None:
     """Walk at most so many pickles, one behind the other; raises UnfitPickleError."""
     stream = io.BytesIO(content)
-    for _ in range(most):
-        if stream.tell() == len(content):
-            return
-        machine = _Machine()
-        for number, (opcode, argument) in enumerate(_opcodes(stream)):
-            if number >= MAX_OPCODES:
-                raise UnfitPickleError(f"a pickle of at most {MAX_OPCODES} opcodes", "more")
-            machine.take(opcode, argument)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's, of escapes in a text that it reads and we do not
+        for _ in range(most):
+            if stream.tell() == len(content):
+                return
+            _check_pickle(stream)
+
+
+def _check_pickle(stream: io.BytesIO) -> None:
+    machine = _Machine()
+    for number, (opcode, argument) in enumerate(_opcodes(stream)):
+        if number >= MAX_OPCODES:
+            raise UnfitPickleError(f"a pickle of at most {MAX_OPCODES} opcodes", "more")
+        machine.take(opcode, argument)
 
 
 def _opcodes(stream: io.BytesIO) -> Iterator[tuple[pickletools.OpcodeInfo, object]]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from exporter.memory import append_passages, build_store, convert_store, delete_passages
 from exporter.memory import build as build_module
 from exporter.memory import codec_error as module
-from exporter.memory import convert as convert_module
 from exporter.memory import encode as encode_module
 from exporter.memory import plan as plan_module
+from exporter.memory import reencode as reencode_module
 from exporter.memory.codec_error import (
     MOST_SNR_DB,
     CodecError,
@@ -121,7 +121,7 @@ def test_a_build_is_fitted_to_what_a_conversion_of_its_fp16_store_is(source, tmp
         samples.append(list(sample))
         return {"memory_channel_scale": np.ones(8, np.float32)}
 
-    for way in (build_module, convert_module):
+    for way in (build_module, reencode_module):
         monkeypatch.setattr(way, "fit_codec", fit)
     build(source, tmp_path / "built", "int8")
     convert_store(source / "fp16", tmp_path / "converted", "int8")

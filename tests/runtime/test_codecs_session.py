@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from exporter.memory import build_store, convert_store
+from exporter.memory.reencode import Reencoding
 from runtime import Session
 from runtime.backends import OnnxRuntimeBackend
 from runtime.contract import CODEC_ARRAYS, CODECS, MANIFEST, OptionError, StoreError, file_digest
@@ -210,16 +211,14 @@ class TestConvert:
             if len(converted) == 2:
                 raise KeyboardInterrupt
             converted.append(arguments)
-            return convert(*arguments)
+            return write(*arguments)
 
-        import exporter.memory.convert as module
-
-        convert = module._convert
-        monkeypatch.setattr(module, "_convert", stop)
+        write = Reencoding.write
+        monkeypatch.setattr(Reencoding, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_store(original, tmp_path / "store", "int4")
         assert not (tmp_path / "store").exists()
-        monkeypatch.setattr(module, "_convert", convert)
+        monkeypatch.setattr(Reencoding, "write", write)
         assert convert_store(original, tmp_path / "store", "int4").resumed_shards == 2
         assert tree(tmp_path / "store") == tree(tmp_path / "unbroken")
 

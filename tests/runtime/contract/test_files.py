@@ -72,8 +72,14 @@ class TestWhatIsNoRegularFile:
         with pytest.raises(BundleError, match=found):
             way(tmp_path / name)
 
-    @pytest.mark.parametrize("fault", [errno.EACCES, errno.EIO, errno.EMFILE])
-    def test_one_that_the_system_does_not_open(self, tmp_path, monkeypatch, way, fault):
+    @pytest.mark.parametrize(
+        ("fault", "expected", "fix"),
+        [
+            (errno.EACCES, "a file that this user may read", "let this user read it"),
+            (errno.EIO, "a readable file", "copy it again"), (errno.EMFILE, "a readable file", "copy it again"),
+        ],
+    )
+    def test_one_that_the_system_does_not_open(self, tmp_path, monkeypatch, way, fault, expected, fix):
         """Root may read everything, so that the system is made to refuse."""
         (tmp_path / "file").write_bytes(b"x")
 
@@ -81,7 +87,7 @@ class TestWhatIsNoRegularFile:
             raise OSError(fault, os.strerror(fault), str(path))
 
         monkeypatch.setattr(os, "open", refuse)
-        with pytest.raises(BundleError, match=f"found {os.strerror(fault)}; copy it again"):
+        with pytest.raises(BundleError, match=f"expected {expected}, found {os.strerror(fault)}; {fix}"):
             way(tmp_path / "file")
 
 

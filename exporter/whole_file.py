@@ -139,7 +139,8 @@ def _is_of(target: Path, error: OSError) -> bool:
     """Whether what the system refuses is the target, a folder on the way to it, or something in or beside it."""
     if not isinstance(error.filename, (str, bytes)):
         return True
-    named, ours = (Path(os.path.realpath(os.fsdecode(path))) for path in (error.filename, target))
+    folder, name = os.path.split(os.fsdecode(error.filename))  # a link that is refused is not what it leads to
+    named, ours = Path(os.path.realpath(folder), name), Path(os.path.realpath(target))
     if ours.parent.is_relative_to(named):
         return True
     start = ours.name[:50]  # what a temporary name has of a long one

@@ -27,7 +27,10 @@ from tests.calibrated import calibrated, quantized
 from tests.exported import QUESTIONS, update_manifest
 
 ELEM_TYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.INT32: "int32"}
-VARIANTS = ("glimmer", "glimmer, exact algebra, two layers", "memory_fid", "fid")
+VARIANTS = (
+    "glimmer", "fid",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("glimmer, exact algebra, two layers", "memory_fid")),
+)
 ROWS = [Question(str(place), text, (), None, ()) for place, text in enumerate(QUESTIONS)]
 
 

@@ -14,7 +14,7 @@ from tests.fuzz.plan import cases
 from tests.fuzz.targets import TARGETS
 
 QUICK = [name for name, target in TARGETS.items() if target.quick]
-QUICK_CASES, QUICK_COMMANDS = 180, ("bundle manifest", "KILT's questions", "options")
+QUICK_CASES, QUICK_COMMANDS = 120, ("bundle manifest", "KILT's questions", "options")
 CASES, COMMANDS = 20_000, 500
 FIRST_SEED = 1_000_000
 """Of the long runs, so that they are other cases than the quick one's."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.checkpoint.pickle_opcodes import UnfitPickleError, check_pickles
 from exporter.checkpoint.weight_index import weight_paths
 from runtime.contract import CheckpointError, check_regular
-from runtime.contract.library_errors import LibraryErrors
+from runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,12 @@ __all__ = [
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
+ZIP = b"PK\x03\x04"
+"""What torch knows a zip file by."""
+UNREADABLE = (
+    zipfile.BadZipFile, OSError, NotImplementedError, EOFError, zlib.error, RuntimeError, UnicodeDecodeError,
+)
+"""What Python's reader raises for a file that is no zip file, or a damaged one."""
 MAX_PICKLE_BYTES = 64 << 20
 """Of names and sizes: the tensors' values lie beside them."""
 OLDER_PICKLES = 5
@@ -114,7 +120,8 @@ def torch_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
 def _check_pickles(path: Path) -> None:
     """Raise CheckpointError where a pickle calls `bytearray`, which torch allows: it would be of any size.
 
-    So it does where the values that it makes would be visited without end. A damaged archive is left to torch.
+    So it does where the values that it makes would be visited without end, and for a zip file that cannot be looked
+    through. What else is no pickle is left to torch.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -125,11 +132,14 @@ def _check_pickles(path: Path) -> None:
                     fix="save the model's state_dict alone",
                 )
             contents, most = list(map(archive.read, records)), 1
-    except zipfile.BadZipFile:  # torch's older format begins with its pickles
+    except UNREADABLE as reason:
         with path.open("rb") as stream:
-            contents, most = [stream.read(MAX_PICKLE_BYTES)], OLDER_PICKLES
-    except (OSError, NotImplementedError, EOFError, zlib.error, RuntimeError, UnicodeDecodeError):
-        return
+            contents, most = [stream.read(MAX_PICKLE_BYTES)], OLDER_PICKLES  # the older format begins with its pickles
+        if contents[0].startswith(ZIP):  # torch's own reader may take what Python's does not
+            raise CheckpointError(
+                str(path), expected="a whole file of tensors", found=first_line(reason),
+                fix="copy it again from its source",
+            ) from None
     for content in contents:
         if b"bytearray" in content:
             raise CheckpointError(

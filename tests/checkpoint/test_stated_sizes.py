@@ -54,6 +54,21 @@ def test_a_pickle_that_calls_for_bytes_of_any_number_is_refused_unread(tmp_path,
         PickleFiles(tmp_path)
 
 
+def test_a_zip_file_that_cannot_be_looked_through_is_refused_unread(tmp_path, monkeypatch):
+    """A name that is not UTF-8 stops Python's reader and not torch's, which would read the pickle behind it."""
+    path = saved(tmp_path, {"a": Filled()}) / "pytorch_model.bin"
+    content = path.read_bytes()
+    directory = content.rindex(b"PK\x01\x02")  # of the last record: 8 bytes on its flags, 46 on its name
+    flags = int.from_bytes(content[directory + 8 : directory + 10], "little") | 0x800
+    path.write_bytes(
+        content[: directory + 8] + flags.to_bytes(2, "little") + content[directory + 10 : directory + 46] + b"\xff"
+        + content[directory + 47 :]
+    )
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(CheckpointError, match="expected a whole file of tensors"):
+        PickleFiles(tmp_path)
+
+
 @pytest.mark.parametrize("chunks", [[1 << 20, 1 << 20], [1024, 1024]])
 def test_zarr_that_states_terabytes_is_named(tmp_path, chunks):
     pytest.importorskip("tensorstore", reason="tensorstore comes with the extra `t5x`")

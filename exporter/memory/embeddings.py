@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.runtime.array_files import map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import EmbeddingsError, check_regular, read_limited
 from glimmer_export.runtime.contract.json_text import parse_json
-from glimmer_export.runtime.npy_file import map_npy
 from glimmer_export.runtime.passage_texts import PassageTexts
 
 __all__ = ["given_rows"]

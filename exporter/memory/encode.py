@@ -14,7 +14,7 @@ from glimmer_export.exporter.whole_file import whole_file
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import FileEntry, ShardEntry, StoreError, file_digest, shard_name
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import Passage
 from glimmer_export.runtime.text import TextEncoder
 

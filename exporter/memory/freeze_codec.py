@@ -18,7 +18,7 @@ from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.codec_file import read_codec
 from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
 from glimmer_export.runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, file_digest
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]

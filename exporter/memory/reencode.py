@@ -19,7 +19,7 @@ from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import FileEntry, ShardEntry, StoreManifest, file_digest
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
-from glimmer_export.runtime.shard import Shard, open_shard
+from glimmer_export.runtime.shards import Shard, open_shard
 from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Reencoding"]

@@ -82,7 +82,8 @@ class BenchOptions:
                 raise OptionError(option, expected=f"at least {minimum}", found=str(value), fix="raise it")
         if self.m > self.k:
             raise OptionError(
-                "--m", expected=f"at most the {self.k} passages of --k", found=str(self.m), fix="lower --m or raise --k"
+                "--top-m", expected=f"at most the {self.k} passages of --top-k", found=str(self.m),
+                fix="lower --top-m or raise --top-k",
             )
         parse_peers(self.peers)
 
@@ -96,7 +97,7 @@ class BenchOptions:
         """The command that measures this again; where work is kept and what is printed is left out."""
         source = ["--random", self.random] if self.random else ["--checkpoint", str(self.checkpoint)]
         numbers = {
-            "--k": self.k, "--m": self.m, "--question-tokens": self.question_tokens,
+            "--top-k": self.k, "--top-m": self.m, "--question-tokens": self.question_tokens,
             "--passage-tokens": self.passage_tokens, "--answer-tokens": self.answer_tokens,
             "--threads": self.num_threads, "--batch-size": self.batch_size, "--repeats": self.repeats,
             "--warmup": self.warmup,

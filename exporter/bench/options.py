@@ -20,6 +20,9 @@ DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
 FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 
+OPTIONS = {"k": "--top-k", "m": "--top-m"}
+"""Fields whose option has another name."""
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -78,7 +81,7 @@ class BenchOptions:
         }  # fmt: skip
         for name, minimum in least.items():
             if (value := getattr(self, name)) < minimum:
-                option = f"--{name.replace('_', '-')}"
+                option = OPTIONS.get(name) or f"--{name.replace('_', '-')}"
                 raise OptionError(option, expected=f"at least {minimum}", found=str(value), fix="raise it")
         if self.m > self.k:
             raise OptionError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from glimmer_export.exporter.cli import (
     answers,
@@ -24,12 +25,21 @@ from glimmer_export.exporter.cli import (
     sensitivity,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
-from glimmer_export.exporter.terminal import be_quiet
+from glimmer_export.exporter.terminal import be_quiet, console
 
 __all__ = ["app"]
 
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The stores' group before the commands that read stores; typer puts groups last."""
+        names = super().list_commands(ctx)
+        names.insert(names.index("ask"), names.pop(names.index("memory")))
+        return names
+
+
 app = typer.Typer(
     name="glimmer-export",
+    cls=_InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,7 +54,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"glimmer-export {version('glimmer-export')}")
+        console().print(f"glimmer-export {version('glimmer-export')}")
         raise typer.Exit
 
 

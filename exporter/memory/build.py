@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: boo
     ):
         for index, record in finished:
             job.work.record(index, record)
+            logger.info("wrote shard %d of %d", index + 1, job.plan.num_shards)
             records[index] = record
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,8 @@ from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
 
 FIRST_WORD = 3
 """In T5's vocabulary and in those made like it the ids before are padding, EOS and what is unknown."""
@@ -140,6 +143,9 @@ class Session:
                 )
                 failed.callback(loaded.close)
                 check(loaded.choice.name)
+                logger.info("%s is run by %s", opened, loaded.choice.name)
+                for better, reason in loaded.choice.refused.items():
+                    logger.info("%s is not: %s", better, reason)
                 session = cls(opened, memory, loaded.graphs, text, codec)
                 session._loaded = loaded
             failed.pop_all()

@@ -1,0 +1,181 @@
+"""Contenders opened from what was prepared, ours through the runtime's own session, and the peak memory of each.
+
+Run as a module it is the process whose memory is measured: a JSON object on stdin, the number of bytes on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from glimmer_export.exporter.bench.ceilings import QUESTION_ENCODER
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
+from glimmer_export.runtime import PassageId, Session
+from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.passage_memory import encode_passages
+from glimmer_export.runtime.store import MemoryStore
+
+__all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]
+
+NO_TOKEN = -1
+ALONE_WARMUP = 3
+
+
+class SessionContender:
+    """A bundle and a store, answering as a device would.
+
+    Its session never meets EOS, and stops after the bench's number of tokens: only that is changed of the model.
+    """
+
+    def __init__(self, spec: ContenderSpec) -> None:
+        self._spec = spec
+        opened = Bundle.open(spec.model)
+        if opened.text is None or spec.store is None:
+            raise ValueError(f"{spec.model} has no tokenizer or no store")
+        backend = OnnxRuntimeBackend(spec.threads)
+        store = MemoryStore.open(spec.store, opened)
+        loaded = load_graphs(backend, opened.directory, opened.manifest, store.manifest.codec)
+        manifest = opened.manifest
+        entries = [manifest.graphs[name] for name in manifest.stages(store.manifest.codec).values()]
+        self._files = [file for entry in entries for file in entry.files]
+        self._files += [manifest.weights] if manifest.weights else []
+        self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.items()}
+        shape = replace(opened.manifest.model, eos_token_id=NO_TOKEN, max_new_tokens=spec.answer_tokens)
+        endless = replace(opened, manifest=replace(opened.manifest, model=shape))
+        self._session = Session(endless, store, dict(self._graphs), opened.text, store.codec)
+
+    def answer(self, batch: Sequence[BenchQuestion]) -> Answered:
+        """Answer a batch; raises what the session raises for a question that cannot be taken."""
+        for graph in self._graphs.values():
+            graph.milliseconds = 0.0
+        passages = [[PassageId(number) for number in question.numbers[: self._spec.num_passages]] for question in batch]
+        answers = self._session.answer_many(
+            [question.text for question in batch], None, self._spec.num_selected, passages=passages
+        )
+        for answer in answers:
+            if answer.error is not None:
+                raise answer.error
+        graphs = {_stage(name): graph.milliseconds for name, graph in self._graphs.items() if graph.milliseconds}
+        clock = answers[0].milliseconds
+        decoding = sum(graphs.get(name, 0.0) for name in ("cross_kv", "decoder_step"))
+        host = {name: clock.get(name, 0.0) for name in ("tokenize", "retrieve", "fetch", "select")}
+        host["decode_loop"] = clock.get("decode", 0.0) - decoding
+        return Answered([list(answer.token_ids) for answer in answers], graphs, host)
+
+    def alone_ms(self, name: str, batch: Sequence[BenchQuestion], repeats: int) -> float:
+        """Median milliseconds of one graph run again and again on the inputs that this batch gives it, warm."""
+        graph = self._graphs[name]
+        graph.keeps_inputs = True
+        self.answer(batch)
+        graph.keeps_inputs = False
+        inputs, graph.inputs = graph.inputs, {}
+        times = []
+        for _ in range(ALONE_WARMUP + repeats):
+            started = time.perf_counter()
+            graph.run(inputs)
+            times.append(1e3 * (time.perf_counter() - started))
+        return median(times[ALONE_WARMUP:])
+
+    def encode_passages(self, passages: Sequence[Sequence[int]]) -> None:
+        """Run the memory encoder on a batch of tokenised passages, as building a store does."""
+        encode_passages(self._graphs["memory_encoder"], passages)
+
+    @property
+    def graph_bytes(self) -> int:
+        """Size of the graphs on disk, with the weights of the bundle."""
+        return sum(file.bytes for file in self._files)
+
+    def close(self) -> None:
+        """Release the store's files."""
+        self._session.close()
+
+
+class _TimedGraph:
+    """Adds up the time of a graph's runs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.milliseconds = 0.0
+        self.keeps_inputs = False
+        self.inputs: Mapping[str, Array] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if self.keeps_inputs:
+            self.inputs = inputs
+        started = time.perf_counter()
+        outputs = self._graph.run(inputs)
+        self.milliseconds += 1e3 * (time.perf_counter() - started)
+        return outputs
+
+
+def _stage(graph: str) -> str:
+    """A graph's stage: when a question is asked, the memory encoder runs on the question alone."""
+    return QUESTION_ENCODER if graph == "memory_encoder" else graph
+
+
+def open_contenders(specs: Sequence[ContenderSpec]) -> dict[str, Contender]:
+    """Open each by its key; FiDs that differ only in their number of passages share one model."""
+    models: dict[Path, Any] = {}
+    opened: dict[str, Contender] = {}
+    for spec in specs:
+        if spec.library == "session":
+            opened[spec.key] = SessionContender(spec)
+            continue
+        from glimmer_export.exporter.bench.peers import FidContender, fid_model
+
+        if spec.model not in models:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                models[spec.model] = fid_model(spec.library, spec.model, spec.threads)
+        opened[spec.key] = FidContender(spec, models[spec.model])
+    return opened
+
+
+BATCHES = 2
+STATUS = Path("/proc/self/status")
+
+
+def measure_peak_rss(spec: ContenderSpec, batches: Sequence[Sequence[BenchQuestion]]) -> int:
+    """Bytes resident at most, Python and its libraries included; raises RuntimeError where the process fails."""
+    job = {
+        "spec": {**asdict(spec), "model": str(spec.model), "store": None if spec.store is None else str(spec.store)},
+        "batches": [[asdict(question) for question in batch] for batch in batches[:BATCHES]],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "glimmer_export.exporter.bench.contenders"], input=json.dumps(job), capture_output=True,
+        text=True, check=False, start_new_session=True,  # Ctrl-C is for us, who end it
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the process that measures the memory of {spec.key} failed:\n{done.stderr}")
+    return int(done.stdout.split()[-1])
+
+
+def _main() -> None:
+    job: dict[str, Any] = json.load(sys.stdin)
+    paths = {name: None if job["spec"][name] is None else Path(job["spec"][name]) for name in ("model", "store")}
+    spec = ContenderSpec(**{**job["spec"], **paths})
+    contender = open_contenders([spec])[spec.key]
+    for batch in job["batches"]:
+        contender.answer([BenchQuestion(**question) for question in batch])
+    sys.stdout.write(f"{_peak_bytes()}\n")
+
+
+def _peak_bytes() -> int:
+    """From /proc, not getrusage: Linux hands the peak of the process that forked on to the program it starts."""
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+if __name__ == "__main__":
+    _main()

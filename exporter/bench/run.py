@@ -23,7 +23,7 @@ from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, St
 from glimmer_export.exporter.bench.session_contender import SessionContender
 from glimmer_export.exporter.bench.work import StageWork, stage_work
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
-from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.runtime.contract import read_manifest
 
 __all__ = ["run_bench"]

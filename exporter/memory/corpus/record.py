@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from glimmer_export.calibration.evidence import page_name
-from glimmer_export.calibration.passage_fields import passage_fields, present_fields
+from glimmer_export.calibration.public_fields import page_name, passage_fields, present_fields
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.contract.text_schema import is_id
 from glimmer_export.runtime.store import Passage

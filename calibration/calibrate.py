@@ -12,7 +12,7 @@ import numpy as np
 
 from glimmer_export.calibration.calibrators import calibrator
 from glimmer_export.calibration.collect import CollectingBackend, GraphCollector
-from glimmer_export.calibration.passes.fp16_range import FP16_MAX
+from glimmer_export.calibration.fp16_limits import FP16_MAX
 from glimmer_export.calibration.questions import Question, given_passages
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread

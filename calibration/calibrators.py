@@ -74,7 +74,7 @@ SMOOTHING = 1e-4
 class EntropyCalibrator:
     """The clipping point of least Kullback-Leibler divergence (Migacz 2017, TensorRT's calibrator).
 
-    ONNX Runtime's version of it is not used: it rounds the expanded counts down to integers, which empties sparse tails.
+    ONNX Runtime's own is not used: it rounds the expanded counts down to integers, which empties sparse tails.
     """
 
     name = "entropy"

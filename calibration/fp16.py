@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glimmer_export.calibration.fp16_limits import FP16_MAX, FP16_SAFE, MASKED, MAX_BIAS, MAX_SCORE, SMALLEST_AMAX
 from glimmer_export.calibration.linear import constant
 from glimmer_export.calibration.passes.centre_position_bias import find_bias_tables, softmaxes_of
-from glimmer_export.calibration.passes.fp16_range import (
-    FP16_MAX,
-    FP16_SAFE,
-    MASKED,
-    MAX_BIAS,
-    MAX_SCORE,
-    SMALLEST_AMAX,
-    amax_of,
-    is_masked,
-)
+from glimmer_export.calibration.passes.fp16_range import amax_of, is_masked
 from glimmer_export.calibration.ranges import GraphRanges
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.runtime.contract import CalibrationError, GraphIO, boundaries_of, boundary_of

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from glimmer_export.calibration.passes.fp16_range import FP16_MAX
+from glimmer_export.calibration.fp16_limits import FP16_MAX
 from glimmer_export.calibration.passes.operators import is_float
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.parity.reference import ReferenceAnswer

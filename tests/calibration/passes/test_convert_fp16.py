@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from glimmer_export.calibration.fp16_limits import FP32_LOWEST, MASKED
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
-from glimmer_export.calibration.passes.fp16_range import FP32_LOWEST, MASKED
 from glimmer_export.calibration.passes.operators import PRODUCTS, constant, is_float
 from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
 from glimmer_export.calibration.passes.residual_stream import find_norms

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from glimmer_export.calibration.fp16 import check_fp16
+from glimmer_export.calibration.fp16_limits import FP16_MAX
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
-from glimmer_export.calibration.passes.fp16_range import FP16_MAX, amax_of
+from glimmer_export.calibration.passes.fp16_range import amax_of
 from glimmer_export.calibration.passes.rescale_residual import HEADROOM, RescaleResidual, residual_scale
 from glimmer_export.calibration.passes.residual_stream import residual_stream
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16

@@ -9,9 +9,9 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from glimmer_export.calibration.fp16_limits import FP16_MAX
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
 from glimmer_export.calibration.passes.fp16_plan import ROLES
-from glimmer_export.calibration.passes.fp16_range import FP16_MAX
 from glimmer_export.calibration.passes.operators import PRODUCTS
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16
 from glimmer_export.exporter.tolerances import TOLERANCES

@@ -5,9 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.passes.edit import multiplied
+from glimmer_export.calibration.passes.edit import infer_missing_types, multiplied
 from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant
-from glimmer_export.calibration.passes.types import infer_missing_types
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["RescaleCodes"]

@@ -6,8 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from glimmer_export.calibration.collect import CollectingBackend
-from glimmer_export.calibration.instrument import instrument
+from glimmer_export.calibration.collect import CollectingBackend, instrument
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.contract import CalibrationError, GraphIO, IOTensor

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
+from glimmer_export.exporter.cli.options import (
+    BackendName,
+    BundleArgument,
+    Json,
+    Passages,
+    PassageSource,
+    Questions,
+    Store,
+    Threads,
+)
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
 from glimmer_export.exporter.visible import visible
@@ -47,6 +56,7 @@ def calibrate(
         ),
     ] = 5,
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     as_json: Json = False,
 ) -> None:
     """Run questions through a bundle's FP32 graphs and write the range of every tensor into the bundle."""
@@ -58,7 +68,7 @@ def calibrate(
     rows = read_questions(questions)
     options = CalibrationOptions(
         samples=samples, method=method.value, given=passages is PassageSource.given,
-        passages_per_question=passages_per_question, threads=threads,
+        passages_per_question=passages_per_question, threads=threads, backend=backend,
     )
     with question_progress("Calibrating", min(samples, len(rows))) as advance:
         calibration = calibrate_bundle(bundle, store, rows, options, inputs=questions, advance=advance)

@@ -12,6 +12,7 @@ import typer
 from glimmer_export.exporter.cli import memory_changes, memory_health
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
+    BackendName,
     BatchTokens,
     BundleArgument,
     Codec,
@@ -77,6 +78,7 @@ def build(
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1, max=MAX_COUNT)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     index: Annotated[
         IndexChoice, typer.Option("--index", help="Full-text index. auto: tantivy above 100,000 passages.")
     ] = IndexChoice.auto,
@@ -110,7 +112,7 @@ def build(
     summary = build_store(
         bundle, source, output, codec=codec and codec.value, overwrite=overwrite, restart=restart,
         int8_memory=int8_memory, batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads,
-        progress=not as_json, index=index.value,
+        progress=not as_json, index=index.value, backend=backend,
         runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:

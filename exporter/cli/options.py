@@ -86,6 +86,9 @@ class RetrievalName(str, Enum):
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
+BackendName = Annotated[
+    str, typer.Option("--backend", help="What runs the graphs, such as onnxruntime-cuda; any of `answer` but auto.")
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Questions of one run of the graphs.")
 ]

@@ -10,6 +10,7 @@ import typer
 
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
+    BackendName,
     BundleArgument,
     Json,
     Overwrite,
@@ -63,6 +64,7 @@ def sensitivity(
         Cost, typer.Option("--cost", help="Share of what: multiply-adds, weights, or the larger of a group's two.")
     ] = Cost.larger,
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the losses into a .png or .svg.")
     ] = None,
@@ -84,7 +86,7 @@ def sensitivity(
         place = check_plot(plot, overwrite=overwrite, inputs=read)
     options = SensitivityOptions(
         samples=samples, given=passages is PassageSource.given, budget=budget, cost=cost.value, threads=threads,
-        graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
+        backend=backend, graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
     )
     report = bundle_sensitivity(
         bundle, store, read_questions(questions), options, target=target.value, policy=policy,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.bundle.attention_time import cross_attention_ms
-from exporter.checkpoint import CheckpointConfig
-from exporter.targets import Target, read_target
-from runtime.contract import (
+from glimmer_export.exporter.bundle.attention_time import cross_attention_ms
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.targets import Target, read_target
+from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,

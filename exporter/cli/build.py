@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.lint import Compiler, TargetName
-from exporter.cli.options import BundleArgument, Json
-from exporter.cli.output import bold, console, print_json
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.lint import Compiler, TargetName
+from glimmer_export.exporter.cli.options import BundleArgument, Json
+from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from exporter.engines import BatchBound, EngineBuild, EnginePlan
+    from glimmer_export.exporter.engines import BatchBound, EngineBuild, EnginePlan
 
 __all__ = ["build"]
 
@@ -33,7 +33,7 @@ def build(
 ) -> None:
     """Compile a bundle's graphs to engines of TensorRT, kept in the bundle; finished ones are not built again."""
     require("onnx", "onnxruntime", "pydantic", "yaml")
-    from exporter.engines import build_engines
+    from glimmer_export.exporter.engines import build_engines
 
     with _progress() as (on_plan, on_graph):
         built = build_engines(

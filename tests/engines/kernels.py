@@ -23,14 +23,14 @@ from typing import Any
 
 import tensorrt_rtx
 
-from exporter.bundle import FormOptions, choose_forms
-from exporter.checkpoint import read_checkpoint
-from exporter.checkpoint.options import ModelOptions
-from exporter.demo.data import CHECKPOINT
-from exporter.graphs import GraphExporter, weights_file
-from exporter.init import init_random
-from runtime.bundle import Bundle
-from runtime.contract import GraphIO, ModelShape, graph_io
+from glimmer_export.exporter.bundle import FormOptions, choose_forms
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.options import ModelOptions
+from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.graphs import GraphExporter, weights_file
+from glimmer_export.exporter.init import init_random
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import GraphIO, ModelShape, graph_io
 
 BATCHES = (1, 4, 16)
 FORMS = ("absorbed", "cached")

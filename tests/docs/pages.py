@@ -1,10 +1,10 @@
 """The README and the pages of docs/: their blocks of commands and code, in the order in which a reader comes to them.
 
-A console block has commands, each behind `$ `, and below a command what it prints, or nothing where that is not shown.
-In what is shown `...` stands for any text of a line, and for any lines where it stands alone. Blanks and rules of
+A console block has commands, each behind `$ `, and below a command what it prints, or nothing if that is not shown. What a
+block of Python prints stands in a `text` block right below it. In what is shown `...` stands for any text of a line, and for any lines where it stands alone. Blanks and rules of
 tables count as one each, since their lengths follow from figures that differ from run to run.
 
-A comment in front of a block says that it is not run here: see NOTES.
+A comment in front of a block says that it is not run: see NOTES.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DOCS", "NOTES", "PAGES", "ROOT", "Step", "is_shown", "navigation", "steps"]
+__all__ = ["CHECKED", "DOCS", "PAGES", "ROOT", "Step", "is_shown", "navigation", "steps"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-NOTES = {
-    "checked, not run: long": "commands and options exist, no more is checked",
-    "on the device": "commands of other programs, such as a Jetson's package manager: not checked",
-    "with optimum": "run by huggingface/test_docs_optimum.py, where there is optimum",
-    "not run: makes a machine's figures": "a module of this repository with its options, which measures for hours",
-}
-"""What may stand in front of a block, and what it means."""
+CHECKED = ("checked, not run: long", "checked, not run: another machine's")
+"""Of these commands, what they name is checked: the command, its options, an install line's extras."""
+NOTES = (*CHECKED, "on the device", "with optimum")
+"""What may stand in front of a block. `on the device` are other programs, such as a Jetson's package manager; what is
+marked `with optimum` is run by huggingface/test_docs_optimum.py, where there is optimum."""
+MEASURED = "a measurement"
+"""The note of all blocks of docs/measurements: they say what was run on the day that stands there."""
 BLOCK = re.compile(
-    r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>console|python)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>console|python)\n(?P<body>.*?)^```$"
+    r"(?:\n\n```text\n(?P<shown>.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
 )
 ANY, PROMPT = "...", "$ "
 
@@ -75,10 +77,10 @@ def steps(page: Path) -> list[Step]:
     """All that a page has to run, in its order; raises AssertionError for a block that says nothing that is known."""
     name, found = page.relative_to(ROOT).as_posix(), []
     for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        note = block["note"] if block["note"] in NOTES else None
-        assert note or not block["note"], f"{name}: a note that means nothing: {block['note']}"
+        note = MEASURED if page.parent == DOCS / "measurements" else block["note"]
+        assert note in (None, MEASURED, *NOTES), f"{name}: a note that means nothing: {note}"
         if block["language"] == "python":
-            found.append(Step(name, "python", block["body"], "", note))
+            found.append(Step(name, "python", block["body"], block["shown"] or "", note))
         else:
             found += _commands(name, block["body"], note)
     return found

@@ -11,16 +11,16 @@ from itertools import pairwise
 import pytest
 
 from glimmer_export.exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
-from tests.docs.pages import DOCS, PAGES, ROOT, is_shown, navigation, steps, tomllib
+from tests.docs.pages import CHECKED, DOCS, PAGES, ROOT, is_shown, navigation, steps, tomllib
 from tests.docs.work_folder import COMMANDS, IN_A_SHELL, demo_commands
 
 GROUPS = ("memory",)
 """Commands that have commands of their own."""
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
 GUIDE = DOCS / "guide"
-LONG = "checked, not run: long"
-NOT_RUN = list(dict.fromkeys(step.source for page in PAGES for step in steps(page) if step.note == LONG))
-CODE = [step for page in PAGES for step in steps(page) if step.language == "python"]
+STEPS = [step for page in PAGES for step in steps(page)]
+NOT_RUN = list(dict.fromkeys(step.source for step in STEPS if step.language == "console" and step.note in CHECKED))
+CODE = [step for step in STEPS if step.language == "python"]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)")
 
 

@@ -40,7 +40,7 @@ COMMANDS = Path(sys.executable).parent
 README, DEMO, MAKE_DEMO = "README.md", "demo-output", "make demo"
 IN_A_SHELL = (". .venv/bin/activate", f"cd {DEMO}")
 """What a reader's shell does, and this one has done already."""
-WIDTH = "100"
+WIDTH = "120"
 """Columns of the terminal that the pages show."""
 
 
@@ -65,6 +65,12 @@ class WorkFolder:
         return self.faults[str(page)]
 
     def _run(self, step: Step) -> Iterator[str]:
+        import resource,time
+        a=sum(resource.getrusage(w).ru_utime+resource.getrusage(w).ru_stime for w in (resource.RUSAGE_SELF,resource.RUSAGE_CHILDREN)); b=time.time()
+        yield from self._run2(step)
+        c=sum(resource.getrusage(w).ru_utime+resource.getrusage(w).ru_stime for w in (resource.RUSAGE_SELF,resource.RUSAGE_CHILDREN))
+        open("/tmp/docs-steps.txt","a").write(f"{c-a:.1f} {time.time()-b:.1f} {step}"[:150].replace("\n"," ")+"\n")
+    def _run2(self, step: Step) -> Iterator[str]:
         shown = step.shown.replace(f"{DEMO}/", "") if step.source == MAKE_DEMO else step.shown
         code, printed = self._do(step)
         if code:

@@ -1,8 +1,9 @@
 """The README and the pages of docs/: their blocks of commands and code, in the order in which a reader comes to them.
 
-A console block has commands, each behind `$ `, and below a command what it prints, or nothing if that is not shown. What a
-block of Python prints stands in a `text` block right below it. In what is shown `...` stands for any text of a line, and for any lines where it stands alone. Blanks and rules of
-tables count as one each, since their lengths follow from figures that differ from run to run.
+A console block has commands, each behind `$ `, and below a command what it prints, or nothing if that is not shown.
+What a block of Python prints stands in a `text` block right below it. In what is shown `...` stands for any text of a
+line, and for any lines where it stands alone. Blanks and rules of tables count as one each, since their lengths follow
+from figures that differ from run to run.
 
 A comment in front of a block says that it is not run: see NOTES.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -28,7 +29,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)")
 def help_of(*names: str) -> str:
     done = subprocess.run(
         [COMMANDS / "glimmer-export", *names, "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={"COLUMNS": "200", "PATH": str(COMMANDS)},
+        env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

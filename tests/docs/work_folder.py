@@ -65,12 +65,6 @@ class WorkFolder:
         return self.faults[str(page)]
 
     def _run(self, step: Step) -> Iterator[str]:
-        import resource,time
-        a=sum(resource.getrusage(w).ru_utime+resource.getrusage(w).ru_stime for w in (resource.RUSAGE_SELF,resource.RUSAGE_CHILDREN)); b=time.time()
-        yield from self._run2(step)
-        c=sum(resource.getrusage(w).ru_utime+resource.getrusage(w).ru_stime for w in (resource.RUSAGE_SELF,resource.RUSAGE_CHILDREN))
-        open("/tmp/docs-steps.txt","a").write(f"{c-a:.1f} {time.time()-b:.1f} {step}"[:150].replace("\n"," ")+"\n")
-    def _run2(self, step: Step) -> Iterator[str]:
         shown = step.shown.replace(f"{DEMO}/", "") if step.source == MAKE_DEMO else step.shown
         code, printed = self._do(step)
         if code:

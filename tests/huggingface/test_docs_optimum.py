@@ -15,7 +15,10 @@ from tests.docs.work_folder import TOKENIZER
 from tests.optimum_line import needs_optimum
 from tests.t5_factory import make_t5, save_t5
 
-OPTIMUM_CLI = "from optimum.commands.optimum_cli import main; main()"
+PROGRAMS = {
+    "glimmer-export": "from glimmer_export.exporter.cli import main; main()",
+    "optimum-cli": "from optimum.commands.optimum_cli import main; main()",
+}
 
 
 @needs_optimum
@@ -24,13 +27,12 @@ def test_the_pages_blocks_run(tmp_path: Path):
     init_from_t5(source, tmp_path / "t5-glimmer", ModelOptions("glimmer"), tokenizer=TOKENIZER)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])}
     found = [step for step in steps(DOCS / "guide" / "optimum.md") if step.note == "with optimum"]
-    assert [step.language for step in found] == ["console", "python"]
+    assert [step.language for step in found] == ["console", "console", "python"]
     for step in found:
         call = ["-c", step.source]
         if step.language == "console":
             name, *words = shlex.split(step.source)
-            assert name == "optimum-cli"
-            call = ["-c", OPTIMUM_CLI, *words]
+            call = ["-c", PROGRAMS[name], *words]
         done = subprocess.run(
             [sys.executable, *call], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )

@@ -1,23 +1,54 @@
-"""Refuse an FP16 graph that would give infinities or NaN on the calibration data, before it is written."""
+"""What of a bundle's graphs can be FP16 on the calibration data: tensors between graphs, and a whole graph's values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glimmer_export.calibration.fp16_limits import FP16_MAX, MASKED, MAX_BIAS, MAX_SCORE
-from glimmer_export.calibration.fp16_range import amax_of, is_masked
+from glimmer_export.calibration.fp16_limits import FP16_MAX, FP16_SAFE, MASKED, MAX_BIAS, MAX_SCORE, SMALLEST_AMAX
 from glimmer_export.calibration.linear import constant
 from glimmer_export.calibration.passes.centre_position_bias import find_bias_tables, softmaxes_of
+from glimmer_export.calibration.passes.fp16_range import amax_of, is_masked
+from glimmer_export.calibration.ranges import GraphRanges
 from glimmer_export.calibration.tracked import TrackedRanges
-from glimmer_export.runtime.contract import CalibrationError
+from glimmer_export.runtime.contract import CalibrationError, GraphIO, boundaries_of, boundary_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_fp16"]
+__all__ = ["check_fp16", "fp16_boundaries"]
+
+
+def fp16_boundaries(
+    graphs: Mapping[str, GraphIO], ranges: Mapping[str, GraphRanges], fp16: Collection[str]
+) -> dict[str, str | None]:
+    """What may cross in FP16, by its name between graphs: None, or why it stays FP32.
+
+    `fp16` are the graphs that compute in FP16; all that read or write a tensor must. A range is that of every graph
+    that the tensor was seen in, in checkpoint units, and is held to the limits that a product's operand is held to.
+    """
+    found: dict[str, str | None] = {}
+    for boundary, users in boundaries_of(graphs).items():
+        others = [name for name in users if name not in fp16]
+        seen = [
+            ranges.get(name, {}).get(tensor.name)
+            for name in users for tensor in (*graphs[name].inputs, *graphs[name].outputs)
+            if boundary_of(tensor.name) == boundary
+        ]
+        amax = max((one.amax for one in seen if one is not None), default=None)
+        if others:
+            found[boundary] = f"{others[0]} computes in FP32"
+        elif amax is None:
+            found[boundary] = "no range of it is known"
+        elif amax > FP16_SAFE:
+            found[boundary] = f"it reaches {amax:.3g}"
+        elif 0 < amax < SMALLEST_AMAX:
+            found[boundary] = f"it reaches only {amax:.3g}"
+        else:
+            found[boundary] = None
+    return found
 
 
 def check_fp16(graph: ir.Graph, tracked: TrackedRanges) -> list[str]:

@@ -1,4 +1,4 @@
-"""docs/cli.md, from the commands themselves: `python -m tests.docs.cli_page` writes it; a test says if it is current."""
+"""docs/cli.md, from the commands: `python -m tests.docs.cli_page` writes it, and a test says if it is current."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PAGE = DOCS / "cli.md"
 HEAD = """\
 # Commands
 
-Written by `python -m tests.docs.cli_page` from the commands themselves; `glimmer-export COMMAND --help` says the same.
-If an option has no default here, it is left out unless you give it, or its default depends on the bundle or the machine,
-as its text says. Every command has `--help`, `-h`."""
+Written by `python -m tests.docs.cli_page` from the commands; `glimmer-export COMMAND --help` says the same. If an
+option has no default here, it is left out unless you give it, or its default depends on the bundle or the machine, as
+its text says. Every command has `--help`, `-h`."""
 
 
 def page() -> str:

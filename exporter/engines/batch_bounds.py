@@ -14,8 +14,8 @@ from math import prod
 
 import numpy as np
 
+from glimmer_export.exporter.config.targets import Profile, TensorRTTarget
 from glimmer_export.exporter.engines.dim_sizes import TEXT_ENCODERS, dim_sizes
-from glimmer_export.exporter.targets import Profile, TensorRTTarget
 from glimmer_export.runtime.contract import BundleManifest, EngineError, GraphEntry, stage_of
 
 __all__ = ["BatchBound", "batch_bounds"]

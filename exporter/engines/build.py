@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.engines.batch_bounds import BatchBound, batch_bounds
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
 from glimmer_export.exporter.engines.inventory import Wanted, other_versions, usable_engines
 from glimmer_export.exporter.engines.peak_memory import peak_bytes
 from glimmer_export.exporter.engines.profiles import graph_profiles
 from glimmer_export.exporter.engines.work import Work, work_on_engines
+from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 from glimmer_export.exporter.lint import limits_of, lint_bundle
-from glimmer_export.exporter.targets import TensorRTTarget, read_target
-from glimmer_export.exporter.whole_file import replace_file, write_errors
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     ENGINE_SCHEMA_VERSION,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from glimmer_export.exporter.targets import Profile, Range
+from glimmer_export.exporter.config.targets import Profile, Range
 from glimmer_export.runtime.contract import ModelShape
 
 __all__ = ["TEXT_ENCODERS", "Sizes", "dim_sizes"]

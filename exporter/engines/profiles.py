@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from glimmer_export.exporter.config.targets import TensorRTTarget
 from glimmer_export.exporter.engines.batch_bounds import batch_bounds
 from glimmer_export.exporter.engines.dim_sizes import Sizes, dim_sizes
-from glimmer_export.exporter.targets import TensorRTTarget
 from glimmer_export.runtime.contract import BundleManifest, ShapeRange
 
 __all__ = ["graph_profiles"]

@@ -234,7 +234,7 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
 
     Raises CalibrationError: no safetensors file, other arrays in it, another type or shape.
     """
-    from glimmer_export.runtime.safetensors_file import SafetensorsFile
+    from glimmer_export.runtime.array_files import SafetensorsFile
 
     def refused(reason: str) -> CalibrationError:
         return CalibrationError(str(path), expected="a safetensors file", found=reason, fix=FIX)

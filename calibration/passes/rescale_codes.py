@@ -12,7 +12,7 @@ from glimmer_export.calibration.tracked import TrackedRanges
 __all__ = ["RescaleCodes"]
 
 EXPONENT = 14
-"""The fp16 codec stores each passage's largest value between 2**14 and 2**15 (runtime/memory.py)."""
+"""The fp16 codec stores each passage's largest value between 2**14 and 2**15 (runtime/codecs/fp16.py)."""
 
 
 class RescaleCodes(InPlacePass):

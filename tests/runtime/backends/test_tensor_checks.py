@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from glimmer_export.runtime.backends.input_types import in_types
+from glimmer_export.runtime.backends.tensor_checks import in_types
 from glimmer_export.runtime.contract import BundleError
 
 STATES, CACHE = "encoder_hidden_states", "past_key_values.0.decoder.key"

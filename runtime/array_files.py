@@ -1,15 +1,18 @@
-"""Tensors in safetensors files: the only module that calls the library's reader, and where its exceptions become ours.
+"""Arrays in .npy and safetensors files: the only module that calls their readers, and makes their exceptions ours.
 
-For a dtype that the framework has not, the library raises what Python raises where it looks for it, and for a file that
-the system will not map, MemoryError.
+numpy reads a .npy header as a literal of Python's, by Python's own parser and tokenizer, and maps what it states.
+safetensors raises, for a dtype that the framework does not have, what Python raises where it looks for it, and for a
+file that the system will not map, MemoryError.
 """
 
 from __future__ import annotations
 
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
@@ -17,10 +20,28 @@ from safetensors.numpy import load
 from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
-__all__ = ["SafetensorsFile", "read_arrays"]
+__all__ = ["SafetensorsFile", "map_npy", "read_arrays"]
 
-RAISED = (SafetensorError, OSError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
+NPY_RAISED = (
+    EOFError, MemoryError, OSError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError,
+    tokenize.TokenError,
+)
+"""What `open_memmap` was seen to raise for damaged headers, and for sizes that no file has."""
+SAFETENSORS_RAISED = (SafetensorError, OSError, AttributeError, KeyError, MemoryError, TypeError, ValueError)
 Named = Callable[[str], GlimmerError]
+
+
+def map_npy(path: Path, named: Callable[[str], GlimmerError]) -> NDArray[Any]:
+    """The array of a .npy file, mapped for reading; raises what `named` makes of numpy's reason where it is none.
+
+    Its dtype and shape are for the caller to look at; they are within the file.
+    """
+    with (
+        LibraryErrors(lambda kind: issubclass(kind, NPY_RAISED), lambda raised: named(first_line(raised))),
+        np.errstate(over="ignore"),  # of a shape that no file has, and which is refused
+    ):
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    return array
 
 
 def read_arrays(content: bytes, named: Named) -> dict[str, NDArray[Any]]:
@@ -61,4 +82,4 @@ class SafetensorsFile:
 
 
 def _errors(named: Named) -> LibraryErrors:
-    return LibraryErrors(lambda kind: issubclass(kind, RAISED), lambda raised: named(first_line(raised)))
+    return LibraryErrors(lambda kind: issubclass(kind, SAFETENSORS_RAISED), lambda raised: named(first_line(raised)))

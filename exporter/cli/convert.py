@@ -47,7 +47,7 @@ def convert(
 ) -> None:
     """Turn a trained checkpoint of T5X, of FiD's own code or of Hugging Face into one of ours."""
     require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
-    from glimmer_export.exporter.checkpoint.from_t5 import convert_checkpoint
+    from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 
     with tensor_progress() as on_tensor:
         summary = convert_checkpoint(

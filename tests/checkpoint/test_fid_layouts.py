@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 import glimmer_export.exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
 from glimmer_export.exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
-from glimmer_export.exporter.checkpoint.from_t5 import convert_checkpoint
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.runtime.contract import CheckpointError
 from glimmer_export.runtime.text import TextEncoder

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from glimmer_export.exporter.bundle import export_bundle
 from glimmer_export.exporter.checkpoint import read_checkpoint
-from glimmer_export.exporter.checkpoint.from_t5 import convert_checkpoint
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.checkpoint.generation import SETTINGS, TOKENS
 from glimmer_export.exporter.checkpoint.tokenizer import TEXTS, check_agreement
 from glimmer_export.runtime import Passage, Session

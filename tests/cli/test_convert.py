@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from glimmer_export.exporter.checkpoint import read_checkpoint
-from glimmer_export.exporter.checkpoint.from_t5 import convert_checkpoint
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.files.publish import swap_directory
 from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
 from tests.checkpoint.golden.known import DIRECTORY, KNOWN, known_weights

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.bundle.attention_time import cross_attention_ms
 from glimmer_export.exporter.checkpoint import CheckpointConfig
-from glimmer_export.exporter.targets import Target, read_target
+from glimmer_export.exporter.config.targets import Target, read_target
 from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,

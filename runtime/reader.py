@@ -90,7 +90,7 @@ class Reader:
     def _fetch(
         self, rows: Sequence[Row], codec: Codec, clock: StageClock
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """What every live stage reads, which is the encoded questions and the codec's arrays; and the passages' memory."""
+        """What every live stage reads, encoded questions and the codec's arrays; and the memory of the passages."""
         place, shape = self._place, self._shape
         question: dict[str, Tensor] = {}
         if shape.traits.encodes_question:

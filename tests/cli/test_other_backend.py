@@ -154,7 +154,7 @@ def test_a_store_is_built_with_it(cli, glimmer, ran, tmp_path):
         assert built.num_passages == wanted.num_passages
         for number in range(built.num_passages):
             memories = [store.codec.decode(store.memory(number).tensors) for store in (built, wanted)]
-            assert max_abs_error(*memories) <= TOLERANCES["fp16"].limit(memories[1])  # float32 in another order, then FP16
+            assert max_abs_error(*memories) <= TOLERANCES["fp16"].limit(memories[1])
 
 
 def test_an_unfinished_build_keeps_to_its_backend(glimmer, evaluator, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,8 @@ from glimmer_export.runtime.text import TextEncoder
 from glimmer_export.runtime.warm_up import warm_up
 
 __all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -133,6 +136,9 @@ class Session:
                 )
                 failed.callback(loaded.close)
                 check(loaded.choice.name)
+                logger.info("%s is run by %s", opened, loaded.choice.name)
+                for better, reason in loaded.choice.refused.items():
+                    logger.info("%s is not: %s", better, reason)
                 session = cls(opened, memory, loaded.graphs, text, codec)
                 session._loaded = loaded
             failed.pop_all()

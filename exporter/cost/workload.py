@@ -9,8 +9,8 @@ from glimmer_export.runtime.contract import OptionError
 __all__ = ["Workload", "check_workload"]
 
 LIMITS = {
-    "--k": 3840,
-    "--m": 3840,
+    "--top-k": 3840,
+    "--top-m": 3840,
     "--question-tokens": 1 << 16,
     "--passage-tokens": 1 << 16,
     "--answer-tokens": 4096,
@@ -39,8 +39,8 @@ class Workload:
 def check_workload(workload: Workload) -> None:
     """Raise OptionError for a count that is not positive or beyond any model, and for m above k."""
     values = {
-        "--k": workload.num_retrieved,
-        "--m": workload.num_selected,
+        "--top-k": workload.num_retrieved,
+        "--top-m": workload.num_selected,
         "--question-tokens": workload.question_tokens,
         "--passage-tokens": workload.passage_tokens,
         "--answer-tokens": workload.answer_tokens,
@@ -53,6 +53,6 @@ def check_workload(workload: Workload) -> None:
             )
     if workload.num_selected > workload.num_retrieved:
         raise OptionError(
-            "option --m", expected=f"at most the k = {workload.num_retrieved} passages retrieved",
-            found=str(workload.num_selected), fix="lower --m or raise --k",
+            "option --top-m", expected=f"at most the k = {workload.num_retrieved} passages retrieved",
+            found=str(workload.num_selected), fix="lower --top-m or raise --top-k",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from glimmer_export.runtime.contract import (
 )
 
 __all__ = ["EngineBuild", "EnginePlan", "build_engines"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def build_engines(
         if missing:
             work.begin(finished)
         for name in missing:
+            logger.info("compiling the engine of %s", name)
             on_graph(name)
             engines[name] = _compile(bundle, name, compiler, wanted, work)
             work.record(_record(compiler, target_name, engines))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glimmer_export.exporter.memory.generations import older_generations, unnamed_files
+from glimmer_export.exporter.memory.generations import damaged_replicas, older_generations, unnamed_files
 from glimmer_export.exporter.memory.progress import progress_bar
-from glimmer_export.exporter.memory.replicas import damaged_replicas
 from glimmer_export.exporter.memory.texts import stored_numbers
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec

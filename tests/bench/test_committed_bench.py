@@ -17,7 +17,7 @@ def test_the_readme_is_written_from_it():
 
 def test_it_says_where_when_and_how():
     bench = json.loads(BENCH.read_text(encoding="utf-8"))
-    assert bench["command"].startswith("glimmer-export bench --random base --k 25 --m 5 ")
+    assert bench["command"].startswith("glimmer-export bench --random base --top-k 25 --top-m 5 ")
     assert bench["date"][:2] == "20"
     assert bench["machine"]["cpu"]
     assert set(bench["ratios"]) == {"int8", "paper_form", "hf_fid_k5", "hf_fid_k25", "optimum_fid_k5"}

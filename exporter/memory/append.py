@@ -35,7 +35,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
 from glimmer_export.runtime.contract.store_layout import texts_name
-from glimmer_export.runtime.store_check import check_store_fits
+from glimmer_export.runtime.generation import check_store_fits
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
 

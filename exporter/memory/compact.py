@@ -20,10 +20,10 @@ from glimmer_export.exporter.memory.generations import next_shard_index, remove_
 from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.shards import ShardFile
 from glimmer_export.exporter.memory.texts import read_texts, write_texts
+from glimmer_export.runtime.array_files import SafetensorsFile
 from glimmer_export.runtime.contract import ShardEntry, StoreError, StoreManifest, shard_name
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import texts_name
-from glimmer_export.runtime.safetensors_file import SafetensorsFile
 from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["CompactSummary", "Run", "compact_store", "copy_rows", "live_runs", "token_counts"]

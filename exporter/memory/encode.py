@@ -39,7 +39,7 @@ from glimmer_export.runtime.contract import (
     file_digest,
     shard_name,
 )
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import Passage
 from glimmer_export.runtime.text import TextEncoder
 

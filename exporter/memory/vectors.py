@@ -21,6 +21,7 @@ from glimmer_export.exporter.links import require_no_link_below, resolved
 from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.publish import publish_directory
 from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.array_files import map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import (
@@ -54,7 +55,6 @@ from glimmer_export.runtime.contract.kinds import refuse_ours
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.external_data import external_data
-from glimmer_export.runtime.npy_file import map_npy
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.tombstones import live_end, read_tombstones

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from glimmer_export.calibration.passage_fields import FIELDS
+from glimmer_export.calibration.public_fields import FIELDS
 from glimmer_export.exporter.memory.corpus.records import MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
 from glimmer_export.runtime.contract import CorpusError
 

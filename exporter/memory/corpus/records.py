@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from glimmer_export.calibration.evidence import page_name
-from glimmer_export.calibration.passage_fields import passage_fields, present_fields
+from glimmer_export.calibration.public_fields import page_name, passage_fields, present_fields
 from glimmer_export.calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.contract.json_text import parse_json

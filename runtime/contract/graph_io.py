@@ -81,7 +81,7 @@ class Forms:
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
-    """The graphs of a model (design section 3), in the order in which they run. Activations are float32.
+    """The graphs of a model (docs/design.md, section 3), in the order in which they run. Activations are float32.
 
     A stage that reads memory has a graph for each codec: its own name for fp16, `live_stage_b.int8` for another.
     """

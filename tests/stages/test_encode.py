@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig, model_from_checkpoint, random_weights, read_checkpoint
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.checkpoint.options import ModelOptions
-from glimmer_export.exporter.init import init_from_t5
 from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.exporter.stages import GlimmerModel, Masked
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error

@@ -1,4 +1,4 @@
-"""Balance the channels of the feed-forward product, where T5's outliers are (design section 4). Exact."""
+"""Balance the channels of the feed-forward product, where T5's outliers are (docs/design.md, section 4). Exact."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.balance import balance
 from glimmer_export.calibration.linear import Linear, constant, find_linears, set_constant
+from glimmer_export.calibration.passes.balance import balance
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["EqualizeFeedForward"]

@@ -8,12 +8,11 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from glimmer_export.calibration.fp16_limits import FP16_MAX
-from glimmer_export.calibration.fp16_range import amax_of
 from glimmer_export.calibration.passes.columns_as_sums import is_column
-from glimmer_export.calibration.passes.edit import multiplied, replace_constant
+from glimmer_export.calibration.passes.edit import infer_missing_types, multiplied, replace_constant
+from glimmer_export.calibration.passes.fp16_range import amax_of
 from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from glimmer_export.calibration.passes.residual_stream import ResidualStream, residual_stream
-from glimmer_export.calibration.passes.types import infer_missing_types
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["HEADROOM", "RescaleResidual", "residual_scale"]
@@ -27,7 +26,7 @@ FP16 no precision.
 
 
 class RescaleResidual(InPlacePass):
-    """Multiply everything that stands in the stream's units by `scale`, within the graph (design.md, section 4).
+    """Multiply everything that stands in the stream's units by `scale`, within the graph (docs/design.md, section 4).
 
     What writes to the stream is scaled: the weights of the products added to it (o, wo), the embedding table (a copy,
     where a tied output projection reads it too) and the graph's inputs, on entry. RMSNorm's epsilon is scaled by

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.bundle.attention_time import cross_attention_ms
 from glimmer_export.exporter.checkpoint import CheckpointConfig
-from glimmer_export.exporter.targets import Target, read_target
+from glimmer_export.exporter.config.targets import Target, read_target
 from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,
@@ -83,7 +83,7 @@ def _codecs(shape: ModelShape, options: FormOptions) -> tuple[str, ...]:
 
 
 def _cheaper(shape: ModelShape, positions: int, target: Target) -> str:
-    """The form that costs less (design section 2).
+    """The form that costs less (docs/design.md, section 2).
 
     On a CPU by multiply-adds: an encoder token and layer, absorbed cross-attention saves `2 d_model inner` of them
     before the first position and adds `2 (heads d_model - inner)` at each. A GPU's step waits for memory and for its

@@ -9,19 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimmer_export.calibration.boundaries import fp16_boundaries
+from glimmer_export.calibration.fp16 import fp16_boundaries
 from glimmer_export.calibration.load_graph import load_graph
 from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
-from glimmer_export.calibration.ranges_check import codec_of_graphs
-from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
+from glimmer_export.exporter.config.precision import DEFAULT_POLICY, policy_file, read_policy
+from glimmer_export.exporter.config.targets import read_target, target_names
+from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
-from glimmer_export.exporter.precision import DEFAULT_POLICY, policy_file, read_policy
-from glimmer_export.exporter.publish import check_target, publish_directory
-from glimmer_export.exporter.targets import read_target, target_names
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     MANIFEST,

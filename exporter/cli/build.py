@@ -13,7 +13,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.lint import Compiler, TargetName
 from glimmer_export.exporter.cli.options import BundleArgument, Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.engines import BatchBound, EngineBuild, EnginePlan

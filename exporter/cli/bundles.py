@@ -13,8 +13,8 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_TOKENS
-from glimmer_export.exporter.terminal import text
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.graphs import ExportedGraph
@@ -110,7 +110,7 @@ def export(
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
     """Verify a bundle and show what it holds."""
-    from glimmer_export.exporter.engines.inventory import bundle_engines, stale
+    from glimmer_export.exporter.engines.folder import bundle_engines, stale
     from glimmer_export.runtime.bundle import Bundle
     from glimmer_export.runtime.contract import EngineRecord
 
@@ -200,7 +200,7 @@ def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: Bun
     from rich.filesize import decimal
     from rich.table import Table
 
-    from glimmer_export.exporter.engines.inventory import stale
+    from glimmer_export.exporter.engines.folder import stale
     from glimmer_export.runtime.contract import BundleError
 
     table = Table(title="engines")

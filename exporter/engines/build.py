@@ -8,15 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimmer_export.exporter.engines.batch_bounds import BatchBound, batch_bounds
+from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
-from glimmer_export.exporter.engines.inventory import Wanted, other_versions, usable_engines
-from glimmer_export.exporter.engines.peak_memory import peak_bytes
-from glimmer_export.exporter.engines.profiles import graph_profiles
-from glimmer_export.exporter.engines.work import Work, work_on_engines
+from glimmer_export.exporter.engines.folder import Wanted, Work, other_versions, usable_engines, work_on_engines
+from glimmer_export.exporter.engines.profiles import BatchBound, batch_bounds, graph_profiles
+from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 from glimmer_export.exporter.lint import limits_of, lint_bundle
-from glimmer_export.exporter.targets import TensorRTTarget, read_target
-from glimmer_export.exporter.whole_file import replace_file, write_errors
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     ENGINE_SCHEMA_VERSION,
@@ -25,6 +22,7 @@ from glimmer_export.runtime.contract import (
     EngineKey,
     EngineRecord,
     FileEntry,
+    GraphEntry,
     OptionError,
     file_digest,
     graph_digest,
@@ -33,6 +31,16 @@ from glimmer_export.runtime.contract import (
 __all__ = ["EngineBuild", "EnginePlan", "build_engines"]
 
 logger = logging.getLogger(__name__)
+
+BASE_BYTES = 400_000_000
+PER_BYTE = 8
+"""Measured with TensorRT-RTX at base size (docs/measurements/tensorrt-rtx-base.md): up to 8 times the size of a graph's
+files, beside Python and the libraries. Not measured of TensorRT itself, which takes memory of the GPU too."""
+
+
+def peak_bytes(graph: GraphEntry) -> int:
+    """An estimate from above, in bytes of this machine's memory, from the size of a graph with its weights."""
+    return BASE_BYTES + PER_BYTE * graph.num_bytes
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from glimmer_export.exporter.cost import CostRequest, check_plot, cost_report, plot_cost
-from glimmer_export.exporter.cost.plot import cost_curves
+from glimmer_export.exporter.cost import CostRequest, cost_report, plot_cost
+from glimmer_export.exporter.cost.show import cost_curves
+from glimmer_export.exporter.report.plot import check_plot
 from glimmer_export.runtime.contract import OptionError, OutputError
 
 REPORT = CostRequest(model="base")
@@ -20,6 +23,13 @@ def test_written_whole_and_always_alike(tmp_path, name, magic):
     plot_cost(report, tmp_path / name)
     assert (tmp_path / name).read_bytes() == content
     assert [path.name for path in (tmp_path / name).parent.iterdir()] == [(tmp_path / name).name]
+
+
+def test_ticks_are_plain_numbers(tmp_path):
+    plot_cost(cost_report(REPORT), tmp_path / "a.svg")
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert "1" in texts
+    assert [text for text in texts if "$" in text] == []
 
 
 def test_curves_pass_through_the_report():

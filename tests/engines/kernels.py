@@ -25,10 +25,10 @@ import tensorrt_rtx
 
 from glimmer_export.exporter.bundle import FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.init import init_random
 from glimmer_export.exporter.checkpoint.options import ModelOptions
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.graphs import GraphExporter, weights_file
-from glimmer_export.exporter.init import init_random
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import GraphIO, ModelShape, graph_io
 

@@ -1,0 +1,123 @@
+"""The machines that may answer: `configs/targets/<name>.yaml` has their peak rates, and how to compile for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from glimmer_export.exporter.checkpoint.config import validation_message
+from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
+from glimmer_export.runtime.contract import OptionError
+
+__all__ = ["PRECISIONS", "PeakTops", "Profile", "Range", "Target", "TensorRTTarget", "read_target", "target_names"]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+MODEL: Literal["model"] = "model"
+"""In a range: as many as the bundle's own model has."""
+
+Size = Annotated[int, Field(gt=0)] | Literal["model"]
+
+
+def _ordered(sizes: tuple[Size, Size, Size]) -> tuple[Size, Size, Size]:
+    numbers = [size for size in sizes if size != MODEL]
+    if numbers != sorted(numbers):
+        raise ValueError("a range is the least, the one to tune for, and the greatest, in this order")
+    return sizes
+
+
+# YAML has lists where a frozen model has tuples: only the tuple itself is not strict.
+Range = Annotated[tuple[Size, Size, Size], Field(strict=False), AfterValidator(_ordered)]
+Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
+
+
+class PeakTops(BaseModel):
+    """Tera-operations a second of dense matrix products; a multiply-add is two operations, as vendors count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    fp32: float = Field(gt=0)
+    fp16: float = Field(gt=0)
+    int8: float = Field(gt=0)
+
+
+class Profile(BaseModel):
+    """One optimization profile: the least, the one to tune for, and the greatest of each size.
+
+    `batch` are the questions of a run, `texts` those of an encoder's run, tuned for the length of `text`; `passages` is
+    k and `selected` m; `question_tokens` and `passage_tokens` are lengths.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    batch: Range
+    texts: Range
+    text: Literal["question", "passage"]
+    passages: Range = (1, MODEL, MODEL)
+    selected: Range = (1, MODEL, MODEL)
+    question_tokens: Range = (1, MODEL, MODEL)
+    passage_tokens: Range = (1, MODEL, MODEL)
+
+
+class TensorRTTarget(BaseModel):
+    """How to compile for a GPU.
+
+    `version` is the oldest TensorRT that must take its graphs. `rtx_capability` is the compute capability that
+    TensorRT-RTX builds for ahead of time: the nearest, a stand-in, where it does not know the GPU's own. `memory_gb` is
+    the GPU's whole memory in 10^9 bytes, `workspace_mib` what one run may take of it as scratch. `kernel_us` are
+    the microseconds that a kernel of a captured graph takes beside what it computes and moves.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: str = Field(pattern=r"^\d+\.\d+$")
+    compute_capability: Capability
+    rtx_capability: Capability
+    memory_gb: float = Field(gt=0)
+    workspace_mib: int = Field(gt=0)
+    kernel_us: float = Field(gt=0)
+    profiles: Annotated[tuple[Profile, ...], Field(min_length=1, strict=False)]
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether engines that TensorRT-RTX builds ahead of time are for another capability than the GPU's."""
+        return self.rtx_capability != self.compute_capability
+
+
+class Target(BaseModel):
+    """A machine's ceilings, and the vendor's document that states them; `tensorrt` is None where there is no GPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    description: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    peak_tops: PeakTops
+    memory_bandwidth_gb_per_s: float = Field(gt=0)
+    absorbed_efficiency: float = Field(default=1.0, gt=0, le=1)
+    """Where there is no GPU: rate of absorbed cross-attention's products, as a share of that of the large products that
+    it saves."""
+    tensorrt: TensorRTTarget | None = None
+
+
+def target_names() -> tuple[str, ...]:
+    """The known machines."""
+    return tuple(sorted(path.stem for path in (configs_directory() / "targets").glob("*.yaml")))
+
+
+def read_target(name: str) -> Target:
+    """A machine by name, such as "t4"; raises OptionError for an unknown one and for a damaged file."""
+    if name not in target_names():
+        raise OptionError(
+            f"target {name!r}", expected=f"one of {', '.join(target_names())}", found="none of that name",
+            fix="choose one of these",
+        )
+    path = configs_directory() / "targets" / f"{name}.yaml"
+    try:
+        return Target.model_validate(
+            read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="restore the file")
+        )
+    except ValidationError as error:
+        raise OptionError(
+            str(path), expected="a target as configs/targets has them", found=validation_message(error),
+            fix="correct the named fields",
+        ) from None

@@ -49,6 +49,7 @@ from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
+    MEMORY_ENCODER,
     BundleError,
     BundleManifest,
     CheckpointError,
@@ -100,9 +101,11 @@ def compare_with_checkpoint(
     model = model_from_checkpoint(source)
     backend = backend or open_backend(CPU_BACKEND, bundle, threads=options.threads)
     with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
-        if session.bundle.manifest.checkpoint_digest != checkpoint_digest(source):
+        made_from, found = session.bundle.manifest.checkpoint_digest, checkpoint_digest(source)
+        if made_from != found:
             raise CheckpointError(
-                str(source), expected=f"the checkpoint that {session.bundle} was made from", found="another",
+                str(source), expected=f"the checkpoint that {session.bundle} was made from, of digest {made_from[:12]}",
+                found=f"one of digest {found[:12]}",
                 fix="name that one, or export this checkpoint",
             )
         forms = session.bundle.manifest.forms
@@ -154,7 +157,7 @@ def compare_with_bundle(
         graphs = BundleGraphs(other, reference_backend)
         encode: Encode = _none
         if manifest.model.traits.has_memory:
-            encode = partial(encode_passages, graphs.graph("memory_encoder"))
+            encode = partial(encode_passages, graphs.graph(MEMORY_ENCODER))
         name = SideName.of_bundle(reference, manifest, reference_backend)
         side = _Reference(name, graphs, manifest.forms, encode, bundle=other)
         return _compare(session, side, questions, options, backend, progress)
@@ -196,7 +199,7 @@ class _Comparison:
         codec = session.codec
         self._graphs = BundleGraphs(session.bundle, backend, session.graphs, codec_name(codec))
         if codec is not None:
-            encode = partial(encode_passages, session.graphs["memory_encoder"])
+            encode = partial(encode_passages, session.graphs[MEMORY_ENCODER])
             self._own = StoredMemory(rows.table, session.store, EncodedMemory(rows.table, encode, codec), own=True)
             self._candidate_memory = self._own
             if reference_store is not None and reference_store.codec is not None:

@@ -160,6 +160,6 @@ def load_backend(
 def _check_not_for_cpu(manifest: BundleManifest, kind: BackendKind) -> None:
     if kind.slow_on_cpu_codes and manifest.quantization is not None and manifest.quantization.target == "cpu":
         raise BackendError(
-            f"backend {kind.name}", expected="graphs that were not quantised for a CPU", found="such",
+            f"backend {kind.name}", expected="graphs that were not quantised for a CPU", found="graphs that were",
             fix="name the backend to run them there all the same",
         )

@@ -11,6 +11,16 @@ from dataclasses import dataclass
 
 from glimmer_export.runtime.contract.architecture import ModelShape
 from glimmer_export.runtime.contract.codec_layout import codec_layout
+from glimmer_export.runtime.contract.stages import (
+    CROSS_KV,
+    DECODER_PREFILL,
+    DECODER_STEP,
+    ENCODER,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    MEMORY_ENCODER,
+    QUESTION_ENCODER,
+)
 
 __all__ = [
     "CROSS_ATTENTION_FORMS",
@@ -78,23 +88,23 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     traits = shape.traits
     graphs: dict[str, GraphIO] = {}
     if traits.has_memory:
-        graphs["memory_encoder"] = _text_encoder(shape)
+        graphs[MEMORY_ENCODER] = _text_encoder(shape)
     if shape.separate_question_encoder:
-        graphs["question_encoder"] = _text_encoder(shape)
+        graphs[QUESTION_ENCODER] = _text_encoder(shape)
     if not traits.has_memory:
-        graphs["encoder"] = _joined_encoder(shape)
+        graphs[ENCODER] = _joined_encoder(shape)
     if traits.selects:
         for codec in forms.codecs:
-            graphs[_graph_name("live_stage_a", codec)] = _live_stage_a(shape, forms, codec)
+            graphs[_graph_name(LIVE_STAGE_A, codec)] = _live_stage_a(shape, forms, codec)
     if traits.has_memory:
         for codec in forms.codecs if _reads_memory(shape, forms) else (FP16,):
-            graphs[_graph_name("live_stage_b", codec)] = _live_stage_b(shape, forms, codec)
+            graphs[_graph_name(LIVE_STAGE_B, codec)] = _live_stage_b(shape, forms, codec)
     cross = (_states(shape),) if forms.cross_attention == "absorbed" else tuple(_cross_cache(shape))
     if forms.cross_attention == "cached":
-        graphs["cross_kv"] = GraphIO((_states(shape),), cross)
+        graphs[CROSS_KV] = GraphIO((_states(shape),), cross)
     if traits.prefixes_decoder:
-        graphs["decoder_prefill"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
-    graphs["decoder_step"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
+        graphs[DECODER_PREFILL] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
+    graphs[DECODER_STEP] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
     return graphs
 
 

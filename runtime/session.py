@@ -14,7 +14,7 @@ from typing import Literal
 from runtime.answer import Answer, PassageTruncatedWarning
 from runtime.arguments import items, words
 from runtime.backends import Backend, DeviceBackend, Graph
-from runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, load_backend, load_graphs
+from runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, as_run_by, load_backend, load_graphs
 from runtime.batch import GivenRow, Row, checked_k_and_m, checked_passages, parts_of, ranked_passages, row_of
 from runtime.bundle import Bundle
 from runtime.clock import StageClock
@@ -105,20 +105,22 @@ class Session:
                 failed.callback(memory.close)
             codec = codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name
-            check = partial(check_witness, opened, codec=name, required=required)
+            check = partial(check_witness, codec=name, required=required)
             if not isinstance(backend, str):
-                check(backend.name)
+                opened = replace(opened, manifest=as_run_by(backend, opened.manifest))
+                check(opened, backend.name)
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
                 session = cls(opened, memory, graphs, text, codec)
             else:
-                if backend in BACKEND_NAMES[1:]:
-                    check(backend)
+                if backend in BACKEND_NAMES[1:] and opened.manifest.cross_attention_choice is None:
+                    check(opened, backend)  # before anything is loaded; of two forms, engines tell which it is
                 loaded = load_backend(
                     backend, opened.directory, opened.manifest, name, threads=options.threads,
                     passage_cache_bytes=options.passage_cache_bytes,
                 )
                 failed.callback(loaded.close)
-                check(loaded.choice.name)
+                opened = replace(opened, manifest=loaded.manifest)
+                check(opened, loaded.choice.name)
                 session = cls(opened, memory, loaded.graphs, text, codec)
                 session._loaded = loaded
             failed.pop_all()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from calibration.losses import Losses
 from calibration.questions import Question
+from calibration.ranges_check import codec_of_graphs
 from calibration.ranges_file import read_ranges
 from calibration.scheme import TENSORRT
 from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
@@ -114,8 +115,11 @@ def bundle_sensitivity(
     if options.cost not in COSTS:
         raise OptionError("--cost", expected=f"one of {', '.join(COSTS)}", found=options.cost, fix="choose one")
     lazy = {name: prefix for name in stages if (prefix := lazy_layer(manifest, name)) is not None}
+    table = read_ranges(bundle, manifest)
+    answering = manifest.stages(codec_of_graphs(table.graphs, manifest)).values()
     quantization = Quantization(
-        table=read_ranges(bundle, manifest), scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
+        table=replace(table, graphs={name: table.graphs[name] for name in answering}),
+        scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
         policy=read_policy(policy), lazy_layers=lazy,
     )
     found = sensitivity(bundle, store, questions, quantization, options, progress=progress)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exporter.engines.attention_time import reckoned_form
 from exporter.engines.batch_bounds import BatchBound, batch_bounds
 from exporter.engines.compiler import Compiler, open_compiler
 from exporter.engines.inventory import Wanted, other_versions, usable_engines
+from exporter.engines.measured_form import form_on_engines
 from exporter.engines.peak_memory import peak_bytes
 from exporter.engines.profiles import graph_profiles
 from exporter.engines.work import Work, work_on_engines
@@ -19,14 +22,20 @@ from exporter.whole_file import replace_file, write_errors
 from runtime.bundle import Bundle
 from runtime.contract import (
     ENGINE_SCHEMA_VERSION,
+    MEASURED,
+    RECKONED,
+    BackendError,
+    BundleError,
     EngineEntry,
     EngineError,
     EngineKey,
     EngineRecord,
     FileEntry,
+    FormChoice,
     OptionError,
     file_digest,
     graph_digest,
+    read_engine_record,
 )
 
 __all__ = ["EngineBuild", "EnginePlan", "build_engines"]
@@ -52,11 +61,15 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now."""
+    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now.
+
+    `not_measured` says why the record's choice of a form of cross-attention is a reckoned one; None where it is not.
+    """
 
     directory: Path
     record: EngineRecord
     plan: EnginePlan
+    not_measured: str | None = None
 
 
 def build_engines(
@@ -71,7 +84,8 @@ def build_engines(
     """Compile what has no engine yet into `BUNDLE/engines/<fingerprint>`, which is replaced in one step at the end.
 
     A build that stops leaves the engines that were there before, and the next one takes up those that it finished;
-    `force` takes up none. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
+    `force` takes up none. Of a bundle of both forms of cross-attention the engines are timed, if they run here, and
+    the faster form is recorded. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
     OptionError for a target without a GPU, EngineError for a graph that breaks a rule, that the compiler refuses or
     whose smallest batch does not fit, MissingExtraError, BackendError (no such GPU here), BundleError and OutputError
     (a full disk, another build).
@@ -95,20 +109,43 @@ def build_engines(
             max((peak_bytes(bundle.manifest.graphs[name]) for name in missing), default=0), _bounds(bundle, target),
         )
         on_plan(plan)
+        choice = _choice(bundle, target_name, None if missing else work.published)
         engines = dict(finished)
         if missing:
             work.begin(finished)
         for name in missing:
             on_graph(name)
             engines[name] = _compile(bundle, name, compiler, wanted, work)
-            work.record(_record(compiler, target_name, engines))
+            work.record(_record(compiler, target_name, engines, choice))
         kept = {name: entry for name, entry in present.items() if name not in engines}
-        record = _record(compiler, target_name, {name: {**kept, **engines}[name] for name in wanted})
+        record = _record(compiler, target_name, {name: {**kept, **engines}[name] for name in wanted}, choice)
         if engines:
             work.publish(record, kept)
         else:
             work.restate(record)
-    return EngineBuild(work.published, record, plan)
+        not_measured = None
+        if choice is not None and choice.by != MEASURED:
+            try:
+                record = replace(record, cross_attention=form_on_engines(bundle, record))
+            except BackendError as reason:
+                not_measured = str(reason)
+            else:
+                work.restate(record)
+    return EngineBuild(work.published, record, plan, not_measured)
+
+
+def _choice(bundle: Bundle, target_name: str, published: Path | None) -> FormChoice | None:
+    """What was measured of engines that all stay, else what is reckoned for the target; None: one form."""
+    exported = bundle.manifest.cross_attention_choice
+    if exported is None:
+        return None
+    if published is not None:
+        with suppress(BundleError):
+            found = read_engine_record(published).cross_attention
+            if found is not None and (found.by, found.target) == (MEASURED, target_name):
+                return found
+    form = reckoned_form(bundle.manifest.model, exported.answer_tokens, read_target(target_name))
+    return FormChoice(form, RECKONED, target_name, exported.answer_tokens)
 
 
 def _check_rules(bundle: Bundle, target_name: str, target: TensorRTTarget, compiler_name: str) -> None:
@@ -146,5 +183,7 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
     return EngineEntry(FileEntry(path.name, path.stat().st_size, file_digest(path)), digest, profiles, seconds)
 
 
-def _record(compiler: Compiler, target_name: str, engines: dict[str, EngineEntry]) -> EngineRecord:
-    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, target_name, compiler.stand_in, engines)
+def _record(
+    compiler: Compiler, target_name: str, engines: dict[str, EngineEntry], choice: FormChoice | None
+) -> EngineRecord:
+    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, target_name, compiler.stand_in, engines, choice)

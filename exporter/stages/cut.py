@@ -9,7 +9,7 @@ from exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncod
 from exporter.stages.lazy import DeepLazyStageA, LazyStageA
 from exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
 from exporter.stages.model import GlimmerModel
-from runtime.contract import Forms, stage_of
+from runtime.contract import Forms, form_of, stage_of
 
 __all__ = ["applies_scale", "stage_from_model"]
 
@@ -20,7 +20,7 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
     Memory comes decoded (but for its scale where the stage `applies_scale`), and selected where the graph selects it:
     codec and selection are graphs of their own.
     """
-    absorbed = forms.cross_attention == "absorbed"
+    absorbed = (form_of(graph) or forms.cross_attention) == "absorbed"
     match stage_of(graph):
         case "memory_encoder":
             stage: nn.Module = MemoryEncoder(model)

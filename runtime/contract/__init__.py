@@ -52,6 +52,7 @@ from runtime.contract.files import (
     open_regular,
     read_limited,
 )
+from runtime.contract.form_choice import MEASURED, RECKONED, FormChoice
 from runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     LOG_PROBABILITY,
@@ -61,6 +62,7 @@ from runtime.contract.graph_io import (
     IOTensor,
     codec_inputs,
     codec_of,
+    form_of,
     graph_io,
     stage_of,
 )
@@ -132,12 +134,14 @@ __all__ = [
     "INDEX_ENGINES",
     "LOG_PROBABILITY",
     "MANIFEST",
+    "MEASURED",
     "NOT_MEASURED",
     "PARITY_RECORD",
     "PARITY_SCHEMA_VERSION",
     "PASSED",
     "PRECISIONS",
     "QUANTIZATION_TARGETS",
+    "RECKONED",
     "ROUNDED",
     "ROUNDING_BACKEND",
     "STAGE_A_FORMS",
@@ -166,6 +170,7 @@ __all__ = [
     "ExportError",
     "FileEntry",
     "ForkedError",
+    "FormChoice",
     "Forms",
     "GateCheck",
     "GateResult",
@@ -204,6 +209,7 @@ __all__ = [
     "computes_fp16_in_fp32",
     "file_digest",
     "file_errors",
+    "form_of",
     "graph_digest",
     "graph_io",
     "inside",

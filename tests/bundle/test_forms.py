@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from exporter.bundle import FormOptions, choose_forms
-from exporter.bundle.attention_time import KERNELS, cross_attention_ms
 from exporter.checkpoint import CheckpointConfig
 from exporter.checkpoint.options import ModelOptions, config_from_options
 from exporter.checkpoint.presets import preset
+from exporter.engines.attention_time import KERNELS, cross_attention_ms
 from exporter.targets import read_target
 from runtime.contract import OptionError
 

@@ -11,12 +11,12 @@ from runtime.backends.tensorrt.engine_graph import EngineGraph
 from runtime.backends.tensorrt.engines import DeviceEngines
 from runtime.backends.tensorrt.library import Library, check_installed
 from runtime.backends.tensorrt.runtime_cache import runtime_cache_path
-from runtime.contract import DeviceLostError, EngineKey, GraphIO
+from runtime.contract import DeviceLostError, EngineKey, EngineRecord, FormChoice, GraphIO, stage_of
 
 __all__ = ["TensorRTBackend"]
 
 REPEATED = "decoder_step"
-"""The graph that runs once a token, and so is captured, the runs between two looks at the tokens together."""
+"""The stage that runs once a token, and so is captured, the runs between two looks at the tokens together."""
 
 
 class TensorRTBackend:
@@ -44,6 +44,16 @@ class TensorRTBackend:
         self._graphs: list[EngineGraph] = []
         self._notes: dict[str, None] = {}
 
+    @property
+    def record(self) -> EngineRecord:
+        """Of the engines that it runs."""
+        return self._engines.record
+
+    @property
+    def form_choice(self) -> FormChoice | None:
+        """The form of cross-attention that was chosen for them, of a bundle that has both."""
+        return self._engines.record.cross_attention
+
     def load(self, path: Path, io: GraphIO) -> EngineGraph:
         """Load the engine of a graph file; raises BundleError where it is damaged or of another I/O."""
         name = path.stem
@@ -51,7 +61,7 @@ class TensorRTBackend:
         entry = self._engines.record.engines[name]
         kernels = runtime_cache_path(entry.file.sha256, self._key.fingerprint)
         engine = self._library.engine(content, f"engine of {name}, {self._engines.directory}", kernels)
-        graph = EngineGraph(engine, io, self._device, captures=name in self._captures)
+        graph = EngineGraph(engine, io, self._device, captures=stage_of(name) in self._captures)
         self._graphs.append(graph)
         return graph
 

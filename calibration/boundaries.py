@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from calibration.fp16_limits import FP16_SAFE, SMALLEST_AMAX
-from calibration.ranges import GraphRanges
-from runtime.contract import GraphIO, boundaries_of, boundary_of
+from glimmer_export.calibration.fp16_limits import FP16_SAFE, SMALLEST_AMAX
+from glimmer_export.calibration.ranges import GraphRanges
+from glimmer_export.runtime.contract import GraphIO, boundaries_of, boundary_of
 
 __all__ = ["fp16_boundaries"]
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from calibration.calibrators import calibrator
-from calibration.collect import CollectingBackend, GraphCollector
-from calibration.coverage import coverage_warnings
-from calibration.fp16_limits import FP16_MAX
-from calibration.questions import Question, given_passages
-from calibration.ranges import RangeTable
-from calibration.spread import spread
-from runtime import Answer, Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import BundleManifest, CalibrationError, form_of, read_manifest, stage_of
+from glimmer_export.calibration.calibrators import calibrator
+from glimmer_export.calibration.collect import CollectingBackend, GraphCollector
+from glimmer_export.calibration.coverage import coverage_warnings
+from glimmer_export.calibration.fp16_limits import FP16_MAX
+from glimmer_export.calibration.questions import Question, given_passages
+from glimmer_export.calibration.ranges import RangeTable
+from glimmer_export.calibration.spread import spread
+from glimmer_export.runtime import Answer, Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import BundleManifest, CalibrationError, form_of, read_manifest, stage_of
 
 __all__ = ["Calibration", "CalibrationOptions", "calibrate"]
 

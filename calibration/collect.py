@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.histogram import RunningRange
-from calibration.instrument import InstrumentedGraph, ObservedTensor, instrument
-from calibration.ranges import GraphRanges
-from calibration.unpadded import Places, unpadded_runs
-from runtime.backends import Array, Backend, Graph
-from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.contract import BundleError, CalibrationError, GraphIO
+from glimmer_export.calibration.histogram import RunningRange
+from glimmer_export.calibration.instrument import InstrumentedGraph, ObservedTensor, instrument
+from glimmer_export.calibration.ranges import GraphRanges
+from glimmer_export.calibration.unpadded import Places, unpadded_runs
+from glimmer_export.runtime.backends import Array, Backend, Graph
+from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from glimmer_export.runtime.contract import BundleError, CalibrationError, GraphIO
 
 __all__ = ["CollectingBackend", "GraphCollector"]
 

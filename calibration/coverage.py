@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from calibration.collect import GraphCollector
+from glimmer_export.calibration.collect import GraphCollector
 
 __all__ = ["FEW_SAMPLES", "GROWTH", "coverage_warnings"]
 

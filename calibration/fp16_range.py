@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from calibration.fp16_limits import FP32_LOWEST, MASKED
-from calibration.passes.operators import MOVERS, constant, moved_inputs, scalar
-from calibration.tracked import TrackedRanges
+from glimmer_export.calibration.fp16_limits import FP32_LOWEST, MASKED
+from glimmer_export.calibration.passes.operators import MOVERS, constant, moved_inputs, scalar
+from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["amax_of", "is_masked"]
 

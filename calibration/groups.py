@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibration.linear import constant, find_linears
-from calibration.passes.quantize_embedding import find_lookups
+from glimmer_export.calibration.linear import constant, find_linears
+from glimmer_export.calibration.passes.quantize_embedding import find_lookups
 
 __all__ = ["Group", "find_groups"]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges import TensorRange
 
 __all__ = ["BINS", "MASKED", "RunningHistogram", "RunningRange", "limit_of"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from json import JSONDecodeError
 from typing import Any, BinaryIO
 
-from calibration.text_files import MAX_BLANK_LINES
-from runtime.contract import QuestionFileError
-from runtime.contract.json_text import has_lone_surrogate, parse_at, parse_json
+from glimmer_export.calibration.text_files import MAX_BLANK_LINES
+from glimmer_export.runtime.contract import QuestionFileError
+from glimmer_export.runtime.contract.json_text import has_lone_surrogate, parse_at, parse_json
 
 __all__ = ["MAX_ROW_BYTES", "json_rows"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.contract import BundleError, map_regular
+from glimmer_export.runtime.contract import BundleError, map_regular
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.observation import Observation
-from runtime.backends import Array
+from glimmer_export.calibration.observation import Observation
+from glimmer_export.runtime.backends import Array
 
 __all__ = ["Losses", "losses"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime import Session
-from runtime.backends import Array, Graph
-from runtime.candidates import Given
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.candidates import Given
 
 __all__ = ["Asked", "Observation", "observe"]
 

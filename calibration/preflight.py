@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.fp16_limits import FP16_MAX, MASKED, MAX_BIAS, MAX_SCORE
-from calibration.fp16_range import amax_of, is_masked
-from calibration.linear import constant
-from calibration.passes.centre_position_bias import find_bias_tables, softmaxes_of
-from calibration.tracked import TrackedRanges
-from runtime.contract import CalibrationError
+from glimmer_export.calibration.fp16_limits import FP16_MAX, MASKED, MAX_BIAS, MAX_SCORE
+from glimmer_export.calibration.fp16_range import amax_of, is_masked
+from glimmer_export.calibration.linear import constant
+from glimmer_export.calibration.passes.centre_position_bias import find_bias_tables, softmaxes_of
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.runtime.contract import CalibrationError
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from calibration.load_graph import load_graph
-from runtime.backends import Array, Backend, Graph
-from runtime.contract import GraphIO, IOTensor, stage_of
+from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.runtime.backends import Array, Backend, Graph
+from glimmer_export.runtime.contract import GraphIO, IOTensor, stage_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,7 +34,7 @@ class CountingBackend:
         """Load a graph with sizes added; its name is the file's."""
         import onnx_ir
 
-        from calibration.passes.fold_weights import FoldWeights
+        from glimmer_export.calibration.passes.fold_weights import FoldWeights
 
         model = load_graph(path)
         FoldWeights()(model)
@@ -62,8 +62,8 @@ class _Counted:
 
 def _add_sizes(graph: ir.Graph) -> dict[str, tuple[str, int]]:
     """Add the size of what each product reads as an output; by its name the node, and the work of one element."""
-    from calibration.linear import constant, find_linears
-    from calibration.passes.quantize_embedding import find_lookups
+    from glimmer_export.calibration.linear import constant, find_linears
+    from glimmer_export.calibration.passes.quantize_embedding import find_lookups
 
     read = [(linear.node, linear.x, constant(linear.weight).shape[-1]) for linear in find_linears(graph)]
     for node in find_lookups(graph):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calibration.calibrators import bounds, calibrator
-from calibration.linear import find_linears, shared_weights
-from calibration.policy import Equalize, Policy
-from calibration.preflight import check_fp16
-from calibration.scheme import Scheme
-from calibration.tracked import TrackedRanges
-from calibration.worth import Gpu, not_worth
+from glimmer_export.calibration.calibrators import bounds, calibrator
+from glimmer_export.calibration.linear import find_linears, shared_weights
+from glimmer_export.calibration.policy import Equalize, Policy
+from glimmer_export.calibration.preflight import check_fp16
+from glimmer_export.calibration.scheme import Scheme
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.calibration.worth import Gpu, not_worth
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -80,12 +80,12 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
     Then Q/DQ, then FP16.
     Raises CalibrationError where FP16 would overflow on the calibration data, or a range is missing.
     """
-    from calibration.passes.centre_position_bias import CentrePositionBias
-    from calibration.passes.convert_fp16 import ConvertFp16
-    from calibration.passes.equalize_feed_forward import EqualizeFeedForward
-    from calibration.passes.fold_weights import FoldWeights
-    from calibration.passes.rescale_codes import RescaleCodes
-    from calibration.passes.rescale_residual import RescaleResidual, residual_scale
+    from glimmer_export.calibration.passes.centre_position_bias import CentrePositionBias
+    from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+    from glimmer_export.calibration.passes.equalize_feed_forward import EqualizeFeedForward
+    from glimmer_export.calibration.passes.fold_weights import FoldWeights
+    from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
+    from glimmer_export.calibration.passes.rescale_residual import RescaleResidual, residual_scale
 
     done = QuantizedGraph()
     FoldWeights()(model)
@@ -121,13 +121,13 @@ def _insert_int8(
     model: ir.Model, tracked: TrackedRanges, options: GraphOptions, done: QuantizedGraph, balanced: set[ir.Value]
 ) -> None:
     """`balanced` are the values whose channels the feed-forward's equalisation has seen to."""
-    from calibration.passes.equalize_values import EqualizeValues
-    from calibration.passes.insert_qdq import InsertQDQ
-    from calibration.passes.migrate_into_norm import MigrateIntoNorm
-    from calibration.passes.quantize_embedding import QuantizeEmbedding, find_lookups
-    from calibration.passes.scale_heads import ScaleHeads
-    from calibration.passes.scale_inputs import ScaleInputs
-    from calibration.passes.scale_tokens import ScaleTokens
+    from glimmer_export.calibration.passes.equalize_values import EqualizeValues
+    from glimmer_export.calibration.passes.insert_qdq import InsertQDQ
+    from glimmer_export.calibration.passes.migrate_into_norm import MigrateIntoNorm
+    from glimmer_export.calibration.passes.quantize_embedding import QuantizeEmbedding, find_lookups
+    from glimmer_export.calibration.passes.scale_heads import ScaleHeads
+    from glimmer_export.calibration.passes.scale_inputs import ScaleInputs
+    from glimmer_export.calibration.passes.scale_tokens import ScaleTokens
 
     policy, scheme = options.policy, replace(options.scheme, half_scales=options.fp16)
     lookups = [str(node.name) for node in find_lookups(model.graph)]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from calibration.evidence import Evidence, evidence_from_outputs, page_name
-from calibration.passage_fields import passage_fields, present_fields
-from runtime.contract import QuestionFileError
-from runtime.store import Passage
+from glimmer_export.calibration.evidence import Evidence, evidence_from_outputs, page_name
+from glimmer_export.calibration.passage_fields import passage_fields, present_fields
+from glimmer_export.runtime.contract import QuestionFileError
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["LAYOUTS", "Question", "Row"]
 

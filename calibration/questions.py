@@ -8,14 +8,14 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from calibration.json_rows import json_rows
-from calibration.question_row import LAYOUTS, Question, Row
-from calibration.spread import spread
-from calibration.text_files import files_of, open_named
-from runtime.candidates import PassageId
-from runtime.contract import QuestionFileError
-from runtime.contract.kinds import refuse_ours
-from runtime.store import Passage
+from glimmer_export.calibration.json_rows import json_rows
+from glimmer_export.calibration.question_row import LAYOUTS, Question, Row
+from glimmer_export.calibration.spread import spread
+from glimmer_export.calibration.text_files import files_of, open_named
+from glimmer_export.runtime.candidates import PassageId
+from glimmer_export.runtime.contract import QuestionFileError
+from glimmer_export.runtime.contract.kinds import refuse_ours
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["Question", "given_passages", "question_files", "read_questions"]
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from calibration.calibrators.percentile import magnitude_percentile
-from calibration.ranges import RangeTable, TensorRange
-from runtime.contract import BundleManifest, CalibrationError
+from glimmer_export.calibration.calibrators.percentile import magnitude_percentile
+from glimmer_export.calibration.ranges import RangeTable, TensorRange
+from glimmer_export.runtime.contract import BundleManifest, CalibrationError
 
 __all__ = ["check_table", "check_tensor", "codec_of_graphs"]
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.calibrators import calibrator
-from calibration.calibrators.percentile import magnitude_percentile
-from calibration.histogram import BINS
-from calibration.ranges import GraphRanges, RangeTable, TensorRange
-from calibration.ranges_check import check_table, check_tensor
-from runtime.bundle import verify_file
-from runtime.contract import BundleManifest, CalibrationError, OptionError, record_to_json
-from runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.calibration.calibrators import calibrator
+from glimmer_export.calibration.calibrators.percentile import magnitude_percentile
+from glimmer_export.calibration.histogram import BINS
+from glimmer_export.calibration.ranges import GraphRanges, RangeTable, TensorRange
+from glimmer_export.calibration.ranges_check import check_table, check_tensor
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import BundleManifest, CalibrationError, OptionError, record_to_json
+from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = ["FIX", "PERCENTILES", "RANGES_SCHEMA_VERSION", "read_ranges", "write_ranges"]
 
@@ -154,7 +154,7 @@ def _arrays(path: Path, record: TableRecord) -> dict[str, NDArray[Any]]:
 
     Raises CalibrationError: no safetensors file, other arrays in it, another type or shape.
     """
-    from runtime.safetensors_file import SafetensorsFile
+    from glimmer_export.runtime.safetensors_file import SafetensorsFile
 
     def refused(reason: str) -> CalibrationError:
         return CalibrationError(str(path), expected="a safetensors file", found=reason, fix=FIX)

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calibration.load_graph import load_graph
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import ROUNDING_BACKEND, GraphIO
+from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import ROUNDING_BACKEND, GraphIO
 
 if TYPE_CHECKING:
-    from runtime.backends.onnxruntime_cpu import OnnxRuntimeGraph
+    from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeGraph
 
 __all__ = ["RoundingBackend"]
 
@@ -37,7 +37,7 @@ class RoundingBackend(OnnxRuntimeBackend):
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
         import onnx_ir
 
-        from calibration.passes.round_fp16 import RoundFp16
+        from glimmer_export.calibration.passes.round_fp16 import RoundFp16
 
         super().load(path, io)
         model = load_graph(path)

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calibration.groups import Group, find_groups
-from calibration.keep_list import Choice, Kept, keep_greedily
-from calibration.load_graph import load_graph
-from calibration.losses import Losses, losses
-from calibration.observation import Asked, Observation, observe
-from calibration.policy import Policy
-from calibration.product_work import CountingBackend
-from calibration.quantize import GraphOptions, quantize_graph, stays_float
-from calibration.questions import Question, given_passages
-from calibration.ranges import RangeTable
-from calibration.scheme import Scheme
-from calibration.spread import spread
-from calibration.tracked import TrackedRanges
-from runtime import Session
-from runtime.backends import Graph, OnnxRuntimeBackend
-from runtime.bundle import Bundle
-from runtime.contract import CalibrationError, stage_of
+from glimmer_export.calibration.groups import Group, find_groups
+from glimmer_export.calibration.keep_list import Choice, Kept, keep_greedily
+from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.calibration.losses import Losses, losses
+from glimmer_export.calibration.observation import Asked, Observation, observe
+from glimmer_export.calibration.policy import Policy
+from glimmer_export.calibration.product_work import CountingBackend
+from glimmer_export.calibration.quantize import GraphOptions, quantize_graph, stays_float
+from glimmer_export.calibration.questions import Question, given_passages
+from glimmer_export.calibration.ranges import RangeTable
+from glimmer_export.calibration.scheme import Scheme
+from glimmer_export.calibration.spread import spread
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CalibrationError, stage_of
 
 __all__ = ["COSTS", "GroupLoss", "Quantization", "Sensitivity", "SensitivityOptions", "sensitivity"]
 
@@ -212,7 +212,7 @@ def _renumbered(reference: Observation) -> Observation:
 
 
 def _groups(path: Path, name: str, quantization: Quantization) -> list[Group]:
-    from calibration.passes.fold_weights import FoldWeights
+    from glimmer_export.calibration.passes.fold_weights import FoldWeights
 
     model = load_graph(path)
     FoldWeights()(model)

@@ -13,8 +13,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from runtime.contract import GlimmerError, file_errors
-from runtime.contract.files import READABLE, UnfitFileError, open_stream
+from glimmer_export.runtime.contract import GlimmerError, file_errors
+from glimmer_export.runtime.contract.files import READABLE, UnfitFileError, open_stream
 
 __all__ = [
     "BOM", "MAX_BLANK_LINES", "Packed", "compression_of", "files_of", "open_bytes", "open_named", "reading",

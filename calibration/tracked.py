@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.ranges import TensorRange
-from runtime.contract import CalibrationError
+from glimmer_export.calibration.ranges import TensorRange
+from glimmer_export.runtime.contract import CalibrationError
 
 __all__ = ["TrackedRanges"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.spread import spread
-from runtime.backends import Array
-from runtime.contract import GraphIO
+from glimmer_export.calibration.spread import spread
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["UnpaddedRun", "unpadded_runs"]
 

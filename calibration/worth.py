@@ -56,7 +56,7 @@ def not_worth(graph: ir.Graph, names: Collection[str], gpus: Sequence[Gpu], save
     `saved_bytes` are those of one weight. Products that read one value share its codes, so they are judged together. A
     run reads every weight once, whatever its batch: the rule is for graphs of few rows, which wait for their weights.
     """
-    from calibration.linear import constant, find_linears
+    from glimmer_export.calibration.linear import constant, find_linears
 
     readers: dict[ir.Value, list[tuple[str, int]]] = {}
     for linear in find_linears(graph):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.contract import OutputError
+from glimmer_export.runtime.contract import OutputError
 
 __all__ = ["Inputs", "check_apart"]
 

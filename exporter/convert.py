@@ -6,24 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.config import parse_config, read_config
-from exporter.checkpoint.fid import convert_fid
-from exporter.checkpoint.huggingface import convert_huggingface
-from exporter.checkpoint.t5x import convert_t5x, read_name_map
-from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
-from exporter.checkpoint.tokenizer_agreement import check_agreement
-from exporter.checkpoint.write import write_checkpoint
-from exporter.checkpoint.written import is_written
-from exporter.init import summary
-from exporter.publish import check_target
-from runtime.contract import CheckpointError, OptionError
-from runtime.contract.kinds import refuse_ours
-from runtime.contract.records import read_json_value
+from glimmer_export.exporter.checkpoint.config import parse_config, read_config
+from glimmer_export.exporter.checkpoint.fid import convert_fid
+from glimmer_export.exporter.checkpoint.huggingface import convert_huggingface
+from glimmer_export.exporter.checkpoint.t5x import convert_t5x, read_name_map
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
+from glimmer_export.exporter.checkpoint.tokenizer_agreement import check_agreement
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
+from glimmer_export.exporter.checkpoint.written import is_written
+from glimmer_export.exporter.init import summary
+from glimmer_export.exporter.publish import check_target
+from glimmer_export.runtime.contract import CheckpointError, OptionError
+from glimmer_export.runtime.contract.kinds import refuse_ours
+from glimmer_export.runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from exporter.checkpoint.config import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["convert_checkpoint"]
 

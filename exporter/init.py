@@ -6,21 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.convert import convert_t5
-from exporter.checkpoint.initialise import RandomWeights
-from exporter.checkpoint.lazy_tensors import specs_of
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.checkpoint.tokenizer import find_tokenizer
-from exporter.checkpoint.write import write_checkpoint
-from exporter.publish import check_target
+from glimmer_export.exporter.checkpoint.convert import convert_t5
+from glimmer_export.exporter.checkpoint.initialise import RandomWeights
+from glimmer_export.exporter.checkpoint.lazy_tensors import specs_of
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
+from glimmer_export.exporter.publish import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from exporter.checkpoint.config import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["init_from_t5", "init_random", "summary"]
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from runtime.contract import GlimmerError, OutputError
+from glimmer_export.runtime.contract import GlimmerError, OutputError
 
 __all__ = ["links_below", "require_no_link", "require_no_link_below", "resolved"]
 

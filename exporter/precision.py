@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibration.policy import Policy
-from exporter.checkpoint.config import validation_message
-from exporter.configs_path import configs_directory
-from exporter.yaml_file import read_yaml
-from runtime.contract import OptionError
+from glimmer_export.calibration.policy import Policy
+from glimmer_export.exporter.checkpoint.config import validation_message
+from glimmer_export.exporter.configs_path import configs_directory
+from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["DEFAULT_POLICY", "policy_file", "policy_names", "read_policy"]
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from exporter.apart import Inputs, check_apart
-from exporter.links import resolved
-from exporter.swap import new_directory, recover, swap_directory
-from exporter.whole_file import PROBE, plain_mode, remove_unfinished, replace_file, write_errors
-from runtime.contract import OutputError
-from runtime.contract.files import is_there, open_file
+from glimmer_export.exporter.apart import Inputs, check_apart
+from glimmer_export.exporter.links import resolved
+from glimmer_export.exporter.swap import new_directory, recover, swap_directory
+from glimmer_export.exporter.whole_file import PROBE, plain_mode, remove_unfinished, replace_file, write_errors
+from glimmer_export.runtime.contract import OutputError
+from glimmer_export.runtime.contract.files import is_there, open_file
 
 __all__ = [
     "Inputs", "check_apart", "check_file", "check_place", "check_target", "publish_directory", "replace_file",

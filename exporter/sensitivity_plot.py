@@ -7,12 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.cost.plot import FORMATS, METADATA, TEXT
-from exporter.publish import replace_file, write_errors
-from exporter.visible import visible
+from glimmer_export.exporter.cost.plot import FORMATS, METADATA, TEXT
+from glimmer_export.exporter.publish import replace_file, write_errors
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from exporter.bundle.sensitivity import SensitivityReport
+    from glimmer_export.exporter.bundle.sensitivity import SensitivityReport
 
 __all__ = ["plot_sensitivity"]
 

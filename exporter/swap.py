@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from exporter.durable import move, sync_tree
-from exporter.file_lock import held_alone
-from runtime.contract import OutputError
+from glimmer_export.exporter.durable import move, sync_tree
+from glimmer_export.exporter.file_lock import held_alone
+from glimmer_export.runtime.contract import OutputError
 
 __all__ = ["new_directory", "recover", "swap_directory"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from exporter.visible import visible, visible_lines
+from glimmer_export.exporter.visible import visible, visible_lines
 
 __all__ = ["bold", "console", "text"]
 

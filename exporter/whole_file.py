@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from exporter.durable import move
-from exporter.file_lock import held_alone
-from runtime.contract import OutputError
+from glimmer_export.exporter.durable import move
+from glimmer_export.exporter.file_lock import held_alone
+from glimmer_export.runtime.contract import OutputError
 
 __all__ = [
     "PROBE", "UNFINISHED", "plain_mode", "remove_unfinished", "replace_file", "unforeseen_name", "whole_file",

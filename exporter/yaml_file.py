@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import GlimmerError, read_limited
+from glimmer_export.runtime.contract import GlimmerError, read_limited
 
 __all__ = ["MAX_YAML_BYTES", "read_yaml"]
 

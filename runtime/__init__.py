@@ -1,19 +1,19 @@
 """Device side: answer questions with a bundle and a memory store, without torch.
 
 ```python
-from runtime import Session
+from glimmer_export.runtime import Session
 
 with Session.open("BUNDLE", store="STORE") as session:
     print(session.answer("Who painted the ceiling?").answer)
 ```
 """
 
-from runtime import telemetry  # noqa: F401 - first of all: ONNX Runtime reads what it sets as it is imported
-from runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
-from runtime.backends.choice import BACKEND_NAMES, BackendChoice
-from runtime.bundle import Bundle
-from runtime.candidates import PassageId
-from runtime.contract.errors import (
+from glimmer_export.runtime import telemetry  # noqa: F401 - first of all: ONNX Runtime reads what it sets as it is imported
+from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
+from glimmer_export.runtime.backends.choice import BACKEND_NAMES, BackendChoice
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.candidates import PassageId
+from glimmer_export.runtime.contract.errors import (
     BackendError,
     BundleError,
     CalibrationError,
@@ -39,8 +39,8 @@ from runtime.contract.errors import (
     StoreError,
     TokenizerError,
 )
-from runtime.session import Session
-from runtime.store import Hit, MemoryStore, Passage
+from glimmer_export.runtime.session import Session
+from glimmer_export.runtime.store import Hit, MemoryStore, Passage
 
 __all__ = [
     "BACKEND_NAMES",

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.contract import GlimmerError
-from runtime.store import Passage
+from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage"]
 

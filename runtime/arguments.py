@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import GlimmerError, OptionError, QuestionError
+from glimmer_export.runtime.contract import GlimmerError, OptionError, QuestionError
 
 __all__ = [
     "MAX_PASSAGES",

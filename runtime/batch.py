@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from runtime.answer import RankedPassage
-from runtime.arguments import MAX_PASSAGES, items, question_text, whole_number
-from runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
-from runtime.clock import StageClock
-from runtime.contract import ModelShape, OptionError, PassageError
-from runtime.reader import Reading
-from runtime.store import MemoryStore
-from runtime.text import TextEncoder
+from glimmer_export.runtime.answer import RankedPassage
+from glimmer_export.runtime.arguments import MAX_PASSAGES, items, question_text, whole_number
+from glimmer_export.runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.contract import ModelShape, OptionError, PassageError
+from glimmer_export.runtime.reader import Reading
+from glimmer_export.runtime.store import MemoryStore
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["GivenRow", "Row", "checked_k_and_m", "checked_passages", "parts_of", "ranked_passages", "row_of"]
 

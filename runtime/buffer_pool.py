@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from runtime.backends import Array
+from glimmer_export.runtime.backends import Array
 
 __all__ = ["BufferPool"]
 

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from runtime.arguments import path_of
-from runtime.contract import (
+from glimmer_export.runtime.arguments import path_of
+from glimmer_export.runtime.contract import (
     BundleError,
     BundleManifest,
     FileEntry,
@@ -19,9 +19,9 @@ from runtime.contract import (
     is_volume_part,
     read_manifest,
 )
-from runtime.contract.files import open_file
-from runtime.external_data import check_external_data
-from runtime.text import TextEncoder
+from glimmer_export.runtime.contract.files import open_file
+from glimmer_export.runtime.external_data import check_external_data
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Bundle", "verify_file"]
 

@@ -8,15 +8,15 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from runtime.arguments import as_index, described
-from runtime.backends import Tensor
-from runtime.codecs import Codec
-from runtime.contract import BundleError, ModelShape, PassageError
-from runtime.memory import encode_passages, pad_ids
-from runtime.passage_memory import PassageMemory
-from runtime.placement import Placement
-from runtime.store import MemoryStore, Passage
-from runtime.text import TextEncoder
+from glimmer_export.runtime.arguments import as_index, described
+from glimmer_export.runtime.backends import Tensor
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import BundleError, ModelShape, PassageError
+from glimmer_export.runtime.memory import encode_passages, pad_ids
+from glimmer_export.runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.placement import Placement
+from glimmer_export.runtime.store import MemoryStore, Passage
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = [
     "Candidate",

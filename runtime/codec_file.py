@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.backends import Array
-from runtime.codecs import Codec, open_codec
-from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, StoreManifest, codec_layout, read_limited
-from runtime.contract.store_mending import saying_what_mends
-from runtime.safetensors_file import read_arrays
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs import Codec, open_codec
+from glimmer_export.runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, StoreManifest, codec_layout, read_limited
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
 

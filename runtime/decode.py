@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.backends import Array, Tensor
-from runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
-from runtime.decoder_steps import Asked, decoder_steps
-from runtime.placement import Placement
+from glimmer_export.runtime.backends import Array, Tensor
+from glimmer_export.runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
+from glimmer_export.runtime.decoder_steps import Asked, decoder_steps
+from glimmer_export.runtime.placement import Placement
 
 __all__ = ["Decoded", "greedy_decode"]
 

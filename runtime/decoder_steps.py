@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.backends import Array, DeviceLoop, LoopIO, Tensor
-from runtime.contract import LOG_PROBABILITY, ModelShape
-from runtime.memory import pad_ids
-from runtime.placement import DevicePlacement, Placement
+from glimmer_export.runtime.backends import Array, DeviceLoop, LoopIO, Tensor
+from glimmer_export.runtime.contract import LOG_PROBABILITY, ModelShape
+from glimmer_export.runtime.memory import pad_ids
+from glimmer_export.runtime.placement import DevicePlacement, Placement
 
 __all__ = ["Asked", "DecoderSteps", "decoder_steps", "step_loop"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract import GlimmerError, map_regular
-from runtime.onnx_constants import check_made_constants, read_tensor
-from runtime.protobuf_fields import fields
+from glimmer_export.runtime.contract import GlimmerError, map_regular
+from glimmer_export.runtime.onnx_constants import check_made_constants, read_tensor
+from glimmer_export.runtime.protobuf_fields import fields
 
 __all__ = ["ExternalData", "check_external_data", "external_data"]
 

@@ -11,7 +11,7 @@ import os
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from runtime.contract import ForkedError
+from glimmer_export.runtime.contract import ForkedError
 
 __all__ = ["Home", "Left", "leave_in_children"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
-from runtime.contract.files import open_descriptor
+from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from glimmer_export.runtime.contract.files import open_descriptor
 
 __all__ = ["check_in_place", "held_manifest", "hold_manifest"]
 

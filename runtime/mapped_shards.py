@@ -7,10 +7,10 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-from runtime.contract import StoreManifest
-from runtime.contract.shard_layout import shard_tensors
-from runtime.contract.store_mending import saying_what_mends
-from runtime.shard import Shard, open_shard
+from glimmer_export.runtime.contract import StoreManifest
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.shard import Shard, open_shard
 
 __all__ = ["MappedShards"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.backends import Array, Graph
+from glimmer_export.runtime.backends import Array, Graph
 
 __all__ = ["encode_passages", "pad_ids"]
 

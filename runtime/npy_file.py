@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract import GlimmerError
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = ["map_npy"]
 

@@ -9,7 +9,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 
-from runtime.protobuf_fields import fields, packed_varints
+from glimmer_export.runtime.protobuf_fields import fields, packed_varints
 
 __all__ = ["MAX_MADE_ELEMENTS", "Tensor", "check_made_constants", "read_tensor"]
 

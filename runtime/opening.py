@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.arguments import described, flag, one_of, path_of, threads_of, whole_number
-from runtime.backends import Backend, DeviceBackend
-from runtime.backends.choice import BACKEND_NAMES
-from runtime.bundle import Bundle
-from runtime.codecs import Codec, open_codec
-from runtime.contract import OptionError, TokenizerError, check_parity, computation_of
-from runtime.cpu_kind import bf16_instructions, cpu_kind
-from runtime.store_index import RETRIEVALS
-from runtime.text import TextEncoder
+from glimmer_export.runtime.arguments import described, flag, one_of, path_of, threads_of, whole_number
+from glimmer_export.runtime.backends import Backend, DeviceBackend
+from glimmer_export.runtime.backends.choice import BACKEND_NAMES
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codecs import Codec, open_codec
+from glimmer_export.runtime.contract import OptionError, TokenizerError, check_parity, computation_of
+from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
+from glimmer_export.runtime.store_index import RETRIEVALS
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["OpenOptions", "check_witness", "codec_without_store", "text_of", "warn_of_other_cpu"]
 

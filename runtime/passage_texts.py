@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from runtime.arguments import described
-from runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
-from runtime.contract.store_layout import FOLDING
-from runtime.contract.text_schema import (
+from glimmer_export.runtime.arguments import described
+from glimmer_export.runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.text_schema import (
     SELECT_HIGHEST,
     SELECT_NUMBER,
     SELECT_NUMBERS,
@@ -22,9 +22,9 @@ from runtime.contract.text_schema import (
     names_pages,
     without_pages,
 )
-from runtime.retrieval import Hit
-from runtime.retrieval.fts5 import Fts5Index
-from runtime.sqlite_file import SqliteFile
+from glimmer_export.runtime.retrieval import Hit
+from glimmer_export.runtime.retrieval.fts5 import Fts5Index
+from glimmer_export.runtime.sqlite_file import SqliteFile
 
 __all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "no_such_number"]
 

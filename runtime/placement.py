@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from runtime.backends import (
+from glimmer_export.runtime.backends import (
     Array,
     Device,
     DeviceGraph,
@@ -21,9 +21,9 @@ from runtime.backends import (
     Tensor,
     TypedGraph,
 )
-from runtime.buffer_pool import BufferPool
-from runtime.passage_memory import PassageMemory, padded_memory
-from runtime.rerank import take_selected
+from glimmer_export.runtime.buffer_pool import BufferPool
+from glimmer_export.runtime.passage_memory import PassageMemory, padded_memory
+from glimmer_export.runtime.rerank import take_selected
 
 __all__ = ["DevicePlacement", "HostPlacement", "Placement", "placement_of"]
 

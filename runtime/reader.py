@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from runtime.backends import Array, Graph, Tensor
-from runtime.candidates import Candidate, memory_inputs, token_inputs
-from runtime.clock import StageClock
-from runtime.codecs import Codec
-from runtime.contract import ModelShape
-from runtime.decode import Decoded, greedy_decode
-from runtime.memory import pad_ids
-from runtime.placement import placement_of
-from runtime.rerank import check_scores, select_top_m
-from runtime.store import MemoryStore
-from runtime.text import TextEncoder
+from glimmer_export.runtime.backends import Array, Graph, Tensor
+from glimmer_export.runtime.candidates import Candidate, memory_inputs, token_inputs
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.decode import Decoded, greedy_decode
+from glimmer_export.runtime.memory import pad_ids
+from glimmer_export.runtime.placement import placement_of
+from glimmer_export.runtime.rerank import check_scores, select_top_m
+from glimmer_export.runtime.store import MemoryStore
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Reader", "Reading"]
 

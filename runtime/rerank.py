@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.contract import NotFiniteError
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import NotFiniteError
 
 __all__ = ["check_scores", "select_top_m", "take_selected"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
-from runtime.contract import GlimmerError
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = ["SafetensorsFile", "read_arrays"]
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
-from runtime.codecs import Codec
-from runtime.contract import ClosedError
-from runtime.reader import Reader
-from runtime.store import MemoryStore
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import ClosedError
+from glimmer_export.runtime.reader import Reader
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["CurrentStore", "Serving"]
 

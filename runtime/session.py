@@ -11,15 +11,15 @@ from functools import partial
 from threading import Lock
 from typing import Literal
 
-from runtime.answer import Answer, PassageTruncatedWarning
-from runtime.arguments import items, words
-from runtime.backends import Backend, DeviceBackend, Graph
-from runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, as_run_by, load_backend, load_graphs
-from runtime.batch import GivenRow, Row, checked_k_and_m, checked_passages, parts_of, ranked_passages, row_of
-from runtime.bundle import Bundle
-from runtime.clock import StageClock
-from runtime.codecs import Codec
-from runtime.contract import (
+from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning
+from glimmer_export.runtime.arguments import items, words
+from glimmer_export.runtime.backends import Backend, DeviceBackend, Graph
+from glimmer_export.runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, as_run_by, load_backend, load_graphs
+from glimmer_export.runtime.batch import GivenRow, Row, checked_k_and_m, checked_passages, parts_of, ranked_passages, row_of
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import (
     GlimmerError,
     OptionError,
     PassageError,
@@ -27,13 +27,13 @@ from runtime.contract import (
     StoreError,
     check_parity,
 )
-from runtime.forks import Home, leave_in_children
-from runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
-from runtime.reader import Reader
-from runtime.serving import CurrentStore, Serving
-from runtime.store import MemoryStore
-from runtime.text import TextEncoder
-from runtime.warm_up import warm_up
+from glimmer_export.runtime.forks import Home, leave_in_children
+from glimmer_export.runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
+from glimmer_export.runtime.reader import Reader
+from glimmer_export.runtime.serving import CurrentStore, Serving
+from glimmer_export.runtime.store import MemoryStore
+from glimmer_export.runtime.text import TextEncoder
+from glimmer_export.runtime.warm_up import warm_up
 
 __all__ = ["Session"]
 
@@ -82,7 +82,7 @@ class Session:
         TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
         `bm25`, or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
-        computes (the table is in `runtime.contract.witness`); "device" takes none that was rounded on the CPU in the
+        computes (the table is in `glimmer_export.runtime.contract.witness`); "device" takes none that was rounded on the CPU in the
         place of the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.contract import StoreError, map_regular
-from runtime.contract.shard_layout import ShardTensor
-from runtime.passage_memory import CODES
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import StoreError, map_regular
+from glimmer_export.runtime.contract.shard_layout import ShardTensor
+from glimmer_export.runtime.passage_memory import CODES
 
 __all__ = ["Shard", "open_shard"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from runtime.contract.library_errors import LibraryErrors, first_line
-from runtime.contract.text_schema import fts5_missing
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract.text_schema import fts5_missing
 
 __all__ = ["SqliteFile"]
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.arguments import (
+from glimmer_export.runtime.arguments import (
     as_index,
     described,
     flag,
@@ -23,28 +23,28 @@ from runtime.arguments import (
     threads_of,
     whole_number,
 )
-from runtime.backends import Array
-from runtime.bundle import Bundle
-from runtime.codec_file import open_store_codec
-from runtime.codecs import Codec
-from runtime.contract import (
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codec_file import open_store_codec
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import (
     ClosedError,
     OptionError,
     PassageError,
     StoreError,
     StoreManifest,
 )
-from runtime.forks import Home, leave_in_children
-from runtime.generation import check_in_place, hold_manifest
-from runtime.mapped_shards import MappedShards
-from runtime.passage_memory import PassageMemory
-from runtime.passage_texts import Passage, PassageTexts, no_such_number
-from runtime.retrieval import Hit, Retriever
-from runtime.retrieval.dense import DenseIndex
-from runtime.shard import Shard
-from runtime.store_check import Marks, check_store_fits, marks_of, verify_store
-from runtime.store_index import RETRIEVALS, open_retriever, open_vectors
-from runtime.tombstones import live_end, read_tombstones
+from glimmer_export.runtime.forks import Home, leave_in_children
+from glimmer_export.runtime.generation import check_in_place, hold_manifest
+from glimmer_export.runtime.mapped_shards import MappedShards
+from glimmer_export.runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.passage_texts import Passage, PassageTexts, no_such_number
+from glimmer_export.runtime.retrieval import Hit, Retriever
+from glimmer_export.runtime.retrieval.dense import DenseIndex
+from glimmer_export.runtime.shard import Shard
+from glimmer_export.runtime.store_check import Marks, check_store_fits, marks_of, verify_store
+from glimmer_export.runtime.store_index import RETRIEVALS, open_retriever, open_vectors
+from glimmer_export.runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self

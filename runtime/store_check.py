@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.bundle import Bundle, verify_file
-from runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, inside
-from runtime.contract.dense_layout import DENSE
-from runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.bundle import Bundle, verify_file
+from glimmer_export.runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, inside
+from glimmer_export.runtime.contract.dense_layout import DENSE
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
 
 __all__ = ["Mark", "Marks", "check_store_fits", "marks_of", "verify_store"]
 

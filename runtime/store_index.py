@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from runtime.bundle import verify_file
-from runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
-from runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
-from runtime.contract.store_mending import saying_what_mends
-from runtime.external_data import check_external_data
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval import Retriever
-from runtime.retrieval.dense import DenseIndex, DenseRetriever
-from runtime.retrieval.encoder import SentenceEncoder
-from runtime.retrieval.hybrid import HybridRetriever
-from runtime.retrieval.tantivy_bm25 import TantivyIndex
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
+from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.external_data import check_external_data
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval import Retriever
+from glimmer_export.runtime.retrieval.dense import DenseIndex, DenseRetriever
+from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
+from glimmer_export.runtime.retrieval.hybrid import HybridRetriever
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 
 __all__ = ["RETRIEVALS", "open_retriever", "open_vectors"]
 

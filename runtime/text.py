@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from runtime.charsmap import SPACES, sentencepiece_normalizer
-from runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError, read_limited
-from runtime.contract.files import MAX_TOKENIZER_BYTES
-from runtime.contract.templates import TEMPLATES, template_fault
-from runtime.tokenizer_library import TokenizerErrors
-from runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
+from glimmer_export.runtime.charsmap import SPACES, sentencepiece_normalizer
+from glimmer_export.runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError, read_limited
+from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
+from glimmer_export.runtime.contract.templates import TEMPLATES, template_fault
+from glimmer_export.runtime.tokenizer_library import TokenizerErrors
+from glimmer_export.runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer", "read_tokenizer_file"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from runtime.charsmap import take_fault
-from runtime.contract import GlimmerError
-from runtime.contract.library_errors import LibraryErrors, first_line, is_panic
+from glimmer_export.runtime.charsmap import take_fault
+from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line, is_panic
 
 __all__ = ["TokenizerErrors"]
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.contract.json_text import parse_json
-from runtime.tokenizer_regex import LINEAR, search_order
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.tokenizer_regex import LINEAR, search_order
 
 __all__ = ["MAX_TOKENIZER_BYTES", "PLAIN", "TokenizerLimits", "text_fault", "tokenizer_limits"]
 

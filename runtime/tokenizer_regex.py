@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.charsmap import OUTER_SPACES
+from glimmer_export.runtime.charsmap import OUTER_SPACES
 
 __all__ = ["LINEAR", "SQUARE", "search_order"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract import StoreError, StoreManifest, read_limited
-from runtime.contract.store_mending import mending
-from runtime.safetensors_file import read_arrays
+from glimmer_export.runtime.contract import StoreError, StoreManifest, read_limited
+from glimmer_export.runtime.contract.store_mending import mending
+from glimmer_export.runtime.safetensors_file import read_arrays
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.candidates import Candidate
-from runtime.clock import StageClock
-from runtime.contract import ModelShape
-from runtime.passage_texts import Passage
-from runtime.serving import Serving
-from runtime.text import TextEncoder
+from glimmer_export.runtime.candidates import Candidate
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.passage_texts import Passage
+from glimmer_export.runtime.serving import Serving
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["warm_up"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.tolerances import TOLERANCES
+from glimmer_export.exporter.tolerances import TOLERANCES
 
 __all__ = ["assert_close"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.bench import BenchOptions
-from exporter.bench.workplace import prepare
+from glimmer_export.exporter.bench import BenchOptions
+from glimmer_export.exporter.bench.workplace import prepare
 from tests.exported import make_checkpoint
 from tests.once import Once
 from tests.optimum_line import HAS_OPTIMUM

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from runtime.contract import (
+from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     MANIFEST,
     BundleManifest,

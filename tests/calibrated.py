@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from tests.exported import QUESTIONS, Exported, copy_bundle
 
 __all__ = ["calibrated", "quantized"]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from runtime.store import Passage
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["HAS_ZSTD", "WRITERS", "ZSTD", "write_jsonl", "write_parquet", "write_tsv"]
 

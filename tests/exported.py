@@ -19,23 +19,23 @@ import onnx_ir as ir
 import pytest
 import torch
 
-import runtime.contract
-from exporter.bundle import FormOptions, export_bundle
-from exporter.bundle.forms import DEFAULT_FORMS
-from exporter.checkpoint import (
+import glimmer_export.runtime.contract
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS
+from glimmer_export.exporter.checkpoint import (
     CheckpointConfig,
     model_from_checkpoint,
     random_weights,
     read_checkpoint,
     write_checkpoint,
 )
-from exporter.demo.data import CHECKPOINT
-from exporter.graphs import ExportedGraph, weights_file
-from exporter.graphs.write import write_graph
-from exporter.memory import build_store
-from exporter.stages import GlimmerModel
-from runtime import Answer, Session
-from runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
+from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.graphs import ExportedGraph, weights_file
+from glimmer_export.exporter.graphs.write import write_graph
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.runtime import Answer, Session
+from glimmer_export.runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer
 from tests.once import Once
 
@@ -97,7 +97,7 @@ EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("f
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
     ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
-) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=runtime.contract.CODECS)) | dict.fromkeys(
+) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=glimmer_export.runtime.contract.CODECS)) | dict.fromkeys(
     BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
 )
 """Variants whose graphs are not in the papers' form."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exporter.checkpoint import CheckpointConfig, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, read_checkpoint, write_checkpoint
 
 __all__ = [
     "Inflation", "inflate", "inflate_checkpoint", "inflate_feed_forward", "inflate_keys", "inflate_residual",

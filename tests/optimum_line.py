@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.cli.extras import require
-from runtime.contract import MissingExtraError
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.runtime.contract import MissingExtraError
 
 __all__ = ["ABSENT", "HAS_OPTIMUM", "needs_optimum"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter.parity.reference import ReferenceAnswer, TorchReference
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime import Answer
-from runtime.store import MemoryStore
+from glimmer_export.exporter.parity.reference import ReferenceAnswer, TorchReference
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime import Answer
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import VOCABULARY
 from tests.exported import CORPUS, Exported
 

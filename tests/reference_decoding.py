@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["greedy_tokens"]
 

@@ -24,7 +24,7 @@ BEGUN = "/begin/"
 """A file that is not there, which the driver tries to open before each command."""
 DRIVER = f"""
 import sys
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 arguments, name = sys.argv[1:], sys.argv[0]
 commands = " ".join(arguments).split(" -- ")
 for number, command in enumerate(commands):

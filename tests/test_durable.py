@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.durable import sync_directory, sync_tree
-from exporter.swap import swap_directory
+from glimmer_export.exporter.durable import sync_directory, sync_tree
+from glimmer_export.exporter.swap import swap_directory
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.fid_factory import make_reader, save_fid

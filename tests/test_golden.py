@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.questions import Question
-from calibration.ranges_file import read_ranges
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.memory import append_passages, compact_store, convert_store, verify_store
-from exporter.parity import ParityOptions, compare_with_checkpoint
-from exporter.tolerances import TOLERANCES
-from runtime import Passage, PassageTruncatedWarning, Session
-from runtime.contract import (
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.memory import append_passages, compact_store, convert_store, verify_store
+from glimmer_export.exporter.parity import ParityOptions, compare_with_checkpoint
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
+from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     CODECS,
     MANIFEST,

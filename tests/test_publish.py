@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target, publish_directory
-from runtime.contract import OutputError
+from glimmer_export.exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target, publish_directory
+from glimmer_export.runtime.contract import OutputError
 
 
 @pytest.mark.parametrize(

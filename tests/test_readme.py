@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
+from glimmer_export.exporter.checkpoint.t5x.name_map import ENTRIES, read_name_map
 from tests.bundle_factory import write_rows
 from tests.checkpoint.golden.known import DIRECTORY as GOLDEN
 from tests.checkpoint.golden.known import KNOWN

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.durable import move
-from exporter.publish import check_target, publish_directory
-from exporter.swap import recover
-from runtime.contract import OutputError
+from glimmer_export.exporter.durable import move
+from glimmer_export.exporter.publish import check_target, publish_directory
+from glimmer_export.exporter.swap import recover
+from glimmer_export.runtime.contract import OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exporter.publish import publish_directory
+from glimmer_export.exporter.publish import publish_directory
 
 EVENTS = {"os.mkdir", "os.rename", "os.rmdir", "shutil.rmtree"}
 target, left = Path(sys.argv[1]), int(sys.argv[2])
@@ -109,7 +109,7 @@ def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
         move(source, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr("exporter.swap.move", once)
+        patch.setattr("glimmer_export.exporter.swap.move", once)
         with pytest.raises(OutputError), publish_directory(target, overwrite=True):
             pass
     assert not target.exists()

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle import export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.demo.data import write_demo
-from exporter.engines.work import work_on_engines
-from exporter.memory import (
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.demo.data import write_demo
+from glimmer_export.exporter.engines.work import work_on_engines
+from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     compact_store,
@@ -27,7 +27,7 @@ from exporter.memory import (
     index_store,
     renew_index,
 )
-from exporter.publish import replace_file
+from glimmer_export.exporter.publish import replace_file
 from tests.bundle_factory import make_bundle, write_corpus, write_rows
 from tests.exported import PAPER_FORM, QUESTIONS, make_checkpoint
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file, write_errors
-from runtime.contract import OutputError
+from glimmer_export.exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file, write_errors
+from glimmer_export.runtime.contract import OutputError
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from exporter.whole_file import whole_file
+from glimmer_export.exporter.whole_file import whole_file
 
 with whole_file(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")

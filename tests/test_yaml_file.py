@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.checkpoint.t5x.name_map import read_name_map
-from exporter.parity.gate import read_gate
-from exporter.precision import read_policy
-from exporter.yaml_file import read_yaml
-from runtime.contract import OptionError
+from glimmer_export.exporter.checkpoint.t5x.name_map import read_name_map
+from glimmer_export.exporter.parity.gate import read_gate
+from glimmer_export.exporter.precision import read_policy
+from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.runtime.contract import OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
 

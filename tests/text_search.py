@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.memory.text_index import FTS5, write_index
-from exporter.memory.texts import write_texts
-from runtime.contract.store_layout import FOLDING
-from runtime.passage_texts import Passage, PassageTexts
-from runtime.retrieval import Retriever
-from runtime.retrieval.tantivy_bm25 import TantivyIndex
+from glimmer_export.exporter.memory.text_index import FTS5, write_index
+from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.passage_texts import Passage, PassageTexts
+from glimmer_export.runtime.retrieval import Retriever
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 
 
 @contextmanager

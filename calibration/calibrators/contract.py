@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges import TensorRange
 
 __all__ = ["Calibrator", "bounds"]
 

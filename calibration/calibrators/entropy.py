@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges import TensorRange
 
 __all__ = ["EntropyCalibrator", "divergence"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from calibration.calibrators.contract import Calibrator
-from calibration.calibrators.entropy import EntropyCalibrator
-from calibration.calibrators.maximum import MaxCalibrator
-from calibration.calibrators.mse import MseCalibrator
-from calibration.calibrators.percentile import PercentileCalibrator
-from runtime.contract import OptionError
+from glimmer_export.calibration.calibrators.contract import Calibrator
+from glimmer_export.calibration.calibrators.entropy import EntropyCalibrator
+from glimmer_export.calibration.calibrators.maximum import MaxCalibrator
+from glimmer_export.calibration.calibrators.mse import MseCalibrator
+from glimmer_export.calibration.calibrators.percentile import PercentileCalibrator
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["METHODS", "calibrator"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges import TensorRange
 
 __all__ = ["MaxCalibrator"]
 

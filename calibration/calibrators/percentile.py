@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges import TensorRange
 
 __all__ = ["PercentileCalibrator", "magnitude_percentile"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.fp16_range import amax_of, is_masked
-from calibration.linear import set_constant
-from calibration.passes.operators import MOVERS, constant
-from calibration.tracked import TrackedRanges
+from glimmer_export.calibration.fp16_range import amax_of, is_masked
+from glimmer_export.calibration.linear import set_constant
+from glimmer_export.calibration.passes.operators import MOVERS, constant
+from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["CentrePositionBias", "find_bias_tables", "softmaxes_of"]
 

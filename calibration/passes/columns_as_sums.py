@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.passes.edit import initializer
-from calibration.passes.operators import constant
+from glimmer_export.calibration.passes.edit import initializer
+from glimmer_export.calibration.passes.operators import constant
 
 __all__ = ["ColumnsAsSums", "is_column"]
 

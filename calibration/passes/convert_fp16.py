@@ -8,14 +8,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.fp16_limits import FP16_MAX, MASKED
-from calibration.passes.columns_as_sums import ColumnsAsSums
-from calibration.passes.edit import CONTENT, initializer
-from calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
-from calibration.passes.operators import constant, is_float
-from calibration.passes.types import infer_missing_types
-from calibration.tracked import TrackedRanges
-from runtime.contract import CalibrationError
+from glimmer_export.calibration.fp16_limits import FP16_MAX, MASKED
+from glimmer_export.calibration.passes.columns_as_sums import ColumnsAsSums
+from glimmer_export.calibration.passes.edit import CONTENT, initializer
+from glimmer_export.calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
+from glimmer_export.calibration.passes.operators import constant, is_float
+from glimmer_export.calibration.passes.types import infer_missing_types
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.runtime.contract import CalibrationError
 
 __all__ = ["ConvertFp16"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.balance import balance
-from calibration.linear import Linear, constant, find_linears, set_constant
-from calibration.tracked import TrackedRanges
+from glimmer_export.calibration.balance import balance
+from glimmer_export.calibration.linear import Linear, constant, find_linears, set_constant
+from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["EqualizeValues"]
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.linear import constant
-from calibration.passes.edit import describe, initializer
+from glimmer_export.calibration.linear import constant
+from glimmer_export.calibration.passes.edit import describe, initializer
 
 __all__ = ["FoldWeights"]
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.linear import Linear, constant, find_linears
-from calibration.passes.edit import describe, initializer
-from calibration.scheme import Scheme
+from glimmer_export.calibration.linear import Linear, constant, find_linears
+from glimmer_export.calibration.passes.edit import describe, initializer
+from glimmer_export.calibration.scheme import Scheme
 
 __all__ = ["InsertQDQ"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibration.passes.edit import initializer
+from glimmer_export.calibration.passes.edit import initializer
 
 __all__ = ["PLANES", "pack_codes", "unpacked"]
 

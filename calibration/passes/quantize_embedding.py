@@ -7,11 +7,11 @@ from collections.abc import Callable
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.linear import constant
-from calibration.passes.edit import describe, initializer
-from calibration.passes.insert_qdq import quantize_weight
-from calibration.passes.packed_codes import PLANES, pack_codes, unpacked
-from calibration.scheme import Scheme
+from glimmer_export.calibration.linear import constant
+from glimmer_export.calibration.passes.edit import describe, initializer
+from glimmer_export.calibration.passes.insert_qdq import quantize_weight
+from glimmer_export.calibration.passes.packed_codes import PLANES, pack_codes, unpacked
+from glimmer_export.calibration.scheme import Scheme
 
 __all__ = ["QuantizeEmbedding", "find_lookups"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.passes.edit import multiplied
-from calibration.passes.operators import MOVERS, PRODUCTS, constant
-from calibration.passes.types import infer_missing_types
-from calibration.tracked import TrackedRanges
+from glimmer_export.calibration.passes.edit import multiplied
+from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant
+from glimmer_export.calibration.passes.types import infer_missing_types
+from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["RescaleCodes"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibration.passes.operators import MOVERS, constant, is_float, moved_inputs, scalar
+from glimmer_export.calibration.passes.operators import MOVERS, constant, is_float, moved_inputs, scalar
 
 __all__ = ["Norm", "ResidualStream", "find_norms", "residual_stream"]
 

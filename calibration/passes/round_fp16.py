@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.passes.operators import MOVERS
-from calibration.passes.types import infer_missing_types
+from glimmer_export.calibration.passes.operators import MOVERS
+from glimmer_export.calibration.passes.types import infer_missing_types
 
 __all__ = ["RoundFp16"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from calibration.linear import Linear, constant, find_linears
-from calibration.passes.edit import initializer
-from calibration.tracked import TrackedRanges
+from glimmer_export.calibration.linear import Linear, constant, find_linears
+from glimmer_export.calibration.passes.edit import initializer
+from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["ScaleTokens"]
 

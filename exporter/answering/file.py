@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from calibration.questions import Question, given_passages
-from exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
-from exporter.answering.rouge_l import RougeL, rouge_l_scorer
-from exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
-from exporter.answering.show import named_scores, scores_table
-from exporter.publish import check_file, replace_file
-from exporter.visible import visible
-from runtime import Answer, BackendChoice, Session
+from glimmer_export.calibration.questions import Question, given_passages
+from glimmer_export.exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
+from glimmer_export.exporter.answering.rouge_l import RougeL, rouge_l_scorer
+from glimmer_export.exporter.answering.scores import Scored, Scores, score_row, scores_of, scores_of_tasks
+from glimmer_export.exporter.answering.show import named_scores, scores_table
+from glimmer_export.exporter.publish import check_file, replace_file
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime import Answer, BackendChoice, Session
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from calibration.questions import Question
-from runtime import Answer, Passage
-from runtime.contract import QuestionFileError
+from glimmer_export.calibration.questions import Question
+from glimmer_export.runtime import Answer, Passage
+from glimmer_export.runtime.contract import QuestionFileError
 
 __all__ = ["check_ids", "kilt_predictions", "ranked_pages"]
 

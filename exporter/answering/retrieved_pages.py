@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibration.evidence import Evidence
+from glimmer_export.calibration.evidence import Evidence
 
 __all__ = ["r_precision", "recall_at"]
 

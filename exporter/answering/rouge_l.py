@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from exporter.answering.metrics import gold_answers
+from glimmer_export.exporter.answering.metrics import gold_answers
 
 __all__ = ["RougeL", "rouge_l_scorer"]
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from calibration.questions import Question
-from exporter.answering.metrics import grade
-from exporter.answering.retrieved_pages import r_precision, recall_at
-from exporter.answering.rouge_l import RougeL
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.answering.metrics import grade
+from glimmer_export.exporter.answering.retrieved_pages import r_precision, recall_at
+from glimmer_export.exporter.answering.rouge_l import RougeL
 
 __all__ = ["RECALL_AT", "Scored", "Scores", "score_row", "scores_of", "scores_of_tasks"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from exporter.answering.scores import Scores
-from exporter.visible import visible
+from glimmer_export.exporter.answering.scores import Scores
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,7 +1,7 @@
 """Bench: whole questions timed side by side with peers on the same inputs and weights, and what the machine allows."""
 
-from exporter.bench.options import DEFAULT_PEERS, BenchOptions
-from exporter.bench.report import BenchReport
-from exporter.bench.run import run_bench
+from glimmer_export.exporter.bench.options import DEFAULT_PEERS, BenchOptions
+from glimmer_export.exporter.bench.report import BenchReport
+from glimmer_export.exporter.bench.run import run_bench
 
 __all__ = ["DEFAULT_PEERS", "BenchOptions", "BenchReport", "run_bench"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.contract import BackendError
+from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from glimmer_export.runtime.contract import BackendError
 
 __all__ = ["MATRIX_SIZE", "CeilingRates", "Ceilings"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.inputs import BenchQuestion
 
 __all__ = ["Answered", "Contender", "ContenderSpec"]
 

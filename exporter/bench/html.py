@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
-from exporter.publish import Inputs, check_file, replace_file
-from exporter.visible import visible_lines
+from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
+from glimmer_export.exporter.publish import Inputs, check_file, replace_file
+from glimmer_export.exporter.visible import visible_lines
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.checkpoint import CheckpointConfig
 
 __all__ = ["BenchQuestion", "corpus_lines", "random_passages", "random_questions", "text_from_ids", "word_tokenizer"]
 

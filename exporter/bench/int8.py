@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bench.inputs import BenchQuestion
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from runtime.contract import read_manifest
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.runtime.contract import read_manifest
 
 __all__ = ["CALIBRATION_QUESTIONS", "int8_bundle"]
 

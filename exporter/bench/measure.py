@@ -9,8 +9,8 @@ from statistics import median
 
 import numpy as np
 
-from exporter.bench.contender import Answered, Contender
-from exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.contender import Answered, Contender
+from glimmer_export.exporter.bench.inputs import BenchQuestion
 
 __all__ = ["Samples", "interleaved", "measure", "percentile_95"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.bench.contender import Contender, ContenderSpec
-from exporter.bench.session_contender import SessionContender
+from glimmer_export.exporter.bench.contender import Contender, ContenderSpec
+from glimmer_export.exporter.bench.session_contender import SessionContender
 
 __all__ = ["open_contenders"]
 
@@ -21,7 +21,7 @@ def open_contenders(specs: Sequence[ContenderSpec]) -> dict[str, Contender]:
         if spec.library == "session":
             opened[spec.key] = SessionContender(spec)
             continue
-        from exporter.bench.peers import FidContender, fid_model
+        from glimmer_export.exporter.bench.peers import FidContender, fid_model
 
         if spec.model not in models:
             with warnings.catch_warnings():

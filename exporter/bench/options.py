@@ -8,8 +8,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.checkpoint import CheckpointConfig
-from runtime.contract import OptionError
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers", "peer_names"]
 

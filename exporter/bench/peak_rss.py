@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporter.bench.contender import ContenderSpec
-from exporter.bench.inputs import BenchQuestion
-from exporter.bench.open import open_contenders
+from glimmer_export.exporter.bench.contender import ContenderSpec
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.open import open_contenders
 
 __all__ = ["measure_peak_rss"]
 
@@ -30,7 +30,7 @@ def measure_peak_rss(spec: ContenderSpec, batches: Sequence[Sequence[BenchQuesti
         "batches": [[asdict(question) for question in batch] for batch in batches[:BATCHES]],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "exporter.bench.peak_rss"], input=json.dumps(job), capture_output=True, text=True,
+        [sys.executable, "-m", "glimmer_export.exporter.bench.peak_rss"], input=json.dumps(job), capture_output=True, text=True,
         check=False, start_new_session=True,  # Ctrl-C is for us, who end it
     )  # fmt: skip
     if done.returncode:

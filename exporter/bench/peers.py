@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.bench.contender import Answered, ContenderSpec
-from exporter.bench.inputs import BenchQuestion
-from exporter.checkpoint.lazy_tensors import TensorSpec
-from exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.bench.contender import Answered, ContenderSpec
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
+from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from exporter.checkpoint import CheckpointConfig
+    from glimmer_export.exporter.checkpoint import CheckpointConfig
 
 __all__ = ["FidContender", "fid_model", "write_t5"]
 
@@ -61,7 +61,7 @@ def fid_model(library: str, directory: Path, threads: int) -> Any:
     torch.set_num_threads(threads)
     model: Any
     if library == "optimum":
-        from exporter.parity.optimum_reference import open_ort_model
+        from glimmer_export.exporter.parity.optimum_reference import open_ort_model
 
         model = open_ort_model(directory, threads=threads)
     else:

@@ -1,4 +1,4 @@
-"""The README's performance section, rendered from a bench's JSON: `python -m exporter.bench.readme BENCH.json`.
+"""The README's performance section, rendered from a bench's JSON: `python -m glimmer_export.exporter.bench.readme BENCH.json`.
 
 Writes it between the two markers in README.md, or with `--check` says by its exit code whether it stands there.
 """
@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from exporter.publish import check_file, replace_file
-from runtime.contract import GlimmerError, OutputError
-from runtime.contract.files import read_limited
-from runtime.contract.records import read_json
+from glimmer_export.exporter.publish import check_file, replace_file
+from glimmer_export.runtime.contract import GlimmerError, OutputError
+from glimmer_export.runtime.contract.files import read_limited
+from glimmer_export.runtime.contract.records import read_json
 
 __all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
 
-BEGIN = "<!-- bench: begin, written by python -m exporter.bench.readme -->"
+BEGIN = "<!-- bench: begin, written by python -m glimmer_export.exporter.bench.readme -->"
 END = "<!-- bench: end -->"
 MAX_README_BYTES = 1 << 20
 LABELS = {
@@ -80,7 +80,7 @@ def insert_section(readme: str, section: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m exporter.bench.readme", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.readme", description=__doc__)
     parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the README has another text")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from exporter.bench.ceilings import CeilingRates
-from exporter.bench.fetch import FetchTimes
+from glimmer_export.exporter.bench.ceilings import CeilingRates
+from glimmer_export.exporter.bench.fetch import FetchTimes
 
 if TYPE_CHECKING:
     from rich.console import Console

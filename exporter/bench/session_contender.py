@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from exporter.bench.contender import Answered, ContenderSpec
-from exporter.bench.inputs import BenchQuestion
-from exporter.bench.work import QUESTION_ENCODER
-from runtime import PassageId, Session
-from runtime.backends import Array, Graph, OnnxRuntimeBackend
-from runtime.backends.choice import load_graphs
-from runtime.bundle import Bundle
-from runtime.memory import encode_passages
-from runtime.store import MemoryStore
+from glimmer_export.exporter.bench.contender import Answered, ContenderSpec
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.work import QUESTION_ENCODER
+from glimmer_export.runtime import PassageId, Session
+from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["SessionContender"]
 

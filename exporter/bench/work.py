@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from exporter.cost.model import CostModel, model_from_manifest
-from exporter.cost.ours import graph_weights, stage_costs
-from exporter.cost.roofline import bytes_per_run
-from exporter.cost.workload import Workload
-from runtime.contract import BundleManifest
+from glimmer_export.exporter.cost.model import CostModel, model_from_manifest
+from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
+from glimmer_export.exporter.cost.roofline import bytes_per_run
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.runtime.contract import BundleManifest
 
 __all__ = ["QUESTION_ENCODER", "StageWork", "stage_work"]
 

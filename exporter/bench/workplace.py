@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.bench.contender import ContenderSpec
-from exporter.bench.inputs import BenchQuestion, corpus_lines, random_passages, random_questions, word_tokenizer
-from exporter.bench.int8 import CALIBRATION_QUESTIONS, int8_bundle
-from exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
-from exporter.bundle import FormOptions, choose_forms, export_bundle
-from exporter.checkpoint import CheckpointConfig, ModelOptions, random_weights, read_checkpoint, write_checkpoint
-from exporter.checkpoint.digest import checkpoint_digest
-from exporter.checkpoint.options import config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.links import require_no_link
-from exporter.memory import build_store
-from exporter.publish import check_apart, publish_directory
-from exporter.whole_file import remove_unfinished, replace_file, write_errors
-from runtime.contract import Forms, OutputError
-from runtime.contract.records import read_json
+from glimmer_export.exporter.bench.contender import ContenderSpec
+from glimmer_export.exporter.bench.inputs import BenchQuestion, corpus_lines, random_passages, random_questions, word_tokenizer
+from glimmer_export.exporter.bench.int8 import CALIBRATION_QUESTIONS, int8_bundle
+from glimmer_export.exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
+from glimmer_export.exporter.bundle import FormOptions, choose_forms, export_bundle
+from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, random_weights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
+from glimmer_export.exporter.checkpoint.options import config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.publish import check_apart, publish_directory
+from glimmer_export.exporter.whole_file import remove_unfinished, replace_file, write_errors
+from glimmer_export.runtime.contract import Forms, OutputError
+from glimmer_export.runtime.contract.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,14 +175,14 @@ def _peer_spec(directory: Path, config: CheckpointConfig, peer: Peer, ours: Cont
         return replace(ours, key=peer.key, model=_bundle(directory, config, PAPER_FORMS))
     t5 = directory / "t5"
     if not t5.exists():
-        from exporter.bench.peers import write_t5
+        from glimmer_export.exporter.bench.peers import write_t5
 
         checkpoint = read_checkpoint(directory / "checkpoint")
         with publish_directory(t5) as work:
             write_t5(checkpoint.config, dict(checkpoint.tensors), work)
     model = t5
     if peer.library == "optimum" and not (model := directory / "optimum").exists():
-        from exporter.parity.optimum_reference import export_with_optimum
+        from glimmer_export.exporter.parity.optimum_reference import export_with_optimum
 
         export_with_optimum(t5, model)
     return replace(

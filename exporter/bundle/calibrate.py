@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.calibrate import Calibration, CalibrationOptions, calibrate
-from calibration.questions import Question
-from calibration.ranges_file import write_ranges
-from exporter.links import require_no_link_below
-from exporter.publish import check_target, publish_directory
-from exporter.whole_file import UNFINISHED
-from runtime.contract import (
+from glimmer_export.calibration.calibrate import Calibration, CalibrationOptions, calibrate
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.ranges_file import write_ranges
+from glimmer_export.exporter.links import require_no_link_below
+from glimmer_export.exporter.publish import check_target, publish_directory
+from glimmer_export.exporter.whole_file import UNFINISHED
+from glimmer_export.runtime.contract import (
     MANIFEST,
     PARITY_RECORD,
     BundleError,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.checkpoint import CheckpointConfig
-from exporter.engines.attention_time import reckoned_form
-from exporter.targets import read_target
-from runtime.contract import (
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration.boundaries import fp16_boundaries
-from calibration.load_graph import load_graph
-from calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
-from calibration.ranges_check import codec_of_graphs
-from calibration.ranges_file import read_ranges
-from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
-from calibration.tracked import TrackedRanges
-from calibration.worth import Gpu
-from exporter.engines.attention_time import reckoned_form
-from exporter.graphs.check import check_operators, check_valid
-from exporter.graphs.weights_file import WeightsFile, weights_file
-from exporter.graphs.write import write_graph
-from exporter.precision import DEFAULT_POLICY, policy_file, read_policy
-from exporter.publish import check_target, publish_directory
-from exporter.targets import read_target, target_names
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.calibration.boundaries import fp16_boundaries
+from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
+from glimmer_export.calibration.ranges_check import codec_of_graphs
+from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.calibration.worth import Gpu
+from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.graphs.check import check_operators, check_valid
+from glimmer_export.exporter.graphs.weights_file import WeightsFile, weights_file
+from glimmer_export.exporter.graphs.write import write_graph
+from glimmer_export.exporter.precision import DEFAULT_POLICY, policy_file, read_policy
+from glimmer_export.exporter.publish import check_target, publish_directory
+from glimmer_export.exporter.targets import read_target, target_names
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     MANIFEST,
     RECKONED,
     BundleError,
@@ -42,10 +42,10 @@ from runtime.contract import (
     tensor_entries,
     with_fp16,
 )
-from runtime.cpu_kind import cpu_kind
+from glimmer_export.runtime.cpu_kind import cpu_kind
 
 if TYPE_CHECKING:
-    from calibration.ranges import RangeTable
+    from glimmer_export.calibration.ranges import RangeTable
 
 __all__ = ["ANY_SPEED", "SCHEMES", "QuantizeOptions", "lazy_layer", "quantize_bundle"]
 

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibration.losses import Losses
-from calibration.questions import Question
-from calibration.ranges_check import codec_of_graphs
-from calibration.ranges_file import read_ranges
-from calibration.scheme import TENSORRT
-from calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
-from calibration.spread import spread
-from exporter.bundle.quantize import SCHEMES, lazy_layer
-from exporter.precision import DEFAULT_POLICY, read_policy
-from runtime.contract import BundleError, OptionError, read_manifest, stage_of
-from runtime.cpu_kind import cpu_kind
+from glimmer_export.calibration.losses import Losses
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.ranges_check import codec_of_graphs
+from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.scheme import TENSORRT
+from glimmer_export.calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
+from glimmer_export.calibration.spread import spread
+from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
+from glimmer_export.exporter.precision import DEFAULT_POLICY, read_policy
+from glimmer_export.runtime.contract import BundleError, OptionError, read_manifest, stage_of
+from glimmer_export.runtime.cpu_kind import cpu_kind
 
 __all__ = ["SensitivityReport", "bundle_sensitivity"]
 

@@ -1,19 +1,19 @@
 """Checkpoints: read, write, initialise, and convert from Hugging Face T5."""
 
-from exporter.checkpoint.config import CheckpointConfig, read_config
-from exporter.checkpoint.convert import convert_t5
-from exporter.checkpoint.initialise import random_weights, score_weights
-from exporter.checkpoint.options import ModelOptions
-from exporter.checkpoint.partition import parse_proportion
-from exporter.checkpoint.read import (
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig, read_config
+from glimmer_export.exporter.checkpoint.convert import convert_t5
+from glimmer_export.exporter.checkpoint.initialise import random_weights, score_weights
+from glimmer_export.exporter.checkpoint.options import ModelOptions
+from glimmer_export.exporter.checkpoint.partition import parse_proportion
+from glimmer_export.exporter.checkpoint.read import (
     Checkpoint,
     model_from_checkpoint,
     model_from_weights,
     open_tensors,
     read_checkpoint,
 )
-from exporter.checkpoint.weights import weight_shapes
-from exporter.checkpoint.write import write_checkpoint
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
 
 __all__ = [
     "Checkpoint",

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
-from runtime.contract.kinds import CHECKPOINT, error_of_kind
-from runtime.contract.records import read_json_value
-from runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
+from glimmer_export.runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
+from glimmer_export.runtime.contract.kinds import CHECKPOINT, error_of_kind
+from glimmer_export.runtime.contract.records import read_json_value
+from glimmer_export.runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.checkpoint.cross_bias import TABLE, say_left_out
-from exporter.checkpoint.initialise import score_weights
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.read import check_shapes, check_values
-from exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
-from exporter.checkpoint.weight_files import WeightFiles, open_weights
-from exporter.checkpoint.weights import weight_shapes
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.cross_bias import TABLE, say_left_out
+from glimmer_export.exporter.checkpoint.initialise import score_weights
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.read import check_shapes, check_values
+from glimmer_export.exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
+from glimmer_export.exporter.checkpoint.weight_files import WeightFiles, open_weights
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor

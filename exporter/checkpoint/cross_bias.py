@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.checkpoint.weight_files import WeightFiles
+    from glimmer_export.exporter.checkpoint.weight_files import WeightFiles
 
 __all__ = ["TABLE", "changes_attention", "say_left_out"]
 

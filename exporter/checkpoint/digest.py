@@ -7,15 +7,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.weights import MEMORY_PREFIXES
+from glimmer_export.exporter.checkpoint.weights import MEMORY_PREFIXES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporter.checkpoint.config import CheckpointConfig
-    from exporter.checkpoint.read import Checkpoint
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.read import Checkpoint
 
 __all__ = ["checkpoint_digest", "memory_digest"]
 

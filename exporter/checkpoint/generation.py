@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import CheckpointError, is_there
-from runtime.contract.records import read_json_value
+from glimmer_export.runtime.contract import CheckpointError, is_there
+from glimmer_export.runtime.contract.records import read_json_value
 
 __all__ = ["SETTINGS", "read_generation", "single_token"]
 

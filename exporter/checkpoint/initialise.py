@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor

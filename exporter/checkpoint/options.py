@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from exporter.checkpoint.config import CheckpointConfig, parse_config
-from exporter.checkpoint.partition import partition
-from exporter.checkpoint.t5_shape import T5Shape
-from runtime.contract import ARCHITECTURES
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig, parse_config
+from glimmer_export.exporter.checkpoint.partition import partition
+from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
+from glimmer_export.runtime.contract import ARCHITECTURES
 
 __all__ = ["ModelOptions", "config_from_options"]
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from runtime.contract import ARCHITECTURES, CheckpointError, OptionError
+from glimmer_export.runtime.contract import ARCHITECTURES, CheckpointError, OptionError
 
 __all__ = ["Partition", "parse_proportion", "partition", "round_half_up"]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.pickle_opcodes import UnfitPickleError, check_pickles
-from exporter.checkpoint.weight_index import weight_paths
-from runtime.contract import CheckpointError, check_regular
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.exporter.checkpoint.pickle_opcodes import UnfitPickleError, check_pickles
+from glimmer_export.exporter.checkpoint.weight_index import weight_paths
+from glimmer_export.runtime.contract import CheckpointError, check_regular
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor

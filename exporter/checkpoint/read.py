@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.config import CheckpointConfig, read_config
-from exporter.checkpoint.lazy_tensors import LazyTensors
-from exporter.checkpoint.safetensors_files import SafetensorsFiles
-from exporter.checkpoint.weights import weight_shapes
-from runtime.contract import CheckpointError, is_there
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig, read_config
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors
+from glimmer_export.exporter.checkpoint.safetensors_files import SafetensorsFiles
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = [
     "Checkpoint", "check_shapes", "check_tokenizer", "check_values", "model_from_checkpoint", "model_from_weights",
@@ -72,7 +72,7 @@ def model_from_weights(config: CheckpointConfig, weights: Mapping[str, Tensor]) 
     """The torch model that holds these tensors themselves, in evaluation mode."""
     import torch
 
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel
 
     with torch.device("meta"):
         model = GlimmerModel(config)
@@ -126,7 +126,7 @@ def check_values(name: str, tensor: Tensor, *, subject: str) -> None:
 
 def check_tokenizer(tokenizer: Path | bytes, vocab_size: int) -> None:
     """Raise TokenizerError where a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
-    from runtime.text import read_tokenizer
+    from glimmer_export.runtime.text import read_tokenizer
 
     subject = "the tokenizer" if isinstance(tokenizer, bytes) else f"tokenizer {tokenizer}"
     read_tokenizer(tokenizer, vocab_size, subject=subject, fix="copy the tokenizer that the model was trained with")

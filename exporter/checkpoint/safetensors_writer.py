@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.lazy_tensors import TensorSpec
+from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

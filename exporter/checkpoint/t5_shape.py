@@ -9,11 +9,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from exporter.checkpoint.config import Size, validation_message
-from exporter.checkpoint.generation import single_token
-from runtime.contract import CheckpointError, is_there
-from runtime.contract.kinds import T5, error_of_kind
-from runtime.contract.records import read_json_value
+from glimmer_export.exporter.checkpoint.config import Size, validation_message
+from glimmer_export.exporter.checkpoint.generation import single_token
+from glimmer_export.runtime.contract import CheckpointError, is_there
+from glimmer_export.runtime.contract.kinds import T5, error_of_kind
+from glimmer_export.runtime.contract.records import read_json_value
 
 __all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
-from runtime.contract.files import MAX_TOKENIZER_BYTES
-from runtime.contract.json_text import parse_json
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
+from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = [
     "FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "sentencepiece_errors", "without_special_tokens",
@@ -98,8 +98,8 @@ def _from_sentencepiece(path: Path) -> bytes:
         ) from None
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    from runtime.charsmap import OUTER_SPACES
-    from runtime.tokenizer_library import TokenizerErrors
+    from glimmer_export.runtime.charsmap import OUTER_SPACES
+    from glimmer_export.runtime.tokenizer_library import TokenizerErrors
 
     def refused(reason: str) -> TokenizerError:
         return TokenizerError(

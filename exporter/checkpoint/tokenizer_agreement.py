@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.checkpoint.tokenizer import FAST, SENTENCEPIECE, open_sentencepiece, sentencepiece_errors
-from runtime.contract import TokenizerError, is_there
+from glimmer_export.exporter.checkpoint.tokenizer import FAST, SENTENCEPIECE, open_sentencepiece, sentencepiece_errors
+from glimmer_export.runtime.contract import TokenizerError, is_there
 
 __all__ = ["check_agreement"]
 
@@ -33,7 +33,7 @@ def check_agreement(directory: Path) -> None:
     and some thousand tokens into a text, where sentencepiece's sums no longer tell two ways to cut a word apart. Raises
     TokenizerError where they differ elsewhere, or where one of them cannot be read.
     """
-    from runtime.text import read_tokenizer
+    from glimmer_export.runtime.text import read_tokenizer
 
     fast_path, slow_path = directory / FAST, directory / SENTENCEPIECE
     if not (is_there(fast_path) and is_there(slow_path)):

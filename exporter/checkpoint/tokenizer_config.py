@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.checkpoint.config import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["tokenizer_configs"]
 

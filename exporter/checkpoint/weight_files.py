@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.checkpoint import pickle_files, safetensors_files
-from runtime.contract import CheckpointError, is_there
+from glimmer_export.exporter.checkpoint import pickle_files, safetensors_files
+from glimmer_export.runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import CheckpointError, inside, is_there
-from runtime.contract.records import read_json_value
+from glimmer_export.runtime.contract import CheckpointError, inside, is_there
+from glimmer_export.runtime.contract.records import read_json_value
 
 __all__ = ["weight_paths"]
 

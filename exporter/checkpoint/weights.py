@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["MEMORY_PREFIXES", "weight_shapes"]
 

@@ -8,16 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
-from exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
-from exporter.checkpoint.safetensors_files import INDEX, SINGLE
-from exporter.checkpoint.safetensors_writer import write_safetensors
-from exporter.checkpoint.tokenizer_config import tokenizer_configs
-from exporter.checkpoint.weights import weight_shapes
-from exporter.publish import publish_directory
-from runtime.contract import TokenizerError, read_limited
-from runtime.contract.files import MAX_TOKENIZER_BYTES
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
+from glimmer_export.exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
+from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE
+from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.checkpoint.tokenizer_config import tokenizer_configs
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.runtime.contract import TokenizerError, read_limited
+from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor

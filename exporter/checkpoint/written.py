@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.read import TOKENIZER
-from exporter.checkpoint.safetensors_files import SafetensorsFiles
-from exporter.checkpoint.write import stored_order, text_files
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint.read import TOKENIZER
+from glimmer_export.exporter.checkpoint.safetensors_files import SafetensorsFiles
+from glimmer_export.exporter.checkpoint.write import stored_order, text_files
+from glimmer_export.runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from exporter.checkpoint.config import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["is_written"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.cli.stopping import Stopping
+from glimmer_export.exporter.cli.stopping import Stopping
 
 __all__ = ["main"]
 
@@ -13,13 +13,13 @@ def main() -> None:
     Nothing is downloaded: the libraries of Hugging Face are told so, where the user has not told them otherwise.
     """
     with Stopping() as stopping:
-        from exporter.cli.streams import open_closed_streams
+        from glimmer_export.exporter.cli.streams import open_closed_streams
 
         open_closed_streams()  # before a pipe of ours takes the place of one
         stopping.watch()
-        from exporter.cli.boundary import input_errors_reported
+        from glimmer_export.exporter.cli.boundary import input_errors_reported
 
         with input_errors_reported():
-            from exporter.cli.run import run
+            from glimmer_export.exporter.cli.run import run
 
             run()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli.options import (
+from glimmer_export.exporter.cli.options import (
     Backend,
     BatchSize,
     BundleArgument,
@@ -27,12 +27,12 @@ from exporter.cli.options import (
     Verify,
     required_parity,
 )
-from exporter.cli.output import bold, console, print_json, question_progress
-from exporter.terminal import text
-from exporter.visible import visible
+from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.terminal import text
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from runtime import Answer, BackendChoice
+    from glimmer_export.runtime import Answer, BackendChoice
 
 __all__ = ["answer", "ask"]
 
@@ -54,8 +54,8 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Answer one question; print the answer, the passages with their scores, and the time by stage."""
-    from exporter.answering import choice_to_json
-    from runtime import Passage, PassageTruncatedWarning, Session
+    from glimmer_export.exporter.answering import choice_to_json
+    from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
 
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
@@ -93,9 +93,9 @@ def answer(
     as_json: Json = False,
 ) -> None:
     """Answer a file of questions; print the scores of KILT's script and time, and write predictions if asked to."""
-    from calibration.questions import question_files, read_questions
-    from exporter.answering import answer_questions
-    from runtime import PassageTruncatedWarning, Session
+    from glimmer_export.calibration.questions import question_files, read_questions
+    from glimmer_export.exporter.answering import answer_questions
+    from glimmer_export.runtime import PassageTruncatedWarning, Session
 
     rows = read_questions(questions, limit)
     with (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from exporter.cli import (
+from glimmer_export.exporter.cli import (
     answers,
     bench,
     build,

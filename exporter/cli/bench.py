@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import Json
-from exporter.cli.output import bold, console, print_json
-from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import Json
+from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
+from glimmer_export.exporter.visible import visible
 
 __all__ = ["bench"]
 
@@ -59,9 +59,9 @@ def bench(
 ) -> None:
     """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
-    from exporter.bench import BenchOptions, run_bench
-    from exporter.bench.html import check_html_target, write_html
-    from exporter.bench.options import parse_peers, peer_names
+    from glimmer_export.exporter.bench import BenchOptions, run_bench
+    from glimmer_export.exporter.bench.html import check_html_target, write_html
+    from glimmer_export.exporter.bench.options import parse_peers, peer_names
 
     options = BenchOptions(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,

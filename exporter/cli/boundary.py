@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from exporter.cli.extras import EXTRAS, missing_extra
-from exporter.cli.streams import StandardOutputError, standard_streams
-from exporter.visible import visible
-from runtime.contract import GlimmerError, OperatingSystemError, OutputError
+from glimmer_export.exporter.cli.extras import EXTRAS, missing_extra
+from glimmer_export.exporter.cli.streams import StandardOutputError, standard_streams
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import GlimmerError, OperatingSystemError, OutputError
 
 __all__ = ["input_errors_reported"]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import BundleArgument, Json, Output, Overwrite
-from exporter.cli.output import bold, console, print_json
-from exporter.cli.ranges import MAX_TOKENS
-from exporter.terminal import text
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import BundleArgument, Json, Output, Overwrite
+from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.cli.ranges import MAX_TOKENS
+from glimmer_export.exporter.terminal import text
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from exporter.graphs import ExportedGraph
-    from runtime.contract import BundleError, BundleManifest, EngineRecord, FormChoice
+    from glimmer_export.exporter.graphs import ExportedGraph
+    from glimmer_export.runtime.contract import BundleError, BundleManifest, EngineRecord, FormChoice
 
 __all__ = ["export", "form_reason", "inspect"]
 
@@ -101,8 +101,8 @@ def export(
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime")
     from rich.filesize import decimal
 
-    from exporter.bundle import FormOptions, export_bundle
-    from runtime.contract import read_manifest
+    from glimmer_export.exporter.bundle import FormOptions, export_bundle
+    from glimmer_export.runtime.contract import read_manifest
 
     forms = FormOptions(
         None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target,
@@ -125,9 +125,9 @@ def export(
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
     """Verify a bundle and show what it holds."""
-    from exporter.engines.inventory import bundle_engines, stale
-    from runtime.bundle import Bundle
-    from runtime.contract import EngineRecord
+    from glimmer_export.exporter.engines.inventory import bundle_engines, stale
+    from glimmer_export.runtime.bundle import Bundle
+    from glimmer_export.runtime.contract import EngineRecord
 
     manifest = Bundle.open(bundle).manifest
     engines = bundle_engines(bundle)
@@ -215,8 +215,8 @@ def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: Bun
     from rich.filesize import decimal
     from rich.table import Table
 
-    from exporter.engines.inventory import stale
-    from runtime.contract import BundleError
+    from glimmer_export.exporter.engines.inventory import stale
+    from glimmer_export.runtime.contract import BundleError
 
     table = Table(title="engines")
     for column in ("directory", "target", "device", "graphs", "size", "state"):

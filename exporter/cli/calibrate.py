@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
-from exporter.cli.output import bold, console, print_json, print_warnings, question_progress
-from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings, question_progress
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from calibration.calibrate import Calibration
+    from glimmer_export.calibration.calibrate import Calibration
 
 __all__ = ["calibrate"]
 
 
 class Method(str, Enum):
-    """Calibrators, by the names that `calibration.calibrators` has for them."""
+    """Calibrators, by the names that `glimmer_export.calibration.calibrators` has for them."""
 
     max = "max"
     percentile = "percentile"
@@ -51,9 +51,9 @@ def calibrate(
 ) -> None:
     """Run questions through a bundle's FP32 graphs and write the range of every tensor into the bundle."""
     require("onnx", "onnx_ir", "onnxruntime")
-    from calibration.calibrate import CalibrationOptions
-    from calibration.questions import read_questions
-    from exporter.bundle.calibrate import calibrate_bundle
+    from glimmer_export.calibration.calibrate import CalibrationOptions
+    from glimmer_export.calibration.questions import read_questions
+    from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 
     rows = read_questions(questions)
     options = CalibrationOptions(

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import Json, Output, Overwrite
-from exporter.cli.output import bold, console, print_json, tensor_progress
-from exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
-from exporter.visible import visible
-from runtime.contract import OptionError
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import Json, Output, Overwrite
+from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
+from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
 
@@ -91,9 +91,9 @@ def init(
 ) -> None:
     """Make a checkpoint: partition a Hugging Face T5 as the papers do, or draw random weights at a known size."""
     require("torch")
-    from exporter.checkpoint.options import ModelOptions
-    from exporter.checkpoint.partition import parse_proportion
-    from exporter.init import init_from_t5, init_random
+    from glimmer_export.exporter.checkpoint.options import ModelOptions
+    from glimmer_export.exporter.checkpoint.partition import parse_proportion
+    from glimmer_export.exporter.init import init_from_t5, init_random
 
     if (from_t5 is None) == (random is None):
         raise OptionError(
@@ -149,7 +149,7 @@ def train_demo(
     as_json: Json = False,
 ) -> None:
     """Train the demo checkpoint again: a small model that reads a generated encyclopedia. Up to an hour."""
-    from exporter.demo.train_demo import train_demo as train
+    from glimmer_export.exporter.demo.train_demo import train_demo as train
 
     summary = train(output, architecture=architecture.value, seed=seed, overwrite=overwrite)
     if as_json:
@@ -166,7 +166,7 @@ def demo_data(
     as_json: Json = False,
 ) -> None:
     """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
-    from exporter.demo.data import write_demo
+    from glimmer_export.exporter.demo.data import write_demo
 
     summary = write_demo(output, num_questions=questions, seed=seed, overwrite=overwrite)
     if as_json:

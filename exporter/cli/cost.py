@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.bundles import CrossAttention, StageA
-from exporter.cli.checkpoints import Architecture, Pooling
-from exporter.cli.extras import require
-from exporter.cli.options import Json, Overwrite
-from exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.cli.bundles import CrossAttention, StageA
+from glimmer_export.exporter.cli.checkpoints import Architecture, Pooling
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import Json, Overwrite
+from glimmer_export.exporter.cli.output import bold, console, print_json
 
 __all__ = ["cost"]
 
@@ -58,7 +58,7 @@ def cost(
 ) -> None:
     """Reckon a question's multiply-adds, bytes and least time: by the papers' formulas, and in our graphs."""
     require("onnx", "onnx_ir", "yaml", *(["matplotlib"] if plot else []))
-    from exporter.cost import CostRequest, check_plot, cost_report, plot_cost, print_report
+    from glimmer_export.exporter.cost import CostRequest, check_plot, cost_report, plot_cost, print_report
 
     place = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=[bundle])
     report = cost_report(

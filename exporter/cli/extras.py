@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from runtime.contract import MissingExtraError
+from glimmer_export.runtime.contract import MissingExtraError
 
 __all__ = ["EXTRAS", "missing_extra", "require"]
 

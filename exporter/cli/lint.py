@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import BundleArgument, Json
-from exporter.cli.output import console, print_json
-from exporter.terminal import text
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import BundleArgument, Json
+from glimmer_export.exporter.cli.output import console, print_json
+from glimmer_export.exporter.terminal import text
+from glimmer_export.exporter.visible import visible
 
 __all__ = ["Compiler", "TargetName", "lint"]
 
@@ -44,9 +44,9 @@ def lint(
 ) -> None:
     """Check a bundle's graphs by the rules of a machine; exits with 1 where one is broken."""
     require("onnx", "onnxruntime", "pydantic", "yaml")
-    from exporter.lint import limits_of, lint_bundle
-    from exporter.targets import read_target
-    from runtime.bundle import Bundle
+    from glimmer_export.exporter.lint import limits_of, lint_bundle
+    from glimmer_export.exporter.targets import read_target
+    from glimmer_export.runtime.bundle import Bundle
 
     gpu = read_target(target.value).tensorrt
     with console(stderr=True).status("Reading the bundle") as status:

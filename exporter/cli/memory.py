@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli import memory_changes, memory_health
-from exporter.cli.extras import require
-from exporter.cli.options import (
+from glimmer_export.exporter.cli import memory_changes, memory_health
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import (
     BatchTokens,
     BundleArgument,
     Codec,
@@ -22,11 +22,11 @@ from exporter.cli.options import (
     StoreArgument,
     Threads,
 )
-from exporter.cli.output import bold, console, print_json, print_warnings
-from exporter.cli.ranges import MAX_COUNT, MAX_WORKERS
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_WORKERS
 
 if TYPE_CHECKING:
-    from runtime.contract import CodecSnr
+    from glimmer_export.runtime.contract import CodecSnr
 
 __all__ = ["app"]
 
@@ -103,8 +103,8 @@ def build(
     """Encode every passage of a corpus; interrupted, the same command goes on where it stopped."""
     from rich.filesize import decimal
 
-    from exporter.memory import CorpusSource, build_store
-    from exporter.memory.runners import choose_runner
+    from glimmer_export.exporter.memory import CorpusSource, build_store
+    from glimmer_export.exporter.memory.runners import choose_runner
 
     source = CorpusSource.of(corpus, corpus_format and corpus_format.value, chunk_words)
     summary = build_store(
@@ -142,7 +142,7 @@ def convert(
     """Re-encode a store in another codec, without the bundle; interrupted, the same command goes on."""
     from rich.filesize import decimal
 
-    from exporter.memory import convert_store
+    from glimmer_export.exporter.memory import convert_store
 
     summary = convert_store(
         store, output, codec.value, overwrite=overwrite, restart=restart, progress=not as_json
@@ -192,7 +192,7 @@ def index_command(
     require(*(["onnx", "onnxruntime"] if encoder is not None else []))
     from rich.filesize import decimal
 
-    from exporter.memory import index_store
+    from glimmer_export.exporter.memory import index_store
 
     summary = index_store(
         store, embeddings=embeddings, ids=ids, encoder=encoder, overwrite=overwrite, batch_size=batch_size,
@@ -211,7 +211,7 @@ def index_command(
 
 
 def _renew_index(store: Path, *, as_json: bool) -> None:
-    from exporter.memory import renew_index
+    from glimmer_export.exporter.memory import renew_index
 
     summary = renew_index(store, progress=not as_json)
     if as_json:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BatchTokens, BundleOption, CorpusFormat, Json, StoreArgument, Threads
-from exporter.cli.output import bold, console, print_json, print_warnings
-from runtime.contract import CodecSnr, OptionError
+from glimmer_export.exporter.cli.options import BatchTokens, BundleOption, CorpusFormat, Json, StoreArgument, Threads
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings
+from glimmer_export.runtime.contract import CodecSnr, OptionError
 
 __all__ = ["append", "compact", "delete"]
 
@@ -32,7 +32,7 @@ def append(
     as_json: Json = False,
 ) -> None:
     """Add passages to a store, or replace some; interrupted, the same command goes on where it stopped."""
-    from exporter.memory import append_passages
+    from glimmer_export.exporter.memory import append_passages
 
     summary = append_passages(
         store, bundle, corpus, corpus_format=corpus_format and corpus_format.value, replace=replace, restart=restart,
@@ -72,7 +72,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete passages from a store, or whole documents where it has them cut; `memory compact` removes their bytes."""
-    from exporter.memory import delete_passages, id_from_text, read_ids
+    from glimmer_export.exporter.memory import delete_passages, id_from_text, read_ids
 
     wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]
     if not wanted:
@@ -94,7 +94,7 @@ def compact(store: StoreArgument, as_json: Json = False) -> None:
     """Drop deleted passages, fill short shards, and remove the generations that nobody has open."""
     from rich.filesize import decimal
 
-    from exporter.memory import compact_store
+    from glimmer_export.exporter.memory import compact_store
 
     summary = compact_store(store, progress=not as_json)
     if as_json:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
-from exporter.cli.output import bold, console, print_json
-from exporter.visible import visible
-from runtime.contract import OptionError
+from glimmer_export.exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
+from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["repair", "verify"]
 
@@ -20,7 +20,7 @@ def verify(store: StoreArgument, as_json: Json = False) -> None:
     """Check every file of a store against its digest; exits with 1 where one is damaged, and says how to rebuild it."""
     from rich.filesize import decimal
 
-    from exporter.memory import verify_store
+    from glimmer_export.exporter.memory import verify_store
 
     report = verify_store(store, progress=not as_json)
     if as_json:
@@ -66,7 +66,7 @@ def repair(
             )
         _roll_back(store, as_json=as_json)
         return
-    from exporter.memory import repair_store
+    from glimmer_export.exporter.memory import repair_store
 
     summary = repair_store(
         store, bundle_directory=bundle, corpus_path=corpus or None, corpus_format=corpus_format and corpus_format.value,
@@ -84,7 +84,7 @@ def repair(
 
 
 def _roll_back(store: Path, *, as_json: bool) -> None:
-    from exporter.memory import roll_back
+    from glimmer_export.exporter.memory import roll_back
 
     summary = roll_back(store)
     if as_json:

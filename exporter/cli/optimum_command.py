@@ -11,9 +11,9 @@ from typing import Any
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
-from exporter.cli.boundary import input_errors_reported
-from exporter.cli.stopping import Stopping
-from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
+from glimmer_export.exporter.cli.boundary import input_errors_reported
+from glimmer_export.exporter.cli.stopping import Stopping
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
 __all__ = ["GlimmerExportCommand"]
 
@@ -71,7 +71,7 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
     def run(self) -> None:
         """Export, and print what was written."""
         with Stopping(), input_errors_reported():
-            from exporter.cli.bundles import ExportedCrossAttention, ExportPrecision, StageA, export
+            from glimmer_export.exporter.cli.bundles import ExportedCrossAttention, ExportPrecision, StageA, export
 
             options = self.args
             export(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
 
 __all__ = [
     "Backend",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from exporter.finite_json import finite
-from exporter.terminal import bold, console, text
-from exporter.visible import visible, visible_json
+from glimmer_export.exporter.finite_json import finite
+from glimmer_export.exporter.terminal import bold, console, text
+from glimmer_export.exporter.visible import visible, visible_json
 
 __all__ = ["bold", "console", "print_json", "print_notes", "print_warnings", "question_progress", "tensor_progress"]
 
@@ -45,7 +45,7 @@ def print_notes(notes: Iterable[str]) -> None:
 @contextmanager
 def question_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, shown only on a terminal; yields what to call with the number done."""
-    from exporter.memory.progress import progress_bar
+    from glimmer_export.exporter.memory.progress import progress_bar
 
     with progress_bar(description, total, shown=True) as advance:
         yield advance

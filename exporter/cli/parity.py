@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import (
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import (
     BatchSize,
     BundleArgument,
     Json,
@@ -24,7 +24,7 @@ from exporter.cli.options import (
     Store,
     Threads,
 )
-from exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
 
 __all__ = ["parity"]
 
@@ -77,10 +77,10 @@ def parity(
 ) -> None:
     """Compare a bundle with its checkpoint, or with another bundle: graphs, selection, answers, EM and F1."""
     require("polygraphy", "onnxruntime", *(["torch"] if checkpoint is not None else []))
-    from calibration.questions import question_files, read_questions
-    from exporter.parity import ParityOptions, ParityRequest, run_parity
-    from exporter.parity.backends import parity_backend
-    from exporter.parity.show import print_report
+    from glimmer_export.calibration.questions import question_files, read_questions
+    from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+    from glimmer_export.exporter.parity.backends import parity_backend
+    from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(
         given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli.calibrate import Method
-from exporter.cli.extras import require
-from exporter.cli.options import BundleArgument, Json, Overwrite
-from exporter.cli.output import bold, console, print_json
-from exporter.terminal import text
-from exporter.visible import visible
+from glimmer_export.exporter.cli.calibrate import Method
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite
+from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.terminal import text
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from calibration.quantize import QuantizedGraph
+    from glimmer_export.calibration.quantize import QuantizedGraph
 
 __all__ = ["quantize"]
 
@@ -83,7 +83,7 @@ def quantize(
 ) -> None:
     """Make a calibrated bundle's graphs INT8, FP16 or both; the result is a bundle of its own."""
     require("onnx", "onnx_ir")
-    from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+    from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
     real = Path(os.path.realpath(bundle))  # which a link to itself has too, where `resolve` raises a RuntimeError
     place = output or real.with_name(f"{real.name}-{precision.value}-{target.value}")

@@ -9,7 +9,7 @@ import math
 
 import typer
 
-from runtime.arguments import MAX_PASSAGES, MAX_THREADS
+from glimmer_export.runtime.arguments import MAX_PASSAGES, MAX_THREADS
 
 __all__ = [
     "MAX_COUNT", "MAX_PASSAGES", "MAX_QUESTIONS", "MAX_SEED", "MAX_THREADS", "MAX_TOKENS", "MAX_WORKERS", "number",

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import Any
 
-from exporter.visible import visible
-from runtime.contract import OptionError
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["run"]
 
@@ -33,7 +33,7 @@ def run() -> None:
             )
     import typer
 
-    from exporter.cli.app import app
+    from glimmer_export.exporter.cli.app import app
 
     try:
         code = app(standalone_mode=False)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli.extras import require
-from exporter.cli.options import BundleArgument, Json, Overwrite, Passages, PassageSource, Questions, Store, Threads
-from exporter.cli.output import bold, console, print_json, print_notes, question_progress
-from exporter.cli.quantize import QuantizationTarget
-from exporter.cli.ranges import MAX_COUNT, number
-from exporter.visible import visible
+from glimmer_export.exporter.cli.extras import require
+from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite, Passages, PassageSource, Questions, Store, Threads
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_notes, question_progress
+from glimmer_export.exporter.cli.quantize import QuantizationTarget
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
+from glimmer_export.exporter.visible import visible
 
 if TYPE_CHECKING:
-    from exporter.bundle.sensitivity import SensitivityReport
+    from glimmer_export.exporter.bundle.sensitivity import SensitivityReport
 
 __all__ = ["sensitivity"]
 
@@ -62,12 +62,12 @@ def sensitivity(
 ) -> None:
     """Quantise each group of products alone, say what it loses, and which to keep in float for a budget."""
     require("onnx", "onnx_ir", "onnxruntime", "yaml", *(["matplotlib"] if plot else []))
-    from calibration.questions import question_files, read_questions
-    from calibration.sensitivity import SensitivityOptions
-    from exporter.bundle.sensitivity import bundle_sensitivity
-    from exporter.cost.plot import check_plot
-    from exporter.precision import policy_file
-    from exporter.sensitivity_plot import plot_sensitivity
+    from glimmer_export.calibration.questions import question_files, read_questions
+    from glimmer_export.calibration.sensitivity import SensitivityOptions
+    from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
+    from glimmer_export.exporter.cost.plot import check_plot
+    from glimmer_export.exporter.precision import policy_file
+    from glimmer_export.exporter.sensitivity_plot import plot_sensitivity
 
     place = None
     if plot is not None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.contract import BundleError
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract import BundleError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     import onnx

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from exporter.cost.model import CostModel
-from exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.workload import Workload
 
 __all__ = ["num_runs", "read_passages", "run_dims"]
 
 
 def run_dims(model: CostModel, workload: Workload, graph: str) -> dict[str, int]:
-    """Values for the names of `runtime.contract.graph_io`, for one run of a graph at batch 1.
+    """Values for the names of `glimmer_export.runtime.contract.graph_io`, for one run of a graph at batch 1.
 
     The memory encoder's are those of its run on a question, where it makes one, and else on a passage.
     """

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.bundle.forms import FormOptions
-from exporter.cost.model import DEFAULT_CUT, model_from_preset
-from exporter.cost.papers import paper_stages
-from exporter.cost.workload import Workload
+from glimmer_export.exporter.bundle.forms import FormOptions
+from glimmer_export.exporter.cost.model import DEFAULT_CUT, model_from_preset
+from glimmer_export.exporter.cost.papers import paper_stages
+from glimmer_export.exporter.cost.workload import Workload
 
 __all__ = ["FIGURE_2", "FigureCheck", "check_figure_2", "samples_per_tflop"]
 

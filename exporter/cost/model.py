@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from exporter.bundle.forms import FormOptions, choose_forms
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.partition import round_half_up
-from exporter.checkpoint.presets import preset
-from runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
+from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.partition import round_half_up
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
 
 if TYPE_CHECKING:
-    from exporter.cost.workload import Workload
-    from runtime.contract import BundleManifest
+    from glimmer_export.exporter.cost.workload import Workload
+    from glimmer_export.runtime.contract import BundleManifest
 
 __all__ = ["DEFAULT_CUT", "CostModel", "Proportions", "check_same_size", "model_from_manifest", "model_from_preset"]
 

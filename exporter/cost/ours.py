@@ -1,6 +1,6 @@
 """Multiply-adds of our graphs, in closed form: every matrix product, those of attention and the vocabulary included.
 
-The forms are those of `exporter.stages`: lazy stage A and absorbed cross-attention attend to states that are never
+The forms are those of `glimmer_export.exporter.stages`: lazy stage A and absorbed cross-attention attend to states that are never
 projected to keys and values.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporter.cost.dims import num_runs, run_dims
-from exporter.cost.model import CostModel
-from exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.dims import num_runs, run_dims
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.workload import Workload
 
 __all__ = ["StageCost", "graph_macs", "graph_weights", "passage_macs", "stage_costs"]
 

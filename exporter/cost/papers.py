@@ -8,8 +8,8 @@ multiple of d_model**2.
 
 from __future__ import annotations
 
-from exporter.cost.model import CostModel
-from exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.workload import Workload
 
 __all__ = ["PAPER_ARCHITECTURES", "paper_stages"]
 

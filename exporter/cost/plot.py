@@ -7,14 +7,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from exporter.cost.model import CostModel
-from exporter.cost.ours import stage_costs
-from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
-from exporter.cost.report import CostReport
-from exporter.cost.workload import Workload
-from exporter.publish import Inputs, check_file, replace_file, write_errors
-from exporter.visible import visible
-from runtime.contract import OptionError, OutputError
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.ours import stage_costs
+from glimmer_export.exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
+from glimmer_export.exporter.cost.report import CostReport
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.publish import Inputs, check_file, replace_file, write_errors
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import OptionError, OutputError
 
 __all__ = ["check_plot", "cost_curves", "plot_cost"]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from exporter.cost.count import count_graph
-from exporter.cost.dims import run_dims
-from exporter.cost.figure_2 import FIGURE_2, FigureCheck, check_figure_2, samples_per_tflop
-from exporter.cost.model import CostModel
-from exporter.cost.ours import StageCost, passage_macs, stage_costs
-from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
-from exporter.cost.request import CostRequest, Resolved, resolve
-from exporter.cost.roofline import Floor, StepBytes, stage_floors, step_bytes
-from exporter.cost.storage import decoder_cache_bytes, store_codecs
-from exporter.cost.workload import Workload
-from exporter.targets import PRECISIONS, Target, read_target
+from glimmer_export.exporter.cost.count import count_graph
+from glimmer_export.exporter.cost.dims import run_dims
+from glimmer_export.exporter.cost.figure_2 import FIGURE_2, FigureCheck, check_figure_2, samples_per_tflop
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.ours import StageCost, passage_macs, stage_costs
+from glimmer_export.exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
+from glimmer_export.exporter.cost.request import CostRequest, Resolved, resolve
+from glimmer_export.exporter.cost.roofline import Floor, StepBytes, stage_floors, step_bytes
+from glimmer_export.exporter.cost.storage import decoder_cache_bytes, store_codecs
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.targets import PRECISIONS, Target, read_target
 
 __all__ = ["CONVENTION", "CostReport", "TargetFloors", "cost_report"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from exporter.bundle.forms import FormOptions
-from exporter.checkpoint.partition import parse_proportion
-from exporter.cost.model import (
+from glimmer_export.exporter.bundle.forms import FormOptions
+from glimmer_export.exporter.checkpoint.partition import parse_proportion
+from glimmer_export.exporter.cost.model import (
     DEFAULT_CUT,
     CostModel,
     Proportions,
@@ -16,9 +16,9 @@ from exporter.cost.model import (
     model_from_manifest,
     model_from_preset,
 )
-from exporter.cost.workload import Workload, check_workload
-from runtime.bundle import Bundle
-from runtime.contract import BundleManifest, OptionError
+from glimmer_export.exporter.cost.workload import Workload, check_workload
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import BundleManifest, OptionError
 
 __all__ = ["CostRequest", "Resolved", "resolve"]
 

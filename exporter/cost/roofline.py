@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.cost.dims import run_dims
-from exporter.cost.model import CostModel
-from exporter.cost.ours import graph_weights, stage_costs
-from exporter.cost.workload import Workload
-from exporter.targets import Target
-from runtime.contract import IOTensor, boundaries_of, boundary_of, with_fp16
+from glimmer_export.exporter.cost.dims import run_dims
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.targets import Target
+from glimmer_export.runtime.contract import IOTensor, boundaries_of, boundary_of, with_fp16
 
 __all__ = ["Floor", "StepBytes", "bytes_per_run", "stage_floors", "step_bytes"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.cost.figure_2 import FIGURE_2
-from exporter.cost.report import CONVENTION, CostReport, TargetFloors
+from glimmer_export.exporter.cost.figure_2 import FIGURE_2
+from glimmer_export.exporter.cost.report import CONVENTION, CostReport, TargetFloors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ def print_report(report: CostReport, console: Console) -> None:
     """Papers and ours side by side, our stages, store and cache, and a machine's floors."""
     from rich.filesize import decimal
 
-    from exporter.terminal import bold, text
+    from glimmer_export.exporter.terminal import bold, text
 
     work, model = report.workload, report.model
     forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
@@ -54,7 +54,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _totals(report: CostReport) -> Table:
-    from exporter.terminal import bold
+    from glimmer_export.exporter.terminal import bold
 
     table = _table("a question", "", "multiply-adds", "samples per TFLOP")
     rates = report.samples_per_tflop

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from exporter.cost.dims import run_dims
-from exporter.cost.model import CostModel
-from exporter.cost.workload import Workload
-from runtime.contract import CODECS
-from runtime.contract.shard_layout import shard_tensors
+from glimmer_export.exporter.cost.dims import run_dims
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
 
 __all__ = ["decoder_cache_bytes", "store_codecs"]
 

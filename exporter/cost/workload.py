@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.contract import OptionError
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["Workload", "check_workload"]
 

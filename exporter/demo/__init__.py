@@ -1,9 +1,9 @@
 """The demo: a generated encyclopedia, the recipe that trains a small checkpoint on it, and that checkpoint."""
 
-from exporter.demo.recipe import CURRICULUM, DemoArchitecture, Phase, demo_config
-from exporter.demo.tokenizer import build_tokenizer
-from exporter.demo.train_demo import train_demo
-from exporter.demo.world import Passage, Question, World, generate_split, withhold_gold, write_world
+from glimmer_export.exporter.demo.recipe import CURRICULUM, DemoArchitecture, Phase, demo_config
+from glimmer_export.exporter.demo.tokenizer import build_tokenizer
+from glimmer_export.exporter.demo.train_demo import train_demo
+from glimmer_export.exporter.demo.world import Passage, Question, World, generate_split, withhold_gold, write_world
 
 __all__ = [
     "CURRICULUM",

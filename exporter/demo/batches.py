@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from exporter.demo.tokenizer import PAD_ID
-from exporter.demo.world import NUM_CONTEXT, Question, World
+from glimmer_export.exporter.demo.tokenizer import PAD_ID
+from glimmer_export.exporter.demo.world import NUM_CONTEXT, Question, World
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

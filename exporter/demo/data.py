@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from exporter.demo.world import generate_split, write_world
-from exporter.publish import publish_directory
+from glimmer_export.exporter.demo.world import generate_split, write_world
+from glimmer_export.exporter.publish import publish_directory
 
 __all__ = ["CHECKPOINT", "write_demo"]
 

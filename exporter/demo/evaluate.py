@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from exporter.answering import exact_match
-from exporter.demo.batches import Batch, encode_world
-from exporter.demo.world import World, withhold_gold
+from glimmer_export.exporter.answering import exact_match
+from glimmer_export.exporter.demo.batches import Batch, encode_world
+from glimmer_export.exporter.demo.world import World, withhold_gold
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["Evaluation", "answer", "evaluate"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from exporter.demo.batches import Batch
-from exporter.demo.tokenizer import PAD_ID
-from exporter.stages import GlimmerModel
+from glimmer_export.exporter.demo.batches import Batch
+from glimmer_export.exporter.demo.tokenizer import PAD_ID
+from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["Losses", "training_loss"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from exporter.demo.training import Report
+    from glimmer_export.exporter.demo.training import Report
 
 __all__ = ["progress_line"]
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from exporter.demo.tokenizer import vocabulary
+from glimmer_export.exporter.demo.tokenizer import vocabulary
 
 if TYPE_CHECKING:
-    from exporter.checkpoint import CheckpointConfig
+    from glimmer_export.exporter.checkpoint import CheckpointConfig
 
 __all__ = ["CURRICULUM", "DemoArchitecture", "Phase", "demo_config"]
 
@@ -61,7 +61,7 @@ CURRICULUM = (
 
 def demo_config(architecture: DemoArchitecture) -> CheckpointConfig:
     """The demo model's shape; a LUMEN has the same layers, all of its live ones in stage B."""
-    from exporter.checkpoint import CheckpointConfig
+    from glimmer_export.exporter.checkpoint import CheckpointConfig
 
     parts: dict[str, Any] = {"num_stage_a_layers": 2, "num_stage_b_layers": 1, "num_selected": 3}
     if architecture == "lumen":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.demo import words
+from glimmer_export.exporter.demo import words
 
 __all__ = ["KINDS", "Kind", "Relation"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exporter.demo.relations import KINDS
+from glimmer_export.exporter.demo.relations import KINDS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

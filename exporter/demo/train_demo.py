@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.demo.recipe import CURRICULUM, DemoArchitecture, Phase, demo_config
+from glimmer_export.exporter.demo.recipe import CURRICULUM, DemoArchitecture, Phase, demo_config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,15 +39,15 @@ def train_demo(
     """
     import torch
 
-    from exporter import terminal
-    from exporter.checkpoint import model_from_checkpoint, read_checkpoint, weight_shapes, write_checkpoint
-    from exporter.demo.evaluate import evaluate
-    from exporter.demo.progress import progress_line
-    from exporter.demo.resume import remove_state, restore_state, save_state
-    from exporter.demo.training import Training
-    from exporter.demo.world import generate_split
-    from exporter.links import resolved
-    from exporter.publish import check_target
+    from glimmer_export.exporter import terminal
+    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint, weight_shapes, write_checkpoint
+    from glimmer_export.exporter.demo.evaluate import evaluate
+    from glimmer_export.exporter.demo.progress import progress_line
+    from glimmer_export.exporter.demo.resume import remove_state, restore_state, save_state
+    from glimmer_export.exporter.demo.training import Training
+    from glimmer_export.exporter.demo.world import generate_split
+    from glimmer_export.exporter.links import resolved
+    from glimmer_export.exporter.publish import check_target
 
     check_target(output_dir, overwrite=overwrite)
     output_dir = resolved(output_dir)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.checkpoint import CheckpointConfig, random_weights
-from exporter.demo.batches import Batch, encode_world
-from exporter.demo.loss import training_loss
-from exporter.demo.recipe import Phase
-from exporter.demo.tokenizer import build_tokenizer
-from exporter.demo.world import generate_split
-from exporter.stages import GlimmerModel
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights
+from glimmer_export.exporter.demo.batches import Batch, encode_world
+from glimmer_export.exporter.demo.loss import training_loss
+from glimmer_export.exporter.demo.recipe import Phase
+from glimmer_export.exporter.demo.tokenizer import build_tokenizer
+from glimmer_export.exporter.demo.world import generate_split
+from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["Report", "Training", "initial_model"]
 

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from exporter.demo.relations import KINDS, Kind, Relation
+from glimmer_export.exporter.demo.relations import KINDS, Kind, Relation
 
 __all__ = [
     "NUM_CONTEXT",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exporter.engines.dim_sizes import dim_sizes
-from exporter.targets import Target, TensorRTTarget
-from runtime.contract import CROSS_ATTENTION_FORMS, ModelShape
+from glimmer_export.exporter.engines.dim_sizes import dim_sizes
+from glimmer_export.exporter.targets import Target, TensorRTTarget
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, ModelShape
 
 __all__ = ["KERNELS", "cross_attention_ms", "reckoned_form"]
 

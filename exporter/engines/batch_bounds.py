@@ -14,9 +14,9 @@ from math import prod
 
 import numpy as np
 
-from exporter.engines.dim_sizes import TEXT_ENCODERS, dim_sizes
-from exporter.targets import Profile, TensorRTTarget
-from runtime.contract import BundleManifest, EngineError, GraphEntry, stage_of
+from glimmer_export.exporter.engines.dim_sizes import TEXT_ENCODERS, dim_sizes
+from glimmer_export.exporter.targets import Profile, TensorRTTarget
+from glimmer_export.runtime.contract import BundleManifest, EngineError, GraphEntry, stage_of
 
 __all__ = ["BatchBound", "batch_bounds"]
 

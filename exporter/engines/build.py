@@ -8,19 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.engines.attention_time import reckoned_form
-from exporter.engines.batch_bounds import BatchBound, batch_bounds
-from exporter.engines.compiler import Compiler, open_compiler
-from exporter.engines.inventory import Wanted, other_versions, usable_engines
-from exporter.engines.measured_form import form_on_engines
-from exporter.engines.peak_memory import peak_bytes
-from exporter.engines.profiles import graph_profiles
-from exporter.engines.work import Work, work_on_engines
-from exporter.lint import limits_of, lint_bundle
-from exporter.targets import TensorRTTarget, read_target
-from exporter.whole_file import replace_file, write_errors
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.engines.batch_bounds import BatchBound, batch_bounds
+from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
+from glimmer_export.exporter.engines.inventory import Wanted, other_versions, usable_engines
+from glimmer_export.exporter.engines.measured_form import form_on_engines
+from glimmer_export.exporter.engines.peak_memory import peak_bytes
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.engines.work import Work, work_on_engines
+from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.targets import TensorRTTarget, read_target
+from glimmer_export.exporter.whole_file import replace_file, write_errors
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     ENGINE_SCHEMA_VERSION,
     MEASURED,
     RECKONED,

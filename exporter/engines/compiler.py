@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.engines.device import find_device
-from exporter.targets import TensorRTTarget
-from exporter.whole_file import replace_file
-from runtime.backends.cuda_libraries import INSTALL_GPU
-from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
-from runtime.contract.files import read_file
+from glimmer_export.exporter.engines.device import find_device
+from glimmer_export.exporter.targets import TensorRTTarget
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU
+from glimmer_export.runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
+from glimmer_export.runtime.contract.files import read_file
 
 __all__ = ["Compiler", "open_compiler"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.backends.cuda import Cuda, Gpu
-from runtime.contract import BackendError
+from glimmer_export.runtime.backends.cuda import Cuda, Gpu
+from glimmer_export.runtime.contract import BackendError
 
 __all__ = ["find_device"]
 

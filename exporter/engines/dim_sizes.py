@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from exporter.targets import Profile, Range
-from runtime.contract import ModelShape
+from glimmer_export.exporter.targets import Profile, Range
+from glimmer_export.runtime.contract import ModelShape
 
 __all__ = ["TEXT_ENCODERS", "Sizes", "dim_sizes"]
 

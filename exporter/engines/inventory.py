@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from runtime.bundle import verify_file
-from runtime.contract import (
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import (
     ENGINES,
     BundleError,
     BundleManifest,

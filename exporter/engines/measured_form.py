@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.engines.dim_sizes import dim_sizes
-from exporter.links import require_no_link
-from exporter.targets import Profile
-from exporter.whole_file import replace_file
-from runtime.backends import OnnxRuntimeBackend
-from runtime.backends.tensorrt import TensorRTBackend
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.exporter.engines.dim_sizes import dim_sizes
+from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.targets import Profile
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     CROSS_ATTENTION_FORMS,
     MANIFEST,
     MEASURED,
@@ -30,12 +30,12 @@ from runtime.contract import (
     record_to_json,
     stage_of,
 )
-from runtime.decoder_steps import Asked, decoder_steps
-from runtime.placement import Placement, placement_of
+from glimmer_export.runtime.decoder_steps import Asked, decoder_steps
+from glimmer_export.runtime.placement import Placement, placement_of
 
 if TYPE_CHECKING:
-    from runtime.backends import Backend, DeviceBackend
-    from runtime.contract import ModelShape
+    from glimmer_export.runtime.backends import Backend, DeviceBackend
+    from glimmer_export.runtime.contract import ModelShape
 
 __all__ = ["choose_form_here", "form_on_engines"]
 

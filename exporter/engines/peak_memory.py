@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.contract import GraphEntry
+from glimmer_export.runtime.contract import GraphEntry
 
 __all__ = ["peak_bytes"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.engines.batch_bounds import batch_bounds
-from exporter.engines.dim_sizes import Sizes, dim_sizes
-from exporter.targets import TensorRTTarget
-from runtime.contract import BundleManifest, ShapeRange
+from glimmer_export.exporter.engines.batch_bounds import batch_bounds
+from glimmer_export.exporter.engines.dim_sizes import Sizes, dim_sizes
+from glimmer_export.exporter.targets import TensorRTTarget
+from glimmer_export.runtime.contract import BundleManifest, ShapeRange
 
 __all__ = ["graph_profiles"]
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from exporter.checkpoint import CheckpointConfig
-    from exporter.checkpoint.lazy_tensors import LazyTensors
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.checkpoint import CheckpointConfig
+    from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors
+    from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["READ_ELEMENTS", "BlankWeights"]
 
@@ -34,13 +34,13 @@ class BlankWeights:
 
     def model(self, config: CheckpointConfig) -> GlimmerModel:
         """A model to trace stages of, not to run; its large weights take no memory."""
-        from exporter.checkpoint import model_from_weights
+        from glimmer_export.exporter.checkpoint import model_from_weights
 
         return model_from_weights(config, {name: self._weight(name) for name in self._tensors})
 
     def filled_model(self, config: CheckpointConfig, names: frozenset[str]) -> GlimmerModel:
         """A model whose weights of these names are there, for the stages that need no other large ones."""
-        from exporter.checkpoint import model_from_weights
+        from glimmer_export.exporter.checkpoint import model_from_weights
 
         weights = {name: self._tensors[name].float() if name in names else self._weight(name) for name in self._tensors}
         return model_from_weights(config, weights)
@@ -84,7 +84,7 @@ def _lazy(tensors: LazyTensors, source: str, view: NDArray[Any], name: str) -> i
     """The same view of the checkpoint's tensor, as FP32."""
     import onnx_ir
 
-    from calibration.passes.edit import CONTENT
+    from glimmer_export.calibration.passes.edit import CONTENT
 
     shape, strides = view.shape, view.strides
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.graphs.trace import OPSET
-from exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
-from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.codecs import open_codec
-from runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, boundary_of, codec_layout
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.graphs.trace import OPSET
+from glimmer_export.exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
+from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, boundary_of, codec_layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = [
     "FORBIDDEN_OPERATORS", "check_operators", "check_runs", "check_valid", "check_written", "reference_runs",
@@ -77,7 +77,7 @@ def check_runs(path: Path, runs: Sequence[Run], *, precision: str = "fp32") -> f
 
 
 def _read_outputs(inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    from exporter.parity.masks import comparable_outputs
+    from glimmer_export.exporter.parity.masks import comparable_outputs
 
     return {**outputs, **comparable_outputs(inputs, outputs)}
 
@@ -140,7 +140,7 @@ def run_stage(
 
 def _decoded(stage: nn.Module, values: dict[str, NDArray[Any]], codec: str) -> dict[str, NDArray[Any]]:
     """A graph's inputs with memory as its stage takes it."""
-    from exporter.stages import applies_scale
+    from glimmer_export.exporter.stages import applies_scale
 
     width = cast("GlimmerModel", stage.model).config.d_model
     layout = codec_layout(codec, width)

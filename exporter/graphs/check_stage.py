@@ -8,9 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.graphs.blank_weights import BlankWeights
-from exporter.graphs.check import check_runs, check_written, reference_runs
-from runtime.contract import ExportError, Forms, codec_of, graph_io
+from glimmer_export.exporter.graphs.blank_weights import BlankWeights
+from glimmer_export.exporter.graphs.check import check_runs, check_written, reference_runs
+from glimmer_export.runtime.contract import ExportError, Forms, codec_of, graph_io
 
 __all__ = ["APART_BYTES", "StageCheck"]
 
@@ -33,8 +33,8 @@ class StageCheck:
 
         Raises ExportError as `check_runs` does.
         """
-        from exporter.checkpoint import open_tensors, read_config
-        from exporter.stages import stage_from_model
+        from glimmer_export.exporter.checkpoint import open_tensors, read_config
+        from glimmer_export.exporter.stages import stage_from_model
 
         check_written(self.path)
         config, name = read_config(self.checkpoint), self.path.stem

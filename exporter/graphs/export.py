@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.graphs.blank_weights import BlankWeights
-from exporter.graphs.check_stage import APART_BYTES, StageCheck
-from exporter.graphs.passes import DeclareIO, NameNodes, Prepend, StripMetadata
-from exporter.graphs.prefix import memory_prefix
-from exporter.graphs.trace import TracedStages
-from exporter.graphs.weights_file import WeightsFile
-from exporter.graphs.write import WrittenGraph, write_graph
-from runtime.contract import Forms, GraphIO, codec_of
+from glimmer_export.exporter.graphs.blank_weights import BlankWeights
+from glimmer_export.exporter.graphs.check_stage import APART_BYTES, StageCheck
+from glimmer_export.exporter.graphs.passes import DeclareIO, NameNodes, Prepend, StripMetadata
+from glimmer_export.exporter.graphs.prefix import memory_prefix
+from glimmer_export.exporter.graphs.trace import TracedStages
+from glimmer_export.exporter.graphs.weights_file import WeightsFile
+from glimmer_export.exporter.graphs.write import WrittenGraph, write_graph
+from glimmer_export.runtime.contract import Forms, GraphIO, codec_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from exporter.checkpoint import Checkpoint
+    from glimmer_export.exporter.checkpoint import Checkpoint
 
 __all__ = ["ExportedGraph", "GraphExporter"]
 
@@ -60,7 +60,7 @@ class GraphExporter:
         """
         from onnx_ir.passes import Sequential
 
-        from exporter.stages import stage_from_model
+        from glimmer_export.exporter.stages import stage_from_model
 
         started = time.perf_counter()
         shape = self._checkpoint.config.shape
@@ -84,8 +84,8 @@ class GraphExporter:
         """Give a traced graph its weights and its precision; returns the weights' names in the checkpoint."""
         if self._precision == "fp32":
             return self._blank.fill(graph)
-        from calibration.passes.convert_fp16 import ConvertFp16
-        from calibration.passes.fold_weights import FoldWeights
+        from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+        from glimmer_export.calibration.passes.fold_weights import FoldWeights
 
         FoldWeights()(graph)
         filled = self._blank.fill(graph)

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter.graphs.passes import NameNodes
-from exporter.graphs.trace import graph_from_stage
-from runtime.contract import GraphIO, IOTensor, ModelShape, codec_inputs
+from glimmer_export.exporter.graphs.passes import NameNodes
+from glimmer_export.exporter.graphs.trace import graph_from_stage
+from glimmer_export.runtime.contract import GraphIO, IOTensor, ModelShape, codec_inputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,7 +32,7 @@ def memory_prefix(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) 
     A graph that reads memory and `selected` takes the selected passages first and decodes them alone. A stage that
     applies the codec's scale itself keeps `memory_scale` as an input.
     """
-    from exporter.stages import CodecDecoder, SelectedMemory, applies_scale
+    from glimmer_export.exporter.stages import CodecDecoder, SelectedMemory, applies_scale
 
     inputs = {tensor.name: tensor for tensor in io.inputs}
     if "memory" not in inputs:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract import GraphIO, IOTensor, ModelShape
+from glimmer_export.runtime.contract import GraphIO, IOTensor, ModelShape
 
 __all__ = ["Sizes", "sample_inputs"]
 

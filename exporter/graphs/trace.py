@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from exporter.graphs.samples import Sizes, sample_inputs
-from runtime.contract import GraphIO, ModelShape
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.runtime.contract import GraphIO, ModelShape
 
 if TYPE_CHECKING:
     import onnx_ir as ir

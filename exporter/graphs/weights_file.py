@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from runtime.contract import FileEntry
+from glimmer_export.runtime.contract import FileEntry
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +37,7 @@ class WeightsFile:
         """The tensor as it stands in the file, written if need be, and the SHA-256 of its bytes."""
         import onnx_ir
 
-        from calibration.passes.edit import CONTENT
+        from glimmer_export.calibration.passes.edit import CONTENT
 
         known = tensor.meta.get(CONTENT) if isinstance(tensor, onnx_ir.LazyTensor) else None
         sha256 = self._known.get(known) if known is not None else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.graphs.weights_file import WeightsFile
+from glimmer_export.exporter.graphs.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -1,6 +1,6 @@
 """Glimmer checkpoints in transformers: importing this package registers them with its Auto classes.
 
-    import exporter.huggingface
+    import glimmer_export.exporter.huggingface
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained("checkpoint")
@@ -8,8 +8,8 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from exporter.huggingface.configuration import GlimmerConfig
-from exporter.huggingface.modeling import GlimmerEncoderOutput, GlimmerForConditionalGeneration
+from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
+from glimmer_export.exporter.huggingface.modeling import GlimmerEncoderOutput, GlimmerForConditionalGeneration
 
 __all__ = ["GlimmerConfig", "GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from exporter.checkpoint.config import CheckpointConfig, parse_config
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig, parse_config
 
 __all__ = ["GlimmerConfig"]
 
@@ -14,7 +14,7 @@ FIELDS = tuple(name for name in CheckpointConfig.model_fields if name != "model_
 
 
 class GlimmerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' types are not read
-    """The fields of `exporter.checkpoint.CheckpointConfig`, as attributes.
+    """The fields of `glimmer_export.exporter.checkpoint.CheckpointConfig`, as attributes.
 
     Raises CheckpointError for a missing field or a wrong value. What is written back holds these fields alone, so that
     a directory that transformers saved is a checkpoint again.

@@ -11,9 +11,9 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import ModelOutput
 
-from exporter.huggingface.configuration import GlimmerConfig
-from exporter.stages import GlimmerModel
-from exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 

@@ -1,6 +1,6 @@
 """Our graphs by optimum's exporter: what `main_export` wants to know of a model that is none of optimum's own.
 
-    from exporter.huggingface.optimum_export import onnx_configs, submodels
+    from glimmer_export.exporter.huggingface.optimum_export import onnx_configs, submodels
     from optimum.exporters.onnx import main_export
     from transformers import AutoConfig
 
@@ -12,7 +12,7 @@
 
 The graphs have the names, inputs and outputs of a bundle's, memory in a store's codec included, and give the same
 outputs within FP32's tolerance. The files are others: optimum-onnx 0.1 traces with torch's older exporter. They are no
-bundle either: what a device runs, `exporter.bundle.export_bundle` writes.
+bundle either: what a device runs, `glimmer_export.exporter.bundle.export_bundle` writes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfig
 from torch import Tensor
 
-from exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
-from exporter.graphs.samples import sample_inputs
-from exporter.graphs.trace import OPSET, TRACED_SIZES
-from exporter.huggingface.configuration import GlimmerConfig
-from exporter.huggingface.modeling import GlimmerForConditionalGeneration
-from exporter.huggingface.submodel import Submodel
-from exporter.stages import stage_from_model
-from exporter.tolerances import TOLERANCES
-from runtime.contract import GraphIO, IOTensor, OptionError, graph_io
+from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
+from glimmer_export.exporter.graphs.samples import sample_inputs
+from glimmer_export.exporter.graphs.trace import OPSET, TRACED_SIZES
+from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
+from glimmer_export.exporter.huggingface.modeling import GlimmerForConditionalGeneration
+from glimmer_export.exporter.huggingface.submodel import Submodel
+from glimmer_export.exporter.stages import stage_from_model
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime.contract import GraphIO, IOTensor, OptionError, graph_io
 
 __all__ = ["GraphOnnxConfig", "onnx_configs", "submodels"]
 

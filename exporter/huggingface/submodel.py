@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from exporter.huggingface.configuration import GlimmerConfig
-from exporter.stages import CodecDecoder, SelectedMemory, applies_scale
-from runtime.contract import GraphIO, codec_of
+from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
+from glimmer_export.exporter.stages import CodecDecoder, SelectedMemory, applies_scale
+from glimmer_export.runtime.contract import GraphIO, codec_of
 
 __all__ = ["Submodel"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from exporter.lint.graph import LintGraph, label, present
-from exporter.lint.limits import Limits
-from exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.graph import LintGraph, label, present
+from glimmer_export.exporter.lint.limits import Limits
+from glimmer_export.exporter.lint.rule import Fault, Rule
 
 __all__ = ["DTYPE_RULES"]
 

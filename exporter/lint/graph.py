@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import BundleError, GraphIO
+from glimmer_export.runtime.contract import BundleError, GraphIO
 
 if TYPE_CHECKING:
     import numpy as np

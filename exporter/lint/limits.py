@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.targets import TensorRTTarget
+from glimmer_export.exporter.targets import TensorRTTarget
 
 __all__ = ["COMPILERS", "Limits", "limits_of"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.lint.graph import LintGraph, label
-from exporter.lint.rule import Fault, Rule
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import BundleError
+from glimmer_export.exporter.lint.graph import LintGraph, label
+from glimmer_export.exporter.lint.rule import Fault, Rule
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import BundleError
 
 __all__ = ["LOADS", "ONNXRUNTIME_RULES"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.lint.graph import LintGraph, attribute, label, present
-from exporter.lint.limits import Limits
-from exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.graph import LintGraph, attribute, label, present
+from glimmer_export.exporter.lint.limits import Limits
+from glimmer_export.exporter.lint.rule import Fault, Rule
 
 __all__ = ["OPERATOR_RULES"]
 

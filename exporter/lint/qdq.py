@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from exporter.lint.graph import LintGraph, attribute, label
-from exporter.lint.limits import Limits
-from exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.graph import LintGraph, attribute, label
+from glimmer_export.exporter.lint.limits import Limits
+from glimmer_export.exporter.lint.rule import Fault, Rule
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.lint.graph import LintGraph
+from glimmer_export.exporter.lint.graph import LintGraph
 
 __all__ = ["Fault", "Finding", "Rule"]
 

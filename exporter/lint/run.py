@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.lint.dtypes import DTYPE_RULES
-from exporter.lint.graph import LintGraph
-from exporter.lint.limits import Limits
-from exporter.lint.onnxruntime_cpu import LOADS, ONNXRUNTIME_RULES
-from exporter.lint.operators import OPERATOR_RULES
-from exporter.lint.qdq import QDQ_RULES
-from exporter.lint.rule import Finding
-from runtime.bundle import Bundle
+from glimmer_export.exporter.lint.dtypes import DTYPE_RULES
+from glimmer_export.exporter.lint.graph import LintGraph
+from glimmer_export.exporter.lint.limits import Limits
+from glimmer_export.exporter.lint.onnxruntime_cpu import LOADS, ONNXRUNTIME_RULES
+from glimmer_export.exporter.lint.operators import OPERATOR_RULES
+from glimmer_export.exporter.lint.qdq import QDQ_RULES
+from glimmer_export.exporter.lint.rule import Finding
+from glimmer_export.runtime.bundle import Bundle
 
 __all__ = ["CPU_RULES", "GPU_RULES", "lint_bundle"]
 

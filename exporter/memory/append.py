@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.build import build_shards
-from exporter.memory.codec_error import SampleErrors, append_warnings
-from exporter.memory.commit import Change, changed_corpus, changing
-from exporter.memory.corpus import Corpus, CorpusSource, Paths
-from exporter.memory.encode import Encoder
-from exporter.memory.generations import next_shard_index
-from exporter.memory.plan import BuildPlan, plan_build
-from exporter.memory.progress import progress_bar
-from exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
-from exporter.memory.texts import change_texts, find_chunks, find_numbers
-from exporter.memory.work import ShardRecord, check_output
-from exporter.publish import check_place, write_errors
-from runtime.bundle import Bundle
-from runtime.codec_file import open_store_codec
-from runtime.contract import (
+from glimmer_export.exporter.memory.build import build_shards
+from glimmer_export.exporter.memory.codec_error import SampleErrors, append_warnings
+from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
+from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
+from glimmer_export.exporter.memory.encode import Encoder
+from glimmer_export.exporter.memory.generations import next_shard_index
+from glimmer_export.exporter.memory.plan import BuildPlan, plan_build
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
+from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
+from glimmer_export.exporter.memory.work import ShardRecord, check_output
+from glimmer_export.exporter.publish import check_place, write_errors
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codec_file import open_store_codec
+from glimmer_export.runtime.contract import (
     BundleError,
     CodecSnr,
     CorpusError,
@@ -34,9 +34,9 @@ from runtime.contract import (
     read_store_manifest,
     shard_name,
 )
-from runtime.contract.kinds import BUNDLE, STORE, require_kind
-from runtime.contract.store_layout import texts_name
-from runtime.store_check import check_store_fits
+from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
+from glimmer_export.runtime.contract.store_layout import texts_name
+from glimmer_export.runtime.store_check import check_store_fits
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
 

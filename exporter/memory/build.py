@@ -7,24 +7,24 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.links import resolved
-from exporter.memory.codec_error import SampleErrors, fit_warnings
-from exporter.memory.corpus import Corpus, CorpusSource, Paths
-from exporter.memory.fit_codec import fit_codec
-from exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
-from exporter.memory.plan import BuildPlan, plan_build
-from exporter.memory.progress import progress_bar
-from exporter.memory.replicas import put_manifest
-from exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
-from exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
-from exporter.memory.texts import write_texts
-from exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
-from exporter.publish import check_target
-from exporter.swap import recover
-from exporter.whole_file import write_errors
-from runtime.backends import Array
-from runtime.bundle import Bundle, verify_file
-from runtime.contract import (
+from glimmer_export.exporter.links import resolved
+from glimmer_export.exporter.memory.codec_error import SampleErrors, fit_warnings
+from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
+from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
+from glimmer_export.exporter.memory.plan import BuildPlan, plan_build
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.replicas import put_manifest
+from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
+from glimmer_export.exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
+from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.publish import check_target
+from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.whole_file import write_errors
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.bundle import Bundle, verify_file
+from glimmer_export.runtime.contract import (
     STORE_SCHEMA_VERSION,
     TEXTS,
     CodecSnr,
@@ -35,7 +35,7 @@ from runtime.contract import (
     file_digest,
     read_store_manifest,
 )
-from runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
 

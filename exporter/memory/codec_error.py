@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.spread import spread
-from exporter.tolerances import CODEC_SNR_DROP_DB
-from runtime.backends import Array
-from runtime.codecs import Codec
-from runtime.contract import CodecSnr
+from glimmer_export.calibration.spread import spread
+from glimmer_export.exporter.tolerances import CODEC_SNR_DROP_DB
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import CodecSnr
 
 __all__ = [
     "MEASURED_PASSAGES", "SAMPLE_PASSAGES", "CodecError", "CodecSample", "ErrorMeter", "SampleErrors", "after_another",

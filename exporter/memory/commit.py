@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from exporter.durable import sync_directory, sync_tree
-from exporter.links import require_no_link, require_no_link_below
-from exporter.memory.generations import older_generations, sweep
-from exporter.memory.replicas import put_manifest
-from exporter.memory.text_index import FTS5, require_engine, write_index
-from exporter.memory.texts import read_texts
-from exporter.memory.work import Work, work_directory
-from exporter.swap import recover
-from exporter.whole_file import replace_file, write_errors
-from runtime.bundle import verify_file
-from runtime.codec_file import open_store_codec
-from runtime.contract import (
+from glimmer_export.exporter.durable import sync_directory, sync_tree
+from glimmer_export.exporter.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.memory.generations import older_generations, sweep
+from glimmer_export.exporter.memory.replicas import put_manifest
+from glimmer_export.exporter.memory.text_index import FTS5, require_engine, write_index
+from glimmer_export.exporter.memory.texts import read_texts
+from glimmer_export.exporter.memory.work import Work, work_directory
+from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.whole_file import replace_file, write_errors
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.codec_file import open_store_codec
+from glimmer_export.runtime.contract import (
     MANIFEST,
     FileEntry,
     IndexEntry,
@@ -39,11 +39,11 @@ from runtime.contract import (
     file_digest,
     read_store_manifest,
 )
-from runtime.contract.shard_layout import shard_tensors
-from runtime.contract.store_layout import older_manifest_name, tombstones_name
-from runtime.contract.store_mending import saying_what_mends
-from runtime.shard import open_shard
-from runtime.tombstones import TOMBSTONES, read_tombstones
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.store_layout import older_manifest_name, tombstones_name
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.shard import open_shard
+from glimmer_export.runtime.tombstones import TOMBSTONES, read_tombstones
 
 __all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.memory.commit import Change, changing
-from exporter.memory.generations import next_shard_index, remove_older
-from exporter.memory.progress import progress_bar
-from exporter.memory.repack import Run, copy_rows, live_runs, token_counts
-from exporter.memory.texts import read_texts, write_texts
-from runtime.contract import ShardEntry, StoreManifest, shard_name
-from runtime.contract.store_layout import texts_name
-from runtime.tombstones import read_tombstones
+from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.generations import next_shard_index, remove_older
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.repack import Run, copy_rows, live_runs, token_counts
+from glimmer_export.exporter.memory.texts import read_texts, write_texts
+from glimmer_export.runtime.contract import ShardEntry, StoreManifest, shard_name
+from glimmer_export.runtime.contract.store_layout import texts_name
+from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["CompactSummary", "compact_store"]
 

@@ -8,27 +8,27 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exporter.links import resolved
-from exporter.memory.codec_error import (
+from glimmer_export.exporter.links import resolved
+from glimmer_export.exporter.memory.codec_error import (
     SAMPLE_PASSAGES,
     SampleErrors,
     after_another,
     choose_sample,
     fit_warnings,
 )
-from exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
-from exporter.memory.link import link
-from exporter.memory.progress import progress_bar
-from exporter.memory.reencode import Reencoding
-from exporter.memory.replicas import put_manifest
-from exporter.memory.work import Work, check_new, check_output, work_directory
-from exporter.publish import check_target
-from exporter.swap import recover
-from exporter.whole_file import write_errors
-from runtime.bundle import verify_file
-from runtime.codec_file import open_store_codec
-from runtime.codecs import Codec
-from runtime.contract import (
+from glimmer_export.exporter.memory.freeze_codec import codec_entry, freeze_codec, frozen_codec
+from glimmer_export.exporter.memory.link import link
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.reencode import Reencoding
+from glimmer_export.exporter.memory.replicas import put_manifest
+from glimmer_export.exporter.memory.work import Work, check_new, check_output, work_directory
+from glimmer_export.exporter.publish import check_target
+from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.whole_file import write_errors
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.codec_file import open_store_codec
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import (
     MANIFEST,
     CodecSnr,
     OptionError,
@@ -39,9 +39,9 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
-from runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
-from runtime.contract.store_mending import saying_what_mends
-from runtime.generation import held_manifest
+from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.generation import held_manifest
 
 __all__ = ["ConvertSummary", "convert_store"]
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from calibration.passage_fields import passage_fields
-from exporter.apart import Inputs
-from exporter.memory.commit import Change, changed_corpus, changing
-from exporter.memory.progress import progress_bar
-from exporter.memory.texts import change_texts, find_chunks, find_numbers
-from exporter.memory.work import check_output
-from runtime.contract import CorpusError, PassageError, StoreError, read_limited
-from runtime.contract.json_text import parse_json
-from runtime.contract.kinds import STORE, require_kind
-from runtime.contract.store_layout import texts_name
-from runtime.contract.text_schema import is_id
+from glimmer_export.calibration.passage_fields import passage_fields
+from glimmer_export.exporter.apart import Inputs
+from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
+from glimmer_export.exporter.memory.work import check_output
+from glimmer_export.runtime.contract import CorpusError, PassageError, StoreError, read_limited
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.kinds import STORE, require_kind
+from glimmer_export.runtime.contract.store_layout import texts_name
+from glimmer_export.runtime.contract.text_schema import is_id
 
 __all__ = ["DeleteSummary", "delete_passages", "id_from_text", "read_ids"]
 

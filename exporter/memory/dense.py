@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.links import require_no_link_below, resolved
-from exporter.memory.embeddings import given_rows
-from exporter.memory.progress import progress_bar
-from exporter.memory.sentence_encoder import copy_encoder, encoded_rows, read_encoder
-from exporter.publish import publish_directory
-from exporter.whole_file import replace_file
-from runtime.backends import Array
-from runtime.bundle import verify_file
-from runtime.contract import (
+from glimmer_export.exporter.links import require_no_link_below, resolved
+from glimmer_export.exporter.memory.embeddings import given_rows
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.sentence_encoder import copy_encoder, encoded_rows, read_encoder
+from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import (
     MANIFEST,
     EmbeddingsError,
     FileEntry,
@@ -30,7 +30,7 @@ from runtime.contract import (
     read_store_manifest,
     record_to_json,
 )
-from runtime.contract.dense_layout import (
+from glimmer_export.runtime.contract.dense_layout import (
     DENSE,
     DENSE_SCHEMA_VERSION,
     EMBEDDINGS,
@@ -39,10 +39,10 @@ from runtime.contract.dense_layout import (
     DenseManifest,
     EncoderEntry,
 )
-from runtime.contract.store_mending import saying_what_mends
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval.encoder import SentenceEncoder
-from runtime.tombstones import live_end, read_tombstones
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
+from glimmer_export.runtime.tombstones import live_end, read_tombstones
 
 __all__ = ["DenseSummary", "index_store"]
 

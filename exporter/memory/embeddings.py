@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.contract import EmbeddingsError, check_regular, read_limited
-from runtime.contract.json_text import parse_json
-from runtime.npy_file import map_npy
-from runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import EmbeddingsError, check_regular, read_limited
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.npy_file import map_npy
+from glimmer_export.runtime.passage_texts import PassageTexts
 
 __all__ = ["given_rows"]
 

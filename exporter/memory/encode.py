@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.codec_error import CodecSample, ErrorMeter, SampleErrors
-from exporter.memory.plan import BuildPlan
-from exporter.memory.shard_writer import ShardWriter
-from exporter.memory.work import ShardRecord
-from exporter.whole_file import whole_file
-from runtime.backends import Array, Graph
-from runtime.codecs import Codec
-from runtime.contract import FileEntry, ShardEntry, StoreError, file_digest, shard_name
-from runtime.memory import encode_passages
-from runtime.store import Passage
-from runtime.text import TextEncoder
+from glimmer_export.exporter.memory.codec_error import CodecSample, ErrorMeter, SampleErrors
+from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.shard_writer import ShardWriter
+from glimmer_export.exporter.memory.work import ShardRecord
+from glimmer_export.exporter.whole_file import whole_file
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import FileEntry, ShardEntry, StoreError, file_digest, shard_name
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.store import Passage
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Encoder", "encode_memory", "encode_shard", "length_batches"]
 

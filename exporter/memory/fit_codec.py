@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from exporter.memory.fit_product import fit_codebook
-from runtime.backends import Array
-from runtime.codecs.int4 import GROUP_SCALE_LIMIT, INT4_LIMIT
-from runtime.codecs.int8 import INT8_LIMIT
-from runtime.contract import CodecLayout, codec_layout
-from runtime.contract.codec_layout import GROUP_CHANNELS
+from glimmer_export.exporter.memory.fit_product import fit_codebook
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs.int4 import GROUP_SCALE_LIMIT, INT4_LIMIT
+from glimmer_export.runtime.codecs.int8 import INT8_LIMIT
+from glimmer_export.runtime.contract import CodecLayout, codec_layout
+from glimmer_export.runtime.contract.codec_layout import GROUP_CHANNELS
 
 __all__ = ["SAMPLE_TOKENS", "fit_codec"]
 

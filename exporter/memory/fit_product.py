@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.codecs.product import nearest
-from runtime.contract import MissingExtraError
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs.product import nearest
+from glimmer_export.runtime.contract import MissingExtraError
 
 __all__ = ["fit_codebook"]
 

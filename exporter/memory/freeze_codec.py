@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.encode import length_batches
-from exporter.memory.plan import BuildPlan
-from exporter.memory.work import Work
-from exporter.whole_file import replace_file
-from runtime.backends import Array, Graph
-from runtime.codec_file import read_codec
-from runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
-from runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, file_digest
-from runtime.memory import encode_passages
-from runtime.text import TextEncoder
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.encode import length_batches
+from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.work import Work
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.codec_file import read_codec
+from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
+from glimmer_export.runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, codec_layout, file_digest
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["codec_entry", "corpus_sample", "freeze_codec", "frozen_codec"]
 

@@ -7,13 +7,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.durable import sync_directory
-from exporter.file_lock import held_alone
-from exporter.whole_file import UNFINISHED
-from runtime.contract import MANIFEST, StoreError, StoreManifest, is_volume_part, read_store_manifest
-from runtime.contract.dense_layout import DENSE
-from runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
-from runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_name
+from glimmer_export.exporter.durable import sync_directory
+from glimmer_export.exporter.file_lock import held_alone
+from glimmer_export.exporter.whole_file import UNFINISHED
+from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, is_volume_part, read_store_manifest
+from glimmer_export.runtime.contract.dense_layout import DENSE
+from glimmer_export.runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
+from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_name
 
 __all__ = ["next_generation", "next_shard_index", "older_generations", "remove_older", "sweep", "unnamed_files"]
 

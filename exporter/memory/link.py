@@ -7,7 +7,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from exporter.whole_file import plain_mode
+from glimmer_export.exporter.whole_file import plain_mode
 
 __all__ = ["link"]
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.memory.codec_error import CodecSample, ErrorMeter
-from exporter.memory.encode import encode_memory
-from exporter.memory.fit_codec import fit_codec
-from exporter.memory.shard_writer import ShardWriter
-from exporter.memory.work import ShardRecord
-from exporter.whole_file import whole_file
-from runtime.backends import Array
-from runtime.codecs import Codec
-from runtime.contract import FileEntry, ShardEntry, StoreManifest, file_digest
-from runtime.contract.shard_layout import shard_tensors
-from runtime.shard import Shard, open_shard
-from runtime.tombstones import read_tombstones
+from glimmer_export.exporter.memory.codec_error import CodecSample, ErrorMeter
+from glimmer_export.exporter.memory.encode import encode_memory
+from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.exporter.memory.shard_writer import ShardWriter
+from glimmer_export.exporter.memory.work import ShardRecord
+from glimmer_export.exporter.whole_file import whole_file
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import FileEntry, ShardEntry, StoreManifest, file_digest
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.shard import Shard, open_shard
+from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Reencoding"]
 

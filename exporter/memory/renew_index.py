@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.commit import changing
-from exporter.memory.progress import progress_bar
-from exporter.memory.text_index import write_index
-from exporter.memory.texts import read_texts, write_numbered_texts
-from exporter.whole_file import replace_file
-from runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
-from runtime.contract.dense_layout import DENSE, read_dense_manifest
-from runtime.contract.store_layout import FOLDING, texts_name
+from glimmer_export.exporter.memory.commit import changing
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.text_index import write_index
+from glimmer_export.exporter.memory.texts import read_texts, write_numbered_texts
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
+from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
+from glimmer_export.runtime.contract.store_layout import FOLDING, texts_name
 
 __all__ = ["RenewSummary", "renew_index"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.memory.shard_file import ShardFile
-from runtime.contract import StoreError
-from runtime.contract.shard_layout import shard_tensors
-from runtime.safetensors_file import SafetensorsFile
+from glimmer_export.exporter.memory.shard_file import ShardFile
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.safetensors_file import SafetensorsFile
 
 __all__ = ["Run", "copy_rows", "live_runs", "token_counts"]
 

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.durable import move, sync_file
-from exporter.memory.append import check_same_writer, encoder_of
-from exporter.memory.commit import Change, changing
-from exporter.memory.corpus import Corpus, CorpusSource, Paths
-from exporter.memory.encode import encode_shard
-from exporter.memory.generations import next_shard_index
-from exporter.memory.plan import BuildPlan
-from exporter.memory.progress import progress_bar
-from exporter.memory.replicas import mend_codec, mend_manifest, mend_older, mend_replicas
-from exporter.memory.text_index import write_index
-from exporter.memory.texts import read_texts, stored_numbers, write_texts
-from exporter.memory.verify import Damage, damaged_files
-from exporter.memory.work import check_output
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.exporter.durable import move, sync_file
+from glimmer_export.exporter.memory.append import check_same_writer, encoder_of
+from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
+from glimmer_export.exporter.memory.encode import encode_shard
+from glimmer_export.exporter.memory.generations import next_shard_index
+from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.replicas import mend_codec, mend_manifest, mend_older, mend_replicas
+from glimmer_export.exporter.memory.text_index import write_index
+from glimmer_export.exporter.memory.texts import read_texts, stored_numbers, write_texts
+from glimmer_export.exporter.memory.verify import Damage, damaged_files
+from glimmer_export.exporter.memory.work import check_output
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,
     BundleError,
@@ -37,9 +37,9 @@ from runtime.contract import (
     TokenizerError,
     shard_name,
 )
-from runtime.contract.kinds import BUNDLE, STORE, require_kind
-from runtime.contract.store_layout import texts_name
-from runtime.store import Passage
+from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
+from glimmer_export.runtime.contract.store_layout import texts_name
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["RepairSummary", "repair_store"]
 

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from exporter.file_lock import held_alone
-from exporter.links import require_no_link_below
-from exporter.memory.generations import older_generations
-from exporter.memory.work import work_directory
-from exporter.swap import recover
-from exporter.whole_file import replace_file, write_errors
-from runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, file_digest, record_to_json
-from runtime.contract.files import is_there, read_file
-from runtime.contract.records import MAX_JSON_BYTES
-from runtime.contract.store_layout import older_manifest_name
-from runtime.contract.store_manifest import manifest_replica, read_store_manifest
-from runtime.contract.store_mending import codec_replica_is_sound
-from runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_content, replica_name
+from glimmer_export.exporter.file_lock import held_alone
+from glimmer_export.exporter.links import require_no_link_below
+from glimmer_export.exporter.memory.generations import older_generations
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.whole_file import replace_file, write_errors
+from glimmer_export.runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, file_digest, record_to_json
+from glimmer_export.runtime.contract.files import is_there, read_file
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
+from glimmer_export.runtime.contract.store_layout import older_manifest_name
+from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_store_manifest
+from glimmer_export.runtime.contract.store_mending import codec_replica_is_sound
+from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_content, replica_name
 
 __all__ = [
     "damaged_replicas", "mend_codec", "mend_manifest", "mend_older", "mend_replicas",

@@ -10,17 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter.memory.commit import check_no_links, replace_manifest
-from exporter.memory.generations import next_generation, older_generations
-from exporter.memory.verify import damaged_files
-from exporter.memory.work import work_directory
-from exporter.swap import recover
-from exporter.whole_file import write_errors
-from runtime.contract import OptionError, StoreError, StoreManifest, read_store_manifest
-from runtime.contract.kinds import STORE, require_kind
-from runtime.contract.store_layout import older_manifest_name
-from runtime.contract.store_manifest import manifest_replica
-from runtime.contract.store_mending import made_again
+from glimmer_export.exporter.memory.commit import check_no_links, replace_manifest
+from glimmer_export.exporter.memory.generations import next_generation, older_generations
+from glimmer_export.exporter.memory.verify import damaged_files
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.whole_file import write_errors
+from glimmer_export.runtime.contract import OptionError, StoreError, StoreManifest, read_store_manifest
+from glimmer_export.runtime.contract.kinds import STORE, require_kind
+from glimmer_export.runtime.contract.store_layout import older_manifest_name
+from glimmer_export.runtime.contract.store_manifest import manifest_replica
+from glimmer_export.runtime.contract.store_mending import made_again
 
 __all__ = ["RollbackSummary", "roll_back"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.contract import EmbeddingsError, StoreError, check_regular, inside, is_there, map_regular
-from runtime.contract.dense_layout import EncoderSettings
-from runtime.contract.kinds import refuse_ours
-from runtime.contract.records import read_json, record_from_json
-from runtime.external_data import external_data
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval.encoder import SentenceEncoder
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import EmbeddingsError, StoreError, check_regular, inside, is_there, map_regular
+from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.runtime.contract.kinds import refuse_ours
+from glimmer_export.runtime.contract.records import read_json, record_from_json
+from glimmer_export.runtime.external_data import external_data
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 
 __all__ = ["copy_encoder", "encoded_rows", "read_encoder"]
 

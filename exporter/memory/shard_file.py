@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends import Array
-from runtime.contract.shard_layout import ShardTensor
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract.shard_layout import ShardTensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self

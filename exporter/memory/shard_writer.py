@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.memory.shard_file import ShardFile
-from runtime.backends import Array
-from runtime.contract import codec_layout
-from runtime.contract.shard_layout import shard_tensors
+from glimmer_export.exporter.memory.shard_file import ShardFile
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import codec_layout
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self

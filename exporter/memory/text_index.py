@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from exporter.whole_file import plain_mode
-from runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
-from runtime.contract.library_errors import LibraryErrors, first_line
-from runtime.contract.store_layout import FOLDING
-from runtime.contract.text_schema import require_fts5
-from runtime.retrieval.tantivy_bm25 import (
+from glimmer_export.exporter.whole_file import plain_mode
+from glimmer_export.runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, file_digest
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.text_schema import require_fts5
+from glimmer_export.runtime.retrieval.tantivy_bm25 import (
     NUMBER,
     PASSAGE,
     WORD_FORMS,
@@ -26,7 +26,7 @@ from runtime.retrieval.tantivy_bm25 import (
     tantivy_errors,
     word_forms,
 )
-from runtime.store import Passage
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["AUTO", "FTS5", "TANTIVY", "choose_engine", "index_name", "require_engine", "write_index"]
 

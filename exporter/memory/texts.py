@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.whole_file import whole_file
-from runtime.contract import StoreError
-from runtime.contract.store_layout import FOLDING
-from runtime.contract.text_schema import (
+from glimmer_export.exporter.whole_file import whole_file
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.text_schema import (
     ADD_PAGES,
     CREATE_TABLE,
     DELETE_PASSAGE,
@@ -35,10 +35,10 @@ from runtime.contract.text_schema import (
     names_pages,
     without_pages,
 )
-from runtime.passage_texts import PASSAGE_KINDS
-from runtime.retrieval.folding import passage_words
-from runtime.sqlite_file import SqliteFile
-from runtime.store import Passage
+from glimmer_export.runtime.passage_texts import PASSAGE_KINDS
+from glimmer_export.runtime.retrieval.folding import passage_words
+from glimmer_export.runtime.sqlite_file import SqliteFile
+from glimmer_export.runtime.store import Passage
 
 __all__ = [
     "change_texts", "find_chunks", "find_numbers", "read_texts", "stored_numbers", "write_numbered_texts",

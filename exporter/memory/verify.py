@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from exporter.memory.generations import older_generations, unnamed_files
-from exporter.memory.progress import progress_bar
-from exporter.memory.replicas import damaged_replicas
-from exporter.memory.texts import stored_numbers
-from runtime.bundle import verify_file
-from runtime.codec_file import open_store_codec
-from runtime.contract import (
+from glimmer_export.exporter.memory.generations import older_generations, unnamed_files
+from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.memory.replicas import damaged_replicas
+from glimmer_export.exporter.memory.texts import stored_numbers
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.codec_file import open_store_codec
+from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,
     FileEntry,
@@ -25,14 +25,14 @@ from runtime.contract import (
     is_volume_part,
     read_store_manifest,
 )
-from runtime.contract.dense_layout import DENSE, read_dense_manifest
-from runtime.contract.shard_layout import shard_tensors
-from runtime.contract.store_layout import older_manifest_name
-from runtime.contract.store_manifest import manifest_replica
-from runtime.contract.store_mending import made_again
-from runtime.generation import held_manifest
-from runtime.shard import open_shard
-from runtime.tombstones import read_tombstones
+from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.store_layout import older_manifest_name
+from glimmer_export.runtime.contract.store_manifest import manifest_replica
+from glimmer_export.runtime.contract.store_mending import made_again
+from glimmer_export.runtime.generation import held_manifest
+from glimmer_export.runtime.shard import open_shard
+from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
 

@@ -22,16 +22,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from exporter.apart import Inputs, check_apart
-from exporter.links import require_no_link_below
-from exporter.memory.codec_error import SampleErrors
-from exporter.publish import check_target
-from exporter.swap import swap_directory
-from exporter.whole_file import UNFINISHED, replace_file
-from runtime.bundle import verify_file
-from runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
-from runtime.contract.kinds import STORE, kind_of
-from runtime.contract.records import read_json, record_from_json
+from glimmer_export.exporter.apart import Inputs, check_apart
+from glimmer_export.exporter.links import require_no_link_below
+from glimmer_export.exporter.memory.codec_error import SampleErrors
+from glimmer_export.exporter.publish import check_target
+from glimmer_export.exporter.swap import swap_directory
+from glimmer_export.exporter.whole_file import UNFINISHED, replace_file
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
+from glimmer_export.runtime.contract.kinds import STORE, kind_of
+from glimmer_export.runtime.contract.records import read_json, record_from_json
 
 __all__ = ["Plan", "ShardRecord", "Work", "check_new", "check_output", "work_directory"]
 

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.parity.bootstrap import Interval
-from exporter.parity.bundle_graphs import GraphSet
-from exporter.parity.compared import Shared
-from exporter.parity.forced import Forced
-from exporter.parity.grades import answers_equal, em_of
-from exporter.parity.graph_errors import LEAST_SNR_DB
-from exporter.parity.memory_source import MemorySource, codec_name
-from exporter.parity.ranking import top_m_overlap
-from exporter.parity.rows import Row
-from exporter.parity.sides import DECODER, Reply
-from runtime.backends import Graph
-from runtime.contract import ModelShape
+from glimmer_export.exporter.parity.bootstrap import Interval
+from glimmer_export.exporter.parity.bundle_graphs import GraphSet
+from glimmer_export.exporter.parity.compared import Shared
+from glimmer_export.exporter.parity.forced import Forced
+from glimmer_export.exporter.parity.grades import answers_equal, em_of
+from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB
+from glimmer_export.exporter.parity.memory_source import MemorySource, codec_name
+from glimmer_export.exporter.parity.ranking import top_m_overlap
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import DECODER, Reply
+from glimmer_export.runtime.backends import Graph
+from glimmer_export.runtime.contract import ModelShape
 
 __all__ = ["Mix", "PartEffect", "costliest_part", "effect_of", "mixes"]
 

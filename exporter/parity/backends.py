@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from calibration.rounding import RoundingBackend
-from runtime import BACKEND_NAMES
-from runtime.backends import Backend, OnnxRuntimeBackend
-from runtime.backends.choice import open_backend
-from runtime.contract import OptionError
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.runtime import BACKEND_NAMES
+from glimmer_export.runtime.backends import Backend, OnnxRuntimeBackend
+from glimmer_export.runtime.backends.choice import open_backend
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["PARITY_BACKENDS", "parity_backend"]
 

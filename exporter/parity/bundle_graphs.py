@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from runtime.backends import Backend, Graph
-from runtime.bundle import Bundle
-from runtime.contract import OptionError
+from glimmer_export.runtime.backends import Backend, Graph
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["BundleGraphs", "GraphSet", "TorchGraphs"]
 

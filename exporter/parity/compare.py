@@ -9,24 +9,24 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from calibration.questions import Question
-from exporter.parity.attribution import Mix, PartEffect, effect_of, mixes
-from exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
-from exporter.parity.compared import Compared, Shared, compared_graphs
-from exporter.parity.coverage import Answered, coverage_of
-from exporter.parity.forced import Forced, ForcedSide, forced_answers
-from exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
-from exporter.parity.observe import observe
-from exporter.parity.options import ParityOptions, Progress, no_progress
-from exporter.parity.reference import TorchReference
-from exporter.parity.report import ParityReport, SideName, report_from_replies
-from exporter.parity.rows import Rows, rows_from_questions
-from exporter.parity.sides import GraphSide, Reply, Side, TorchSide
-from exporter.parity.torch_graphs import graphs_from_model
-from runtime import Session
-from runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.parity.attribution import Mix, PartEffect, effect_of, mixes
+from glimmer_export.exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
+from glimmer_export.exporter.parity.compared import Compared, Shared, compared_graphs
+from glimmer_export.exporter.parity.coverage import Answered, coverage_of
+from glimmer_export.exporter.parity.forced import Forced, ForcedSide, forced_answers
+from glimmer_export.exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
+from glimmer_export.exporter.parity.observe import observe
+from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.report import ParityReport, SideName, report_from_replies
+from glimmer_export.exporter.parity.rows import Rows, rows_from_questions
+from glimmer_export.exporter.parity.sides import GraphSide, Reply, Side, TorchSide
+from glimmer_export.exporter.parity.torch_graphs import graphs_from_model
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     BundleError,
     BundleManifest,
     CheckpointError,
@@ -34,9 +34,9 @@ from runtime.contract import (
     OptionError,
     computation_of,
 )
-from runtime.cpu_kind import bf16_instructions, cpu_kind
-from runtime.memory import encode_passages
-from runtime.store import MemoryStore
+from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 
@@ -71,8 +71,8 @@ def compare_with_checkpoint(
     `backend` runs the bundle's graphs, None for ONNX Runtime on the CPU. Raises CheckpointError where the bundle was
     made from another checkpoint, and what opening and answering raise.
     """
-    from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-    from exporter.checkpoint.digest import checkpoint_digest
+    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+    from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.parity.grades import num_graded, num_right
-from exporter.parity.ranking import num_ranked, num_with_gold
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from glimmer_export.exporter.parity.grades import num_graded, num_right
+from glimmer_export.exporter.parity.ranking import num_ranked, num_with_gold
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
 
 __all__ = ["Answered", "Coverage", "coverage_of"]
 

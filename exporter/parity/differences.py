@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean, median
 
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
 
 __all__ = [
     "MAX_EXAMPLES", "Difference", "FirstDifference", "LogProbabilityDifference", "differences_of",

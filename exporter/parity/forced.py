@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.memory_source import MemorySource
-from exporter.parity.rows import Row
-from exporter.parity.sides import DECODER, GraphSide, Reply, Side
-from runtime.backends import Array, Graph
-from runtime.contract import ModelShape
-from runtime.text import TextEncoder
+from glimmer_export.exporter.parity.memory_source import MemorySource
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import DECODER, GraphSide, Reply, Side
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Forced", "ForcedSide", "forced_answers"]
 

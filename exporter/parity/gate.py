@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from exporter.checkpoint.config import validation_message
-from exporter.configs_path import configs_directory
-from exporter.yaml_file import read_yaml
-from runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult, OptionError
+from glimmer_export.exporter.checkpoint.config import validation_message
+from glimmer_export.exporter.configs_path import configs_directory
+from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult, OptionError
 
 if TYPE_CHECKING:
-    from exporter.parity.report import ParityReport
+    from glimmer_export.exporter.parity.report import ParityReport
 
 __all__ = ["Gate", "gate_file", "gate_names", "judge", "read_gate"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from exporter.answering.metrics import Grade, grade
-from exporter.parity.bootstrap import Interval, paired_interval
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from glimmer_export.exporter.answering.metrics import Grade, grade
+from glimmer_export.exporter.parity.bootstrap import Interval, paired_interval
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
 
 __all__ = ["Delta", "answers_equal", "em_of", "equal_of_correct", "f1_of", "mean", "num_graded", "num_right"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from runtime.backends import Array, Graph
-from runtime.contract import GraphIO
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["LEAST_SNR_DB", "GraphError", "ObservedGraph"]
 
@@ -118,7 +118,7 @@ class ObservedGraph:
         from polygraphy.comparator import Comparator, SimpleCompareFunc
         from polygraphy.logger import G_LOGGER
 
-        from exporter.parity.runner import GraphRunner
+        from glimmer_export.exporter.parity.runner import GraphRunner
 
         runners = [
             GraphRunner(graph, self.io, f"{self.name}, {side}")

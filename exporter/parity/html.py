@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from calibration.ranges import RangeTable, TensorRange
-from exporter.parity.report import ParityReport, SideName
-from exporter.parity.show import coverage_rows, db, figure, log_probability_rows, nats, points, share
-from exporter.parity.svg import histogram_svg, scatter_svg
-from exporter.publish import replace_file
-from exporter.visible import visible_lines
+from glimmer_export.calibration.ranges import RangeTable, TensorRange
+from glimmer_export.exporter.parity.report import ParityReport, SideName
+from glimmer_export.exporter.parity.show import coverage_rows, db, figure, log_probability_rows, nats, points, share
+from glimmer_export.exporter.parity.svg import histogram_svg, scatter_svg
+from glimmer_export.exporter.publish import replace_file
+from glimmer_export.exporter.visible import visible_lines
 
 __all__ = ["html_from_report", "write_html"]
 

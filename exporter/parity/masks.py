@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends import Array
-from runtime.contract import LOG_PROBABILITY
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import LOG_PROBABILITY
 
 __all__ = ["comparable_outputs"]
 

@@ -7,12 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
-from exporter.parity.rows import PassageTable
-from runtime.backends import Array
-from runtime.codecs import Codec
-from runtime.contract import BundleError, PassageError, StoreError
-from runtime.passage_memory import PassageMemory
-from runtime.store import MemoryStore
+from glimmer_export.exporter.parity.rows import PassageTable
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.codecs import Codec
+from glimmer_export.runtime.contract import BundleError, PassageError, StoreError
+from glimmer_export.runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["Encode", "EncodedMemory", "MemorySource", "StoredMemory", "TokensAlone", "codec_name"]
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from calibration.spread import spread
-from exporter.parity.graph_errors import GraphError, ObservedGraph
-from exporter.parity.memory_source import MemorySource, StoredMemory, codec_name
-from exporter.parity.options import ParityOptions
-from exporter.parity.rows import Row, Rows
-from exporter.parity.sides import GraphSide
-from runtime import Session
-from runtime.backends import Graph
-from runtime.contract import Forms, graph_io
-from runtime.memory import encode_passages
+from glimmer_export.calibration.spread import spread
+from glimmer_export.exporter.parity.graph_errors import GraphError, ObservedGraph
+from glimmer_export.exporter.parity.memory_source import MemorySource, StoredMemory, codec_name
+from glimmer_export.exporter.parity.options import ParityOptions
+from glimmer_export.exporter.parity.rows import Row, Rows
+from glimmer_export.exporter.parity.sides import GraphSide
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import Graph
+from glimmer_export.runtime.contract import Forms, graph_io
+from glimmer_export.runtime.memory import encode_passages
 
 __all__ = ["observe"]
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.t5_shape import read_t5_shape
-from exporter.publish import publish_directory
-from runtime.contract import MissingExtraError
+from glimmer_export.exporter.checkpoint.t5_shape import read_t5_shape
+from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.runtime.contract import MissingExtraError
 
 if TYPE_CHECKING:
     from optimum.onnxruntime import ORTModelForSeq2SeqLM

@@ -8,8 +8,8 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
 
 __all__ = ["gold_in_top_m", "kendall_tau", "mean_kendall_tau", "num_ranked", "num_with_gold", "top_m_overlap"]
 

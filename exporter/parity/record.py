@@ -13,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from calibration.questions import Question
-from exporter.finite_json import finite
-from exporter.links import require_no_link
-from exporter.parity.report import ParityReport
-from exporter.whole_file import replace_file
-from runtime.contract import (
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.finite_json import finite
+from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.parity.report import ParityReport
+from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.contract import (
     DEVICE,
     MANIFEST,
     PARITY_RECORD,

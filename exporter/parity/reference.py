@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = ["ReferenceAnswer", "TorchReference"]
 

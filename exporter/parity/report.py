@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.attribution import PartEffect, costliest_part
-from exporter.parity.compared import Compared
-from exporter.parity.coverage import Coverage, coverage_of
-from exporter.parity.differences import (
+from glimmer_export.exporter.parity.attribution import PartEffect, costliest_part
+from glimmer_export.exporter.parity.compared import Compared
+from glimmer_export.exporter.parity.coverage import Coverage, coverage_of
+from glimmer_export.exporter.parity.differences import (
     MAX_EXAMPLES,
     Difference,
     FirstDifference,
@@ -22,14 +22,14 @@ from exporter.parity.differences import (
     first_difference_of,
     log_probability_difference,
 )
-from exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
-from exporter.parity.graph_errors import GraphError
-from exporter.parity.options import ParityOptions
-from exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overlap
-from exporter.parity.rows import Rows
-from exporter.parity.sides import Reply
-from runtime.backends import Backend
-from runtime.contract import BundleManifest, Computation, GateResult
+from glimmer_export.exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
+from glimmer_export.exporter.parity.graph_errors import GraphError
+from glimmer_export.exporter.parity.options import ParityOptions
+from glimmer_export.exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overlap
+from glimmer_export.exporter.parity.rows import Rows
+from glimmer_export.exporter.parity.sides import Reply
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.contract import BundleManifest, Computation, GateResult
 
 __all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
 

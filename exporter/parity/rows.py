@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from calibration.questions import Question, given_passages
-from exporter.parity.options import ParityOptions
-from runtime import Passage, Session
-from runtime.candidates import Candidate, candidates_from_given, candidates_from_search, join_question
-from runtime.contract import OptionError, PassageError, QuestionError
-from runtime.store import MemoryStore
-from runtime.text import TextEncoder
+from glimmer_export.calibration.questions import Question, given_passages
+from glimmer_export.exporter.parity.options import ParityOptions
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.candidates import Candidate, candidates_from_given, candidates_from_search, join_question
+from glimmer_export.runtime.contract import OptionError, PassageError, QuestionError
+from glimmer_export.runtime.store import MemoryStore
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["PassageTable", "Row", "Rows", "rows_from_questions"]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from exporter.parity.masks import comparable_outputs
-from runtime.backends import Array, Graph
-from runtime.contract import GraphIO
+from glimmer_export.exporter.parity.masks import comparable_outputs
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["GraphRunner"]
 

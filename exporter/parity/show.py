@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from exporter.parity.bootstrap import Interval
-from exporter.parity.report import ParityReport
-from exporter.visible import visible
-from runtime.contract import GateCheck
+from glimmer_export.exporter.parity.bootstrap import Interval
+from glimmer_export.exporter.parity.report import ParityReport
+from glimmer_export.exporter.visible import visible
+from glimmer_export.runtime.contract import GateCheck
 
 if TYPE_CHECKING:
     from rich.console import Console

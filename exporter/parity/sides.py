@@ -9,15 +9,15 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter.parity.memory_source import MemorySource
-from exporter.parity.reference import TorchReference
-from exporter.parity.rows import Row
-from runtime.backends import Array, Graph
-from runtime.clock import StageClock
-from runtime.contract import ModelShape
-from runtime.reader import Reader
-from runtime.store import MemoryStore
-from runtime.text import TextEncoder
+from glimmer_export.exporter.parity.memory_source import MemorySource
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.reader import Reader
+from glimmer_export.runtime.store import MemoryStore
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["DECODER", "GraphSide", "Reply", "Side", "TorchSide"]
 

@@ -12,8 +12,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from runtime.contract import CodecLayout, codec_layout
-from runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
+from glimmer_export.runtime.contract import CodecLayout, codec_layout
+from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
 
 __all__ = ["CodecDecoder", "SelectedMemory", "take_selected"]
 

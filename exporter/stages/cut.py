@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from exporter.stages.decoding import CrossKV, DecoderPrefill, DecoderStep
-from exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncoder
-from exporter.stages.lazy import DeepLazyStageA, LazyStageA
-from exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
-from exporter.stages.model import GlimmerModel
-from runtime.contract import Forms, form_of, stage_of
+from glimmer_export.exporter.stages.decoding import CrossKV, DecoderPrefill, DecoderStep
+from glimmer_export.exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncoder
+from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA
+from glimmer_export.exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
+from glimmer_export.exporter.stages.model import GlimmerModel
+from glimmer_export.runtime.contract import Forms, form_of, stage_of
 
 __all__ = ["applies_scale", "stage_from_model"]
 

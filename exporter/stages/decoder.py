@@ -7,10 +7,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.stages.encoder import FeedForwardLayer, SelfAttentionLayer
-from exporter.stages.layers import Attention, RMSNorm
-from exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.stages.encoder import FeedForwardLayer, SelfAttentionLayer
+from glimmer_export.exporter.stages.layers import Attention, RMSNorm
+from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["CrossAttentionLayer", "DecoderBlock", "DecoderStack"]
 

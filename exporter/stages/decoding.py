@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from exporter.stages.layers import masked_bias
-from exporter.stages.model import GlimmerModel
+from glimmer_export.exporter.stages.layers import masked_bias
+from glimmer_export.exporter.stages.model import GlimmerModel
 
 __all__ = ["CrossKV", "DecoderPrefill", "DecoderStep"]
 

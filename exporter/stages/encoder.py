@@ -6,9 +6,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.stages.layers import Attention, FeedForward, RMSNorm, masked_bias
-from exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.stages.layers import Attention, FeedForward, RMSNorm, masked_bias
+from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["EncoderBlock", "EncoderStack", "FeedForwardLayer", "SelfAttentionLayer"]
 

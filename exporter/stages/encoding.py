@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from exporter.stages.model import GlimmerModel
+from glimmer_export.exporter.stages.model import GlimmerModel
 
 __all__ = ["JoinedEncoder", "MemoryEncoder", "QuestionEncoder"]
 

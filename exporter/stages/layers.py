@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["Attention", "FeedForward", "RMSNorm", "masked_bias"]
 

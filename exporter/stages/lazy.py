@@ -11,10 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from exporter.stages.codec import scale_of
-from exporter.stages.encoder import EncoderBlock, FeedForwardLayer, SelfAttentionLayer
-from exporter.stages.layers import masked_bias
-from exporter.stages.model import GlimmerModel
+from glimmer_export.exporter.stages.codec import scale_of
+from glimmer_export.exporter.stages.encoder import EncoderBlock, FeedForwardLayer, SelfAttentionLayer
+from glimmer_export.exporter.stages.layers import masked_bias
+from glimmer_export.exporter.stages.model import GlimmerModel
 
 __all__ = ["DeepLazyStageA", "LazyStageA"]
 

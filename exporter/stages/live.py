@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from exporter.stages.codec import take_selected
-from exporter.stages.model import GlimmerModel
+from glimmer_export.exporter.stages.codec import take_selected
+from glimmer_export.exporter.stages.model import GlimmerModel
 
 __all__ = ["ConditionedStageB", "LiveStageA", "MemoryStageB", "SelectingStageB"]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.stages.decoder import DecoderStack
-from exporter.stages.encoder import EncoderStack
-from exporter.stages.layers import masked_bias
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.stages.decoder import DecoderStack
+from glimmer_export.exporter.stages.encoder import EncoderStack
+from glimmer_export.exporter.stages.layers import masked_bias
 
 __all__ = ["GlimmerModel"]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
 __all__ = ["RelativeBias", "distance_buckets"]
 

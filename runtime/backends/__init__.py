@@ -1,6 +1,6 @@
 """Backends: each runs one graph on one kind of device."""
 
-from runtime.backends.contract import (
+from glimmer_export.runtime.backends.contract import (
     Array,
     Backend,
     Device,
@@ -15,7 +15,7 @@ from runtime.backends.contract import (
     Tensor,
     TypedGraph,
 )
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 
 __all__ = [
     "Array",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from runtime.backends.contract import Backend, DeviceBackend, Graph
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
-from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
-from runtime.backends.tensorrt import TensorRTBackend
-from runtime.contract import BackendError, BundleError, BundleManifest, OptionError
+from glimmer_export.runtime.backends.contract import Backend, DeviceBackend, Graph
+from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime.contract import BackendError, BundleError, BundleManifest, OptionError
 
 __all__ = [
     "BACKEND_NAMES", "BackendChoice", "LoadedBackend", "as_run_by", "load_backend", "load_graphs", "open_backend"

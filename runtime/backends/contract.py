@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract import GraphIO
-from runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.contract import GraphIO
+from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = [
     "Array", "Backend", "Device", "DeviceBackend", "DeviceGraph", "DeviceLoop", "DeviceTensor", "Graph", "LoopIO",

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.cuda_libraries import INSTALL_GPU
-from runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
+from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU
+from glimmer_export.runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
 
 __all__ = ["CaptureError", "Cuda", "Gpu", "PinnedMemory"]
 

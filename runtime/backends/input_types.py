@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.contract import Tensor
-from runtime.contract import BundleError, boundary_of
+from glimmer_export.runtime.backends.contract import Tensor
+from glimmer_export.runtime.contract import BundleError, boundary_of
 
 __all__ = ["in_types"]
 

@@ -10,8 +10,8 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from runtime.contract.files import map_file
-from runtime.external_data import external_data
+from glimmer_export.runtime.contract.files import map_file
+from glimmer_export.runtime.external_data import external_data
 
 __all__ = ["map_linked_files"]
 

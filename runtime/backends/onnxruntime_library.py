@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.contract import Array
-from runtime.backends.linked_files import map_linked_files
-from runtime.contract import BackendError, DeviceMemoryError, GlimmerError
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.backends.contract import Array
+from glimmer_export.runtime.backends.linked_files import map_linked_files
+from glimmer_export.runtime.contract import BackendError, DeviceMemoryError, GlimmerError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__ = ["OrtSession", "from_device", "import_onnxruntime", "onnxruntime_errors", "to_device"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from runtime.contract import BundleError, GraphIO
+from glimmer_export.runtime.contract import BundleError, GraphIO
 
 __all__ = ["OutputShapes"]
 

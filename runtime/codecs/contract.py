@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.contract.codec_layout import CodecLayout
+from glimmer_export.runtime.contract.codec_layout import CodecLayout
 
 __all__ = ["Array", "Codec", "scaled_by_token", "token_scale"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.codecs.contract import Array, scaled_by_token, token_scale
-from runtime.codecs.int8 import INT8_LIMIT
-from runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS, CodecLayout
+from glimmer_export.runtime.codecs.contract import Array, scaled_by_token, token_scale
+from glimmer_export.runtime.codecs.int8 import INT8_LIMIT
+from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS, CodecLayout
 
 __all__ = ["INT4_LIMIT", "Int4Codec"]
 

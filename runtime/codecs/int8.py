@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.codecs.contract import Array, scaled_by_token, token_scale
-from runtime.contract.codec_layout import CODE_ZERO, CodecLayout
+from glimmer_export.runtime.codecs.contract import Array, scaled_by_token, token_scale
+from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, CodecLayout
 
 __all__ = ["INT8_LIMIT", "Int8Codec"]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from runtime.codecs.contract import Array, Codec
-from runtime.codecs.fp16 import Fp16Codec
-from runtime.codecs.int4 import Int4Codec
-from runtime.codecs.int8 import Int8Codec
-from runtime.codecs.product import ProductCodec
-from runtime.contract import StoreError
-from runtime.contract.codec_layout import GROUP_CHANNELS, CodecLayout, CodecTensor, codec_layout
+from glimmer_export.runtime.codecs.contract import Array, Codec
+from glimmer_export.runtime.codecs.fp16 import Fp16Codec
+from glimmer_export.runtime.codecs.int4 import Int4Codec
+from glimmer_export.runtime.codecs.int8 import Int8Codec
+from glimmer_export.runtime.codecs.product import ProductCodec
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.codec_layout import GROUP_CHANNELS, CodecLayout, CodecTensor, codec_layout
 
 __all__ = ["open_codec"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.codecs.contract import Array
-from runtime.contract.codec_layout import CodecLayout
+from glimmer_export.runtime.codecs.contract import Array
+from glimmer_export.runtime.contract.codec_layout import CodecLayout
 
 __all__ = ["ProductCodec", "nearest"]
 

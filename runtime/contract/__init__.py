@@ -1,10 +1,10 @@
 """What writer and reader share: errors, model shape, graph I/O, manifest, store layout. Standard library and numpy."""
 
-from runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
-from runtime.contract.boundary import boundaries_of, boundary_of, with_fp16
-from runtime.contract.codec_layout import CODECS, CodecLayout, CodecTensor, codec_layout
-from runtime.contract.digest import file_digest
-from runtime.contract.engine_record import (
+from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
+from glimmer_export.runtime.contract.boundary import boundaries_of, boundary_of, with_fp16
+from glimmer_export.runtime.contract.codec_layout import CODECS, CodecLayout, CodecTensor, codec_layout
+from glimmer_export.runtime.contract.digest import file_digest
+from glimmer_export.runtime.contract.engine_record import (
     ENGINE_LIBRARIES,
     ENGINE_RECORD,
     ENGINE_SCHEMA_VERSION,
@@ -16,7 +16,7 @@ from runtime.contract.engine_record import (
     graph_digest,
     read_engine_record,
 )
-from runtime.contract.errors import (
+from glimmer_export.runtime.contract.errors import (
     BackendError,
     BundleError,
     CalibrationError,
@@ -42,7 +42,7 @@ from runtime.contract.errors import (
     StoreError,
     TokenizerError,
 )
-from runtime.contract.files import (
+from glimmer_export.runtime.contract.files import (
     check_regular,
     file_errors,
     inside,
@@ -52,8 +52,8 @@ from runtime.contract.files import (
     open_regular,
     read_limited,
 )
-from runtime.contract.form_choice import MEASURED, RECKONED, FormChoice
-from runtime.contract.graph_io import (
+from glimmer_export.runtime.contract.form_choice import MEASURED, RECKONED, FormChoice
+from glimmer_export.runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     LOG_PROBABILITY,
     STAGE_A_FORMS,
@@ -66,7 +66,7 @@ from runtime.contract.graph_io import (
     graph_io,
     stage_of,
 )
-from runtime.contract.manifest import (
+from glimmer_export.runtime.contract.manifest import (
     BUNDLE_SCHEMA_VERSION,
     CPU_KINDS,
     MANIFEST,
@@ -80,7 +80,7 @@ from runtime.contract.manifest import (
     read_manifest,
     tensor_entries,
 )
-from runtime.contract.parity_record import (
+from glimmer_export.runtime.contract.parity_record import (
     DEVICE,
     FAILED,
     NOT_MEASURED,
@@ -95,8 +95,8 @@ from runtime.contract.parity_record import (
     ParityRecords,
     read_parity_records,
 )
-from runtime.contract.records import record_to_json
-from runtime.contract.store_layout import (
+from glimmer_export.runtime.contract.records import record_to_json
+from glimmer_export.runtime.contract.store_layout import (
     CODEC_ARRAYS,
     INDEX_ENGINES,
     STORE_SCHEMA_VERSION,
@@ -107,8 +107,8 @@ from runtime.contract.store_layout import (
     StoreManifest,
     shard_name,
 )
-from runtime.contract.store_manifest import read_store_manifest
-from runtime.contract.witness import (
+from glimmer_export.runtime.contract.store_manifest import read_store_manifest
+from glimmer_export.runtime.contract.witness import (
     CPU_BACKEND,
     ROUNDING_BACKEND,
     Computation,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from runtime.contract.errors import BundleError
-from runtime.contract.graph_io import GraphIO, IOTensor
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.graph_io import GraphIO, IOTensor
 
 __all__ = ["boundaries_of", "boundary_of", "check_boundaries", "with_fp16"]
 

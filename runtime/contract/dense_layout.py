@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract.errors import StoreError
-from runtime.contract.files import is_there
-from runtime.contract.manifest import MANIFEST, FileEntry
-from runtime.contract.records import check_schema_version, read_json, record_from_json
-from runtime.contract.store_layout import StoreManifest
+from glimmer_export.runtime.contract.errors import StoreError
+from glimmer_export.runtime.contract.files import is_there
+from glimmer_export.runtime.contract.manifest import MANIFEST, FileEntry
+from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.store_layout import StoreManifest
 
 __all__ = [
     "DENSE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from runtime.contract.files import open_file
+from glimmer_export.runtime.contract.files import open_file
 
 __all__ = ["file_digest"]
 

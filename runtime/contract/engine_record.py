@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract.errors import BundleError
-from runtime.contract.files import inside
-from runtime.contract.form_choice import FormChoice, check_form_choice
-from runtime.contract.manifest import FileEntry, GraphEntry
-from runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.files import inside
+from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
+from glimmer_export.runtime.contract.manifest import FileEntry, GraphEntry
+from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "ENGINES",

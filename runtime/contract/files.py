@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
-from runtime.contract.errors import GlimmerError
+from glimmer_export.runtime.contract.errors import GlimmerError
 
 __all__ = [
     "MAX_TOKENIZER_BYTES",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runtime.contract.errors import BundleError
-from runtime.contract.graph_io import CROSS_ATTENTION_FORMS
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.graph_io import CROSS_ATTENTION_FORMS
 
 __all__ = ["MEASURED", "RECKONED", "FormChoice", "check_form_choice"]
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.contract.errors import GlimmerError
-from runtime.contract.files import ABSENT, is_there, read_file
-from runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.errors import GlimmerError
+from glimmer_export.runtime.contract.files import ABSENT, is_there, read_file
+from glimmer_export.runtime.contract.json_text import parse_json
 
 __all__ = ["BUNDLE", "CHECKPOINT", "STORE", "T5", "error_of_kind", "kind_of", "refuse_ours", "require_kind"]
 

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.contract.architecture import ARCHITECTURES, ModelShape
-from runtime.contract.boundary import check_boundaries, with_fp16
-from runtime.contract.codec_layout import CODECS, codec_layout
-from runtime.contract.errors import BundleError
-from runtime.contract.form_choice import FormChoice, check_form_choice
-from runtime.contract.graph_io import (
+from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ModelShape
+from glimmer_export.runtime.contract.boundary import check_boundaries, with_fp16
+from glimmer_export.runtime.contract.codec_layout import CODECS, codec_layout
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
+from glimmer_export.runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,
     Forms,
@@ -21,9 +21,9 @@ from runtime.contract.graph_io import (
     graph_io,
     stage_of,
 )
-from runtime.contract.kinds import BUNDLE, error_of_kind
-from runtime.contract.records import check_schema_version, read_json, record_from_json
-from runtime.contract.templates import is_early_fid
+from glimmer_export.runtime.contract.kinds import BUNDLE, error_of_kind
+from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.templates import is_early_fid
 
 __all__ = [
     "BUNDLE_SCHEMA_VERSION",

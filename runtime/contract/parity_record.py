@@ -35,8 +35,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.contract.errors import BundleError
-from runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
 
 __all__ = [
     "DEVICE",

@@ -9,9 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.contract.errors import GlimmerError
-from runtime.contract.files import is_there, read_limited
-from runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.errors import GlimmerError
+from glimmer_export.runtime.contract.files import is_there, read_limited
+from glimmer_export.runtime.contract.json_text import parse_json
 
 __all__ = ["check_schema_version", "json_object", "read_json", "read_json_value", "record_from_json", "record_to_json"]
 

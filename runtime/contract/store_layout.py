@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.contract.manifest import FileEntry
+from glimmer_export.runtime.contract.manifest import FileEntry
 
 __all__ = [
     "CODEC_ARRAYS",

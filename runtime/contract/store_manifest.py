@@ -5,20 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.contract.errors import StoreError
-from runtime.contract.files import is_there, read_limited
-from runtime.contract.kinds import STORE, error_of_kind
-from runtime.contract.manifest import MANIFEST
-from runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
-from runtime.contract.store_layout import (
+from glimmer_export.runtime.contract.errors import StoreError
+from glimmer_export.runtime.contract.files import is_there, read_limited
+from glimmer_export.runtime.contract.kinds import STORE, error_of_kind
+from glimmer_export.runtime.contract.manifest import MANIFEST
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
+from glimmer_export.runtime.contract.store_layout import (
     OLDER_MANIFESTS,
     OLDEST_STORE_SCHEMA,
     STORE_SCHEMA_VERSION,
     StoreManifest,
     older_manifest_name,
 )
-from runtime.contract.store_replica import Replica, newest_replica, read_replica
-from runtime.contract.store_rules import check_store_manifest
+from glimmer_export.runtime.contract.store_replica import Replica, newest_replica, read_replica
+from glimmer_export.runtime.contract.store_rules import check_store_manifest
 
 __all__ = ["manifest_replica", "parse_store_manifest", "read_store_manifest"]
 

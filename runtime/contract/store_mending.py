@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.contract.digest import file_digest
-from runtime.contract.errors import StoreError
-from runtime.contract.files import READABLE
-from runtime.contract.store_layout import CODEC_ARRAYS, StoreManifest
-from runtime.contract.store_replica import CODEC_REPLICA
+from glimmer_export.runtime.contract.digest import file_digest
+from glimmer_export.runtime.contract.errors import StoreError
+from glimmer_export.runtime.contract.files import READABLE
+from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, StoreManifest
+from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA
 
 __all__ = ["codec_replica_is_sound", "made_again", "mending", "saying_what_mends"]
 

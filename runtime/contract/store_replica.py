@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract.files import is_there, read_file
-from runtime.contract.records import MAX_JSON_BYTES
-from runtime.contract.store_layout import CODEC_ARRAYS
+from glimmer_export.runtime.contract.files import is_there, read_file
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
+from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS
 
 __all__ = ["CODEC_REPLICA", "REPLICAS", "Replica", "newest_replica", "read_replica", "replica_content", "replica_name"]
 

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Iterator
 
-from runtime.contract.codec_layout import CODECS, CodecLayout, codec_layout
-from runtime.contract.errors import StoreError
-from runtime.contract.manifest import PRECISIONS, FileEntry
-from runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, INDEX_ENGINES, StoreManifest
+from glimmer_export.runtime.contract.codec_layout import CODECS, CodecLayout, codec_layout
+from glimmer_export.runtime.contract.errors import StoreError
+from glimmer_export.runtime.contract.manifest import PRECISIONS, FileEntry
+from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, INDEX_ENGINES, StoreManifest
 
 __all__ = ["MAX_GENERATION", "check_store_manifest"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from runtime.contract.errors import StoreError
+from glimmer_export.runtime.contract.errors import StoreError
 
 __all__ = [
     "ADD_PAGES",

@@ -18,11 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract.digest import file_digest
-from runtime.contract.errors import BundleError
-from runtime.contract.files import file_errors, is_there
-from runtime.contract.manifest import MANIFEST, BundleManifest
-from runtime.contract.parity_record import DEVICE, PARITY_RECORD, ROUNDED, ParityRecord, read_parity_records
+from glimmer_export.runtime.contract.digest import file_digest
+from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.files import file_errors, is_there
+from glimmer_export.runtime.contract.manifest import MANIFEST, BundleManifest
+from glimmer_export.runtime.contract.parity_record import DEVICE, PARITY_RECORD, ROUNDED, ParityRecord, read_parity_records
 
 __all__ = ["CPU_BACKEND", "ROUNDING_BACKEND", "Computation", "check_parity", "computation_of", "computes_fp16_in_fp32"]
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends import Array
-from runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from runtime.backends.threads import num_threads, sleep_while_waiting
-from runtime.contract import StoreError, read_limited
-from runtime.contract.dense_layout import EncoderSettings
-from runtime.contract.files import MAX_TOKENIZER_BYTES
-from runtime.tokenizer_library import TokenizerErrors
-from runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
+from glimmer_export.runtime.backends.threads import num_threads, sleep_while_waiting
+from glimmer_export.runtime.contract import StoreError, read_limited
+from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
+from glimmer_export.runtime.tokenizer_library import TokenizerErrors
+from glimmer_export.runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from runtime.contract import MissingExtraError
+from glimmer_export.runtime.contract import MissingExtraError
 
 __all__ = ["import_extra"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from runtime.retrieval.hits import Hit, Retriever
+from glimmer_export.runtime.retrieval.hits import Hit, Retriever
 
 __all__ = ["HybridRetriever", "fuse"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from runtime.contract import StoreError
-from runtime.contract.library_errors import LibraryErrors, first_line, is_panic
-from runtime.contract.store_layout import FOLDING
-from runtime.retrieval.extras import import_extra
-from runtime.retrieval.folding import passage_words
-from runtime.retrieval.hits import Hit, first_of_equals, steady
-from runtime.retrieval.unfolded import unfolded_words
-from runtime.retrieval.words import search_words
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line, is_panic
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.retrieval.extras import import_extra
+from glimmer_export.runtime.retrieval.folding import passage_words
+from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, steady
+from glimmer_export.runtime.retrieval.unfolded import unfolded_words
+from glimmer_export.runtime.retrieval.words import search_words
 
 __all__ = [
     "NUMBER", "PASSAGE", "WORD_FORMS", "TantivyIndex", "import_tantivy", "index_schema", "indexed_text",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from runtime.retrieval.folding import fold, question_words
+from glimmer_export.runtime.retrieval.folding import fold, question_words
 
 __all__ = ["STOP_WORDS", "search_words"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.questions import Question
-from exporter.answering.metrics import exact_match, grade, normalise_answer, token_f1
-from exporter.parity.grades import em_of, equal_of_correct, f1_of
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.answering.metrics import exact_match, grade, normalise_answer, token_f1
+from glimmer_export.exporter.parity.grades import em_of, equal_of_correct, f1_of
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
 from tests.answering.kilt_table import kilt_rows
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from calibration.questions import Question, read_questions
-from exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
-from runtime import Answer, Passage, RankedPassage
-from runtime.contract import QuestionFileError
+from glimmer_export.calibration.questions import Question, read_questions
+from glimmer_export.exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
+from glimmer_export.runtime import Answer, Passage, RankedPassage
+from glimmer_export.runtime.contract import QuestionFileError
 
 
 def answered(*entries: tuple[str | None, float | None]) -> Answer:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from calibration.evidence import evidence_from_outputs
-from calibration.questions import Question, read_questions
-from exporter.answering import answer_questions
-from exporter.answering.metrics import grade
-from exporter.answering.retrieved_pages import r_precision, recall_at
-from exporter.answering.rouge_l import rouge_l_scorer
-from exporter.answering.scores import Scores
-from exporter.answering.show import scores_table
-from exporter.terminal import console
-from runtime import Answer, Passage, RankedPassage
+from glimmer_export.calibration.evidence import evidence_from_outputs
+from glimmer_export.calibration.questions import Question, read_questions
+from glimmer_export.exporter.answering import answer_questions
+from glimmer_export.exporter.answering.metrics import grade
+from glimmer_export.exporter.answering.retrieved_pages import r_precision, recall_at
+from glimmer_export.exporter.answering.rouge_l import rouge_l_scorer
+from glimmer_export.exporter.answering.scores import Scores
+from glimmer_export.exporter.answering.show import scores_table
+from glimmer_export.exporter.terminal import console
+from glimmer_export.runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows
 
 DOWNSTREAM = ("accuracy", "em", "f1", "rouge_l", "kilt_accuracy", "kilt_em", "kilt_f1", "kilt_rouge_l")

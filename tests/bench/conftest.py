@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.bench import BenchOptions, BenchReport, run_bench
-from exporter.bench.ceilings import Ceilings
+from glimmer_export.exporter.bench import BenchOptions, BenchReport, run_bench
+from glimmer_export.exporter.bench.ceilings import Ceilings
 from tests.bench_work import prepared_options
 from tests.once import Once
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from exporter.bench.readme import main
+from glimmer_export.exporter.bench.readme import main
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "docs" / "measurements" / "bench-base-cpu.json"

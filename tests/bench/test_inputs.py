@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from exporter.bench.inputs import corpus_lines, random_passages, random_questions, text_from_ids, word_tokenizer
-from exporter.checkpoint import read_config
-from runtime.text import TextEncoder
+from glimmer_export.exporter.bench.inputs import corpus_lines, random_passages, random_questions, text_from_ids, word_tokenizer
+from glimmer_export.exporter.checkpoint import read_config
+from glimmer_export.runtime.text import TextEncoder
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.bench.contender import Answered
-from exporter.bench.measure import interleaved, measure, percentile_95
+from glimmer_export.exporter.bench.contender import Answered
+from glimmer_export.exporter.bench.measure import interleaved, measure, percentile_95
 
 
 class Stand:

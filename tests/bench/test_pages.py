@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from exporter.bench.html import check_html_target, html_from_report, write_html
-from exporter.bench.readme import BEGIN, END, main
-from runtime.contract import OutputError
+from glimmer_export.exporter.bench.html import check_html_target, html_from_report, write_html
+from glimmer_export.exporter.bench.readme import BEGIN, END, main
+from glimmer_export.runtime.contract import OutputError
 
 
 def test_html_is_well_formed_and_complete_in_itself(bench_report, tmp_path):

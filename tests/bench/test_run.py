@@ -8,14 +8,14 @@ from statistics import median
 
 import pytest
 
-from exporter.bench import BenchOptions, run_bench, workplace
-from exporter.bench.open import open_contenders
-from exporter.bench.peak_rss import measure_peak_rss
-from exporter.bench.peers import write_t5
-from exporter.bench.workplace import OURS, prepare
-from exporter.checkpoint import read_checkpoint
-from exporter.checkpoint.t5_shape import T5Shape
-from runtime.contract import CODECS, OptionError, OutputError, codec_layout, file_digest
+from glimmer_export.exporter.bench import BenchOptions, run_bench, workplace
+from glimmer_export.exporter.bench.open import open_contenders
+from glimmer_export.exporter.bench.peak_rss import measure_peak_rss
+from glimmer_export.exporter.bench.peers import write_t5
+from glimmer_export.exporter.bench.workplace import OURS, prepare
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
+from glimmer_export.runtime.contract import CODECS, OptionError, OutputError, codec_layout, file_digest
 from tests.bench.conftest import small_ceilings
 from tests.bench_work import PEERS
 

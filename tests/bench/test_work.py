@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from exporter.bench.work import StageWork, stage_work
-from exporter.checkpoint import ModelOptions
-from exporter.checkpoint.options import config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.cost.workload import Workload
-from runtime.contract import BundleManifest, Forms
+from glimmer_export.exporter.bench.work import StageWork, stage_work
+from glimmer_export.exporter.checkpoint import ModelOptions
+from glimmer_export.exporter.checkpoint.options import config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.runtime.contract import BundleManifest, Forms
 
 OURS, PAPER = Forms(("fp16",), "lazy", "absorbed"), Forms(("fp16",), "full", "cached")
 WORKLOAD = Workload(25, 5, 48, 304, answer_tokens=8, corpus_passages=1)

@@ -17,15 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.bench.machine import describe_machine
-from exporter.checkpoint.initialise import RandomWeights
-from exporter.checkpoint.lazy_tensors import TensorSpec
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.checkpoint.safetensors_writer import write_safetensors
-from exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.bench.machine import describe_machine
+from glimmer_export.exporter.checkpoint.initialise import RandomWeights
+from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.demo.data import CHECKPOINT
 
-COMMAND = [sys.executable, "-c", "from exporter.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from glimmer_export.exporter.cli import main; main()"]
 EXPORT = ["export", "partitioned", "--codecs", "fp16", "--json"]
 STEPS: dict[str, list[str]] = {
     "init --random": ["init", "--random", "{size}", "-o", "checkpoint"],
@@ -123,7 +123,7 @@ def _write_t5(drawn: RandomWeights, config: Any, directory: Path) -> None:
     import torch
     from transformers import T5Config
 
-    from exporter.bench.peers import T5_FIELDS, _t5_name
+    from glimmer_export.exporter.bench.peers import T5_FIELDS, _t5_name
 
     shape = {name: getattr(config, name) for name in T5_FIELDS}
     theirs: Any = T5Config(

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from calibration.ranges_file import read_ranges
-from exporter.bundle import calibrate as subject
-from exporter.bundle.calibrate import calibrate_bundle
-from runtime import Session
-from runtime.bundle import Bundle
-from runtime.contract import MANIFEST, BundleError, OutputError, StoreError
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.exporter.bundle import calibrate as subject
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MANIFEST, BundleError, OutputError, StoreError
 from tests.bundle_factory import rewrite, tree
 from tests.exported import QUESTIONS, copy_bundle
 
@@ -96,9 +96,9 @@ def test_whatever_fails_the_old_bundle_stays(glimmer, bundle, monkeypatch, step)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle import calibrate
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import calibrate
 def kill(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 calibrate._write_manifest = kill
 rows = [Question("0", sys.argv[3], (), None, ())]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from exporter.bundle import FormOptions, choose_forms
-from exporter.checkpoint import CheckpointConfig
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.engines.attention_time import KERNELS, cross_attention_ms
-from exporter.targets import read_target
-from runtime.contract import OptionError
+from glimmer_export.exporter.bundle import FormOptions, choose_forms
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.engines.attention_time import KERNELS, cross_attention_ms
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime.contract import OptionError
 
 
 def config_of(architecture: str = "glimmer", **changes: Any) -> CheckpointConfig:

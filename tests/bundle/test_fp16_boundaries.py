@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.questions import Question
-from calibration.rounding import RoundingBackend
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.cost import CostRequest, cost_report
-from exporter.engines.batch_bounds import batch_bounds
-from exporter.parity import ParityOptions, compare_with_bundle
-from exporter.targets import read_target
-from exporter.tolerances import MIN_SNR_DB
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
-from runtime.contract import MANIFEST, BundleError, boundaries_of, boundary_of, read_manifest
-from runtime.placement import placement_of
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.cost import CostRequest, cost_report
+from glimmer_export.exporter.engines.batch_bounds import batch_bounds
+from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.exporter.tolerances import MIN_SNR_DB
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from glimmer_export.runtime.contract import MANIFEST, BundleError, boundaries_of, boundary_of, read_manifest
+from glimmer_export.runtime.placement import placement_of
 from tests.bundle_factory import rewrite
 from tests.calibrated import calibrated, quantized
 from tests.exported import QUESTIONS, update_manifest

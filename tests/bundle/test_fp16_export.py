@@ -9,17 +9,17 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from calibration.calibrate import CalibrationOptions, calibrate
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.fold_weights import FoldWeights
-from calibration.questions import Question
-from exporter.bundle import export_bundle
-from exporter.graphs import blank_weights
-from exporter.lint import limits_of, lint_bundle
-from exporter.targets import read_target
-from runtime import Session
-from runtime.bundle import Bundle
-from runtime.contract import CalibrationError
+from glimmer_export.calibration.calibrate import CalibrationOptions, calibrate
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.fold_weights import FoldWeights
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.graphs import blank_weights
+from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CalibrationError
 from tests.exported import FORMS, QUESTIONS, Exported, write_alone
 
 VARIANT = "glimmer, exact algebra"

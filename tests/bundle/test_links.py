@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.demo.resume import remove_state
-from exporter.engines.work import work_on_engines
-from exporter.parity import ParityOptions, ParityRequest, run_parity
-from runtime.contract import PARITY_RECORD, OutputError
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.demo.resume import remove_state
+from glimmer_export.exporter.engines.work import work_on_engines
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.runtime.contract import PARITY_RECORD, OutputError
 from tests.bundle_factory import tree
 from tests.exported import QUESTIONS, copy_bundle
 from tests.parity.asked import write_gate

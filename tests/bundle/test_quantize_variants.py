@@ -5,13 +5,13 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from calibration.questions import Question
-from calibration.rounding import RoundingBackend
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from exporter.parity import ParityOptions
-from exporter.parity.compare import compare_with_bundle
-from exporter.tolerances import MIN_SNR_DB
-from runtime.contract import read_manifest
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.parity import ParityOptions
+from glimmer_export.exporter.parity.compare import compare_with_bundle
+from glimmer_export.exporter.tolerances import MIN_SNR_DB
+from glimmer_export.runtime.contract import read_manifest
 from tests.calibrated import calibrated
 from tests.exported import FAST, QUESTIONS
 from tests.repeated_constants import repeated_constants

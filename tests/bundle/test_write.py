@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.bundle import export_bundle, write
-from exporter.checkpoint import read_checkpoint
-from exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from exporter.graphs.weights_file import WEIGHTS
-from exporter.tolerances import TOLERANCES
-from runtime.bundle import Bundle
-from runtime.contract import MANIFEST, ExportError, OutputError
+from glimmer_export.exporter.bundle import export_bundle, write
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
+from glimmer_export.exporter.graphs.weights_file import WEIGHTS
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MANIFEST, ExportError, OutputError
 from tests.bundle_factory import tree
 from tests.exported import PAPER_FORM, VARIANTS, copy_bundle
 

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from calibration.ranges import TensorRange
-from calibration.tracked import TrackedRanges
-from exporter.graphs.samples import Sizes, sample_inputs
-from runtime.contract import LOG_PROBABILITY, read_manifest
+from glimmer_export.calibration.ranges import TensorRange
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.runtime.contract import LOG_PROBABILITY, read_manifest
 from tests.exported import Exported, load_graph
 
 Arrays = dict[str, np.ndarray]

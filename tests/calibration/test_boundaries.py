@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.boundaries import fp16_boundaries
-from calibration.fp16_limits import FP16_SAFE, SMALLEST_AMAX
-from calibration.ranges import TensorRange
-from runtime.contract import GraphIO, IOTensor, boundaries_of, boundary_of, with_fp16
+from glimmer_export.calibration.boundaries import fp16_boundaries
+from glimmer_export.calibration.fp16_limits import FP16_SAFE, SMALLEST_AMAX
+from glimmer_export.calibration.ranges import TensorRange
+from glimmer_export.runtime.contract import GraphIO, IOTensor, boundaries_of, boundary_of, with_fp16
 
 KEY, VALUE, CACHE = "past_key_values.0.encoder.key", "past_key_values.0.encoder.value", "past_key_values.0.decoder.key"
 STATES = "encoder_hidden_states"

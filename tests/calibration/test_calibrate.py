@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration import coverage
-from calibration.calibrate import CalibrationOptions, calibrate
-from calibration.questions import Question
-from runtime.contract import MANIFEST, BackendError, CalibrationError, OptionError, QuestionFileError, StoreError
-from runtime.decode import Decoded
-from runtime.store import Passage
+from glimmer_export.calibration import coverage
+from glimmer_export.calibration.calibrate import CalibrationOptions, calibrate
+from glimmer_export.calibration.questions import Question
+from glimmer_export.runtime.contract import MANIFEST, BackendError, CalibrationError, OptionError, QuestionFileError, StoreError
+from glimmer_export.runtime.decode import Decoded
+from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
 
@@ -97,7 +97,7 @@ def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
 
 
 def test_a_graph_that_never_ran_is_said(glimmer, monkeypatch):
-    monkeypatch.setattr("runtime.reader.greedy_decode", lambda *arguments, **options: [Decoded([5])])
+    monkeypatch.setattr("glimmer_export.runtime.reader.greedy_decode", lambda *arguments, **options: [Decoded([5])])
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[3:4]), ONE_THREAD)
     assert found.table.graphs["decoder_step"] == {}
     assert any("decoder_step never ran" in warning for warning in found.table.warnings)

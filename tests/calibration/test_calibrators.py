@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.calibrators import METHODS, bounds, calibrator
-from calibration.calibrators.entropy import EntropyCalibrator, divergence
-from calibration.calibrators.percentile import PercentileCalibrator, magnitude_percentile
-from calibration.histogram import BINS, RunningRange
-from runtime.contract import OptionError
+from glimmer_export.calibration.calibrators import METHODS, bounds, calibrator
+from glimmer_export.calibration.calibrators.entropy import EntropyCalibrator, divergence
+from glimmer_export.calibration.calibrators.percentile import PercentileCalibrator, magnitude_percentile
+from glimmer_export.calibration.histogram import BINS, RunningRange
+from glimmer_export.runtime.contract import OptionError
 
 HALF = BINS // 2
 

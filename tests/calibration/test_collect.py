@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.collect import CollectingBackend
-from calibration.instrument import instrument
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import CalibrationError, GraphIO, IOTensor
-from runtime.memory import pad_ids
+from glimmer_export.calibration.collect import CollectingBackend
+from glimmer_export.calibration.instrument import instrument
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import CalibrationError, GraphIO, IOTensor
+from glimmer_export.runtime.memory import pad_ids
 from tests.exported import QUESTIONS, VARIANTS
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from calibration import histogram
-from calibration.histogram import BINS, HALF, RunningHistogram, RunningRange, limit_of
+from glimmer_export.calibration import histogram
+from glimmer_export.calibration.histogram import BINS, HALF, RunningHistogram, RunningRange, limit_of
 
 FLOATS = st.floats(-(2.0**99), 2.0**127, width=32)
 CHUNKS = st.lists(arrays.arrays(np.float32, st.integers(0, 12), elements=FLOATS), min_size=1, max_size=6)

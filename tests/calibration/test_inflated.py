@@ -14,21 +14,21 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.calibrate import CalibrationOptions
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.round_fp16 import RoundFp16
-from calibration.questions import Question, read_questions
-from calibration.rounding import RoundingBackend
-from exporter.answering.metrics import exact_match
-from exporter.bundle import export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.forms import DEFAULT_FORMS
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from exporter.demo.data import CHECKPOINT, write_demo
-from exporter.memory import build_store
-from runtime import Answer, Session
-from runtime.backends import Backend
-from runtime.contract import read_manifest
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.round_fp16 import RoundFp16
+from glimmer_export.calibration.questions import Question, read_questions
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.exporter.answering.metrics import exact_match
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.demo.data import CHECKPOINT, write_demo
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime import Answer, Session
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.contract import read_manifest
 from tests.calibration.fp16_graphs import every_value
 from tests.exported import PAPER_FORM, load_graph
 from tests.inflation import inflate, inflate_checkpoint

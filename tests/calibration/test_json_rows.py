@@ -10,11 +10,11 @@ from random import randbytes
 
 import pytest
 
-from calibration import json_rows as module
-from calibration.json_rows import json_rows
-from calibration.questions import read_questions
-from calibration.text_files import MAX_BLANK_LINES, MAX_UNPACKED_RATIO, MIN_UNPACKED_BYTES
-from runtime.contract import QuestionFileError
+from glimmer_export.calibration import json_rows as module
+from glimmer_export.calibration.json_rows import json_rows
+from glimmer_export.calibration.questions import read_questions
+from glimmer_export.calibration.text_files import MAX_BLANK_LINES, MAX_UNPACKED_RATIO, MIN_UNPACKED_BYTES
+from glimmer_export.runtime.contract import QuestionFileError
 
 ROWS = [{"question": "who, [or] {what}?", "n": number, "é": "\u65e5\U0001f600" * number} for number in range(40)]
 ROWS += [1, 2.5, 'a"]', [], {}, None, True, [[1], {"a": []}]]

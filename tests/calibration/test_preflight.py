@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.preflight import check_fp16
-from calibration.tracked import TrackedRanges
-from runtime.contract import CalibrationError
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.preflight import check_fp16
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.runtime.contract import CalibrationError
 from tests.calibration.fp16_graphs import graphs_of, tracked
 from tests.exported import load_graph
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from calibration import questions as questions_module
-from calibration.questions import Question, given_passages, read_questions
-from runtime.contract import QuestionFileError
-from runtime.store import Passage
+from glimmer_export.calibration import questions as questions_module
+from glimmer_export.calibration.questions import Question, given_passages, read_questions
+from glimmer_export.runtime.contract import QuestionFileError
+from glimmer_export.runtime.store import Passage
 
 
 def write(tmp_path, content: str | bytes):
@@ -337,7 +337,7 @@ class TestPipes:
 
     def test_standard_input(self, monkeypatch):
         read, thread = self.piped(self.ROW)
-        monkeypatch.setattr("calibration.questions.STDIN", Path(f"/dev/fd/{read}"))
+        monkeypatch.setattr("glimmer_export.calibration.questions.STDIN", Path(f"/dev/fd/{read}"))
         assert [question.question for question in read_questions("-")] == ["who?"]
         thread.join()
         os.close(read)

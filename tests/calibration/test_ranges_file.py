@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from calibration.calibrators import METHODS
-from calibration.histogram import RunningRange
-from calibration.ranges import RangeTable
-from calibration.ranges_file import ARRAYS, TABLE, read_ranges, write_ranges
-from runtime.contract import CalibrationError, read_manifest
+from glimmer_export.calibration.calibrators import METHODS
+from glimmer_export.calibration.histogram import RunningRange
+from glimmer_export.calibration.ranges import RangeTable
+from glimmer_export.calibration.ranges_file import ARRAYS, TABLE, read_ranges, write_ranges
+from glimmer_export.runtime.contract import CalibrationError, read_manifest
 from tests.bundle_factory import entry, make_bundle, tree
 
 CHUNK = st.lists(st.floats(-(2.0**40), 2.0**40, width=32), min_size=2, max_size=12)

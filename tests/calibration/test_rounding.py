@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.rescale_codes import RescaleCodes
-from calibration.rounding import RoundingBackend
-from exporter.demo.world import generate_split, write_world
-from exporter.memory import build_store
-from runtime import Session
-from runtime.contract import BundleError, read_manifest
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.exporter.demo.world import generate_split, write_world
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import BundleError, read_manifest
 from tests.exported import load_graph, update_manifest
 
 NUM_QUESTIONS = 200

@@ -12,20 +12,20 @@ import onnx_ir
 import pytest
 from onnx import numpy_helper
 
-from calibration.calibrate import CalibrationOptions
-from calibration.groups import find_groups
-from calibration.keep_list import Choice, keep_greedily
-from calibration.linear import find_linears
-from calibration.losses import losses
-from calibration.observation import Observation
-from calibration.passes.fold_weights import FoldWeights
-from calibration.passes.quantize_embedding import find_lookups
-from calibration.questions import Question
-from calibration.sensitivity import SensitivityOptions
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.bundle.sensitivity import bundle_sensitivity
-from runtime.contract import BundleError, CalibrationError, OptionError
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.groups import find_groups
+from glimmer_export.calibration.keep_list import Choice, keep_greedily
+from glimmer_export.calibration.linear import find_linears
+from glimmer_export.calibration.losses import losses
+from glimmer_export.calibration.observation import Observation
+from glimmer_export.calibration.passes.fold_weights import FoldWeights
+from glimmer_export.calibration.passes.quantize_embedding import find_lookups
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.sensitivity import SensitivityOptions
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
+from glimmer_export.runtime.contract import BundleError, CalibrationError, OptionError
 from tests.calibrated import calibrated
 from tests.exported import QUESTIONS, VARIANTS, copy_bundle, update_manifest
 

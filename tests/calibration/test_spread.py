@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.spread import spread
+from glimmer_export.calibration.spread import spread
 
 
 @given(st.integers(0, 5000), st.integers(1, 1500))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.unpadded import spread, unpadded_runs
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
+from glimmer_export.calibration.unpadded import spread, unpadded_runs
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from tests.exported import QUESTIONS, VARIANTS
 
 FEW = [QUESTIONS[1], QUESTIONS[2], QUESTIONS[3]]

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.worth import Gpu, not_worth
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from runtime.contract import OptionError
+from glimmer_export.calibration.worth import Gpu, not_worth
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.runtime.contract import OptionError
 from tests.calibrated import calibrated
 
 SLOW, FAST = Gpu("slow", 100, 5.0), Gpu("fast", 4800, 2.0)

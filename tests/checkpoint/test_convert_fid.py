@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from exporter.checkpoint import ModelOptions, convert_t5, model_from_checkpoint, read_checkpoint
-from exporter.init import init_from_t5
-from exporter.stages import GlimmerModel
-from exporter.tolerances import TOLERANCES
+from glimmer_export.exporter.checkpoint import ModelOptions, convert_t5, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close
 from tests.reference_decoding import greedy_tokens
 from tests.t5_factory import STORAGE, VARIANTS, make_t5, random_mask, random_tokens, save_t5

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
-from exporter.init import init_from_t5
-from exporter.stages import GlimmerModel
-from exporter.tolerances import TOLERANCES
+from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close
 from tests.t5_blocks import block_diagonal, fully_connected, run_blocks
 from tests.t5_factory import VARIANTS, make_t5, random_mask, random_tokens, save_t5

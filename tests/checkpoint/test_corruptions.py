@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write, write_checkpoint
-from exporter.checkpoint.safetensors_files import SafetensorsFiles
-from runtime.contract import CheckpointError, GlimmerError, TokenizerError
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write, write_checkpoint
+from glimmer_export.exporter.checkpoint.safetensors_files import SafetensorsFiles
+from glimmer_export.runtime.contract import CheckpointError, GlimmerError, TokenizerError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 WO = "live_encoder.block.0.layer.1.DenseReluDense.wo.weight"

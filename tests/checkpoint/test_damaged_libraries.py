@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from exporter.checkpoint.pickle_files import PickleFiles, load_pickle
-from exporter.checkpoint.safetensors_files import SafetensorsFiles
-from exporter.checkpoint.t5x.msgpack_file import read_msgpack
-from exporter.checkpoint.tokenizer import find_tokenizer
-from runtime.contract import CheckpointError, TokenizerError
+from glimmer_export.exporter.checkpoint.pickle_files import PickleFiles, load_pickle
+from glimmer_export.exporter.checkpoint.safetensors_files import SafetensorsFiles
+from glimmer_export.exporter.checkpoint.t5x.msgpack_file import read_msgpack
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+from glimmer_export.runtime.contract import CheckpointError, TokenizerError
 from tests.checkpoint.test_sentencepiece import train
 
 TENSORS = {"a": torch.ones(4, 4), "b": torch.zeros(3, dtype=torch.bfloat16), "c": torch.arange(5)}
@@ -81,7 +81,7 @@ def test_a_bug_beside_torch_load_is_seen(tmp_path, monkeypatch, kind):
 
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(pickled(zipped=True))
-    monkeypatch.setattr("exporter.checkpoint.pickle_files.check_dense", lambda *_, **__: fails())
+    monkeypatch.setattr("glimmer_export.exporter.checkpoint.pickle_files.check_dense", lambda *_, **__: fails())
     with pytest.raises(kind, match="a planted bug"):
         PickleFiles(tmp_path)
     assert set(load_pickle(path)) == set(TENSORS)
@@ -103,7 +103,7 @@ def test_a_safetensors_file_that_the_system_will_not_map(tmp_path, monkeypatch):
         raise MemoryError("Cannot allocate memory (os error 12)")
 
     (tmp_path / "model.safetensors").write_bytes(save(TENSORS))
-    monkeypatch.setattr("runtime.safetensors_file.safe_open", fails)
+    monkeypatch.setattr("glimmer_export.runtime.safetensors_file.safe_open", fails)
     with pytest.raises(CheckpointError, match="Cannot allocate memory"):
         SafetensorsFiles(tmp_path)
 

@@ -16,20 +16,20 @@ import sentencepiece
 import torch
 from tokenizers import Tokenizer
 
-from calibration.questions import Question
-from exporter.bundle import export_bundle
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from exporter.convert import convert_checkpoint
-from exporter.cost.request import CostRequest, resolve
-from exporter.memory import build_store
-from exporter.parity import ParityOptions, compare_with_checkpoint
-from exporter.parity.reference import TorchReference
-from exporter.stages import GlimmerModel
-from exporter.tolerances import TOLERANCES
-from runtime import Passage, Session
-from runtime.contract import BundleError, CheckpointError, OptionError
-from runtime.text import PlainTokenizer, TextEncoder
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
+from glimmer_export.exporter.convert import convert_checkpoint
+from glimmer_export.exporter.cost.request import CostRequest, resolve
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.parity import ParityOptions, compare_with_checkpoint
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.contract import BundleError, CheckpointError, OptionError
+from glimmer_export.runtime.text import PlainTokenizer, TextEncoder
 from tests.assert_close import assert_close
 from tests.bundle_factory import write_rows
 from tests.fid_factory import (

@@ -14,12 +14,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-import exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
-from exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
-from exporter.convert import convert_checkpoint
-from exporter.init import init_from_t5
-from runtime.contract import CheckpointError
-from runtime.text import TextEncoder
+import glimmer_export.exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
+from glimmer_export.exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
+from glimmer_export.exporter.convert import convert_checkpoint
+from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.runtime.contract import CheckpointError
+from glimmer_export.runtime.text import TextEncoder
 from tests.fid_factory import TABLE, give_table, make_reader, save_fid, word_tokenizer
 from tests.t5_factory import STORAGE, VARIANTS, make_t5, save_t5
 

@@ -13,14 +13,14 @@ import sentencepiece
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
-from exporter.bundle import export_bundle
-from exporter.checkpoint import read_checkpoint
-from exporter.checkpoint.generation import SETTINGS, TOKENS
-from exporter.checkpoint.tokenizer_agreement import TEXTS, check_agreement
-from exporter.convert import convert_checkpoint
-from runtime import Passage, Session
-from runtime.contract import CheckpointError, TokenizerError
-from runtime.text import read_tokenizer
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.generation import SETTINGS, TOKENS
+from glimmer_export.exporter.checkpoint.tokenizer_agreement import TEXTS, check_agreement
+from glimmer_export.exporter.convert import convert_checkpoint
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.contract import CheckpointError, TokenizerError
+from glimmer_export.runtime.text import read_tokenizer
 from tests.fid_factory import hugging_face_tokenizer, make_reader, word_tokenizer
 from tests.t5_factory import save_t5
 

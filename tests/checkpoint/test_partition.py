@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.checkpoint.partition import Partition, parse_proportion, partition, round_half_up
-from runtime.contract import CheckpointError, OptionError
+from glimmer_export.exporter.checkpoint.partition import Partition, parse_proportion, partition, round_half_up
+from glimmer_export.runtime.contract import CheckpointError, OptionError
 
 PROPORTIONS = st.fractions(min_value=Fraction(1, 1000), max_value=1)
 PAPERS = {"live_proportion": Fraction(1, 3), "rerank_proportion": Fraction(1, 4)}

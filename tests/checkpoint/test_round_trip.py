@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer, models
 
-from exporter.checkpoint import (
+from glimmer_export.exporter.checkpoint import (
     CheckpointConfig,
     model_from_checkpoint,
     random_weights,
@@ -27,7 +27,7 @@ from exporter.checkpoint import (
     write,
     write_checkpoint,
 )
-from runtime.contract import CheckpointError, OutputError, TokenizerError
+from glimmer_export.runtime.contract import CheckpointError, OutputError, TokenizerError
 
 PARTS = {"glimmer": (1, 1, 1), "lumen": (1, 0, 1), "memory_fid": (1, 0, 0), "fid": (0, 0, 1)}
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from exporter.checkpoint.tokenizer import find_tokenizer
-from runtime.contract import TokenizerError
-from runtime.text import PlainTokenizer, read_tokenizer
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+from glimmer_export.runtime.contract import TokenizerError
+from glimmer_export.runtime.text import PlainTokenizer, read_tokenizer
 
 SENTENCES = [
     "The café's naïve façade cost 1,234 euros in Besançon; the Vietnamese write tiếng Việt, and người.",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.checkpoint import pickle_files, pickle_opcodes
-from exporter.checkpoint.pickle_files import PickleFiles
-from exporter.checkpoint.t5x import T5xArrays
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint import pickle_files, pickle_opcodes
+from glimmer_export.exporter.checkpoint.pickle_files import PickleFiles
+from glimmer_export.exporter.checkpoint.t5x import T5xArrays
+from glimmer_export.runtime.contract import CheckpointError
 
 torch = pytest.importorskip("torch")
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write
-from exporter.checkpoint.initialise import RandomWeights
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
-from exporter.checkpoint.safetensors_files import INDEX, SINGLE
-from exporter.checkpoint.safetensors_writer import write_safetensors
-from exporter.checkpoint.write import write_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write
+from glimmer_export.exporter.checkpoint.initialise import RandomWeights
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
+from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE
+from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
 from tests.exported import GLIMMER, TINY
 
 CONFIG = CheckpointConfig(**{**TINY, **GLIMMER})

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exporter.checkpoint import ModelOptions
-from exporter.init import init_from_t5
-from runtime.contract import CheckpointError, OptionError
+from glimmer_export.exporter.checkpoint import ModelOptions
+from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.runtime.contract import CheckpointError, OptionError
 from tests.t5_factory import make_t5, save_t5
 
 QUERY = "encoder.block.1.layer.0.SelfAttention.q.weight"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporter.checkpoint import ModelOptions
-from exporter.init import init_from_t5
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint import ModelOptions
+from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.runtime.contract import CheckpointError
 from tests.t5_factory import make_t5, save_t5
 
 PICKLE = "pytorch_model.bin"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
-from runtime.contract import TokenizerError
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer, without_special_tokens
+from glimmer_export.runtime.contract import TokenizerError
 
 
 def texts(shared_data: Path) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from exporter.cli import main
-from runtime.contract import GlimmerError, file_digest
+from glimmer_export.exporter.cli import main
+from glimmer_export.runtime.contract import GlimmerError, file_digest
 
 __all__ = ["Cli", "Done", "snapshot"]
 

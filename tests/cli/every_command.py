@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo, ParameterInfo
 
-from exporter.cli.app import app
+from glimmer_export.exporter.cli.app import app
 
 __all__ = ["COMMANDS", "Command"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
+from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
 from tests.bundle_factory import VOCABULARY, rewrite
 from tests.exported import Exported
 from tests.t5_factory import make_t5, save_t5

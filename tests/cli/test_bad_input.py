@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.contract import (
+from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     MANIFEST,
     STORE_SCHEMA_VERSION,
@@ -335,7 +335,7 @@ def test_another_checkpoint_in_parity(refused, glimmer, exported, tmp_path):
     ],
 )
 def test_as_a_process_of_its_own(tmp_path, arguments, error):
-    command = [sys.executable, "-c", "from exporter.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from glimmer_export.exporter.cli import main; main()", *arguments]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-import exporter.bench.run as bench_run
-from exporter.bench.ceilings import Ceilings
-from runtime.contract import CheckpointError, OptionError, OutputError
+import glimmer_export.exporter.bench.run as bench_run
+from glimmer_export.exporter.bench.ceilings import Ceilings
+from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError
 from tests.bench_work import prepared_options
 from tests.exported import make_checkpoint
 

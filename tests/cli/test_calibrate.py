@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.calibrators import METHODS
-from exporter.cli.calibrate import Method
-from runtime.bundle import Bundle
-from runtime.contract import BundleError, CalibrationError, OptionError, QuestionFileError, StoreError
+from glimmer_export.calibration.calibrators import METHODS
+from glimmer_export.exporter.cli.calibrate import Method
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import BundleError, CalibrationError, OptionError, QuestionFileError, StoreError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
 

@@ -14,13 +14,13 @@ import click
 import pytest
 import typer
 
-from exporter.cli.app import app
-from exporter.cli.options import CorpusFormatName
-from exporter.demo import data as demo_data
-from exporter.memory.corpus import FORMATS
-from exporter.tolerances import TOLERANCES
-from runtime.contract import LOG_PROBABILITY, OutputError
-from runtime.store import Passage
+from glimmer_export.exporter.cli.app import app
+from glimmer_export.exporter.cli.options import CorpusFormatName
+from glimmer_export.exporter.demo import data as demo_data
+from glimmer_export.exporter.memory.corpus import FORMATS
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime.contract import LOG_PROBABILITY, OutputError
+from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import tree, write_rows
 from tests.corpus_files import write_tsv
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
@@ -143,7 +143,7 @@ def test_what_the_terminal_cannot_show_is_escaped(glimmer, tmp_path, monkeypatch
     monkeypatch.setenv("COLUMNS", "250")
 
     def run(*arguments: object) -> str:
-        script = "from exporter.cli import main; main()"
+        script = "from glimmer_export.exporter.cli import main; main()"
         done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
         return done.stdout.decode(encoding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.contract import BundleError, CheckpointError, OptionError, OutputError
+from glimmer_export.runtime.contract import BundleError, CheckpointError, OptionError, OutputError
 
 XXL = ("cost", "--model", "xxl", "--architecture", "glimmer", "--k", 25, "--m", 5, "--answer-tokens", 16)
 ABSORBED = (*XXL, "--cross-attention", "absorbed")

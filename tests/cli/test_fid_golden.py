@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.convert import convert_checkpoint
-from exporter.parity.reference import TorchReference
-from exporter.stages import GlimmerModel
-from runtime.contract import CROSS_ATTENTION_FORMS
-from runtime.text import TextEncoder
+from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.convert import convert_checkpoint
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS
+from glimmer_export.runtime.text import TextEncoder
 from tests.once import Once
 
 STEPS = 12

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.bundle import write as bundle_write
-from exporter.memory import shard_file
-from runtime.contract import OutputError
+from glimmer_export.exporter.bundle import write as bundle_write
+from glimmer_export.exporter.memory import shard_file
+from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import write_rows
 from tests.cli.conftest import snapshot
 from tests.exported import CORPUS, copy_bundle

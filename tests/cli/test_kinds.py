@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.contract import BundleError, CheckpointError, CorpusError, QuestionFileError, StoreError
-from runtime.contract.kinds import kind_of
+from glimmer_export.runtime.contract import BundleError, CheckpointError, CorpusError, QuestionFileError, StoreError
+from glimmer_export.runtime.contract.kinds import kind_of
 from tests.bundle_factory import write_rows
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from calibration.collect import CollectingBackend
-from exporter.checkpoint import read_checkpoint
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import BundleError, StoreError, file_digest
+from glimmer_export.calibration.collect import CollectingBackend
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import BundleError, StoreError, file_digest
 from tests.bundle_factory import write_rows
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

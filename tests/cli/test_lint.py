@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from runtime.contract import BundleError
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.runtime.contract import BundleError
 from tests.calibrated import calibrated
 from tests.exported import copy_bundle
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from runtime import Session
-from runtime.contract import CorpusError, OptionError, PassageError, StoreError
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import CorpusError, OptionError, PassageError, StoreError
 from tests.bundle_factory import write_rows
 
 QUESTION = "w20 w31"
@@ -74,7 +74,7 @@ def test_what_a_codec_keeps_is_reported(cli, glimmer, store, new, tmp_path, monk
     assert "dB above its error, on the passages that it was fitted to: there are no others" in done.out
     converted = cli("memory", "convert", store, "--codec", "int8", "-o", tmp_path / "int8", "--json").json
     assert converted["codec_snr"]["fitted_db"] > 30
-    monkeypatch.setattr("exporter.memory.append.append_warnings", lambda *_: ("unlike the store's own",))
+    monkeypatch.setattr("glimmer_export.exporter.memory.append.append_warnings", lambda *_: ("unlike the store's own",))
     appended = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", new)
     assert "warning unlike the store's own" in appended.out
 

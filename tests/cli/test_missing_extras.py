@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli.extras import EXTRAS, require
-from runtime.contract import MissingExtraError
-from runtime.store import Passage
+from glimmer_export.exporter.cli.extras import EXTRAS, require
+from glimmer_export.runtime.contract import MissingExtraError
+from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import write_rows
 from tests.corpus_files import write_parquet
 from tests.exported import CORPUS, copy_bundle
@@ -29,7 +29,7 @@ class Hidden:
 hidden = sys.argv.pop(1).split(",")
 sys.meta_path.insert(0, Hidden())
 sys.argv[0] = "glimmer-export"
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 main()
 """
 
@@ -160,6 +160,6 @@ def test_our_file_in_optimums_namespace_is_not_taken_for_optimum(monkeypatch):
         return PathFinder.find_spec(name, [str(ROOT)])
 
     assert find_spec("optimum") is not None
-    monkeypatch.setattr("exporter.cli.extras.find_spec", find_spec)
+    monkeypatch.setattr("glimmer_export.exporter.cli.extras.find_spec", find_spec)
     with pytest.raises(MissingExtraError, match=r"glimmer-export\[optimum\]"):
         require("optimum")

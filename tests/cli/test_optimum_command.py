@@ -15,12 +15,12 @@ from typing import get_type_hints
 import pytest
 from typer.models import OptionInfo
 
-from exporter.bundle import FormOptions
-from exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
+from glimmer_export.exporter.bundle import FormOptions
+from glimmer_export.exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
 from tests.cli.conftest import Done, run_main, snapshot
 from tests.optimum_line import ABSENT
 
-GlimmerExportCommand = pytest.importorskip("exporter.cli.optimum_command", reason=ABSENT).GlimmerExportCommand
+GlimmerExportCommand = pytest.importorskip("glimmer_export.exporter.cli.optimum_command", reason=ABSENT).GlimmerExportCommand
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,8 +59,8 @@ def test_options_reach_the_exporter(optimum_cli, monkeypatch, options, forms, ot
         calls.append((*arguments, named))
         return []
 
-    monkeypatch.setattr("exporter.bundle.export_bundle", export_bundle)
-    monkeypatch.setattr("runtime.contract.read_manifest", lambda _: SimpleNamespace(graph_files=list))
+    monkeypatch.setattr("glimmer_export.exporter.bundle.export_bundle", export_bundle)
+    monkeypatch.setattr("glimmer_export.runtime.contract.read_manifest", lambda _: SimpleNamespace(graph_files=list))
     assert optimum_cli("export", "glimmer", "ckpt", "-o", "bundle", *options).code == 0
     assert calls == [(Path("ckpt"), Path("bundle"), forms, others)]
 

@@ -14,8 +14,8 @@ import pytest
 import typer
 import typer.main
 
-from exporter.cli.app import app
-from runtime.contract import OutputError
+from glimmer_export.exporter.cli.app import app
+from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, copy_bundle
 from tests.parity.asked import write_gate

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cli.parity import BackendName
-from exporter.parity.backends import PARITY_BACKENDS, parity_backend
-from runtime.contract import BackendError, BundleError, OptionError, QuestionFileError
+from glimmer_export.exporter.cli.parity import BackendName
+from glimmer_export.exporter.parity.backends import PARITY_BACKENDS, parity_backend
+from glimmer_export.runtime.contract import BackendError, BundleError, OptionError, QuestionFileError
 from tests.bundle_factory import write_rows
 from tests.cli.test_missing_extras import run_without
 from tests.exported import QUESTIONS

@@ -25,7 +25,7 @@ WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-
 """Before a command: it may read and write no more than the bits of a file's mode allow."""
 RUN = """
 import contextlib, io, json, sys
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 for words in map(json.loads, sys.stdin):
     sys.argv, code, out, err = ["glimmer-export", *words], 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -13,12 +13,12 @@ import onnx
 import pytest
 import yaml
 
-from calibration.ranges import TensorRange
-from calibration.ranges_file import read_ranges, write_ranges
-from exporter.configs_path import configs_directory
-from runtime import Session
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.calibration.ranges import TensorRange
+from glimmer_export.calibration.ranges_file import read_ranges, write_ranges
+from glimmer_export.exporter.configs_path import configs_directory
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     MANIFEST,
     BundleError,
     BundleManifest,
@@ -32,7 +32,7 @@ from runtime.contract import (
     read_manifest,
     record_to_json,
 )
-from runtime.cpu_kind import cpu_kind
+from glimmer_export.runtime.cpu_kind import cpu_kind
 from tests.calibrated import calibrated
 from tests.cli.conftest import snapshot
 from tests.cli.test_missing_extras import run_without
@@ -91,7 +91,7 @@ def test_what_was_scaled_in_place_is_reported(cli, bundle, tmp_path):
 
 def test_a_position_bias_that_fp16_rounds_is_named(cli, bundle, tmp_path, monkeypatch):
     """To the reader and in `--json`; these tables are small, so the bar is lowered."""
-    monkeypatch.setattr("calibration.preflight.MAX_BIAS", 0.0)
+    monkeypatch.setattr("glimmer_export.calibration.preflight.MAX_BIAS", 0.0)
     shown = cli("quantize", bundle, "-o", tmp_path / "one", "--precision", "fp16", "--target", "tensorrt")
     assert shown.code == 0
     assert "relative_attention_bias" in shown.out

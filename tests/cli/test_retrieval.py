@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.memory import index_store
-from runtime import Session
-from runtime.contract import EmbeddingsError, OptionError, OutputError, StoreError
+from glimmer_export.exporter.memory import index_store
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import EmbeddingsError, OptionError, OutputError, StoreError
 from tests.bundle_factory import write_rows
 from tests.encoder_factory import make_encoder
 from tests.exported import CORPUS

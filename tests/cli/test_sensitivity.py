@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle.calibrate import calibrate_bundle
-from runtime.contract import CalibrationError, OptionError, OutputError
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.runtime.contract import CalibrationError, OptionError, OutputError
 from tests.bundle_factory import write_rows
 from tests.exported import QUESTIONS, copy_bundle
 

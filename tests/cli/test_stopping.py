@@ -23,7 +23,7 @@ for number in (signal.SIGINT, signal.SIGTERM):  # what starts in the background 
 """
 STOPPED = HEARD + """
 import os, sys
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 sent, left = False, {event}
 def hook(event, arguments):
     global sent, left
@@ -36,12 +36,12 @@ sys.addaudithook(hook)
 main()
 """
 BUSY = HEARD + """
-import exporter.cli.run, sys
-from exporter.cli import main
-from exporter.cli.stopping import Stopping
+import glimmer_export.exporter.cli.run, sys
+from glimmer_export.exporter.cli import main
+from glimmer_export.exporter.cli.stopping import Stopping
 def run():
     {run}
-exporter.cli.run.run = run
+glimmer_export.exporter.cli.run.run = run
 {after}
 main()
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-MAIN = "from exporter.cli import main; main()"
+MAIN = "from glimmer_export.exporter.cli import main; main()"
 SINKS = {"full": ">/dev/full", "closed": ">&-", "not read": "| true"}
 COMMANDS = {
     "help": ["--help"],
@@ -20,7 +20,7 @@ COMMANDS = {
 REFUSED = ["inspect", "/nowhere"]
 SHOWS_STREAMS = """
 import os, exporter.cli.run
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 def run():
     nowhere = os.stat(os.devnull)
     print(*(os.path.samestat(os.fstat(number), nowhere) for number in range(3)), file=open({out!r}, "w"))

@@ -35,7 +35,7 @@ def raising(error: BaseException):
     ids=repr,
 )  # fmt: skip
 def test_what_the_system_refuses_is_named(cli, monkeypatch, error):
-    monkeypatch.setattr("exporter.cli.run.run", raising(error))
+    monkeypatch.setattr("glimmer_export.exporter.cli.run.run", raising(error))
     done = cli("inspect", "x")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert done.err.startswith("OperatingSystemError: ")
@@ -50,7 +50,7 @@ def test_what_the_system_refuses_is_named(cli, monkeypatch, error):
     ids=repr,
 )  # fmt: skip
 def test_a_bug_keeps_its_traceback(cli, monkeypatch, error):
-    monkeypatch.setattr("exporter.cli.run.run", raising(error))
+    monkeypatch.setattr("glimmer_export.exporter.cli.run.run", raising(error))
     with pytest.raises(type(error)) as raised:
         cli("inspect", "x")
     assert raised.value is error

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.cost import CostRequest, cost_report
-from exporter.cost.ours import graph_weights
-from exporter.cost.request import resolve
+from glimmer_export.exporter.cost import CostRequest, cost_report
+from glimmer_export.exporter.cost.ours import graph_weights
+from glimmer_export.exporter.cost.request import resolve
 
 XXL = CostRequest(model="xxl")
 

@@ -6,11 +6,11 @@ from fractions import Fraction
 
 import pytest
 
-from exporter.bundle.forms import FormOptions
-from exporter.cost.figure_2 import FIGURE_2, check_figure_2, samples_per_tflop
-from exporter.cost.model import DEFAULT_CUT, CostModel, Proportions, model_from_preset
-from exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
-from exporter.cost.workload import Workload
+from glimmer_export.exporter.bundle.forms import FormOptions
+from glimmer_export.exporter.cost.figure_2 import FIGURE_2, check_figure_2, samples_per_tflop
+from glimmer_export.exporter.cost.model import DEFAULT_CUT, CostModel, Proportions, model_from_preset
+from glimmer_export.exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
+from glimmer_export.exporter.cost.workload import Workload
 
 D, FF, LAYERS = 4096, 10240, 24
 LAYER = 4 * D * D + 3 * D * FF

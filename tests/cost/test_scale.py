@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.cost.model import CostModel
-from exporter.cost.ours import passage_macs
-from exporter.cost.request import CostRequest, Resolved, resolve
-from exporter.cost.storage import store_codecs
-from exporter.targets import read_target
+from glimmer_export.exporter.cost.model import CostModel
+from glimmer_export.exporter.cost.ours import passage_macs
+from glimmer_export.exporter.cost.request import CostRequest, Resolved, resolve
+from glimmer_export.exporter.cost.storage import store_codecs
+from glimmer_export.exporter.targets import read_target
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 SPOKEN = " ".join(TEXT.split())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.cost import CostRequest, cost_report
-from runtime.contract import CODECS, read_store_manifest
+from glimmer_export.exporter.cost import CostRequest, cost_report
+from glimmer_export.runtime.contract import CODECS, read_store_manifest
 
 MIB = 1 << 20
 

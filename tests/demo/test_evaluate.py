@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import torch
 
-from exporter.demo import evaluate as evaluate_module
-from exporter.demo.tokenizer import EOS_ID, build_tokenizer
-from exporter.demo.world import generate_split
+from glimmer_export.exporter.demo import evaluate as evaluate_module
+from glimmer_export.exporter.demo.tokenizer import EOS_ID, build_tokenizer
+from glimmer_export.exporter.demo.world import generate_split
 
 MODEL = SimpleNamespace(shared=SimpleNamespace(weight=torch.zeros(1)))
 

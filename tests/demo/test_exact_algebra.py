@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.demo.world import generate_split, write_world
-from exporter.memory import build_store
-from runtime import Session
-from runtime.contract import read_manifest
+from glimmer_export.exporter.demo.world import generate_split, write_world
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import read_manifest
 
 NUM_QUESTIONS = 300
 BATCH = 25

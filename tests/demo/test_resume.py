@@ -11,12 +11,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from exporter.checkpoint import read_checkpoint
-from exporter.demo import demo_config, train_demo
-from exporter.demo.recipe import Phase
-from exporter.demo.resume import restore_state, save_state
-from exporter.demo.training import Training
-from runtime.contract import OutputError
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.demo import demo_config, train_demo
+from glimmer_export.exporter.demo.recipe import Phase
+from glimmer_export.exporter.demo.resume import restore_state, save_state
+from glimmer_export.exporter.demo.training import Training
+from glimmer_export.runtime.contract import OutputError
 
 SHORT = (Phase(2, 1, 1, facts_per_passage=1, batch_size=2, learning_rate=1e-3),) * 2
 

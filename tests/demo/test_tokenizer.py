@@ -1,9 +1,9 @@
 """The demo tokenizer knows every word of the world and gives answers back."""
 
-from exporter.answering import exact_match
-from exporter.demo.recipe import demo_config
-from exporter.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
-from exporter.demo.world import generate_split
+from glimmer_export.exporter.answering import exact_match
+from glimmer_export.exporter.demo.recipe import demo_config
+from glimmer_export.exporter.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+from glimmer_export.exporter.demo.world import generate_split
 
 
 def test_special_tokens_have_the_ids_of_t5():

@@ -6,15 +6,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from exporter.checkpoint import read_checkpoint
-from exporter.demo import build_tokenizer, demo_config, generate_split, train_demo
-from exporter.demo.batches import encode_world
-from exporter.demo.evaluate import answer
-from exporter.demo.loss import training_loss
-from exporter.demo.progress import progress_line
-from exporter.demo.recipe import CURRICULUM, Phase
-from exporter.demo.training import Report, Training, initial_model
-from runtime.contract import OutputError
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.demo import build_tokenizer, demo_config, generate_split, train_demo
+from glimmer_export.exporter.demo.batches import encode_world
+from glimmer_export.exporter.demo.evaluate import answer
+from glimmer_export.exporter.demo.loss import training_loss
+from glimmer_export.exporter.demo.progress import progress_line
+from glimmer_export.exporter.demo.recipe import CURRICULUM, Phase
+from glimmer_export.exporter.demo.training import Report, Training, initial_model
+from glimmer_export.runtime.contract import OutputError
 
 SHORT = (
     Phase(20, 1, 1, facts_per_passage=1, batch_size=8, learning_rate=1e-3),

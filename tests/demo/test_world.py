@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.demo.relations import KINDS
-from exporter.demo.world import (
+from glimmer_export.exporter.demo.relations import KINDS
+from glimmer_export.exporter.demo.world import (
     NUM_CONTEXT,
     TASKS,
     generate_split,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorrt_rtx
 
-from exporter.engines.compiler import Compiler
-from runtime.contract import EngineKey
+from glimmer_export.exporter.engines.compiler import Compiler
+from glimmer_export.runtime.contract import EngineKey
 
 __all__ = ["CAPABILITIES", "compiler"]
 

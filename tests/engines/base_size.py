@@ -19,21 +19,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bench.machine import describe_machine
-from exporter.bundle import FormOptions, export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from exporter.checkpoint.options import ModelOptions
-from exporter.demo.data import CHECKPOINT
-from exporter.engines.profiles import graph_profiles
-from exporter.init import init_random
-from exporter.lint import limits_of, lint_bundle
-from exporter.targets import read_target
-from runtime.bundle import Bundle
-from runtime.contract import ARCHITECTURES, ShapeRange
-from runtime.store import Passage
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bench.machine import describe_machine
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.checkpoint.options import ModelOptions
+from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.init import init_random
+from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import ARCHITECTURES, ShapeRange
+from glimmer_export.runtime.store import Passage
 from tests.engines.ahead_of_time import CAPABILITIES, compiler
 
 TARGET = "t4"

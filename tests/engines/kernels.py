@@ -27,19 +27,19 @@ from typing import Any
 
 import tensorrt_rtx
 
-from calibration.calibrate import CalibrationOptions
-from exporter.bundle import FormOptions, export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from exporter.checkpoint.config import parse_config
-from exporter.checkpoint.initialise import RandomWeights
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.checkpoint.tokenizer import find_tokenizer
-from exporter.checkpoint.write import write_checkpoint
-from exporter.demo.data import CHECKPOINT
-from runtime.bundle import Bundle
-from runtime.contract import GraphIO, ModelShape
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.checkpoint.config import parse_config
+from glimmer_export.exporter.checkpoint.initialise import RandomWeights
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
+from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import GraphIO, ModelShape
 from tests.engines.base_size import QUESTIONS
 
 BATCHES = (1, 4, 16)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from exporter.targets import read_target, target_names
-from runtime.contract import (
+from glimmer_export.exporter.targets import read_target, target_names
+from glimmer_export.runtime.contract import (
     FileEntry,
     Forms,
     GraphEntry,

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.checkpoint.config import parse_config
-from exporter.checkpoint.options import ModelOptions, config_from_options
-from exporter.checkpoint.presets import preset
-from exporter.demo.data import CHECKPOINT
-from exporter.engines.batch_bounds import batch_bounds
-from exporter.engines.profiles import graph_profiles
-from exporter.targets import Profile
-from runtime.contract import ARCHITECTURES, EngineError, ModelShape
-from runtime.contract.graph_io import CROSS_ATTENTION_FORMS
+from glimmer_export.exporter.checkpoint.config import parse_config
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.engines.batch_bounds import batch_bounds
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.targets import Profile
+from glimmer_export.runtime.contract import ARCHITECTURES, EngineError, ModelShape
+from glimmer_export.runtime.contract.graph_io import CROSS_ATTENTION_FORMS
 from tests.engines.manifests import GPUS, manifest_of
 
 T4 = GPUS["t4"]

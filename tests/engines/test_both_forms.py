@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from calibration.ranges_file import read_ranges
-from exporter.engines import build as builds
-from exporter.engines import build_engines, choose_form_here
-from exporter.engines.compiler import Compiler
-from exporter.engines.measured_form import form_on_engines
-from exporter.lint import limits_of, lint_bundle
-from exporter.targets import read_target
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.bundle import Bundle
-from runtime.contract import (
+from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.exporter.engines import build as builds
+from glimmer_export.exporter.engines import build_engines, choose_form_here
+from glimmer_export.exporter.engines.compiler import Compiler
+from glimmer_export.exporter.engines.measured_form import form_on_engines
+from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
     CROSS_ATTENTION_FORMS,
     ENGINE_RECORD,
     MANIFEST,
@@ -152,7 +152,7 @@ def test_what_precedes_the_decoder_is_calibrated_once(both, exported):
 
 
 def test_a_choice_that_was_measured_in_fp32_is_none_of_quantised_graphs(both, tmp_path):
-    from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+    from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
     bundle = choose(Path(shutil.copytree(calibrated(both), tmp_path / "bundle")), "cached")
     done = quantize_bundle(bundle, tmp_path / "fp16", QuantizeOptions("fp16", "tensorrt"))
@@ -173,7 +173,7 @@ def test_sensitivity_and_parity_take_the_form_that_answers(cli, both, tmp_path):
     assert {row["graph"] for row in report["groups"]} == {"decoder_step"}
     gate = write_gate(tmp_path)
     rows = answered_rows(both)
-    from exporter.parity import ParityOptions, ParityRequest, run_parity
+    from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
 
     for form in CROSS_ATTENTION_FORMS:
         choose(bundle, form)

@@ -12,11 +12,11 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.helper import make_node as node
 
-from exporter.engines import compiler as compilers
-from exporter.engines.compiler import open_compiler
-from exporter.targets import read_target
-from runtime.backends.cuda import Gpu
-from runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
+from glimmer_export.exporter.engines import compiler as compilers
+from glimmer_export.exporter.engines.compiler import open_compiler
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime.backends.cuda import Gpu
+from glimmer_export.runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 from tests.engines.ahead_of_time import CAPABILITIES, compiler
 
 T4 = Gpu("Tesla T4", "7.5", integrated=False)

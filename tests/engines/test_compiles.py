@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle import FormOptions, export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from exporter.demo.world import World, generate_split
-from exporter.engines.profiles import graph_profiles
-from exporter.lint import limits_of, lint_bundle
-from exporter.targets import TensorRTTarget, read_target
-from runtime.bundle import Bundle
-from runtime.contract import ARCHITECTURES, read_manifest
-from runtime.store import Passage
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.demo.world import World, generate_split
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.targets import TensorRTTarget, read_target
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import ARCHITECTURES, read_manifest
+from glimmer_export.runtime.store import Passage
 from tests.calibrated import calibrated
 from tests.engines.ahead_of_time import CAPABILITIES, compiler
 from tests.engines.base_size import FORMS, PRECISIONS, measure

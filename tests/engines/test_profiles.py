@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.engines.dim_sizes import dim_sizes
-from exporter.engines.profiles import graph_profiles
-from exporter.targets import Profile
-from runtime.contract import ARCHITECTURES, ModelShape
-from runtime.contract.graph_io import CROSS_ATTENTION_FORMS
+from glimmer_export.exporter.engines.dim_sizes import dim_sizes
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.targets import Profile
+from glimmer_export.runtime.contract import ARCHITECTURES, ModelShape
+from glimmer_export.runtime.contract.graph_io import CROSS_ATTENTION_FORMS
 from tests.engines.manifests import GPUS, manifest_of
 
 SHAPE = ModelShape(

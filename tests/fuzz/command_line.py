@@ -17,7 +17,7 @@ from tests.fuzz.targets import TARGETS
 
 __all__ = ["has_command", "run_as_process"]
 
-SCRIPT = "import sys; sys.argv[0] = 'glimmer-export'; from exporter.cli import main; main()"
+SCRIPT = "import sys; sys.argv[0] = 'glimmer-export'; from glimmer_export.exporter.cli import main; main()"
 MAX_PEAK = 1800 << 20
 """A sound input of the same kind takes up to 800 MB, with torch, as a command; and a gigabyte more is too much."""
 

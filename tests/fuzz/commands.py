@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from runtime.contract import GlimmerError
+from glimmer_export.runtime.contract import GlimmerError
 from tests.fuzz.damage_values import ODD_TEXTS
 from tests.fuzz.inputs import BUNDLE, STORE
 
@@ -38,8 +38,8 @@ class CommandRefusedError(GlimmerError):
 
 def run_command(words: Sequence[str]) -> None:
     """Run a command; raises CommandRefusedError for exit code 2, and whatever the command does not name."""
-    from exporter.cli.boundary import input_errors_reported
-    from exporter.cli.run import run
+    from glimmer_export.exporter.cli.boundary import input_errors_reported
+    from glimmer_export.exporter.cli.run import run
 
     sys.argv = ["glimmer-export", *words]
     directory = Path.cwd()

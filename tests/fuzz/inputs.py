@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.passage_texts import PassageTexts
 from tests.corpus_files import HAS_ZSTD, WRITERS
 
 __all__ = ["BUNDLE", "FID_BUNDLE", "GOLDEN", "INT8_BUNDLE", "PLACES", "STORE"]
@@ -50,7 +50,7 @@ def nothing(folder: Path) -> None:
 
 
 def new_bundle(folder: Path) -> None:
-    from exporter.bundle import FormOptions, export_bundle
+    from glimmer_export.exporter.bundle import FormOptions, export_bundle
 
     form = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16", "int8"))
     export_bundle(GOLDEN / "checkpoint", folder / "made", form)
@@ -58,7 +58,7 @@ def new_bundle(folder: Path) -> None:
 
 
 def bundle_with_engines(folder: Path) -> None:
-    from runtime.contract import (
+    from glimmer_export.runtime.contract import (
         ENGINE_RECORD,
         ENGINE_SCHEMA_VERSION,
         ENGINES,
@@ -84,7 +84,7 @@ def bundle_with_engines(folder: Path) -> None:
 
 def new_store(folder: Path) -> None:
     """Of the schema of now, with what was appended and deleted, in a codec that is fitted; ids as the golden one's."""
-    from exporter.memory import append_passages, build_store, delete_passages
+    from glimmer_export.exporter.memory import append_passages, build_store, delete_passages
 
     with closing(PassageTexts(STORE / "passages.sqlite", NUM_PASSAGES, folding=0)) as texts:
         passages = texts.passages(range(NUM_PASSAGES))
@@ -102,7 +102,7 @@ def new_store(folder: Path) -> None:
 
 def dense_store(folder: Path) -> None:
     """A store with vectors and the sentence encoder that made them."""
-    from exporter.memory import index_store
+    from glimmer_export.exporter.memory import index_store
 
     new_store(folder)
     made = folder.with_name(f"{folder.name}.encoder")
@@ -143,7 +143,7 @@ def embeddings(folder: Path) -> None:
 
 
 def corpus(ending: str, folder: Path) -> None:
-    from runtime import Passage
+    from glimmer_export.runtime import Passage
 
     rows = [Passage(row["id"] if "parquet" not in ending and "tsv" not in ending else str(row["id"]), row["title"],
                     row["text"]) for row in PASSAGES]
@@ -216,7 +216,7 @@ def sentencepiece(folder: Path) -> None:
 
 def unigram(folder: Path) -> None:
     """What the tokenizer of a T5 is: pieces, a table for normalising, a processor."""
-    from exporter.checkpoint.tokenizer import find_tokenizer
+    from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
 
     sentencepiece(folder)
     content = find_tokenizer(folder, None)
@@ -227,7 +227,7 @@ def unigram(folder: Path) -> None:
 
 def training(folder: Path) -> None:
     """The state of a demo's training, interrupted."""
-    from exporter.demo.resume import save_state
+    from glimmer_export.exporter.demo.resume import save_state
     from tests.fuzz.uses import trainer
 
     save_state(trainer(), folder / "made")

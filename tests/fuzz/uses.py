@@ -37,7 +37,7 @@ def store_of(path: Path) -> Path:
 
 
 def bundle_session(path: Path, _: Path) -> None:
-    from runtime import Session
+    from glimmer_export.runtime import Session
 
     with Session.open(path, store_of(path), threads=1, verify=False) as session:
         session.answer_many(QUESTIONS)
@@ -45,7 +45,7 @@ def bundle_session(path: Path, _: Path) -> None:
 
 
 def fid_session(path: Path, _: Path) -> None:
-    from runtime import Passage, Session
+    from glimmer_export.runtime import Passage, Session
 
     with Session.open(path, threads=1) as session:
         session.answer_many(QUESTIONS[:2], passages=[[Passage(None, "w1", "w2 w3"), "w4"]] * 2)
@@ -53,7 +53,7 @@ def fid_session(path: Path, _: Path) -> None:
 
 def store_session(path: Path, _: Path, *, retrieval: str = "bm25") -> None:
     """All of it is read: answers, texts, memory; and what digests would find is not looked for."""
-    from runtime import GlimmerError, Session
+    from glimmer_export.runtime import GlimmerError, Session
 
     with Session.open(BUNDLE, path, threads=1, verify=False, retrieval=retrieval) as session:
         session.answer_many(QUESTIONS)
@@ -68,22 +68,22 @@ def store_session(path: Path, _: Path, *, retrieval: str = "bm25") -> None:
 
 
 def table_of_ranges(path: Path, _: Path) -> None:
-    from calibration.ranges_file import read_ranges
-    from runtime.contract import read_manifest
+    from glimmer_export.calibration.ranges_file import read_ranges
+    from glimmer_export.runtime.contract import read_manifest
 
     read_ranges(path, read_manifest(path))
 
 
 def parity_record(path: Path, _: Path) -> None:
-    from runtime.contract import check_parity, read_manifest, read_parity_records
+    from glimmer_export.runtime.contract import check_parity, read_manifest, read_parity_records
 
     read_parity_records(path)
     check_parity(path, read_manifest(path))
 
 
 def engine_record(path: Path, _: Path) -> None:
-    from exporter.engines import bundle_engines, stale
-    from runtime.contract import EngineRecord, read_manifest
+    from glimmer_export.exporter.engines import bundle_engines, stale
+    from glimmer_export.runtime.contract import EngineRecord, read_manifest
 
     manifest = read_manifest(path)
     for record in bundle_engines(path).values():
@@ -92,28 +92,28 @@ def engine_record(path: Path, _: Path) -> None:
 
 
 def index_by_encoder(path: Path, out: Path) -> None:
-    from exporter.memory import index_store
+    from glimmer_export.exporter.memory import index_store
 
     index_store(shutil.copytree(STORE, out.with_name("own")), encoder=path, threads=1)
 
 
 def index_by_embeddings(path: Path, out: Path) -> None:
-    from exporter.memory import index_store
+    from glimmer_export.exporter.memory import index_store
 
     store = shutil.copytree(STORE, out.with_name("own"))
     index_store(store, embeddings=path / "vectors.npy", ids=path / "ids.jsonl")
 
 
 def scan_corpus(path: Path, _: Path) -> None:
-    from exporter.memory.corpus import Corpus
+    from glimmer_export.exporter.memory.corpus import Corpus
 
     for part in Corpus.scan(path, part_size=16).parts():
         assert part
 
 
 def question_file(path: Path, _: Path) -> None:
-    from calibration.questions import given_passages, read_questions
-    from runtime import GlimmerError
+    from glimmer_export.calibration.questions import given_passages, read_questions
+    from glimmer_export.runtime import GlimmerError
 
     for row in read_questions(path):
         with suppress(GlimmerError):
@@ -121,45 +121,45 @@ def question_file(path: Path, _: Path) -> None:
 
 
 def id_file(path: Path, _: Path) -> None:
-    from exporter.memory import read_ids
+    from glimmer_export.exporter.memory import read_ids
 
     read_ids(path / "ids.jsonl")
 
 
 def policy(path: Path, _: Path) -> None:
-    from exporter.precision import read_policy
+    from glimmer_export.exporter.precision import read_policy
 
     read_policy(str(path / "own.yaml"))
 
 
 def gate(path: Path, _: Path) -> None:
-    from exporter.parity.gate import read_gate
+    from glimmer_export.exporter.parity.gate import read_gate
 
     read_gate(str(path / "own.yaml"))
 
 
 def machine(path: Path, _: Path) -> None:
-    from exporter import targets
+    from glimmer_export.exporter import targets
 
     with patch.object(targets, "configs_directory", lambda: path):
         targets.read_target("t4")
 
 
 def name_map(path: Path, _: Path) -> None:
-    from exporter.checkpoint.t5x import read_name_map
+    from glimmer_export.exporter.checkpoint.t5x import read_name_map
 
     read_name_map(path / "map.yaml")
 
 
 def checkpoint(path: Path, _: Path) -> None:
-    from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
 
     model_from_checkpoint(read_checkpoint(path))
 
 
 def tokenizer_of_a_checkpoint(path: Path, _: Path) -> None:
-    from exporter.checkpoint.tokenizer import find_tokenizer
-    from runtime.text import read_tokenizer
+    from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+    from glimmer_export.runtime.text import read_tokenizer
 
     content = find_tokenizer(path, None)
     if content is not None:
@@ -172,16 +172,16 @@ def tokenizer_of_a_checkpoint(path: Path, _: Path) -> None:
 def trainer() -> Any:
     import torch
 
-    from exporter.demo import demo_config
-    from exporter.demo.recipe import Phase
-    from exporter.demo.training import Training
+    from glimmer_export.exporter.demo import demo_config
+    from glimmer_export.exporter.demo.recipe import Phase
+    from glimmer_export.exporter.demo.training import Training
 
     short = (Phase(2, 1, 1, facts_per_passage=1, batch_size=2, learning_rate=1e-3),) * 2
     return Training(demo_config("glimmer"), short, seed=0, device=torch.device("cpu"))
 
 
 def training(path: Path, _: Path) -> None:
-    from exporter.demo.resume import restore_state
+    from glimmer_export.exporter.demo.resume import restore_state
 
     restore_state(trainer(), path)
 
@@ -209,7 +209,7 @@ def arguments_of_a_session(path: Path, _: Path) -> None:
 
 
 def options_of_a_session(path: Path, _: Path) -> None:
-    from runtime import Session
+    from glimmer_export.runtime import Session
 
     random = _random(path)
     options = {
@@ -271,13 +271,13 @@ def _random(path: Path) -> Random:
 
 @cache
 def _session(number: int) -> Any:
-    from runtime import Session
+    from glimmer_export.runtime import Session
 
     return Session.open(INT8_BUNDLE, (STORE.parent / "store-int8", STORE.parent / "store-int8")[number], threads=1)
 
 
 def _argument(random: Random, depth: int = 0) -> Any:  # noqa: PLR0911 - one for each kind
-    from runtime import Passage, PassageId
+    from glimmer_export.runtime import Passage, PassageId
 
     kind = random.randrange(10)
     if kind == 0:

@@ -85,7 +85,7 @@ def _measured(case: Case, folder: Path, sound: Sound, log: str) -> tuple[int, di
 
 
 def _outcome(prepared: object, sound: Sound) -> dict[str, str]:
-    from runtime.contract import GlimmerError
+    from glimmer_export.runtime.contract import GlimmerError
 
     try:
         prepared.run(sound)  # type: ignore[attr-defined]

@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle import FormOptions, export_bundle
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.memory import append_passages, build_store, convert_store, delete_passages
-from exporter.parity import ParityOptions, ParityRequest, run_parity
-from runtime import Passage, Session
-from runtime.contract import CODECS
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.memory import append_passages, build_store, convert_store, delete_passages
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.contract import CODECS
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS, make_checkpoint
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from calibration.questions import read_questions
-from exporter.tolerances import MIN_SNR_DB
-from runtime import Session
-from runtime.backends import Graph, OnnxRuntimeBackend
-from runtime.backends.choice import load_graphs
-from runtime.bundle import Bundle
-from runtime.contract import GraphIO
-from runtime.store import MemoryStore
+from glimmer_export.calibration.questions import read_questions
+from glimmer_export.exporter.tolerances import MIN_SNR_DB
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import GraphIO
+from glimmer_export.runtime.store import MemoryStore
 from tests.gpu.bundles import Model, threads
 from tests.gpu.recording import Recorder
 

@@ -14,7 +14,7 @@ from tests.gpu.runner import DONE, LEFT, Part
 from tests.gpu.setting import ENGINES, ORT_CUDA, RTX, TORCH, Setting
 
 if TYPE_CHECKING:
-    from runtime.backends import DeviceBackend
+    from glimmer_export.runtime.backends import DeviceBackend
 
 __all__ = [
     "CURRENT", "FIRST", "PROBES", "build_engines_here", "build_graphs", "described", "import_onnxruntime",
@@ -131,7 +131,7 @@ def build_engines_here(setting: Setting, engine: str, model: Model, precision: s
     capability = _capability(setting)
     import_rtx(setting)
     if capability == CURRENT:
-        from exporter.engines import build_engines
+        from glimmer_export.exporter.engines import build_engines
 
         with warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -149,11 +149,11 @@ def build_graphs(
 
     They stand under this GPU's own key, so that the runtime takes them, and replace what stands there.
     """
-    from exporter.engines.compiler import Compiler
-    from exporter.engines.device import find_device
-    from exporter.engines.profiles import graph_profiles
-    from exporter.targets import read_target
-    from runtime.contract import EngineKey, read_manifest
+    from glimmer_export.exporter.engines.compiler import Compiler
+    from glimmer_export.exporter.engines.device import find_device
+    from glimmer_export.exporter.engines.profiles import graph_profiles
+    from glimmer_export.exporter.targets import read_target
+    from glimmer_export.runtime.contract import EngineKey, read_manifest
 
     library, bundle = import_rtx(setting), model.bundle(precision)
     device, target, manifest = find_device(), read_target(TARGET).tensorrt, read_manifest(bundle)
@@ -193,7 +193,7 @@ def _capability(setting: Setting) -> str:
 
 def _new(setting: Setting, engine: str, model: Model, precision: str, switches: dict[str, Any]) -> DeviceBackend:
     if engine == ORT_CUDA:
-        from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+        from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
 
         if switches:
             raise ValueError(f"{engine} has none of the switches {', '.join(switches)}")
@@ -201,7 +201,7 @@ def _new(setting: Setting, engine: str, model: Model, precision: str, switches: 
             return OnnxRuntimeDeviceBackend("CPUExecutionProvider", "cpu", threads=1)
         import_onnxruntime(setting)
         return OnnxRuntimeDeviceBackend()
-    from runtime.backends.tensorrt import TensorRTBackend
+    from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 
     bundle = model.bundle(precision)
     if engine == RTX:
@@ -214,11 +214,11 @@ def _new(setting: Setting, engine: str, model: Model, precision: str, switches: 
 
 def _torch_engines(model: Model, precision: str) -> None:
     """What stands for engines where torch runs the stages, for the shapes that real engines would take."""
-    from exporter.engines.device import find_device
-    from exporter.engines.profiles import graph_profiles
-    from exporter.targets import read_target
-    from runtime.contract import ENGINES as FOLDER
-    from runtime.contract import BackendError, EngineKey, read_manifest
+    from glimmer_export.exporter.engines.device import find_device
+    from glimmer_export.exporter.engines.profiles import graph_profiles
+    from glimmer_export.exporter.targets import read_target
+    from glimmer_export.runtime.contract import ENGINES as FOLDER
+    from glimmer_export.runtime.contract import BackendError, EngineKey, read_manifest
     from tests.gpu.torch_library import LIBRARY, VERSION, engine_content
 
     device, target = find_device(), read_target(TARGET).tensorrt
@@ -243,8 +243,8 @@ def _written(
     """Engines with their record, in the place where the runtime looks; returns the entries."""
     import shutil
 
-    from exporter.publish import publish_directory
-    from runtime.contract import (
+    from glimmer_export.exporter.publish import publish_directory
+    from glimmer_export.runtime.contract import (
         ENGINE_RECORD,
         ENGINE_SCHEMA_VERSION,
         ENGINES,

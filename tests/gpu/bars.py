@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter.tolerances import MIN_SNR_DB
-from runtime.contract import CROSS_ATTENTION_FORMS
+from glimmer_export.exporter.tolerances import MIN_SNR_DB
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS
 from tests.gpu.backends import CURRENT, FIRST, PROBES
 from tests.gpu.fid import MODES
 from tests.gpu.runner import DONE, Part

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.publish import publish_directory, replace_file
+from glimmer_export.exporter.publish import publish_directory, replace_file
 from tests.gpu.setting import Scale
 
 if TYPE_CHECKING:
-    from exporter.bench.inputs import BenchQuestion
-    from exporter.checkpoint import CheckpointConfig
+    from glimmer_export.exporter.bench.inputs import BenchQuestion
+    from glimmer_export.exporter.checkpoint import CheckpointConfig
 
 __all__ = [
     "PRECISIONS", "TARGET", "Model", "demo_checked", "demo_model", "random_checkpoint", "random_model",
@@ -75,7 +75,7 @@ def threads() -> int:
 
 def demo_checked(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
     """The demo checkpoint in FP32 on a world it never saw: what the first look needs; seconds by what was done."""
-    from exporter.demo.data import write_demo
+    from glimmer_export.exporter.demo.data import write_demo
 
     model, clock = Model(work / "demo"), _Clock()
     if not model.folder.exists():
@@ -87,9 +87,9 @@ def demo_checked(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
 
 def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
     """The same in each precision too, calibrated on another world."""
-    from calibration.calibrate import CalibrationOptions
-    from calibration.questions import read_questions
-    from exporter.demo.data import write_demo
+    from glimmer_export.calibration.calibrate import CalibrationOptions
+    from glimmer_export.calibration.questions import read_questions
+    from glimmer_export.exporter.demo.data import write_demo
 
     model, seconds = demo_checked(work, scale)
     clock = _Clock()
@@ -112,8 +112,8 @@ def random_checkpoint(
 
     `decoder_layers` makes a model whose encoder is as thin as it can be, for measuring decoder steps alone.
     """
-    from exporter.bench.inputs import word_tokenizer
-    from exporter.checkpoint import random_weights, write_checkpoint
+    from glimmer_export.exporter.bench.inputs import word_tokenizer
+    from glimmer_export.exporter.checkpoint import random_weights, write_checkpoint
 
     clock = _Clock()
     model = Model(work / (size if decoder_layers is None else f"{size}-decoder-{decoder_layers}"), form)
@@ -131,10 +131,10 @@ def random_model(
     precisions: tuple[str, ...] = ("fp16",),
 ) -> tuple[Model, dict[str, float]]:
     """The same exported, calibrated and converted, with a store of random passages."""
-    from calibration.calibrate import CalibrationOptions
-    from calibration.questions import Question
-    from exporter.bench.inputs import corpus_lines, random_passages
-    from exporter.checkpoint import read_checkpoint
+    from glimmer_export.calibration.calibrate import CalibrationOptions
+    from glimmer_export.calibration.questions import Question
+    from glimmer_export.exporter.bench.inputs import corpus_lines, random_passages
+    from glimmer_export.exporter.checkpoint import read_checkpoint
 
     model, seconds = random_checkpoint(work, size, scale, tiny=tiny, decoder_layers=decoder_layers, form=form)
     clock = _Clock()
@@ -155,8 +155,8 @@ def random_model(
 
 def random_questions_of(model: Model, scale: Scale, count: int, *, seed: int) -> list[BenchQuestion]:
     """Questions of random tokens on a random model's passages, each with k of them at random."""
-    from exporter.bench.inputs import random_passages, random_questions
-    from exporter.checkpoint import read_checkpoint
+    from glimmer_export.exporter.bench.inputs import random_passages, random_questions
+    from glimmer_export.exporter.checkpoint import read_checkpoint
 
     config = read_checkpoint(model.checkpoint).config
     passages = random_passages(config, 4 * scale.k, scale.passage_tokens, seed=SEED)
@@ -168,8 +168,8 @@ def random_questions_of(model: Model, scale: Scale, count: int, *, seed: int) ->
 
 def write_t5_of(model: Model) -> Path:
     """The model's weights as a Hugging Face T5, whose encoder has all of its layers."""
-    from exporter.bench.peers import write_t5
-    from exporter.checkpoint import read_checkpoint
+    from glimmer_export.exporter.bench.peers import write_t5
+    from glimmer_export.exporter.checkpoint import read_checkpoint
 
     target = model.folder / "t5"
     if not target.exists():
@@ -194,10 +194,10 @@ class _Clock:
 def _config(size: str, decoder_layers: int | None, scale: Scale, *, tiny: bool) -> CheckpointConfig:
     from fractions import Fraction
 
-    from exporter.checkpoint import ModelOptions
-    from exporter.checkpoint.options import config_from_options
-    from exporter.checkpoint.presets import preset
-    from exporter.checkpoint.t5_shape import T5Shape
+    from glimmer_export.exporter.checkpoint import ModelOptions
+    from glimmer_export.exporter.checkpoint.options import config_from_options
+    from glimmer_export.exporter.checkpoint.presets import preset
+    from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
 
     parts = THIN if decoder_layers is not None else PARTS_OF_TINY.get(size, MANY) if tiny else None
     shape = T5Shape(num_layers=sum(MANY), **TINY_SHAPE) if tiny else preset(size)
@@ -220,7 +220,7 @@ def _config(size: str, decoder_layers: int | None, scale: Scale, *, tiny: bool) 
 
 
 def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
-    from exporter.bundle import FormOptions, export_bundle
+    from glimmer_export.exporter.bundle import FormOptions, export_bundle
 
     if not model.bundle("fp32").exists():
         options = FormOptions(target=TARGET, codecs=("fp16",), cross_attention=model.form)
@@ -232,7 +232,7 @@ def _export_and_store(model: Model, corpus: Path, clock: _Clock) -> None:
 
 
 def _store(model: Model, corpus: Path, store: Path) -> None:
-    from exporter.memory import build_store
+    from glimmer_export.exporter.memory import build_store
 
     build_store(model.bundle("fp32"), corpus, store, restart=True, threads=threads())
 
@@ -240,9 +240,9 @@ def _store(model: Model, corpus: Path, store: Path) -> None:
 def _quantize(
     model: Model, store: Path, rows: list[Any], calibration: Any, precisions: tuple[str, ...], clock: _Clock
 ) -> None:
-    from exporter.bundle.calibrate import calibrate_bundle
-    from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-    from runtime.contract import read_manifest
+    from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+    from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+    from glimmer_export.runtime.contract import read_manifest
 
     if not read_manifest(model.bundle("fp32")).calibration:
         calibrate_bundle(model.bundle("fp32"), store, rows, calibration)

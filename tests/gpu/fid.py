@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.bench.inputs import BenchQuestion
+    from glimmer_export.exporter.bench.inputs import BenchQuestion
 
 __all__ = ["MODES", "TorchFid", "load_t5"]
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime import PassageId, Session
-from runtime.backends import LoopingGraph
-from runtime.backends.choice import load_graphs
-from runtime.bundle import Bundle
-from runtime.decoder_steps import step_loop
-from runtime.store import MemoryStore
+from glimmer_export.runtime import PassageId, Session
+from glimmer_export.runtime.backends import LoopingGraph
+from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.decoder_steps import step_loop
+from glimmer_export.runtime.store import MemoryStore
 from tests.gpu.backends import open_backend, working
 from tests.gpu.bundles import Model
 from tests.gpu.recording import Recorder
 from tests.gpu.setting import ORT_CUDA, Setting
 
 if TYPE_CHECKING:
-    from exporter.bench.inputs import BenchQuestion
+    from glimmer_export.exporter.bench.inputs import BenchQuestion
 
 __all__ = ["Ours", "error_line", "host_inputs", "open_each"]
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.backends import DeviceGraph, DeviceTensor, Graph, Tensor
+from glimmer_export.runtime.backends import DeviceGraph, DeviceTensor, Graph, Tensor
 
 __all__ = ["RecordedDeviceGraph", "RecordedGraph", "Recorder"]
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from exporter.bench.machine import describe_machine
+from glimmer_export.exporter.bench.machine import describe_machine
 
 __all__ = ["ENGINES", "ORT_CUDA", "REHEARSAL", "RTX", "SHIPPED", "TINY", "TORCH", "Scale", "Setting", "describe"]
 

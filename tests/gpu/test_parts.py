@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.checkpoint import read_checkpoint
-from exporter.parity.gate import read_gate
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.parity.gate import read_gate
 from tests.gpu.backends import FIRST, PROBES, described, required, working
 from tests.gpu.bundles import PRECISIONS, random_checkpoint
 from tests.gpu.fid import MODES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime import Session
+from glimmer_export.runtime import Session
 from tests.exported import QUESTIONS
 from tests.gpu.backends import described, open_backend, torch_library
 from tests.gpu.setting import TORCH

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import read_manifest
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import read_manifest
 from tests.gpu.floors import run_floors
 from tests.gpu.kernels import count_kernels, engine_layers
 from tests.gpu.setting import TINY

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
-from exporter.bench.measure import interleaved
+from glimmer_export.exporter.bench.measure import interleaved
 
 __all__ = ["Work", "interleaved_ms", "spread"]
 

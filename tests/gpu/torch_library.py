@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.contract import GraphIO, read_manifest
+from glimmer_export.runtime.contract import GraphIO, read_manifest
 from tests.gpu.torch_stages import StageOfGraph, TorchStages
 
 __all__ = ["LIBRARY", "VERSION", "At", "Gpu", "TorchGpu", "TorchLibrary", "engine_content"]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from runtime.contract import Forms, GraphIO, ModelShape, codec_of, graph_io
+from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, codec_of, graph_io
 
 __all__ = ["Described", "ModelGraphs", "StageOfGraph", "TorchStages"]
 
@@ -48,8 +48,8 @@ class ModelGraphs:
     @classmethod
     def of(cls, checkpoint: Path, target: str) -> ModelGraphs:
         """In the forms that an export for a target would have, for memory in fp16."""
-        from exporter.bundle.forms import FormOptions, choose_forms
-        from exporter.checkpoint import read_checkpoint
+        from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
+        from glimmer_export.exporter.checkpoint import read_checkpoint
 
         config = read_checkpoint(checkpoint).config
         return cls(config.shape, choose_forms(config, FormOptions(target=target, codecs=("fp16",))))
@@ -66,7 +66,7 @@ class StageOfGraph:
     """
 
     def __init__(self, stage: Any, io: GraphIO, codec: str, d_model: int, dtype: Any) -> None:
-        from exporter.stages import CodecDecoder, SelectedMemory, applies_scale
+        from glimmer_export.exporter.stages import CodecDecoder, SelectedMemory, applies_scale
 
         self._stage, self._dtype = stage, dtype
         self._inputs = [tensor.name for tensor in io.inputs]
@@ -106,14 +106,14 @@ class TorchStages:
     def __init__(self, checkpoint: Path, device: str, dtype: str) -> None:
         import torch
 
-        from exporter.checkpoint import model_from_checkpoint, read_checkpoint
+        from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
 
         self.device, self._dtype = device, getattr(torch, dtype)
         self._model = model_from_checkpoint(read_checkpoint(checkpoint)).to(device=device, dtype=self._dtype)
 
     def stage(self, manifest: Described, graph: str) -> StageOfGraph:
         """What a graph computes."""
-        from exporter.stages import stage_from_model
+        from glimmer_export.exporter.stages import stage_from_model
 
         module = stage_from_model(self._model, graph, manifest.forms)
         return StageOfGraph(module, manifest.io()[graph], codec_of(graph), manifest.model.d_model, self._dtype)

@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.exported import VARIANTS, Exported
 
 K, QUESTION, PASSAGE = 3, 4, 6

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from exporter.graphs.check import compare_outputs, run_stage
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.stages import stage_from_model
-from exporter.tolerances import TOLERANCES
+from glimmer_export.exporter.graphs.check import compare_outputs, run_stage
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.stages import stage_from_model
+from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.exported import VARIANTS, Exported
 
 

@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from calibration.passes.edit import CONTENT
-from exporter.bundle import export_bundle
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from exporter.graphs import blank_weights
-from exporter.graphs.blank_weights import BlankWeights
+from glimmer_export.calibration.passes.edit import CONTENT
+from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
+from glimmer_export.exporter.graphs import blank_weights
+from glimmer_export.exporter.graphs.blank_weights import BlankWeights
 from tests.bundle_factory import tree
 from tests.exported import FORMS, Exported
 

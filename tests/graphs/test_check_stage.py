@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from exporter.graphs.check_stage import StageCheck
-from runtime.contract import ExportError
+from glimmer_export.exporter.graphs.check_stage import StageCheck
+from glimmer_export.runtime.contract import ExportError
 from tests.exported import Exported
 
 NAME = "live_stage_a"

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.codecs import decode_fp16
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.codecs import decode_fp16
 from tests.exported import VARIANTS, Exported
 
 SIZES = Sizes(2, passages=3, selected=2, question=4, passage=5, encoder_tokens=9, prefix=2, cache_length=3)

@@ -8,18 +8,18 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from calibration.passes.convert_fp16 import ConvertFp16
-from exporter.engines.profiles import graph_profiles
-from exporter.graphs.passes import DeclareIO, NameNodes
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.graphs.trace import graph_from_stage
-from exporter.lint import limits_of
-from exporter.lint.graph import LintGraph
-from exporter.lint.run import GPU_RULES
-from exporter.stages import CodecDecoder
-from exporter.targets import read_target
-from runtime.codecs import open_codec
-from runtime.contract import CODECS, GraphIO, IOTensor, codec_inputs, codec_layout, codec_of, read_manifest, stage_of
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.exporter.engines.profiles import graph_profiles
+from glimmer_export.exporter.graphs.passes import DeclareIO, NameNodes
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.graphs.trace import graph_from_stage
+from glimmer_export.exporter.lint import limits_of
+from glimmer_export.exporter.lint.graph import LintGraph
+from glimmer_export.exporter.lint.run import GPU_RULES
+from glimmer_export.exporter.stages import CodecDecoder
+from glimmer_export.exporter.targets import read_target
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.contract import CODECS, GraphIO, IOTensor, codec_inputs, codec_layout, codec_of, read_manifest, stage_of
 from tests.engines.ahead_of_time import compiler
 from tests.exported import write_alone
 

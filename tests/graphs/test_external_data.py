@@ -11,9 +11,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from exporter.graphs.weights_file import ALIGNMENT, WEIGHTS, weights_file
-from exporter.graphs.write import EXTERNAL_BYTES, WEIGHTS_DIGEST, write_graph
-from runtime.contract import file_digest, read_manifest
+from glimmer_export.exporter.graphs.weights_file import ALIGNMENT, WEIGHTS, weights_file
+from glimmer_export.exporter.graphs.write import EXTERNAL_BYTES, WEIGHTS_DIGEST, write_graph
+from glimmer_export.runtime.contract import file_digest, read_manifest
 from tests.bundle_factory import tree
 from tests.exported import Exported, write_alone
 

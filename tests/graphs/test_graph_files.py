@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from exporter.graphs.weights_file import WEIGHTS
-from exporter.graphs.write import WEIGHTS_DIGEST
-from runtime.contract import MANIFEST
+from glimmer_export.exporter.graphs.weights_file import WEIGHTS
+from glimmer_export.exporter.graphs.write import WEIGHTS_DIGEST
+from glimmer_export.runtime.contract import MANIFEST
 from tests.bundle_factory import tree
 from tests.exported import VARIANTS, Exported, make_checkpoint
 
@@ -106,7 +106,7 @@ def exported_again(glimmer: Exported, tmp_path_factory) -> tuple[Path, dict]:
     (directory / "out").mkdir()
     for name in (MANIFEST, "old.txt"):
         (directory / "out" / name).write_text("from before", encoding="utf-8")
-    command = [sys.executable, "-c", "from exporter.cli import main; main()"]
+    command = [sys.executable, "-c", "from glimmer_export.exporter.cli import main; main()"]
     done = subprocess.run(
         [*command, "export", "other name", "-o", "out", "--overwrite", "--json", "--stage-a", "full",
          "--cross-attention", "cached", "--codecs", "fp16"], cwd=directory,

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from exporter.checkpoint import CheckpointConfig
-from exporter.graphs import prefix
-from exporter.graphs.trace import graph_from_stage
-from exporter.stages import GlimmerModel, stage_from_model
-from exporter.stages.decoding import DecoderStep
-from runtime.contract import CODECS, CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, codec_of, graph_io
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.graphs import prefix
+from glimmer_export.exporter.graphs.trace import graph_from_stage
+from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
+from glimmer_export.exporter.stages.decoding import DecoderStep
+from glimmer_export.runtime.contract import CODECS, CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, codec_of, graph_io
 from tests.exported import FAST, GLIMMER, SLOW, TINY, TWO_LAYERS
 
 MODELS: dict[str, dict[str, Any]] = {

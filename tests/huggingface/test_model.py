@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-import exporter.huggingface
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.parity.reference import TorchReference
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.contract import CheckpointError
-from runtime.memory import pad_ids
+import glimmer_export.exporter.huggingface
+from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.contract import CheckpointError
+from glimmer_export.runtime.memory import pad_ids
 from tests.bundle_factory import VOCABULARY
 from tests.exported import FAST, SLOW, make_checkpoint
 
@@ -75,7 +75,7 @@ def references(model, questions, passages):
 def test_generate_answers_as_the_reference(checkpoints, variant, rows):
     reference = model_from_checkpoint(read_checkpoint(checkpoints(variant)))
     model = AutoModel.from_pretrained(checkpoints(variant))
-    assert isinstance(model, exporter.huggingface.GlimmerForConditionalGeneration)
+    assert isinstance(model, glimmer_export.exporter.huggingface.GlimmerForConditionalGeneration)
     questions, passages = rows
     inputs = inputs_of(questions, passages)
     generated = model.generate(**inputs, do_sample=False).tolist()

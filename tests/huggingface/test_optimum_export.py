@@ -12,18 +12,18 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from exporter.bundle import FormOptions, choose_forms
-from exporter.checkpoint import model_from_checkpoint, read_checkpoint
-from exporter.graphs.check import compare_outputs, run_stage
-from exporter.graphs.samples import Sizes, sample_inputs
-from exporter.stages import stage_from_model
-from exporter.tolerances import TOLERANCES
-from runtime.contract import CODECS, OptionError, codec_of, graph_io
+from glimmer_export.exporter.bundle import FormOptions, choose_forms
+from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.graphs.check import compare_outputs, run_stage
+from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
+from glimmer_export.exporter.stages import stage_from_model
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime.contract import CODECS, OptionError, codec_of, graph_io
 from tests.exported import make_checkpoint
 from tests.optimum_line import ABSENT
 
 onnx_configs, submodels = (
-    getattr(pytest.importorskip("exporter.huggingface.optimum_export", reason=ABSENT), name)
+    getattr(pytest.importorskip("glimmer_export.exporter.huggingface.optimum_export", reason=ABSENT), name)
     for name in ("onnx_configs", "submodels")
 )
 

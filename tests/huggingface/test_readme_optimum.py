@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exporter.checkpoint import ModelOptions
-from exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint import ModelOptions
+from glimmer_export.exporter.init import init_from_t5
 from tests.optimum_line import needs_optimum
 from tests.t5_factory import make_t5, save_t5
 from tests.test_readme import BLOCK, README, ROOT, TOKENIZER, WITH_OPTIMUM

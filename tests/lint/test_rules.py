@@ -13,9 +13,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.helper import make_node as node
 
-from exporter.lint import CPU_RULES, GPU_RULES, Limits
-from exporter.lint.graph import LintGraph
-from runtime.contract import BundleError, GraphIO, IOTensor
+from glimmer_export.exporter.lint import CPU_RULES, GPU_RULES, Limits
+from glimmer_export.exporter.lint.graph import LintGraph
+from glimmer_export.runtime.contract import BundleError, GraphIO, IOTensor
 
 JETSON = Limits("tensorrt", (10, 3), (8, 7))
 T4 = Limits("tensorrt", (10, 3), (7, 5))

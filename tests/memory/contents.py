@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import Bundle
-from runtime.store import MemoryStore
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["contents", "live_numbers", "open_contents", "search_ids", "shard_digests"]
 

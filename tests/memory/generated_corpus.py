@@ -7,8 +7,8 @@ from itertools import product
 
 import numpy as np
 
-from runtime.retrieval.words import STOP_WORDS
-from runtime.store import Passage
+from glimmer_export.runtime.retrieval.words import STOP_WORDS
+from glimmer_export.runtime.store import Passage
 
 ONSETS = ("b", "ch", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v")
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ou")

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from exporter.memory.text_index import FTS5, TANTIVY, write_index
-from exporter.memory.texts import write_texts
-from runtime.contract import TEXTS
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval import Retriever
-from runtime.retrieval.folding import passage_words
-from runtime.retrieval.tantivy_bm25 import TantivyIndex
-from runtime.store import Passage
+from glimmer_export.exporter.memory.text_index import FTS5, TANTIVY, write_index
+from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.runtime.contract import TEXTS
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval import Retriever
+from glimmer_export.runtime.retrieval.folding import passage_words
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
+from glimmer_export.runtime.store import Passage
 from tests.memory.generated_corpus import passages, questions, templated
 
 TOP_K = 25

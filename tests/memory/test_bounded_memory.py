@@ -19,10 +19,10 @@ BOUND = 1.5e9
 BUILD = """
 import json, sys
 from pathlib import Path
-from exporter.memory import build_store
-from exporter.memory.build import memory_encoder
-from runtime.bundle import Bundle
-from runtime.memory import encode_passages
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.memory.build import memory_encoder
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.memory import encode_passages
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

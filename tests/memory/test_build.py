@@ -13,16 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
-from exporter.memory import build_store
-from exporter.memory import texts as texts_module
-from exporter.memory.encode import length_batches
-from exporter.memory.work import work_directory
-from runtime.backends import OnnxRuntimeBackend
-from runtime.bundle import Bundle
-from runtime.codecs import decode_fp16
-from runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
-from runtime.memory import encode_passages
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.memory import texts as texts_module
+from glimmer_export.exporter.memory.encode import length_batches
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codecs import decode_fp16
+from glimmer_export.runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import HUGE, NOT_FINITE, WORDS, make_bundle, rewrite, tree, write_corpus, write_rows
 
@@ -157,7 +157,7 @@ def stop_after(monkeypatch, batches: int, error: BaseException):
             raise error
         return encode_passages(*arguments)
 
-    monkeypatch.setattr("exporter.memory.encode.encode_passages", failing)
+    monkeypatch.setattr("glimmer_export.exporter.memory.encode.encode_passages", failing)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     CorpusSource,
     append_passages,
     build_store,
@@ -25,11 +25,11 @@ from exporter.memory import (
     read_ids,
     verify_store,
 )
-from exporter.memory.corpus import Corpus
-from exporter.memory.work import work_directory
-from runtime.bundle import Bundle
-from runtime.contract import CorpusError, OutputError, PassageError, StoreError
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CorpusError, OutputError, PassageError, StoreError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import NOT_FINITE, make_bundle, rewrite, tree, write_rows
 from tests.memory.contents import contents, open_contents, search_ids, shard_digests
 
@@ -250,7 +250,7 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("exporter.memory.append.change_texts", interrupt)
+        patched.setattr("glimmer_export.exporter.memory.append.change_texts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             add(store, bundle, corpus)
     assert (tmp_path / "store.partial" / "store").is_dir()
@@ -338,7 +338,7 @@ def test_shards_of_a_build_that_fits_other_arrays_are_not_appended(store, tmp_pa
     convert_store(store, tmp_path / "converted", "int8")
     corpus = write_rows(tmp_path / "new.jsonl", NEW[1:])
     before = tree(tmp_path / "converted")
-    monkeypatch.setattr("exporter.memory.build.write_texts", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("glimmer_export.exporter.memory.build.write_texts", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_store(bundle, corpus, tmp_path / "converted", codec="int8", overwrite=True, **SMALL)
     with pytest.raises(OutputError, match=r"arrays_sha256.*--restart"):

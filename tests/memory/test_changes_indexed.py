@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
-from exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store, verify_store
-from runtime.bundle import Bundle
-from runtime.contract import StoreError, read_store_manifest
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store, verify_store
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import StoreError, read_store_manifest
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import write_rows
 from tests.memory.contents import search_ids
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import append_passages, build_store, compact_store, delete_passages
-from exporter.memory import texts as texts_module
-from runtime.bundle import Bundle
-from runtime.contract import OutputError
+from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages
+from glimmer_export.exporter.memory import texts as texts_module
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import tree, write_corpus, write_rows
 from tests.memory.contents import open_contents
 
@@ -25,13 +25,13 @@ SCRIPT = """
 import errno, json, os, random, shutil, signal, sys
 from pathlib import Path
 import numpy as np
-import exporter.memory.append as append_module
-from exporter.memory.append import append_passages
-from exporter.memory.compact import compact_store
-from exporter.memory.delete import delete_passages
-from exporter.memory.verify import verify_store
-from runtime.bundle import Bundle
-from runtime.contract import OutputError
+import glimmer_export.exporter.memory.append as append_module
+from glimmer_export.exporter.memory.append import append_passages
+from glimmer_export.exporter.memory.compact import compact_store
+from glimmer_export.exporter.memory.delete import delete_passages
+from glimmer_export.exporter.memory.verify import verify_store
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import D_MODEL
 from tests.memory.contents import open_contents
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.memory import append_passages, build_store, convert_store, delete_passages
-from exporter.memory import build as build_module
-from exporter.memory import codec_error as module
-from exporter.memory import encode as encode_module
-from exporter.memory import plan as plan_module
-from exporter.memory import reencode as reencode_module
-from exporter.memory.codec_error import (
+from glimmer_export.exporter.memory import append_passages, build_store, convert_store, delete_passages
+from glimmer_export.exporter.memory import build as build_module
+from glimmer_export.exporter.memory import codec_error as module
+from glimmer_export.exporter.memory import encode as encode_module
+from glimmer_export.exporter.memory import plan as plan_module
+from glimmer_export.exporter.memory import reencode as reencode_module
+from glimmer_export.exporter.memory.codec_error import (
     MOST_SNR_DB,
     CodecError,
     CodecSample,
@@ -28,11 +28,11 @@ from exporter.memory.codec_error import (
     choose_sample,
     fit_warnings,
 )
-from exporter.tolerances import CODEC_SNR_DROP_DB
-from runtime.bundle import Bundle
-from runtime.codecs import decode_fp16, encode_fp16, open_codec
-from runtime.contract import CODECS, MANIFEST, CodecSnr, OutputError, read_store_manifest
-from runtime.store import MemoryStore
+from glimmer_export.exporter.tolerances import CODEC_SNR_DROP_DB
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codecs import decode_fp16, encode_fp16, open_codec
+from glimmer_export.runtime.contract import CODECS, MANIFEST, CodecSnr, OutputError, read_store_manifest
+from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import WORDS, make_bundle, tree, write_rows
 
@@ -179,7 +179,7 @@ def test_a_sample_that_does_not_stand_for_the_corpus_is_warned_of(source, tmp_pa
 
 
 def test_a_killed_build_keeps_the_figures_of_its_shards(source, built, tmp_path, monkeypatch):
-    import exporter.memory.runners.job as job_module
+    import glimmer_export.exporter.memory.runners.job as job_module
 
     encode = job_module.encode_shard
 
@@ -198,7 +198,7 @@ def test_a_killed_build_keeps_the_figures_of_its_shards(source, built, tmp_path,
 
 def test_unfinished_work_of_another_sample_is_not_continued(source, tmp_path, monkeypatch):
     """Work of a version that saw the beginning alone has no sample in its plan."""
-    import exporter.memory.runners.job as job_module
+    import glimmer_export.exporter.memory.runners.job as job_module
 
     monkeypatch.setattr(job_module, "encode_shard", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

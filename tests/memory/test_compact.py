@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store
-from exporter.memory.repack import PASSAGES_AT_ONCE, copy_rows, live_runs
-from runtime.bundle import Bundle
-from runtime.contract import StoreError
-from runtime.contract.shard_layout import shard_tensors
+from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store
+from glimmer_export.exporter.memory.repack import PASSAGES_AT_ONCE, copy_rows, live_runs
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from tests.bundle_factory import make_bundle, tree, write_corpus, write_rows
 from tests.memory.contents import open_contents, shard_digests
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     build_store,
     compact_store,
     convert_store,
@@ -16,10 +16,10 @@ from exporter.memory import (
     index_store,
     verify_store,
 )
-from exporter.memory import dense as dense_module
-from runtime.bundle import Bundle
-from runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import dense as dense_module
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
+from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import rewrite, tree, write_corpus
 from tests.encoder_factory import SETTINGS, make_encoder

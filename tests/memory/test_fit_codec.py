@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from exporter.memory import fit_codec as module
-from exporter.memory.fit_codec import fit_codec, sample_rows
-from runtime.codecs import open_codec
-from runtime.contract import CODECS, MissingExtraError, codec_layout
+from glimmer_export.exporter.memory import fit_codec as module
+from glimmer_export.exporter.memory.fit_codec import fit_codec, sample_rows
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.contract import CODECS, MissingExtraError, codec_layout
 
 WIDTH = 64
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import CorpusSource, build_store
-from runtime.bundle import Bundle
-from runtime.contract import MANIFEST, OutputError
-from runtime.memory import encode_passages
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import CorpusSource, build_store
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MANIFEST, OutputError
+from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import WORDS, tree
 from tests.corpus_files import WRITERS, write_jsonl
 
@@ -47,7 +47,7 @@ def test_an_interrupted_build_goes_on(bundle, tmp_path, monkeypatch, name):
         return encode_passages(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("exporter.memory.encode.encode_passages", failing)
+        patched.setattr("glimmer_export.exporter.memory.encode.encode_passages", failing)
         with pytest.raises(KeyboardInterrupt):
             build_store(bundle, corpus, tmp_path / "store", **SMALL)
     assert build_store(bundle, corpus, tmp_path / "store", **SMALL).resumed_shards > 0
@@ -78,7 +78,7 @@ def test_unfinished_work_with_other_chunks_is_not_continued(bundle, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("exporter.memory.encode.encode_passages", stop)
+        patched.setattr("glimmer_export.exporter.memory.encode.encode_passages", stop)
         with pytest.raises(KeyboardInterrupt):
             build_store(bundle, CorpusSource(path, chunk_words=4), tmp_path / "store", **SMALL)
     with pytest.raises(OutputError, match="expected chunk_words 5, as asked for, found 4"):

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import build_store
+from glimmer_export.exporter.memory import build_store
 from tests.bundle_factory import tree, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SLOW_BUILD = """
 import sys, time
-import exporter.memory.encode as encode
-from exporter.memory import build_store
+import glimmer_export.exporter.memory.encode as encode
+from glimmer_export.exporter.memory import build_store
 fast = encode.encode_passages
 def slow(*arguments):
     print(flush=True)
@@ -35,9 +35,9 @@ KILL_EVERYWHERE = """
 import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np
-import exporter.memory.build as build_module
-import exporter.memory.runners.job as job_module
-from exporter.memory import convert_store
+import glimmer_export.exporter.memory.build as build_module
+import glimmer_export.exporter.memory.runners.job as job_module
+from glimmer_export.exporter.memory import convert_store
 from tests.bundle_factory import D_MODEL, tree
 
 bundle, corpus, folder, how = *map(Path, sys.argv[1:4]), sys.argv[4]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     compact_store,
@@ -20,10 +20,10 @@ from exporter.memory import (
     roll_back,
     verify_store,
 )
-from exporter.memory.runners.ray_worker import _count_attempt
-from exporter.memory.work import work_directory
-from runtime.bundle import Bundle
-from runtime.contract import OutputError, StoreError
+from glimmer_export.exporter.memory.runners.ray_worker import _count_attempt
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OutputError, StoreError
 from tests.bundle_factory import tree, write_corpus, write_rows
 from tests.memory.contents import open_contents
 
@@ -154,7 +154,7 @@ def test_links_where_files_were_once_written_are_not_written_through(bundle, cor
     (tmp_path / "victim").write_text("mine", encoding="utf-8")
     build_store(bundle, corpus, tmp_path / "expected", **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr("exporter.memory.runners.job.encode_shard", lambda *_, **__: 1 / 0)
+        patch.setattr("glimmer_export.exporter.memory.runners.job.encode_shard", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             build_store(bundle, corpus, tmp_path / "new", **SMALL)
     for name in ("shards/.00000.safetensors", ".passages.sqlite", ".manifest.json", "../.plan.json"):

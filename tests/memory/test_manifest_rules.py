@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     compact_store,
@@ -21,9 +21,9 @@ from exporter.memory import (
     repair_store,
     verify_store,
 )
-from runtime.bundle import Bundle
-from runtime.contract import StoreError
-from runtime.store import MemoryStore
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, rewrite, tree, write_corpus, write_rows
 
 HUGE = 2**63

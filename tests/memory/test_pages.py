@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     CorpusSource,
     append_passages,
     build_store,
@@ -16,10 +16,10 @@ from exporter.memory import (
     delete_passages,
     repair_store,
 )
-from exporter.memory.corpus import Corpus
-from runtime.bundle import Bundle
-from runtime.contract import CorpusError
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import make_bundle
 from tests.corpus_files import WRITERS, write_jsonl
 

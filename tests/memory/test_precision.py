@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.memory import build_store
-from runtime.bundle import Bundle
-from runtime.contract import OptionError
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     append_passages,
     compact_store,
     convert_store,
@@ -20,12 +20,12 @@ from exporter.memory import (
     repair_store,
     verify_store,
 )
-from exporter.memory import texts as texts_module
-from runtime.bundle import Bundle
-from runtime.contract import StoreError, read_store_manifest
-from runtime.contract.store_layout import FOLDING
-from runtime.contract.text_schema import FOLDED_INDEX
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import texts as texts_module
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import StoreError, read_store_manifest
+from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.text_schema import FOLDED_INDEX
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import rewrite, write_rows
 from tests.memory.contents import open_contents, search_ids
 from tests.test_golden import GOLDEN

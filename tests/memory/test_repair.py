@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     compact_store,
@@ -16,9 +16,9 @@ from exporter.memory import (
     roll_back,
     verify_store,
 )
-from runtime.bundle import Bundle
-from runtime.contract import OptionError, StoreError
-from runtime.store import MemoryStore
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OptionError, StoreError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, rewrite, tree, write_corpus, write_rows
 from tests.memory.contents import contents, live_numbers, open_contents
 
@@ -100,13 +100,13 @@ def test_a_damaged_shard_gets_its_bytes_again(store, bundle, how):
 
 def test_a_shard_that_comes_out_otherwise_makes_a_generation(store, bundle, opened, monkeypatch):
     """As on another type of CPU."""
-    from runtime import memory
+    from glimmer_export.runtime import memory
 
     before = open_contents(store, opened)
     damage(store / "shards" / "00001.safetensors")
     real = memory.encode_passages
     monkeypatch.setattr(
-        "exporter.memory.encode.encode_passages", lambda *arguments: [state * 1.001 for state in real(*arguments)]
+        "glimmer_export.exporter.memory.encode.encode_passages", lambda *arguments: [state * 1.001 for state in real(*arguments)]
     )
     with MemoryStore.open(store, opened, verify=False) as old:
         summary = repair_store(store, bundle_directory=bundle, batch_tokens=60)
@@ -157,7 +157,7 @@ def test_damaged_texts_are_written_from_the_corpus(store, bundle, corpus):
 def test_texts_of_another_sqlite_make_a_generation(store, corpus, opened, monkeypatch):
     before = open_contents(store, opened)
     damage(store / "passages.sqlite")
-    monkeypatch.setattr("exporter.memory.texts.SETTINGS", ("PRAGMA page_size = 8192",))
+    monkeypatch.setattr("glimmer_export.exporter.memory.texts.SETTINGS", ("PRAGMA page_size = 8192",))
     assert repair_store(store, corpus_path=corpus).renewed == ("passages.sqlite",)
     assert open_contents(store, opened) == before
 

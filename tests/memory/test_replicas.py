@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import (
+from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     compact_store,
@@ -21,11 +21,11 @@ from exporter.memory import (
     roll_back,
     verify_store,
 )
-from exporter.memory.replicas import damaged_replicas, mend_codec, mend_manifest, mend_replicas
-from exporter.memory.verify import damaged_files
-from runtime.bundle import Bundle
-from runtime.contract import OutputError, StoreError, read_store_manifest
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory.replicas import damaged_replicas, mend_codec, mend_manifest, mend_replicas
+from glimmer_export.exporter.memory.verify import damaged_files
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import OutputError, StoreError, read_store_manifest
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, tree, write_corpus, write_rows
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -290,7 +290,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(store, name):
 @pytest.mark.parametrize("step", ["the replica alone", "all"])
 def test_a_change_that_was_stopped_between_the_two(store, step, monkeypatch):
     """The store is what it was; what is left of the change goes with the next."""
-    from exporter.memory import replicas
+    from glimmer_export.exporter.memory import replicas
 
     real, written = replicas.replace_file, []
 

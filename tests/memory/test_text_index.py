@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from exporter.memory import build as build_module
-from exporter.memory import build_store, text_index
-from exporter.memory.text_index import choose_engine, write_index
-from runtime.bundle import Bundle
-from runtime.contract import MissingExtraError, OptionError, OutputError
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import build as build_module
+from glimmer_export.exporter.memory import build_store, text_index
+from glimmer_export.exporter.memory.text_index import choose_engine, write_index
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import tree
 
 SMALL = {"passages_per_shard": 16, "batch_tokens": 60}

@@ -23,7 +23,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 HELP = """
 sys.argv = ["glimmer-export", "--help"]
 import contextlib, io
-from exporter.cli import main
+from glimmer_export.exporter.cli import main
 with contextlib.redirect_stdout(io.StringIO()) as shown:
     try:
         main()
@@ -46,7 +46,7 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", on
 print(json.dumps(failed))
 """
 
-OF_OPTIMUM = {"exporter.cli.optimum_command", "exporter.huggingface.optimum_export"}
+OF_OPTIMUM = {"glimmer_export.exporter.cli.optimum_command", "glimmer_export.exporter.huggingface.optimum_export"}
 """What only optimum imports, or who uses it."""
 BUILD_SIDE = {
     "onnx", "onnxscript", "optimum", "polygraphy", "pydantic", "rich", "torch", "transformers", "typer", "yaml",
@@ -71,27 +71,27 @@ def packages_imported_by(script: str) -> set[str]:
 
 
 def test_runtime_brings_in_nothing_of_the_build_side():
-    imported = packages_imported_by("import runtime")
+    imported = packages_imported_by("from glimmer_export import runtime")
     assert "runtime" in imported
     engines = {"cuda", "onnxruntime", "tensorrt", "tensorrt_rtx"}
     assert not imported & (BUILD_SIDE | engines | {"exporter", "calibration"})
 
 
-@pytest.mark.parametrize("module", ["calibration", "calibration.calibrate", "calibration.ranges_file"])
+@pytest.mark.parametrize("module", ["calibration", "glimmer_export.calibration.calibrate", "glimmer_export.calibration.ranges_file"])
 def test_calibration_brings_in_no_torch(module):
     assert not packages_imported_by(f"import {module}") & {"exporter", "onnx", "torch", "transformers"}
 
 
 def test_calibrating_a_bundle_brings_in_no_torch():
-    assert not packages_imported_by("import exporter.bundle.calibrate") & {"onnxscript", "torch", "transformers"}
+    assert not packages_imported_by("import glimmer_export.exporter.bundle.calibrate") & {"onnxscript", "torch", "transformers"}
 
 
-@pytest.mark.parametrize("module", ["exporter.answering", "exporter.engines", "exporter.lint", "exporter.memory"])
+@pytest.mark.parametrize("module", ["glimmer_export.exporter.answering", "glimmer_export.exporter.engines", "glimmer_export.exporter.lint", "glimmer_export.exporter.memory"])
 def test_what_a_device_runs_brings_in_no_torch(module):
     assert not packages_imported_by(f"import {module}") & {"onnx_ir", "onnxscript", "torch", "transformers"}
 
 
-@pytest.mark.parametrize("script", ["import exporter.cli", HELP], ids=["import", "help"])
+@pytest.mark.parametrize("script", ["import glimmer_export.exporter.cli", HELP], ids=["import", "help"])
 def test_command_line_starts_without_heavy_imports(script):
     assert not packages_imported_by(script) & HEAVY
 
@@ -127,4 +127,4 @@ def test_contract_is_the_standard_library_and_numpy():
                 names = [node.module or ""]
             for name in names:
                 assert name.partition(".")[0] in allowed, f"{path.name} imports {name}"
-                assert not name.startswith("runtime") or name.startswith("runtime.contract"), f"{path.name}: {name}"
+                assert not name.startswith("runtime") or name.startswith("glimmer_export.runtime.contract"), f"{path.name}: {name}"

@@ -17,7 +17,7 @@ BUILD_SIDE = ["onnx", "onnxscript", "optimum.version", "polygraphy", "pydantic",
 
 IMPORT_RUNTIME = """
 import importlib.util, json, sys
-import runtime
+from glimmer_export import runtime
 print(json.dumps({
     "installed": [name for name in json.loads(sys.argv[1]) if importlib.util.find_spec(name)],
     "imported": [name for name in json.loads(sys.argv[1]) if name in sys.modules],
@@ -27,7 +27,7 @@ print(json.dumps({
 
 ANSWER = """
 import json, sys
-from runtime import Session
+from glimmer_export.runtime import Session
 with Session.open(sys.argv[1], store=sys.argv[2]) as session:
     answer = session.answer(sys.argv[3])
 print(json.dumps({

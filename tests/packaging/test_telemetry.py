@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.telemetry import SWITCHES
+from glimmer_export.runtime.telemetry import SWITCHES
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.t5_factory import make_t5, save_t5
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ROOT = GOLDEN.parents[1]
-MAIN = "from exporter.cli import main; main()"
+MAIN = "from glimmer_export.exporter.cli import main; main()"
 STRACE = shutil.which("strace")
 COMMANDS = {
     "ask": ["ask", "BUNDLE", "w1 w2", "--store", "STORE"],
@@ -31,7 +31,7 @@ COMMANDS = {
 }
 SLOW = ("answer", "quantize", "parity", "export")
 """`convert` brings in torch and transformers as `export` does, in a tenth of the time."""
-OURS = ("runtime", "calibration.collect", "exporter.graphs.check", "exporter.memory.runners.ray_worker")
+OURS = ("runtime", "glimmer_export.calibration.collect", "glimmer_export.exporter.graphs.check", "glimmer_export.exporter.memory.runners.ray_worker")
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")

@@ -24,7 +24,7 @@ site, optimum = sys.argv[1:3]
 elsewhere = [path for path in sys.path if not (Path(path) / "exporter").is_dir()]
 sys.path[:] = [site, optimum, *elsewhere, *sys.argv[3:]]
 sys.argv[1:] = ["export", "glimmer", "--help"]
-import exporter
+from glimmer_export import exporter
 from optimum.commands.optimum_cli import main
 assert exporter.__file__.startswith(site)
 main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibration.questions import Question
+from glimmer_export.calibration.questions import Question
 from tests.exported import QUESTIONS, Exported
 
 __all__ = ["FEW", "GATE", "answered_rows", "write_gate"]

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.questions import Question
-from exporter.checkpoint import read_checkpoint
-from exporter.checkpoint.digest import checkpoint_digest
-from exporter.memory import build_store
-from exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
-from exporter.parity.forced import ForcedSide
-from exporter.parity.html import html_from_report
-from exporter.parity.memory_source import EncodedMemory, StoredMemory, TokensAlone
-from exporter.parity.reference import TorchReference
-from exporter.parity.rows import rows_from_questions
-from exporter.parity.sides import GraphSide
-from exporter.tolerances import TOLERANCES
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import MANIFEST, BundleError, OptionError, StoreError
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
+from glimmer_export.exporter.parity.forced import ForcedSide
+from glimmer_export.exporter.parity.html import html_from_report
+from glimmer_export.exporter.parity.memory_source import EncodedMemory, StoredMemory, TokensAlone
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.rows import rows_from_questions
+from glimmer_export.exporter.parity.sides import GraphSide
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import MANIFEST, BundleError, OptionError, StoreError
 from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS, Exported, copy_bundle, make_checkpoint, update_manifest
 from tests.parity.noise import noisy_bundle

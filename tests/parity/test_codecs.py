@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from calibration.calibrate import CalibrationOptions
-from calibration.questions import Question
-from exporter.bundle.calibrate import calibrate_bundle
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.memory import build_store, convert_store
-from exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
-from runtime import Session
-from runtime.contract import CODEC_ARRAYS, MANIFEST, OptionError, StoreError, read_manifest
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.memory import build_store, convert_store
+from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import CODEC_ARRAYS, MANIFEST, OptionError, StoreError, read_manifest
 from tests.bundle_factory import entry, rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS
 

@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.questions import Question
-from exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
-from exporter.parity.graph_errors import GraphError
-from exporter.parity.reference import TorchReference
-from exporter.parity.sides import GraphSide
-from runtime import Passage
-from runtime.codecs import decode_fp16, encode_fp16
-from runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.parity import ParityOptions, ParityReport, compare_with_checkpoint
+from glimmer_export.exporter.parity.graph_errors import GraphError
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.sides import GraphSide
+from glimmer_export.runtime import Passage
+from glimmer_export.runtime.codecs import decode_fp16, encode_fp16
+from glimmer_export.runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
 from tests.exported import (
     CORPUS,
     QUESTIONS,

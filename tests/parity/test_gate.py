@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from calibration.questions import Question
-from exporter.parity import ParityOptions, ParityRequest, run_parity
-from exporter.parity.gate import gate_names, judge, read_gate
-from runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
-from runtime.store import Passage
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.exporter.parity.gate import gate_names, judge, read_gate
+from glimmer_export.runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
+from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite
 from tests.exported import copy_bundle, question_answered, update_manifest
 from tests.parity.asked import FEW, GATE, answered_rows, write_gate

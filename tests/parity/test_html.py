@@ -9,12 +9,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from calibration.questions import Question
-from calibration.ranges import RangeTable, TensorRange
-from exporter.parity import ParityOptions, compare_with_bundle
-from exporter.parity.gate import judge, read_gate
-from exporter.parity.html import html_from_report, write_html
-from exporter.parity.svg import histogram_svg, scatter_svg
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.ranges import RangeTable, TensorRange
+from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle
+from glimmer_export.exporter.parity.gate import judge, read_gate
+from glimmer_export.exporter.parity.html import html_from_report, write_html
+from glimmer_export.exporter.parity.svg import histogram_svg, scatter_svg
 from tests.exported import QUESTIONS
 from tests.parity.noise import noisy_bundle
 

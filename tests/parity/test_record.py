@@ -9,13 +9,13 @@ from datetime import datetime
 
 import pytest
 
-from calibration.questions import Question
-from calibration.rounding import RoundingBackend
-from exporter.parity import ParityOptions, ParityRequest, run_parity
-from exporter.parity.record import questions_digest, record_parity
-from runtime import Passage, Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import MANIFEST, PARITY_RECORD, BundleError, OptionError, file_digest, read_parity_records
+from glimmer_export.calibration.questions import Question
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.exporter.parity.record import questions_digest, record_parity
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import MANIFEST, PARITY_RECORD, BundleError, OptionError, file_digest, read_parity_records
 from tests.bundle_factory import rewrite
 from tests.exported import copy_bundle
 from tests.parity.asked import answered_rows, write_gate
@@ -126,7 +126,7 @@ def test_a_run_replaces_its_own_record_alone(bundle, glimmer, rows, tmp_path):
 def test_what_a_newer_version_recorded_is_not_lost(bundle, glimmer, rows, monkeypatch):
     rewrite(bundle / PARITY_RECORD, schema_version=3)
     before = (bundle / PARITY_RECORD).read_bytes()
-    monkeypatch.setattr("exporter.parity.run.compare_with_bundle", lambda *_, **__: pytest.fail("compared"))
+    monkeypatch.setattr("glimmer_export.exporter.parity.run.compare_with_bundle", lambda *_, **__: pytest.fail("compared"))
     with pytest.raises(BundleError, match="newer"):
         run(glimmer, bundle, rows, "default")
     assert (bundle / PARITY_RECORD).read_bytes() == before
@@ -219,9 +219,9 @@ def test_bf16_and_saturating_int8_hang_on_the_cpu(bundle, monkeypatch):
     }  # fmt: skip
     rewrite(bundle / MANIFEST, **{**manifest, "quantization": quantization})
     change(bundle / PARITY_RECORD, {"precision": "int8"}, manifest_sha256=file_digest(bundle / MANIFEST))
-    monkeypatch.setattr("runtime.opening.cpu_kind", lambda: "x86-vnni")
+    monkeypatch.setattr("glimmer_export.runtime.opening.cpu_kind", lambda: "x86-vnni")
     Session.open(bundle, threads=1, require_parity="device").close()
-    monkeypatch.setattr("runtime.opening.cpu_kind", lambda: "x86")
+    monkeypatch.setattr("glimmer_export.runtime.opening.cpu_kind", lambda: "x86")
     with pytest.warns(UserWarning, match="saturate"), pytest.raises(BundleError, match="int8, x86, saturating"):
         Session.open(bundle, threads=1, require_parity=True)
 

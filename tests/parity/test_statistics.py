@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.questions import Question
-from exporter.parity.bootstrap import paired_interval
-from exporter.parity.differences import (
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.parity.bootstrap import paired_interval
+from glimmer_export.exporter.parity.differences import (
     LogProbabilityDifference,
     differences_of,
     first_difference_of,
     log_probability_difference,
 )
-from exporter.parity.graph_errors import LEAST_SNR_DB, ObservedGraph
-from exporter.parity.masks import comparable_outputs
-from exporter.parity.ranking import kendall_tau
-from exporter.parity.rows import Row
-from exporter.parity.sides import Reply
-from runtime.contract import GraphIO, IOTensor
+from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB, ObservedGraph
+from glimmer_export.exporter.parity.masks import comparable_outputs
+from glimmer_export.exporter.parity.ranking import kendall_tau
+from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.sides import Reply
+from glimmer_export.runtime.contract import GraphIO, IOTensor
 
 
 def tau_by_pairs(first: list[int], second: list[int]) -> float | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import build_store
-from runtime.bundle import Bundle
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime.bundle import Bundle
 from tests.bundle_factory import make_bundle, write_corpus
 
 NUM_PASSAGES = 50

@@ -136,13 +136,13 @@ def _decoder(size: str, batch: int, form: str) -> Any:
         return _decoders[size, batch, form]
     import numpy as np
 
-    from runtime.backends.cuda import Cuda
-    from runtime.backends.tensorrt.device import CudaDevice
-    from runtime.backends.tensorrt.engine_graph import EngineGraph
-    from runtime.backends.tensorrt.library import Library
-    from runtime.contract import Forms, ModelShape, graph_io
-    from runtime.decode import greedy_decode
-    from runtime.placement import DevicePlacement
+    from glimmer_export.runtime.backends.cuda import Cuda
+    from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+    from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
+    from glimmer_export.runtime.backends.tensorrt.library import Library
+    from glimmer_export.runtime.contract import Forms, ModelShape, graph_io
+    from glimmer_export.runtime.decode import greedy_decode
+    from glimmer_export.runtime.placement import DevicePlacement
 
     layers, width, heads = SIZES[size]
     shape = ModelShape(

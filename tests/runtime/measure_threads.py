@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
 
 SPINNING = "session.intra_op.allow_spinning"
 SETTINGS: dict[str, tuple[int, bool]] = {

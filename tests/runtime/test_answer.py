@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Answer, Passage, QuestionError, RankedPassage
+from glimmer_export.runtime import Answer, Passage, QuestionError, RankedPassage
 from tests.exported import CORPUS
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text(encoding="utf-8")

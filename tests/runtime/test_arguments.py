@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import (
+from glimmer_export.runtime import (
     Bundle,
     ClosedError,
     GlimmerError,
@@ -21,7 +21,7 @@ from runtime import (
     Session,
     StoreError,
 )
-from runtime.arguments import described
+from glimmer_export.runtime.arguments import described
 from tests.exported import CORPUS, QUESTIONS
 
 IDS = [row["id"] for row in CORPUS]

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import Session
-from runtime.bundle import Bundle
-from runtime.contract import MANIFEST, BundleError, GlimmerError, TokenizerError, file_digest
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MANIFEST, BundleError, GlimmerError, TokenizerError, file_digest
 from tests.bundle_factory import VOCABULARY, make_bundle, rewrite
 from tests.exported import Exported, copy_bundle, update_manifest
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from exporter.memory import build_store, convert_store
-from exporter.memory.reencode import Reencoding
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import CODEC_ARRAYS, CODECS, MANIFEST, OptionError, StoreError, file_digest
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import build_store, convert_store
+from glimmer_export.exporter.memory.reencode import Reencoding
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import CODEC_ARRAYS, CODECS, MANIFEST, OptionError, StoreError, file_digest
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.reference_answers import assert_same_answer, reference_answer
@@ -240,7 +240,7 @@ def test_a_build_that_lost_its_arrays_begins_anew(exported, stores, tmp_path, mo
     """Shards are written with the arrays: without them, what is there cannot be read."""
     source = exported("glimmer, codecs")
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS)
-    import exporter.memory.runners.job as module
+    import glimmer_export.exporter.memory.runners.job as module
 
     encode, done = module.encode_shard, []
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runtime import Session, cpu_kind, opening
-from runtime.contract import CPU_KINDS, MANIFEST
+from glimmer_export.runtime import Session, cpu_kind, opening
+from glimmer_export.runtime.contract import CPU_KINDS, MANIFEST
 from tests.bundle_factory import rewrite
 from tests.exported import Exported, copy_bundle
 

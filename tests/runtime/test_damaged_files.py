@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from exporter.memory import delete_passages
-from runtime import Session
-from runtime.contract import StoreError, TokenizerError, read_manifest
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval.tantivy_bm25 import TantivyIndex
-from runtime.sqlite_file import SqliteFile
-from runtime.text import TextEncoder
+from glimmer_export.exporter.memory import delete_passages
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
+from glimmer_export.runtime.sqlite_file import SqliteFile
+from glimmer_export.runtime.text import TextEncoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLE = GOLDEN / "bundle"

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from runtime.contract import LOG_PROBABILITY, ModelShape, NotFiniteError
-from runtime.decode import Decoded, greedy_decode
-from runtime.placement import HostPlacement
+from glimmer_export.runtime.contract import LOG_PROBABILITY, ModelShape, NotFiniteError
+from glimmer_export.runtime.decode import Decoded, greedy_decode
+from glimmer_export.runtime.placement import HostPlacement
 
 EOS, START, HEADS, D_KV, LAYERS = 1, 7, 2, 3, 2
 SHAPE = ModelShape(

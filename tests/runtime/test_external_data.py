@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from runtime.contract import BundleError
-from runtime.external_data import ExternalData, check_external_data, external_data
-from runtime.onnx_constants import MAX_MADE_ELEMENTS
+from glimmer_export.runtime.contract import BundleError
+from glimmer_export.runtime.external_data import ExternalData, check_external_data, external_data
+from glimmer_export.runtime.onnx_constants import MAX_MADE_ELEMENTS
 
 
 def outside(location: str) -> TensorProto:

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from runtime import ForkedError, GlimmerError, MemoryStore, Session
+from glimmer_export.runtime import ForkedError, GlimmerError, MemoryStore, Session
 
 SECONDS = 60
 """After which a child that hangs is killed."""
@@ -18,7 +18,7 @@ SECONDS = 60
 CHILD = """
 import os, sys
 from pathlib import Path
-from runtime import ForkedError, MemoryStore, Session
+from glimmer_export.runtime import ForkedError, MemoryStore, Session
 
 bundle, store = sys.argv[1:]
 with Session.open(bundle, store, threads=2, verify=False) as session, Session.open(bundle, threads=2) as without:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import runtime
-from runtime.contract import errors
+from glimmer_export import runtime
+from glimmer_export.runtime.contract import errors
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 

@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.fp16_limits import FP16_MAX
-from calibration.passes.operators import is_float
-from exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from exporter.parity.reference import ReferenceAnswer
-from exporter.tolerances import TOLERANCES
-from runtime import Answer, Session
-from runtime.contract import LOG_PROBABILITY
+from glimmer_export.calibration.fp16_limits import FP16_MAX
+from glimmer_export.calibration.passes.operators import is_float
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.parity.reference import ReferenceAnswer
+from glimmer_export.exporter.tolerances import TOLERANCES
+from glimmer_export.runtime import Answer, Session
+from glimmer_export.runtime.contract import LOG_PROBABILITY
 from tests.calibrated import calibrated
 from tests.calibration.fp16_graphs import Arrays, graphs_of, run
 from tests.exported import CORPUS, QUESTIONS, VARIANTS, load_graph

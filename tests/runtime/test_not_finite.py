@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
-from runtime.contract import NotFiniteError
-from runtime.rerank import check_scores
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import NotFiniteError
+from glimmer_export.runtime.rerank import check_scores
 from tests.exported import CORPUS, QUESTIONS, load_graph, question_answered, write_alone
 
 WITH_MEMORY = ["glimmer", "glimmer, every option", "glimmer, exact algebra, two layers", "lumen", "memory_fid"]

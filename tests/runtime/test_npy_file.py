@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from runtime.contract import StoreError
-from runtime.npy_file import map_npy
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.npy_file import map_npy
 
 PLAIN = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8)}"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from tokenizers import normalizers
 
-from exporter.cli import main
-from runtime import Passage, Session
-from runtime.charsmap import Charsmap
-from runtime.codecs.fp16 import Fp16Codec
-from runtime.passage_texts import PassageTexts
-from runtime.retrieval import tantivy_bm25
-from runtime.retrieval.fts5 import Fts5Index
-from runtime.text import PlainTokenizer, read_tokenizer
+from glimmer_export.exporter.cli import main
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.charsmap import Charsmap
+from glimmer_export.runtime.codecs.fp16 import Fp16Codec
+from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.retrieval import tantivy_bm25
+from glimmer_export.runtime.retrieval.fts5 import Fts5Index
+from glimmer_export.runtime.text import PlainTokenizer, read_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLE = GOLDEN / "bundle"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runtime.bundle import Bundle
-from runtime.contract import MANIFEST, BundleError, QuantizationEntry, read_manifest, record_to_json
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import MANIFEST, BundleError, QuantizationEntry, read_manifest, record_to_json
 from tests.bundle_factory import rewrite
 from tests.exported import Exported, copy_bundle
 

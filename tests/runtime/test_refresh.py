@@ -10,11 +10,11 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-import runtime.bundle
-from exporter.memory import append_passages, build_store, compact_store, delete_passages
-from exporter.swap import swap_directory
-from runtime import ClosedError, MemoryStore, OptionError, Passage, Session, StoreError
-from runtime.backends import OnnxRuntimeBackend
+import glimmer_export.runtime.bundle
+from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages
+from glimmer_export.exporter.swap import swap_directory
+from glimmer_export.runtime import ClosedError, MemoryStore, OptionError, Passage, Session, StoreError
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS
 
@@ -154,7 +154,7 @@ def test_a_store_that_was_built_anew_in_its_place(glimmer, store, tmp_path):
 
 def test_a_file_that_was_repaired_is_read_and_the_others_are_not_verified_again(glimmer, store, monkeypatch):
     digests = []
-    digest = runtime.bundle.file_digest
+    digest = glimmer_export.runtime.bundle.file_digest
     monkeypatch.setattr(runtime.bundle, "file_digest", lambda path: (digests.append(path.name), digest(path))[1])
     shard = store / "shards" / "00001.safetensors"
     with Session.open(glimmer.bundle, store, threads=1) as session:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.rerank import select_top_m, take_selected
+from glimmer_export.runtime.rerank import select_top_m, take_selected
 
 # Few values, so that ties are common; -inf for a passage that is absent.
 SCORE = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0])

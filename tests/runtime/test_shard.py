@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from runtime.contract import StoreError
-from runtime.contract.shard_layout import shard_tensors
-from runtime.shard import open_shard
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.shard import open_shard
 
 PASSAGES, TOKENS, WIDTH = 3, 7, 4
 TENSORS = shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16")

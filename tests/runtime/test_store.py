@@ -10,11 +10,11 @@ import threading
 import numpy as np
 import pytest
 
-import runtime.mapped_shards
-from exporter.memory import build_store
-from runtime.bundle import Bundle
-from runtime.contract import STORE_SCHEMA_VERSION, ClosedError, PassageError, StoreError
-from runtime.store import MemoryStore
+import glimmer_export.runtime.mapped_shards
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ClosedError, PassageError, StoreError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle, rewrite, write_rows
 from tests.runtime.conftest import NUM_PASSAGES
 

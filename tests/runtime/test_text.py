@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.contract import ModelShape, QuestionError
-from runtime.text import TextEncoder
+from glimmer_export.runtime.contract import ModelShape, QuestionError
+from glimmer_export.runtime.text import TextEncoder
 from tests.bundle_factory import VOCABULARY, make_bundle
 
 EOS, UNKNOWN = 1, 2

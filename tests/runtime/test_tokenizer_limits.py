@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from runtime.charsmap import OUTER_SPACES
-from runtime.contract import QuestionError, TokenizerError
-from runtime.text import PlainTokenizer, TextEncoder, read_tokenizer
-from runtime.tokenizer_limits import MAX_TEXT, MAX_TOKENIZER_BYTES, tokenizer_limits
-from runtime.tokenizer_regex import LINEAR, SQUARE, search_order
+from glimmer_export.runtime.charsmap import OUTER_SPACES
+from glimmer_export.runtime.contract import QuestionError, TokenizerError
+from glimmer_export.runtime.text import PlainTokenizer, TextEncoder, read_tokenizer
+from glimmer_export.runtime.tokenizer_limits import MAX_TEXT, MAX_TOKENIZER_BYTES, tokenizer_limits
+from glimmer_export.runtime.tokenizer_regex import LINEAR, SQUARE, search_order
 from tests.bundle_factory import VOCABULARY, make_bundle
 
 GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -184,6 +184,6 @@ def test_a_million_spaces_inside_a_text_are_read_at_once():
 
 
 def _shape(bundle: Path):
-    from runtime.contract import read_manifest
+    from glimmer_export.runtime.contract import read_manifest
 
     return read_manifest(bundle).model

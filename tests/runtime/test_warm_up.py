@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from exporter.memory import delete_passages
-from runtime import Session
-from runtime.backends import OnnxRuntimeBackend
+from glimmer_export.exporter.memory import delete_passages
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 
 

@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoint import CheckpointConfig, random_weights
-from exporter.graphs.check import run_stage
-from exporter.parity.reference import TorchReference
-from exporter.stages import GlimmerModel, stage_from_model
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.backends import Array
-from runtime.candidates import Candidate
-from runtime.clock import StageClock
-from runtime.codecs import open_codec
-from runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
-from runtime.passage_memory import PassageMemory
-from runtime.reader import Reader, Reading
-from runtime.store import Passage
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights
+from glimmer_export.exporter.graphs.check import run_stage
+from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.candidates import Candidate
+from glimmer_export.runtime.clock import StageClock
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
+from glimmer_export.runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.reader import Reader, Reading
+from glimmer_export.runtime.store import Passage
 
 MARGIN = 1e-4
 FP16 = open_codec("fp16", 8, {}, subject="test")

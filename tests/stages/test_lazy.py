@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoint import CheckpointConfig, random_weights
-from exporter.stages import GlimmerModel, applies_scale, stage_from_model
-from exporter.stages.codec import take_selected
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.contract import Forms
-from runtime.rerank import select_top_m
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights
+from glimmer_export.exporter.stages import GlimmerModel, applies_scale, stage_from_model
+from glimmer_export.exporter.stages.codec import take_selected
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.contract import Forms
+from glimmer_export.runtime.rerank import select_top_m
 
 FULL, LAZY = Forms(("fp16",), "full", "cached"), Forms(("fp16",), "lazy", "cached")
 MARGIN = 1e-4

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from exporter.checkpoint import CheckpointConfig
-from exporter.stages.relative_bias import RelativeBias, distance_buckets
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.stages.relative_bias import RelativeBias, distance_buckets
 
 SHAPES = [(32, 128), (32, 20), (8, 20), (16, 64), (64, 256), (4, 3), (128, 1000), (32, 127)]
 

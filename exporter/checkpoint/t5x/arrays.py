@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.t5x.msgpack_file import InlineArray, read_msgpack
-from exporter.checkpoint.t5x.stored_arrays import OCDBT, StoredArray, array_keys, check_sizes, open_array
-from runtime.contract import CheckpointError, is_there
+from glimmer_export.exporter.checkpoint.t5x.msgpack_file import InlineArray, read_msgpack
+from glimmer_export.exporter.checkpoint.t5x.stored_arrays import OCDBT, StoredArray, array_keys, check_sizes, open_array
+from glimmer_export.runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,14 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from exporter.checkpoint.read import check_values
-from exporter.checkpoint.t5x.arrays import T5xArrays
-from exporter.checkpoint.t5x.name_map import name_map
-from exporter.checkpoint.t5x.sources import Source, tensor_sources
-from exporter.checkpoint.weights import weight_shapes
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
+from glimmer_export.exporter.checkpoint.read import check_values
+from glimmer_export.exporter.checkpoint.t5x.arrays import T5xArrays
+from glimmer_export.exporter.checkpoint.t5x.name_map import name_map
+from glimmer_export.exporter.checkpoint.t5x.sources import Source, tensor_sources
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.runtime.contract import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor

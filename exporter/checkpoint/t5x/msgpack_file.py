@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError, read_limited
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract import CheckpointError, read_limited
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from exporter.checkpoint.config import CheckpointConfig
-from exporter.checkpoint.t5x.name_map import LAYER, layer_path
-from exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.checkpoint.t5x.name_map import LAYER, layer_path
+from glimmer_export.exporter.checkpoint.weights import weight_shapes
 
 __all__ = ["Source", "tensor_sources"]
 

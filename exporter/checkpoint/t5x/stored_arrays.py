@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
-from runtime.contract.json_text import parse_json
-from runtime.contract.library_errors import LibraryErrors
+from glimmer_export.runtime.contract import CheckpointError, MissingExtraError, check_regular, inside, is_there
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.library_errors import LibraryErrors
 
 if TYPE_CHECKING:
     from torch import Tensor

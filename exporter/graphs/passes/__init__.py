@@ -1,8 +1,8 @@
 """Rewrites of a traced graph, one a file."""
 
-from exporter.graphs.passes.declare_io import DeclareIO
-from exporter.graphs.passes.name_nodes import NameNodes
-from exporter.graphs.passes.prepend import Prepend
-from exporter.graphs.passes.strip_metadata import StripMetadata
+from glimmer_export.exporter.graphs.passes.declare_io import DeclareIO
+from glimmer_export.exporter.graphs.passes.name_nodes import NameNodes
+from glimmer_export.exporter.graphs.passes.prepend import Prepend
+from glimmer_export.exporter.graphs.passes.strip_metadata import StripMetadata
 
 __all__ = ["DeclareIO", "NameNodes", "Prepend", "StripMetadata"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from runtime.contract import GraphIO
+from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["DeclareIO"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runtime.store import Passage
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["chunked"]
 

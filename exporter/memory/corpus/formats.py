@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from calibration.text_files import files_of
-from exporter.memory.corpus.jsonl import read_jsonl
-from exporter.memory.corpus.parquet import read_parquet
-from exporter.memory.corpus.record import Reader
-from exporter.memory.corpus.tsv import read_tsv
-from runtime.contract import CorpusError, check_regular
-from runtime.contract.kinds import refuse_ours
+from glimmer_export.calibration.text_files import files_of
+from glimmer_export.exporter.memory.corpus.jsonl import read_jsonl
+from glimmer_export.exporter.memory.corpus.parquet import read_parquet
+from glimmer_export.exporter.memory.corpus.record import Reader
+from glimmer_export.exporter.memory.corpus.tsv import read_tsv
+from glimmer_export.runtime.contract import CorpusError, check_regular
+from glimmer_export.runtime.contract.kinds import refuse_ours
 
 __all__ = ["FORMATS", "CorpusFormat", "CorpusSource", "Paths", "corpus_files", "format_of"]
 

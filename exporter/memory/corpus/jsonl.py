@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporter.memory.corpus.lines import read_lines
-from exporter.memory.corpus.record import Digest, Place, Record, passage_from_row
-from runtime.contract import CorpusError
-from runtime.contract.json_text import parse_json
+from glimmer_export.exporter.memory.corpus.lines import read_lines
+from glimmer_export.exporter.memory.corpus.record import Digest, Place, Record, passage_from_row
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.contract.json_text import parse_json
 
 __all__ = ["read_jsonl"]
 

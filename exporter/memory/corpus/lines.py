@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading
-from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place
-from runtime.contract import CorpusError
+from glimmer_export.calibration.text_files import BOM, MAX_BLANK_LINES, compression_of, open_bytes, reading
+from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place
+from glimmer_export.runtime.contract import CorpusError
 
 __all__ = ["Line", "read_lines"]
 

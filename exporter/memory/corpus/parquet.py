@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from calibration.passage_fields import FIELDS
-from exporter.memory.corpus.parquet_pages import ColumnPages, column_pages
-from exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
-from runtime.contract import CorpusError
+from glimmer_export.calibration.passage_fields import FIELDS
+from glimmer_export.exporter.memory.corpus.parquet_pages import ColumnPages, column_pages
+from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
+from glimmer_export.runtime.contract import CorpusError
 
 __all__ = ["read_parquet"]
 

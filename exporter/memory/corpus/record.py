@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from calibration.evidence import page_name
-from calibration.passage_fields import passage_fields, present_fields
-from runtime.contract import CorpusError
-from runtime.contract.text_schema import is_id
-from runtime.store import Passage
+from glimmer_export.calibration.evidence import page_name
+from glimmer_export.calibration.passage_fields import passage_fields, present_fields
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.contract.text_schema import is_id
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["FIRST", "MAX_RECORD_BYTES", "Digest", "Place", "Reader", "Record", "passage_from_row"]
 

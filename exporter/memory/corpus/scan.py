@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from calibration.text_files import reading, unpacked_limit
-from exporter.memory.corpus.chunks import chunked
-from exporter.memory.corpus.formats import CorpusSource, Paths, corpus_files, format_of
-from exporter.memory.corpus.record import FIRST, Place
-from exporter.memory.corpus.repeated_ids import IdHashes
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.calibration.text_files import reading, unpacked_limit
+from glimmer_export.exporter.memory.corpus.chunks import chunked
+from glimmer_export.exporter.memory.corpus.formats import CorpusSource, Paths, corpus_files, format_of
+from glimmer_export.exporter.memory.corpus.record import FIRST, Place
+from glimmer_export.exporter.memory.corpus.repeated_ids import IdHashes
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["Corpus"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.memory.runners.job import Runner
-from exporter.memory.runners.local import LocalRunner
-from exporter.memory.runners.ray_runner import RayRunner
-from runtime.contract import OptionError
+from glimmer_export.exporter.memory.runners.job import Runner
+from glimmer_export.exporter.memory.runners.local import LocalRunner
+from glimmer_export.exporter.memory.runners.ray_runner import RayRunner
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["choose_runner"]
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.encode import Encoder, encode_shard
-from exporter.memory.freeze_codec import frozen_codec
-from exporter.memory.plan import BuildPlan
-from exporter.memory.work import ShardRecord, Work
-from runtime.backends import Graph, OnnxRuntimeBackend
-from runtime.bundle import Bundle
-from runtime.contract import TokenizerError
-from runtime.store import Passage
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.encode import Encoder, encode_shard
+from glimmer_export.exporter.memory.freeze_codec import frozen_codec
+from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.work import ShardRecord, Work
+from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import TokenizerError
+from glimmer_export.runtime.store import Passage
 
 __all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
 

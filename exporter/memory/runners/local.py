@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from exporter.memory.runners.job import Finished, ShardEncoder, ShardJob
+from glimmer_export.exporter.memory.runners.job import Finished, ShardEncoder, ShardJob
 
 __all__ = ["LocalRunner"]
 

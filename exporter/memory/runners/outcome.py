@@ -6,9 +6,9 @@ import dataclasses
 import json
 from typing import Any
 
-from exporter.memory.work import ShardRecord
-from runtime.contract import GlimmerError, StoreError, errors
-from runtime.contract.records import record_from_json
+from glimmer_export.exporter.memory.work import ShardRecord
+from glimmer_export.runtime.contract import GlimmerError, StoreError, errors
+from glimmer_export.runtime.contract.records import record_from_json
 
 __all__ = ["failed", "finished", "is_failure", "read_outcome"]
 

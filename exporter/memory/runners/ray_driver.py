@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from exporter.memory.runners.outcome import failed, is_failure
-from exporter.memory.runners.ray_task import AUTO, RayTask
-from exporter.memory.runners.ray_worker import ShardActor
-from runtime.contract import BackendError, GlimmerError, OptionError
-from runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.exporter.memory.runners.outcome import failed, is_failure
+from glimmer_export.exporter.memory.runners.ray_task import AUTO, RayTask
+from glimmer_export.exporter.memory.runners.ray_worker import ShardActor
+from glimmer_export.runtime.contract import BackendError, GlimmerError, OptionError
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 __all__: list[str] = []
 

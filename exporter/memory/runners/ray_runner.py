@@ -18,11 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from exporter.memory.runners.job import Finished, ShardJob
-from exporter.memory.runners.outcome import is_failure, read_outcome
-from exporter.memory.runners.ray_task import AUTO, RayTask, SharedJob, attempts_directory, library_versions
-from exporter.memory.work import Work
-from runtime.contract import BackendError, MissingExtraError, OptionError
+from glimmer_export.exporter.memory.runners.job import Finished, ShardJob
+from glimmer_export.exporter.memory.runners.outcome import is_failure, read_outcome
+from glimmer_export.exporter.memory.runners.ray_task import AUTO, RayTask, SharedJob, attempts_directory, library_versions
+from glimmer_export.exporter.memory.work import Work
+from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError
 
 __all__ = ["RayRunner"]
 
@@ -107,7 +107,7 @@ class RayRunner:
             # Whoever can speak to Ray can run code as its user: other users of this machine reach its ports too.
             environment |= {**ON_LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         driver = subprocess.Popen(
-            [sys.executable, "-m", "exporter.memory.runners.ray_driver"], stdin=subprocess.PIPE,
+            [sys.executable, "-m", "glimmer_export.exporter.memory.runners.ray_driver"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
         assert driver.stdin is not None

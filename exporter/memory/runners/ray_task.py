@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.plan import BuildPlan
-from exporter.memory.work import Work
-from runtime.contract import BundleManifest
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.work import Work
+from glimmer_export.runtime.contract import BundleManifest
 
 __all__ = ["AUTO", "RayTask", "SharedJob", "attempts_directory", "library_versions"]
 

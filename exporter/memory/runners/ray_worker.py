@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporter.durable import move
-from exporter.memory.runners.job import ShardEncoder
-from exporter.memory.runners.outcome import failed, finished
-from exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
-from exporter.memory.work import ShardRecord
-from exporter.whole_file import write_errors
-from runtime.bundle import Bundle
-from runtime.contract import BackendError, BundleError, GlimmerError, OutputError, shard_name
+from glimmer_export.exporter.durable import move
+from glimmer_export.exporter.memory.runners.job import ShardEncoder
+from glimmer_export.exporter.memory.runners.outcome import failed, finished
+from glimmer_export.exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
+from glimmer_export.exporter.memory.work import ShardRecord
+from glimmer_export.exporter.whole_file import write_errors
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import BackendError, BundleError, GlimmerError, OutputError, shard_name
 
 __all__ = ["ShardActor"]
 

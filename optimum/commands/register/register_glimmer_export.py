@@ -2,6 +2,6 @@
 
 from optimum.commands.export.base import ExportCommand
 
-from exporter.cli.optimum_command import GlimmerExportCommand
+from glimmer_export.exporter.cli.optimum_command import GlimmerExportCommand
 
 REGISTER_COMMANDS = [(GlimmerExportCommand, ExportCommand)]

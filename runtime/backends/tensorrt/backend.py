@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.backends.tensorrt.engine_graph import EngineGraph
-from runtime.backends.tensorrt.engines import DeviceEngines
-from runtime.backends.tensorrt.library import Library, check_installed
-from runtime.backends.tensorrt.runtime_cache import runtime_cache_path
-from runtime.contract import DeviceLostError, EngineKey, EngineRecord, FormChoice, GraphIO, stage_of
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
+from glimmer_export.runtime.backends.tensorrt.engines import DeviceEngines
+from glimmer_export.runtime.backends.tensorrt.library import Library, check_installed
+from glimmer_export.runtime.backends.tensorrt.runtime_cache import runtime_cache_path
+from glimmer_export.runtime.contract import DeviceLostError, EngineKey, EngineRecord, FormChoice, GraphIO, stage_of
 
 __all__ = ["TensorRTBackend"]
 

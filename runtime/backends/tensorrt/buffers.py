@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.backends.cuda import Cuda, PinnedMemory
-from runtime.contract import DeviceMemoryError
+from glimmer_export.runtime.backends.cuda import Cuda, PinnedMemory
+from glimmer_export.runtime.contract import DeviceMemoryError
 
 __all__ = ["DevicePool", "Lease", "PinnedPool", "Pool"]
 

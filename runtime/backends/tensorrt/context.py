@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.backends.tensorrt.layout import Layout
-from runtime.backends.tensorrt.library import LoadedEngine
-from runtime.contract import BackendError, GraphIO
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.backends.tensorrt.library import LoadedEngine
+from glimmer_export.runtime.contract import BackendError, GraphIO
 
 __all__ = ["Context", "Shapes"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 
-from runtime.backends.tensorrt.context import Context
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.contract import BackendError, DeviceLostError
+from glimmer_export.runtime.backends.tensorrt.context import Context
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.contract import BackendError, DeviceLostError
 
 __all__ = ["Captures", "RunSequence"]
 

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
-from runtime.backends.tensorrt.layout import Layout
-from runtime.backends.tensorrt.passage_loader import PassageLoader
-from runtime.contract import BackendError
-from runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
+from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.backends.tensorrt.passage_loader import PassageLoader
+from glimmer_export.runtime.contract import BackendError
+from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = ["CudaDevice", "CudaTensor"]
 

@@ -9,16 +9,16 @@ from typing import cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceLoop, DeviceTensor, LoopIO, Tensor
-from runtime.backends.input_types import in_types
-from runtime.backends.tensorrt.context import Context, Shapes
-from runtime.backends.tensorrt.cuda_graphs import Captures, RunSequence
-from runtime.backends.tensorrt.device import CudaDevice, CudaTensor
-from runtime.backends.tensorrt.layout import Layout
-from runtime.backends.tensorrt.library import LoadedEngine
-from runtime.backends.tensorrt.loop import LoopPlaces
-from runtime.backends.tensorrt.loop_layout import LoopLayout
-from runtime.contract import BackendError, BundleError, DeviceLostError, GraphIO
+from glimmer_export.runtime.backends.contract import Array, DeviceLoop, DeviceTensor, LoopIO, Tensor
+from glimmer_export.runtime.backends.input_types import in_types
+from glimmer_export.runtime.backends.tensorrt.context import Context, Shapes
+from glimmer_export.runtime.backends.tensorrt.cuda_graphs import Captures, RunSequence
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice, CudaTensor
+from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.backends.tensorrt.library import LoadedEngine
+from glimmer_export.runtime.backends.tensorrt.loop import LoopPlaces
+from glimmer_export.runtime.backends.tensorrt.loop_layout import LoopLayout
+from glimmer_export.runtime.contract import BackendError, BundleError, DeviceLostError, GraphIO
 
 __all__ = ["EngineGraph"]
 

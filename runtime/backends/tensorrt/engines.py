@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract import (
+from glimmer_export.runtime.contract import (
     ENGINE_RECORD,
     ENGINES,
     BackendError,

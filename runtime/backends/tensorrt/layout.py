@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
-from runtime.backends.contract import Array, Spec
-from runtime.backends.tensorrt.buffers import ALIGNMENT, Lease
+from glimmer_export.runtime.backends.contract import Array, Spec
+from glimmer_export.runtime.backends.tensorrt.buffers import ALIGNMENT, Lease
 
 __all__ = ["Layout"]
 

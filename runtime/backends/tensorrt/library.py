@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.cuda_libraries import INSTALL_GPU
-from runtime.backends.tensorrt.runtime_cache import RuntimeCache
-from runtime.contract import BackendError, BundleError
+from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU
+from glimmer_export.runtime.backends.tensorrt.runtime_cache import RuntimeCache
+from glimmer_export.runtime.contract import BackendError, BundleError
 
 __all__ = ["Library", "LoadedEngine", "check_installed"]
 

@@ -15,13 +15,13 @@ from typing import cast
 
 import numpy as np
 
-from runtime.backends.contract import Array, DeviceTensor, Tensor
-from runtime.backends.input_types import in_types
-from runtime.backends.tensorrt.buffers import Lease
-from runtime.backends.tensorrt.cuda_graphs import RunSequence
-from runtime.backends.tensorrt.device import CudaDevice, CudaTensor
-from runtime.backends.tensorrt.loop_layout import COUNTERS, FIRST, INTERVAL, LAST, TABLE, LoopLayout
-from runtime.contract import DeviceLostError, DeviceMemoryError
+from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Tensor
+from glimmer_export.runtime.backends.input_types import in_types
+from glimmer_export.runtime.backends.tensorrt.buffers import Lease
+from glimmer_export.runtime.backends.tensorrt.cuda_graphs import RunSequence
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice, CudaTensor
+from glimmer_export.runtime.backends.tensorrt.loop_layout import COUNTERS, FIRST, INTERVAL, LAST, TABLE, LoopLayout
+from glimmer_export.runtime.contract import DeviceLostError, DeviceMemoryError
 
 __all__ = ["Loop", "LoopPlaces"]
 

@@ -14,12 +14,12 @@ from math import prod
 
 import numpy as np
 
-from runtime.backends.contract import LoopIO, Spec
-from runtime.backends.tensorrt.buffers import ALIGNMENT
-from runtime.backends.tensorrt.context import Shapes
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.backends.tensorrt.layout import Layout
-from runtime.contract import GraphIO
+from glimmer_export.runtime.backends.contract import LoopIO, Spec
+from glimmer_export.runtime.backends.tensorrt.buffers import ALIGNMENT
+from glimmer_export.runtime.backends.tensorrt.context import Shapes
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["INTERVAL", "LoopLayout"]
 

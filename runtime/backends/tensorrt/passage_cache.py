@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-from runtime.backends.tensorrt.buffers import Lease
-from runtime.contract import DeviceMemoryError
+from glimmer_export.runtime.backends.tensorrt.buffers import Lease
+from glimmer_export.runtime.contract import DeviceMemoryError
 
 __all__ = ["PassageCache"]
 

@@ -9,12 +9,12 @@ from threading import RLock
 
 import numpy as np
 
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
-from runtime.backends.tensorrt.layout import Layout
-from runtime.backends.tensorrt.passage_cache import PassageCache
-from runtime.contract import OptionError
-from runtime.passage_memory import CODES, PassageMemory, padded_small, write_codes
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
+from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.backends.tensorrt.passage_cache import PassageCache
+from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.passage_memory import CODES, PassageMemory, padded_small, write_codes
 
 __all__ = ["PassageLoader"]
 

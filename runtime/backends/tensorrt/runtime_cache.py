@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from runtime.contract.files import read_file
+from glimmer_export.runtime.contract.files import read_file
 
 __all__ = ["RuntimeCache", "runtime_cache_path"]
 

@@ -7,15 +7,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from calibration.fp16_limits import FP32_LOWEST, MASKED
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.operators import PRODUCTS, constant, is_float
-from calibration.passes.rescale_codes import RescaleCodes
-from calibration.passes.residual_stream import find_norms
-from calibration.passes.round_fp16 import RoundFp16
-from exporter.graphs.check import check_operators
-from exporter.tolerances import TOLERANCES, max_abs_error
-from runtime.contract import boundary_of
+from glimmer_export.calibration.fp16_limits import FP32_LOWEST, MASKED
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.operators import PRODUCTS, constant, is_float
+from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
+from glimmer_export.calibration.passes.residual_stream import find_norms
+from glimmer_export.calibration.passes.round_fp16 import RoundFp16
+from glimmer_export.exporter.graphs.check import check_operators
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.runtime.contract import boundary_of
 from tests.calibration.fp16_graphs import dtypes, error_scales, every_value, graphs_of, node_types, run, tracked
 from tests.exported import REWRITTEN_VARIANTS, load_graph
 

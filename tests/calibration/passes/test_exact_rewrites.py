@@ -8,18 +8,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.linear import constant, find_linears
-from calibration.passes.centre_position_bias import CentrePositionBias
-from calibration.passes.equalize_feed_forward import EqualizeFeedForward
-from calibration.passes.equalize_values import EqualizeValues
-from calibration.passes.fold_weights import FoldWeights
-from calibration.passes.migrate_into_norm import MigrateIntoNorm
-from calibration.passes.scale_heads import ScaleHeads
-from calibration.passes.scale_inputs import ScaleInputs
-from calibration.passes.scale_tokens import SMALLEST, ScaleTokens
-from calibration.ranges import TensorRange
-from calibration.tracked import TrackedRanges
-from exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.calibration.linear import constant, find_linears
+from glimmer_export.calibration.passes.centre_position_bias import CentrePositionBias
+from glimmer_export.calibration.passes.equalize_feed_forward import EqualizeFeedForward
+from glimmer_export.calibration.passes.equalize_values import EqualizeValues
+from glimmer_export.calibration.passes.fold_weights import FoldWeights
+from glimmer_export.calibration.passes.migrate_into_norm import MigrateIntoNorm
+from glimmer_export.calibration.passes.scale_heads import ScaleHeads
+from glimmer_export.calibration.passes.scale_inputs import ScaleInputs
+from glimmer_export.calibration.passes.scale_tokens import SMALLEST, ScaleTokens
+from glimmer_export.calibration.ranges import TensorRange
+from glimmer_export.calibration.tracked import TrackedRanges
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import Arrays, every_value, graphs_of, run
 from tests.exported import REWRITTEN_VARIANTS, Exported, load_graph
 

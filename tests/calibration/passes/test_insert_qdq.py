@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from calibration.linear import constant, find_linears
-from calibration.passes.fold_weights import FoldWeights
-from calibration.passes.insert_qdq import InsertQDQ, activation_scale, quantize_weight, representable
-from calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
+from glimmer_export.calibration.linear import constant, find_linears
+from glimmer_export.calibration.passes.fold_weights import FoldWeights
+from glimmer_export.calibration.passes.insert_qdq import InsertQDQ, activation_scale, quantize_weight, representable
+from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from tests.calibration.fp16_graphs import every_value, graphs_of, run
 from tests.exported import load_graph
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from calibration.passes.packed_codes import pack_codes, unpacked
+from glimmer_export.calibration.passes.packed_codes import pack_codes, unpacked
 
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 4))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.passes.quantize_embedding import QuantizeEmbedding
-from calibration.scheme import TENSORRT, X86_VNNI
+from glimmer_export.calibration.passes.quantize_embedding import QuantizeEmbedding
+from glimmer_export.calibration.scheme import TENSORRT, X86_VNNI
 from tests.calibration.fp16_graphs import every_value, graphs_of
 from tests.exported import load_graph
 

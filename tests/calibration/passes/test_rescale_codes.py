@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.rescale_codes import RescaleCodes
-from calibration.passes.round_fp16 import RoundFp16
-from calibration.preflight import check_fp16
-from exporter.tolerances import TOLERANCES, max_abs_error
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
+from glimmer_export.calibration.passes.round_fp16 import RoundFp16
+from glimmer_export.calibration.preflight import check_fp16
+from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import every_value, graphs_of, run, tracked
 from tests.exported import load_graph
 

@@ -9,12 +9,12 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from calibration.fp16_limits import FP16_MAX
-from calibration.passes.convert_fp16 import ConvertFp16
-from calibration.passes.fp16_plan import ROLES
-from calibration.passes.operators import PRODUCTS
-from calibration.passes.round_fp16 import RoundFp16
-from exporter.tolerances import TOLERANCES
+from glimmer_export.calibration.fp16_limits import FP16_MAX
+from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.fp16_plan import ROLES
+from glimmer_export.calibration.passes.operators import PRODUCTS
+from glimmer_export.calibration.passes.round_fp16 import RoundFp16
+from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.calibration.fp16_graphs import graphs_of, inflated, run
 from tests.exported import load_graph
 

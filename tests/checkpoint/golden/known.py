@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.checkpoint import CheckpointConfig
 
 __all__ = ["DIRECTORY", "GOLDEN", "KNOWN", "known_weights"]
 

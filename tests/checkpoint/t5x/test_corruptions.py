@@ -14,8 +14,8 @@ import pytest
 import tensorstore as ts
 import torch
 
-from exporter.checkpoint.t5x import convert_t5x
-from runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint.t5x import convert_t5x
+from glimmer_export.runtime.contract import CheckpointError
 from tests.checkpoint.golden.known import DIRECTORY, GOLDEN, KNOWN, known_weights
 from tests.checkpoint.t5x_trees import pack, packed_array, read_tree, write_tree
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.checkpoint.t5x import Conversion, T5xArrays, convert_t5x, read_name_map
-from exporter.checkpoint.t5x.name_map import layer_path
-from runtime.contract import CheckpointError, OptionError
+from glimmer_export.exporter.checkpoint.t5x import Conversion, T5xArrays, convert_t5x, read_name_map
+from glimmer_export.exporter.checkpoint.t5x.name_map import layer_path
+from glimmer_export.runtime.contract import CheckpointError, OptionError
 from tests.checkpoint.golden.known import DIRECTORY, GOLDEN, KNOWN, known_weights
 from tests.checkpoint.t5x_trees import read_tree, write_tree
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.checkpoint.t5x import convert_t5x
+from glimmer_export.exporter.checkpoint.t5x import convert_t5x
 from tests.checkpoint.golden.known import DIRECTORY, GOLDEN, KNOWN, known_weights
 
 PYTHON = os.environ.get("GLIMMER_T5X_PYTHON", sys.executable)

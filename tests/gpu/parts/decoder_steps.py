@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from runtime.contract import CROSS_ATTENTION_FORMS, read_manifest
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, read_manifest
 from tests.gpu.backends import build_engines_here, described, working
 from tests.gpu.bundles import Model, random_model, random_questions_of
 from tests.gpu.floors import run_floors

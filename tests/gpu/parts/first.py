@@ -59,7 +59,7 @@ def _cuda(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
         from tests.gpu.rehearsal import fake_cuda
 
         fake_cuda()
-    from runtime.backends.cuda import Cuda
+    from glimmer_export.runtime.backends.cuda import Cuda
 
     cuda = Cuda()
     free, total = cuda.memory_info()
@@ -124,12 +124,12 @@ def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
 
     `queued` counts by graph what torch was asked to run, `launched` the CUDA graphs that took its place.
     """
-    from calibration.questions import read_questions
-    from runtime import Session
-    from runtime.backends import OnnxRuntimeBackend
-    from runtime.backends.choice import load_graphs
-    from runtime.bundle import Bundle
-    from runtime.store import MemoryStore
+    from glimmer_export.calibration.questions import read_questions
+    from glimmer_export.runtime import Session
+    from glimmer_export.runtime.backends import OnnxRuntimeBackend
+    from glimmer_export.runtime.backends.choice import load_graphs
+    from glimmer_export.runtime.bundle import Bundle
+    from glimmer_export.runtime.store import MemoryStore
 
     model, _ = demo_checked(setting.work, setting.scale)
     questions = [row.question for row in read_questions(model.questions, min(ANSWERS, setting.scale.questions))]
@@ -159,7 +159,7 @@ def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _counted_launches() -> Iterator[list[int]]:
     """Counts CUDA graphs as the runtime launches them."""
-    from runtime.backends.cuda import Cuda
+    from glimmer_export.runtime.backends.cuda import Cuda
 
     launch, count = Cuda.launch, [0]
 

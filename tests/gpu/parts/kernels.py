@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from runtime.contract import CROSS_ATTENTION_FORMS
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS
 from tests.gpu.backends import build_engines_here, described, required
 from tests.gpu.bundles import random_checkpoint, random_model, random_questions_of
 from tests.gpu.kernels import count_kernels, engine_layers

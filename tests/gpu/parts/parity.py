@@ -56,11 +56,11 @@ def _compared(
         import_onnxruntime(setting)
     from dataclasses import replace
 
-    from calibration.questions import read_questions
-    from exporter.parity.compare import compare_with_bundle
-    from exporter.parity.gate import judge, read_gate
-    from exporter.parity.options import ParityOptions
-    from runtime.backends import OnnxRuntimeBackend
+    from glimmer_export.calibration.questions import read_questions
+    from glimmer_export.exporter.parity.compare import compare_with_bundle
+    from glimmer_export.exporter.parity.gate import judge, read_gate
+    from glimmer_export.exporter.parity.options import ParityOptions
+    from glimmer_export.runtime.backends import OnnxRuntimeBackend
 
     model, _ = demo_model(setting.work, setting.scale)
     options = ParityOptions(batch_size=min(BATCH, questions), threads=threads())

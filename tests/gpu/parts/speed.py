@@ -7,7 +7,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from runtime.contract import read_manifest
+from glimmer_export.runtime.contract import read_manifest
 from tests.gpu.backends import build_engines_here, described, refusal, required
 from tests.gpu.bundles import TARGET, Model, random_checkpoint, random_model, random_questions_of
 from tests.gpu.floors import run_floors
@@ -117,7 +117,7 @@ def _stages(setting: Setting, size: str, engine: str, _: Mapping[str, Any]) -> d
 
 def _torch_stages(setting: Setting, size: str, _: Mapping[str, Any]) -> dict[str, Any]:
     """Torch's own runs of our stages, without our CUDA layer or any engine; nothing is exported for them."""
-    from exporter.graphs.samples import Sizes, sample_inputs
+    from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
 
     model, scale = _checkpoint(setting, size), setting.scale
     graphs = ModelGraphs.of(model.checkpoint, TARGET)

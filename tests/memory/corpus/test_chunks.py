@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.memory.corpus import Corpus, CorpusSource
-from exporter.memory.corpus.chunks import chunked
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource
+from glimmer_export.exporter.memory.corpus.chunks import chunked
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 from tests.corpus_files import write_jsonl
 
 TEXTS = st.text(st.sampled_from("ab \t\n\x1f\u00a0\u2028"), max_size=60).filter(str.strip)

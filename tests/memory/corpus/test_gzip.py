@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from calibration.questions import read_questions
-from exporter.memory.corpus import Corpus
-from exporter.memory.corpus.record import MAX_RECORD_BYTES
-from runtime.contract import CorpusError, QuestionFileError
+from glimmer_export.calibration.questions import read_questions
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES
+from glimmer_export.runtime.contract import CorpusError, QuestionFileError
 
 LINES = b"".join(b'{"id": %d, "text": "text %d"}\n' % (number, number) for number in range(50))
 WHOLE = gzip.compress(LINES, mtime=0)
@@ -72,6 +72,6 @@ def test_a_line_that_grows_out_of_a_small_file_is_not_held(tmp_path, monkeypatch
     assert path.stat().st_size < 1 << 20
     with pytest.raises(CorpusError, match=r"expected at most \d+ bytes, uncompressed, found more"):
         Corpus.scan(path, part_size=8)
-    monkeypatch.setattr("calibration.text_files.MAX_UNPACKED_RATIO", 10_000)
+    monkeypatch.setattr("glimmer_export.calibration.text_files.MAX_UNPACKED_RATIO", 10_000)
     with pytest.raises(CorpusError, match="line 1: expected at most 16777216 bytes"):
         Corpus.scan(path, part_size=8)

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.corpus.record import MAX_RECORD_BYTES
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 
 GOOD = b'{"id": 1, "title": "t", "text": "x"}'
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from calibration import text_files
-from exporter.memory.corpus import Corpus
-from exporter.memory.corpus import parquet as parquet_module
-from exporter.memory.corpus.record import FIRST
-from exporter.memory.corpus.scan import LEAST_BYTES
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.calibration import text_files
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.corpus import parquet as parquet_module
+from glimmer_export.exporter.memory.corpus.record import FIRST
+from glimmer_export.exporter.memory.corpus.scan import LEAST_BYTES
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 from tests.corpus_files import write_parquet
 
 PASSAGES = [Passage(f"p{number}", f"title {number}", f"text {number}") for number in range(20)]

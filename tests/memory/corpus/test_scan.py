@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory.corpus import FORMATS, Corpus, CorpusSource
-from exporter.memory.corpus import repeated_ids as repeated_module
-from exporter.memory.corpus import scan as scan_module
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.exporter.memory.corpus import FORMATS, Corpus, CorpusSource
+from glimmer_export.exporter.memory.corpus import repeated_ids as repeated_module
+from glimmer_export.exporter.memory.corpus import scan as scan_module
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import write_rows
 from tests.corpus_files import WRITERS, ZSTD, write_jsonl, write_parquet, write_tsv
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.corpus import tsv as tsv_module
-from runtime.contract import CorpusError
-from runtime.store import Passage
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.corpus import tsv as tsv_module
+from glimmer_export.runtime.contract import CorpusError
+from glimmer_export.runtime.store import Passage
 from tests.corpus_files import write_tsv
 
 HEADER = b"id\ttext\ttitle\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.memory.runners import LocalRunner, RayRunner, choose_runner
-from runtime.contract import OptionError
+from glimmer_export.exporter.memory.runners import LocalRunner, RayRunner, choose_runner
+from glimmer_export.runtime.contract import OptionError
 
 
 def test_by_name():

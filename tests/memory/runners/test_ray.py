@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import pytest
 
-from exporter.memory import build_store
+from glimmer_export.exporter.memory import build_store
 from tests.bundle_factory import NOT_FINITE, tree, write_corpus, write_rows
 
 pytest.importorskip("ray")
@@ -72,7 +72,7 @@ def marked(mark: str) -> list[int]:
 
 
 def start(mark: str, bundle: Path, corpus: Path, output: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from exporter.cli import main; main()", "memory", "build"]
+    command = [sys.executable, "-c", "from glimmer_export.exporter.cli import main; main()", "memory", "build"]
     name, value = mark.split("=")
     return subprocess.Popen(
         [*command, str(bundle), "--corpus", str(corpus), "-o", str(output), *OPTIONS, *options], text=True,
@@ -165,7 +165,7 @@ def test_a_driver_of_ray_that_is_killed_is_named(mark, bundle, corpus, tmp_path)
     wait_for(lambda: list(tmp_path.glob("store.partial/workers/*/shards/.*.tmp")), "a shard under way")
     [driver] = [
         process for process in marked(mark)
-        if b"exporter.memory.runners.ray_driver" in Path(f"/proc/{process}/cmdline").read_bytes()
+        if b"glimmer_export.exporter.memory.runners.ray_driver" in Path(f"/proc/{process}/cmdline").read_bytes()
     ]  # fmt: skip
     os.kill(driver, signal.SIGKILL)
     out, err = build.communicate(timeout=SECONDS)

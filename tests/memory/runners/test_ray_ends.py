@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.memory.corpus import Corpus
-from exporter.memory.plan import plan_build
-from exporter.memory.runners import RayRunner, ShardJob
-from exporter.memory.runners.outcome import failed
-from exporter.memory.runners.ray_driver import _connect
-from exporter.memory.work import work_directory
-from runtime.bundle import Bundle
-from runtime.contract import BackendError, StoreError
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.plan import plan_build
+from glimmer_export.exporter.memory.runners import RayRunner, ShardJob
+from glimmer_export.exporter.memory.runners.outcome import failed
+from glimmer_export.exporter.memory.runners.ray_driver import _connect
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import BackendError, StoreError
 
 pytest.importorskip("ray")
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.memory import build_store
-from exporter.memory.corpus import Corpus
-from exporter.memory.plan import plan_build
-from exporter.memory.runners.outcome import is_failure, read_outcome
-from exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
-from exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
-from exporter.memory.work import work_directory
-from runtime.bundle import Bundle
-from runtime.contract import CODEC_ARRAYS, BackendError, BundleError, CorpusError, OutputError, StoreError
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.plan import plan_build
+from glimmer_export.exporter.memory.runners.outcome import is_failure, read_outcome
+from glimmer_export.exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
+from glimmer_export.exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
+from glimmer_export.exporter.memory.work import work_directory
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CODEC_ARRAYS, BackendError, BundleError, CorpusError, OutputError, StoreError
 from tests.bundle_factory import NOT_FINITE, make_bundle, tree, write_corpus, write_rows
 
 SHARD = 16

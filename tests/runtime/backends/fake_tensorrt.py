@@ -21,7 +21,7 @@ from weakref import WeakSet
 import numpy as np
 import onnxruntime
 
-from runtime.contract import (
+from glimmer_export.runtime.contract import (
     ENGINE_RECORD,
     ENGINE_SCHEMA_VERSION,
     ENGINES,

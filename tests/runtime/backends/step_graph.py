@@ -14,12 +14,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node as node
 
-from runtime.backends import LoopIO
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.backends.tensorrt.engine_graph import EngineGraph
-from runtime.backends.tensorrt.library import Library
-from runtime.contract import GraphIO, IOTensor
+from glimmer_export.runtime.backends import LoopIO
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
+from glimmer_export.runtime.backends.tensorrt.library import Library
+from glimmer_export.runtime.contract import GraphIO, IOTensor
 
 __all__ = ["IO", "LOOP", "answer", "dims", "expected", "open_graph", "write_step_graph"]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.buffers import ALIGNMENT, DevicePool, PinnedPool, _rounded
-from runtime.contract import DeviceMemoryError
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.buffers import ALIGNMENT, DevicePool, PinnedPool, _rounded
+from glimmer_export.runtime.contract import DeviceMemoryError
 from tests.runtime.backends.fake_cuda import CudaMisuseError, FakeCuda
 
 

@@ -9,9 +9,9 @@ import sys
 import onnxruntime
 import pytest
 
-from runtime import BACKEND_NAMES, Session
-from runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
-from runtime.contract import ENGINES, MANIFEST, BackendError, OptionError
+from glimmer_export.runtime import BACKEND_NAMES, Session
+from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
+from glimmer_export.runtime.contract import ENGINES, MANIFEST, BackendError, OptionError
 from tests.bundle_factory import rewrite
 from tests.exported import QUESTIONS, copy_bundle
 

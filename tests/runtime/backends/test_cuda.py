@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.backends.cuda import CaptureError, Cuda, Gpu
-from runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
+from glimmer_export.runtime.backends.cuda import CaptureError, Cuda, Gpu
+from glimmer_export.runtime.contract import BackendError, DeviceLostError, DeviceMemoryError
 from tests.runtime.backends.fake_cuda import FakeCuda
 
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
-from runtime.backends import cuda_libraries
-from runtime.backends.cuda_libraries import MissingLibrary, find_missing
-from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
-from runtime.backends.tensorrt import library
-from runtime.contract import BackendError, BundleError, read_manifest
+from glimmer_export.runtime.backends import cuda_libraries
+from glimmer_export.runtime.backends.cuda_libraries import MissingLibrary, find_missing
+from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from glimmer_export.runtime.backends.tensorrt import library
+from glimmer_export.runtime.contract import BackendError, BundleError, read_manifest
 
 BUNDLE = Path(__file__).parents[2] / "golden" / "bundle"
 MACHINES = {"x86_64": 62, "aarch64": 183}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.backends.cuda import Cuda
-from runtime.backends.tensorrt.device import CudaDevice
-from runtime.contract import BackendError
-from runtime.passage_memory import PassageMemory, padded_memory
+from glimmer_export.runtime.backends.cuda import Cuda
+from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
+from glimmer_export.runtime.contract import BackendError
+from glimmer_export.runtime.passage_memory import PassageMemory, padded_memory
 from tests.runtime.backends.fake_cuda import FakeCuda
 
 TOKENS, WIDTH = 9, 6

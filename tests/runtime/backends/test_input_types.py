@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from runtime.backends.input_types import in_types
-from runtime.contract import BundleError
+from glimmer_export.runtime.backends.input_types import in_types
+from glimmer_export.runtime.contract import BundleError
 
 STATES, CACHE = "encoder_hidden_states", "past_key_values.0.decoder.key"
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from runtime.backends.tensorrt.engine_graph import EngineGraph
-from runtime.contract import BackendError, DeviceLostError
+from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
+from glimmer_export.runtime.contract import BackendError, DeviceLostError
 from tests.runtime.backends.step_graph import LOOP, answer, dims, expected, given, open_graph, write_step_graph
 
 
@@ -163,7 +163,7 @@ def test_places_that_nobody_uses_make_room(gpu, engine):
 
 
 def test_very_many_shapes_go_without_a_wait(gpu, engine, monkeypatch):
-    monkeypatch.setattr("runtime.backends.tensorrt.loop.MOST_SEQUENCES", 3)
+    monkeypatch.setattr("glimmer_export.runtime.backends.tensorrt.loop.MOST_SEQUENCES", 3)
     library = gpu()
     with opened(engine) as graph:
         for seed, tokens in enumerate([1, 2, 3, 4, 5, 1, 2] * 2):

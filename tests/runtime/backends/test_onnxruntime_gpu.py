@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from runtime import Passage, Session
-from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend, OrtTensor
-from runtime.contract import BackendError, BundleError
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend, OrtTensor
+from glimmer_export.runtime.contract import BackendError, BundleError
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores
 

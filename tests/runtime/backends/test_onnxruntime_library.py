@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from runtime.backends import OnnxRuntimeBackend
-from runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
-from runtime.backends.onnxruntime_library import OrtSession
-from runtime.contract import BackendError, BundleError, DeviceMemoryError, GraphIO
-from runtime.contract.graph_io import IOTensor
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
+from glimmer_export.runtime.backends.onnxruntime_library import OrtSession
+from glimmer_export.runtime.contract import BackendError, BundleError, DeviceMemoryError, GraphIO
+from glimmer_export.runtime.contract.graph_io import IOTensor
 
 OWN = [
     kind for kind in vars(onnxruntime_pybind11_state).values()

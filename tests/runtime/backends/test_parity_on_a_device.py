@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from calibration.questions import Question
-from exporter.parity import ParityOptions, ParityRequest, run_parity
-from exporter.parity.backends import parity_backend
-from runtime import Session
-from runtime.contract import BundleError, read_parity_records
+from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.exporter.parity.backends import parity_backend
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.contract import BundleError, read_parity_records
 from tests.exported import QUESTIONS
 from tests.parity.asked import answered_rows, write_gate
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.memory import build_store
-from exporter.swap import swap_directory
-from runtime import Session
-from runtime.backends.tensorrt import TensorRTBackend
-from runtime.backends.tensorrt.passage_cache import PassageCache
-from runtime.contract import DeviceMemoryError
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.swap import swap_directory
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime.backends.tensorrt.passage_cache import PassageCache
+from glimmer_export.runtime.contract import DeviceMemoryError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.reference_answers import assert_same_scores

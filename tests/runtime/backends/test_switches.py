@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime import Session
-from runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from tests.exported import QUESTIONS
 from tests.reference_answers import assert_same_scores
 

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from runtime import Session
-from runtime.backends.tensorrt import TensorRTBackend
-from runtime.backends.tensorrt.engine_graph import EngineGraph
-from runtime.backends.tensorrt.library import Library
-from runtime.contract import (
+from glimmer_export.runtime import Session
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
+from glimmer_export.runtime.backends.tensorrt.library import Library
+from glimmer_export.runtime.contract import (
     ENGINE_RECORD,
     ENGINES,
     BackendError,

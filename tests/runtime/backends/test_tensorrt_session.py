@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import Passage, Session
-from runtime.candidates import PassageId
-from runtime.contract import BackendError, NotFiniteError
-from runtime.reader import Reader
+from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.candidates import PassageId
+from glimmer_export.runtime.contract import BackendError, NotFiniteError
+from glimmer_export.runtime.reader import Reader
 from tests.calibrated import quantized
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores

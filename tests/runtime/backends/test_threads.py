@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.backends import OnnxRuntimeBackend, threads
-from runtime.contract import read_manifest
+from glimmer_export.runtime.backends import OnnxRuntimeBackend, threads
+from glimmer_export.runtime.contract import read_manifest
 
 
 @pytest.fixture

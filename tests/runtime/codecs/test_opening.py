@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporter.memory.fit_codec import fit_codec
-from runtime.codecs import open_codec
-from runtime.contract import StoreError
+from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.contract import StoreError
 
 WIDTH = 64
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.memory.fit_codec import fit_codec
-from runtime.codecs import open_codec
-from runtime.codecs.int4 import INT4_LIMIT
-from runtime.contract import CODECS
-from runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
+from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codecs.int4 import INT4_LIMIT
+from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
 
 FLOAT_ERROR = 1e-5
 """Beside half a step: float32's rounding of a quotient and two products."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.contract import (
+from glimmer_export.runtime.contract import (
     ENGINE_LIBRARIES,
     ENGINE_RECORD,
     ENGINE_SCHEMA_VERSION,

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from runtime import contract
+from glimmer_export.runtime import contract
 
 ERRORS = [
     value for value in vars(contract).values() if isinstance(value, type) and issubclass(value, contract.GlimmerError)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.contract import StoreError
-from runtime.contract.json_text import MAX_CONTAINERS, MAX_DEPTH, parse_json
-from runtime.contract.records import read_json, record_from_json
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.json_text import MAX_CONTAINERS, MAX_DEPTH, parse_json
+from glimmer_export.runtime.contract.records import read_json, record_from_json
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.memory import index_store
+from glimmer_export.exporter.memory import index_store
 from tests.encoder_factory import make_encoder
 
 

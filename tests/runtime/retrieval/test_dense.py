@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-from exporter.memory import append_passages, index_store
-from runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
-from runtime.contract.dense_layout import EncoderSettings
-from runtime.retrieval.encoder import SentenceEncoder
-from runtime.retrieval.hybrid import fuse
-from runtime.store import MemoryStore
+from glimmer_export.exporter.memory import append_passages, index_store
+from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
+from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
+from glimmer_export.runtime.retrieval.hybrid import fuse
+from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import rewrite, tree, write_rows
 from tests.encoder_factory import DIMENSION, SETTINGS, give_sentence_embeddings, torch_embedding

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.passage_texts import Passage
-from runtime.retrieval.folding import fold, passage_words, question_words
+from glimmer_export.runtime.passage_texts import Passage
+from glimmer_export.runtime.retrieval.folding import fold, passage_words, question_words
 from tests.text_search import indexed
 
 PAIRS = [

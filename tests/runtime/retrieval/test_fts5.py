@@ -6,13 +6,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory.texts import write_texts
-from runtime.contract import StoreError
-from runtime.contract.text_schema import TEXT_INDEXES
-from runtime.passage_texts import Passage
-from runtime.retrieval import fts5
-from runtime.retrieval.fts5 import Fts5Index, any_of
-from runtime.sqlite_file import SqliteFile
+from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.contract.text_schema import TEXT_INDEXES
+from glimmer_export.runtime.passage_texts import Passage
+from glimmer_export.runtime.retrieval import fts5
+from glimmer_export.runtime.retrieval.fts5 import Fts5Index, any_of
+from glimmer_export.runtime.sqlite_file import SqliteFile
 from tests.memory.generated_corpus import passages, questions, templated
 
 COUNT = 6000

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.memory import build_store
-from runtime.contract import StoreError
-from runtime.retrieval.words import search_words
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.retrieval.words import search_words
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import write_rows
 from tests.text_search import indexed
 

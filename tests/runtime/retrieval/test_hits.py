@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.retrieval import Hit
-from runtime.retrieval.hits import first_of_equals, steady
-from runtime.retrieval.hybrid import HybridRetriever, fuse
+from glimmer_export.runtime.retrieval import Hit
+from glimmer_export.runtime.retrieval.hits import first_of_equals, steady
+from glimmer_export.runtime.retrieval.hybrid import HybridRetriever, fuse
 
 
 class Engine:

@@ -8,11 +8,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
-from exporter.memory import build_store
-from exporter.memory.text_index import TANTIVY, write_index
-from runtime.contract import IndexEntry, MissingExtraError, OutputError, StoreError
-from runtime.retrieval.tantivy_bm25 import TantivyIndex
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.memory.text_index import TANTIVY, write_index
+from glimmer_export.runtime.contract import IndexEntry, MissingExtraError, OutputError, StoreError
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import rewrite, tree, write_corpus
 
 NUM_PASSAGES = 200

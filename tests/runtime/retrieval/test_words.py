@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.memory import build_store
-from exporter.memory.text_index import FTS5, TANTIVY
-from runtime.contract import OptionError
-from runtime.retrieval.words import search_words
-from runtime.store import MemoryStore, Passage
+from glimmer_export.exporter.memory import build_store
+from glimmer_export.exporter.memory.text_index import FTS5, TANTIVY
+from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.retrieval.words import search_words
+from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import write_rows
 from tests.text_search import indexed
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from glimmer_export.runtime.answer import RankedPassage
 from glimmer_export.runtime.arguments import MAX_PASSAGES, items, question_text, whole_number
-from glimmer_export.runtime.candidates import Candidate, Given, candidates_from_given, candidates_from_search, join_question
+from glimmer_export.runtime.candidates import (
+    Candidate,
+    Given,
+    candidates_from_given,
+    candidates_from_search,
+    join_question,
+)
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.contract import ModelShape, OptionError, PassageError
 from glimmer_export.runtime.reader import Reading

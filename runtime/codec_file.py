@@ -6,7 +6,14 @@ from pathlib import Path
 
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.codecs import Codec, open_codec
-from glimmer_export.runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, StoreManifest, codec_layout, read_limited
+from glimmer_export.runtime.contract import (
+    CODEC_ARRAYS,
+    FileEntry,
+    StoreError,
+    StoreManifest,
+    codec_layout,
+    read_limited,
+)
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.safetensors_file import read_arrays
 

@@ -14,8 +14,23 @@ from typing import Literal
 from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning
 from glimmer_export.runtime.arguments import items, words
 from glimmer_export.runtime.backends import Backend, DeviceBackend, Graph
-from glimmer_export.runtime.backends.choice import BACKEND_NAMES, BackendChoice, LoadedBackend, as_run_by, load_backend, load_graphs
-from glimmer_export.runtime.batch import GivenRow, Row, checked_k_and_m, checked_passages, parts_of, ranked_passages, row_of
+from glimmer_export.runtime.backends.choice import (
+    BACKEND_NAMES,
+    BackendChoice,
+    LoadedBackend,
+    as_run_by,
+    load_backend,
+    load_graphs,
+)
+from glimmer_export.runtime.batch import (
+    GivenRow,
+    Row,
+    checked_k_and_m,
+    checked_passages,
+    parts_of,
+    ranked_passages,
+    row_of,
+)
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
@@ -82,7 +97,7 @@ class Session:
         TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
         `bm25`, or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
-        computes (the table is in `glimmer_export.runtime.contract.witness`); "device" takes none that was rounded on the CPU in the
+        computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
         place of the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """

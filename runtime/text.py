@@ -9,7 +9,14 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from glimmer_export.runtime.charsmap import SPACES, sentencepiece_normalizer
-from glimmer_export.runtime.contract import BundleError, GlimmerError, ModelShape, QuestionError, TokenizerError, read_limited
+from glimmer_export.runtime.contract import (
+    BundleError,
+    GlimmerError,
+    ModelShape,
+    QuestionError,
+    TokenizerError,
+    read_limited,
+)
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
 from glimmer_export.runtime.contract.templates import TEMPLATES, template_fault
 from glimmer_export.runtime.tokenizer_library import TokenizerErrors

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.whole_file import UNFINISHED, plain_mode, remove_unfinished, replace_file, whole_file, write_errors
+from glimmer_export.exporter.whole_file import (
+    UNFINISHED,
+    plain_mode,
+    remove_unfinished,
+    replace_file,
+    whole_file,
+    write_errors,
+)
 from glimmer_export.runtime.contract import OutputError
 
 ROOT = Path(__file__).resolve().parents[1]

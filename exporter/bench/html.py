@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes, ceiling_text, megabytes, percent
+from glimmer_export.exporter.bench.report import (
+    BenchReport,
+    ContenderTimes,
+    StageTimes,
+    ceiling_text,
+    megabytes,
+    percent,
+)
 from glimmer_export.exporter.publish import Inputs, check_file, replace_file
 from glimmer_export.exporter.visible import visible_lines
 

@@ -30,8 +30,8 @@ def measure_peak_rss(spec: ContenderSpec, batches: Sequence[Sequence[BenchQuesti
         "batches": [[asdict(question) for question in batch] for batch in batches[:BATCHES]],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "glimmer_export.exporter.bench.peak_rss"], input=json.dumps(job), capture_output=True, text=True,
-        check=False, start_new_session=True,  # Ctrl-C is for us, who end it
+        [sys.executable, "-m", "glimmer_export.exporter.bench.peak_rss"], input=json.dumps(job), capture_output=True,
+        text=True, check=False, start_new_session=True,  # Ctrl-C is for us, who end it
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the process that measures the memory of {spec.key} failed:\n{done.stderr}")

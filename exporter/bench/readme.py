@@ -1,6 +1,7 @@
-"""The README's performance section, rendered from a bench's JSON: `python -m glimmer_export.exporter.bench.readme BENCH.json`.
+"""The README's performance section, rendered from a bench's JSON.
 
-Writes it between the two markers in README.md, or with `--check` says by its exit code whether it stands there.
+`python -m glimmer_export.exporter.bench.readme BENCH.json` writes it between the two markers in README.md,
+or with `--check` says by its exit code whether it stands there.
 """
 
 from __future__ import annotations

@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.bench.contender import ContenderSpec
-from glimmer_export.exporter.bench.inputs import BenchQuestion, corpus_lines, random_passages, random_questions, word_tokenizer
+from glimmer_export.exporter.bench.inputs import (
+    BenchQuestion,
+    corpus_lines,
+    random_passages,
+    random_questions,
+    word_tokenizer,
+)
 from glimmer_export.exporter.bench.int8 import CALIBRATION_QUESTIONS, int8_bundle
 from glimmer_export.exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
 from glimmer_export.exporter.bundle import FormOptions, choose_forms, export_bundle
-from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, random_weights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint import (
+    CheckpointConfig,
+    ModelOptions,
+    random_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.checkpoint.options import config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset

@@ -12,7 +12,14 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_check import codec_of_graphs
 from glimmer_export.calibration.ranges_file import read_ranges
 from glimmer_export.calibration.scheme import TENSORRT
-from glimmer_export.calibration.sensitivity import COSTS, Progress, Quantization, Sensitivity, SensitivityOptions, sensitivity
+from glimmer_export.calibration.sensitivity import (
+    COSTS,
+    Progress,
+    Quantization,
+    Sensitivity,
+    SensitivityOptions,
+    sensitivity,
+)
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
 from glimmer_export.exporter.precision import DEFAULT_POLICY, read_policy

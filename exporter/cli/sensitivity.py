@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite, Passages, PassageSource, Questions, Store, Threads
+from glimmer_export.exporter.cli.options import (
+    BundleArgument,
+    Json,
+    Overwrite,
+    Passages,
+    PassageSource,
+    Questions,
+    Store,
+    Threads,
+)
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_notes, question_progress
 from glimmer_export.exporter.cli.quantize import QuantizationTarget
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number

@@ -1,7 +1,7 @@
 """Multiply-adds of our graphs, in closed form: every matrix product, those of attention and the vocabulary included.
 
-The forms are those of `glimmer_export.exporter.stages`: lazy stage A and absorbed cross-attention attend to states that are never
-projected to keys and values.
+The forms are those of `glimmer_export.exporter.stages`: lazy stage A and absorbed cross-attention attend to states that
+are never projected to keys and values.
 """
 
 from __future__ import annotations

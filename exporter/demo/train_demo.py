@@ -40,7 +40,12 @@ def train_demo(
     import torch
 
     from glimmer_export.exporter import terminal
-    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint, weight_shapes, write_checkpoint
+    from glimmer_export.exporter.checkpoint import (
+        model_from_checkpoint,
+        read_checkpoint,
+        weight_shapes,
+        write_checkpoint,
+    )
     from glimmer_export.exporter.demo.evaluate import evaluate
     from glimmer_export.exporter.demo.progress import progress_line
     from glimmer_export.exporter.demo.resume import remove_state, restore_state, save_state

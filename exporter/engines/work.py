@@ -17,7 +17,14 @@ from pathlib import Path
 from glimmer_export.exporter.links import require_no_link_below
 from glimmer_export.exporter.swap import recover, swap_directory
 from glimmer_export.exporter.whole_file import remove_unfinished, replace_file
-from glimmer_export.runtime.contract import ENGINE_RECORD, ENGINES, EngineEntry, EngineRecord, OutputError, record_to_json
+from glimmer_export.runtime.contract import (
+    ENGINE_RECORD,
+    ENGINES,
+    EngineEntry,
+    EngineRecord,
+    OutputError,
+    record_to_json,
+)
 
 __all__ = ["Work", "work_on_engines"]
 

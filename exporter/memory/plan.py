@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from glimmer_export.exporter.memory.codec_error import SAMPLE_PASSAGES, CodecSample, choose_sample
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import BundleError, FileEntry, OptionError, StoreManifest, TokenizerError, codec_layout
+from glimmer_export.runtime.contract import (
+    BundleError,
+    FileEntry,
+    OptionError,
+    StoreManifest,
+    TokenizerError,
+    codec_layout,
+)
 
 __all__ = ["BuildPlan", "check_codec", "plan_build"]
 

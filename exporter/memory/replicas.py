@@ -13,7 +13,15 @@ from glimmer_export.exporter.memory.generations import older_generations
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.exporter.swap import recover
 from glimmer_export.exporter.whole_file import replace_file, write_errors
-from glimmer_export.runtime.contract import CODEC_ARRAYS, MANIFEST, FileEntry, StoreError, StoreManifest, file_digest, record_to_json
+from glimmer_export.runtime.contract import (
+    CODEC_ARRAYS,
+    MANIFEST,
+    FileEntry,
+    StoreError,
+    StoreManifest,
+    file_digest,
+    record_to_json,
+)
 from glimmer_export.runtime.contract.files import is_there, read_file
 from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
 from glimmer_export.runtime.contract.store_layout import older_manifest_name

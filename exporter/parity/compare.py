@@ -15,7 +15,14 @@ from glimmer_export.exporter.parity.bundle_graphs import BundleGraphs, GraphSet,
 from glimmer_export.exporter.parity.compared import Compared, Shared, compared_graphs
 from glimmer_export.exporter.parity.coverage import Answered, coverage_of
 from glimmer_export.exporter.parity.forced import Forced, ForcedSide, forced_answers
-from glimmer_export.exporter.parity.memory_source import Encode, EncodedMemory, MemorySource, StoredMemory, TokensAlone, codec_name
+from glimmer_export.exporter.parity.memory_source import (
+    Encode,
+    EncodedMemory,
+    MemorySource,
+    StoredMemory,
+    TokensAlone,
+    codec_name,
+)
 from glimmer_export.exporter.parity.observe import observe
 from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
 from glimmer_export.exporter.parity.reference import TorchReference

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.graphs.write import WEIGHTS_DIGEST
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CPU_BACKEND, ROUNDING_BACKEND, BundleManifest, Computation, computes_fp16_in_fp32
+from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
+    ROUNDING_BACKEND,
+    BundleManifest,
+    Computation,
+    computes_fp16_in_fp32,
+)
 
 __all__ = ["Compared", "Shared", "compared_graphs", "graph_identity"]
 

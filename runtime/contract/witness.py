@@ -22,7 +22,13 @@ from glimmer_export.runtime.contract.digest import file_digest
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.files import file_errors, is_there
 from glimmer_export.runtime.contract.manifest import MANIFEST, BundleManifest
-from glimmer_export.runtime.contract.parity_record import DEVICE, PARITY_RECORD, ROUNDED, ParityRecord, read_parity_records
+from glimmer_export.runtime.contract.parity_record import (
+    DEVICE,
+    PARITY_RECORD,
+    ROUNDED,
+    ParityRecord,
+    read_parity_records,
+)
 
 __all__ = ["CPU_BACKEND", "ROUNDING_BACKEND", "Computation", "check_parity", "computation_of", "computes_fp16_in_fp32"]
 

@@ -6,7 +6,13 @@ import json
 
 import pytest
 
-from glimmer_export.exporter.bench.inputs import corpus_lines, random_passages, random_questions, text_from_ids, word_tokenizer
+from glimmer_export.exporter.bench.inputs import (
+    corpus_lines,
+    random_passages,
+    random_questions,
+    text_from_ids,
+    word_tokenizer,
+)
 from glimmer_export.exporter.checkpoint import read_config
 from glimmer_export.runtime.text import TextEncoder
 

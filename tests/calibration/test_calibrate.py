@@ -8,7 +8,14 @@ import pytest
 from glimmer_export.calibration import coverage
 from glimmer_export.calibration.calibrate import CalibrationOptions, calibrate
 from glimmer_export.calibration.questions import Question
-from glimmer_export.runtime.contract import MANIFEST, BackendError, CalibrationError, OptionError, QuestionFileError, StoreError
+from glimmer_export.runtime.contract import (
+    MANIFEST,
+    BackendError,
+    CalibrationError,
+    OptionError,
+    QuestionFileError,
+    StoreError,
+)
 from glimmer_export.runtime.decode import Decoded
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite

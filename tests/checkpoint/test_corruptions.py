@@ -14,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write, write_checkpoint
+from glimmer_export.exporter.checkpoint import (
+    CheckpointConfig,
+    random_weights,
+    read_checkpoint,
+    write,
+    write_checkpoint,
+)
 from glimmer_export.exporter.checkpoint.safetensors_files import SafetensorsFiles
 from glimmer_export.runtime.contract import CheckpointError, GlimmerError, TokenizerError
 

@@ -79,7 +79,8 @@ def test_lowered_batches_are_said_with_their_reason(cli, fp16, built, tmp_path, 
     row = max(bound["row_bytes"] for bound in built["batch_bounds"])
     weights = sum(graph.num_bytes for graph in read_manifest(bundle).graphs.values())
     small = target.tensorrt.model_copy(update={"memory_gb": (weights + 3.5 * row) / 0.9e9})
-    monkeypatch.setattr("glimmer_export.exporter.engines.build.read_target", lambda _: target.model_copy(update={"tensorrt": small}))
+    small_target = target.model_copy(update={"tensorrt": small})
+    monkeypatch.setattr("glimmer_export.exporter.engines.build.read_target", lambda _: small_target)
     done = cli("build", bundle, "--target", "t4", *AHEAD, "--json")
     assert "Batches of 2 to 16 questions are lowered to at most 3: in " in done.err
     assert "and memory_gb of the target leaves" in done.err

@@ -20,7 +20,8 @@ from glimmer_export.exporter.cli.bundles import CrossAttention, ExportPrecision,
 from tests.cli.conftest import Done, run_main, snapshot
 from tests.optimum_line import ABSENT
 
-GlimmerExportCommand = pytest.importorskip("glimmer_export.exporter.cli.optimum_command", reason=ABSENT).GlimmerExportCommand
+optimum_command = pytest.importorskip("glimmer_export.exporter.cli.optimum_command", reason=ABSENT)
+GlimmerExportCommand = optimum_command.GlimmerExportCommand
 
 ROOT = Path(__file__).resolve().parents[2]
 

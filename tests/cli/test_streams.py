@@ -19,12 +19,12 @@ COMMANDS = {
 }
 REFUSED = ["inspect", "/nowhere"]
 SHOWS_STREAMS = """
-import os, exporter.cli.run
+import os, glimmer_export.exporter.cli.run
 from glimmer_export.exporter.cli import main
 def run():
     nowhere = os.stat(os.devnull)
     print(*(os.path.samestat(os.fstat(number), nowhere) for number in range(3)), file=open({out!r}, "w"))
-exporter.cli.run.run = run
+glimmer_export.exporter.cli.run.run = run
 main()
 """
 

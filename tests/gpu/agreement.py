@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from glimmer_export.calibration.questions import read_questions
+from glimmer_export.exporter.parity.masks import comparable_outputs
 from glimmer_export.exporter.tolerances import MIN_SNR_DB
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.backends.choice import load_graphs
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import GraphIO
+from glimmer_export.runtime.contract import LOG_PROBABILITY, GraphIO
 from glimmer_export.runtime.store import MemoryStore
 from tests.gpu.bundles import Model, threads
 from tests.gpu.recording import Recorder
@@ -56,18 +57,28 @@ def agreement(io: GraphIO, reference: Graph, candidate: Graph, inputs: list[Mapp
         expected = reference.run(wanted)
         for _ in range(2):
             found = candidate.run(wanted)
-            worst = min(worst, *(_snr_db(found[name], value) for name, value in expected.items() if _is_float(value)))
+            worst = min(worst, *_snrs_db(wanted, found, expected))
             ran += 1
     return {"snr_db": worst, "runs": ran, "agrees": worst >= LEAST_SNR_DB}
 
 
-def _is_float(value: Any) -> bool:
-    return bool(np.issubdtype(value.dtype, np.floating))
+def _snrs_db(inputs: Mapping[str, Any], found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[float]:
+    """Of each float output where something reads it; of a log-probability its error beside the logits.
+
+    It is a difference of logits, and next to 0 for a token that is nearly certain: beside itself their last bit would
+    be most of it.
+    """
+    compared = comparable_outputs(inputs, found)
+    for name, value in comparable_outputs(inputs, expected).items():
+        yield _snr_db(compared[name], value, value)
+    if LOG_PROBABILITY in expected:
+        yield _snr_db(found[LOG_PROBABILITY], expected[LOG_PROBABILITY], expected["logits"])
 
 
-def _snr_db(found: Any, expected: Any) -> float:
-    difference = found.astype(np.float64) - expected.astype(np.float64)
-    noise, signal = float((difference**2).sum()), float((expected.astype(np.float64) ** 2).sum())
+def _snr_db(found: Any, expected: Any, beside: Any) -> float:
+    noise, signal = (
+        float((values.astype(np.float64) ** 2).mean()) for values in (found.astype(np.float64) - expected, beside)
+    )
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if math.isfinite(noise) and signal > 0 else -math.inf

@@ -11,7 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from glimmer_export.exporter.graphs.check import check_operators, check_runs, check_written, compare_outputs, reference_runs
+from glimmer_export.exporter.graphs.check import (
+    check_operators,
+    check_runs,
+    check_written,
+    compare_outputs,
+    reference_runs,
+)
 from glimmer_export.exporter.stages import stage_from_model
 from glimmer_export.exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
 from glimmer_export.runtime.contract import LOG_PROBABILITY, ExportError

@@ -19,7 +19,16 @@ from glimmer_export.exporter.lint.run import GPU_RULES
 from glimmer_export.exporter.stages import CodecDecoder
 from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.codecs import open_codec
-from glimmer_export.runtime.contract import CODECS, GraphIO, IOTensor, codec_inputs, codec_layout, codec_of, read_manifest, stage_of
+from glimmer_export.runtime.contract import (
+    CODECS,
+    GraphIO,
+    IOTensor,
+    codec_inputs,
+    codec_layout,
+    codec_of,
+    read_manifest,
+    stage_of,
+)
 from tests.engines.ahead_of_time import compiler
 from tests.exported import write_alone
 

@@ -20,7 +20,15 @@ from glimmer_export.exporter.graphs import prefix
 from glimmer_export.exporter.graphs.trace import graph_from_stage
 from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
 from glimmer_export.exporter.stages.decoding import DecoderStep
-from glimmer_export.runtime.contract import CODECS, CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, codec_of, graph_io
+from glimmer_export.runtime.contract import (
+    CODECS,
+    CROSS_ATTENTION_FORMS,
+    STAGE_A_FORMS,
+    Forms,
+    GraphIO,
+    codec_of,
+    graph_io,
+)
 from tests.exported import FAST, GLIMMER, SLOW, TINY, TWO_LAYERS
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,14 @@ import shutil
 
 import pytest
 
-from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store, verify_store
+from glimmer_export.exporter.memory import (
+    append_passages,
+    build_store,
+    compact_store,
+    delete_passages,
+    repair_store,
+    verify_store,
+)
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import StoreError, read_store_manifest
 from glimmer_export.runtime.store import MemoryStore

@@ -106,7 +106,8 @@ def test_a_shard_that_comes_out_otherwise_makes_a_generation(store, bundle, open
     damage(store / "shards" / "00001.safetensors")
     real = memory.encode_passages
     monkeypatch.setattr(
-        "glimmer_export.exporter.memory.encode.encode_passages", lambda *arguments: [state * 1.001 for state in real(*arguments)]
+        "glimmer_export.exporter.memory.encode.encode_passages",
+        lambda *arguments: [state * 1.001 for state in real(*arguments)],
     )
     with MemoryStore.open(store, opened, verify=False) as old:
         summary = repair_store(store, bundle_directory=bundle, batch_tokens=60)

@@ -31,7 +31,10 @@ COMMANDS = {
 }
 SLOW = ("answer", "quantize", "parity", "export")
 """`convert` brings in torch and transformers as `export` does, in a tenth of the time."""
-OURS = ("runtime", "glimmer_export.calibration.collect", "glimmer_export.exporter.graphs.check", "glimmer_export.exporter.memory.runners.ray_worker")
+OURS = tuple(
+    f"glimmer_export.{name}"
+    for name in ("runtime", "calibration.collect", "exporter.graphs.check", "exporter.memory.runners.ray_worker")
+)
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")

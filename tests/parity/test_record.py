@@ -15,7 +15,14 @@ from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_par
 from glimmer_export.exporter.parity.record import questions_digest, record_parity
 from glimmer_export.runtime import Passage, Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import MANIFEST, PARITY_RECORD, BundleError, OptionError, file_digest, read_parity_records
+from glimmer_export.runtime.contract import (
+    MANIFEST,
+    PARITY_RECORD,
+    BundleError,
+    OptionError,
+    file_digest,
+    read_parity_records,
+)
 from tests.bundle_factory import rewrite
 from tests.exported import copy_bundle
 from tests.parity.asked import answered_rows, write_gate
@@ -126,7 +133,8 @@ def test_a_run_replaces_its_own_record_alone(bundle, glimmer, rows, tmp_path):
 def test_what_a_newer_version_recorded_is_not_lost(bundle, glimmer, rows, monkeypatch):
     rewrite(bundle / PARITY_RECORD, schema_version=3)
     before = (bundle / PARITY_RECORD).read_bytes()
-    monkeypatch.setattr("glimmer_export.exporter.parity.run.compare_with_bundle", lambda *_, **__: pytest.fail("compared"))
+    compare = "glimmer_export.exporter.parity.run.compare_with_bundle"
+    monkeypatch.setattr(compare, lambda *_, **__: pytest.fail("compared"))
     with pytest.raises(BundleError, match="newer"):
         run(glimmer, bundle, rows, "default")
     assert (bundle / PARITY_RECORD).read_bytes() == before

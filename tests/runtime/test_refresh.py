@@ -154,8 +154,9 @@ def test_a_store_that_was_built_anew_in_its_place(glimmer, store, tmp_path):
 
 def test_a_file_that_was_repaired_is_read_and_the_others_are_not_verified_again(glimmer, store, monkeypatch):
     digests = []
-    digest = glimmer_export.runtime.bundle.file_digest
-    monkeypatch.setattr(runtime.bundle, "file_digest", lambda path: (digests.append(path.name), digest(path))[1])
+    opening = glimmer_export.runtime.bundle
+    digest = opening.file_digest
+    monkeypatch.setattr(opening, "file_digest", lambda path: (digests.append(path.name), digest(path))[1])
     shard = store / "shards" / "00001.safetensors"
     with Session.open(glimmer.bundle, store, threads=1) as session:
         assert len(digests) > 3

@@ -13,7 +13,14 @@ import pytest
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.runtime import Passage, PassageId, PassageTruncatedWarning, Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import MANIFEST, OptionError, PassageError, QuestionError, StoreError, TokenizerError
+from glimmer_export.runtime.contract import (
+    MANIFEST,
+    OptionError,
+    PassageError,
+    QuestionError,
+    StoreError,
+    TokenizerError,
+)
 from tests.bundle_factory import rewrite, write_rows
 from tests.exported import CORPUS, QUESTIONS, VARIANTS, copy_bundle
 from tests.reference_answers import ROWS, assert_same_answer, assert_same_scores, reference_answer

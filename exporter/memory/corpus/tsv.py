@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glimmer_export.exporter.memory.corpus.lines import Line, read_lines
-from glimmer_export.exporter.memory.corpus.record import FIRST, MAX_RECORD_BYTES, Digest, Place, Record, passage_from_row
+from glimmer_export.exporter.memory.corpus.record import (
+    FIRST,
+    MAX_RECORD_BYTES,
+    Digest,
+    Place,
+    Record,
+    passage_from_row,
+)
 from glimmer_export.runtime.contract import CorpusError
 
 __all__ = ["read_tsv"]

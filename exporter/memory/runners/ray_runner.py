@@ -20,7 +20,13 @@ from typing import IO
 
 from glimmer_export.exporter.memory.runners.job import Finished, ShardJob
 from glimmer_export.exporter.memory.runners.outcome import is_failure, read_outcome
-from glimmer_export.exporter.memory.runners.ray_task import AUTO, RayTask, SharedJob, attempts_directory, library_versions
+from glimmer_export.exporter.memory.runners.ray_task import (
+    AUTO,
+    RayTask,
+    SharedJob,
+    attempts_directory,
+    library_versions,
+)
 from glimmer_export.exporter.memory.work import Work
 from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError
 

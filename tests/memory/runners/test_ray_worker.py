@@ -17,7 +17,14 @@ from glimmer_export.exporter.memory.runners.ray_task import SharedJob, attempts_
 from glimmer_export.exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CODEC_ARRAYS, BackendError, BundleError, CorpusError, OutputError, StoreError
+from glimmer_export.runtime.contract import (
+    CODEC_ARRAYS,
+    BackendError,
+    BundleError,
+    CorpusError,
+    OutputError,
+    StoreError,
+)
 from tests.bundle_factory import NOT_FINITE, make_bundle, tree, write_corpus, write_rows
 
 SHARD = 16

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.runtime.contract import BundleError, StoreError, check_regular, inside, is_there, map_regular, read_limited
+from glimmer_export.runtime.contract import (
+    BundleError,
+    StoreError,
+    check_regular,
+    inside,
+    is_there,
+    map_regular,
+    read_limited,
+)
 from glimmer_export.runtime.contract.files import open_regular, read_file
 
 FIX = "copy it again"

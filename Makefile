@@ -13,7 +13,7 @@ MAKEFLAGS += --jobs=2
 BIN := .venv/bin
 INSTALLED := .venv/installed
 OPTIMUM := $(CURDIR)/.venv/optimum
-OF_TRANSFORMERS := tests/huggingface tests/parity/test_optimum_reference.py tests/cli/test_optimum_command.py \
+OF_TRANSFORMERS := tests/huggingface tests/bench/test_optimum_peer.py tests/cli/test_optimum_command.py \
     $(addprefix tests/checkpoint/test_,convert_fid.py huggingface.py fid.py tokenizer.py) \
     tests/bench/test_run.py::test_every_contender_decodes_just_so_many_tokens \
     tests/packaging/test_imports.py::test_optimum_cli_starts_without_our_heavy_imports \

@@ -29,7 +29,7 @@ from glimmer_export.exporter.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.graphs import ExportedGraph, weights_file
 from glimmer_export.exporter.graphs.write import write_graph
 from glimmer_export.exporter.memory import build_store

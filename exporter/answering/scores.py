@@ -3,17 +3,84 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from glimmer_export.calibration.evidence import Evidence
 from glimmer_export.calibration.questions import Question
-from glimmer_export.exporter.answering.metrics import grade
-from glimmer_export.exporter.answering.retrieved_pages import r_precision, recall_at
-from glimmer_export.exporter.answering.rouge_l import RougeL
+from glimmer_export.exporter.answering.metrics import gold_answers, grade
+from glimmer_export.exporter.visible import visible
 
-__all__ = ["RECALL_AT", "Scored", "Scores", "score_row", "scores_of", "scores_of_tasks"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "RougeL", "Scored", "Scores", "named_scores", "r_precision", "recall_at", "rouge_l_scorer", "score_row",
+    "scores_of", "scores_of_tasks", "scores_table",
+]  # fmt: skip
+
+
+def r_precision(pages: Sequence[str], evidence: Sequence[Evidence]) -> float:
+    """How much of an evidence set stands among as many of the first pages as it has; of the set that does best.
+
+    `pages` are those of the retrieved passages, best first, each once. 0.0 without evidence.
+    """
+    named = [{page for page in pages_of_set if page is not None} for pages_of_set in evidence]
+    shares = (len(wanted.intersection(pages[: len(wanted)])) / len(wanted) for wanted in named if wanted)
+    return max(shares, default=0.0)
+
+
+def recall_at(k: int, pages: Sequence[str], evidence: Sequence[Evidence]) -> float:
+    """The share of the evidence sets, equal ones counted once, that are complete among the first `k` of the ranking.
+
+    The ranking is that of KILT: an evidence set stands in it once, where the last of its pages was found, in place of
+    those pages; a page of no set stands for itself. A set with a page that has no name is never complete.
+    """
+    sets = list(dict.fromkeys(frozenset(page or "" for page in pages_of_set) for pages_of_set in evidence))
+    if not sets or not pages:
+        return 0.0
+    places = {page: place for place, page in enumerate(pages)}
+    found = [[places[page] for page in wanted if page in places] for wanted in sets]
+    # One entry for each set of which something was found, and one for each page that belongs to none.
+    ranking = [(max(at), len(at) == len(wanted)) for wanted, at in zip(sets, found, strict=True) if at]
+    wanted_pages = frozenset().union(*sets)
+    ranking += [(place, False) for page, place in places.items() if page not in wanted_pages]
+    # The sets that end at the same page keep their order.
+    ranking.sort(key=lambda entry: entry[0])
+    return sum(complete for _, complete in ranking[:k]) / len(sets)
+
+
+RougeL = Callable[[str | None, Iterable[str]], float]
+"""(prediction, answers) -> the F-measure of the gold that fits best, from 0.0 to 1.0; text is taken as it stands."""
+
+
+def rouge_l_scorer() -> RougeL | None:
+    """What scores an answer; None where the package `rouge` is not installed.
+
+    The scorer raises RecursionError for texts with about a thousand words in one sentence, as the package does.
+    """
+    try:
+        from rouge import Rouge
+    except ModuleNotFoundError:
+        return None
+    rouge = Rouge(metrics=["rouge-l"], stats=["f"])
+
+    def score(prediction: str | None, answers: Iterable[str]) -> float:
+        text = (prediction or "").strip()
+        return max((_score(rouge, text, gold) for gold in gold_answers(answers)), default=0.0) if text else 0.0
+
+    return score
+
+
+def _score(rouge: Any, text: str, gold: str) -> float:
+    try:
+        scores = rouge.get_scores(text, gold, avg=True)
+    except ValueError:  # nothing but full stops
+        return 0.0
+    return float(scores["rouge-l"]["f"])
+
 
 RECALL_AT = (5, 10, 20)
 
@@ -119,3 +186,34 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """None of nothing, and where one of them was not measured."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+ALWAYS = ("exact match", "token F1")
+
+
+def named_scores(scores: Scores) -> list[tuple[str, str]]:
+    """Each score with its name: those that were measured, and of the others exact match and F1, as a dash."""
+    values = [
+        ("exact match", scores.em), ("token F1", scores.f1), ("accuracy", scores.accuracy), ("Rouge-L", scores.rouge_l),
+        ("R-precision", scores.r_precision),
+        *((f"recall@{k}", value) for k, value in (scores.recall or {}).items()),
+        ("KILT exact match", scores.kilt_em), ("KILT F1", scores.kilt_f1), ("KILT accuracy", scores.kilt_accuracy),
+        ("KILT Rouge-L", scores.kilt_rouge_l),
+    ]
+    shown = ((name, value) for name, value in values if value is not None or name in ALWAYS)
+    return [(name, "-" if value is None else f"{value:.4f}") for name, value in shown]
+
+
+def scores_table(tasks: Mapping[str, Scores]) -> Table:
+    """A line a score, a column a task: one task has more scores than a terminal has room for columns."""
+    from rich.table import Table
+
+    shown = {task: dict(named_scores(scores)) for task, scores in tasks.items()}
+    names = list(dict.fromkeys(name for scores in shown.values() for name in scores))
+    table = Table("task")
+    for task in shown:
+        table.add_column(visible(task), justify="right", overflow="fold")
+    table.add_row("graded", *(str(scores.graded) for scores in tasks.values()))
+    for name in names:
+        table.add_row(name, *(scores.get(name, "-") for scores in shown.values()))
+    return table

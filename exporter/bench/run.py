@@ -11,17 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from glimmer_export.exporter.bench.ceilings import CeilingRates, Ceilings
-from glimmer_export.exporter.bench.contender import Contender, ContenderSpec
+from glimmer_export.exporter.bench.ceilings import CeilingRates, Ceilings, StageWork, stage_work
+from glimmer_export.exporter.bench.contenders import SessionContender, measure_peak_rss, open_contenders
 from glimmer_export.exporter.bench.fetch import fetch_times
 from glimmer_export.exporter.bench.machine import describe_machine, package_versions, utc_now
-from glimmer_export.exporter.bench.measure import Samples, interleaved, measure, percentile_95
-from glimmer_export.exporter.bench.open import open_contenders
+from glimmer_export.exporter.bench.measure import Contender, ContenderSpec, Samples, interleaved, measure, percentile_95
 from glimmer_export.exporter.bench.options import BenchOptions
-from glimmer_export.exporter.bench.peak_rss import measure_peak_rss
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
-from glimmer_export.exporter.bench.session_contender import SessionContender
-from glimmer_export.exporter.bench.work import StageWork, stage_work
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
 from glimmer_export.exporter.cost.workload import Workload
 from glimmer_export.runtime.contract import read_manifest

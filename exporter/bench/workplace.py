@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimmer_export.exporter.bench.contender import ContenderSpec
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bench.inputs import (
     BenchQuestion,
     corpus_lines,
@@ -16,9 +17,11 @@ from glimmer_export.exporter.bench.inputs import (
     random_questions,
     word_tokenizer,
 )
-from glimmer_export.exporter.bench.int8 import CALIBRATION_QUESTIONS, int8_bundle
+from glimmer_export.exporter.bench.measure import ContenderSpec
 from glimmer_export.exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
 from glimmer_export.exporter.bundle import FormOptions, choose_forms, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.checkpoint import (
     CheckpointConfig,
     ModelOptions,
@@ -33,13 +36,28 @@ from glimmer_export.exporter.links import require_no_link
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.publish import check_apart, publish_directory
 from glimmer_export.exporter.whole_file import remove_unfinished, replace_file, write_errors
-from glimmer_export.runtime.contract import Forms, OutputError
+from glimmer_export.runtime.contract import Forms, OutputError, read_manifest
 from glimmer_export.runtime.contract.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["OURS", "Prepared", "prepare"]
+
+CALIBRATION_QUESTIONS = 4
+"""Random weights and tokens have no rare outliers; a real model is calibrated on more."""
+
+
+def int8_bundle(bundle: Path, store: Path, questions: Sequence[BenchQuestion], output: Path, *, threads: int) -> Path:
+    """Quantise `bundle` into `output` by the default policy, both kept for the next bench."""
+    if not output.exists():
+        if not read_manifest(bundle).calibration:
+            rows = [Question(str(place), item.text, (), item.numbers, ()) for place, item in enumerate(questions)]
+            options = CalibrationOptions(samples=len(rows), given=True, passages_per_question=3, threads=threads)
+            calibrate_bundle(bundle, store, rows, options)
+        quantize_bundle(bundle, output, QuantizeOptions("int8", "cpu"))
+    return output
+
 
 OURS = "ours"
 RECIPE = "bench.json"
@@ -194,7 +212,7 @@ def _peer_spec(directory: Path, config: CheckpointConfig, peer: Peer, ours: Cont
             write_t5(checkpoint.config, dict(checkpoint.tensors), work)
     model = t5
     if peer.library == "optimum" and not (model := directory / "optimum").exists():
-        from glimmer_export.exporter.parity.optimum_reference import export_with_optimum
+        from glimmer_export.exporter.bench.peers import export_with_optimum
 
         export_with_optimum(t5, model)
     return replace(

@@ -19,8 +19,7 @@ from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
 from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
-from glimmer_export.exporter.graphs.weights_file import WeightsFile, weights_file
-from glimmer_export.exporter.graphs.write import write_graph
+from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.exporter.precision import DEFAULT_POLICY, policy_file, read_policy
 from glimmer_export.exporter.publish import check_target, publish_directory
 from glimmer_export.exporter.targets import read_target, target_names

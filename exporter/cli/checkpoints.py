@@ -166,7 +166,7 @@ def demo_data(
     as_json: Json = False,
 ) -> None:
     """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
-    from glimmer_export.exporter.demo.data import write_demo
+    from glimmer_export.exporter.demo.world import write_demo
 
     summary = write_demo(output, num_questions=questions, seed=seed, overwrite=overwrite)
     if as_json:

@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from glimmer_export.exporter.demo.relations import KINDS, Kind, Relation
+from glimmer_export.exporter.publish import publish_directory
 
 __all__ = [
-    "NUM_CONTEXT",
-    "TASKS",
-    "Passage",
-    "Question",
-    "Split",
-    "World",
-    "generate_split",
-    "names_of_split",
-    "withhold_gold",
-    "write_world",
-]
+    "CHECKPOINT", "NUM_CONTEXT", "TASKS", "Passage", "Question", "World", "generate_split", "names_of_split",
+    "withhold_gold", "write_demo", "write_world",
+]  # fmt: skip
 
 Split = Literal["train", "test"]
 TASKS = {"train": ("question", "slot", "claim"), "test": ("question", "slot")}
@@ -272,3 +266,21 @@ class _Neighbours:
             if passage not in entity.passage_of.values():
                 chosen.add(passage)
         return sorted(chosen - {entity.passage_of[relation.name]})
+
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+"""The demo checkpoint, which travels with the package."""
+
+
+def write_demo(output: Path, *, num_questions: int, seed: int, overwrite: bool = False) -> dict[str, Any]:
+    """Write `checkpoint/`, `corpus.jsonl` and `questions.jsonl` to a directory; returns their counts.
+
+    Each seed gives another world of the test split. Raises OutputError where the directory exists or cannot be written.
+    """
+    with publish_directory(output, overwrite=overwrite, inputs=[CHECKPOINT]) as work:
+        world = generate_split("test", num_questions, seed)
+        (work / "checkpoint").mkdir()
+        for path in CHECKPOINT.iterdir():
+            shutil.copyfile(path, work / "checkpoint" / path.name)  # not with the modes that the package's own have
+        write_world(work, world)
+    return {"output": str(output), "passages": len(world.corpus), "questions": len(world.questions), "seed": seed}

@@ -1,6 +1,6 @@
 """Torch stages -> ONNX graphs: trace, rewrite, write, check."""
 
 from glimmer_export.exporter.graphs.export import ExportedGraph, GraphExporter
-from glimmer_export.exporter.graphs.weights_file import WeightsFile, weights_file
+from glimmer_export.exporter.graphs.write import WeightsFile, weights_file
 
 __all__ = ["ExportedGraph", "GraphExporter", "WeightsFile", "weights_file"]

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from glimmer_export.exporter.graphs.blank_weights import BlankWeights
 from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
 from glimmer_export.exporter.graphs.trace import OPSET
 from glimmer_export.exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.codecs import open_codec
-from glimmer_export.runtime.contract import LOG_PROBABILITY, ExportError, GraphIO, ModelShape, boundary_of, codec_layout
+from glimmer_export.runtime.contract import (
+    LOG_PROBABILITY,
+    ExportError,
+    Forms,
+    GraphIO,
+    ModelShape,
+    boundary_of,
+    codec_layout,
+    codec_of,
+    graph_io,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +37,7 @@ if TYPE_CHECKING:
     from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = [
-    "FORBIDDEN_OPERATORS", "check_operators", "check_runs", "check_valid", "check_written", "reference_runs",
+    "APART_BYTES", "StageCheck", "check_operators", "check_runs", "check_valid", "check_written", "reference_runs",
     "run_stage",
 ]  # fmt: skip
 
@@ -77,7 +92,7 @@ def check_runs(path: Path, runs: Sequence[Run], *, precision: str = "fp32") -> f
 
 
 def _read_outputs(inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    from glimmer_export.exporter.parity.masks import comparable_outputs
+    from glimmer_export.exporter.graphs.comparable import comparable_outputs
 
     return {**outputs, **comparable_outputs(inputs, outputs)}
 
@@ -202,3 +217,47 @@ def _check_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
             3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4
         ),
     )
+
+
+APART_BYTES = 512_000_000
+"""Weights, in FP32, above which a check is worth the seconds that a process takes to start."""
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """What to check: a graph file whose stage needs the large weights of these names."""
+
+    checkpoint: Path
+    path: Path
+    forms: Forms
+    weights: frozenset[str]
+    precision: str
+
+    def run(self) -> float:
+        """Largest absolute error against torch; torch's weights are let go before ONNX Runtime reads the graph's.
+
+        Raises ExportError as `check_runs` does.
+        """
+        from glimmer_export.exporter.checkpoint import open_tensors, read_config
+        from glimmer_export.exporter.stages import stage_from_model
+
+        check_written(self.path)
+        config, name = read_config(self.checkpoint), self.path.stem
+        model = BlankWeights(open_tensors(self.checkpoint)).filled_model(config, self.weights)
+        io = graph_io(config.shape, self.forms)[name]
+        stage = stage_from_model(model, name, self.forms)
+        runs = reference_runs(stage, io, config.shape, codec_of(name))
+        del model, stage
+        return check_runs(self.path, runs, precision=self.precision)
+
+    def run_apart(self) -> float:
+        """The same in a process of its own; raises ExportError too where the system ends that for want of memory."""
+        spawn = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                return pool.submit(self.run).result()
+        except BrokenProcessPool:
+            raise ExportError(
+                f"graph {self.path.stem}", expected="memory to check it in: its weights twice, in FP32",
+                found="a check that the system stopped", fix="check it on a larger machine, or pass --no-check",
+            ) from None

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.graphs.blank_weights import BlankWeights
-from glimmer_export.exporter.graphs.check_stage import APART_BYTES, StageCheck
-from glimmer_export.exporter.graphs.passes import DeclareIO, NameNodes, Prepend, StripMetadata
-from glimmer_export.exporter.graphs.prefix import memory_prefix
-from glimmer_export.exporter.graphs.trace import TracedStages
-from glimmer_export.exporter.graphs.weights_file import WeightsFile
-from glimmer_export.exporter.graphs.write import WrittenGraph, write_graph
+from glimmer_export.exporter.graphs.check import APART_BYTES, StageCheck
+from glimmer_export.exporter.graphs.rewrites import DeclareIO, NameNodes, Prepend, StripMetadata
+from glimmer_export.exporter.graphs.trace import TracedStages, memory_prefix
+from glimmer_export.exporter.graphs.write import WeightsFile, WrittenGraph, write_graph
 from glimmer_export.runtime.contract import Forms, GraphIO, codec_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from math import prod
 
 from glimmer_export.exporter.lint.graph import LintGraph, label, present
-from glimmer_export.exporter.lint.limits import Limits
-from glimmer_export.exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.rule import Fault, Limits, Rule
 
 __all__ = ["DTYPE_RULES"]
 

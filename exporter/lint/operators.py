@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from glimmer_export.exporter.lint.graph import LintGraph, attribute, label, present
-from glimmer_export.exporter.lint.limits import Limits
-from glimmer_export.exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.rule import Fault, Limits, Rule
 
 __all__ = ["OPERATOR_RULES"]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from glimmer_export.exporter.lint.graph import LintGraph, attribute, label
-from glimmer_export.exporter.lint.limits import Limits
-from glimmer_export.exporter.lint.rule import Fault, Rule
+from glimmer_export.exporter.lint.rule import Fault, Limits, Rule
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto

@@ -10,26 +10,39 @@ from pathlib import Path
 from statistics import median
 
 from glimmer_export.calibration.questions import Question
-from glimmer_export.exporter.parity.attribution import Mix, PartEffect, effect_of, mixes
-from glimmer_export.exporter.parity.bundle_graphs import BundleGraphs, GraphSet, TorchGraphs
-from glimmer_export.exporter.parity.compared import Compared, Shared, compared_graphs
-from glimmer_export.exporter.parity.coverage import Answered, coverage_of
-from glimmer_export.exporter.parity.forced import Forced, ForcedSide, forced_answers
-from glimmer_export.exporter.parity.memory_source import (
+from glimmer_export.exporter.parity.attribution import (
+    Forced,
+    ForcedSide,
+    Mix,
+    PartEffect,
+    effect_of,
+    forced_answers,
+    mixes,
+)
+from glimmer_export.exporter.parity.figures import Answered, coverage_of
+from glimmer_export.exporter.parity.graph_errors import observe
+from glimmer_export.exporter.parity.graph_sets import (
+    BundleGraphs,
+    Compared,
+    GraphSet,
+    Shared,
+    TorchGraphs,
+    compared_graphs,
+)
+from glimmer_export.exporter.parity.inputs import (
     Encode,
     EncodedMemory,
     MemorySource,
+    Rows,
     StoredMemory,
     TokensAlone,
     codec_name,
+    rows_from_questions,
 )
-from glimmer_export.exporter.parity.observe import observe
 from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
-from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.reference import TorchReference, graphs_from_model
 from glimmer_export.exporter.parity.report import ParityReport, SideName, report_from_replies
-from glimmer_export.exporter.parity.rows import Rows, rows_from_questions
 from glimmer_export.exporter.parity.sides import GraphSide, Reply, Side, TorchSide
-from glimmer_export.exporter.parity.torch_graphs import graphs_from_model
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle

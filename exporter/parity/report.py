@@ -11,22 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.parity.attribution import PartEffect, costliest_part
-from glimmer_export.exporter.parity.compared import Compared
-from glimmer_export.exporter.parity.coverage import Coverage, coverage_of
-from glimmer_export.exporter.parity.differences import (
+from glimmer_export.exporter.parity.figures import (
     MAX_EXAMPLES,
+    Coverage,
+    Delta,
     Difference,
     FirstDifference,
     LogProbabilityDifference,
+    answers_equal,
+    coverage_of,
     differences_of,
+    em_of,
+    equal_of_correct,
+    f1_of,
     first_difference_of,
+    gold_in_top_m,
     log_probability_difference,
+    mean_kendall_tau,
+    top_m_overlap,
 )
-from glimmer_export.exporter.parity.grades import Delta, answers_equal, em_of, equal_of_correct, f1_of
 from glimmer_export.exporter.parity.graph_errors import GraphError
+from glimmer_export.exporter.parity.graph_sets import Compared
+from glimmer_export.exporter.parity.inputs import Rows
 from glimmer_export.exporter.parity.options import ParityOptions
-from glimmer_export.exporter.parity.ranking import gold_in_top_m, mean_kendall_tau, top_m_overlap
-from glimmer_export.exporter.parity.rows import Rows
 from glimmer_export.exporter.parity.sides import Reply
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.contract import BundleManifest, Computation, GateResult

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from glimmer_export.exporter.parity.masks import comparable_outputs
+from glimmer_export.exporter.graphs.comparable import comparable_outputs
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.contract import GraphIO
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from glimmer_export.exporter.parity.bootstrap import Interval
+from glimmer_export.exporter.parity.figures import Interval
 from glimmer_export.exporter.parity.report import ParityReport
 from glimmer_export.exporter.visible import visible
 from glimmer_export.runtime.contract import GateCheck

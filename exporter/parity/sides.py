@@ -9,9 +9,8 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.exporter.parity.memory_source import MemorySource
+from glimmer_export.exporter.parity.inputs import MemorySource, Row
 from glimmer_export.exporter.parity.reference import TorchReference
-from glimmer_export.exporter.parity.rows import Row
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.contract import ModelShape

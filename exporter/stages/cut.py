@@ -5,9 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from glimmer_export.exporter.stages.decoding import CrossKV, DecoderPrefill, DecoderStep
-from glimmer_export.exporter.stages.encoding import JoinedEncoder, MemoryEncoder, QuestionEncoder
+from glimmer_export.exporter.stages.encoding import (
+    ConditionedStageB,
+    JoinedEncoder,
+    LiveStageA,
+    MemoryEncoder,
+    MemoryStageB,
+    QuestionEncoder,
+    SelectingStageB,
+)
 from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA
-from glimmer_export.exporter.stages.live import ConditionedStageB, LiveStageA, MemoryStageB, SelectingStageB
 from glimmer_export.exporter.stages.model import GlimmerModel
 from glimmer_export.runtime.contract import Forms, form_of, stage_of
 

@@ -1,12 +1,16 @@
-"""Stages that turn token ids into states: the memory encoder, the question encoder, and FiD's joined encoder."""
+"""The stages that encode: passages, the question, both together, and the live layers over memory."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from glimmer_export.exporter.stages.codec import take_selected
 from glimmer_export.exporter.stages.model import GlimmerModel
 
-__all__ = ["JoinedEncoder", "MemoryEncoder", "QuestionEncoder"]
+__all__ = [
+    "ConditionedStageB", "JoinedEncoder", "LiveStageA", "MemoryEncoder", "MemoryStageB", "QuestionEncoder",
+    "SelectingStageB",
+]  # fmt: skip
 
 
 class MemoryEncoder(nn.Module):
@@ -44,3 +48,74 @@ class JoinedEncoder(nn.Module):
         """(b, k, n) int32 ids and mask -> encoder_hidden_states (b, k * n, d_model) and their mask (b, k * n)."""
         states = self.model.encode_joined(input_ids, attention_mask)
         return states.flatten(1, 2), attention_mask.flatten(1)
+
+
+class LiveStageA(nn.Module):
+    """Stage A in full, with the score head (GLIMMER paper, section 3.2)."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k), rerank_states (b, k, n_q + n_p, d)."""
+        return self.model.stage_a(question_states, question_mask, memory, memory_mask)
+
+
+class SelectingStageB(nn.Module):
+    """Stage B of GLIMMER: gathers the selected passages' states, so that the host need not see them.
+
+    It begins with live layer `first_layer`: the one behind stage A, or stage A's last where that was lazy.
+    """
+
+    def __init__(self, model: GlimmerModel, first_layer: int) -> None:
+        super().__init__()
+        self.model = model
+        self.first_layer = first_layer
+
+    def forward(
+        self, rerank_states: Tensor, question_mask: Tensor, memory_mask: Tensor, selected: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Stage A's states, masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
+        states, mask = take_selected(selected, rerank_states, memory_mask)
+        return _encoder_output(self.model, states, question_mask, mask, self.first_layer)
+
+
+class ConditionedStageB(nn.Module):
+    """The whole live encoder: passages conditioned on the question (LUMEN paper, section 3).
+
+    LUMEN runs it on all k; GLIMMER, where its one-layer stage A was lazy, on the m that were selected.
+    """
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> states (b, k * n, d) and mask (b, k * n)."""
+        states = self.model.join(question_states, memory)
+        return _encoder_output(self.model, states, question_mask, memory_mask, first_layer=0)
+
+
+class MemoryStageB(nn.Module):
+    """MemoryFiD, which has no live layers: the final norm over the memory itself."""
+
+    def __init__(self, model: GlimmerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, k, n_p, d), (b, k, n_p) -> states (b, k * n_p, d) and mask (b, k * n_p)."""
+        states: Tensor = self.model.live_encoder.final_layer_norm(memory)
+        return states.flatten(1, 2), memory_mask.flatten(1)
+
+
+def _encoder_output(
+    model: GlimmerModel, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int
+) -> tuple[Tensor, Tensor]:
+    encoded = model.stage_b(states, question_mask, memory_mask, first_layer)
+    return encoded.flatten(1, 2), model.readable_mask(question_mask, memory_mask).flatten(1)

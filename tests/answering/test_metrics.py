@@ -6,8 +6,8 @@ import pytest
 
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.answering.metrics import exact_match, grade, normalise_answer, token_f1
-from glimmer_export.exporter.parity.grades import em_of, equal_of_correct, f1_of
-from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.figures import em_of, equal_of_correct, f1_of
+from glimmer_export.exporter.parity.inputs import Row
 from glimmer_export.exporter.parity.sides import Reply
 from tests.answering.kilt_table import kilt_rows
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from glimmer_export.calibration.questions import Question, read_questions
-from glimmer_export.exporter.answering.predictions import check_ids, kilt_predictions, ranked_pages
+from glimmer_export.exporter.answering.file import check_ids, kilt_predictions, ranked_pages
 from glimmer_export.runtime import Answer, Passage, RankedPassage
 from glimmer_export.runtime.contract import QuestionFileError
 

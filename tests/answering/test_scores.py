@@ -14,10 +14,7 @@ from glimmer_export.calibration.evidence import evidence_from_outputs
 from glimmer_export.calibration.questions import Question, read_questions
 from glimmer_export.exporter.answering import answer_questions
 from glimmer_export.exporter.answering.metrics import grade
-from glimmer_export.exporter.answering.retrieved_pages import r_precision, recall_at
-from glimmer_export.exporter.answering.rouge_l import rouge_l_scorer
-from glimmer_export.exporter.answering.scores import Scores
-from glimmer_export.exporter.answering.show import scores_table
+from glimmer_export.exporter.answering.scores import Scores, r_precision, recall_at, rouge_l_scorer, scores_table
 from glimmer_export.exporter.terminal import console
 from glimmer_export.runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows

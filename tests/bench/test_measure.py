@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from glimmer_export.exporter.bench.contender import Answered
-from glimmer_export.exporter.bench.measure import interleaved, measure, percentile_95
+from glimmer_export.exporter.bench.measure import Answered, interleaved, measure, percentile_95
 
 
 class Stand:

@@ -9,8 +9,7 @@ from statistics import median
 import pytest
 
 from glimmer_export.exporter.bench import BenchOptions, run_bench, workplace
-from glimmer_export.exporter.bench.open import open_contenders
-from glimmer_export.exporter.bench.peak_rss import measure_peak_rss
+from glimmer_export.exporter.bench.contenders import measure_peak_rss, open_contenders
 from glimmer_export.exporter.bench.peers import write_t5
 from glimmer_export.exporter.bench.workplace import OURS, prepare
 from glimmer_export.exporter.checkpoint import read_checkpoint

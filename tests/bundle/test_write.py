@@ -11,7 +11,7 @@ import pytest
 from glimmer_export.exporter.bundle import export_bundle, write
 from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
-from glimmer_export.exporter.graphs.weights_file import WEIGHTS
+from glimmer_export.exporter.graphs.write import WEIGHTS
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MANIFEST, ExportError, OutputError

@@ -11,8 +11,8 @@ from glimmer_export.exporter.demo import build_tokenizer, demo_config, generate_
 from glimmer_export.exporter.demo.batches import encode_world
 from glimmer_export.exporter.demo.evaluate import answer
 from glimmer_export.exporter.demo.loss import training_loss
-from glimmer_export.exporter.demo.progress import progress_line
 from glimmer_export.exporter.demo.recipe import CURRICULUM, Phase
+from glimmer_export.exporter.demo.train_demo import progress_line
 from glimmer_export.exporter.demo.training import Report, Training, initial_model
 from glimmer_export.runtime.contract import OutputError
 

@@ -26,7 +26,7 @@ from glimmer_export.exporter.bundle import FormOptions, export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.checkpoint.options import ModelOptions
-from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.engines.profiles import graph_profiles
 from glimmer_export.exporter.init import init_random
 from glimmer_export.exporter.lint import limits_of, lint_bundle

@@ -37,7 +37,7 @@ from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from
 from glimmer_export.exporter.checkpoint.presets import preset
 from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
 from glimmer_export.exporter.checkpoint.write import write_checkpoint
-from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import GraphIO, ModelShape
 from tests.engines.base_size import QUESTIONS

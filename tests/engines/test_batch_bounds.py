@@ -10,7 +10,7 @@ import pytest
 from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset
-from glimmer_export.exporter.demo.data import CHECKPOINT
+from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.engines.batch_bounds import batch_bounds
 from glimmer_export.exporter.engines.profiles import graph_profiles
 from glimmer_export.exporter.targets import Profile

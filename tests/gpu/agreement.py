@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from glimmer_export.calibration.questions import read_questions
-from glimmer_export.exporter.parity.masks import comparable_outputs
+from glimmer_export.exporter.graphs.comparable import comparable_outputs
 from glimmer_export.exporter.tolerances import MIN_SNR_DB
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend

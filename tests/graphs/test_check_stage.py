@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from glimmer_export.exporter.graphs.check_stage import StageCheck
+from glimmer_export.exporter.graphs.check import StageCheck
 from glimmer_export.runtime.contract import ExportError
 from tests.exported import Exported
 

@@ -10,7 +10,7 @@ import pytest
 
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
 from glimmer_export.exporter.engines.profiles import graph_profiles
-from glimmer_export.exporter.graphs.passes import DeclareIO, NameNodes
+from glimmer_export.exporter.graphs.rewrites import DeclareIO, NameNodes
 from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
 from glimmer_export.exporter.graphs.trace import graph_from_stage
 from glimmer_export.exporter.lint import limits_of

@@ -11,8 +11,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from glimmer_export.exporter.graphs.weights_file import ALIGNMENT, WEIGHTS, weights_file
-from glimmer_export.exporter.graphs.write import EXTERNAL_BYTES, WEIGHTS_DIGEST, write_graph
+from glimmer_export.exporter.graphs.write import (
+    ALIGNMENT,
+    EXTERNAL_BYTES,
+    WEIGHTS,
+    WEIGHTS_DIGEST,
+    weights_file,
+    write_graph,
+)
 from glimmer_export.runtime.contract import file_digest, read_manifest
 from tests.bundle_factory import tree
 from tests.exported import Exported, write_alone

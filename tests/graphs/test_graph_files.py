@@ -13,8 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from glimmer_export.exporter.graphs.weights_file import WEIGHTS
-from glimmer_export.exporter.graphs.write import WEIGHTS_DIGEST
+from glimmer_export.exporter.graphs.write import WEIGHTS, WEIGHTS_DIGEST
 from glimmer_export.runtime.contract import MANIFEST
 from tests.bundle_factory import tree
 from tests.exported import VARIANTS, Exported, make_checkpoint

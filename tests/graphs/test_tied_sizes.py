@@ -16,7 +16,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
-from glimmer_export.exporter.graphs import prefix
+from glimmer_export.exporter.graphs import trace
 from glimmer_export.exporter.graphs.trace import graph_from_stage
 from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
 from glimmer_export.exporter.stages.decoding import DecoderStep
@@ -63,13 +63,13 @@ def stages() -> dict[tuple[Any, ...], tuple[str, nn.Module, GraphIO]]:
                 found.setdefault((type(stage), io.inputs, biased), (model, stage, io))
                 return ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
 
-            patch.setattr(prefix, "graph_from_stage", note)
+            patch.setattr(trace, "graph_from_stage", note)
             whole = GlimmerModel(config).requires_grad_(False).eval()
             for stage_a, cross_attention in product(STAGE_A_FORMS, CROSS_ATTENTION_FORMS):
                 forms = Forms(CODECS, stage_a, cross_attention)
                 for name, io in graph_io(config.shape, forms).items():
                     stage = stage_from_model(whole, name, forms)
-                    front = prefix.memory_prefix(stage, io, config.shape, codec_of(name))
+                    front = trace.memory_prefix(stage, io, config.shape, codec_of(name))
                     note(stage, io if front is None else front.stage_io, config.shape)
     return found
 

@@ -19,10 +19,9 @@ from typing import Any
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.answering.metrics import exact_match
 from glimmer_export.exporter.bundle import FormOptions, export_bundle
-from glimmer_export.exporter.demo.data import CHECKPOINT
-from glimmer_export.exporter.demo.world import Question, World, generate_split, write_world
+from glimmer_export.exporter.demo.world import CHECKPOINT, Question, World, generate_split, write_world
 from glimmer_export.exporter.memory import build_store, convert_store
-from glimmer_export.exporter.parity.bootstrap import paired_interval
+from glimmer_export.exporter.parity.figures import paired_interval
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.candidates import PassageId
 from glimmer_export.runtime.contract import CODECS, read_store_manifest

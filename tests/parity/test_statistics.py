@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimmer_export.calibration.questions import Question
-from glimmer_export.exporter.parity.bootstrap import paired_interval
-from glimmer_export.exporter.parity.differences import (
+from glimmer_export.exporter.graphs.comparable import comparable_outputs
+from glimmer_export.exporter.parity.figures import (
     LogProbabilityDifference,
     differences_of,
     first_difference_of,
+    kendall_tau,
     log_probability_difference,
+    paired_interval,
 )
 from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB, ObservedGraph
-from glimmer_export.exporter.parity.masks import comparable_outputs
-from glimmer_export.exporter.parity.ranking import kendall_tau
-from glimmer_export.exporter.parity.rows import Row
+from glimmer_export.exporter.parity.inputs import Row
 from glimmer_export.exporter.parity.sides import Reply
 from glimmer_export.runtime.contract import GraphIO, IOTensor
 

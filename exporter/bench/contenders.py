@@ -1,15 +1,24 @@
-"""GLIMMER through the runtime's own session, with every graph run timed."""
+"""Contenders opened from what was prepared, ours through the runtime's own session, and the peak memory of each.
+
+Run as a module it is the process whose memory is measured: a JSON object on stdin, the number of bytes on stdout.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import median
+from typing import Any
 
-from glimmer_export.exporter.bench.contender import Answered, ContenderSpec
+from glimmer_export.exporter.bench.ceilings import QUESTION_ENCODER
 from glimmer_export.exporter.bench.inputs import BenchQuestion
-from glimmer_export.exporter.bench.work import QUESTION_ENCODER
+from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
 from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.backends.choice import load_graphs
@@ -17,7 +26,7 @@ from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
-__all__ = ["SessionContender"]
+__all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]
 
 NO_TOKEN = -1
 ALONE_WARMUP = 3
@@ -113,3 +122,60 @@ class _TimedGraph:
 def _stage(graph: str) -> str:
     """A graph's stage: when a question is asked, the memory encoder runs on the question alone."""
     return QUESTION_ENCODER if graph == "memory_encoder" else graph
+
+
+def open_contenders(specs: Sequence[ContenderSpec]) -> dict[str, Contender]:
+    """Open each by its key; FiDs that differ only in their number of passages share one model."""
+    models: dict[Path, Any] = {}
+    opened: dict[str, Contender] = {}
+    for spec in specs:
+        if spec.library == "session":
+            opened[spec.key] = SessionContender(spec)
+            continue
+        from glimmer_export.exporter.bench.peers import FidContender, fid_model
+
+        if spec.model not in models:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                models[spec.model] = fid_model(spec.library, spec.model, spec.threads)
+        opened[spec.key] = FidContender(spec, models[spec.model])
+    return opened
+
+
+BATCHES = 2
+STATUS = Path("/proc/self/status")
+
+
+def measure_peak_rss(spec: ContenderSpec, batches: Sequence[Sequence[BenchQuestion]]) -> int:
+    """Bytes resident at most, Python and its libraries included; raises RuntimeError where the process fails."""
+    job = {
+        "spec": {**asdict(spec), "model": str(spec.model), "store": None if spec.store is None else str(spec.store)},
+        "batches": [[asdict(question) for question in batch] for batch in batches[:BATCHES]],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "glimmer_export.exporter.bench.contenders"], input=json.dumps(job), capture_output=True,
+        text=True, check=False, start_new_session=True,  # Ctrl-C is for us, who end it
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the process that measures the memory of {spec.key} failed:\n{done.stderr}")
+    return int(done.stdout.split()[-1])
+
+
+def _main() -> None:
+    job: dict[str, Any] = json.load(sys.stdin)
+    paths = {name: None if job["spec"][name] is None else Path(job["spec"][name]) for name in ("model", "store")}
+    spec = ContenderSpec(**{**job["spec"], **paths})
+    contender = open_contenders([spec])[spec.key]
+    for batch in job["batches"]:
+        contender.answer([BenchQuestion(**question) for question in batch])
+    sys.stdout.write(f"{_peak_bytes()}\n")
+
+
+def _peak_bytes() -> int:
+    """From /proc, not getrusage: Linux hands the peak of the process that forked on to the program it starts."""
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+if __name__ == "__main__":
+    _main()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from glimmer_export.exporter.bench.peers import fid_tokens, ort_model_from_t5
 from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
 from glimmer_export.exporter.init import init_from_t5
-from glimmer_export.exporter.parity.optimum_reference import fid_tokens, ort_model_from_t5
 from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.exporter.stages import GlimmerModel
 from glimmer_export.runtime.contract import CheckpointError, OutputError

@@ -1,22 +1,77 @@
-"""Which of the compared graphs differ: a bundle beside itself, or beside one of the same graphs, shows nothing."""
+"""The graphs of either side, each loaded once and when it is first asked for, and which of them differ.
+
+A bundle beside itself, or beside one of the same graphs, shows nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from glimmer_export.exporter.graphs.write import WEIGHTS_DIGEST
+from glimmer_export.runtime.backends import Backend, Graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
     ROUNDING_BACKEND,
     BundleManifest,
     Computation,
+    OptionError,
     computes_fp16_in_fp32,
 )
 
-__all__ = ["Compared", "Shared", "compared_graphs", "graph_identity"]
+__all__ = ["BundleGraphs", "Compared", "GraphSet", "Shared", "TorchGraphs", "compared_graphs"]
+
+
+class GraphSet(Protocol):
+    """Graphs by the stages that they compute, for memory in a codec; None: there is no memory."""
+
+    def of(self, codec: str | None) -> dict[str, Graph]:
+        """Raises OptionError where there are none for the codec."""
+        ...
+
+
+class BundleGraphs:
+    """Those of a bundle, on a backend; `loaded` are graphs that are there already, for memory in `codec`."""
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, loaded: Mapping[str, Graph] | None = None, codec: str | None = None
+    ) -> None:
+        self._bundle, self._backend = bundle, backend
+        stages = bundle.manifest.stages(codec)
+        self._graphs = {stages[stage]: graph for stage, graph in (loaded or {}).items()}
+
+    def of(self, codec: str | None) -> dict[str, Graph]:
+        """As GraphSet; raises BundleError or BackendError too, where a graph cannot be loaded."""
+        manifest = self._bundle.manifest
+        if codec is not None and codec not in manifest.codecs:
+            raise OptionError(
+                str(self._bundle), expected=f"graphs for the codec {codec} of a store that is compared",
+                found=", ".join(manifest.codecs), fix=f"export it with `--codecs {codec}` too",
+            )
+        return {stage: self.graph(name) for stage, name in manifest.stages(codec).items()}
+
+    def graph(self, name: str) -> Graph:
+        """One graph by its own name."""
+        if name not in self._graphs:
+            self._graphs[name] = self._backend.load(self._bundle.graph_path(name), self._bundle.manifest.io()[name])
+        return self._graphs[name]
+
+
+class TorchGraphs:
+    """Those that `make` gives for a codec."""
+
+    def __init__(self, make: Callable[[str | None], dict[str, Graph]]) -> None:
+        self._make = make
+        self._made: dict[str | None, dict[str, Graph]] = {}
+
+    def of(self, codec: str | None) -> dict[str, Graph]:
+        """As GraphSet."""
+        if codec not in self._made:
+            self._made[codec] = self._make(codec)
+        return self._made[codec]
 
 
 @dataclass(frozen=True)

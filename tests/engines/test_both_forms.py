@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.engines import build as builds
 from glimmer_export.exporter.engines import build_engines, choose_form_here
 from glimmer_export.exporter.engines.compiler import Compiler
 from glimmer_export.exporter.engines.measured_form import form_on_engines
 from glimmer_export.exporter.lint import limits_of, lint_bundle
+from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
 from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
@@ -35,13 +37,15 @@ from glimmer_export.runtime.contract import (
     read_manifest,
     record_to_json,
 )
-from tests.bundle_factory import rewrite
+from tests.bundle_factory import rewrite, write_rows
 from tests.calibrated import calibrated, quantized
+from tests.cli.conftest import cli  # noqa: F401  (a fixture)
 from tests.exported import QUESTIONS, copy_bundle
 from tests.parity.asked import answered_rows, write_gate
 from tests.runtime.backends.conftest import gpu  # noqa: F401  (a fixture)
 from tests.runtime.backends.fake_tensorrt import write_engines
 
+AGX = "jetson-orin-agx"
 DECODER = {"absorbed": {"decoder_step"}, "cached": {"cross_kv", "decoder_step"}}
 OTHER = dict(zip(CROSS_ATTENTION_FORMS, reversed(CROSS_ATTENTION_FORMS), strict=True))
 
@@ -111,7 +115,7 @@ def test_either_form_answers_as_a_bundle_of_one_form(exported, tmp_path, variant
 
 
 @pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
-def test_build_for_a_cpu_times_both_and_chooses_the_faster(cli, bundle, monkeypatch, form):
+def test_build_for_a_cpu_times_both_and_chooses_the_faster(cli, bundle, monkeypatch, form):  # noqa: F811
     slow(monkeypatch, f"decoder_step.{OTHER[form]}")
     report = cli("build", bundle, "--target", "cpu", "--json").json
     choice = read_manifest(bundle).cross_attention_choice
@@ -140,7 +144,8 @@ def test_both_are_calibrated_and_quantised(both):
         assert list(made.graphs) == list(read_manifest(bundle).graphs)
         assert made.graphs["decoder_step.absorbed"].precision == made.graphs["decoder_step.cached"].precision
         assert made.cross_attention_choice.by == RECKONED
-        assert lint_bundle(Bundle.open(quantized(both, precision)), limits_of(read_target("t4").tensorrt)) == []
+        limits = limits_of(read_target("t4").tensorrt, "tensorrt")
+        assert lint_bundle(Bundle.open(quantized(both, precision)), limits) == []
 
 
 def test_what_precedes_the_decoder_is_calibrated_once(both, exported):
@@ -152,8 +157,6 @@ def test_what_precedes_the_decoder_is_calibrated_once(both, exported):
 
 
 def test_a_choice_that_was_measured_in_fp32_is_none_of_quantised_graphs(both, tmp_path):
-    from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-
     bundle = choose(Path(shutil.copytree(calibrated(both), tmp_path / "bundle")), "cached")
     done = quantize_bundle(bundle, tmp_path / "fp16", QuantizeOptions("fp16", "tensorrt"))
     assert {"decoder_step.absorbed", "decoder_step.cached"} <= set(done)
@@ -161,9 +164,7 @@ def test_a_choice_that_was_measured_in_fp32_is_none_of_quantised_graphs(both, tm
     assert (choice.by, choice.ratio) == (RECKONED, None)
 
 
-def test_sensitivity_and_parity_take_the_form_that_answers(cli, both, tmp_path):
-    from tests.bundle_factory import write_rows
-
+def test_sensitivity_and_parity_take_the_form_that_answers(cli, both, tmp_path):  # noqa: F811
     bundle = Path(shutil.copytree(calibrated(both), tmp_path / "bundle"))
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": text} for text in QUESTIONS])
     report = cli(
@@ -173,8 +174,6 @@ def test_sensitivity_and_parity_take_the_form_that_answers(cli, both, tmp_path):
     assert {row["graph"] for row in report["groups"]} == {"decoder_step"}
     gate = write_gate(tmp_path)
     rows = answered_rows(both)
-    from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
-
     for form in CROSS_ATTENTION_FORMS:
         choose(bundle, form)
         request = ParityRequest(
@@ -224,14 +223,14 @@ def scripted(monkeypatch) -> None:
     monkeypatch.setattr(Compiler, "compile", compile_graph)
 
 
-def test_engines_that_cannot_be_timed_keep_the_reckoned_form(cli, bundle, scripted):
-    built = build_engines(bundle, "t4", "tensorrt-rtx")
+def test_engines_that_cannot_be_timed_keep_the_reckoned_form(cli, bundle, scripted):  # noqa: F811
+    built = build_engines(bundle, AGX, "tensorrt-rtx")
     assert {"decoder_step.absorbed", "decoder_step.cached", "cross_kv"} <= set(built.record.engines)
     choice = built.record.cross_attention
-    assert (choice.by, choice.target, choice.ratio) == (RECKONED, "t4", None)
+    assert (choice.by, choice.target, choice.ratio) == (RECKONED, AGX, None)
     assert built.not_measured
     assert read_engine_record(built.directory) == built.record
-    assert "reckoned for t4" in cli("build", bundle, "--target", "t4", "--compiler", "tensorrt-rtx").out
+    assert "reckoned for jetson-orin-agx" in cli("build", bundle, "--target", AGX, "--compiler", "tensorrt-rtx").out
 
 
 def test_what_was_measured_stays_until_engines_are_built_anew(bundle, scripted, monkeypatch):
@@ -243,12 +242,12 @@ def test_what_was_measured_stays_until_engines_are_built_anew(bundle, scripted, 
 
     monkeypatch.setattr(builds, "form_on_engines", measure)
     for _ in range(2):
-        built = build_engines(bundle, "t4", "tensorrt-rtx")
+        built = build_engines(bundle, AGX, "tensorrt-rtx")
         assert built.record.cross_attention == read_engine_record(built.directory).cross_attention
         assert (built.record.cross_attention.ratio, built.not_measured) == (1.25, None)
-    assert measured == ["t4"]
-    build_engines(bundle, "t4", "tensorrt-rtx", force=True)
-    assert measured == ["t4"] * 2
+    assert measured == [AGX]
+    build_engines(bundle, AGX, "tensorrt-rtx", force=True)
+    assert measured == [AGX] * 2
 
 
 @pytest.fixture

@@ -1,22 +1,228 @@
-"""A backend that runs each graph and, on the same inputs without their padding, an instrumented copy of it."""
+"""A backend that runs each graph and, on the same inputs without their padding, an instrumented copy of it.
+
+An instrumented graph gives every float tensor as an output. Inputs are cut into runs of one passage or one row, so that
+padding enters no range.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glimmer_export.calibration.histogram import RunningRange
-from glimmer_export.calibration.instrument import InstrumentedGraph, ObservedTensor, instrument
 from glimmer_export.calibration.ranges import GraphRanges
-from glimmer_export.calibration.unpadded import Places, unpadded_runs
+from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime.backends import Array, Backend, Graph
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.contract import BundleError, CalibrationError, GraphIO
 
-__all__ = ["CollectingBackend", "GraphCollector"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "CollectingBackend", "GraphCollector", "InstrumentedGraph", "ObservedTensor", "UnpaddedRun", "instrument",
+    "unpadded_runs",
+]  # fmt: skip
+
+SAME_VALUES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators whose output holds the values of their first input, in another shape."""
+
+
+@dataclass(frozen=True)
+class ObservedTensor:
+    """A float tensor of a graph; dims are numbers, names, or None where nothing is known.
+
+    `values_of` names the tensor whose values it holds in another shape, None where they are its own.
+    """
+
+    name: str
+    dims: tuple[int | str | None, ...] | None
+    is_input: bool
+    values_of: str | None
+
+    @property
+    def channels(self) -> int | None:
+        """Size of the last axis, None where it varies or there is none."""
+        last = self.dims[-1] if self.dims else None
+        return last if isinstance(last, int) else None
+
+
+@dataclass(frozen=True)
+class InstrumentedGraph:
+    """`model` is the serialised graph, whose outputs are the observed tensors that are no inputs."""
+
+    model: bytes
+    tensors: tuple[ObservedTensor, ...]
+
+
+def instrument(path: Path) -> InstrumentedGraph:
+    """Make every float tensor that depends on the inputs of the graph in `path` an output.
+
+    What comes of weights and constants alone is left out: it is known without running. External data stays where it
+    is. Tensors inside control flow are not seen.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    types = _types(model)
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    constants = {weight.name for weight in model.graph.initializer} | {""}
+    tensors: dict[str, ObservedTensor] = {}
+    for value in model.graph.input:
+        if value.name not in constants and value.type.tensor_type.elem_type in floats:
+            tensors[value.name] = ObservedTensor(value.name, _dims(value), is_input=True, values_of=None)
+    for node in model.graph.node:
+        if constants.issuperset(node.input):
+            constants.update(node.output)
+            continue
+        source = tensors.get(node.input[0]) if node.op_type in SAME_VALUES else None
+        values_of = (source.values_of or source.name) if source is not None else None
+        for name in node.output:
+            value = types.get(name)
+            if value is not None and value.type.tensor_type.elem_type in floats:
+                tensors[name] = ObservedTensor(name, _dims(value), is_input=False, values_of=values_of)
+    del model.graph.output[:]
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, types[tensor.name].type.tensor_type.elem_type, None)
+        for tensor in tensors.values() if not tensor.is_input and _is_read(tensor)
+    )
+    return InstrumentedGraph(model.SerializeToString(), tuple(tensors.values()))
+
+
+def _is_read(tensor: ObservedTensor) -> bool:
+    """Another shape of known values has nothing of its own but its channels."""
+    return tensor.values_of is None or tensor.channels is not None
+
+
+def _types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Element type and dims of every tensor that nodes write, by name."""
+    import onnx
+
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    if any(name and name not in known for node in model.graph.node for name in node.output):
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        known = {value.name: value for value in inferred.value_info} | known
+    return known
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int | str | None, ...] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
+    )
+
+
+Places = Mapping[str, NDArray[np.intp]]
+"""By the name of a dimension, as the table of graph I/O has it: the indices to keep."""
+
+
+@dataclass(frozen=True)
+class UnpaddedRun:
+    """Inputs of one run, and the places of the batch that they were taken from.
+
+    `keep` names, by dimension, the indices that are no padding where it could not be cut off.
+    """
+
+    inputs: dict[str, Array]
+    places: Places
+    keep: Places
+
+
+def unpadded_runs(
+    io: GraphIO, inputs: Mapping[str, Array], limit: int, encoder_attention_mask: Array | None,
+    *, fixed_keys: bool = False,
+) -> Iterator[UnpaddedRun]:
+    """The runs of one batch, at most `limit` of a row's passages among them, spread over their order.
+
+    Positions count from the graph's own offsets, and every passage is encoded by itself, so what remains is computed
+    as in the batch. `encoder_attention_mask` (b, s) is that of the decoder's graphs which do not take it themselves.
+    With `fixed_keys` the place of a key tells in the decoder's cross-attention (a model's `cross_attention_bias`).
+    """
+    names = {tensor.name for tensor in io.inputs}
+    if "memory_mask" in names:
+        runs = _live(inputs, limit, selects="selected" in names)
+    elif "step" in names:
+        runs = _decoder(inputs, fixed_keys=fixed_keys)
+    elif "encoder_hidden_states" in names:
+        runs = _rows("encoder_tokens", encoder_attention_mask)
+    elif inputs["attention_mask"].ndim == 2:
+        runs = _texts(inputs["attention_mask"], limit)
+    else:
+        runs = _joined(inputs["attention_mask"], limit)
+    for places, keep in runs:
+        if all(len(kept) for kept in places.values()):
+            taken = {tensor.name: _take(inputs[tensor.name], tensor.dims, places) for tensor in io.inputs}
+            if "selected" in names:
+                taken["selected"] = np.zeros((1, 1), np.int32)
+            yield UnpaddedRun(taken, places, keep)
+
+
+def _take(values: Array, dims: Sequence[int | str], places: Places) -> Array:
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, str) and dim in places:
+            values = values.take(places[dim], axis=axis)
+    return values
+
+
+Runs = Iterator[tuple[dict[str, NDArray[np.intp]], Places]]
+
+
+def _live(inputs: Mapping[str, Array], limit: int, *, selects: bool) -> Runs:
+    masks = inputs["memory_mask"]
+    for row, passages in enumerate(masks):
+        question_mask = inputs["question_mask"][row] if "question_mask" in inputs else np.zeros(0, np.int32)
+        question = np.flatnonzero(question_mask)
+        places = {"batch": np.array([row])} | ({"question": question} if len(question_mask) else {})
+        candidates = inputs["selected"][row] if selects else range(len(passages))
+        present = [int(place) for place in candidates if passages[place].any()]
+        for place in spread(present, limit):
+            passage = np.flatnonzero(passages[place])
+            tokens = np.concatenate([question, len(question_mask) + passage])
+            yield {**places, "passages": np.array([place]), "passage": passage, "tokens": tokens}, {}
+
+
+def _texts(mask: Array, limit: int) -> Runs:
+    for row in spread(range(len(mask)), limit):
+        yield {"batch": np.array([row]), "tokens": np.flatnonzero(mask[row])}, {}
+
+
+def _joined(mask: Array, limit: int) -> Runs:
+    """Question and passage in one row: padding between them holds the passage in its place, and is left out after."""
+    for row, passages in enumerate(mask):
+        present = [place for place in range(len(passages)) if passages[place].any()]
+        for place in spread(present, limit):
+            kept = np.flatnonzero(passages[place])
+            taken = {"batch": np.array([row]), "passages": np.array([place]), "tokens": np.arange(kept[-1] + 1)}
+            # One passage a run: its tokens are all that the decoder would read.
+            yield taken, {"tokens": kept, "encoder_tokens": kept}
+
+
+def _decoder(inputs: Mapping[str, Array], *, fixed_keys: bool) -> Runs:
+    """Positions of the cache behind the step are empty, and the graph works at any length of it.
+
+    With `fixed_keys` the places of the encoder's first `step` tokens tell: padding among them stays in the run, to hold
+    those behind in their places, and is left out after.
+    """
+    for row, step in enumerate(inputs["step"]):
+        positions = np.arange(int(step) + 1)
+        mask = inputs["encoder_attention_mask"][row] > 0
+        held = np.arange(len(mask)) < (int(step) if fixed_keys and mask.any() else 0)
+        kept = np.flatnonzero(mask | held)
+        yield {
+            "batch": np.array([row]), "prefix": positions, "cache_length": positions, "encoder_tokens": kept,
+        }, {} if mask[kept].all() else {"encoder_tokens": np.flatnonzero(mask[kept])}
+
+
+def _rows(dim: str, mask: Array | None) -> Runs:
+    for row, kept in enumerate(() if mask is None else mask):
+        yield {"batch": np.array([row]), dim: np.flatnonzero(kept)}, {}
 
 
 class CollectingBackend:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glimmer_export.calibration.calibrators import bounds, calibrator
+from glimmer_export.calibration.fp16 import check_fp16
 from glimmer_export.calibration.linear import find_linears, shared_weights
 from glimmer_export.calibration.policy import Equalize, Policy
-from glimmer_export.calibration.preflight import check_fp16
 from glimmer_export.calibration.scheme import Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu, not_worth

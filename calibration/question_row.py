@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from glimmer_export.calibration.evidence import Evidence, evidence_from_outputs, page_name
-from glimmer_export.calibration.passage_fields import passage_fields, present_fields
+from glimmer_export.calibration.public_fields import (
+    Evidence,
+    evidence_from_outputs,
+    page_name,
+    passage_fields,
+    present_fields,
+)
 from glimmer_export.runtime.contract import QuestionFileError
 from glimmer_export.runtime.store import Passage
 

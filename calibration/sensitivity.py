@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from glimmer_export.calibration.groups import Group, find_groups
-from glimmer_export.calibration.keep_list import Choice, Kept, keep_greedily
+from glimmer_export.calibration.groups import CountingBackend, Group, find_groups
 from glimmer_export.calibration.load_graph import load_graph
-from glimmer_export.calibration.losses import Losses, losses
-from glimmer_export.calibration.observation import Asked, Observation, observe
+from glimmer_export.calibration.losses import Asked, Losses, Observation, losses, observe
 from glimmer_export.calibration.policy import Policy
-from glimmer_export.calibration.product_work import CountingBackend
 from glimmer_export.calibration.quantize import GraphOptions, quantize_graph, stays_float
 from glimmer_export.calibration.questions import Question, given_passages
 from glimmer_export.calibration.ranges import RangeTable
@@ -26,7 +23,49 @@ from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import CalibrationError, stage_of
 
-__all__ = ["COSTS", "GroupLoss", "Quantization", "Sensitivity", "SensitivityOptions", "sensitivity"]
+__all__ = [
+    "COSTS", "Choice", "GroupLoss", "Kept", "Quantization", "Sensitivity", "SensitivityOptions", "keep_greedily",
+    "sensitivity",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A group by its expression: the loss that quantising it alone brings, and the share that keeping it costs."""
+
+    pattern: str
+    loss: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One group kept in float: its own cost, that of all so far, and the loss predicted to remain."""
+
+    pattern: str
+    loss: float
+    cost: float
+    total_cost: float
+    remaining_loss: float
+
+
+def keep_greedily(choices: Iterable[Choice], budget: float) -> list[Kept]:
+    """The groups to keep within `budget`, a share, best loss for its cost first.
+
+    One that no longer fits is passed over, for smaller ones may. Losses are taken to add up, as those of independent
+    errors do. A group without loss is never kept.
+    """
+    choices = sorted(choices, key=lambda item: (-item.loss / item.cost if item.cost else -float("inf"), -item.loss))
+    kept: list[Kept] = []
+    total = 0.0
+    left = [choice.loss for choice in choices]
+    for place, choice in enumerate(choices):
+        if choice.loss > 0 and total + choice.cost <= budget:
+            total += choice.cost
+            left[place] = 0.0
+            kept.append(Kept(choice.pattern, choice.loss, choice.cost, total, sum(left)))
+    return kept
+
 
 COSTS = ("work", "weights", "larger")
 """What keeping a group costs: its share of a question's multiply-adds (time), of the weights (size), or the larger."""

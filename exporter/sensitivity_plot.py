@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimmer_export.exporter.cost.plot import FORMATS, METADATA, TEXT
+from glimmer_export.exporter.cost.show import FORMATS, METADATA, TEXT
 from glimmer_export.exporter.publish import replace_file, write_errors
 from glimmer_export.exporter.visible import visible
 

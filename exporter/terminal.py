@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,10 @@ from rich.text import Text
 
 from glimmer_export.exporter.visible import visible, visible_lines
 
-__all__ = ["bold", "console", "text"]
+__all__ = ["be_quiet", "bold", "console", "text"]
+
+QUIET = threading.Event()
+"""Set by `be_quiet`, for the process: a command has one standard error."""
 
 
 class _Console(Console):
@@ -19,8 +23,13 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The console of reports, or that of progress and warnings."""
-    return _Console(stderr=stderr, markup=False, emoji=False)
+    """The console of reports, or that of progress and warnings, which may be told to be quiet."""
+    return _Console(stderr=stderr, markup=False, emoji=False, quiet=stderr and QUIET.is_set())
+
+
+def be_quiet() -> None:
+    """Show no progress and no remarks on standard error from now on; errors are printed all the same."""
+    QUIET.set()
 
 
 def text(value: object, style: str = "") -> Text:

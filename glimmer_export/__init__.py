@@ -13,6 +13,7 @@ The names here are those of `glimmer_export.runtime`, which needs no torch, and 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from glimmer_export import runtime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from glimmer_export.runtime import *  # noqa: F403 - the names that its __all__ has
 
     __version__: str
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that sets logging up hears us, others do not
 
 __all__ = ["__version__"]
 __all__ += runtime.__all__

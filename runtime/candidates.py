@@ -12,8 +12,7 @@ from glimmer_export.runtime.arguments import as_index, described
 from glimmer_export.runtime.backends import Tensor
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import BundleError, ModelShape, PassageError
-from glimmer_export.runtime.memory import encode_passages, pad_ids
-from glimmer_export.runtime.passage_memory import PassageMemory
+from glimmer_export.runtime.passage_memory import PassageMemory, encode_passages, pad_ids
 from glimmer_export.runtime.placement import Placement
 from glimmer_export.runtime.store import MemoryStore, Passage
 from glimmer_export.runtime.text import TextEncoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from glimmer_export.runtime.array_files import read_arrays
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.codecs import Codec, open_codec
 from glimmer_export.runtime.contract import (
@@ -15,7 +16,6 @@ from glimmer_export.runtime.contract import (
     read_limited,
 )
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
-from glimmer_export.runtime.safetensors_file import read_arrays
 
 __all__ = ["open_store_codec", "read_codec"]
 

@@ -1,18 +1,197 @@
-"""Greedy decoding, one token a step for all rows of a batch, over a self-attention cache of fixed length."""
+"""Greedy decoding, one token a step for all rows of a batch, over a self-attention cache of fixed length.
+
+On a device that offers loops the steps between two looks at the tokens are queued together and count themselves; else
+each is a run of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from glimmer_export.runtime.backends import Array, Tensor
+from glimmer_export.runtime.backends import Array, DeviceLoop, LoopIO, Tensor
 from glimmer_export.runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
-from glimmer_export.runtime.decoder_steps import Asked, decoder_steps
-from glimmer_export.runtime.placement import Placement
+from glimmer_export.runtime.passage_memory import pad_ids
+from glimmer_export.runtime.placement import DevicePlacement, Placement
 
 __all__ = ["Decoded", "greedy_decode"]
+
+STEP = "decoder_step"
+PREFILL = "decoder_prefill"
+TOKEN = "next_token"
+LOGITS = "logits"
+IDS = "decoder_input_ids"
+COUNTER = "step"
+ENCODER_STATES = "encoder_hidden_states"
+ENCODER_MASK = "encoder_attention_mask"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is decoded: states (b, s, d_model) and mask (b, s) int32 of what was encoded, and the ids before answers.
+
+    `logits` says whether the logits of the first step and of the last before each look are wanted.
+    """
+
+    shape: ModelShape
+    encoder_hidden_states: Tensor
+    encoder_attention_mask: Tensor
+    prefixes: Sequence[Sequence[int]]
+    logits: bool
+
+
+class DecoderSteps(Protocol):
+    """The steps of one batch."""
+
+    def next(self, remaining: int) -> list[dict[str, Array]]:
+        """Run steps up to the next look, `remaining` at most; of each its tokens (b, 1), and what else was asked for.
+
+        That is their log-probabilities (b, 1), where the graphs tell, and logits (b, vocab_size) where they are wanted.
+        """
+        ...
+
+
+@contextmanager
+def decoder_steps(place: Placement, asked: Asked) -> Iterator[DecoderSteps]:
+    """The steps of a batch where its graphs run; raises what running them raises."""
+    if isinstance(place, DevicePlacement):
+        opened = place.loop(STEP, step_loop(asked.shape), _step_dims(place, asked), asked.shape.max_new_tokens)
+        if opened is not None:
+            with opened as loop:
+                yield _LoopedSteps(place, asked, loop)
+            return
+    yield _SingleSteps(place, asked)
+
+
+def step_loop(shape: ModelShape) -> LoopIO:
+    """What a step hands to the next."""
+    carried = {IDS: TOKEN} | {name: _present(name) for name in _layers(shape, "decoder", ())}
+    return LoopIO(carried, COUNTER, (TOKEN, LOG_PROBABILITY), (LOGITS,))
+
+
+class _LoopedSteps:
+    """Steps that a device counts and hands on by itself."""
+
+    def __init__(self, place: DevicePlacement, asked: Asked, loop: DeviceLoop) -> None:
+        self._loop, self._logits = loop, asked.logits
+        self._first: dict[str, Callable[[], Array]] | None = None
+        given: dict[str, Tensor] = {ENCODER_MASK: asked.encoder_attention_mask}
+        zeros: list[str] = []
+        start, caches = _last_positions(asked), list(_cache_dims(asked))
+        if "cross_kv" in place.graphs:
+            projected = {name: loop.inputs[name] for name in _cross_dims(asked)}
+            place.run_into("cross_kv", {ENCODER_STATES: asked.encoder_hidden_states}, projected)
+            attended: dict[str, Tensor] = dict(projected)
+        else:
+            attended = {ENCODER_STATES: asked.encoder_hidden_states}
+            given.update(attended)
+        if asked.shape.traits.prefixes_decoder:
+            into = {TOKEN: loop.inputs[IDS]} | {_present(name): loop.inputs[name] for name in caches}
+            inputs = {**_prefix(place, asked), **attended}
+            self._first = _fetched(place, place.run_into(PREFILL, inputs, into), logits=asked.logits)
+            start = start + 1
+        else:
+            given[IDS] = np.array(asked.prefixes, np.int32)
+            zeros = caches
+        loop.start(start, given, zeros)
+
+    def next(self, remaining: int) -> list[dict[str, Array]]:
+        """One look's steps are one launch; a prefix's own run comes before the first."""
+        found, first = [], self._first
+        count = min(self._loop.interval, remaining - (first is not None))
+        looked = self._loop.run(count, seen=self._logits) if count else None
+        if first is not None:
+            found.append({name: wait() for name, wait in first.items()})
+            self._first = None
+        return found + looked() if looked is not None else found
+
+
+class _SingleSteps:
+    """Steps that are a run each, of graphs on the host or on a device."""
+
+    def __init__(self, place: Placement, asked: Asked) -> None:
+        self._place, self._asked = place, asked
+        attended = {ENCODER_STATES: asked.encoder_hidden_states}
+        fixed = place.run("cross_kv", attended) if "cross_kv" in place.graphs else attended
+        self._fixed = {ENCODER_MASK: asked.encoder_attention_mask, **fixed}
+        self._position = _last_positions(asked)
+        self._outputs: Mapping[str, Tensor] | None = None
+
+    def next(self, remaining: int) -> list[dict[str, Array]]:
+        """Each step's copies are queued behind it, and all are waited for at the end: their buffers are used again."""
+        count = min(self._place.eos_interval, remaining)
+        fetched = []
+        for index in range(count):
+            looked = self._outputs is None or index == count - 1
+            self._outputs = self._run(self._outputs)
+            fetched.append(_fetched(self._place, self._outputs, logits=looked and self._asked.logits))
+        return [{name: wait() for name, wait in step.items()} for step in fetched]
+
+    def _run(self, before: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        caches = _cache_dims(self._asked)
+        if before is None and self._asked.shape.traits.prefixes_decoder:
+            return self._place.run(PREFILL, {**_prefix(self._place, self._asked), **self._fixed})
+        if before is None:
+            ids: Tensor = np.array(self._asked.prefixes, np.int32)
+            past = self._place.zeros(STEP, caches)
+        else:
+            self._position = self._position + 1
+            ids, past = before[TOKEN], {name: before[_present(name)] for name in caches}
+        return self._place.run(STEP, {IDS: ids, COUNTER: self._position, **self._fixed, **past})
+
+
+def _fetched(place: Placement, outputs: Mapping[str, Tensor], *, logits: bool) -> dict[str, Callable[[], Array]]:
+    """What of a step's outputs comes to the host, on its way there."""
+    wanted = (TOKEN, LOG_PROBABILITY, LOGITS) if logits else (TOKEN, LOG_PROBABILITY)
+    return {name: place.fetch(outputs[name]) for name in wanted if name in outputs}
+
+
+def _prefix(place: Placement, asked: Asked) -> dict[str, Tensor]:
+    """The prefill's own inputs."""
+    longest = max(map(len, asked.prefixes))
+    ids, _ = pad_ids(asked.prefixes, place.length(longest, asked.shape.decoder_prefix_length))
+    return {IDS: ids, COUNTER: _last_positions(asked), ENCODER_MASK: asked.encoder_attention_mask}
+
+
+def _last_positions(asked: Asked) -> Array:
+    """Where each row's last token before its answer stands, (b,) int32."""
+    return np.array([len(prefix) - 1 for prefix in asked.prefixes], np.int32)
+
+
+def _present(past: str) -> str:
+    """The output that is a cache with a step's own token, by the input that it is for the next."""
+    return f"present{past.removeprefix('past_key_values')}"
+
+
+def _cache_dims(asked: Asked) -> dict[str, tuple[int, ...]]:
+    shape = asked.shape
+    return _layers(shape, "decoder", (len(asked.prefixes), shape.num_heads, shape.cache_length, shape.d_kv))
+
+
+def _cross_dims(asked: Asked) -> dict[str, tuple[int, ...]]:
+    shape, length = asked.shape, asked.encoder_hidden_states.shape[1]
+    return _layers(shape, "encoder", (len(asked.prefixes), shape.num_heads, length, shape.d_kv))
+
+
+def _layers(shape: ModelShape, side: str, dims: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return {
+        f"past_key_values.{layer}.{side}.{part}": dims
+        for layer in range(shape.num_decoder_layers)
+        for part in ("key", "value")
+    }
+
+
+def _step_dims(place: Placement, asked: Asked) -> dict[str, tuple[int, ...]]:
+    """Of every input of a step."""
+    batch = len(asked.prefixes)
+    cached = "cross_kv" in place.graphs
+    attended = _cross_dims(asked) if cached else {ENCODER_STATES: asked.encoder_hidden_states.shape}
+    mask = asked.encoder_attention_mask.shape
+    return {IDS: (batch, 1), COUNTER: (batch,), ENCODER_MASK: mask, **_cache_dims(asked), **attended}
 
 
 @dataclass

@@ -1,20 +1,31 @@
-"""The generation of a store that is open: while its manifest is held, nothing that it names is removed."""
+"""One generation of a store: its manifest held, its files those of the manifest, and all of it fit for a bundle.
+
+While its manifest is held, nothing that it names is removed. A store's files are never written once they are there, so
+that a file of which nothing changed need not be read again.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, read_store_manifest
+from glimmer_export.runtime.bundle import Bundle, verify_file
+from glimmer_export.runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, inside, read_store_manifest
+from glimmer_export.runtime.contract.dense_layout import DENSE
 from glimmer_export.runtime.contract.files import open_descriptor
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
 
-__all__ = ["check_in_place", "held_manifest", "hold_manifest"]
+__all__ = ["Marks", "check_in_place", "check_store_fits", "held_manifest", "hold_manifest", "marks_of", "verify_store"]
 
 ATTEMPTS = 100
 """A file system where no file is twice the same one must not stop a reader for ever."""
+Mark = tuple[int, int, int, int]
+"""Device, inode, bytes and nanoseconds of the last change."""
+Marks = Mapping[FileEntry | str, Mark | None]
+"""By a manifest's entry, and by the path of a manifest; None of what is absent."""
 
 
 def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
@@ -74,3 +85,63 @@ def _is_file(descriptor: int, path: Path) -> bool:
     with suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
+
+
+def marks_of(directory: Path, manifest: StoreManifest) -> Marks:
+    """Marks of all that a manifest names, of itself and of the vectors' own manifest.
+
+    Raises StoreError for a name that leads out of the store.
+    """
+    paths: dict[FileEntry | str, Path] = {
+        entry: inside(directory, entry.path, error=StoreError, subject=f"store {directory}")
+        for entry in manifest.files()
+    }
+    paths |= {name: directory / name for name in (MANIFEST, f"{DENSE}/{MANIFEST}")}
+    return {entry: _mark(path) for entry, path in paths.items()}
+
+
+def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: Marks, *, verify: bool) -> None:
+    """Raise StoreError where a file is absent, of another size, or of another digest where it is to `verify` that.
+
+    What has the mark that it has among `known` was verified before.
+    """
+    for entry in manifest.files():
+        verified = known.get(entry) is not None and known.get(entry) == marks[entry]
+        with saying_what_mends(directory, manifest, entry.path):
+            verify_file(
+                directory, entry, error=StoreError, subject=f"store {directory}", fix="",
+                digest=verify and not verified,
+            )
+
+
+def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
+    """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
+    wanted = bundle.manifest
+    for what, expected, found in (
+        ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
+        ("the tokenizer", wanted.tokenizer_digest, manifest.tokenizer_digest),
+        ("d_model", wanted.model.d_model, manifest.d_model),
+        ("passage_length", wanted.model.passage_length, manifest.passage_length),
+    ):
+        if expected != found:
+            raise StoreError(
+                f"store {directory}", expected=f"a store of {bundle}, {what} {expected}", found=f"{found}",
+                fix="open it with a bundle of its own checkpoint, or build one for this bundle: "
+                "`glimmer-export memory build`",
+            )
+    if manifest.codec not in wanted.codecs and (manifest.codec is not None or wanted.codecs):
+        served = ", ".join(wanted.codecs) or "none"
+        raise StoreError(
+            f"store {directory}", expected=f"a store of {bundle}, in a codec that it decodes, {served}",
+            found=str(manifest.codec),
+            fix=f"export the bundle again with `--codecs {manifest.codec}`, or re-encode the store with "
+            "`glimmer-export memory convert`",
+        )
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # verifying it says why
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

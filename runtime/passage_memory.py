@@ -1,19 +1,41 @@
-"""Memory of single passages in a store's codec, and its layout as the graphs read it."""
+"""Memory of single passages: made by the memory encoder, in a store's codec, and laid out as the graphs read it.
+
+The arrays that it is laid out in are written anew for every batch. Fresh memory is zeroed and mapped by the system page
+by page, which costs more than to read the passages into it, so a pool keeps them.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from math import prod
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CODES", "PassageMemory", "padded_memory", "padded_small", "write_codes"]
+if TYPE_CHECKING:
+    from glimmer_export.runtime.backends.contract import Graph
+
+__all__ = [
+    "CODES",
+    "BufferPool",
+    "PassageMemory",
+    "encode_passages",
+    "pad_ids",
+    "padded_memory",
+    "padded_small",
+    "write_codes",
+]
 
 Take = Callable[[tuple[int, ...], "np.dtype[Any]"], NDArray[Any]]
 
 CODES = "memory"
 """The tensor that every codec has, with codes for each token; whatever stands beside it is small."""
+ALIGNMENT = 64
+KEPT = 16
+"""Buffers kept at most: those of two questions at a time that are in different stages."""
 
 
 class PassageMemory(NamedTuple):
@@ -87,3 +109,64 @@ def _write(target: NDArray[Any], rows: Sequence[Sequence[PassageMemory]], name: 
             places[place, :length] = values
             if length < num_tokens:
                 places[place, length:] = 0
+
+
+def encode_passages(
+    memory_encoder: Graph, passages: Sequence[Sequence[int]], length: int | None = None
+) -> list[NDArray[Any]]:
+    """Memory of one batch of tokenised passages: a float32 array (tokens, d_model) each, without padding.
+
+    The graph reads them padded to `length` (None: to the longest).
+    """
+    input_ids, attention_mask = pad_ids(passages, length)
+    states = memory_encoder.run({"input_ids": input_ids, "attention_mask": attention_mask})["hidden_states"]
+    return [states[row, : len(ids)] for row, ids in enumerate(passages)]
+
+
+def pad_ids(rows: Sequence[Sequence[int]], length: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows of token ids, padded on the right to `length` (None: to the longest): ids and mask, (rows, tokens) int32."""
+    length = length or max(map(len, rows))
+    ids = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), np.int32)
+    for row, values in enumerate(rows):
+        ids[row, : len(values)] = values
+        mask[row, : len(values)] = 1
+    return ids, mask
+
+
+class BufferPool:
+    """Gives out arrays, and their memory again once nothing refers to them. Safe from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._buffers: list[NDArray[np.uint8]] = []
+
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array whose content is undefined."""
+        num_bytes = prod(shape) * np.dtype(dtype).itemsize
+        with self._lock:
+            buffer = self._idle(num_bytes)
+        return buffer[:num_bytes].view(dtype).reshape(shape)
+
+    def _idle(self, num_bytes: int) -> NDArray[np.uint8]:
+        """A buffer that no array refers to: the smallest that is large enough, or else a new one."""
+        buffers = self._buffers
+        for place in range(len(buffers)):  # by size, so that the first that fits is the smallest
+            if len(buffers[place]) >= num_bytes and sys.getrefcount(buffers[place]) == IDLE:
+                return buffers[place]
+        buffer = np.empty(-(-max(num_bytes, 1) // ALIGNMENT) * ALIGNMENT, np.uint8)
+        if len(buffers) == KEPT and sys.getrefcount(buffers[0]) == IDLE:
+            del buffers[0]
+        if len(buffers) < KEPT:
+            buffers.append(buffer)
+            buffers.sort(key=len)
+        return buffer
+
+
+def _idle_references() -> int:
+    """References to an array that a list alone holds, as they are counted above."""
+    buffers = [np.empty(1, np.uint8)]
+    return sys.getrefcount(buffers[0])
+
+
+IDLE = _idle_references()

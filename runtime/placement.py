@@ -21,8 +21,7 @@ from glimmer_export.runtime.backends import (
     Tensor,
     TypedGraph,
 )
-from glimmer_export.runtime.buffer_pool import BufferPool
-from glimmer_export.runtime.passage_memory import PassageMemory, padded_memory
+from glimmer_export.runtime.passage_memory import BufferPool, PassageMemory, padded_memory
 from glimmer_export.runtime.rerank import take_selected
 
 __all__ = ["DevicePlacement", "HostPlacement", "Placement", "placement_of"]

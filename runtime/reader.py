@@ -11,7 +11,7 @@ from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import ModelShape
 from glimmer_export.runtime.decode import Decoded, greedy_decode
-from glimmer_export.runtime.memory import pad_ids
+from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
 from glimmer_export.runtime.rerank import check_scores, select_top_m
 from glimmer_export.runtime.store import MemoryStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Literal
+
+import numpy as np
 
 from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning
 from glimmer_export.runtime.arguments import items, words
@@ -32,10 +35,12 @@ from glimmer_export.runtime.batch import (
     row_of,
 )
 from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.candidates import Candidate
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
     GlimmerError,
+    ModelShape,
     OptionError,
     PassageError,
     QuestionError,
@@ -44,13 +49,18 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.forks import Home, leave_in_children
 from glimmer_export.runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
+from glimmer_export.runtime.passage_texts import Passage
 from glimmer_export.runtime.reader import Reader
 from glimmer_export.runtime.serving import CurrentStore, Serving
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
-from glimmer_export.runtime.warm_up import warm_up
 
 __all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
+
+FIRST_WORD = 3
+"""In T5's vocabulary and in those made like it the ids before are padding, EOS and what is unknown."""
 
 
 class Session:
@@ -136,6 +146,9 @@ class Session:
                 failed.callback(loaded.close)
                 opened = replace(opened, manifest=loaded.manifest)
                 check(opened, loaded.choice.name)
+                logger.info("%s is run by %s", opened, loaded.choice.name)
+                for better, reason in loaded.choice.refused.items():
+                    logger.info("%s is not: %s", better, reason)
                 session = cls(opened, memory, loaded.graphs, text, codec)
                 session._loaded = loaded
             failed.pop_all()
@@ -307,3 +320,33 @@ class Session:
             "warning",
             PassageTruncatedWarning, stacklevel=3,
         )
+
+
+def warm_up(serving: Serving, text: TextEncoder, shape: ModelShape) -> None:
+    """Read k passages for a question of question_length random tokens, and decode max_new_tokens from them.
+
+    One passage is a text of passage_length random tokens, encoded on the spot; the others are the first of the store,
+    or, without one, such texts too. The store is searched for the words of the first. Nothing stays but what the
+    graphs, the backend and the system keep of any run. Raises as `Reader.read` and `MemoryStore.search` do.
+    """
+    random = np.random.default_rng(0)
+
+    def tokens(count: int) -> list[int]:
+        ids: list[int] = random.integers(min(FIRST_WORD, shape.vocab_size - 1), shape.vocab_size, count).tolist()
+        return ids
+
+    def given() -> Candidate:
+        ids = tokens(shape.passage_length)
+        return Candidate(Passage(None, "", ""), None, None, joined_ids=ids if joined else None, text_ids=ids)
+
+    joined = shape.question_layout == "joined"
+    question, clock = tokens(shape.question_length), StageClock()
+    candidates = [given()]
+    if serving.store is not None:
+        stored = serving.store.first_numbers(shape.num_retrieved - 1)
+        for number, passage in zip(stored, serving.store.passages(stored), strict=True):
+            ids = text.joined("", passage.title, passage.text)[0] if joined else None
+            candidates.append(Candidate(passage, number, None, joined_ids=ids))
+        serving.store.search(f"{candidates[-1].passage.title} {candidates[-1].passage.text}", shape.num_retrieved)
+    candidates += [given() for _ in range(shape.num_retrieved - len(candidates))]
+    serving.reader.read([question], [candidates], shape.num_selected, clock, stop_at_eos=False)

@@ -35,14 +35,19 @@ from glimmer_export.runtime.contract import (
     StoreManifest,
 )
 from glimmer_export.runtime.forks import Home, leave_in_children
-from glimmer_export.runtime.generation import check_in_place, hold_manifest
-from glimmer_export.runtime.mapped_shards import MappedShards
+from glimmer_export.runtime.generation import (
+    Marks,
+    check_in_place,
+    check_store_fits,
+    hold_manifest,
+    marks_of,
+    verify_store,
+)
 from glimmer_export.runtime.passage_memory import PassageMemory
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts, no_such_number
 from glimmer_export.runtime.retrieval import Hit, Retriever
 from glimmer_export.runtime.retrieval.dense import DenseIndex
-from glimmer_export.runtime.shard import Shard
-from glimmer_export.runtime.store_check import Marks, check_store_fits, marks_of, verify_store
+from glimmer_export.runtime.shards import MappedShards, Shard
 from glimmer_export.runtime.store_index import RETRIEVALS, open_retriever, open_vectors
 from glimmer_export.runtime.tombstones import live_end, read_tombstones
 

@@ -13,7 +13,7 @@ from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
 from glimmer_export.runtime.retrieval.dense import DenseIndex, DenseRetriever
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
-from glimmer_export.runtime.retrieval.hybrid import HybridRetriever
+from glimmer_export.runtime.retrieval.hits import HybridRetriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 
 __all__ = ["RETRIEVALS", "open_retriever", "open_vectors"]

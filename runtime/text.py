@@ -19,8 +19,13 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
 from glimmer_export.runtime.contract.templates import TEMPLATES, template_fault
-from glimmer_export.runtime.tokenizer_library import TokenizerErrors
-from glimmer_export.runtime.tokenizer_limits import PLAIN, TokenizerLimits, text_fault, tokenizer_limits
+from glimmer_export.runtime.tokenizer_limits import (
+    PLAIN,
+    TokenizerErrors,
+    TokenizerLimits,
+    text_fault,
+    tokenizer_limits,
+)
 
 __all__ = ["PlainTokenizer", "TextEncoder", "read_tokenizer", "read_tokenizer_file"]
 

@@ -2,19 +2,28 @@
 
 A few kilobytes of one can stand for a normaliser whose steps each double a text, for a table that replaces a letter by
 a million, or for an expression that searches for hours. A tokenizer that can do more than is stated here is refused.
+
+This is also the only module of the runtime in which what the library tokenizers raises becomes ours. It raises
+ValueError for a tokenizer.json that is none, and later Exception itself, none of its subclasses, for whatever it meets,
+such as a word without an id in a model without an unknown token; where its Rust gives up, it panics. What a normaliser
+of ours raises it drops, or turns into such an Exception: that is raised as it was.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
+from glimmer_export.runtime.charsmap import take_fault
+from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line, is_panic
 from glimmer_export.runtime.tokenizer_regex import LINEAR, search_order
 
-__all__ = ["MAX_TOKENIZER_BYTES", "PLAIN", "TokenizerLimits", "text_fault", "tokenizer_limits"]
+__all__ = ["PLAIN", "TokenizerErrors", "TokenizerLimits", "text_fault", "tokenizer_limits"]
 
 MAX_TOKENIZER_BYTES = 40 << 20
 """The largest that are published have 34 MB (Gemma's); T5's have 2 and 16 MB."""
@@ -41,7 +50,6 @@ MAX_TEMPLATE_PIECES = 64
 MAX_WORD = 256
 """Characters of a word that WordPiece looks at in all its parts: it takes the cube of them."""
 MAX_CHARSMAP_BYTES = 4 << 20
-
 UNICODE = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Strip", "StripAccents"}
 KINDS: dict[str, dict[str, int]] = {
     "normalizer": {**dict.fromkeys(UNICODE, 1), "ByteLevel": 2},
@@ -56,6 +64,28 @@ KINDS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 """Characters that one may become in a step of each kind, but for those that say so themselves."""
 PARTS = tuple(KINDS)
+
+
+class TokenizerErrors(LibraryErrors):
+    """Around a call of tokenizers: its exceptions by `named`, and those of its classes for a file where it `reads`."""
+
+    def __init__(self, named: Callable[[str], GlimmerError], *, reads: bool = False) -> None:
+        super().__init__(_is_own_reading if reads else _is_own, lambda raised: named(first_line(raised)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (fault := take_fault()) is not None:
+            raise fault
+        super().__exit__(kind, raised, trace)
+
+
+def _is_own(kind: type[BaseException]) -> bool:
+    return kind is Exception or is_panic(kind)
+
+
+def _is_own_reading(kind: type[BaseException]) -> bool:
+    return kind is ValueError or _is_own(kind)
 
 
 @dataclass(frozen=True)

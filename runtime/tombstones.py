@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from glimmer_export.runtime.array_files import read_arrays
 from glimmer_export.runtime.contract import StoreError, StoreManifest, read_limited
 from glimmer_export.runtime.contract.store_mending import mending
-from glimmer_export.runtime.safetensors_file import read_arrays
 
 __all__ = ["TOMBSTONES", "live_end", "read_tombstones"]
 

@@ -11,7 +11,7 @@ pytest_plugins = ["tests.once", "tests.exported"]
 
 TESTS = Path(__file__).resolve().parent
 BEGUN_FIRST = (
-    "test_readme.py", "packaging/test_runtime_venv.py", "calibration/test_inflated.py", "engines/test_compiles.py",
+    "docs/test_run.py", "packaging/test_runtime_venv.py", "calibration/test_inflated.py", "engines/test_compiles.py",
     "graphs/test_codecs.py", "gpu/test_parts.py", "bench/test_run.py",
 )
 """The files that take longest: begun last, one worker would be at them while the others are idle."""

@@ -8,7 +8,7 @@ import pytest
 
 from glimmer_export.exporter import targets
 from glimmer_export.exporter.cost import CostRequest, cost_report
-from glimmer_export.exporter.cost.request import resolve
+from glimmer_export.exporter.cost.report import resolve
 from glimmer_export.exporter.cost.roofline import bytes_per_run
 from glimmer_export.exporter.targets import PRECISIONS, read_target, target_names
 from glimmer_export.runtime.contract import OptionError

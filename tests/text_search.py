@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from glimmer_export.exporter.memory.text_index import FTS5, write_index
-from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.exporter.memory.texts import FTS5, write_index, write_texts
 from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval import Retriever

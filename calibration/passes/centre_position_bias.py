@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.fp16_range import amax_of, is_masked
 from glimmer_export.calibration.linear import set_constant
+from glimmer_export.calibration.passes.fp16_range import amax_of, is_masked
 from glimmer_export.calibration.passes.operators import MOVERS, constant
 from glimmer_export.calibration.tracked import TrackedRanges
 

@@ -10,10 +10,9 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from glimmer_export.calibration.fp16_limits import FP16_MAX, MASKED
 from glimmer_export.calibration.passes.columns_as_sums import ColumnsAsSums
-from glimmer_export.calibration.passes.edit import CONTENT, initializer
+from glimmer_export.calibration.passes.edit import CONTENT, infer_missing_types, initializer
 from glimmer_export.calibration.passes.fp16_plan import ROLES, Fp16Plan, plan_fp16
 from glimmer_export.calibration.passes.operators import constant, is_float
-from glimmer_export.calibration.passes.types import infer_missing_types
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.runtime.contract import CalibrationError
 

@@ -1,4 +1,4 @@
-"""Edits that rewrites share: a new constant, a constant scaled for one reader, a value multiplied by a constant."""
+"""Edits that rewrites share: a new constant, one scaled for one reader, a value multiplied, missing dtypes inferred."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["CONTENT", "describe", "initializer", "multiplied", "replace_constant"]
+__all__ = ["CONTENT", "describe", "infer_missing_types", "initializer", "multiplied", "replace_constant"]
+
+
+def infer_missing_types(model: ir.Model) -> None:
+    """Infer by ONNX's own rules, in place; raises ValueError where a type stays unknown."""
+    if not _untyped(model.graph):
+        return
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    ShapeInferencePass()(model)
+    if missing := _untyped(model.graph):
+        raise ValueError(f"no type can be inferred for {', '.join(missing[:5])}")
+
+
+def _untyped(graph: ir.Graph) -> list[str]:
+    return [str(value.name) for node in graph for value in node.outputs if value.dtype is None]
+
 
 CONTENT = "content"
 """In the `meta` of a lazy tensor, what it holds: two that agree in this have the same bytes, neither being read."""

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.balance import balance
 from glimmer_export.calibration.linear import Linear, constant, find_linears, set_constant
+from glimmer_export.calibration.passes.balance import balance
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["EqualizeValues"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from glimmer_export.calibration.fp16_limits import FP16_MAX, FP16_SAFE, MAX_SCORE, SMALLEST_AMAX
-from glimmer_export.calibration.fp16_range import amax_of, is_masked
+from glimmer_export.calibration.passes.fp16_range import amax_of, is_masked
 from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from glimmer_export.calibration.passes.residual_stream import residual_stream
 from glimmer_export.calibration.tracked import TrackedRanges

@@ -5,15 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.passes.edit import multiplied
+from glimmer_export.calibration.passes.edit import infer_missing_types, multiplied
 from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant
-from glimmer_export.calibration.passes.types import infer_missing_types
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["RescaleCodes"]
 
 EXPONENT = 14
-"""The fp16 codec stores each passage's largest value between 2**14 and 2**15 (runtime/memory.py)."""
+"""The fp16 codec stores each passage's largest value between 2**14 and 2**15 (runtime/codecs/fp16.py)."""
 
 
 class RescaleCodes(InPlacePass):

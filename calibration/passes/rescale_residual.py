@@ -8,12 +8,11 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
 from glimmer_export.calibration.fp16_limits import FP16_MAX
-from glimmer_export.calibration.fp16_range import amax_of
 from glimmer_export.calibration.passes.columns_as_sums import is_column
-from glimmer_export.calibration.passes.edit import multiplied, replace_constant
+from glimmer_export.calibration.passes.edit import infer_missing_types, multiplied, replace_constant
+from glimmer_export.calibration.passes.fp16_range import amax_of
 from glimmer_export.calibration.passes.operators import MOVERS, PRODUCTS, constant, is_float, moved_inputs
 from glimmer_export.calibration.passes.residual_stream import ResidualStream, residual_stream
-from glimmer_export.calibration.passes.types import infer_missing_types
 from glimmer_export.calibration.tracked import TrackedRanges
 
 __all__ = ["HEADROOM", "RescaleResidual", "residual_scale"]

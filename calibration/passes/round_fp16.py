@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
+from glimmer_export.calibration.passes.edit import infer_missing_types
 from glimmer_export.calibration.passes.operators import MOVERS
-from glimmer_export.calibration.passes.types import infer_missing_types
 
 __all__ = ["RoundFp16"]
 

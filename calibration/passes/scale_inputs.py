@@ -9,8 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
-from glimmer_export.calibration.balance import balance
 from glimmer_export.calibration.linear import Linear, constant, find_linears, set_constant
+from glimmer_export.calibration.passes.balance import balance
 from glimmer_export.calibration.passes.edit import describe, initializer
 from glimmer_export.calibration.tracked import TrackedRanges
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from glimmer_export.calibration.evidence import Evidence
+from glimmer_export.calibration.public_fields import Evidence
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.answering.metrics import gold_answers, grade
 from glimmer_export.exporter.visible import visible

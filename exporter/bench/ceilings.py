@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from glimmer_export.exporter.cost.model import CostModel, model_from_manifest
+from glimmer_export.exporter.cost.model import CostModel, Workload, model_from_manifest
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
 from glimmer_export.exporter.cost.roofline import bytes_per_run
-from glimmer_export.exporter.cost.workload import Workload
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.contract import BackendError, BundleManifest
 

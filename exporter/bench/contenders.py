@@ -23,7 +23,7 @@ from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.backends.choice import load_graphs
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]

@@ -15,10 +15,9 @@ import numpy as np
 
 from glimmer_export.exporter.memory import convert_store
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.buffer_pool import BufferPool
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import CODECS, MissingExtraError, OptionError
-from glimmer_export.runtime.passage_memory import padded_memory
+from glimmer_export.runtime.passage_memory import BufferPool, padded_memory
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["FetchTimes", "fetch_times"]

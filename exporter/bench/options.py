@@ -20,6 +20,9 @@ DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
 FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 
+OPTIONS = {"k": "--top-k", "m": "--top-m"}
+"""Fields whose option has another name."""
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -78,11 +81,12 @@ class BenchOptions:
         }  # fmt: skip
         for name, minimum in least.items():
             if (value := getattr(self, name)) < minimum:
-                option = f"--{name.replace('_', '-')}"
+                option = OPTIONS.get(name) or f"--{name.replace('_', '-')}"
                 raise OptionError(option, expected=f"at least {minimum}", found=str(value), fix="raise it")
         if self.m > self.k:
             raise OptionError(
-                "--m", expected=f"at most the {self.k} passages of --k", found=str(self.m), fix="lower --m or raise --k"
+                "--top-m", expected=f"at most the {self.k} passages of --top-k", found=str(self.m),
+                fix="lower --top-m or raise --top-k",
             )
         parse_peers(self.peers)
 
@@ -96,7 +100,7 @@ class BenchOptions:
         """The command that measures this again; where work is kept and what is printed is left out."""
         source = ["--random", self.random] if self.random else ["--checkpoint", str(self.checkpoint)]
         numbers = {
-            "--k": self.k, "--m": self.m, "--question-tokens": self.question_tokens,
+            "--top-k": self.k, "--top-m": self.m, "--question-tokens": self.question_tokens,
             "--passage-tokens": self.passage_tokens, "--answer-tokens": self.answer_tokens,
             "--threads": self.num_threads, "--batch-size": self.batch_size, "--repeats": self.repeats,
             "--warmup": self.warmup,

@@ -19,7 +19,7 @@ from glimmer_export.exporter.bench.measure import Contender, ContenderSpec, Samp
 from glimmer_export.exporter.bench.options import BenchOptions
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
-from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.runtime.contract import read_manifest
 
 __all__ = ["run_bench"]

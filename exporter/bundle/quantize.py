@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimmer_export.calibration.boundaries import fp16_boundaries
+from glimmer_export.calibration.fp16 import fp16_boundaries
 from glimmer_export.calibration.load_graph import load_graph
 from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
-from glimmer_export.calibration.ranges_check import codec_of_graphs
-from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu

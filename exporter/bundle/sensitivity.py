@@ -9,8 +9,7 @@ from typing import Any
 
 from glimmer_export.calibration.losses import Losses
 from glimmer_export.calibration.questions import Question
-from glimmer_export.calibration.ranges_check import codec_of_graphs
-from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import TENSORRT
 from glimmer_export.calibration.sensitivity import (
     COSTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +30,8 @@ from glimmer_export.runtime.contract import (
 )
 
 __all__ = ["export_bundle"]
+
+logger = logging.getLogger(__name__)
 
 NOT_CALIBRATED = QuantizationEntry("tensorrt", cpu_kind=None, method=None, policy=None, residual_scales={}, keep=())
 """How an FP16 export is as if `quantize` had made it."""
@@ -63,6 +66,7 @@ def export_bundle(
         with weights_file(work / "graphs") as weights:
             exporter = GraphExporter(checkpoint, chosen, weights, precision=precision, check=check)
             for index, (name, io) in enumerate(graphs.items()):
+                logger.info("exporting %s, graph %d of %d", name, index + 1, len(graphs))
                 on_graph(f"Exporting {name}", index, len(graphs))
                 graph = exporter.export(name, io, partial(on_graph, f"Checking {name}", index, len(graphs)))
                 exported.append(graph)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
 from glimmer_export.exporter.checkpoint.safetensors_writer import STORED_DTYPES
 from glimmer_export.exporter.checkpoint.weight_index import weight_paths
+from glimmer_export.runtime.array_files import SafetensorsFile
 from glimmer_export.runtime.contract import CheckpointError, check_regular, open_regular
-from glimmer_export.runtime.safetensors_file import SafetensorsFile
 
 if TYPE_CHECKING:
     from torch import Tensor

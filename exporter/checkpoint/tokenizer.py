@@ -99,7 +99,7 @@ def _from_sentencepiece(path: Path) -> bytes:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     from glimmer_export.runtime.charsmap import OUTER_SPACES
-    from glimmer_export.runtime.tokenizer_library import TokenizerErrors
+    from glimmer_export.runtime.tokenizer_limits import TokenizerErrors
 
     def refused(reason: str) -> TokenizerError:
         return TokenizerError(

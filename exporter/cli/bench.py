@@ -25,8 +25,8 @@ def bench(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint of your own, of the architecture glimmer.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", max=MAX_PASSAGES, help="Passages ranked.")] = 25,
-    m: Annotated[int, typer.Option("--m", "-m", max=MAX_PASSAGES, help="Passages read.")] = 5,
+    k: Annotated[int, typer.Option("--top-k", "-k", max=MAX_PASSAGES, help="Passages ranked.")] = 25,
+    m: Annotated[int, typer.Option("--top-m", "-m", max=MAX_PASSAGES, help="Passages read.")] = 5,
     question_tokens: Annotated[
         int, typer.Option("--question-tokens", max=MAX_TOKENS, help="Tokens, EOS included.")
     ] = 48,

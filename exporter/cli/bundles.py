@@ -125,7 +125,7 @@ def export(
 
 def inspect(bundle: BundleArgument, as_json: Json = False) -> None:
     """Verify a bundle and show what it holds."""
-    from glimmer_export.exporter.engines.inventory import bundle_engines, stale
+    from glimmer_export.exporter.engines.folder import bundle_engines, stale
     from glimmer_export.runtime.bundle import Bundle
     from glimmer_export.runtime.contract import EngineRecord
 
@@ -215,7 +215,7 @@ def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: Bun
     from rich.filesize import decimal
     from rich.table import Table
 
-    from glimmer_export.exporter.engines.inventory import stale
+    from glimmer_export.exporter.engines.folder import stale
     from glimmer_export.runtime.contract import BundleError
 
     table = Table(title="engines")

@@ -73,9 +73,9 @@ def init(
     passage_length: Annotated[
         int | None, typer.Option("--passage-length", help="Tokens, EOS included. Default: 304, or 208 as in LUMEN.")
     ] = None,
-    num_retrieved: Annotated[int, typer.Option("--num-retrieved", "-k", help="Passages retrieved.")] = 25,
+    num_retrieved: Annotated[int, typer.Option("--top-k", "-k", help="Passages retrieved.")] = 25,
     num_selected: Annotated[
-        int | None, typer.Option("--num-selected", "-m", help="Passages read, in glimmer. Default: 5.")
+        int | None, typer.Option("--top-m", "-m", help="Passages read, in glimmer. Default: 5.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")] = 32,
     question_template: Annotated[str, typer.Option("--question-template")] = "{question}",

@@ -21,8 +21,8 @@ def cost(
         str | None, typer.Option("--model", metavar="SIZE", help="small, base, large, xl or xxl; or name a --bundle.")
     ] = None,
     architecture: Annotated[Architecture | None, typer.Option("--architecture", help="Default: glimmer.")] = None,
-    k: Annotated[int | None, typer.Option("--k", "-k", help="Passages retrieved. Default: 25.")] = None,
-    m: Annotated[int | None, typer.Option("--m", "-m", help="Passages read, in glimmer. Default: 5.")] = None,
+    k: Annotated[int | None, typer.Option("--top-k", "-k", help="Passages retrieved. Default: 25.")] = None,
+    m: Annotated[int | None, typer.Option("--top-m", "-m", help="Passages read, in glimmer. Default: 5.")] = None,
     answer_tokens: Annotated[int, typer.Option("--answer-tokens", help="Tokens of an answer, its end included.")] = 16,
     question_tokens: Annotated[int | None, typer.Option("--question-tokens", help="Default: 48.")] = None,
     passage_tokens: Annotated[int | None, typer.Option("--passage-tokens", help="Default: 304.")] = None,

@@ -37,7 +37,7 @@ EXTRAS = {
 """The extra that brings each optional package."""
 
 NAMESPACES = {"optimum": "optimum.version"}
-"""A module of each package that is a namespace, in which a file of our own would be found without the package."""
+"""A module of each package that is a namespace, which a package that extends it can make without it."""
 
 
 def missing_extra(package: str) -> MissingExtraError:

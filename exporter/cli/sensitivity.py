@@ -74,7 +74,7 @@ def sensitivity(
     from glimmer_export.calibration.questions import question_files, read_questions
     from glimmer_export.calibration.sensitivity import SensitivityOptions
     from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
-    from glimmer_export.exporter.cost.plot import check_plot
+    from glimmer_export.exporter.cost.show import check_plot
     from glimmer_export.exporter.precision import policy_file
     from glimmer_export.exporter.sensitivity_plot import plot_sensitivity
 

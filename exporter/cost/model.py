@@ -1,4 +1,4 @@
-"""What of a model decides its cost: widths and layers, of a size preset or of a bundle."""
+"""What decides a cost: a model's widths and layers, how much a question asks of it, and the dimensions of each run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,62 @@ from glimmer_export.exporter.checkpoint.presets import preset
 from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
 
 if TYPE_CHECKING:
-    from glimmer_export.exporter.cost.workload import Workload
     from glimmer_export.runtime.contract import BundleManifest
 
-__all__ = ["DEFAULT_CUT", "CostModel", "Proportions", "check_same_size", "model_from_manifest", "model_from_preset"]
+__all__ = [
+    "DEFAULT_CUT", "CostModel", "Proportions", "Workload", "check_same_size", "check_workload",
+    "model_from_manifest", "model_from_preset", "num_runs", "read_passages", "run_dims",
+]  # fmt: skip
+
+LIMITS = {
+    "--top-k": 3840,
+    "--top-m": 3840,
+    "--question-tokens": 1 << 16,
+    "--passage-tokens": 1 << 16,
+    "--answer-tokens": 4096,
+    "--passages": 10**12,
+}
+"""The most that a checkpoint's config takes; and a corpus that no disk holds."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One question, a batch of one: k and m in passages, lengths in tokens, `corpus_passages` in its store."""
+
+    num_retrieved: int
+    num_selected: int
+    question_tokens: int
+    passage_tokens: int
+    answer_tokens: int
+    corpus_passages: int
+
+    @property
+    def joint_tokens(self) -> int:
+        """Question and passage together: one input of the live encoder."""
+        return self.question_tokens + self.passage_tokens
+
+
+def check_workload(workload: Workload) -> None:
+    """Raise OptionError for a count that is not positive or beyond any model, and for m above k."""
+    values = {
+        "--top-k": workload.num_retrieved,
+        "--top-m": workload.num_selected,
+        "--question-tokens": workload.question_tokens,
+        "--passage-tokens": workload.passage_tokens,
+        "--answer-tokens": workload.answer_tokens,
+        "--passages": workload.corpus_passages,
+    }
+    for option, value in values.items():
+        if not 1 <= value <= LIMITS[option]:
+            raise OptionError(
+                f"option {option}", expected=f"1 to {LIMITS[option]}", found=str(value), fix="choose one in that range"
+            )
+    if workload.num_selected > workload.num_retrieved:
+        raise OptionError(
+            "option --top-m", expected=f"at most the k = {workload.num_retrieved} passages retrieved",
+            found=str(workload.num_selected), fix="lower --top-m or raise --top-k",
+        )
+
 
 MAX_NEW_TOKENS = 32
 """Length of the self-attention cache of a model that is only a size, unless a longer answer is asked for."""
@@ -142,3 +194,42 @@ def _cut_layers(num_layers: int, cut: Proportions) -> tuple[int, int, int]:
 
 def _share(proportion: Fraction, num_layers: int) -> int:
     return max(1, round_half_up(proportion * num_layers))
+
+
+def run_dims(model: CostModel, workload: Workload, graph: str) -> dict[str, int]:
+    """Values for the names of `glimmer_export.runtime.contract.graph_io`, for one run of a graph at batch 1.
+
+    The memory encoder's are those of its run on a question, where it makes one, and else on a passage.
+    """
+    traits = model.shape.traits
+    tokens = workload.joint_tokens
+    if graph in ("memory_encoder", "question_encoder"):
+        tokens = workload.question_tokens if traits.encodes_question else workload.passage_tokens
+    with_question = not traits.prefixes_decoder
+    attended = workload.joint_tokens if with_question else workload.passage_tokens
+    return {
+        "batch": 1,
+        "passages": workload.num_retrieved,
+        "selected": workload.num_selected,
+        "question": workload.question_tokens,
+        "passage": workload.passage_tokens,
+        "tokens": tokens,
+        "encoder_tokens": read_passages(model, workload) * attended,
+        "prefix": 1 + workload.question_tokens,
+        "cache_length": model.shape.cache_length,
+    }
+
+
+def read_passages(model: CostModel, workload: Workload) -> int:
+    """Passages that the decoder attends to: m where the architecture selects, else k."""
+    return workload.num_selected if model.shape.traits.selects else workload.num_retrieved
+
+
+def num_runs(model: CostModel, workload: Workload, graph: str) -> int:
+    """How often one question runs a graph: a decoder step for each answer token, the end included."""
+    traits = model.shape.traits
+    if graph == "memory_encoder":
+        return int(traits.encodes_question and not model.shape.separate_question_encoder)
+    if graph == "decoder_step":
+        return workload.answer_tokens - int(traits.prefixes_decoder)
+    return 1

@@ -1,19 +1,24 @@
-"""Multiply-adds of our graphs, in closed form: every matrix product, those of attention and the vocabulary included.
+"""What our graphs cost: multiply-adds in closed form, bytes of a stored passage by codec, and of a decoder's cache.
 
-The forms are those of `glimmer_export.exporter.stages`: lazy stage A and absorbed cross-attention attend to states that
-are never projected to keys and values.
+Every matrix product counts, those of attention and the vocabulary included. The forms are those of
+`glimmer_export.exporter.stages`: lazy stage A and absorbed cross-attention attend to states that are never projected to
+keys and values. A store's size is that of its shards, un-padded: passage texts and their index come on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from glimmer_export.exporter.cost.dims import num_runs, run_dims
-from glimmer_export.exporter.cost.model import CostModel
-from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import CostModel, Workload, num_runs, run_dims
+from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract.shard_layout import shard_tensors
 
-__all__ = ["StageCost", "graph_macs", "graph_weights", "passage_macs", "stage_costs"]
+__all__ = [
+    "StageCost", "decoder_cache_bytes", "graph_macs", "graph_weights", "passage_macs", "stage_costs",
+    "store_codecs",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,46 @@ def _decoder(model: CostModel, tokens: int, dims: Mapping[str, int]) -> int:
         cross = 2 * model.projection + 2 * model.inner_dim * encoder_tokens
     own = 4 * model.projection + 2 * model.inner_dim * dims["cache_length"]
     return shape.num_decoder_layers * tokens * (own + cross + model.feed_forward) + shape.d_model * shape.vocab_size
+
+
+FP32 = 4
+
+
+def store_codecs(model: CostModel, passage_tokens: int) -> dict[str, int]:
+    """Bytes of a passage by codec; `none` alone where the store holds token ids and no memory (`fid`).
+
+    What a store has once, its codec's arrays, is left out, and so is a codec that does not fit the model's width.
+    """
+    width = model.shape.d_model
+    if not model.shape.traits.has_memory:
+        return {"none": _shard_bytes(passage_tokens, width, None)}
+    sizes = {}
+    for codec in CODECS:
+        with suppress(ValueError):
+            sizes[codec] = _shard_bytes(passage_tokens, width, codec)
+    return sizes
+
+
+def decoder_cache_bytes(model: CostModel, workload: Workload) -> dict[str, int]:
+    """What one question's decoder holds in FP32, besides weights.
+
+    `self_attention` is the cache of its own keys and values; it attends to the encoder's states (`absorbed`), or to
+    keys and values of them for every layer (`cached`).
+    """
+    shape = model.shape
+    encoder_tokens = run_dims(model, workload, "decoder_step")["encoder_tokens"]
+    key_and_value = 2 * shape.num_decoder_layers * model.inner_dim * FP32
+    return {
+        "self_attention": key_and_value * shape.cache_length,
+        "absorbed": encoder_tokens * shape.d_model * FP32,
+        "cached": key_and_value * encoder_tokens,
+    }
+
+
+def _shard_bytes(num_tokens: int, d_model: int, codec: str | None) -> int:
+    """What one passage more adds to a shard."""
+    with_it, without = (
+        sum(tensor.num_bytes for tensor in shard_tensors(passages, passages * num_tokens, d_model, codec))
+        for passages in (2, 1)
+    )
+    return with_it - without

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glimmer_export.exporter.engines.dim_sizes import dim_sizes
+from glimmer_export.exporter.engines.profiles import dim_sizes
 from glimmer_export.exporter.targets import Target, TensorRTTarget
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, ModelShape
 

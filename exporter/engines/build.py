@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,13 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glimmer_export.exporter.engines.attention_time import reckoned_form
-from glimmer_export.exporter.engines.batch_bounds import BatchBound, batch_bounds
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
-from glimmer_export.exporter.engines.inventory import Wanted, other_versions, usable_engines
+from glimmer_export.exporter.engines.folder import Wanted, Work, other_versions, usable_engines, work_on_engines
 from glimmer_export.exporter.engines.measured_form import form_on_engines
-from glimmer_export.exporter.engines.peak_memory import peak_bytes
-from glimmer_export.exporter.engines.profiles import graph_profiles
-from glimmer_export.exporter.engines.work import Work, work_on_engines
+from glimmer_export.exporter.engines.profiles import BatchBound, batch_bounds, graph_profiles
 from glimmer_export.exporter.lint import limits_of, lint_bundle
 from glimmer_export.exporter.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.whole_file import replace_file, write_errors
@@ -32,6 +30,7 @@ from glimmer_export.runtime.contract import (
     EngineRecord,
     FileEntry,
     FormChoice,
+    GraphEntry,
     OptionError,
     file_digest,
     graph_digest,
@@ -39,6 +38,18 @@ from glimmer_export.runtime.contract import (
 )
 
 __all__ = ["EngineBuild", "EnginePlan", "build_engines"]
+
+logger = logging.getLogger(__name__)
+
+BASE_BYTES = 400_000_000
+PER_BYTE = 8
+"""Measured with TensorRT-RTX at base size (docs/measurements/tensorrt-rtx-base.md): up to 8 times the size of a graph's
+files, beside Python and the libraries. Not measured of TensorRT itself, which takes memory of the GPU too."""
+
+
+def peak_bytes(graph: GraphEntry) -> int:
+    """An estimate from above, in bytes of this machine's memory, from the size of a graph with its weights."""
+    return BASE_BYTES + PER_BYTE * graph.num_bytes
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ def build_engines(
         if missing:
             work.begin(finished)
         for name in missing:
+            logger.info("compiling the engine of %s", name)
             on_graph(name)
             engines[name] = _compile(bundle, name, compiler, wanted, work)
             work.record(_record(compiler, target_name, engines, choice))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.engines.device import find_device
 from glimmer_export.exporter.targets import TensorRTTarget
 from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.runtime.backends.cuda import Cuda, Gpu
 from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU
 from glimmer_export.runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 from glimmer_export.runtime.contract.files import read_file
@@ -26,9 +26,16 @@ INSTALL = {
     "tensorrt": f"install it: {INSTALL_GPU}; on a Jetson it comes with JetPack: apt install python3-libnvinfer",
     "tensorrt-rtx": 'install it: pip install "glimmer-export[rtx]"',
 }
-
 MAX_TIMINGS_BYTES = 1 << 30
 """A bundle's take some megabytes; what is larger is not ours."""
+
+
+def find_device() -> Gpu | None:
+    """The first GPU; None where there is none, or neither a driver nor the package cuda-python to ask."""
+    try:
+        return Cuda().gpu
+    except BackendError:
+        return None
 
 
 def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Compiler:

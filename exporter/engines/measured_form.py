@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glimmer_export.exporter.engines.dim_sizes import dim_sizes
+from glimmer_export.exporter.engines.profiles import dim_sizes
 from glimmer_export.exporter.links import require_no_link
 from glimmer_export.exporter.targets import Profile
 from glimmer_export.exporter.whole_file import replace_file

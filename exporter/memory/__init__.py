@@ -6,10 +6,9 @@ from glimmer_export.exporter.memory.compact import CompactSummary, compact_store
 from glimmer_export.exporter.memory.convert import ConvertSummary, convert_store
 from glimmer_export.exporter.memory.corpus import CorpusSource
 from glimmer_export.exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
-from glimmer_export.exporter.memory.dense import DenseSummary, index_store
 from glimmer_export.exporter.memory.renew_index import RenewSummary, renew_index
-from glimmer_export.exporter.memory.repair import RepairSummary, repair_store
-from glimmer_export.exporter.memory.rollback import RollbackSummary, roll_back
+from glimmer_export.exporter.memory.repair import RepairSummary, RollbackSummary, repair_store, roll_back
+from glimmer_export.exporter.memory.vectors import DenseSummary, index_store
 from glimmer_export.exporter.memory.verify import Damage, VerifyReport, verify_store
 
 __all__ = [

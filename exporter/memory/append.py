@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.exporter.memory.build import build_shards
-from glimmer_export.exporter.memory.codec_error import SampleErrors, append_warnings
+from glimmer_export.exporter.memory.codec_fit import SampleErrors, append_warnings
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
-from glimmer_export.exporter.memory.encode import Encoder
+from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.generations import next_shard_index
-from glimmer_export.exporter.memory.plan import BuildPlan, plan_build
 from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
@@ -36,7 +35,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
 from glimmer_export.runtime.contract.store_layout import texts_name
-from glimmer_export.runtime.store_check import check_store_fits
+from glimmer_export.runtime.generation import check_store_fits
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.exporter.links import resolved
-from glimmer_export.exporter.memory.codec_error import SampleErrors, fit_warnings
+from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fit_warnings
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
-from glimmer_export.exporter.memory.fit_codec import fit_codec
-from glimmer_export.exporter.memory.freeze_codec import codec_entry, corpus_sample, freeze_codec
-from glimmer_export.exporter.memory.plan import BuildPlan, plan_build
+from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
+from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.exporter.memory.progress import progress_bar
-from glimmer_export.exporter.memory.replicas import put_manifest
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
-from glimmer_export.exporter.memory.text_index import AUTO, FTS5, choose_engine, require_engine, write_index
-from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from glimmer_export.exporter.publish import check_target
 from glimmer_export.exporter.swap import recover
@@ -38,6 +36,8 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.store_layout import FOLDING
 
 __all__ = ["BuildSummary", "build_shards", "build_store", "memory_encoder"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ def build_shards(job: ShardJob, runner: Runner, *, kept: set[int], progress: boo
     ):
         for index, record in finished:
             job.work.record(index, record)
+            logger.info("wrote shard %d of %d", index + 1, job.plan.num_shards)
             records[index] = record
     return records
 

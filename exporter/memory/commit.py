@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,13 +22,11 @@ from safetensors.numpy import save
 
 from glimmer_export.exporter.durable import sync_directory, sync_tree
 from glimmer_export.exporter.links import require_no_link, require_no_link_below
-from glimmer_export.exporter.memory.generations import older_generations, sweep
-from glimmer_export.exporter.memory.replicas import put_manifest
-from glimmer_export.exporter.memory.text_index import FTS5, require_engine, write_index
-from glimmer_export.exporter.memory.texts import read_texts
+from glimmer_export.exporter.memory.generations import older_generations, put_manifest, sweep
+from glimmer_export.exporter.memory.texts import FTS5, read_texts, require_engine, write_index
 from glimmer_export.exporter.memory.work import Work, work_directory
 from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import replace_file, write_errors
+from glimmer_export.exporter.whole_file import plain_mode, replace_file, write_errors
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
@@ -42,10 +42,10 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name, tombstones_name
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
-from glimmer_export.runtime.shard import open_shard
+from glimmer_export.runtime.shards import open_shard
 from glimmer_export.runtime.tombstones import TOMBSTONES, read_tombstones
 
-__all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
+__all__ = ["Change", "changed_corpus", "changing", "check_no_links", "link", "replace_manifest"]
 
 
 @dataclass(frozen=True)
@@ -218,3 +218,23 @@ def _link(path: Path, target: Path) -> None:
             f"store {target.parent}", expected="a file system with hard links", found=str(error),
             fix="copy the store to one, to change it there",
         ) from error
+
+
+def link(source: Path, target: Path, name: str) -> None:
+    """Give the file `name` of the directory `source` the same name below `target`, whose folders are made.
+
+    It is a copy where the source is reached by a link, as its content is then somebody else's to keep, and where it has
+    another mode than a new file would get. Raises OSError, as for a full disk.
+    """
+    earlier, place = source / name, target / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    own = Path(os.path.realpath(earlier)) == Path(os.path.realpath(source)) / name
+    if own and stat.S_IMODE(earlier.stat().st_mode) == plain_mode(place.parent):
+        try:
+            os.link(earlier, place)
+        except OSError:  # another file system, too many names, or one without any
+            pass
+        else:
+            return
+    shutil.copyfile(earlier, place)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
-from glimmer_export.calibration.passage_fields import passage_fields
+from glimmer_export.calibration.public_fields import passage_fields
 from glimmer_export.exporter.apart import Inputs
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
 from glimmer_export.exporter.memory.progress import progress_bar

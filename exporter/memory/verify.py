@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glimmer_export.exporter.memory.generations import older_generations, unnamed_files
+from glimmer_export.exporter.memory.generations import damaged_replicas, older_generations, unnamed_files
 from glimmer_export.exporter.memory.progress import progress_bar
-from glimmer_export.exporter.memory.replicas import damaged_replicas
 from glimmer_export.exporter.memory.texts import stored_numbers
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
@@ -31,7 +30,7 @@ from glimmer_export.runtime.contract.store_layout import older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica
 from glimmer_export.runtime.contract.store_mending import made_again
 from glimmer_export.runtime.generation import held_manifest
-from glimmer_export.runtime.shard import open_shard
+from glimmer_export.runtime.shards import open_shard
 from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 
 from glimmer_export.exporter.apart import Inputs, check_apart
 from glimmer_export.exporter.links import require_no_link_below
-from glimmer_export.exporter.memory.codec_error import SampleErrors
+from glimmer_export.exporter.memory.codec_fit import SampleErrors
 from glimmer_export.exporter.publish import check_target
 from glimmer_export.exporter.swap import swap_directory
 from glimmer_export.exporter.whole_file import UNFINISHED, replace_file

@@ -55,7 +55,7 @@ from glimmer_export.runtime.contract import (
     computation_of,
 )
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["compare_with_bundle", "compare_with_checkpoint"]

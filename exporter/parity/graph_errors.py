@@ -15,7 +15,7 @@ from glimmer_export.exporter.parity.sides import GraphSide
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.contract import Forms, GraphIO, graph_io
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 
 __all__ = ["LEAST_SNR_DB", "GraphError", "ObservedGraph", "observe"]
 

@@ -9,9 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from glimmer_export.runtime.backends.contract import Array
-from glimmer_export.runtime.backends.input_types import in_types
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.backends.output_shapes import OutputShapes
+from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.backends.threads import num_threads, sleep_while_waiting
 from glimmer_export.runtime.contract import CPU_BACKEND, BundleError, GraphIO
 

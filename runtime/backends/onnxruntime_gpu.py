@@ -10,10 +10,9 @@ import numpy as np
 
 from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
 from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
-from glimmer_export.runtime.backends.input_types import in_types
 from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
-from glimmer_export.runtime.backends.output_shapes import OutputShapes
+from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.contract import BackendError, BundleError, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory, padded_memory
 

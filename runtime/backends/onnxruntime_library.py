@@ -3,10 +3,15 @@
 Its own classes share no base but Exception. What its code in C++ throws besides comes as Python's: std::exception as
 RuntimeError, std::bad_alloc as MemoryError, and a message that is not UTF-8, as a damaged graph's names are not, as
 UnicodeDecodeError.
+
+A graph's files may lie elsewhere, where the user's system put them, with links beside the graph that lead there. ONNX
+Runtime 1.23 reads external data through links. Later releases refuse a file that does not lie below the graph's folder;
+they can be given its bytes instead, which stay mapped and are not copied.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,17 +19,41 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.runtime.backends.contract import Array
-from glimmer_export.runtime.backends.linked_files import map_linked_files
 from glimmer_export.runtime.contract import BackendError, DeviceMemoryError, GlimmerError
+from glimmer_export.runtime.contract.files import map_file
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.external_data import external_data
 
-__all__ = ["OrtSession", "from_device", "import_onnxruntime", "onnxruntime_errors", "to_device"]
+__all__ = ["OrtSession", "from_device", "import_onnxruntime", "to_device"]
 
+GIVE = "add_external_initializers_from_files_in_memory"
+WITHOUT_COPY = "session.use_external_initializer_file_buffers_directly"
 OWN = "onnxruntime.capi.onnxruntime_pybind11_state"
 BUILTINS = (MemoryError, RuntimeError, UnicodeDecodeError)
 CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
 """What matters of a message that begins with the types of a C++ template."""
 NO_MEMORY = re.compile(r"bad[ _]alloc|fail\w* to allocate|BFCArena|out of memory|CUDA failure 2\b", re.IGNORECASE)
+
+
+def map_linked_files(options: Any, graph: Path | bytes, folder: Path) -> list[mmap.mmap]:
+    """Give session options the bytes of a graph's files that lead out of its folder, to be kept as long as the session.
+
+    `graph` is its file, verified, or its content. Raises OSError.
+    """
+    if not hasattr(options, GIVE) or not any(path.is_symlink() for path in folder.rglob("*")):
+        return []
+    content = map_file(graph) if isinstance(graph, Path) else graph
+    try:
+        names = {data.location.decode() for data in external_data(memoryview(content or b""))}
+    except ValueError:  # no graph, which ONNX Runtime has words for
+        return []
+    real = folder.resolve()
+    linked = (name for name in sorted(names) if not (folder / name).resolve().is_relative_to(real))
+    files = {name: file for name in linked if (file := map_file(folder / name)) is not None}
+    if files:
+        options.add_session_config_entry(WITHOUT_COPY, "1")
+        getattr(options, GIVE)(list(files), list(files.values()), [len(file) for file in files.values()])
+    return list(files.values())
 
 
 def import_onnxruntime(subject: str = "backend onnxruntime-cpu") -> Any:

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from glimmer_export.runtime.arguments import described
+from glimmer_export.runtime.array_files import map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError, StoreError, check_regular
 from glimmer_export.runtime.contract.dense_layout import DenseManifest
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
-from glimmer_export.runtime.npy_file import map_npy
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
-from glimmer_export.runtime.retrieval.extras import import_extra
-from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, steady
+from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
 
 __all__ = ["DenseIndex", "DenseRetriever"]
 

@@ -14,8 +14,7 @@ from glimmer_export.runtime.backends.threads import num_threads, sleep_while_wai
 from glimmer_export.runtime.contract import StoreError, read_limited
 from glimmer_export.runtime.contract.dense_layout import EncoderSettings
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
-from glimmer_export.runtime.tokenizer_library import TokenizerErrors
-from glimmer_export.runtime.tokenizer_limits import TokenizerLimits, text_fault, tokenizer_limits
+from glimmer_export.runtime.tokenizer_limits import TokenizerErrors, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]
 

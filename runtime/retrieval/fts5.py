@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from glimmer_export.runtime.contract.text_schema import COUNT_MATCHES, COUNT_PASSAGES, FIRST_MATCHES, TEXT_INDEXES
 from glimmer_export.runtime.retrieval.hits import Hit
-from glimmer_export.runtime.retrieval.unfolded import unfolded_words
-from glimmer_export.runtime.retrieval.words import search_words
+from glimmer_export.runtime.retrieval.words import search_words, unfolded_words
 from glimmer_export.runtime.sqlite_file import SqliteFile
 
 __all__ = ["Fts5Index"]

@@ -1,15 +1,22 @@
-"""What every engine gives, and what every engine is."""
+"""What every engine gives and is: hits and their order, two rankings fused into one, an engine's package imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Protocol
 
-__all__ = ["Hit", "Retriever", "first_of_equals", "steady"]
+from glimmer_export.runtime.contract import MissingExtraError
+
+__all__ = ["Hit", "HybridRetriever", "Retriever", "first_of_equals", "import_extra", "steady"]
 
 MARGIN = 16
 """Hits asked for beyond those wanted, so that a tie at the end is seen."""
+RANK_OFFSET = 60
+DEPTH = 100
+"""Ranks of each engine that are fused at least: a passage that both find late may still be among the first."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +78,38 @@ def _lowest_equals(
         if sum(number <= middle for number in known) < wanted:
             below = middle
     return [Hit(number, score) for number in sorted(known)[:wanted]]
+
+
+class HybridRetriever:
+    """Asks several engines and fuses what they find."""
+
+    def __init__(self, retrievers: Sequence[Retriever]) -> None:
+        self._retrievers = tuple(retrievers)
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The `top_k` passages of the highest fused score; a tie goes to the lower number."""
+        if top_k < 1:
+            return []
+        depth = max(top_k, DEPTH)
+        return fuse([retriever.search(question, depth) for retriever in self._retrievers], top_k)
+
+
+def fuse(rankings: Sequence[Sequence[Hit]], top_k: int) -> list[Hit]:
+    """Reciprocal rank fusion: a passage's score is the sum over rankings of 1 / (60 + its rank), ranks from 1."""
+    scores: dict[int, float] = defaultdict(float)
+    for ranking in rankings:
+        for rank, hit in enumerate(ranking, start=1):
+            scores[hit.number] += 1 / (RANK_OFFSET + rank)
+    best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top_k]
+    return [Hit(number, score) for number, score in best]
+
+
+def import_extra(package: str, extra: str) -> Any:
+    """Import a package; raises MissingExtraError where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError:
+        raise MissingExtraError(
+            f"package {package}", expected="it installed for this kind of retrieval", found="none",
+            fix=f'install its extra: pip install "glimmer-export[{extra}]"',
+        ) from None

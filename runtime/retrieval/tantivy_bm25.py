@@ -16,11 +16,9 @@ from typing import Any
 from glimmer_export.runtime.contract import StoreError
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line, is_panic
 from glimmer_export.runtime.contract.store_layout import FOLDING
-from glimmer_export.runtime.retrieval.extras import import_extra
 from glimmer_export.runtime.retrieval.folding import passage_words
-from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, steady
-from glimmer_export.runtime.retrieval.unfolded import unfolded_words
-from glimmer_export.runtime.retrieval.words import search_words
+from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
+from glimmer_export.runtime.retrieval.words import search_words, unfolded_words
 
 __all__ = [
     "NUMBER", "PASSAGE", "WORD_FORMS", "TantivyIndex", "import_tantivy", "index_schema", "indexed_text",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from glimmer_export.runtime.retrieval.folding import fold, question_words
 
-__all__ = ["STOP_WORDS", "search_words"]
+__all__ = ["search_words", "unfolded_words"]
 
 WORD = re.compile(r"[^\W_]+")
 ARTICLES = frozenset({"a", "an", "the"})
@@ -18,6 +19,13 @@ ASKING = frozenset({
 GLUE = frozenset({*ARTICLES, "and", "as", "at", "by", "for", "from", "in", "of", "on", "or", "to", "with"})
 """Stop words that say nothing in a name either, so long as it has another word."""
 STOP_WORDS = frozenset({*ASKING, *GLUE, "be", "i", "it", "its", "s", "t", "that", "there", "they"})
+LETTERS, NUMBERS, MARKS = "L", "N", "M"
+"""Of the categories of Unicode, those whose characters make a word: a mark is part of the letter before it."""
+UNFOLDED_STOP_WORDS = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "been", "by", "can", "did", "do", "does", "for", "from", "had", "has",
+    "have", "how", "i", "in", "is", "it", "its", "of", "on", "or", "s", "t", "that", "the", "their", "there", "they",
+    "this", "to", "was", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "you",
+})
 
 
 def search_words(question: str) -> list[str]:
@@ -46,3 +54,21 @@ def _named(question: str) -> set[str]:
         if lower in STOP_WORDS and lower not in GLUE and (capital or before.lower() in ARTICLES):
             named.add(fold(word))
     return named
+
+
+def unfolded_words(question: str) -> list[str]:
+    """The distinct words to search for, in order; stop words only where there is nothing else.
+
+    Composed first (NFC): a letter and its combining accent are one letter to the index, and must not split a word here.
+    A word keeps its case, as the index has its own way to drop it: Python's would make two characters of a capital İ.
+    """
+    composed = unicodedata.normalize("NFC", question)
+    spaced = "".join(character if _is_of_word(character) else " " for character in composed)
+    words: dict[str, str] = {}
+    for word in spaced.split():
+        words.setdefault(word.lower(), word)
+    return [word for lower, word in words.items() if lower not in UNFOLDED_STOP_WORDS] or list(words.values())
+
+
+def _is_of_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in (LETTERS, NUMBERS, MARKS)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from glimmer_export.calibration.evidence import evidence_from_outputs
+from glimmer_export.calibration.public_fields import evidence_from_outputs
 from glimmer_export.calibration.questions import Question, read_questions
 from glimmer_export.exporter.answering import answer_questions
 from glimmer_export.exporter.answering.metrics import grade

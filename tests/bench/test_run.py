@@ -182,8 +182,8 @@ def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"k": 4, "m": 5}, "--m: expected at most the 4 passages of --k, found 5"),
-        ({"m": 0}, "--m: expected at least 1"),
+        ({"k": 4, "m": 5}, "--top-m: expected at most the 4 passages of --top-k, found 5"),
+        ({"m": 0}, "--top-m: expected at least 1"),
         ({"question_tokens": 1}, "--question-tokens: expected at least 2"),
         ({"repeats": 0}, "--repeats: expected at least 1"),
         ({"peers": ("hf-fid",)}, "--peers: expected int8, paper-form, .*, found 'hf-fid'"),
@@ -205,7 +205,7 @@ def test_options_that_do_not_fit(bench_options, tmp_path, changes, message):
 def test_the_command_says_all_that_counts(bench_options):
     command = replace(bench_options, checkpoint=Path("a b"), seed=3).command
     assert command == (
-        "glimmer-export bench --checkpoint 'a b' --k 5 --m 2 --question-tokens 11 --passage-tokens 20 "
+        "glimmer-export bench --checkpoint 'a b' --top-k 5 --top-m 2 --question-tokens 11 --passage-tokens 20 "
         f"--answer-tokens 3 --threads 1 --batch-size 1 --repeats 3 --warmup 1 --peers {','.join(PEERS)} --seed 3"
     )
     assert replace(bench_options, peers=()).command.endswith("--peers none")

@@ -6,7 +6,7 @@ from glimmer_export.exporter.bench.ceilings import StageWork, stage_work
 from glimmer_export.exporter.checkpoint import ModelOptions
 from glimmer_export.exporter.checkpoint.options import config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset
-from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.runtime.contract import BundleManifest, Forms
 
 OURS, PAPER = Forms(("fp16",), "lazy", "absorbed"), Forms(("fp16",), "full", "cached")

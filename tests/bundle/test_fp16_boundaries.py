@@ -13,7 +13,7 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.rounding import RoundingBackend
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.cost import CostRequest, cost_report
-from glimmer_export.exporter.engines.batch_bounds import batch_bounds
+from glimmer_export.exporter.engines.profiles import batch_bounds
 from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle
 from glimmer_export.exporter.targets import read_target
 from glimmer_export.exporter.tolerances import MIN_SNR_DB

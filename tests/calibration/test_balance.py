@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from glimmer_export.calibration.balance import balance
+from glimmer_export.calibration.passes.balance import balance
 
 SIZES = st.one_of(st.just(0.0), st.floats(2.0**-60, 2.0**60))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glimmer_export.calibration.boundaries import fp16_boundaries
+from glimmer_export.calibration.fp16 import fp16_boundaries
 from glimmer_export.calibration.fp16_limits import FP16_SAFE, SMALLEST_AMAX
 from glimmer_export.calibration.ranges import TensorRange
 from glimmer_export.runtime.contract import GraphIO, IOTensor, boundaries_of, boundary_of, with_fp16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glimmer_export.calibration import coverage
+from glimmer_export.calibration import calibrate as calibrating
 from glimmer_export.calibration.calibrate import CalibrationOptions, calibrate
 from glimmer_export.calibration.questions import Question
 from glimmer_export.runtime.contract import (
@@ -96,7 +96,7 @@ def test_questions_that_cannot_be_run_are_counted_and_said(glimmer):
 
 
 def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
-    monkeypatch.setattr(coverage, "GROWTH", 1.0)
+    monkeypatch.setattr(calibrating, "GROWTH", 1.0)
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[:3]), ONE_THREAD)
     assert any("ranges still grew" in warning for warning in found.table.warnings)
     settled = calibrate(glimmer.bundle, glimmer.store, rows([QUESTIONS[3]] * 3), ONE_THREAD)

@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimmer_export.calibration.calibrators import METHODS, bounds, calibrator
-from glimmer_export.calibration.calibrators.entropy import EntropyCalibrator, divergence
-from glimmer_export.calibration.calibrators.percentile import PercentileCalibrator, magnitude_percentile
+from glimmer_export.calibration.calibrators import (
+    METHODS,
+    EntropyCalibrator,
+    PercentileCalibrator,
+    bounds,
+    calibrator,
+    divergence,
+    magnitude_percentile,
+)
 from glimmer_export.calibration.histogram import BINS, RunningRange
 from glimmer_export.runtime.contract import OptionError
 

@@ -6,12 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from glimmer_export.calibration.collect import CollectingBackend
-from glimmer_export.calibration.instrument import instrument
+from glimmer_export.calibration.collect import CollectingBackend, instrument
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.contract import CalibrationError, GraphIO, IOTensor
-from glimmer_export.runtime.memory import pad_ids
+from glimmer_export.runtime.passage_memory import pad_ids
 from tests.exported import QUESTIONS, VARIANTS
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}

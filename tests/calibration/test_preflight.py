@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from glimmer_export.calibration.fp16 import check_fp16
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
-from glimmer_export.calibration.preflight import check_fp16
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.runtime.contract import CalibrationError
 from tests.calibration.fp16_graphs import graphs_of, tracked

@@ -14,14 +14,12 @@ from onnx import numpy_helper
 
 from glimmer_export.calibration.calibrate import CalibrationOptions
 from glimmer_export.calibration.groups import find_groups
-from glimmer_export.calibration.keep_list import Choice, keep_greedily
 from glimmer_export.calibration.linear import find_linears
-from glimmer_export.calibration.losses import losses
-from glimmer_export.calibration.observation import Observation
+from glimmer_export.calibration.losses import Observation, losses
 from glimmer_export.calibration.passes.fold_weights import FoldWeights
 from glimmer_export.calibration.passes.quantize_embedding import find_lookups
 from glimmer_export.calibration.questions import Question
-from glimmer_export.calibration.sensitivity import SensitivityOptions
+from glimmer_export.calibration.sensitivity import Choice, SensitivityOptions, keep_greedily
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glimmer_export.calibration.unpadded import spread, unpadded_runs
+from glimmer_export.calibration.collect import spread, unpadded_runs
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from tests.exported import QUESTIONS, VARIANTS

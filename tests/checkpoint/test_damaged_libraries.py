@@ -103,7 +103,7 @@ def test_a_safetensors_file_that_the_system_will_not_map(tmp_path, monkeypatch):
         raise MemoryError("Cannot allocate memory (os error 12)")
 
     (tmp_path / "model.safetensors").write_bytes(save(TENSORS))
-    monkeypatch.setattr("glimmer_export.runtime.safetensors_file.safe_open", fails)
+    monkeypatch.setattr("glimmer_export.runtime.array_files.safe_open", fails)
     with pytest.raises(CheckpointError, match="Cannot allocate memory"):
         SafetensorsFiles(tmp_path)
 

@@ -162,7 +162,7 @@ def test_export_refuses_what_is_no_checkpoint(refused, tmp_path):
         (["--live-proportion", "4/3"], "--live-proportion"),
         (["--rerank-proportion", "a third"], "--rerank-proportion"),
         (["--rerank-proportion", "1/0"], "--rerank-proportion"),
-        (["--num-selected", "30"], "num_selected"),
+        (["--top-m", "30"], "num_selected"),
         (["--architecture", "lumen", "-m", "2"], "num_selected"),
         (["--architecture", "fid", "--memory-final-norm"], "memory_final_norm"),
         (["--architecture", "memory_fid", "--separate-question-encoder"], "separate_question_encoder"),

@@ -12,7 +12,9 @@ from glimmer_export.runtime.contract import CheckpointError, OptionError, Output
 from tests.bench_work import prepared_options
 from tests.exported import make_checkpoint
 
-SMALL = ("--k", 3, "--m", 2, "--question-tokens", 9, "--passage-tokens", 12, "--answer-tokens", 4, "--threads", 1)
+SMALL = (
+    "--top-k", 3, "--top-m", 2, "--question-tokens", 9, "--passage-tokens", 12, "--answer-tokens", 4, "--threads", 1,
+)
 QUICK = ("--repeats", 2, "--warmup", 0, "--no-peak-rss")
 
 
@@ -27,7 +29,7 @@ def test_json_and_html(cli, once, tmp_path, monkeypatch):
     work = shutil.copytree(prepared.work, tmp_path / "work")
     monkeypatch.setattr(bench_run, "Ceilings", lambda threads: Ceilings(threads, matrix_size=16, copy_bytes=1 << 10))
     arguments = (
-        "bench", "--checkpoint", prepared.checkpoint, "--k", 5, "--m", 2, "--question-tokens", 11,
+        "bench", "--checkpoint", prepared.checkpoint, "--top-k", 5, "--top-m", 2, "--question-tokens", 11,
         "--passage-tokens", 20, "--answer-tokens", 3, "--threads", 1, *QUICK, "--work", work,
     )  # fmt: skip
     report = cli(*arguments, "--peers", "none", "--html", tmp_path / "report.html", "--json").json
@@ -44,7 +46,7 @@ def test_bad_input(refused, checkpoint, tmp_path):
     given = ("bench", "--checkpoint", checkpoint)
     assert "found neither" in refused(OptionError, "bench")
     assert "found both" in refused(OptionError, *given, "--random", "base")
-    assert "--m: expected at most the 3" in refused(OptionError, *given, *SMALL, "--m", 4)
+    assert "--top-m: expected at most the 3" in refused(OptionError, *given, *SMALL, "--top-m", 4)
     assert "found 'hf'" in refused(OptionError, *given, *SMALL, "--peers", "hf")
     assert "--passage-tokens: expected at most 24" in refused(OptionError, *given, *SMALL, "--passage-tokens", 25)
     assert "model size 'huge'" in refused(OptionError, "bench", "--random", "huge")

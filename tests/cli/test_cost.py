@@ -6,7 +6,7 @@ import pytest
 
 from glimmer_export.runtime.contract import BundleError, CheckpointError, OptionError, OutputError
 
-XXL = ("cost", "--model", "xxl", "--architecture", "glimmer", "--k", 25, "--m", 5, "--answer-tokens", 16)
+XXL = ("cost", "--model", "xxl", "--architecture", "glimmer", "--top-k", 25, "--top-m", 5, "--answer-tokens", 16)
 ABSORBED = (*XXL, "--cross-attention", "absorbed")
 
 
@@ -39,7 +39,7 @@ def test_the_ratios_of_figure_2_from_three_runs(cli):
     figure = {("fid", 5): 0.0927, ("lumen", 10): 0.1068, ("glimmer", 25): 0.1279}
     shares = []
     for (name, k), value in figure.items():
-        report = cli("cost", "--model", "xxl", "--architecture", name, "--k", k, "--json").json
+        report = cli("cost", "--model", "xxl", "--architecture", name, "--top-k", k, "--json").json
         shares.append(report["samples_per_tflop"][name] / value)
     assert max(shares) / min(shares) < 1.03
 
@@ -71,9 +71,9 @@ def test_a_plot(cli, tmp_path):
 @pytest.mark.parametrize(
     ("error", "options", "message"),
     [
-        (OptionError, ("--k", 2, "--m", 5), "option --m: expected at most the k = 2"),
-        (OptionError, ("--k", 0), "option --k: expected 1 to 3840, found 0"),
-        (OptionError, ("--m", 0), "option --m"),
+        (OptionError, ("--top-k", 2, "--top-m", 5), "option --top-m: expected at most the k = 2"),
+        (OptionError, ("--top-k", 0), "option --top-k: expected 1 to 3840, found 0"),
+        (OptionError, ("--top-m", 0), "option --top-m"),
         (OptionError, ("--question-tokens", 0), "option --question-tokens"),
         (OptionError, ("--passage-tokens", -1), "option --passage-tokens"),
         (OptionError, ("--answer-tokens", 0), "option --answer-tokens"),

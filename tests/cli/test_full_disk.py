@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.bundle import write as bundle_write
-from glimmer_export.exporter.memory import shard_file
+from glimmer_export.exporter.memory import shards
 from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import write_rows
 from tests.cli.conftest import snapshot
@@ -44,7 +44,7 @@ def test_a_full_disk_while_building_a_store(cli, glimmer, tmp_path, monkeypatch)
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:6])
     arguments = ("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr(shard_file.os, "pwrite", full_disk)
+        patch.setattr(shards.os, "pwrite", full_disk)
         done = cli(*arguments)
     assert done.code == 2
     assert done.err.startswith("OutputError: ")

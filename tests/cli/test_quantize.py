@@ -91,7 +91,7 @@ def test_what_was_scaled_in_place_is_reported(cli, bundle, tmp_path):
 
 def test_a_position_bias_that_fp16_rounds_is_named(cli, bundle, tmp_path, monkeypatch):
     """To the reader and in `--json`; these tables are small, so the bar is lowered."""
-    monkeypatch.setattr("glimmer_export.calibration.preflight.MAX_BIAS", 0.0)
+    monkeypatch.setattr("glimmer_export.calibration.fp16.MAX_BIAS", 0.0)
     shown = cli("quantize", bundle, "-o", tmp_path / "one", "--precision", "fp16", "--target", "tensorrt")
     assert shown.code == 0
     assert "relative_attention_bias" in shown.out

@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from glimmer_export.exporter.cost import CostRequest, cost_report
 from glimmer_export.exporter.cost.count import count_graph, count_model
-from glimmer_export.exporter.cost.dims import run_dims
+from glimmer_export.exporter.cost.model import run_dims
 from glimmer_export.exporter.cost.ours import graph_macs
-from glimmer_export.exporter.cost.request import resolve
+from glimmer_export.exporter.cost.report import resolve
 from glimmer_export.runtime.contract import BundleError
 from tests.exported import VARIANTS
 

@@ -8,7 +8,7 @@ import pytest
 
 from glimmer_export.exporter.cost import CostRequest, cost_report
 from glimmer_export.exporter.cost.ours import graph_weights
-from glimmer_export.exporter.cost.request import resolve
+from glimmer_export.exporter.cost.report import resolve
 
 XXL = CostRequest(model="xxl")
 

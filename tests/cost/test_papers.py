@@ -7,10 +7,14 @@ from fractions import Fraction
 import pytest
 
 from glimmer_export.exporter.bundle.forms import FormOptions
-from glimmer_export.exporter.cost.figure_2 import FIGURE_2, check_figure_2, samples_per_tflop
-from glimmer_export.exporter.cost.model import DEFAULT_CUT, CostModel, Proportions, model_from_preset
-from glimmer_export.exporter.cost.papers import PAPER_ARCHITECTURES, paper_stages
-from glimmer_export.exporter.cost.workload import Workload
+from glimmer_export.exporter.cost.model import DEFAULT_CUT, CostModel, Proportions, Workload, model_from_preset
+from glimmer_export.exporter.cost.papers import (
+    FIGURE_2,
+    PAPER_ARCHITECTURES,
+    check_figure_2,
+    paper_stages,
+    samples_per_tflop,
+)
 
 D, FF, LAYERS = 4096, 10240, 24
 LAYER = 4 * D * D + 3 * D * FF

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glimmer_export.exporter.cost import CostRequest, check_plot, cost_report, plot_cost
-from glimmer_export.exporter.cost.plot import cost_curves
+from glimmer_export.exporter.cost.show import cost_curves
 from glimmer_export.runtime.contract import OptionError, OutputError
 
 REPORT = CostRequest(model="base")

@@ -149,8 +149,7 @@ def build_graphs(
 
     They stand under this GPU's own key, so that the runtime takes them, and replace what stands there.
     """
-    from glimmer_export.exporter.engines.compiler import Compiler
-    from glimmer_export.exporter.engines.device import find_device
+    from glimmer_export.exporter.engines.compiler import Compiler, find_device
     from glimmer_export.exporter.engines.profiles import graph_profiles
     from glimmer_export.exporter.targets import read_target
     from glimmer_export.runtime.contract import EngineKey, read_manifest
@@ -214,7 +213,7 @@ def _new(setting: Setting, engine: str, model: Model, precision: str, switches: 
 
 def _torch_engines(model: Model, precision: str) -> None:
     """What stands for engines where torch runs the stages, for the shapes that real engines would take."""
-    from glimmer_export.exporter.engines.device import find_device
+    from glimmer_export.exporter.engines.compiler import find_device
     from glimmer_export.exporter.engines.profiles import graph_profiles
     from glimmer_export.exporter.targets import read_target
     from glimmer_export.runtime.contract import ENGINES as FOLDER

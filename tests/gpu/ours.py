@@ -14,7 +14,7 @@ from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import LoopingGraph
 from glimmer_export.runtime.backends.choice import load_graphs
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.decoder_steps import step_loop
+from glimmer_export.runtime.decode import step_loop
 from glimmer_export.runtime.store import MemoryStore
 from tests.gpu.backends import open_backend, working
 from tests.gpu.bundles import Model

@@ -17,7 +17,7 @@ from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_check
 from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from glimmer_export.runtime.contract import CheckpointError
-from glimmer_export.runtime.memory import pad_ids
+from glimmer_export.runtime.passage_memory import pad_ids
 from tests.bundle_factory import VOCABULARY
 from tests.exported import FAST, SLOW, make_checkpoint
 

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from glimmer_export.exporter.memory.text_index import FTS5, TANTIVY, write_index
-from glimmer_export.exporter.memory.texts import write_texts
+from glimmer_export.exporter.memory.texts import FTS5, TANTIVY, write_index, write_texts
 from glimmer_export.runtime.contract import TEXTS
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval import Retriever

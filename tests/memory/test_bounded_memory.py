@@ -22,7 +22,7 @@ from pathlib import Path
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.memory.build import memory_encoder
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

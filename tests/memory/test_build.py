@@ -21,7 +21,7 @@ from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codecs import decode_fp16
 from glimmer_export.runtime.contract import CorpusError, OutputError, StoreError, TokenizerError
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import HUGE, NOT_FINITE, WORDS, make_bundle, rewrite, tree, write_corpus, write_rows

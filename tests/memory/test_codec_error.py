@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from glimmer_export.exporter.memory import append_passages, build_store, convert_store, delete_passages
 from glimmer_export.exporter.memory import build as build_module
-from glimmer_export.exporter.memory import codec_error as module
+from glimmer_export.exporter.memory import codec_fit as module
+from glimmer_export.exporter.memory import convert as convert_module
 from glimmer_export.exporter.memory import encode as encode_module
-from glimmer_export.exporter.memory import plan as plan_module
-from glimmer_export.exporter.memory import reencode as reencode_module
-from glimmer_export.exporter.memory.codec_error import (
+from glimmer_export.exporter.memory.codec_fit import (
     MOST_SNR_DB,
     CodecError,
     CodecSample,
@@ -121,7 +120,7 @@ def test_a_build_is_fitted_to_what_a_conversion_of_its_fp16_store_is(source, tmp
         samples.append(list(sample))
         return {"memory_channel_scale": np.ones(8, np.float32)}
 
-    for way in (build_module, reencode_module):
+    for way in (build_module, convert_module):
         monkeypatch.setattr(way, "fit_codec", fit)
     build(source, tmp_path / "built", "int8")
     convert_store(source / "fp16", tmp_path / "converted", "int8")
@@ -171,7 +170,7 @@ def test_where_all_passages_are_in_the_sample_there_are_no_others(source, tmp_pa
 
 def test_a_sample_that_does_not_stand_for_the_corpus_is_warned_of(source, tmp_path, monkeypatch):
     """Two passages, the first and the last, of 40 kinds of words."""
-    monkeypatch.setattr(plan_module, "SAMPLE_PASSAGES", 2)
+    monkeypatch.setattr(encode_module, "SAMPLE_PASSAGES", 2)
     summary = build(source, tmp_path / "store", "pq16x")
     assert summary.codec_snr.fitted_db - summary.codec_snr.outside_db > CODEC_SNR_DROP_DB
     assert len(summary.warnings) == 1

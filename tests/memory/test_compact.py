@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages, repair_store
-from glimmer_export.exporter.memory.repack import PASSAGES_AT_ONCE, copy_rows, live_runs
+from glimmer_export.exporter.memory.compact import PASSAGES_AT_ONCE, copy_rows, live_runs
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import StoreError
 from glimmer_export.runtime.contract.shard_layout import shard_tensors

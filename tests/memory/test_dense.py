@@ -16,7 +16,7 @@ from glimmer_export.exporter.memory import (
     index_store,
     verify_store,
 )
-from glimmer_export.exporter.memory import dense as dense_module
+from glimmer_export.exporter.memory import vectors as vectors_module
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
 from glimmer_export.runtime.store import MemoryStore
@@ -214,13 +214,13 @@ def test_external_weights_are_copied_too_and_may_not_lie_outside(store, refused,
 
 
 def test_a_store_that_changes_meanwhile_is_not_indexed(store, tmp_path, monkeypatch):
-    rows = dense_module.given_rows
+    rows = vectors_module.given_rows
 
     def changing(*arguments):
         rewrite(store / "manifest.json", generation=1)
         return rows(*arguments)
 
-    monkeypatch.setattr(dense_module, "given_rows", changing)
+    monkeypatch.setattr(vectors_module, "given_rows", changing)
     with pytest.raises(StoreError, match="no change while it is indexed"):
         index_store(store, embeddings=save(tmp_path / "x.npy", vectors()))
     assert not (store / "dense").exists()

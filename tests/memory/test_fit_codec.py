@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from glimmer_export.exporter.memory import fit_codec as module
-from glimmer_export.exporter.memory.fit_codec import fit_codec, sample_rows
+from glimmer_export.exporter.memory import codec_fit as module
+from glimmer_export.exporter.memory.codec_fit import fit_codec, sample_rows
 from glimmer_export.runtime.codecs import open_codec
 from glimmer_export.runtime.contract import CODECS, MissingExtraError, codec_layout
 

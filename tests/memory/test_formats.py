@@ -10,7 +10,7 @@ import pytest
 from glimmer_export.exporter.memory import CorpusSource, build_store
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MANIFEST, OutputError
-from glimmer_export.runtime.memory import encode_passages
+from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import WORDS, tree
 from tests.corpus_files import WRITERS, write_jsonl

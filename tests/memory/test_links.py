@@ -20,7 +20,7 @@ from glimmer_export.exporter.memory import (
     roll_back,
     verify_store,
 )
-from glimmer_export.exporter.memory.runners.ray_worker import _count_attempt
+from glimmer_export.exporter.memory.runners.ray_driver import _count_attempt
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError, StoreError

@@ -100,11 +100,11 @@ def test_a_damaged_shard_gets_its_bytes_again(store, bundle, how):
 
 def test_a_shard_that_comes_out_otherwise_makes_a_generation(store, bundle, opened, monkeypatch):
     """As on another type of CPU."""
-    from glimmer_export.runtime import memory
+    from glimmer_export.runtime import passage_memory
 
     before = open_contents(store, opened)
     damage(store / "shards" / "00001.safetensors")
-    real = memory.encode_passages
+    real = passage_memory.encode_passages
     monkeypatch.setattr(
         "glimmer_export.exporter.memory.encode.encode_passages",
         lambda *arguments: [state * 1.001 for state in real(*arguments)],

@@ -21,7 +21,7 @@ from glimmer_export.exporter.memory import (
     roll_back,
     verify_store,
 )
-from glimmer_export.exporter.memory.replicas import damaged_replicas, mend_codec, mend_manifest, mend_replicas
+from glimmer_export.exporter.memory.generations import damaged_replicas, mend_codec, mend_manifest, mend_replicas
 from glimmer_export.exporter.memory.verify import damaged_files
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError, StoreError, read_store_manifest
@@ -290,9 +290,9 @@ def test_a_folder_in_the_place_of_a_file_is_named(store, name):
 @pytest.mark.parametrize("step", ["the replica alone", "all"])
 def test_a_change_that_was_stopped_between_the_two(store, step, monkeypatch):
     """The store is what it was; what is left of the change goes with the next."""
-    from glimmer_export.exporter.memory import replicas
+    from glimmer_export.exporter.memory import generations
 
-    real, written = replicas.replace_file, []
+    real, written = generations.replace_file, []
 
     def stop(path, content):
         if written or step != "all":
@@ -304,7 +304,7 @@ def test_a_change_that_was_stopped_between_the_two(store, step, monkeypatch):
     before = (store / "manifest.json").read_bytes()
     (store / "replicas" / "codec.safetensors").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(replicas, "replace_file", stop)
+        patch.setattr(generations, "replace_file", stop)
         with pytest.raises(KeyboardInterrupt):
             delete_passages(store, ["new"])
     assert (store / "manifest.json").read_bytes() == before

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from glimmer_export.exporter.memory import build as build_module
-from glimmer_export.exporter.memory import build_store, text_index
-from glimmer_export.exporter.memory.text_index import choose_engine, write_index
+from glimmer_export.exporter.memory import build_store, texts
+from glimmer_export.exporter.memory.texts import choose_engine, write_index
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
 from glimmer_export.runtime.store import MemoryStore, Passage
@@ -60,7 +60,7 @@ def test_equal_builds_give_equal_bytes(bundle, corpus, tmp_path):
 @pytest.mark.slow
 def test_equal_passages_give_an_equal_index_of_many_segments(tmp_path, monkeypatch):
     """Of fewer than eight: as many tantivy joins, in an order that it draws, and no two indexes are alike."""
-    monkeypatch.setattr(text_index, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
+    monkeypatch.setattr(texts, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
     words = [f"w{number}" for number in range(5000)]
     passages = [Passage(number, "", " ".join(words[number % 97 :: 83])) for number in range(25_000)]
     for name in ("one", "two"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("calibration", "exporter", "optimum", "runtime")
+CODE = ("calibration", "exporter", "runtime")
 BLANKET = {"Exception", "BaseException"}
 ALLOWED = {
     "runtime/arguments.py, described": "a caller's own object may raise anything as it describes itself for a message",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from glimmer_export.exporter.cli.optimum_register import REGISTRATION
 from tests.optimum_line import HAS_OPTIMUM, needs_optimum
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def test_command_line_starts_without_heavy_imports(script):
 
 @needs_optimum
 def test_optimum_cli_starts_without_our_heavy_imports():
-    imported = packages_imported_by("import optimum.commands.register.register_glimmer_export")
+    imported = packages_imported_by(REGISTRATION)
     assert "glimmer_export.exporter" in imported
     assert not imported & (BUILD_SIDE | HEAVY) - {"optimum"}
 

@@ -33,7 +33,7 @@ SLOW = ("answer", "quantize", "parity", "export")
 """`convert` brings in torch and transformers as `export` does, in a tenth of the time."""
 OURS = tuple(
     f"glimmer_export.{name}"
-    for name in ("runtime", "calibration.collect", "exporter.graphs.check", "exporter.memory.runners.ray_worker")
+    for name in ("runtime", "calibration.collect", "exporter.graphs.check", "exporter.memory.runners.ray_driver")
 )
 
 

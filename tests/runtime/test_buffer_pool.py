@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from glimmer_export.runtime.buffer_pool import KEPT, BufferPool
+from glimmer_export.runtime.passage_memory import KEPT, BufferPool
 
 
 def place(array):

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from glimmer_export.exporter.memory import build_store, convert_store
-from glimmer_export.exporter.memory.reencode import Reencoding
+from glimmer_export.exporter.memory.convert import Reencoding
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.contract import CODEC_ARRAYS, CODECS, MANIFEST, OptionError, StoreError, file_digest

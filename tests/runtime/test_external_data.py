@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from glimmer_export.runtime.contract import BundleError
-from glimmer_export.runtime.external_data import ExternalData, check_external_data, external_data
-from glimmer_export.runtime.onnx_constants import MAX_MADE_ELEMENTS
+from glimmer_export.runtime.external_data import MAX_MADE_ELEMENTS, ExternalData, check_external_data, external_data
 
 
 def outside(location: str) -> TensorProto:

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-import glimmer_export.runtime.mapped_shards
+import glimmer_export.runtime.shards
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ClosedError, PassageError, StoreError
@@ -197,7 +197,7 @@ def test_a_store_without_memory_reads_none(tmp_path):
 
 def test_a_store_that_was_built_anew_is_not_read_for_the_old_one(bundle, store_copy, tmp_path, monkeypatch):
     """What is mapped and open stays; what would be opened now is another store's, under the same name."""
-    monkeypatch.setattr(glimmer_export.runtime.mapped_shards, "MAX_MAPPED_SHARDS", 1)
+    monkeypatch.setattr(glimmer_export.runtime.shards, "MAX_MAPPED_SHARDS", 1)
     rows = [{"id": number, "text": "w1 w2 w3"} for number in range(NUM_PASSAGES)]
     corpus = write_rows(tmp_path / "other.jsonl", rows)
     with MemoryStore.open(store_copy, bundle) as store:
@@ -215,7 +215,7 @@ def test_a_store_that_was_built_anew_is_not_read_for_the_old_one(bundle, store_c
 
 @pytest.mark.parametrize("mapped", [256, 1])
 def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
-    monkeypatch.setattr(glimmer_export.runtime.mapped_shards, "MAX_MAPPED_SHARDS", mapped)
+    monkeypatch.setattr(glimmer_export.runtime.shards, "MAX_MAPPED_SHARDS", mapped)
     with MemoryStore.open(store_path, bundle) as store:
 
         def read(numbers):

@@ -10,10 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from glimmer_export.calibration.text_files import files_of
-from glimmer_export.exporter.memory.corpus.jsonl import read_jsonl
 from glimmer_export.exporter.memory.corpus.parquet import read_parquet
-from glimmer_export.exporter.memory.corpus.record import Reader
-from glimmer_export.exporter.memory.corpus.tsv import read_tsv
+from glimmer_export.exporter.memory.corpus.records import Reader, read_jsonl, read_tsv
 from glimmer_export.runtime.contract import CorpusError, check_regular
 from glimmer_export.runtime.contract.kinds import refuse_ours
 

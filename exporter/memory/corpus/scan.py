@@ -1,29 +1,34 @@
-"""A corpus that was read once from end to end, and where its parts begin."""
+"""A corpus that was read once from end to end, where its parts begin, and its documents cut into passages."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from glimmer_export.calibration.text_files import reading, unpacked_limit
-from glimmer_export.exporter.memory.corpus.chunks import chunked
 from glimmer_export.exporter.memory.corpus.formats import CorpusSource, Paths, corpus_files, format_of
-from glimmer_export.exporter.memory.corpus.record import FIRST, Place
-from glimmer_export.exporter.memory.corpus.repeated_ids import IdHashes
+from glimmer_export.exporter.memory.corpus.records import FIRST, Place
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "IdHashes", "chunked"]
 
 MAX_PASSAGE_BYTES = 1 << 20
 """Of id, title and text: a tokenizer takes 150 times as much for its tokens."""
 MAX_PART_BYTES = 256 << 20
 LEAST_BYTES = 128
 """What a passage is counted as, of what a packed file may come to: a short one takes as long to look at as this."""
+WORD = re.compile(r"\S+")
+Where = TypeVar("Where")
+AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -209,3 +214,55 @@ def _content(passage: Passage) -> bytes:
     """A passage as its part's digest sees it: the ids 1 and "1" are two, and no two passages read alike."""
     page = () if passage.wikipedia_id is None else (passage.wikipedia_id,)
     return json.dumps((passage.id, passage.title, passage.text, *page), ensure_ascii=False).encode("utf-8")
+
+
+def chunked(document: Passage, chunk_words: int | None) -> Iterator[Passage]:
+    """The document itself where `chunk_words` is None, else its chunks, each with the document's title and page.
+
+    A chunk is the text from its first word to its last, as it was written; words are what stands between white space.
+    The id of chunk n is the string `{id}#{n}`, n from 0: what comes before the last `#` is the document's.
+    """
+    if chunk_words is None:
+        yield document
+        return
+    number, begin, end, words = 0, 0, 0, 0
+    for word in WORD.finditer(document.text):
+        if words == chunk_words:
+            yield _chunk(document, number, begin, end)
+            number, words = number + 1, 0
+        if words == 0:
+            begin = word.start()
+        end, words = word.end(), words + 1
+    yield _chunk(document, number, begin, end)
+
+
+def _chunk(document: Passage, number: int, begin: int, end: int) -> Passage:
+    return Passage(f"{document.id}#{number}", document.title, document.text[begin:end], document.wikipedia_id)
+
+
+class IdHashes:
+    """A 64-bit hash of every id. Two ids may share one: so a second look tells those that are in fact the same."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def add(self, identifier: int | str) -> None:
+        """Take an id in."""
+        self._hashes.append(hash(identifier))
+
+    def first_repeated(
+        self, ids: Callable[[], Iterable[tuple[Where, int | str]]]
+    ) -> tuple[int | str, Where, Where] | None:
+        """An id that occurs twice, with the places of the two; None where there is none.
+
+        `ids` gives what was taken in once more, each with its place; it is called only where hashes are equal.
+        """
+        hashes = np.sort(np.frombuffer(self._hashes, np.int64))
+        shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        for start in range(0, len(shared), AT_ONCE):  # a corpus that was appended to itself shares every one
+            wanted = set(shared[start : start + AT_ONCE].tolist())
+            seen: dict[int | str, Where] = {}
+            for place, identifier in ids():
+                if hash(identifier) in wanted and (earlier := seen.setdefault(identifier, place)) != place:
+                    return identifier, earlier, place
+        return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from glimmer_export.exporter.memory.runners.job import Runner
-from glimmer_export.exporter.memory.runners.local import LocalRunner
+from glimmer_export.exporter.memory.runners.job import LocalRunner, Runner
 from glimmer_export.exporter.memory.runners.ray_runner import RayRunner
 from glimmer_export.runtime.contract import OptionError
 

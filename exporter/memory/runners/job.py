@@ -1,4 +1,4 @@
-"""What a runner is given, what it gives back, and the encoder that every runner uses."""
+"""What a runner is given and gives back, the encoder that every runner uses, and the runner in this process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.encode import Encoder, encode_shard
-from glimmer_export.exporter.memory.freeze_codec import frozen_codec
-from glimmer_export.exporter.memory.plan import BuildPlan
+from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import TokenizerError
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Finished", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
+__all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
 
 Finished = Generator[tuple[int, ShardRecord], None, None]
 """Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
@@ -74,3 +72,16 @@ def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
     """The graph, on this machine's CPU; raises BundleError where it cannot be loaded."""
     name = "memory_encoder"
     return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Encodes in this process, with as many threads as the job says, or as suit model and machine."""
+
+    def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
+        """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""
+        encoder = ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)
+        wanted = set(missing)
+        for index, passages in enumerate(job.corpus.parts()):
+            if index in wanted:
+                yield index, encoder.encode(job.work.store, index, passages, advance=advance)

@@ -1,7 +1,12 @@
-"""Workers on Ray Data: on a Ray that is started for the build on this machine, or on a cluster."""
+"""Workers on Ray Data: on a Ray that is started for the build on this machine, or on a cluster.
+
+Ray's driver is another process, told by a `RayTask` what to do; how a shard went comes back as a line of JSON.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import pickle
 import re
@@ -14,24 +19,34 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from glimmer_export.exporter.memory.corpus import Corpus
+from glimmer_export.exporter.memory.encode import BuildPlan
 from glimmer_export.exporter.memory.runners.job import Finished, ShardJob
-from glimmer_export.exporter.memory.runners.outcome import is_failure, read_outcome
-from glimmer_export.exporter.memory.runners.ray_task import (
-    AUTO,
-    RayTask,
-    SharedJob,
-    attempts_directory,
-    library_versions,
+from glimmer_export.exporter.memory.work import ShardRecord, Work
+from glimmer_export.runtime.contract import (
+    BackendError,
+    BundleManifest,
+    GlimmerError,
+    MissingExtraError,
+    OptionError,
+    StoreError,
+    errors,
 )
-from glimmer_export.exporter.memory.work import Work
-from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError
+from glimmer_export.runtime.contract.records import record_from_json
 
-__all__ = ["RayRunner"]
+__all__ = [
+    "AUTO", "RayRunner", "RayTask", "SharedJob", "attempts_directory", "failed", "finished", "is_failure",
+    "library_versions", "read_outcome",
+]  # fmt: skip
 
+AUTO = "auto"
+"""The address of the cluster that this machine is of."""
+ERROR_PARTS = ("subject", "expected", "found", "fix")
 STOP_SECONDS = 60
 """What Ray is given to stop its processes before its driver is killed, and they with it."""
 QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
@@ -41,6 +56,73 @@ SHORT = "/tmp"  # noqa: S108 - a directory of random name is made in it
 """Where Ray's sockets lie, whose paths may have 107 bytes: $TMPDIR is often too long for them."""
 ADDRESS = r"[^/\s]+:\d{1,5}"
 LOG_BYTES = 20_000
+
+
+@dataclass(frozen=True)
+class SharedJob:
+    """A ShardJob as another machine sees it: by absolute paths of storage that both have, and what must be there."""
+
+    work: Work
+    plan: BuildPlan
+    bundle: Path
+    manifest: BundleManifest
+    corpus: Corpus
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RayTask:
+    """Shards to encode, on which Ray, by how many workers: None as in RayRunner.
+
+    A Ray that is started for the task keeps its files in `directory`.
+    """
+
+    job: SharedJob
+    missing: tuple[int, ...]
+    address: str | None
+    actors: int | None
+    directory: Path
+
+
+def attempts_directory(work: Work) -> Path:
+    """Where every shard under way has a file, of one byte for each worker that began it."""
+    return work.workers / "attempts"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions, in this process, of the libraries that decide a shard's bytes."""
+    try:
+        from onnxruntime import __version__ as onnxruntime_version
+    except ImportError:
+        onnxruntime_version = "none"
+    return {"onnxruntime": onnxruntime_version, "numpy": version("numpy"), "tokenizers": version("tokenizers")}
+
+
+def finished(index: int, record: ShardRecord) -> str:
+    """The line for a shard that is in place."""
+    return json.dumps({"index": index, "record": dataclasses.asdict(record)})
+
+
+def failed(error: GlimmerError) -> str:
+    """The line for a named error."""
+    return json.dumps({"error": type(error).__name__, **{part: getattr(error, part) for part in ERROR_PARTS}})
+
+
+def is_failure(line: str) -> bool:
+    """Whether the line tells of an error."""
+    return "error" in json.loads(line)
+
+
+def read_outcome(line: str) -> tuple[int, ShardRecord]:
+    """A shard's index and record; raises the error that the line tells of, as it was raised there."""
+    data: dict[str, Any] = json.loads(line)
+    if "error" in data:
+        kind: type[GlimmerError] = getattr(errors, data["error"])
+        subject, expected, found, fix = (data[part] for part in ERROR_PARTS)
+        raise kind(subject, expected=expected, found=found, fix=fix)
+    record = record_from_json(ShardRecord, data["record"], error=StoreError, subject="record", fix="start again")
+    return data["index"], record
 
 
 @dataclass(frozen=True)

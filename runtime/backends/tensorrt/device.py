@@ -13,8 +13,7 @@ import numpy as np
 
 from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
 from glimmer_export.runtime.backends.cuda import Cuda
-from glimmer_export.runtime.backends.tensorrt.buffers import DevicePool, Lease, PinnedPool
-from glimmer_export.runtime.backends.tensorrt.layout import Layout
+from glimmer_export.runtime.backends.tensorrt.buffers import DevicePool, Layout, Lease, PinnedPool
 from glimmer_export.runtime.backends.tensorrt.passage_loader import PassageLoader
 from glimmer_export.runtime.contract import BackendError
 from glimmer_export.runtime.passage_memory import PassageMemory

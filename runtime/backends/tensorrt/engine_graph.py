@@ -10,11 +10,10 @@ from typing import cast
 import numpy as np
 
 from glimmer_export.runtime.backends.contract import Array, DeviceLoop, DeviceTensor, LoopIO, Tensor
-from glimmer_export.runtime.backends.input_types import in_types
-from glimmer_export.runtime.backends.tensorrt.context import Context, Shapes
-from glimmer_export.runtime.backends.tensorrt.cuda_graphs import Captures, RunSequence
+from glimmer_export.runtime.backends.tensor_checks import in_types
+from glimmer_export.runtime.backends.tensorrt.buffers import Layout
+from glimmer_export.runtime.backends.tensorrt.context import Captures, Context, RunSequence, Shapes
 from glimmer_export.runtime.backends.tensorrt.device import CudaDevice, CudaTensor
-from glimmer_export.runtime.backends.tensorrt.layout import Layout
 from glimmer_export.runtime.backends.tensorrt.library import LoadedEngine
 from glimmer_export.runtime.backends.tensorrt.loop import LoopPlaces
 from glimmer_export.runtime.backends.tensorrt.loop_layout import LoopLayout

@@ -16,9 +16,9 @@ from typing import cast
 import numpy as np
 
 from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Tensor
-from glimmer_export.runtime.backends.input_types import in_types
+from glimmer_export.runtime.backends.tensor_checks import in_types
 from glimmer_export.runtime.backends.tensorrt.buffers import Lease
-from glimmer_export.runtime.backends.tensorrt.cuda_graphs import RunSequence
+from glimmer_export.runtime.backends.tensorrt.context import RunSequence
 from glimmer_export.runtime.backends.tensorrt.device import CudaDevice, CudaTensor
 from glimmer_export.runtime.backends.tensorrt.loop_layout import COUNTERS, FIRST, INTERVAL, LAST, TABLE, LoopLayout
 from glimmer_export.runtime.contract import DeviceLostError, DeviceMemoryError

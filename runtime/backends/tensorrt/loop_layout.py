@@ -15,10 +15,9 @@ from math import prod
 import numpy as np
 
 from glimmer_export.runtime.backends.contract import LoopIO, Spec
-from glimmer_export.runtime.backends.tensorrt.buffers import ALIGNMENT
+from glimmer_export.runtime.backends.tensorrt.buffers import ALIGNMENT, Layout
 from glimmer_export.runtime.backends.tensorrt.context import Shapes
 from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
-from glimmer_export.runtime.backends.tensorrt.layout import Layout
 from glimmer_export.runtime.contract import GraphIO
 
 __all__ = ["INTERVAL", "LoopLayout"]

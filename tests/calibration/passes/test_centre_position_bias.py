@@ -7,10 +7,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from glimmer_export.calibration.fp16 import check_fp16
 from glimmer_export.calibration.passes.centre_position_bias import CentrePositionBias, find_bias_tables
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16
-from glimmer_export.calibration.preflight import check_fp16
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import graphs_of, run, tracked
 from tests.calibration.passes.test_exact_rewrites import by_channel, folded_graphs

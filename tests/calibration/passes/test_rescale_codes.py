@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from glimmer_export.calibration.fp16 import check_fp16
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
 from glimmer_export.calibration.passes.rescale_codes import RescaleCodes
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16
-from glimmer_export.calibration.preflight import check_fp16
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import every_value, graphs_of, run, tracked
 from tests.exported import load_graph

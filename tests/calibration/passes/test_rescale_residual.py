@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from glimmer_export.calibration.fp16 import check_fp16
 from glimmer_export.calibration.fp16_limits import FP16_MAX
-from glimmer_export.calibration.fp16_range import amax_of
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.fp16_range import amax_of
 from glimmer_export.calibration.passes.rescale_residual import HEADROOM, RescaleResidual, residual_scale
 from glimmer_export.calibration.passes.residual_stream import residual_stream
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16
-from glimmer_export.calibration.preflight import check_fp16
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.calibration.fp16_graphs import dtypes, every_value, graphs_of, inflated, run, tracked
 from tests.exported import REWRITTEN_VARIANTS, load_graph

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource
-from glimmer_export.exporter.memory.corpus.chunks import chunked
+from glimmer_export.exporter.memory.corpus.scan import chunked
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage
 from tests.corpus_files import write_jsonl

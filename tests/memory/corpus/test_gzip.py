@@ -9,7 +9,7 @@ import pytest
 
 from glimmer_export.calibration.questions import read_questions
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES
+from glimmer_export.exporter.memory.corpus.records import MAX_RECORD_BYTES
 from glimmer_export.runtime.contract import CorpusError, QuestionFileError
 
 LINES = b"".join(b'{"id": %d, "text": "text %d"}\n' % (number, number) for number in range(50))

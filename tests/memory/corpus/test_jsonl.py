@@ -7,7 +7,7 @@ import json
 import pytest
 
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.corpus.record import MAX_RECORD_BYTES
+from glimmer_export.exporter.memory.corpus.records import MAX_RECORD_BYTES
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage
 

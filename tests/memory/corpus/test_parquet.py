@@ -11,7 +11,7 @@ from pyarrow import parquet
 from glimmer_export.calibration import text_files
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.corpus import parquet as parquet_module
-from glimmer_export.exporter.memory.corpus.record import FIRST
+from glimmer_export.exporter.memory.corpus.records import FIRST
 from glimmer_export.exporter.memory.corpus.scan import LEAST_BYTES
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage

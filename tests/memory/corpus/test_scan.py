@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glimmer_export.exporter.memory.corpus import FORMATS, Corpus, CorpusSource
-from glimmer_export.exporter.memory.corpus import repeated_ids as repeated_module
 from glimmer_export.exporter.memory.corpus import scan as scan_module
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage
@@ -189,7 +188,7 @@ def test_ids_with_one_hash_are_two_ids(tmp_path):
 
 
 def test_a_corpus_that_was_appended_to_itself_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(repeated_module, "AT_ONCE", 1)
+    monkeypatch.setattr(scan_module, "AT_ONCE", 1)
     ids = [-2, -1, *range(5, 9), *range(5, 9)]
     path = write_rows(tmp_path / "c.jsonl", [{"id": number, "text": "x"} for number in ids])
     with pytest.raises(CorpusError, match="line 7: expected an id of its own, found 5, the id of line 3"):

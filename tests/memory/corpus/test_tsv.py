@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.corpus import tsv as tsv_module
+from glimmer_export.exporter.memory.corpus import records as records_module
 from glimmer_export.runtime.contract import CorpusError
 from glimmer_export.runtime.store import Passage
 from tests.corpus_files import write_tsv
@@ -80,7 +80,7 @@ def test_a_header_alone_is_an_empty_corpus(tmp_path):
 
 
 def test_a_quote_that_never_ends_does_not_take_in_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(tsv_module, "MAX_RECORD_BYTES", 40)
+    monkeypatch.setattr(records_module, "MAX_RECORD_BYTES", 40)
     with pytest.raises(CorpusError, match="line 2: expected a quote that ends the field"):
         scan(tmp_path, HEADER + b'1\t"x\n' + b"y\n" * 40 + b'"\tt\n')
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.plan import plan_build
+from glimmer_export.exporter.memory.encode import plan_build
 from glimmer_export.exporter.memory.runners import RayRunner, ShardJob
-from glimmer_export.exporter.memory.runners.outcome import failed
 from glimmer_export.exporter.memory.runners.ray_driver import _connect
+from glimmer_export.exporter.memory.runners.ray_runner import failed
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import BackendError, StoreError

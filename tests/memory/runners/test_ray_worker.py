@@ -11,10 +11,15 @@ import pytest
 
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.plan import plan_build
-from glimmer_export.exporter.memory.runners.outcome import is_failure, read_outcome
-from glimmer_export.exporter.memory.runners.ray_task import SharedJob, attempts_directory, library_versions
-from glimmer_export.exporter.memory.runners.ray_worker import MAX_ATTEMPTS, ShardActor
+from glimmer_export.exporter.memory.encode import plan_build
+from glimmer_export.exporter.memory.runners.ray_driver import MAX_ATTEMPTS, ShardActor
+from glimmer_export.exporter.memory.runners.ray_runner import (
+    SharedJob,
+    attempts_directory,
+    is_failure,
+    library_versions,
+    read_outcome,
+)
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (

@@ -14,7 +14,7 @@ from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.swap import swap_directory
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
-from glimmer_export.runtime.backends.tensorrt.passage_cache import PassageCache
+from glimmer_export.runtime.backends.tensorrt.passage_loader import PassageCache
 from glimmer_export.runtime.contract import DeviceMemoryError
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS

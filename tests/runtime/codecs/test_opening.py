@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.exporter.memory.codec_fit import fit_codec
 from glimmer_export.runtime.codecs import open_codec
 from glimmer_export.runtime.contract import StoreError
 

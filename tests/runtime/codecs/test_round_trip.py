@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glimmer_export.exporter.memory.fit_codec import fit_codec
+from glimmer_export.exporter.memory.codec_fit import fit_codec
 from glimmer_export.runtime.codecs import open_codec
 from glimmer_export.runtime.codecs.int4 import INT4_LIMIT
 from glimmer_export.runtime.contract import CODECS

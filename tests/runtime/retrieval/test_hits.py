@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimmer_export.runtime.retrieval import Hit
-from glimmer_export.runtime.retrieval.hits import first_of_equals, steady
-from glimmer_export.runtime.retrieval.hybrid import HybridRetriever, fuse
+from glimmer_export.runtime.retrieval.hits import HybridRetriever, first_of_equals, fuse, steady
 
 
 class Engine:

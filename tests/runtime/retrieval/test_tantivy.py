@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.memory.text_index import TANTIVY, write_index
+from glimmer_export.exporter.memory.texts import TANTIVY, write_index
 from glimmer_export.runtime.contract import IndexEntry, MissingExtraError, OutputError, StoreError
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import MemoryStore, Passage

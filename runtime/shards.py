@@ -1,0 +1,185 @@
+"""The shards of an open store: mapped when they are first read, and no more of them at a time than the system lets.
+
+A shard's safetensors header is checked before any data is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import StoreError, StoreManifest, map_regular
+from glimmer_export.runtime.contract.shard_layout import ShardTensor, shard_tensors
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.passage_memory import CODES
+
+__all__ = ["MappedShards", "Shard", "open_shard"]
+
+ENTRIES = ("token", "passage")
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 1 << 20
+FIX = "copy the store again, or build it again with `glimmer-export memory build`"
+MAX_MAPPED_SHARDS = 256
+"""A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
+
+    input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
+    store without memory has none. `starts` says at which byte of the `file` each tensor begins.
+    """
+
+    offsets: list[int]
+    input_ids: Array
+    by_token: Mapping[str, Array]
+    by_passage: Mapping[str, Array]
+    file: mmap.mmap
+    starts: Mapping[str, int]
+
+    def prefetch(self, row: int) -> None:
+        """Have the system begin to read a passage's codes, and return at once; nothing happens where they are there."""
+        token_bytes = self.by_token[CODES].strides[0]
+        begin, end = (self.starts[CODES] + offset * token_bytes for offset in self.offsets[row : row + 2])
+        page = begin - begin % mmap.PAGESIZE
+        self.file.madvise(mmap.MADV_WILLNEED, page, end - page)
+
+    def tokens(self, row: int) -> Array:
+        """Token ids of a passage, (tokens,) int32."""
+        return self.input_ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def passage(self, row: int) -> dict[str, Array]:
+        """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) where it has one a passage."""
+        begin, end = self.offsets[row], self.offsets[row + 1]
+        tensors = {}
+        for name, values in self.by_token.items():  # not a comprehension, which calls a function of its own
+            tensors[name] = values[begin:end]
+        for name, values in self.by_passage.items():
+            tensors[name] = values[row]
+        return tensors
+
+
+def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
+    """Map a shard that must hold exactly `tensors`; raises StoreError where its header or offsets say otherwise."""
+    subject = f"shard {path}"
+    mapped = map_regular(path, error=StoreError, subject=subject, fix=FIX)
+    if mapped is None:
+        raise StoreError(subject, expected="a safetensors file", found="an empty one", fix=FIX)
+    start, header = _read_header(mapped, subject)
+    _check_names(header, tensors, subject)
+    num_bytes = len(mapped) - start
+    starts = {tensor.name: start + _begin(header[tensor.name], tensor, num_bytes, subject) for tensor in tensors}
+    views = {tensor.name: _view(mapped, starts[tensor.name], tensor) for tensor in tensors}
+    offsets, input_ids = views["offsets"], views["input_ids"]
+    num_tokens = len(input_ids)
+    if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
+        raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
+    by_token, by_passage = (
+        {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
+    )
+    return Shard(offsets.tolist(), input_ids, by_token, by_passage, mapped, starts)
+
+
+def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:
+    """Where the data starts, in bytes, and the parsed header."""
+    length = int.from_bytes(mapped[:LENGTH_BYTES], "little")
+    limit = min(MAX_HEADER_BYTES, len(mapped) - LENGTH_BYTES)
+    if not 0 < length <= limit:
+        raise StoreError(
+            subject, expected=f"a safetensors header of at most {limit} bytes", found=f"a length of {length}", fix=FIX
+        )
+    start = LENGTH_BYTES + length
+    try:
+        header = json.loads(mapped[LENGTH_BYTES:start])
+    except (ValueError, RecursionError) as reason:
+        raise StoreError(subject, expected="a header in JSON", found=str(reason), fix=FIX) from None
+    if not isinstance(header, dict):
+        raise StoreError(subject, expected="a header that is a JSON object", found=type(header).__name__, fix=FIX)
+    header.pop("__metadata__", None)
+    return start, header
+
+
+def _check_names(header: dict[str, Any], tensors: tuple[ShardTensor, ...], subject: str) -> None:
+    expected = sorted(tensor.name for tensor in tensors)
+    if sorted(header) != expected:
+        raise StoreError(
+            subject, expected=f"the tensors {', '.join(expected)}", found=", ".join(sorted(header)) or "none", fix=FIX
+        )
+
+
+def _view(mapped: mmap.mmap, begin: int, tensor: ShardTensor) -> Array:
+    count = tensor.num_bytes // np.dtype(tensor.dtype).itemsize
+    return np.frombuffer(mapped, tensor.dtype, count, begin).reshape(tensor.shape)
+
+
+def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> int:
+    """Where the tensor begins in the data, in bytes; raises StoreError where its entry is not the manifest's."""
+    if isinstance(entry, dict) and entry.get("dtype") == tensor.safetensors_dtype:
+        offsets = entry.get("data_offsets")
+        pair = offsets if isinstance(offsets, list) and len(offsets) == 2 else (-1, -1)
+        if entry.get("shape") == list(tensor.shape) and all(type(offset) is int for offset in pair):
+            begin, end = pair
+            if 0 <= begin <= end <= data_bytes and end - begin == tensor.num_bytes:
+                return int(begin)
+    raise StoreError(
+        f"{subject}, tensor {tensor.name}",
+        expected=f"{tensor.safetensors_dtype} {list(tensor.shape)} within the file", found=repr(entry)[:120], fix=FIX,
+    )
+
+
+class MappedShards:
+    """The shards of a manifest, by passage number. Safe from several threads; reading takes no lock."""
+
+    def __init__(self, directory: Path, manifest: StoreManifest, check_in_place: Callable[[], None]) -> None:
+        """`check_in_place` raises StoreError where the store is no longer the one that was opened."""
+        self._directory, self._manifest, self._check_in_place = directory, manifest, check_in_place
+        self._mapped: dict[int, Shard] = {}
+        self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
+
+    def __len__(self) -> int:
+        """How many are mapped."""
+        return len(self._mapped)
+
+    def place(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:
+        """The shard of a passage, and its row there; `check_open` raises where the store was closed meanwhile.
+
+        Raises StoreError as `map`.
+        """
+        index = bisect_right(self._starts, number) - 1
+        shard = self._mapped.get(index)
+        if shard is None:
+            check_open()
+            shard = self.map(index)
+        return shard, number - self._starts[index]
+
+    def map(self, index: int) -> Shard:
+        """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly.
+
+        Raises StoreError where it is damaged, or the store is no longer in its place.
+        """
+        entry, manifest = self._manifest.shards[index], self._manifest
+        tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
+        try:
+            with saying_what_mends(self._directory, manifest, entry.file.path):
+                shard = open_shard(self._directory / entry.file.path, tensors)
+        finally:
+            self._check_in_place()  # only now: what was opened before was the store's
+        self._mapped[index] = shard
+        if len(self._mapped) > MAX_MAPPED_SHARDS:
+            # A list is made in one step; an iterator would fail where another thread adds a shard between two.
+            self._mapped.pop(list(self._mapped)[0], None)  # noqa: RUF015
+        return shard
+
+    def clear(self) -> None:
+        """Let go of all; views handed out before stay valid."""
+        self._mapped.clear()

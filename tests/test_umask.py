@@ -18,6 +18,7 @@ from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.demo.world import write_demo
 from glimmer_export.exporter.engines.folder import work_on_engines
+from glimmer_export.exporter.files.publish import replace_file
 from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
@@ -27,7 +28,6 @@ from glimmer_export.exporter.memory import (
     index_store,
     renew_index,
 )
-from glimmer_export.exporter.publish import replace_file
 from tests.bundle_factory import make_bundle, write_corpus, write_rows
 from tests.exported import PAPER_FORM, QUESTIONS, make_checkpoint
 

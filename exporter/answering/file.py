@@ -22,8 +22,8 @@ from glimmer_export.exporter.answering.scores import (
     scores_of_tasks,
     scores_table,
 )
-from glimmer_export.exporter.publish import check_file, replace_file
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.files.publish import check_file, replace_file
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime import Answer, BackendChoice, Passage, Session
 from glimmer_export.runtime.contract import QuestionFileError
 

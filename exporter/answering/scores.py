@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glimmer_export.calibration.public_fields import Evidence
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.answering.metrics import gold_answers, grade
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,8 +14,8 @@ from glimmer_export.exporter.bench.report import (
     megabytes,
     percent,
 )
-from glimmer_export.exporter.publish import Inputs, check_file, replace_file
-from glimmer_export.exporter.visible import visible_lines
+from glimmer_export.exporter.files.publish import Inputs, check_file, replace_file
+from glimmer_export.exporter.report.visible import visible_lines
 
 __all__ = ["check_html_target", "html_from_report", "write_html"]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, ContenderSpec
 from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
-from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.checkpoint.safetensors_files import write_safetensors
 from glimmer_export.exporter.checkpoint.t5_shape import read_t5_shape
-from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.exporter.files.publish import publish_directory
 from glimmer_export.runtime.contract import MissingExtraError
 
 if TYPE_CHECKING:

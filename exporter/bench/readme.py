@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.publish import check_file, replace_file
+from glimmer_export.exporter.files.publish import check_file, replace_file
 from glimmer_export.runtime.contract import GlimmerError, OutputError
 from glimmer_export.runtime.contract.files import read_limited
 from glimmer_export.runtime.contract.records import read_json

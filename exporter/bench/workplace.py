@@ -32,10 +32,10 @@ from glimmer_export.exporter.checkpoint import (
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.checkpoint.options import config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset
-from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.publish import check_apart, publish_directory
+from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.publish import check_apart, publish_directory
-from glimmer_export.exporter.whole_file import remove_unfinished, replace_file, write_errors
 from glimmer_export.runtime.contract import Forms, OutputError, read_manifest
 from glimmer_export.runtime.contract.records import read_json
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from glimmer_export.calibration.calibrate import Calibration, CalibrationOptions, calibrate
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import write_ranges
-from glimmer_export.exporter.links import require_no_link_below
-from glimmer_export.exporter.publish import check_target, publish_directory
-from glimmer_export.exporter.whole_file import UNFINISHED
+from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.publish import check_target, publish_directory
+from glimmer_export.exporter.files.whole_file import UNFINISHED
 from glimmer_export.runtime.contract import (
     MANIFEST,
     PARITY_RECORD,

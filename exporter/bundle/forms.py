@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines.attention_time import reckoned_form
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,

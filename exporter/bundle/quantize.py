@@ -16,12 +16,12 @@ from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
+from glimmer_export.exporter.config.precision import DEFAULT_POLICY, policy_file, read_policy
+from glimmer_export.exporter.config.targets import read_target, target_names
 from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
-from glimmer_export.exporter.precision import DEFAULT_POLICY, policy_file, read_policy
-from glimmer_export.exporter.publish import check_target, publish_directory
-from glimmer_export.exporter.targets import read_target, target_names
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     MANIFEST,

@@ -21,7 +21,7 @@ from glimmer_export.calibration.sensitivity import (
 )
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
-from glimmer_export.exporter.precision import DEFAULT_POLICY, read_policy
+from glimmer_export.exporter.config.precision import DEFAULT_POLICY, read_policy
 from glimmer_export.runtime.contract import BundleError, OptionError, read_manifest, stage_of
 from glimmer_export.runtime.cpu_kind import cpu_kind
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
+from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs import ExportedGraph, GraphExporter, weights_file
-from glimmer_export.exporter.publish import check_target, publish_directory
 from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     MANIFEST,

@@ -1,10 +1,9 @@
 """Checkpoints: read, write, initialise, and convert from Hugging Face T5."""
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig, read_config
-from glimmer_export.exporter.checkpoint.convert import convert_t5
+from glimmer_export.exporter.checkpoint.from_t5 import convert_t5
 from glimmer_export.exporter.checkpoint.initialise import random_weights, score_weights
-from glimmer_export.exporter.checkpoint.options import ModelOptions
-from glimmer_export.exporter.checkpoint.partition import parse_proportion
+from glimmer_export.exporter.checkpoint.options import ModelOptions, parse_proportion
 from glimmer_export.exporter.checkpoint.read import (
     Checkpoint,
     model_from_checkpoint,

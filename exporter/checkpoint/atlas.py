@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
-from glimmer_export.exporter.checkpoint.convert import t5_tensors
-from glimmer_export.exporter.checkpoint.cross_bias import say_left_out
+from glimmer_export.exporter.checkpoint.from_t5 import t5_tensors
 from glimmer_export.exporter.checkpoint.huggingface import joined_config
 from glimmer_export.exporter.checkpoint.pickle_files import PickledTensors, check_dense, load_pickle
 from glimmer_export.exporter.checkpoint.t5_shape import CONFIG, T5Shape, parse_t5_shape, read_t5_shape
-from glimmer_export.exporter.checkpoint.weight_files import RenamedFiles, WeightFiles, refuse_adapter, unwrapped
+from glimmer_export.exporter.checkpoint.weight_files import (
+    RenamedFiles,
+    WeightFiles,
+    refuse_adapter,
+    say_left_out,
+    unwrapped,
+)
 from glimmer_export.runtime.contract import CheckpointError, is_there
 
 if TYPE_CHECKING:

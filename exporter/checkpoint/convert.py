@@ -1,124 +1,116 @@
-"""A Hugging Face T5, partitioned into a checkpoint as the papers initialise their models."""
+"""A trained checkpoint of another layout, turned into ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from glimmer_export.exporter.checkpoint.config import CheckpointConfig
-from glimmer_export.exporter.checkpoint.cross_bias import TABLE, say_left_out
-from glimmer_export.exporter.checkpoint.initialise import score_weights
-from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.read import check_shapes, check_values
-from glimmer_export.exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
-from glimmer_export.exporter.checkpoint.weight_files import WeightFiles, open_weights
-from glimmer_export.exporter.checkpoint.weights import weight_shapes
-from glimmer_export.runtime.contract import CheckpointError
+from glimmer_export.exporter.checkpoint.config import parse_config, read_config
+from glimmer_export.exporter.checkpoint.fid import convert_fid
+from glimmer_export.exporter.checkpoint.huggingface import convert_huggingface
+from glimmer_export.exporter.checkpoint.init import summary
+from glimmer_export.exporter.checkpoint.t5x import convert_t5x, read_name_map
+from glimmer_export.exporter.checkpoint.tokenizer import check_agreement, find_tokenizer, without_special_tokens
+from glimmer_export.exporter.checkpoint.write import is_written, write_checkpoint
+from glimmer_export.exporter.files.publish import check_target
+from glimmer_export.runtime.contract import CheckpointError, OptionError
+from glimmer_export.runtime.contract.kinds import refuse_ours
+from glimmer_export.runtime.contract.records import read_json_value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convert_t5", "t5_tensors"]
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 
-SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
-ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+__all__ = ["convert_checkpoint"]
+
+SENTINEL = "<extra_id_"
+CONFIG_FIX = "write it as the config.json of a checkpoint"
 
 
-def convert_t5(
-    source: Path, options: ModelOptions, *, seed: int, on_note: Callable[[str], None] = lambda _: None
-) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
-    """Cut the T5 in directory `source` (v1.0, v1.1 or flan) by depth (LUMEN paper, section 3; GLIMMER, section 3).
+def convert_checkpoint(
+    layout: str,
+    source: Path,
+    output: Path,
+    *,
+    config: Path | None = None,
+    names: Path | None = None,
+    tokenizer: Path | None = None,
+    allow_unused: Sequence[str] = (),
+    overwrite: bool = False,
+    on_tensor: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Turn `source`, whose layout is `t5x`, `fid` or `huggingface`, into the checkpoint `output`; return its summary.
 
-    The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
-    encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
-    `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
-    `seed`. Every tensor keeps the dtype it was stored in; it is read when it is looked up, after a first look at all.
-    `on_note` is told what is left out.
-
-    Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
-    what is not supported; for weights that are missing, damaged, unsafe, of the wrong shape, not finite,
-    unexpected, or at odds with the config's tied embedding; for an empty stage; for memory layers that T5 lacks.
+    `config` is a JSON file of fields of a CheckpointConfig: all of them for `t5x`, which keeps none, else those that
+    replace what the directory and the layout say. `names` (a name map) and `allow_unused` are for `t5x`. The tokenizer
+    is the given file, else the directory's own, else there is none. `on_tensor` is `write_checkpoint`'s. Raises
+    OptionError, CheckpointError, TokenizerError, MissingExtraError and OutputError, before anything is written. Where
+    the checkpoint is there already, to the last bit, the summary says `already_complete` and nothing is done.
     """
-    shape = read_t5_shape(source)
-    subject = f"T5 checkpoint {source}"
-    config = config_from_options(options, shape, subject=subject)
-    files = open_weights(source)
-    tensors = t5_tensors(files, config, shape, subject=subject)
-    say_left_out(files, on_note)
-    if config.shape.traits.selects:
-        tensors = tensors.joined(score_weights(config, seed=seed))
-    return config, tensors
-
-
-def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> LazyTensors:
-    """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
-
-    None is left out but copies of the embedding, and a cross-attention's table where the config has none.
-
-    Raises CheckpointError as `convert_t5` does.
-    """
-    num_layers = config.num_memory_layers + config.num_live_layers
-    if num_layers != shape.num_layers:
-        raise CheckpointError(
-            subject, expected=f"an encoder of {num_layers} layers, for {config.num_memory_layers} memory layers",
-            found=f"{shape.num_layers}",
-            fix="leave --memory-layers out; only a random model can be given layers that no T5 has",
+    present = not overwrite and _is_checkpoint(output)
+    check_target(output, overwrite=overwrite or present, inputs=[source, config, names, tokenizer])
+    refuse_ours(
+        [source], expected=f"a checkpoint in the layout {layout}", error=CheckpointError, subject="checkpoint",
+        fix="name the directory that the training wrote",
+    )
+    if layout == "t5x" and config is None:
+        raise OptionError(
+            "option --config", expected="the model's config: T5X keeps none", found="no such option", fix=CONFIG_FIX
         )
-    found = files.shapes()
-    sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith("score.")}
-    # A T5 that is not tied, but that may leave out lm_head because it equals the embedding.
-    if LM_HEAD in sources and LM_HEAD not in found and shape.tie_word_embeddings:
-        sources[LM_HEAD] = SHARED
-    embedding = next((name for name in (SHARED, *ALIASES) if name in found), SHARED)
-    sources = {name: embedding if origin == SHARED else origin for name, origin in sources.items()}
-    extra = {SHARED, *ALIASES, TABLE} - set(sources.values())
-    if shape.scales_decoder_output:
-        extra.add(LM_HEAD)
-    expected = {sources[name]: size for name, size in weight_shapes(config).items() if name in sources}
-    check_shapes({name: size for name, size in found.items() if name not in extra}, expected, subject=subject)
-    dtypes = {}
-    for origin in dict.fromkeys(sources.values()):
-        tensor = files.tensor(origin)
-        check_values(origin, tensor, subject=subject)
-        dtypes[origin] = tensor.dtype
-    specs = {name: TensorSpec(found[origin], dtypes[origin]) for name, origin in sources.items()}
-    tensors = LazyTensors(specs, lambda name: files.tensor(sources[name]))
-    _check_copies(files, extra & set(found) - {TABLE}, embedding, tensors[SHARED], shape, subject)
-    return tensors
-
-
-def _t5_name(name: str, config: CheckpointConfig) -> str:
-    """Where T5 keeps the tensor that a checkpoint calls `name`."""
-    part, _, rest = name.partition(".")
-    if part not in ("memory_encoder", "question_encoder", "live_encoder"):
-        return name
-    if rest.endswith("relative_attention_bias.weight") or not rest.startswith("block."):
-        return f"encoder.{rest}"
-    _, index, layer = rest.split(".", 2)
-    first = config.num_memory_layers if part == "live_encoder" else 0
-    return f"encoder.block.{int(index) + first}.{layer}"
-
-
-def _check_copies(
-    files: WeightFiles, names: set[str], embedding: str, shared: Tensor, shape: T5Shape, subject: str
-) -> None:
-    """Refuse a second embedding that differs from the first: whichever were dropped, the model would change."""
-    for name in sorted(names - {embedding}):
-        copy = files.tensor(name)
-        if copy.shape == shared.shape and bool((copy == shared).all()):
-            continue
-        if name == LM_HEAD:
-            declared = "tie_word_embeddings" if shape.scale_decoder_outputs is None else "scale_decoder_outputs"
-            raise CheckpointError(
-                f"{subject}, tensor {name}", expected=f"the embedding again, as config.json says {declared}: true",
-                found="another matrix",
-                fix="set tie_word_embeddings to false if the model was trained with a projection of its own (T5 v1.1)",
+    if layout != "t5x" and (names or allow_unused):
+        raise OptionError(
+            "options --map and --allow-unused", expected="--from t5x", found=layout, fix="leave them out"
+        )
+    fields = _read_fields(config) if config else {}
+    if tokenizer is None:
+        check_agreement(source)
+    found = find_tokenizer(source, tokenizer)
+    converted: CheckpointConfig
+    tensors: Mapping[str, Tensor]
+    unused: tuple[str, ...] = ()
+    notes: list[str] = []
+    match layout:
+        case "t5x":
+            converted = parse_config(fields, subject=str(config))
+            conversion = convert_t5x(
+                source, converted, read_name_map(names) if names else {}, allow_unused=allow_unused
             )
-        raise CheckpointError(
-            f"{subject}, tensor {name}", expected=f"the same as {embedding}", found="another matrix",
-            fix="only T5's one embedding for encoder and decoder is supported",
+            tensors, unused = conversion.tensors, conversion.unused
+        case "fid":
+            converted, tensors = convert_fid(source, fields, notes.append)
+        case _:
+            converted, tensors = convert_huggingface(source, fields, notes.append)
+    if tokenizer is not None and tokenizer.suffix == ".model" and SENTINEL in (converted.input_template or ""):
+        notes.append(
+            f"Atlas has a token for the space before {SENTINEL}0>, as T5's published tokenizer.json does; one "
+            "that is made of a sentencepiece model has none: name the tokenizer.json by --tokenizer"
         )
+    # Of a joined question and passage, passage_eos alone says what ends the text.
+    separate = converted.question_layout == "block" and converted.question_eos
+    if found is not None and not (converted.passage_eos or separate):
+        found = without_special_tokens(found)
+    complete = present and is_written(output, converted, tensors, found)
+    if not complete:
+        write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)
+    made: dict[str, Any] = {"checkpoint": str(output), "source": str(source), "layout": layout, "unused": list(unused)}
+    made |= {"notes": notes, "already_complete": complete}
+    return made | summary(converted, tensors, found)
 
 
+def _is_checkpoint(directory: Path) -> bool:
+    try:
+        read_config(directory)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
+    subject, expected = f"config {path}", "a JSON object of a checkpoint's fields"
+    data = read_json_value(path, error=OptionError, subject=subject, expected=expected, fix=CONFIG_FIX, strict=True)
+    if not isinstance(data, dict):
+        raise OptionError(subject, expected=expected, found=type(data).__name__, fix=CONFIG_FIX)
+    return data

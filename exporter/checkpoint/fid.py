@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.checkpoint import atlas
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
-from glimmer_export.exporter.checkpoint.convert import t5_tensors
-from glimmer_export.exporter.checkpoint.cross_bias import changes_attention, say_left_out
+from glimmer_export.exporter.checkpoint.from_t5 import t5_tensors
 from glimmer_export.exporter.checkpoint.generation import read_generation
 from glimmer_export.exporter.checkpoint.huggingface import joined_config
 from glimmer_export.exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
-from glimmer_export.exporter.checkpoint.weight_files import RenamedFiles, open_weights
+from glimmer_export.exporter.checkpoint.weight_files import RenamedFiles, changes_attention, open_weights, say_left_out
 from glimmer_export.runtime.contract import CheckpointError, is_there
 from glimmer_export.runtime.contract.records import read_json
 from glimmer_export.runtime.contract.templates import FID_TEMPLATE

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig, parse_config
-from glimmer_export.exporter.checkpoint.convert import t5_tensors
-from glimmer_export.exporter.checkpoint.cross_bias import say_left_out
+from glimmer_export.exporter.checkpoint.from_t5 import t5_tensors
 from glimmer_export.exporter.checkpoint.generation import read_generation
 from glimmer_export.exporter.checkpoint.t5_shape import CONFIG, T5Shape, read_t5_shape
-from glimmer_export.exporter.checkpoint.weight_files import open_weights
+from glimmer_export.exporter.checkpoint.weight_files import open_weights, say_left_out
 from glimmer_export.runtime.contract import CheckpointError
 from glimmer_export.runtime.contract.records import read_json
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from glimmer_export.exporter.checkpoint.t5_shape import T5Shape, parse_t5_shape
-from glimmer_export.exporter.configs_path import configs_directory
-from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
 from glimmer_export.runtime.contract import CheckpointError, OptionError
 
 __all__ = ["preset", "preset_names"]

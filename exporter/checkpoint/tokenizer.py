@@ -1,19 +1,27 @@
-"""The tokenizer of a new checkpoint: found beside the weights or named by the user, always as a `tokenizer.json`."""
+"""The tokenizer of a new checkpoint: found beside the weights or named by the user, always as a `tokenizer.json`.
+
+Whether the two that stand beside a Hugging Face T5 are one, `spiece.model` and `tokenizer.json`, is checked; and
+`tokenizer_config.json` and `special_tokens_map.json` say what transformers wants to know beside a tokenizer.json.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glimmer_export.runtime.contract import MissingExtraError, TokenizerError, is_there, read_limited
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
 from glimmer_export.runtime.contract.json_text import parse_json
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
+if TYPE_CHECKING:
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+
 __all__ = [
-    "FAST", "SENTENCEPIECE", "find_tokenizer", "open_sentencepiece", "sentencepiece_errors", "without_special_tokens",
-]
+    "FAST", "SENTENCEPIECE", "check_agreement", "find_tokenizer", "open_sentencepiece", "sentencepiece_errors",
+    "tokenizer_configs", "without_special_tokens",
+]  # fmt: skip
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
 SPACE = "\u2581"
@@ -142,3 +150,95 @@ def _from_sentencepiece(path: Path) -> bytes:
     tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in pieces])
     content: str = tokenizer.to_str()
     return content.encode("utf-8")
+
+
+TEXTS = (
+    "question: when did the two brothers build their first aeroplane? title: Aviation context: They tested a glider",
+    "in 1902, and on 17 December 1903 flew 260 m in 59 seconds; the engine, of 12 hp, was made in their own workshop.",
+    "It's “quoted” — with dashes, 'single quotes', a semicolon; an ellipsis… and (brackets) [of both] {kinds}.",
+    "The café's naïve façade cost €1,234.56 (£1,000), 37 °C, 50% off, №7, ½ cup, x² + y² ≠ z³.",
+    "Der Fluß fließt über große Steine. L'été où j'étais à Besançon. Cuáles años? Românește, își, ţară.",
+    "https://example.org/wiki/T5_(model)?a=1&b=2#c, user.name+tag@example.com, C:\\temp\\file.txt, f(x)=x_1^{-2}",
+    "two  spaces,\ta tab,\na line and\u00a0a hard space",
+    "Tie\u0302\u0301ng Vie\u0323\u0302t, e\u0301te\u0301 o\u0328\u0304, a\u0308\u0304 \u1112\u1161\u11ab, \u2460\u0301",
+    "\ufeffa byte order mark, zero\u200bwidth\u200cspaces, marks\u200e of direction, and\u200d\u200f\u200b\ufeff",
+    "ﬁ and ﬀ ligatures, \uff26\uff35ll width \uff11\uff12, soft\u00adhyphen",
+    "日本語のテキスト, русский текст, ελληνικά, עברית, हिन्दी, 🎉 and ☃",
+    "pneumonoultramicroscopicsilicovolcanoconiosis ANTIDISESTABLISHMENTARIANISM iPhone O'Neill 3rd 1990s U.S.A.",
+)
+"""Text of many kinds, without special tokens: what separates tokenizers that were trained or converted differently."""
+
+
+def check_agreement(directory: Path) -> None:
+    """Compare the two, where a directory has both: every piece's id, and the tokens of texts.
+
+    The tokenizer.json is read as the runtime reads it. They may differ where a special token is spelt out in a text;
+    and some thousand tokens into a text, where sentencepiece's sums no longer tell two ways to cut a word apart. Raises
+    TokenizerError where they differ elsewhere, or where one of them cannot be read.
+    """
+    from glimmer_export.runtime.text import read_tokenizer
+
+    fast_path, slow_path = directory / FAST, directory / SENTENCEPIECE
+    if not (is_there(fast_path) and is_there(slow_path)):
+        return
+    slow = open_sentencepiece(slow_path)
+    fast = read_tokenizer(fast_path, 1 << 24, subject=f"tokenizer {fast_path}", fix="copy it again")
+    for number in range(slow.get_piece_size()):
+        with sentencepiece_errors(slow_path):
+            piece = slow.id_to_piece(number)
+        if fast.piece(number) != piece:
+            raise _differ(directory, f"{number} is {piece!r} in one, {fast.piece(number)!r} in the other")
+    for text in TEXTS:
+        with sentencepiece_errors(slow_path):
+            theirs = slow.encode(text)
+        ours = fast.encode(text)
+        if ours.ids != theirs:
+            pairs = zip(ours.ids, theirs, strict=False)
+            place = next((place for place, pair in enumerate(pairs) if len({*pair}) > 1), 0)
+            cut = slice(max(0, place - 1), place + 3)
+            pieces = [slow.id_to_piece(number) for number in theirs[cut]]
+            raise _differ(directory, f"{pieces} in one, {ours.tokens[cut]} in the other, of {text[:60]!r}")
+
+
+def _differ(directory: Path, found: str) -> TokenizerError:
+    return TokenizerError(
+        f"tokenizer {directory}", expected=f"{SENTENCEPIECE} and {FAST} to be one tokenizer", found=found,
+        fix="name the one that the model was trained with by --tokenizer",
+    )
+
+
+def tokenizer_configs(content: bytes, config: CheckpointConfig) -> dict[str, dict[str, Any]]:
+    """The content of both files, by name, for a tokenizer.json that has been checked.
+
+    Padding, EOS and unknown token are those that the model's own config and the tokenizer have ids for; with them
+    `AutoTokenizer` pads, and gives what the model's `generate` takes and no more. A text is cut, where that is asked
+    for, to the model's longest.
+    """
+    tokenizer = json.loads(content)
+    pieces = _pieces(tokenizer)
+    unknown = tokenizer["model"].get("unk_token") or pieces.get(tokenizer["model"].get("unk_id"))
+    tokens = {
+        "pad_token": pieces.get(config.pad_token_id),
+        "eos_token": pieces.get(config.eos_token_id),
+        "unk_token": unknown,
+    }
+    special = {name: token for name, token in tokens.items() if token is not None}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": max(config.question_length, config.passage_length),
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    return {"tokenizer_config.json": settings, "special_tokens_map.json": special}
+
+
+def _pieces(tokenizer: dict[str, Any]) -> dict[int, str]:
+    """The token of each id: those of the model's vocabulary, and those that were added."""
+    vocabulary = tokenizer["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        pieces = {number: piece for piece, number in vocabulary.items()}
+    else:
+        pieces = {number: piece for number, (piece, _score) in enumerate(vocabulary)}
+    return pieces | {token["id"]: token["content"] for token in tokenizer.get("added_tokens", ())}

@@ -1,4 +1,8 @@
-"""A foreign checkpoint's tensors, whatever files they lie in and whatever training wrapped around their names."""
+"""A foreign checkpoint's tensors, whatever files they lie in and whatever training wrapped around their names.
+
+Among them may be the relative-position table of the decoder's cross-attention, which transformers before 4.0 alone read
+at training.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ from glimmer_export.runtime.contract import CheckpointError, is_there
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["RenamedFiles", "WeightFiles", "open_weights", "refuse_adapter", "unwrapped"]
+__all__ = [
+    "CROSS_BIAS", "RenamedFiles", "WeightFiles", "changes_attention", "open_weights", "refuse_adapter",
+    "say_left_out", "unwrapped",
+]  # fmt: skip
 
 ADAPTER = "adapter_config.json"
 OUTER = re.compile(r"^(?:module|model)\.")
@@ -95,3 +102,32 @@ def unwrapped(name: str) -> str:
     while match := OUTER.match(name):
         name = name[match.end() :]
     return name
+
+
+CROSS_BIAS = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+"""T5 has none; transformers added one of random values, which a model that was trained with it has learned."""
+
+
+def changes_attention(files: WeightFiles) -> bool:
+    """Whether there is a table, (buckets, heads), that tells positions apart.
+
+    The softmax ignores what is added to all keys of a head, so a table that is constant a head changes nothing.
+    """
+    if CROSS_BIAS not in files.shapes():
+        return False
+    table = files.tensor(CROSS_BIAS)
+    return not bool(((table == table[:1]) & table.isfinite()).all())
+
+
+def say_left_out(files: WeightFiles, on_note: Callable[[str], None]) -> None:
+    """Note a table that is there and not read, and why."""
+    if CROSS_BIAS not in files.shapes():
+        return
+    if changes_attention(files):
+        why = (
+            "transformers has not read it since 4.0; of weights that an earlier one trained, `convert` carries it with "
+            '{"cross_attention_bias": true} in --config'
+        )
+    else:
+        why = "it is constant for each head, which changes no attention"
+    on_note(f"left out {CROSS_BIAS}: {why}")

@@ -1,4 +1,4 @@
-"""Config, tensors and tokenizer -> checkpoint directory, whole or not at all."""
+"""Config, tensors and tokenizer -> checkpoint directory, whole or not at all; and whether one is there already."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
 from glimmer_export.exporter.checkpoint.read import TOKENIZER, check_shapes, check_tokenizer
-from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE
-from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
-from glimmer_export.exporter.checkpoint.tokenizer_config import tokenizer_configs
+from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE, SafetensorsFiles, write_safetensors
+from glimmer_export.exporter.checkpoint.tokenizer import tokenizer_configs
 from glimmer_export.exporter.checkpoint.weights import weight_shapes
-from glimmer_export.exporter.publish import publish_directory
-from glimmer_export.runtime.contract import TokenizerError, read_limited
+from glimmer_export.exporter.files.publish import publish_directory
+from glimmer_export.runtime.contract import CheckpointError, TokenizerError, read_limited
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["stored_order", "text_files", "write_checkpoint"]
+    from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+
+__all__ = ["is_written", "stored_order", "text_files", "write_checkpoint"]
 
 MAX_SHARD_BYTES = 4 << 30
 
@@ -117,3 +118,30 @@ def _told(
     for index in range(count):
         on_tensor(index, count)
         yield next(stream)
+
+
+def is_written(
+    directory: Path, config: CheckpointConfig, tensors: Mapping[str, Tensor], tokenizer: bytes | None
+) -> bool:
+    """Whether a directory holds this checkpoint, to the last bit; files of others do not count.
+
+    What tells soonest is looked at first: the config, then names and shapes, then one tensor after the other.
+    """
+    try:
+        for name, content in text_files(config, tokenizer).items():
+            if (directory / name).read_bytes() != content:
+                return False
+        if tokenizer is None and (directory / TOKENIZER).exists():
+            return False
+        there = SafetensorsFiles(directory)
+        specs, stream = stored_order(tensors)
+        return dict(there.specs()) == dict(specs) and all(_same(there.tensor(name), made) for name, made in stream)
+    except (OSError, CheckpointError):
+        return False
+
+
+def _same(there: Tensor, made: Tensor) -> bool:
+    import torch
+
+    first, second = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (there, made))
+    return torch.equal(first, second)

@@ -28,8 +28,8 @@ from glimmer_export.exporter.cli.options import (
     required_parity,
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
-from glimmer_export.exporter.terminal import text
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.runtime import Answer, BackendChoice

@@ -25,7 +25,7 @@ from glimmer_export.exporter.cli import (
     sensitivity,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
-from glimmer_export.exporter.terminal import be_quiet, console
+from glimmer_export.exporter.report.terminal import be_quiet, console
 
 __all__ = ["app"]
 

@@ -13,7 +13,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["bench"]
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from glimmer_export.exporter.cli.extras import EXTRAS, missing_extra
 from glimmer_export.exporter.cli.streams import StandardOutputError, standard_streams
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import GlimmerError, OperatingSystemError, OutputError
 
 __all__ = ["input_errors_reported"]

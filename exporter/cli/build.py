@@ -15,7 +15,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.lint import Compiler, TargetName
 from glimmer_export.exporter.cli.options import BundleArgument, Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.engines import BatchBound, EngineBuild, EnginePlan
@@ -40,8 +40,8 @@ def build(
     `--target cpu`, which needs no engines, that is all.
     """
     require("onnx", "onnxruntime", "pydantic", "yaml")
+    from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.engines import build_engines, choose_form_here
-    from glimmer_export.exporter.targets import read_target
 
     if read_target(target.value).tensorrt is None:
         with console(stderr=True).status("Measuring both forms of cross-attention"):

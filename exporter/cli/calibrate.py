@@ -12,7 +12,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.calibration.calibrate import Calibration

@@ -13,7 +13,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
 from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
@@ -91,9 +91,8 @@ def init(
 ) -> None:
     """Make a checkpoint: partition a Hugging Face T5 as the papers do, or draw random weights at a known size."""
     require("torch")
-    from glimmer_export.exporter.checkpoint.options import ModelOptions
-    from glimmer_export.exporter.checkpoint.partition import parse_proportion
-    from glimmer_export.exporter.init import init_from_t5, init_random
+    from glimmer_export.exporter.checkpoint.init import init_from_t5, init_random
+    from glimmer_export.exporter.checkpoint.options import ModelOptions, parse_proportion
 
     if (from_t5 is None) == (random is None):
         raise OptionError(

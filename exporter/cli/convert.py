@@ -12,7 +12,7 @@ from glimmer_export.exporter.cli.checkpoints import print_checkpoint
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["convert"]
 
@@ -47,7 +47,7 @@ def convert(
 ) -> None:
     """Turn a trained checkpoint of T5X, of FiD's own code or of Hugging Face into one of ours."""
     require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
-    from glimmer_export.exporter.convert import convert_checkpoint
+    from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 
     with tensor_progress() as on_tensor:
         summary = convert_checkpoint(

@@ -58,7 +58,8 @@ def cost(
 ) -> None:
     """Reckon a question's multiply-adds, bytes and least time: by the papers' formulas, and in our graphs."""
     require("onnx", "onnx_ir", "yaml", *(["matplotlib"] if plot else []))
-    from glimmer_export.exporter.cost import CostRequest, check_plot, cost_report, plot_cost, print_report
+    from glimmer_export.exporter.cost import CostRequest, cost_report, plot_cost, print_report
+    from glimmer_export.exporter.report.plot import check_plot
 
     place = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=[bundle])
     report = cost_report(

@@ -9,8 +9,8 @@ import typer
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.terminal import text
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.environment import Environment

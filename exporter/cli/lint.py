@@ -11,8 +11,8 @@ import typer
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json
 from glimmer_export.exporter.cli.output import console, print_json
-from glimmer_export.exporter.terminal import text
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["Compiler", "TargetName", "lint"]
 
@@ -44,8 +44,8 @@ def lint(
 ) -> None:
     """Check a bundle's graphs by the rules of a machine; exits with 1 where one is broken."""
     require("onnx", "onnxruntime", "pydantic", "yaml")
+    from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.lint import limits_of, lint_bundle
-    from glimmer_export.exporter.targets import read_target
     from glimmer_export.runtime.bundle import Bundle
 
     gpu = read_target(target.value).tensorrt

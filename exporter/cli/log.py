@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["log_to_stderr"]
 

@@ -10,7 +10,7 @@ import typer
 
 from glimmer_export.exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["repair", "verify"]

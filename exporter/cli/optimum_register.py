@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.exporter.files.whole_file import replace_file
 
 __all__ = ["register_with_optimum"]
 

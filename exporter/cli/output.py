@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from glimmer_export.exporter.finite_json import finite
-from glimmer_export.exporter.terminal import bold, console, text
-from glimmer_export.exporter.visible import visible, visible_json
+from glimmer_export.exporter.report.terminal import bold, console, text
+from glimmer_export.exporter.report.visible import finite, visible, visible_json
 
 __all__ = ["bold", "console", "print_json", "print_notes", "print_warnings", "question_progress", "tensor_progress"]
 

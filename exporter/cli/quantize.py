@@ -14,8 +14,8 @@ from glimmer_export.exporter.cli.calibrate import Method
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.terminal import text
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.calibration.quantize import QuantizedGraph

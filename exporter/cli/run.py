@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["run"]

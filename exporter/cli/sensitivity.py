@@ -22,7 +22,7 @@ from glimmer_export.exporter.cli.options import (
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_notes, question_progress
 from glimmer_export.exporter.cli.quantize import QuantizationTarget
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.bundle.sensitivity import SensitivityReport
@@ -74,9 +74,9 @@ def sensitivity(
     from glimmer_export.calibration.questions import question_files, read_questions
     from glimmer_export.calibration.sensitivity import SensitivityOptions
     from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
-    from glimmer_export.exporter.cost.show import check_plot
-    from glimmer_export.exporter.precision import policy_file
-    from glimmer_export.exporter.sensitivity_plot import plot_sensitivity
+    from glimmer_export.exporter.bundle.sensitivity_plot import plot_sensitivity
+    from glimmer_export.exporter.config.precision import policy_file
+    from glimmer_export.exporter.report.plot import check_plot
 
     place = None
     if plot is not None:

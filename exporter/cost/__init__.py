@@ -1,6 +1,6 @@
 """What a question costs: the papers' formulas, ours, a count of the exported graphs, bytes, and a machine's floor."""
 
 from glimmer_export.exporter.cost.report import CostReport, CostRequest, cost_report
-from glimmer_export.exporter.cost.show import check_plot, plot_cost, print_report
+from glimmer_export.exporter.cost.show import plot_cost, print_report
 
-__all__ = ["CostReport", "CostRequest", "check_plot", "cost_report", "plot_cost", "print_report"]
+__all__ = ["CostReport", "CostRequest", "cost_report", "plot_cost", "print_report"]

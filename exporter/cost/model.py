@@ -7,8 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
-from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.partition import round_half_up
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options, round_half_up
 from glimmer_export.exporter.checkpoint.presets import preset
 from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.exporter.bundle.forms import FormOptions
-from glimmer_export.exporter.checkpoint.partition import parse_proportion
+from glimmer_export.exporter.checkpoint.options import parse_proportion
+from glimmer_export.exporter.config.targets import PRECISIONS, Target, read_target
 from glimmer_export.exporter.cost.count import count_graph
 from glimmer_export.exporter.cost.model import (
     DEFAULT_CUT,
@@ -31,7 +32,6 @@ from glimmer_export.exporter.cost.papers import (
     samples_per_tflop,
 )
 from glimmer_export.exporter.cost.roofline import Floor, StepBytes, stage_floors, step_bytes
-from glimmer_export.exporter.targets import PRECISIONS, Target, read_target
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import BundleManifest, OptionError
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glimmer_export.exporter.config.targets import Target
 from glimmer_export.exporter.cost.model import CostModel, Workload, run_dims
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
-from glimmer_export.exporter.targets import Target
 from glimmer_export.runtime.contract import IOTensor, boundaries_of, boundary_of, with_fp16
 
 __all__ = ["Floor", "StepBytes", "bytes_per_run", "stage_floors", "step_bytes"]

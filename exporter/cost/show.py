@@ -5,28 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.cost.model import CostModel, Workload
 from glimmer_export.exporter.cost.ours import stage_costs
 from glimmer_export.exporter.cost.papers import FIGURE_2, PAPER_ARCHITECTURES, paper_stages
 from glimmer_export.exporter.cost.report import CONVENTION, CostReport, TargetFloors
-from glimmer_export.exporter.publish import Inputs, check_file, replace_file, write_errors
-from glimmer_export.exporter.visible import visible
-from glimmer_export.runtime.contract import OptionError, OutputError
+from glimmer_export.exporter.files.publish import replace_file, write_errors
+from glimmer_export.exporter.report.plot import FORMATS, METADATA, TEXT
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["check_plot", "cost_curves", "plot_cost", "print_report"]
+__all__ = ["cost_curves", "plot_cost", "print_report"]
+
+LEAST_RANGE = 50
 
 
 def print_report(report: CostReport, console: Console) -> None:
     """Papers and ours side by side, our stages, store and cache, and a machine's floors."""
     from rich.filesize import decimal
 
-    from glimmer_export.exporter.terminal import bold, text
+    from glimmer_export.exporter.report.terminal import bold, text
 
     work, model = report.workload, report.model
     forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
@@ -62,7 +64,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _totals(report: CostReport) -> Table:
-    from glimmer_export.exporter.terminal import bold
+    from glimmer_export.exporter.report.terminal import bold
 
     table = _table("a question", "", "multiply-adds", "samples per TFLOP")
     rates = report.samples_per_tflop
@@ -137,34 +139,6 @@ def _count(value: int) -> str:
             return f"{size:.0f}" if not unit else f"{size:.2f} {unit}"
         size /= 1000
     return f"{size:,.3f} T"
-
-
-FORMATS = {".png": "png", ".svg": "svg"}
-LEAST_RANGE = 50
-TEXT: Any = {"svg.hashsalt": "glimmer-export", "text.parse_math": False}
-"""A name between dollars is no formula; and the same figures give the same bytes."""
-METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
-"""Left out, so that the same figures give the same bytes."""
-
-
-def check_plot(path: Path, *, overwrite: bool, inputs: Inputs = ()) -> Path:
-    """Where to draw the picture, as `check_file` gives it.
-
-    Raises OptionError for a format that is not drawn, OutputError where the file exists, is a directory or is not apart
-    from `inputs`.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise OptionError(
-            "option --plot", expected=f"a file ending in {' or '.join(FORMATS)}", found=repr(path.name),
-            fix="name such a file",
-        )
-    place = check_file(path, inputs)
-    if path.exists() and not overwrite:
-        raise OutputError(
-            f"output {path}", expected="a file that does not exist yet", found="one that does",
-            fix="name another or pass --overwrite",
-        )
-    return place
 
 
 def cost_curves(model: CostModel, workload: Workload, ks: range) -> dict[str, list[int]]:

@@ -12,8 +12,8 @@ import torch
 
 from glimmer_export.exporter.checkpoint.pickle_files import load_failure, torch_errors
 from glimmer_export.exporter.demo.training import Training
-from glimmer_export.exporter.links import require_no_link
-from glimmer_export.exporter.whole_file import remove_unfinished, replace_file, write_errors
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]

@@ -73,7 +73,6 @@ def train_demo(
     """
     import torch
 
-    from glimmer_export.exporter import terminal
     from glimmer_export.exporter.checkpoint import (
         model_from_checkpoint,
         read_checkpoint,
@@ -85,8 +84,9 @@ def train_demo(
     from glimmer_export.exporter.demo.train_demo import progress_line
     from glimmer_export.exporter.demo.training import Training
     from glimmer_export.exporter.demo.world import generate_split
-    from glimmer_export.exporter.links import resolved
-    from glimmer_export.exporter.publish import check_target
+    from glimmer_export.exporter.files.links import resolved
+    from glimmer_export.exporter.files.publish import check_target
+    from glimmer_export.exporter.report import terminal
 
     check_target(output_dir, overwrite=overwrite)
     output_dir = resolved(output_dir)

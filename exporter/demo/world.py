@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from glimmer_export.exporter.demo.relations import KINDS, Kind, Relation
-from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.exporter.files.publish import publish_directory
 
 __all__ = [
     "CHECKPOINT", "NUM_CONTEXT", "TASKS", "Passage", "Question", "World", "generate_split", "names_of_split",

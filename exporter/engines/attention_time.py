@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from glimmer_export.exporter.config.targets import Target, TensorRTTarget
 from glimmer_export.exporter.engines.profiles import dim_sizes
-from glimmer_export.exporter.targets import Target, TensorRTTarget
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, ModelShape
 
 __all__ = ["KERNELS", "cross_attention_ms", "reckoned_form"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.targets import TensorRTTarget
-from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.exporter.config.targets import TensorRTTarget
+from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.runtime.backends.cuda import Cuda, Gpu
 from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU
 from glimmer_export.runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glimmer_export.exporter.links import require_no_link_below
-from glimmer_export.exporter.swap import recover, swap_directory
-from glimmer_export.exporter.whole_file import remove_unfinished, replace_file
+from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.publish import recover, swap_directory
+from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import (
     ENGINE_RECORD,

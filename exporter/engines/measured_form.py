@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.engines.profiles import dim_sizes
-from glimmer_export.exporter.links import require_no_link
-from glimmer_export.exporter.targets import Profile
-from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from glimmer_export.runtime.bundle import Bundle
@@ -30,7 +30,7 @@ from glimmer_export.runtime.contract import (
     record_to_json,
     stage_of,
 )
-from glimmer_export.runtime.decoder_steps import Asked, decoder_steps
+from glimmer_export.runtime.decode import Asked, decoder_steps
 from glimmer_export.runtime.placement import Placement, placement_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glimmer_export.exporter.targets import Profile, Range, TensorRTTarget
+from glimmer_export.exporter.config.targets import Profile, Range, TensorRTTarget
 from glimmer_export.runtime.contract import BundleManifest, EngineError, GraphEntry, ModelShape, ShapeRange, stage_of
 
 __all__ = ["BatchBound", "batch_bounds", "dim_sizes", "graph_profiles"]

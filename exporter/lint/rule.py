@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from glimmer_export.exporter.config.targets import TensorRTTarget
 from glimmer_export.exporter.lint.graph import LintGraph
-from glimmer_export.exporter.targets import TensorRTTarget
 
 __all__ = ["COMPILERS", "Fault", "Finding", "Limits", "Rule", "limits_of"]
 

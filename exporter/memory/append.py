@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.exporter.files.publish import check_place, write_errors
 from glimmer_export.exporter.memory.build import build_shards
 from glimmer_export.exporter.memory.codec_fit import SampleErrors, append_warnings
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
@@ -19,7 +20,6 @@ from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
-from glimmer_export.exporter.publish import check_place, write_errors
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (

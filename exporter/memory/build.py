@@ -8,7 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimmer_export.exporter.links import resolved
+from glimmer_export.exporter.files.links import resolved
+from glimmer_export.exporter.files.publish import check_target, recover
+from glimmer_export.exporter.files.whole_file import write_errors
 from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fit_warnings
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
@@ -17,9 +19,6 @@ from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
-from glimmer_export.exporter.publish import check_target
-from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import write_errors
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from glimmer_export.exporter.durable import sync_directory, sync_tree
-from glimmer_export.exporter.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.files.publish import recover
+from glimmer_export.exporter.files.whole_file import plain_mode, replace_file, sync_directory, sync_tree, write_errors
 from glimmer_export.exporter.memory.generations import older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.texts import FTS5, read_texts, require_engine, write_index
 from glimmer_export.exporter.memory.work import Work, work_directory
-from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import plain_mode, replace_file, write_errors
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (

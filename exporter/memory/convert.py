@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.exporter.links import resolved
+from glimmer_export.exporter.files.links import resolved
+from glimmer_export.exporter.files.publish import check_target, recover
+from glimmer_export.exporter.files.whole_file import whole_file, write_errors
 from glimmer_export.exporter.memory.codec_fit import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -29,9 +31,6 @@ from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
-from glimmer_export.exporter.publish import check_target
-from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import whole_file, write_errors
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec

@@ -12,7 +12,7 @@ from itertools import repeat
 from pathlib import Path
 
 from glimmer_export.calibration.public_fields import passage_fields
-from glimmer_export.exporter.apart import Inputs
+from glimmer_export.exporter.files.links import Inputs
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
 from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers

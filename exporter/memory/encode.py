@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.exporter.files.whole_file import replace_file, whole_file
 from glimmer_export.exporter.memory.codec_fit import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -21,7 +22,6 @@ from glimmer_export.exporter.memory.codec_fit import (
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work
-from glimmer_export.exporter.whole_file import replace_file, whole_file
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import read_codec

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from glimmer_export.exporter.durable import sync_directory
-from glimmer_export.exporter.file_lock import held_alone
-from glimmer_export.exporter.links import require_no_link_below
+from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.publish import recover
+from glimmer_export.exporter.files.whole_file import UNFINISHED, held_alone, replace_file, sync_directory, write_errors
 from glimmer_export.exporter.memory.work import work_directory
-from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import UNFINISHED, replace_file, write_errors
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["progress_bar"]
 
@@ -27,7 +27,7 @@ def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Calla
     )
     from rich.text import Text
 
-    from glimmer_export.exporter.terminal import console
+    from glimmer_export.exporter.report.terminal import console
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from glimmer_export.exporter.durable import move, sync_file
+from glimmer_export.exporter.files.publish import recover
+from glimmer_export.exporter.files.whole_file import move, sync_file, write_errors
 from glimmer_export.exporter.memory.append import check_same_writer, encoder_of
 from glimmer_export.exporter.memory.commit import Change, changing, check_no_links, replace_manifest
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
@@ -34,8 +35,6 @@ from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import read_texts, stored_numbers, write_index, write_texts
 from glimmer_export.exporter.memory.verify import Damage, damaged_files
 from glimmer_export.exporter.memory.work import check_output, work_directory
-from glimmer_export.exporter.swap import recover
-from glimmer_export.exporter.whole_file import write_errors
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.exporter.whole_file import plain_mode, whole_file
+from glimmer_export.exporter.files.whole_file import plain_mode, whole_file
 from glimmer_export.runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, StoreError, file_digest
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 from glimmer_export.runtime.contract.store_layout import FOLDING

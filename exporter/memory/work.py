@@ -22,12 +22,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from glimmer_export.exporter.apart import Inputs, check_apart
-from glimmer_export.exporter.links import require_no_link_below
+from glimmer_export.exporter.files.links import Inputs, check_apart, require_no_link_below
+from glimmer_export.exporter.files.publish import check_target, swap_directory
+from glimmer_export.exporter.files.whole_file import UNFINISHED, replace_file
 from glimmer_export.exporter.memory.codec_fit import SampleErrors
-from glimmer_export.exporter.publish import check_target
-from glimmer_export.exporter.swap import swap_directory
-from glimmer_export.exporter.whole_file import UNFINISHED, replace_file
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from glimmer_export.runtime.contract.kinds import STORE, kind_of

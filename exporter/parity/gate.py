@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glimmer_export.exporter.checkpoint.config import validation_message
-from glimmer_export.exporter.configs_path import configs_directory
-from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
 from glimmer_export.runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult, OptionError
 
 if TYPE_CHECKING:

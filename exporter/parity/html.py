@@ -8,11 +8,11 @@ from html import escape
 from pathlib import Path
 
 from glimmer_export.calibration.ranges import RangeTable, TensorRange
+from glimmer_export.exporter.files.publish import replace_file
 from glimmer_export.exporter.parity.report import ParityReport, SideName
 from glimmer_export.exporter.parity.show import coverage_rows, db, figure, log_probability_rows, nats, points, share
 from glimmer_export.exporter.parity.svg import histogram_svg, scatter_svg
-from glimmer_export.exporter.publish import replace_file
-from glimmer_export.exporter.visible import visible_lines
+from glimmer_export.exporter.report.visible import visible_lines
 
 __all__ = ["html_from_report", "write_html"]
 

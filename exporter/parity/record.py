@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.calibration.questions import Question
-from glimmer_export.exporter.finite_json import finite
-from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.parity.report import ParityReport
-from glimmer_export.exporter.whole_file import replace_file
+from glimmer_export.exporter.report.visible import finite
 from glimmer_export.runtime.contract import (
     DEVICE,
     MANIFEST,

@@ -10,14 +10,14 @@ from pathlib import Path
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.ranges_file import read_ranges
-from glimmer_export.exporter.links import require_no_link
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.publish import check_file
 from glimmer_export.exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
 from glimmer_export.exporter.parity.gate import gate_file, judge, read_gate
 from glimmer_export.exporter.parity.html import write_html
 from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
 from glimmer_export.exporter.parity.record import kept_records, record_parity
 from glimmer_export.exporter.parity.report import ParityReport
-from glimmer_export.exporter.publish import check_file
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.contract import PARITY_RECORD, OptionError, OutputError, read_manifest
 

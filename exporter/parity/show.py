@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.parity.figures import Interval
 from glimmer_export.exporter.parity.report import ParityReport
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import GateCheck
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from glimmer_export.calibration.questions import Question, read_questions
 from glimmer_export.exporter.answering import answer_questions
 from glimmer_export.exporter.answering.metrics import grade
 from glimmer_export.exporter.answering.scores import Scores, r_precision, recall_at, rouge_l_scorer, scores_table
-from glimmer_export.exporter.terminal import console
+from glimmer_export.exporter.report.terminal import console
 from glimmer_export.runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows
 

@@ -12,10 +12,10 @@ import pytest
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.rounding import RoundingBackend
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.cost import CostRequest, cost_report
 from glimmer_export.exporter.engines.profiles import batch_bounds
 from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.exporter.tolerances import MIN_SNR_DB
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend

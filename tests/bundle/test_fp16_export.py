@@ -14,9 +14,9 @@ from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
 from glimmer_export.calibration.passes.fold_weights import FoldWeights
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle import export_bundle
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.graphs import blank_weights
 from glimmer_export.exporter.lint import limits_of, lint_bundle
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import CalibrationError

@@ -10,7 +10,7 @@ import pytest
 from glimmer_export.calibration.linear import constant, find_linears, set_constant
 from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from glimmer_export.calibration.scheme import TENSORRT
-from glimmer_export.exporter.precision import read_policy
+from glimmer_export.exporter.config.precision import read_policy
 from tests.calibration.fp16_graphs import Arrays
 from tests.calibration.passes.test_exact_rewrites import by_channel, folded_graphs
 from tests.exported import REWRITTEN_VARIANTS

@@ -12,7 +12,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from glimmer_export.exporter.checkpoint import ModelOptions, convert_t5, model_from_checkpoint, read_checkpoint
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.stages import GlimmerModel
 from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close

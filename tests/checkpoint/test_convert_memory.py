@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.stages import GlimmerModel
 from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 import glimmer_export.exporter.huggingface  # noqa: F401 - registers the checkpoint with transformers
 from glimmer_export.exporter.checkpoint import Checkpoint, ModelOptions, read_checkpoint
-from glimmer_export.exporter.convert import convert_checkpoint
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.runtime.contract import CheckpointError
 from glimmer_export.runtime.text import TextEncoder
 from tests.fid_factory import TABLE, give_table, make_reader, save_fid, word_tokenizer

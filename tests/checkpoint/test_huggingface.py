@@ -15,9 +15,9 @@ from transformers import GenerationConfig
 
 from glimmer_export.exporter.bundle import export_bundle
 from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.checkpoint.generation import SETTINGS, TOKENS
-from glimmer_export.exporter.checkpoint.tokenizer_agreement import TEXTS, check_agreement
-from glimmer_export.exporter.convert import convert_checkpoint
+from glimmer_export.exporter.checkpoint.tokenizer import TEXTS, check_agreement
 from glimmer_export.runtime import Passage, Session
 from glimmer_export.runtime.contract import CheckpointError, TokenizerError
 from glimmer_export.runtime.text import read_tokenizer

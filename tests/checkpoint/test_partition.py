@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimmer_export.exporter.checkpoint.partition import Partition, parse_proportion, partition, round_half_up
+from glimmer_export.exporter.checkpoint.options import Partition, parse_proportion, partition, round_half_up
 from glimmer_export.runtime.contract import CheckpointError, OptionError
 
 PROPORTIONS = st.fractions(min_value=Fraction(1, 1000), max_value=1)

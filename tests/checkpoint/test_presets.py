@@ -11,7 +11,7 @@ from glimmer_export.exporter.checkpoint import ModelOptions, presets
 from glimmer_export.exporter.checkpoint.options import config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset, preset_names
 from glimmer_export.exporter.checkpoint.weights import weight_shapes
-from glimmer_export.exporter.configs_path import configs_directory
+from glimmer_export.exporter.config.yaml_file import configs_directory
 from glimmer_export.runtime.contract import CheckpointError, OptionError
 
 # Parameters of google/t5-v1_1-*, as the published checkpoints have them.

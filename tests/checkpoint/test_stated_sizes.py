@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.checkpoint import pickle_files, pickle_opcodes
+from glimmer_export.exporter.checkpoint import pickle_files
 from glimmer_export.exporter.checkpoint.pickle_files import PickleFiles
 from glimmer_export.exporter.checkpoint.t5x import T5xArrays
 from glimmer_export.runtime.contract import CheckpointError
@@ -129,9 +129,9 @@ def test_a_pickle_whose_keys_are_visited_without_end_is_refused_unread(tmp_path,
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_writes_is_far_from_those_bounds(tmp_path, monkeypatch, zipped):
-    monkeypatch.setattr(pickle_opcodes, "MAX_OPCODES", 64 * 200)
-    monkeypatch.setattr(pickle_opcodes, "MAX_PARTS", 64)
-    monkeypatch.setattr(pickle_opcodes, "MAX_KEY_PARTS", 64 * 200)
-    monkeypatch.setattr(pickle_opcodes, "MAX_DEPTH", 8)
+    monkeypatch.setattr(pickle_files, "MAX_OPCODES", 64 * 200)
+    monkeypatch.setattr(pickle_files, "MAX_PARTS", 64)
+    monkeypatch.setattr(pickle_files, "MAX_KEY_PARTS", 64 * 200)
+    monkeypatch.setattr(pickle_files, "MAX_DEPTH", 8)
     content = {f"encoder.block.{number}.weight": torch.nn.Parameter(torch.ones(2, 2)) for number in range(200)}
     assert len(PickleFiles(saved(tmp_path, content, zipped=zipped)).shapes()) == 200

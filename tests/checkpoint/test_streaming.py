@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write
 from glimmer_export.exporter.checkpoint.initialise import RandomWeights
 from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec, specs_of
-from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE
-from glimmer_export.exporter.checkpoint.safetensors_writer import write_safetensors
+from glimmer_export.exporter.checkpoint.safetensors_files import INDEX, SINGLE, write_safetensors
 from glimmer_export.exporter.checkpoint.write import write_checkpoint
 from tests.exported import GLIMMER, TINY
 

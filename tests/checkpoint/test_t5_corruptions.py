@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glimmer_export.exporter.checkpoint import ModelOptions
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.runtime.contract import CheckpointError, OptionError
 from tests.t5_factory import make_t5, save_t5
 

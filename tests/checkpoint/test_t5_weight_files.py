@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from glimmer_export.exporter.checkpoint import ModelOptions
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.runtime.contract import CheckpointError
 from tests.t5_factory import make_t5, save_t5
 

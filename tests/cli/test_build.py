@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from glimmer_export.exporter.targets import read_target
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.runtime.contract import (
     ENGINE_RECORD,
     EngineError,

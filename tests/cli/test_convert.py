@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer, models
 
 from glimmer_export.exporter.checkpoint import read_checkpoint
-from glimmer_export.exporter.convert import convert_checkpoint
-from glimmer_export.exporter.swap import swap_directory
+from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
+from glimmer_export.exporter.files.publish import swap_directory
 from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
 from tests.checkpoint.golden.known import DIRECTORY, KNOWN, known_weights
 from tests.cli.conftest import snapshot
@@ -54,7 +54,7 @@ def test_a_conversion_that_was_killed_after_publishing_is_complete(cli, refused,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("glimmer_export.exporter.publish.swap_directory", killed)
+        patch.setattr("glimmer_export.exporter.files.publish.swap_directory", killed)
         with pytest.raises(KeyboardInterrupt):
             convert_checkpoint(
                 "t5x", DIRECTORY / "t5x_zarr", files / "ckpt", config=files / "config.json", names=files / "map.yaml",

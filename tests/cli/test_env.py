@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from glimmer_export.exporter import terminal
 from glimmer_export.exporter.cli import optimum_register
+from glimmer_export.exporter.report import terminal
 from glimmer_export.runtime import BACKEND_NAMES
 from tests.exported import QUESTIONS
 

@@ -15,7 +15,7 @@ import yaml
 
 from glimmer_export.calibration.ranges import TensorRange
 from glimmer_export.calibration.ranges_file import read_ranges, write_ranges
-from glimmer_export.exporter.configs_path import configs_directory
+from glimmer_export.exporter.config.yaml_file import configs_directory
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from glimmer_export.exporter.terminal import bold, console
-from glimmer_export.exporter.visible import OBEYED, visible, visible_json
+from glimmer_export.exporter.report.terminal import bold, console
+from glimmer_export.exporter.report.visible import OBEYED, visible, visible_json
 from tests.bundle_factory import write_rows
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

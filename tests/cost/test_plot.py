@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from glimmer_export.exporter.cost import CostRequest, check_plot, cost_report, plot_cost
+from glimmer_export.exporter.cost import CostRequest, cost_report, plot_cost
 from glimmer_export.exporter.cost.show import cost_curves
+from glimmer_export.exporter.report.plot import check_plot
 from glimmer_export.runtime.contract import OptionError, OutputError
 
 REPORT = CostRequest(model="base")

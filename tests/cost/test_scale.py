@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.cost.model import CostModel
 from glimmer_export.exporter.cost.ours import passage_macs, store_codecs
 from glimmer_export.exporter.cost.report import CostRequest, Resolved, resolve
-from glimmer_export.exporter.targets import read_target
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 SPOKEN = " ".join(TEXT.split())

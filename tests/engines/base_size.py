@@ -25,12 +25,12 @@ from glimmer_export.exporter.bench.machine import describe_machine
 from glimmer_export.exporter.bundle import FormOptions, export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.checkpoint.init import init_random
 from glimmer_export.exporter.checkpoint.options import ModelOptions
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.engines.profiles import graph_profiles
-from glimmer_export.exporter.init import init_random
 from glimmer_export.exporter.lint import limits_of, lint_bundle
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import ARCHITECTURES, ShapeRange
 from glimmer_export.runtime.store import Passage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from glimmer_export.exporter.targets import read_target, target_names
+from glimmer_export.exporter.config.targets import read_target, target_names
 from glimmer_export.runtime.contract import (
     FileEntry,
     Forms,

@@ -10,9 +10,9 @@ import pytest
 from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.engines.profiles import batch_bounds, graph_profiles
-from glimmer_export.exporter.targets import Profile
 from glimmer_export.runtime.contract import ARCHITECTURES, EngineError, ModelShape
 from glimmer_export.runtime.contract.graph_io import CROSS_ATTENTION_FORMS
 from tests.engines.manifests import GPUS, manifest_of

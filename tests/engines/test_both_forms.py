@@ -12,13 +12,13 @@ import pytest
 
 from glimmer_export.calibration.ranges_file import read_ranges
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines import build as builds
 from glimmer_export.exporter.engines import build_engines, choose_form_here
 from glimmer_export.exporter.engines.compiler import Compiler
 from glimmer_export.exporter.engines.measured_form import form_on_engines
 from glimmer_export.exporter.lint import limits_of, lint_bundle
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle

@@ -16,10 +16,10 @@ from glimmer_export.calibration.calibrate import CalibrationOptions
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines import EngineBuild, build_engines, bundle_engines, stale
 from glimmer_export.exporter.engines import build as builds
 from glimmer_export.exporter.engines.compiler import Compiler
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     ENGINE_RECORD,

@@ -12,9 +12,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.helper import make_node as node
 
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines import compiler as compilers
 from glimmer_export.exporter.engines.compiler import open_compiler
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.backends.cuda import Gpu
 from glimmer_export.runtime.contract import BackendError, EngineError, EngineKey, MissingExtraError, ShapeRange
 from tests.engines.ahead_of_time import CAPABILITIES, compiler

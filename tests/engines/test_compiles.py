@@ -17,10 +17,10 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle import FormOptions, export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.demo.world import World, generate_split
 from glimmer_export.exporter.engines.profiles import graph_profiles
 from glimmer_export.exporter.lint import limits_of, lint_bundle
-from glimmer_export.exporter.targets import TensorRTTarget, read_target
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import ARCHITECTURES, read_manifest
 from glimmer_export.runtime.store import Passage

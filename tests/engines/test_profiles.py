@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.engines.profiles import dim_sizes, graph_profiles
-from glimmer_export.exporter.targets import Profile
 from glimmer_export.runtime.contract import ARCHITECTURES, ModelShape
 from glimmer_export.runtime.contract.graph_io import CROSS_ATTENTION_FORMS
 from tests.engines.manifests import GPUS, manifest_of

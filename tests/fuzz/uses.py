@@ -127,7 +127,7 @@ def id_file(path: Path, _: Path) -> None:
 
 
 def policy(path: Path, _: Path) -> None:
-    from glimmer_export.exporter.precision import read_policy
+    from glimmer_export.exporter.config.precision import read_policy
 
     read_policy(str(path / "own.yaml"))
 
@@ -139,7 +139,7 @@ def gate(path: Path, _: Path) -> None:
 
 
 def machine(path: Path, _: Path) -> None:
-    from glimmer_export.exporter import targets
+    from glimmer_export.exporter.config import targets
 
     with patch.object(targets, "configs_directory", lambda: path):
         targets.read_target("t4")

@@ -149,9 +149,9 @@ def build_graphs(
 
     They stand under this GPU's own key, so that the runtime takes them, and replace what stands there.
     """
+    from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.engines.compiler import Compiler, find_device
     from glimmer_export.exporter.engines.profiles import graph_profiles
-    from glimmer_export.exporter.targets import read_target
     from glimmer_export.runtime.contract import EngineKey, read_manifest
 
     library, bundle = import_rtx(setting), model.bundle(precision)
@@ -213,9 +213,9 @@ def _new(setting: Setting, engine: str, model: Model, precision: str, switches: 
 
 def _torch_engines(model: Model, precision: str) -> None:
     """What stands for engines where torch runs the stages, for the shapes that real engines would take."""
+    from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.engines.compiler import find_device
     from glimmer_export.exporter.engines.profiles import graph_profiles
-    from glimmer_export.exporter.targets import read_target
     from glimmer_export.runtime.contract import ENGINES as FOLDER
     from glimmer_export.runtime.contract import BackendError, EngineKey, read_manifest
     from tests.gpu.torch_library import LIBRARY, VERSION, engine_content
@@ -242,7 +242,7 @@ def _written(
     """Engines with their record, in the place where the runtime looks; returns the entries."""
     import shutil
 
-    from glimmer_export.exporter.publish import publish_directory
+    from glimmer_export.exporter.files.publish import publish_directory
     from glimmer_export.runtime.contract import (
         ENGINE_RECORD,
         ENGINE_SCHEMA_VERSION,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glimmer_export.exporter.publish import publish_directory, replace_file
+from glimmer_export.exporter.files.publish import publish_directory, replace_file
 from tests.gpu.setting import Scale
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ __all__ = ["run_floors"]
 
 def run_floors(manifest: Described, scale: Scale, *, precision: str = "fp16") -> dict[str, dict[str, Any]]:
     """By graph, for one run at batch 1: milliseconds of arithmetic and of bandwidth; and its runs in a question."""
+    from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.cost.model import Workload, model_from_manifest
     from glimmer_export.exporter.cost.ours import stage_costs
     from glimmer_export.exporter.cost.roofline import stage_floors
-    from glimmer_export.exporter.targets import read_target
 
     workload = Workload(
         scale.k, scale.m, scale.question_tokens, scale.passage_tokens, scale.answer_tokens, corpus_passages=1

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from glimmer_export.exporter.publish import replace_file
+from glimmer_export.exporter.files.publish import replace_file
 from tests.gpu.bars import summary_of
 from tests.gpu.runner import Part, finite
 

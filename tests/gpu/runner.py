@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.exporter.bench.machine import utc_now
-from glimmer_export.exporter.publish import replace_file
+from glimmer_export.exporter.files.publish import replace_file
 
 __all__ = ["DONE", "FAILED", "LEFT", "Part", "Step", "finite", "run_part"]
 

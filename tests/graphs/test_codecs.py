@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines.profiles import graph_profiles
 from glimmer_export.exporter.graphs.rewrites import DeclareIO, NameNodes
 from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
@@ -17,7 +18,6 @@ from glimmer_export.exporter.lint import limits_of
 from glimmer_export.exporter.lint.graph import LintGraph
 from glimmer_export.exporter.lint.run import GPU_RULES
 from glimmer_export.exporter.stages import CodecDecoder
-from glimmer_export.exporter.targets import read_target
 from glimmer_export.runtime.codecs import open_codec
 from glimmer_export.runtime.contract import (
     CODECS,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from glimmer_export.exporter.checkpoint import ModelOptions
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from tests.docs.pages import DOCS, ROOT, steps
 from tests.docs.work_folder import TOKENIZER
 from tests.optimum_line import needs_optimum

@@ -11,8 +11,8 @@ from threading import Barrier, Event, Thread
 import pytest
 
 import glimmer_export.runtime.bundle
+from glimmer_export.exporter.files.publish import swap_directory
 from glimmer_export.exporter.memory import append_passages, build_store, compact_store, delete_passages
-from glimmer_export.exporter.swap import swap_directory
 from glimmer_export.runtime import ClosedError, MemoryStore, OptionError, Passage, Session, StoreError
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from tests.bundle_factory import write_rows

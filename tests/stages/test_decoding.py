@@ -12,7 +12,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from glimmer_export.exporter.checkpoint import ModelOptions, model_from_checkpoint, read_checkpoint
-from glimmer_export.exporter.init import init_from_t5
+from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, Forms
 from tests.assert_close import assert_close

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.exporter.config.yaml_file import read_yaml
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["ENTRIES", "STACKS", "layer_path", "name_map", "read_name_map"]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.durable import move
+from glimmer_export.exporter.files.whole_file import move, write_errors
 from glimmer_export.exporter.memory.runners.job import ShardEncoder
 from glimmer_export.exporter.memory.runners.ray_runner import (
     AUTO,
@@ -31,7 +31,6 @@ from glimmer_export.exporter.memory.runners.ray_runner import (
     library_versions,
 )
 from glimmer_export.exporter.memory.work import ShardRecord
-from glimmer_export.exporter.whole_file import write_errors
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     BackendError,

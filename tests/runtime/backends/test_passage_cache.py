@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glimmer_export.exporter.files.publish import swap_directory
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.swap import swap_directory
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from glimmer_export.runtime.backends.tensorrt.passage_loader import PassageCache

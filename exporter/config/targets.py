@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glimmer_export.exporter.checkpoint.config import validation_message
-from glimmer_export.exporter.configs_path import configs_directory
-from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["PRECISIONS", "PeakTops", "Profile", "Range", "Target", "TensorRTTarget", "read_target", "target_names"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.whole_file import (
+from glimmer_export.exporter.files.whole_file import (
     UNFINISHED,
     plain_mode,
     remove_unfinished,
@@ -22,11 +22,11 @@ from glimmer_export.exporter.whole_file import (
 )
 from glimmer_export.runtime.contract import OutputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from glimmer_export.exporter.whole_file import whole_file
+from glimmer_export.exporter.files.whole_file import whole_file
 
 with whole_file(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")

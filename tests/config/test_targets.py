@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from glimmer_export.exporter import targets
+from glimmer_export.exporter.config import targets
+from glimmer_export.exporter.config.targets import PRECISIONS, read_target, target_names
 from glimmer_export.exporter.cost import CostRequest, cost_report
 from glimmer_export.exporter.cost.report import resolve
 from glimmer_export.exporter.cost.roofline import bytes_per_run
-from glimmer_export.exporter.targets import PRECISIONS, read_target, target_names
 from glimmer_export.runtime.contract import OptionError
 
 T4 = CostRequest(model="xxl", target="t4", cross_attention="absorbed")

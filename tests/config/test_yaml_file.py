@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.checkpoint.t5x.name_map import read_name_map
+from glimmer_export.exporter.config.precision import read_policy
+from glimmer_export.exporter.config.yaml_file import read_yaml
 from glimmer_export.exporter.parity.gate import read_gate
-from glimmer_export.exporter.precision import read_policy
-from glimmer_export.exporter.yaml_file import read_yaml
 from glimmer_export.runtime.contract import OptionError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def read(path: Path):

@@ -1,4 +1,7 @@
-"""The one way in which a YAML file is read: small, of plain values, and no key twice in a mapping."""
+"""The YAML files of `configs/` and of users: where ours are, and the one way in which any is read.
+
+A file is small, of plain values, and no key stands twice in a mapping.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,18 @@ from typing import Any
 
 from glimmer_export.runtime.contract import GlimmerError, read_limited
 
-__all__ = ["MAX_YAML_BYTES", "read_yaml"]
+__all__ = ["MAX_YAML_BYTES", "configs_directory", "read_yaml"]
+
+
+def configs_directory() -> Path:
+    """The folder that holds `models/`, `precision/` and `targets/`.
+
+    A wheel carries it as data of this package; an editable install and a clone read the source tree's own.
+    """
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parent / "configs"
+
 
 MAX_YAML_BYTES = 1 << 16
 """The largest file of ours has 4 kB, and PyYAML takes seconds for a few hundred."""

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glimmer_export.exporter.durable import sync_directory, sync_tree
-from glimmer_export.exporter.swap import swap_directory
+from glimmer_export.exporter.files.publish import swap_directory
+from glimmer_export.exporter.files.whole_file import sync_directory, sync_tree
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.fid_factory import make_reader, save_fid
 from tests.strace import traced_commands
 
-GOLDEN = Path(__file__).with_name("golden")
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture

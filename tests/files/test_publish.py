@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.publish import MAX_CONFIG_BYTES, check_apart, check_file, check_target, publish_directory
+from glimmer_export.exporter.files.publish import (
+    MAX_CONFIG_BYTES,
+    check_apart,
+    check_file,
+    check_target,
+    publish_directory,
+)
 from glimmer_export.runtime.contract import OutputError
 
 

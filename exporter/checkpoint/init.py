@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glimmer_export.exporter.checkpoint.convert import convert_t5
+from glimmer_export.exporter.checkpoint.from_t5 import convert_t5
 from glimmer_export.exporter.checkpoint.initialise import RandomWeights
 from glimmer_export.exporter.checkpoint.lazy_tensors import specs_of
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.presets import preset
 from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
 from glimmer_export.exporter.checkpoint.write import write_checkpoint
-from glimmer_export.exporter.publish import check_target
+from glimmer_export.exporter.files.publish import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from glimmer_export.exporter import init
-from glimmer_export.exporter.checkpoint import ModelOptions, read_checkpoint
+from glimmer_export.exporter.checkpoint import ModelOptions, init, read_checkpoint
+from glimmer_export.exporter.checkpoint.init import init_from_t5, init_random
 from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
-from glimmer_export.exporter.init import init_from_t5, init_random
 from glimmer_export.runtime.contract import OptionError, OutputError, TokenizerError
 from tests.t5_factory import make_t5, save_t5
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from glimmer_export.calibration.policy import Policy
 from glimmer_export.exporter.checkpoint.config import validation_message
-from glimmer_export.exporter.configs_path import configs_directory
-from glimmer_export.exporter.yaml_file import read_yaml
+from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["DEFAULT_POLICY", "policy_file", "policy_names", "read_policy"]

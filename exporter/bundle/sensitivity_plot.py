@@ -7,9 +7,9 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glimmer_export.exporter.cost.show import FORMATS, METADATA, TEXT
-from glimmer_export.exporter.publish import replace_file, write_errors
-from glimmer_export.exporter.visible import visible
+from glimmer_export.exporter.files.publish import replace_file, write_errors
+from glimmer_export.exporter.report.plot import FORMATS, METADATA, TEXT
+from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.bundle.sensitivity import SensitivityReport

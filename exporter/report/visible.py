@@ -1,11 +1,13 @@
-"""Text of others on a terminal: the characters that it would obey are shown instead."""
+"""Text that may be shown and written: what a terminal would obey is escaped, and what JSON lacks becomes null."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from typing import Any
 
-__all__ = ["visible", "visible_json", "visible_lines"]
+__all__ = ["finite", "visible", "visible_json", "visible_lines"]
 
 OBEYED = re.compile(
     "["
@@ -31,3 +33,14 @@ def visible_lines(text: str) -> str:
 def visible_json(text: str) -> str:
     r"""JSON of the same meaning, with `\u009b` and the like for those characters: line breaks are JSON's own."""
     return OBEYED.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def finite(value: Any) -> Any:
+    """A copy of nested dicts, lists and tuples with None for every float that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from glimmer_export.exporter.visible import visible, visible_lines
+from glimmer_export.exporter.report.visible import visible, visible_lines
 
 __all__ = ["be_quiet", "bold", "console", "text"]
 

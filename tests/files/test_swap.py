@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.durable import move
-from glimmer_export.exporter.publish import check_target, publish_directory
-from glimmer_export.exporter.swap import recover
+from glimmer_export.exporter.files.publish import check_target, publish_directory, recover
+from glimmer_export.exporter.files.whole_file import move
 from glimmer_export.runtime.contract import OutputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Every operation on a directory, from when the content is complete, counts; the process dies just before the n-th.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from glimmer_export.exporter.publish import publish_directory
+from glimmer_export.exporter.files.publish import publish_directory
 
 EVENTS = {"os.mkdir", "os.rename", "os.rmdir", "shutil.rmtree"}
 target, left = Path(sys.argv[1]), int(sys.argv[2])
@@ -109,7 +108,7 @@ def test_what_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
         move(source, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr("glimmer_export.exporter.swap.move", once)
+        patch.setattr("glimmer_export.exporter.files.publish.move", once)
         with pytest.raises(OutputError), publish_directory(target, overwrite=True):
             pass
     assert not target.exists()

@@ -1,4 +1,4 @@
-"""Balance the channels of the feed-forward product, where T5's outliers are (design section 4). Exact."""
+"""Balance the channels of the feed-forward product, where T5's outliers are (docs/design.md, section 4). Exact."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ FP16 no precision.
 
 
 class RescaleResidual(InPlacePass):
-    """Multiply everything that stands in the stream's units by `scale`, within the graph (design.md, section 4).
+    """Multiply everything that stands in the stream's units by `scale`, within the graph (docs/design.md, section 4).
 
     What writes to the stream is scaled: the weights of the products added to it (o, wo), the embedding table (a copy,
     where a tied output projection reads it too) and the graph's inputs, on entry. RMSNorm's epsilon is scaled by

@@ -19,9 +19,9 @@ from glimmer_export.exporter.cost.model import CostModel, Workload, model_from_m
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
 from glimmer_export.exporter.cost.roofline import bytes_per_run
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.contract import BackendError, BundleManifest
+from glimmer_export.runtime.contract import DECODER_STEP, LIVE_STAGE_A, STAGES, BackendError, BundleManifest
 
-__all__ = ["QUESTION_ENCODER", "CeilingRates", "Ceilings", "StageWork", "stage_work"]
+__all__ = ["CeilingRates", "Ceilings", "StageWork", "stage_work"]
 
 MATRIX_SIZE = 2048
 COPY_BYTES = 256 << 20
@@ -109,7 +109,6 @@ def _tensor(name: str, dtype: np.dtype[Any], size: int) -> Any:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), [size, size])
 
 
-QUESTION_ENCODER = "question_encoder"
 FLOAT32, FLOAT16 = 4, 2
 
 
@@ -139,12 +138,12 @@ def stage_work(manifest: BundleManifest, workload: Workload, batch_size: int) ->
         if not cost.runs:
             continue
         one = StageWork(cost.macs * batch_size, "arithmetic")
-        if graph == "decoder_step" or (graph == "live_stage_a" and _is_one_pass(model)):
+        if graph == DECODER_STEP or (graph == LIVE_STAGE_A and _is_one_pass(model)):
             one = replace(one, bound="memory", bytes=cost.runs * _run_bytes(model, workload, graph, batch_size))
-        if graph == "live_stage_a" and _is_one_pass(model):
+        if graph == LIVE_STAGE_A and _is_one_pass(model):
             memory = workload.num_retrieved * workload.passage_tokens * shape.d_model * FLOAT16
             one = replace(one, memory_bytes=batch_size * memory)
-        work[QUESTION_ENCODER if graph == "memory_encoder" else graph] = one
+        work[STAGES[graph].asked_as] = one
     return work
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from glimmer_export.exporter.bench.ceilings import QUESTION_ENCODER
 from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
 from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.backends.choice import load_graphs
 from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import CROSS_KV, DECODER_STEP, MEMORY_ENCODER, STAGES
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
@@ -66,9 +66,10 @@ class SessionContender:
         for answer in answers:
             if answer.error is not None:
                 raise answer.error
-        graphs = {_stage(name): graph.milliseconds for name, graph in self._graphs.items() if graph.milliseconds}
+        run = {name: graph.milliseconds for name, graph in self._graphs.items() if graph.milliseconds}
+        graphs = {STAGES[name].asked_as: milliseconds for name, milliseconds in run.items()}
         clock = answers[0].milliseconds
-        decoding = sum(graphs.get(name, 0.0) for name in ("cross_kv", "decoder_step"))
+        decoding = sum(graphs.get(name, 0.0) for name in (CROSS_KV, DECODER_STEP))
         host = {name: clock.get(name, 0.0) for name in ("tokenize", "retrieve", "fetch", "select")}
         host["decode_loop"] = clock.get("decode", 0.0) - decoding
         return Answered([list(answer.token_ids) for answer in answers], graphs, host)
@@ -89,7 +90,7 @@ class SessionContender:
 
     def encode_passages(self, passages: Sequence[Sequence[int]]) -> None:
         """Run the memory encoder on a batch of tokenised passages, as building a store does."""
-        encode_passages(self._graphs["memory_encoder"], passages)
+        encode_passages(self._graphs[MEMORY_ENCODER], passages)
 
     @property
     def graph_bytes(self) -> int:
@@ -117,11 +118,6 @@ class _TimedGraph:
         outputs = self._graph.run(inputs)
         self.milliseconds += 1e3 * (time.perf_counter() - started)
         return outputs
-
-
-def _stage(graph: str) -> str:
-    """A graph's stage: when a question is asked, the memory encoder runs on the question alone."""
-    return QUESTION_ENCODER if graph == "memory_encoder" else graph
 
 
 def open_contenders(specs: Sequence[ContenderSpec]) -> dict[str, Contender]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.exporter.files.publish import check_file, replace_file
-from glimmer_export.runtime.contract import GlimmerError, OutputError
+from glimmer_export.runtime.contract import DECODER_STEP, LIVE_STAGE_B, MEMORY_ENCODER, GlimmerError, OutputError
 from glimmer_export.runtime.contract.files import read_limited
 from glimmer_export.runtime.contract.records import read_json
 
@@ -114,7 +114,7 @@ def _int8_lines(gains: dict[str, float]) -> list[str]:
     if not gains:
         return []
     words = {
-        "live_stage_b": "stage B", "memory_encoder": "the memory encoder on passages", "decoder_step": "decoder steps",
+        LIVE_STAGE_B: "stage B", MEMORY_ENCODER: "the memory encoder on passages", DECODER_STEP: "decoder steps",
         "end_to_end": "end to end",
     }
     faster = ", ".join(f"{text} {gains[name]:.2f}x" for name, text in words.items() if name in gains)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.bench.ceilings import CeilingRates
 from glimmer_export.exporter.bench.fetch import FetchTimes
+from glimmer_export.runtime.contract import MEMORY_ENCODER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +127,7 @@ def int8_gains(report: BenchReport) -> dict[str, float]:
     stages = {name: stage.median_ms / fast[name].median_ms for name, stage in report.stages.items() if stage.macs}
     gains = {**stages, "end_to_end": ours.median_ms / int8.median_ms}
     if ours.memory_encoder_ms and int8.memory_encoder_ms:
-        gains["memory_encoder"] = ours.memory_encoder_ms / int8.memory_encoder_ms
+        gains[MEMORY_ENCODER] = ours.memory_encoder_ms / int8.memory_encoder_ms
     if ours.graph_bytes and int8.graph_bytes:
         gains["size"] = int8.graph_bytes / ours.graph_bytes
     return gains

@@ -20,7 +20,7 @@ from glimmer_export.exporter.bench.options import BenchOptions
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
 from glimmer_export.exporter.cost.model import Workload
-from glimmer_export.runtime.contract import read_manifest
+from glimmer_export.runtime.contract import LIVE_STAGE_A, read_manifest
 
 __all__ = ["run_bench"]
 
@@ -33,7 +33,7 @@ MODEL_FIELDS = (
 )  # fmt: skip
 PASSAGES_AT_ONCE = 8
 ENCODER_REPEATS = 5
-ALONE = "live_stage_a"
+ALONE = LIVE_STAGE_A
 ALONE_REPEATS = 20
 
 

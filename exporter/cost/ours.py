@@ -108,7 +108,7 @@ def _encoder(model: CostModel, layers: int, rows: int, tokens: int) -> int:
 
 
 def _stage_a(model: CostModel, dims: Mapping[str, int]) -> int:
-    """Stage A over the k passages, with the score head (GLIMMER paper, section 3.2; design section 2 where lazy)."""
+    """Stage A over the k passages, with the score head (GLIMMER paper, section 3.2; docs/design.md, section 2)."""
     shape = model.shape
     passages, question, passage = dims["passages"], dims["question"], dims["passage"]
     layers = shape.num_stage_a_layers

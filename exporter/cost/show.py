@@ -168,7 +168,8 @@ def plot_cost(report: CostReport, path: Path) -> None:
             label = f"{model.shape.architecture}, our graphs" if ours else f"{name}, by the paper"
             axes.plot(ks, [value / 1e12 for value in macs], label=label, linewidth=3 if ours else 1.5)
         axes.set_yscale("log")
-        axes.set_xlabel(f"k, passages retrieved (m = {workload.num_selected} selected, or k where that is less)")
+        axes.yaxis.set_major_formatter("{x:g}")  # a logarithmic axis writes its own as mathematics, which is not parsed
+        axes.set_xlabel(f"k, passages retrieved (m = {workload.num_selected} selected, or k if that is less)")
         axes.set_ylabel("multiply-adds a question, in units of 10¹²")
         axes.set_title(
             f"{visible(model.name)}: {workload.question_tokens} + {workload.passage_tokens} tokens, answers of "

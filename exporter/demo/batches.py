@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glimmer_export.exporter.demo.tokenizer import PAD_ID
 from glimmer_export.exporter.demo.world import NUM_CONTEXT, Question, World
+from glimmer_export.exporter.stages import Masked
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,6 +44,11 @@ class Batch:
     def passage_mask(self) -> Tensor:
         """(b, k, n_p), 1 where a token counts."""
         return (self.passage_ids != PAD_ID).long()
+
+    @property
+    def texts(self) -> tuple[Masked, Masked]:
+        """Question and passages with their masks."""
+        return Masked(self.question_ids, self.question_mask), Masked(self.passage_ids, self.passage_mask)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""

@@ -61,22 +61,12 @@ def evaluate(model: GlimmerModel, tokenizer: Tokenizer, world: World) -> Evaluat
 def answer(model: GlimmerModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Greedy answers (b, max_new_tokens) and the places in k of the passages read (b, m), in retrieval order."""
     config = model.config
-    question_mask, passage_mask = batch.question_mask, batch.passage_mask
     size, num_passages, _ = batch.passage_ids.shape
-    question = model.encode_question(batch.question_ids, question_mask)
-    memory = model.encode_memory(batch.passage_ids.flatten(0, 1), passage_mask.flatten(0, 1))
-    memory = memory.unflatten(0, (size, num_passages))
-    if config.num_selected is not None:
-        scores, states = model.stage_a(question, question_mask, memory, passage_mask)
-        kept = scores.topk(min(config.num_selected, num_passages), dim=1).indices.sort(1).values
-    else:
-        states = model.join(question, memory)
-        kept = torch.arange(num_passages, device=states.device).expand(size, -1)
-    rows = torch.arange(size, device=states.device)[:, None]
-    read = model.stage_b(states[rows, kept], question_mask, passage_mask[rows, kept]).flatten(1, 2)
-    mask = model.readable_mask(question_mask, passage_mask[rows, kept]).flatten(1, 2)
-    tokens = torch.full((size, 1), config.decoder_start_token_id, device=states.device)
-    ended = torch.zeros(size, 1, dtype=torch.bool, device=states.device)
+    read, mask, _, kept, _ = model.encode_texts(*batch.texts, config.num_selected)
+    if kept is None:
+        kept = torch.arange(num_passages, device=read.device).expand(size, -1)
+    tokens = torch.full((size, 1), config.decoder_start_token_id, device=read.device)
+    ended = torch.zeros(size, 1, dtype=torch.bool, device=read.device)
     for _ in range(config.max_new_tokens):
         following = model.decode(tokens, read, mask)[:, -1:].argmax(-1)
         tokens = torch.cat([tokens, following.masked_fill(ended, config.pad_token_id)], dim=1)

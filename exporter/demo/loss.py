@@ -34,27 +34,21 @@ def training_loss(model: GlimmerModel, batch: Batch, num_selected: int, temperat
 
     `exact` is teacher-forced, which for one answer is the same as greedy decoding's exact match.
     """
-    question_mask, passage_mask = batch.question_mask, batch.passage_mask
-    size, num_passages, _ = batch.passage_ids.shape
-    question = model.encode_question(batch.question_ids, question_mask)
-    memory = model.encode_memory(batch.passage_ids.flatten(0, 1), passage_mask.flatten(0, 1))
-    memory = memory.unflatten(0, (size, num_passages))
-    scores, states = model.stage_a(question, question_mask, memory, passage_mask)
-    distillation = memory.new_zeros(())
-    if num_passages > 1:
-        target = _log_likelihood_alone(model, batch, states.detach())
+    # The decoder reads the passages as they were retrieved, not as they were ranked.
+    read, mask, scores, kept, reranked = model.encode_texts(*batch.texts, num_selected)
+    assert scores is not None
+    assert kept is not None
+    assert reranked is not None
+    distillation = read.new_zeros(())
+    if scores.shape[1] > 1:
+        target = _log_likelihood_alone(model, batch, reranked.detach())
         distillation = nn.functional.kl_div(
             torch.log_softmax(scores / temperature, dim=-1),
             torch.log_softmax(target / temperature, dim=-1),
             log_target=True,
             reduction="batchmean",
         )
-    # Retrieval order: the decoder reads the passages as they were retrieved, not as they were ranked.
-    kept = scores.detach().topk(min(num_selected, num_passages), dim=1).indices.sort(1).values
-    rows = torch.arange(size, device=states.device)[:, None]
-    read = model.stage_b(states[rows, kept], question_mask, passage_mask[rows, kept])
-    mask = model.joint_mask(question_mask, passage_mask[rows, kept])
-    logits = model.decode(_shifted(model, batch.labels), read.flatten(1, 2), mask.flatten(1, 2))
+    logits = model.decode(_shifted(model, batch.labels), read, mask)
     language_model = nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=PAD_ID)
     right = (logits.argmax(-1) == batch.labels) | (batch.labels == PAD_ID)
     return Losses(language_model, distillation, right.all(1), (kept == batch.gold[:, None]).any(1))

@@ -17,7 +17,7 @@ FP16_BYTES = 2
 
 
 def reckoned_form(shape: ModelShape, answer_tokens: int, target: Target) -> str:
-    """The form that costs less for an answer of so many tokens, the model's most at most (design section 2).
+    """The form that costs less for an answer of so many tokens, the model's most at most (docs/design.md, section 2).
 
     On a CPU by multiply-adds: an encoder token and layer, absorbed cross-attention saves `2 d_model inner` of them
     before the first position and adds `2 (heads d_model - inner)` at each. A GPU's step waits for memory and for its

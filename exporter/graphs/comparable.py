@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import LOG_PROBABILITY
+from glimmer_export.runtime.contract.stages import mask_of_output
 
 __all__ = ["comparable_outputs"]
 
@@ -31,22 +32,21 @@ def comparable_outputs(inputs: Mapping[str, Array], outputs: Mapping[str, Array]
 
 
 def _mask(name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> NDArray[np.bool_] | None:
-    if name == "hidden_states":
-        return inputs["attention_mask"] > 0
-    if name == "encoder_hidden_states":
-        return outputs["encoder_attention_mask"] > 0
-    if name in ("scores", "rerank_states"):
-        passages: NDArray[np.bool_] = inputs["memory_mask"] > 0
-        present: NDArray[np.bool_] = np.any(passages, axis=-1)
-        if name == "scores":
-            return present
-        question = inputs["question_mask"][:, None, :] > 0
-        return np.concatenate([question & present[..., None], passages], axis=2)
-    if name.startswith("present."):
-        positions = np.arange(outputs[name].shape[2])
-        written: NDArray[np.bool_] = positions <= inputs["step"][:, None]
+    mask = mask_of_output(name)
+    if mask is None:
+        return None
+    beside = outputs[mask] if mask in outputs else inputs[mask]
+    if mask == "step":
+        written: NDArray[np.bool_] = np.arange(outputs[name].shape[2]) <= beside[:, None]
         return written[:, None]
-    return None
+    read: NDArray[np.bool_] = beside > 0
+    if mask != "memory_mask":
+        return read
+    present: NDArray[np.bool_] = np.any(read, axis=-1)
+    if name == "scores":
+        return present
+    question = inputs["question_mask"][:, None, :] > 0
+    return np.concatenate([question & present[..., None], read], axis=2)
 
 
 def _masked(values: Array, mask: NDArray[np.bool_] | None) -> Array:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import ModelOutput
 
 from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, Masked
 from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
 __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
@@ -57,45 +57,13 @@ class GlimmerEncoder(nn.Module):
         ValueError without them.
         """
         model = self._model[0]
-        traits, config = model.config.shape.traits, model.config
         if passage_input_ids is None:
             raise ValueError("passage_input_ids (batch, passages, tokens) is missing")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         passage_mask = torch.ones_like(passage_input_ids) if passage_attention_mask is None else passage_attention_mask
-        if not traits.has_memory:
-            joined, joined_mask = passage_input_ids, passage_mask
-            if config.question_layout == "block":
-                joined, joined_mask = (
-                    torch.cat([first.unsqueeze(1).expand(-1, second.shape[1], -1), second], 2)
-                    for first, second in zip(
-                        _padded(config.question_length, input_ids, mask), (joined, joined_mask), strict=True
-                    )
-                )
-            elif config.cross_attention_bias and joined.shape[2] < config.passage_length:
-                # As FiD pads: the place of a key among all passages' tells there, whatever the longest of these.
-                joined, joined_mask = (
-                    nn.functional.pad(values, (0, config.passage_length - values.shape[2]))
-                    for values in (joined, joined_mask)
-                )
-            return GlimmerEncoderOutput(model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1))
-        batch, count, _length = passage_input_ids.shape
-        memory = model.encode_memory(passage_input_ids.flatten(0, 1), passage_mask.flatten(0, 1))
-        memory = memory.unflatten(0, (batch, count))
-        if not traits.encodes_question:
-            states = model.live_encoder.final_layer_norm(memory)
-            return GlimmerEncoderOutput(states.flatten(1, 2), passage_mask.flatten(1))
-        question_states = model.encode_question(input_ids, mask)
-        if not traits.selects:
-            states = model.stage_b(model.join(question_states, memory), mask, passage_mask)
-            return GlimmerEncoderOutput(states.flatten(1, 2), model.readable_mask(mask, passage_mask).flatten(1))
-        scores, reranked = model.stage_a(question_states, mask, memory, passage_mask)
-        best = torch.sort(-scores, dim=1, stable=True).indices[:, : config.num_selected]
-        selected = torch.sort(best, dim=1).values
-        rows = torch.arange(batch, device=selected.device)[:, None]
-        taken_mask = passage_mask[rows, selected]
-        states = model.stage_b(reranked[rows, selected], mask, taken_mask)
-        readable = model.readable_mask(mask, taken_mask)
-        return GlimmerEncoderOutput(states.flatten(1, 2), readable.flatten(1), scores, selected)
+        question, passages = Masked(input_ids, mask), Masked(passage_input_ids, passage_mask)
+        encoded = model.encode_texts(question, passages, model.config.num_selected)
+        return GlimmerEncoderOutput(encoded.states, encoded.mask, encoded.scores, encoded.selected)
 
 
 class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' types are not read
@@ -217,8 +185,3 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
 PASSAGES = ("passage_input_ids", "passage_attention_mask")
 IGNORED = -100
 """A label that cross-entropy leaves out."""
-
-
-def _padded(length: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Token tensors (b, n), with zeros behind up to (b, length): in FiD a passage starts at position `length`."""
-    return tuple(nn.functional.pad(values, (0, length - values.shape[1])) for values in tensors)

@@ -22,9 +22,9 @@ from glimmer_export.exporter.parity.figures import Interval, answers_equal, em_o
 from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB
 from glimmer_export.exporter.parity.graph_sets import GraphSet, Shared
 from glimmer_export.exporter.parity.inputs import MemorySource, Row, codec_name
-from glimmer_export.exporter.parity.sides import DECODER, GraphSide, Reply, Side
+from glimmer_export.exporter.parity.sides import GraphSide, Reply, Side
 from glimmer_export.runtime.backends import Array, Graph
-from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.contract import MEMORY_ENCODER, STAGES, TOKEN_STAGES, ModelShape
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["Forced", "ForcedSide", "Mix", "PartEffect", "costliest_part", "effect_of", "forced_answers", "mixes"]
@@ -52,7 +52,7 @@ class ForcedSide:
         num_selected: int | None,
     ) -> None:
         self._teacher = _Teacher(shape)
-        taught = {name: _Taught(graphs[name], self._teacher) for name in DECODER if name in graphs}
+        taught = {name: _Taught(graphs[name], self._teacher) for name in TOKEN_STAGES if name in graphs}
         self._side = GraphSide({**graphs, **taught}, shape, text, source, num_selected)
 
     def force(self, rows: Sequence[Row], answers: Sequence[tuple[int, ...]]) -> list[Forced]:
@@ -127,7 +127,6 @@ class _Taught:
         return self._teacher.say(self._graph.run(inputs))
 
 
-DECODER_GRAPHS = ("cross_kv", *DECODER)
 
 
 @dataclass(frozen=True)
@@ -175,24 +174,16 @@ def mixes(
     """
     traits = shape.traits
     own, others = (side.of(codec_name(source.codec)) for side in (reference, candidate))
-    swapped: dict[str, tuple[str, ...]] = {}
+    swapped: dict[str, list[str]] = {}
     parts: dict[str, Mix] = {}
     if traits.has_memory and store is not None:
         parts["store_codec"] = Mix(reference.of(codec_name(store.codec)), store)
-    if traits.has_memory and not shared.all_of(["memory_encoder"]):
+    if traits.has_memory and not shared.all_of([MEMORY_ENCODER]):
         parts["memory_encoder_store"] = Mix(own, encoded)
-    if traits.encodes_question and shape.separate_question_encoder:
-        swapped["question_encoder"] = ("question_encoder",)
-    elif traits.encodes_question:
-        # Memory comes from the source, so that this graph encodes nothing but questions.
-        swapped["memory_encoder_question"] = ("memory_encoder",)
-    if not traits.has_memory:
-        swapped["encoder"] = ("encoder",)
-    if traits.selects:
-        swapped["live_stage_a"] = ("live_stage_a",)
-    if traits.has_memory:
-        swapped["live_stage_b"] = ("live_stage_b",)
-    swapped["decoder"] = tuple(name for name in DECODER_GRAPHS if name in others)
+    # Memory comes from the source, so that the memory encoder encodes nothing but questions, if it runs at all.
+    for name, stage in STAGES.items():
+        if name in others and stage.runs(shape, shape.max_new_tokens):
+            swapped.setdefault(stage.part, []).append(name)
     parts |= {
         part: Mix({**own, **{name: others[name] for name in names}}, source)
         for part, names in swapped.items()

@@ -47,6 +47,7 @@ from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
     BundleError,
     BundleManifest,
     CheckpointError,
@@ -152,7 +153,7 @@ def compare_with_bundle(
         graphs = BundleGraphs(other, reference_backend)
         encode: Encode = _none
         if manifest.model.traits.has_memory:
-            encode = partial(encode_passages, graphs.graph("memory_encoder"))
+            encode = partial(encode_passages, graphs.graph(MEMORY_ENCODER))
         name = SideName.of_bundle(reference, manifest, reference_backend)
         side = _Reference(name, graphs, manifest.forms, encode, bundle=other)
         return _compare(session, side, questions, options, backend, progress)
@@ -194,7 +195,7 @@ class _Comparison:
         codec = session.codec
         self._graphs = BundleGraphs(session.bundle, backend, session.graphs, codec_name(codec))
         if codec is not None:
-            encode = partial(encode_passages, session.graphs["memory_encoder"])
+            encode = partial(encode_passages, session.graphs[MEMORY_ENCODER])
             self._own = StoredMemory(rows.table, session.store, EncodedMemory(rows.table, encode, codec), own=True)
             self._candidate_memory = self._own
             if reference_store is not None and reference_store.codec is not None:

@@ -14,7 +14,7 @@ from glimmer_export.exporter.parity.options import ParityOptions
 from glimmer_export.exporter.parity.sides import GraphSide
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Array, Graph
-from glimmer_export.runtime.contract import Forms, GraphIO, graph_io
+from glimmer_export.runtime.contract import MEMORY_ENCODER, STAGES, Forms, GraphIO, graph_io
 from glimmer_export.runtime.passage_memory import encode_passages
 
 __all__ = ["LEAST_SNR_DB", "GraphError", "ObservedGraph", "observe"]
@@ -144,8 +144,6 @@ def _finite(error: float) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-STAGE_A = ("live_stage_a", "live_stage_b")
-DECODER = ("cross_kv", "decoder_prefill", "decoder_step")
 
 
 def observe(
@@ -187,7 +185,7 @@ def observe(
         batch = sample[turn::num_runs]
         if manifest.model.traits.has_memory:
             row = batch[turn % len(batch)]
-            memory_error = _worse(memory_error, _memory_error(graphs["memory_encoder"], rows, row, store))
+            memory_error = _worse(memory_error, _memory_error(graphs[MEMORY_ENCODER], rows, row, store))
         side.answer(batch)
         advance(len(batch))
     return {name: graph.error for name, graph in observed.items() if graph.error is not None}, memory_error
@@ -195,9 +193,8 @@ def observe(
 
 def _comparable(name: str, candidate: Forms, reference: Forms) -> bool:
     """Whether a graph computes the same in both forms: stage A's form decides where the layers are cut."""
-    if name in STAGE_A:
-        return candidate.stage_a == reference.stage_a
-    return name not in DECODER or candidate.cross_attention == reference.cross_attention
+    form = STAGES[name].form
+    return form is None or getattr(candidate, form) == getattr(reference, form)
 
 
 def _memory_error(encoder: Graph, rows: Rows, row: Row, store: StoredMemory | None) -> float | None:

@@ -19,7 +19,7 @@ from glimmer_export.runtime.contract import Forms, GraphIO, codec_of, graph_io, 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from glimmer_export.exporter.stages import GlimmerModel
+    from glimmer_export.exporter.stages import GlimmerModel, Masked
 
 __all__ = ["ReferenceAnswer", "TorchReference", "graphs_from_model"]
 
@@ -69,15 +69,26 @@ class TorchReference:
         """
         import torch
 
-        with torch.inference_mode():
-            if memory is None:
-                return self._decode(question, *self._encode_joined(question, passages))
-            return self._answer_from_memory(question, memory, num_selected)
+        from glimmer_export.exporter.stages import Masked
 
-    def _answer_from_memory(
-        self, question: Sequence[int], memory: Sequence[NDArray[np.float32]], num_selected: int | None
-    ) -> ReferenceAnswer:
+        with torch.inference_mode():
+            # A question that its passages' texts hold already is not read, and may be longer.
+            asked = Masked(*self._padded([question], max(self._config.question_length, len(question))))
+            if memory is None:
+                texts = self._padded(passages, self._config.passage_length)
+                encoded = self.model.encode_texts(asked, Masked(*(values[None] for values in texts)), num_selected)
+            else:
+                encoded = self.model.encode(asked, self._stacked(memory), num_selected)
+            answer = self._decode(question, encoded.states, encoded.mask)
+            if encoded.scores is None or encoded.selected is None:
+                return answer
+            return replace(answer, scores=encoded.scores[0].numpy(), selected=encoded.selected[0].tolist())
+
+    def _stacked(self, memory: Sequence[NDArray[np.float32]]) -> Masked:
+        """One question's memory (1, k, passage_length, d_model), padded, and its mask."""
         import torch
+
+        from glimmer_export.exporter.stages import Masked
 
         length = self._config.passage_length
         states = torch.zeros(1, len(memory), length, self._config.d_model)
@@ -85,36 +96,7 @@ class TorchReference:
         for place, passage in enumerate(memory):
             states[0, place, : len(passage)] = torch.from_numpy(passage)
             mask[0, place, : len(passage)] = 1
-        if not self._traits.encodes_question:
-            normed = self.model.live_encoder.final_layer_norm(states)
-            return self._decode(question, normed.flatten(1, 2), mask.flatten(1))
-        question_ids, question_mask = self._padded([question], self._config.question_length)
-        question_states = self.model.encode_question(question_ids, question_mask)
-        if not self._traits.selects:
-            encoded = self.model.stage_b(self.model.join(question_states, states), question_mask, mask)
-            readable = self.model.readable_mask(question_mask, mask)
-            return self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
-        scores, reranked = self.model.stage_a(question_states, question_mask, states, mask)
-        ranking = sorted(range(len(memory)), key=lambda place: -float(scores[0, place]))
-        selected = sorted(ranking[:num_selected])
-        encoded = self.model.stage_b(reranked[:, selected], question_mask, mask[:, selected])
-        readable = self.model.readable_mask(question_mask, mask[:, selected])
-        answer = self._decode(question, encoded.flatten(1, 2), readable.flatten(1))
-        return replace(answer, scores=scores[0].numpy(), selected=selected)
-
-    def _encode_joined(
-        self, question: Sequence[int], passages: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor]:
-        import torch
-
-        ids, mask = self._padded(passages, self._config.passage_length)
-        if self._config.question_layout == "joined":
-            return self.model.encode_joined(ids[None], mask[None]).flatten(1, 2), mask.flatten()[None]
-        question_ids, question_mask = self._padded([question], self._config.question_length)
-        count = len(passages)
-        joined = torch.cat([question_ids.expand(count, -1), ids], 1).unsqueeze(0)
-        joined_mask = torch.cat([question_mask.expand(count, -1), mask], 1).unsqueeze(0)
-        return self.model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)
+        return Masked(states, mask)
 
     def _decode(self, question: Sequence[int], states: Tensor, mask: Tensor) -> ReferenceAnswer:
         """Greedy decoding that runs the decoder again over all tokens so far for every new one."""

@@ -13,14 +13,13 @@ from glimmer_export.exporter.parity.inputs import MemorySource, Row
 from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.clock import StageClock
-from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.contract import TOKEN_STAGES, ModelShape
 from glimmer_export.runtime.reader import Reader
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
-__all__ = ["DECODER", "GraphSide", "Reply", "Side", "TorchSide"]
+__all__ = ["GraphSide", "Reply", "Side", "TorchSide"]
 
-DECODER = ("decoder_prefill", "decoder_step")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class GraphSide:
         self._text, self._source, self._num_selected = text, source, num_selected
         self._steps: list[NDArray[np.float32]] = []
         if margins:
-            graphs = {**graphs, **{name: _Margins(graphs[name], self._steps) for name in DECODER if name in graphs}}
+            noted = {name: _Margins(graphs[name], self._steps) for name in TOKEN_STAGES if name in graphs}
+            graphs = {**graphs, **noted}
         # A source gives what the reader asks a store for, and each passage has a number, so no text is encoded there.
         self._reader = Reader(graphs, shape, text, cast("MemoryStore", source), source.codec)
 

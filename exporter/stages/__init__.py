@@ -2,6 +2,6 @@
 
 from glimmer_export.exporter.stages.codec import CodecDecoder, SelectedMemory
 from glimmer_export.exporter.stages.cut import applies_scale, stage_from_model
-from glimmer_export.exporter.stages.model import GlimmerModel
+from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 
-__all__ = ["CodecDecoder", "GlimmerModel", "SelectedMemory", "applies_scale", "stage_from_model"]
+__all__ = ["CodecDecoder", "Encoded", "GlimmerModel", "Masked", "SelectedMemory", "applies_scale", "stage_from_model"]

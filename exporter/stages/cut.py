@@ -16,7 +16,7 @@ from glimmer_export.exporter.stages.encoding import (
 )
 from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA
 from glimmer_export.exporter.stages.model import GlimmerModel
-from glimmer_export.runtime.contract import Forms, form_of, stage_of
+from glimmer_export.runtime.contract import Forms, form_of, stage_of, stages
 
 __all__ = ["applies_scale", "stage_from_model"]
 
@@ -29,21 +29,21 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
     """
     absorbed = (form_of(graph) or forms.cross_attention) == "absorbed"
     match stage_of(graph):
-        case "memory_encoder":
+        case stages.MEMORY_ENCODER:
             stage: nn.Module = MemoryEncoder(model)
-        case "question_encoder":
+        case stages.QUESTION_ENCODER:
             stage = QuestionEncoder(model)
-        case "encoder":
+        case stages.ENCODER:
             stage = JoinedEncoder(model)
-        case "live_stage_a":
+        case stages.LIVE_STAGE_A:
             stage = _stage_a(model, forms)
-        case "live_stage_b":
+        case stages.LIVE_STAGE_B:
             stage = _stage_b(model, forms)
-        case "cross_kv":
+        case stages.CROSS_KV:
             stage = CrossKV(model)
-        case "decoder_prefill":
+        case stages.DECODER_PREFILL:
             stage = DecoderPrefill(model, absorbed=absorbed, log_probability=forms.log_probability)
-        case "decoder_step":
+        case stages.DECODER_STEP:
             stage = DecoderStep(model, absorbed=absorbed, log_probability=forms.log_probability)
         case _:
             raise ValueError(f"no stage makes a graph {graph!r}")

@@ -80,7 +80,7 @@ class SelectingStageB(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Stage A's states, masks of all k, selected (b, m) int32 -> states (b, m * n, d) and mask (b, m * n)."""
         states, mask = take_selected(selected, rerank_states, memory_mask)
-        return _encoder_output(self.model, states, question_mask, mask, self.first_layer)
+        return self.model.read(states, question_mask, mask, self.first_layer)
 
 
 class ConditionedStageB(nn.Module):
@@ -98,7 +98,7 @@ class ConditionedStageB(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> states (b, k * n, d) and mask (b, k * n)."""
         states = self.model.join(question_states, memory)
-        return _encoder_output(self.model, states, question_mask, memory_mask, first_layer=0)
+        return self.model.read(states, question_mask, memory_mask, first_layer=0)
 
 
 class MemoryStageB(nn.Module):
@@ -112,10 +112,3 @@ class MemoryStageB(nn.Module):
         """(b, k, n_p, d), (b, k, n_p) -> states (b, k * n_p, d) and mask (b, k * n_p)."""
         states: Tensor = self.model.live_encoder.final_layer_norm(memory)
         return states.flatten(1, 2), memory_mask.flatten(1)
-
-
-def _encoder_output(
-    model: GlimmerModel, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int
-) -> tuple[Tensor, Tensor]:
-    encoded = model.stage_b(states, question_mask, memory_mask, first_layer)
-    return encoded.flatten(1, 2), model.readable_mask(question_mask, memory_mask).flatten(1)

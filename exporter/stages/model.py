@@ -1,11 +1,13 @@
 """The whole model in torch: one module that holds the weights by name and composes the stages.
 
-The graph stages (encoding.py, live.py, decoding.py) are cut from it; training and the reference run it whole.
+The graph stages (encoding.py, lazy.py, decoding.py) are cut from it. What runs it whole goes through `encode` or
+`encode_texts`: the parity reference, the demo and its training, and the model that transformers opens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,29 @@ from glimmer_export.exporter.stages.decoder import DecoderStack
 from glimmer_export.exporter.stages.encoder import EncoderStack
 from glimmer_export.exporter.stages.layers import masked_bias
 
-__all__ = ["GlimmerModel"]
+__all__ = ["Encoded", "GlimmerModel", "Masked"]
+
+
+class Masked(NamedTuple):
+    """Token ids (..., n), or states (..., n, d_model), with their mask (..., n), 1 where a token counts."""
+
+    values: Tensor
+    mask: Tensor
+
+
+class Encoded(NamedTuple):
+    """What the decoder reads of a question's passages, and how they were chosen.
+
+    states (b, s, d_model) and mask (b, s). Where the architecture ranks: scores (b, k), -inf for absent passages; the
+    places `selected` (b, m) int64, ascending; and `reranked` (b, k, n, d_model), the un-normalised states of all k
+    behind stage A.
+    """
+
+    states: Tensor
+    mask: Tensor
+    scores: Tensor | None = None
+    selected: Tensor | None = None
+    reranked: Tensor | None = None
 
 
 class GlimmerModel(nn.Module):
@@ -48,6 +72,38 @@ class GlimmerModel(nn.Module):
         """Question states, by the memory encoder unless the question has its own: (b, n) -> (b, n, d_model)."""
         separate = self.config.separate_question_encoder
         return self._encode(self.question_encoder if separate else self.memory_encoder, input_ids, attention_mask)
+
+    def encode(self, question: Masked, memory: Masked, num_selected: int | None) -> Encoded:
+        """A question and its passages' memory, every layer in full (GLIMMER paper, section 3); not for `fid`.
+
+        Question ids (b, n_q), memory (b, k, n_p, d_model), and m: the best by score are read in retrieval order, the
+        earlier of two equal ones first. None or more than k reads all k, as architectures that do not rank always do.
+        """
+        traits = self.config.shape.traits
+        if not traits.encodes_question:
+            normed: Tensor = self.live_encoder.final_layer_norm(memory.values)
+            return Encoded(normed.flatten(1, 2), memory.mask.flatten(1))
+        states = self.encode_question(*question)
+        if not traits.selects:
+            return Encoded(*self.read(self.join(states, memory.values), question.mask, memory.mask))
+        scores, reranked = self.stage_a(states, question.mask, *memory)
+        best = torch.sort(-scores.detach(), dim=1, stable=True).indices[:, :num_selected]
+        selected = torch.sort(best, dim=1).values
+        rows = torch.arange(len(selected), device=selected.device)[:, None]
+        read = self.read(reranked[rows, selected], question.mask, memory.mask[rows, selected])
+        return Encoded(*read, scores, selected, reranked)
+
+    def encode_texts(self, question: Masked, passages: Masked, num_selected: int | None) -> Encoded:
+        """`encode` from passages' ids (b, k, n_p), whose memory is encoded on the spot; for every architecture.
+
+        Where question and passage are joined in one text, that text is what `passages` holds.
+        """
+        if not self.config.shape.traits.has_memory:
+            joined = self._joined(question, passages)
+            return Encoded(self.encode_joined(*joined).flatten(1, 2), joined.mask.flatten(1))
+        memory = self.encode_memory(passages.values.flatten(0, 1), passages.mask.flatten(0, 1))
+        memory = memory.unflatten(0, passages.values.shape[:2])
+        return self.encode(question, Masked(memory, passages.mask), num_selected)
 
     def stage_a(
         self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
@@ -82,6 +138,16 @@ class GlimmerModel(nn.Module):
         states = self.live_layers(states, question_mask, memory_mask, slice(first_layer, None))
         normed: Tensor = self.live_encoder.final_layer_norm(states)
         return normed
+
+    def read(
+        self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`stage_b` as the decoder reads it: passage behind passage, states (b, m * n, d_model) and mask (b, m * n).
+
+        A passage that is all masked is not read, nor is its copy of the question.
+        """
+        encoded = self.stage_b(states, question_mask, memory_mask, first_layer)
+        return encoded.flatten(1, 2), self.readable_mask(question_mask, memory_mask).flatten(1)
 
     def encode_joined(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """FiD's encoder, question and passage text together: (b, k, n) ids and mask -> (b, k, n, d_model)."""
@@ -146,6 +212,19 @@ class GlimmerModel(nn.Module):
             return masked_bias(torch.zeros((), dtype=dtype, device=encoder_mask.device), keep)
         keys = torch.arange(encoder_mask.shape[1], dtype=torch.int32, device=encoder_mask.device)
         return masked_bias(self.decoder.cross_relative_bias(positions, keys), keep)
+
+    def _joined(self, question: Masked, passages: Masked) -> Masked:
+        """What FiD encodes: a question's block in front of each passage, or the texts that hold both already."""
+        length = self.config.passage_length
+        if self.config.question_layout == "block":
+            padding = self.config.question_length - question.mask.shape[1]
+            blocks = (nn.functional.pad(values, (0, padding)).unsqueeze(1) for values in question)
+            pairs = zip(blocks, passages, strict=True)
+            return Masked(*(torch.cat([block.expand(-1, text.shape[1], -1), text], 2) for block, text in pairs))
+        if self.config.cross_attention_bias and passages.mask.shape[2] < length:
+            # As FiD pads: the place of a key among all passages' tells there, whatever the longest of these.
+            return Masked(*(nn.functional.pad(values, (0, length - values.shape[2])) for values in passages))
+        return passages
 
     def _encode(self, stack: EncoderStack, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device)

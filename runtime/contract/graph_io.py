@@ -11,6 +11,16 @@ from dataclasses import dataclass
 
 from glimmer_export.runtime.contract.architecture import ModelShape
 from glimmer_export.runtime.contract.codec_layout import codec_layout
+from glimmer_export.runtime.contract.stages import (
+    CROSS_KV,
+    DECODER_PREFILL,
+    DECODER_STEP,
+    ENCODER,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    MEMORY_ENCODER,
+    QUESTION_ENCODER,
+)
 
 __all__ = [
     "CROSS_ATTENTION_FORMS",
@@ -29,7 +39,6 @@ __all__ = [
 
 STAGE_A_FORMS = ("lazy", "full")
 CROSS_ATTENTION_FORMS = ABSORBED, CACHED = ("absorbed", "cached")
-CROSS_KV = "cross_kv"
 
 FP16 = "fp16"
 
@@ -74,7 +83,7 @@ class Forms:
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
-    """The graphs of a model (design section 3), in the order in which they run. Activations are float32.
+    """The graphs of a model (docs/design.md, section 3), in the order in which they run. Activations are float32.
 
     A stage that reads memory has a graph for each codec: its own name for fp16, `live_stage_b.int8` for another. Where
     both forms of cross-attention are there, a stage of the decoder has a graph for each: `decoder_step.absorbed`.
@@ -82,25 +91,25 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     traits = shape.traits
     graphs: dict[str, GraphIO] = {}
     if traits.has_memory:
-        graphs["memory_encoder"] = _text_encoder(shape)
+        graphs[MEMORY_ENCODER] = _text_encoder(shape)
     if shape.separate_question_encoder:
-        graphs["question_encoder"] = _text_encoder(shape)
+        graphs[QUESTION_ENCODER] = _text_encoder(shape)
     if not traits.has_memory:
-        graphs["encoder"] = _joined_encoder(shape)
+        graphs[ENCODER] = _joined_encoder(shape)
     if traits.selects:
         for codec in forms.codecs:
-            graphs[_graph_name("live_stage_a", codec)] = _live_stage_a(shape, forms, codec)
+            graphs[_graph_name(LIVE_STAGE_A, codec)] = _live_stage_a(shape, forms, codec)
     if traits.has_memory:
         for codec in forms.codecs if _reads_memory(shape, forms) else (FP16,):
-            graphs[_graph_name("live_stage_b", codec)] = _live_stage_b(shape, forms, codec)
+            graphs[_graph_name(LIVE_STAGE_B, codec)] = _live_stage_b(shape, forms, codec)
     for form in CROSS_ATTENTION_FORMS if forms.both_forms else (forms.cross_attention,):
         suffix = f".{form}" if forms.both_forms else ""
         cross = (_states(shape),) if form == ABSORBED else tuple(_cross_cache(shape))
         if form == CACHED:
             graphs[CROSS_KV] = GraphIO((_states(shape),), cross)
         if traits.prefixes_decoder:
-            graphs[f"decoder_prefill{suffix}"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
-        graphs[f"decoder_step{suffix}"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
+            graphs[f"{DECODER_PREFILL}{suffix}"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
+        graphs[f"{DECODER_STEP}{suffix}"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
     return graphs
 
 

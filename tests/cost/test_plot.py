@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from glimmer_export.exporter.cost import CostRequest, cost_report, plot_cost
@@ -21,6 +23,13 @@ def test_written_whole_and_always_alike(tmp_path, name, magic):
     plot_cost(report, tmp_path / name)
     assert (tmp_path / name).read_bytes() == content
     assert [path.name for path in (tmp_path / name).parent.iterdir()] == [(tmp_path / name).name]
+
+
+def test_ticks_are_plain_numbers(tmp_path):
+    plot_cost(cost_report(REPORT), tmp_path / "a.svg")
+    texts = re.findall(r"<!-- (.*?) -->", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert "1" in texts
+    assert [text for text in texts if "$" in text] == []
 
 
 def test_curves_pass_through_the_report():

@@ -11,8 +11,8 @@ __all__ = ["KERNELS", "cross_attention_ms", "reckoned_form"]
 KERNELS = {"absorbed": 7, "cached": 3}
 """Of the cross-attention of one layer and step at batch 1, as TensorRT-RTX 1.7 lists them: projections, scores, softmax
 and context, or one fused kernel between two projections (docs/measurements/kernels.md)."""
-ONCE_KERNELS = {"absorbed": 0, "cached": 3}
-"""Of one layer before the first step: the projections to keys and values."""
+ONCE_KERNELS = {"absorbed": 0, "cached": 8}
+"""Of one layer before the first step: the projections to keys and values, at base and large size."""
 FP16_BYTES = 2
 
 

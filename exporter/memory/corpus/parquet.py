@@ -53,7 +53,7 @@ VALUES, ENCODING_V1, ENCODING_V2 = 1, 2, 4
 def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Record]:
     """One record a row, page by page; row groups before `start` are not read. The digest is shown the file's bytes.
 
-    A null title or page is missing. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
+    A null one is missing. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
     is missing or of another type, a null id or text, a row group, a page or a row that is too large. Raises
     ModuleNotFoundError without pyarrow.
     """

@@ -89,7 +89,8 @@ def asks_given_keys(graph: ir.Graph, names: Collection[str]) -> tuple[str, ...]:
     }
     found = []
     for node in graph:
-        if node.op_type == "MatMul" and _origin(node.inputs[1], "Transpose") in graph.inputs:
+        keys = _origin(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+        if keys is not None and keys in graph.inputs and str(keys.name).endswith(".key"):  # not absorbed states
             name = products.get(_origin(node.inputs[0], "Reshape", "Transpose"))
             found += [] if name is None else [name]
     return tuple(found)

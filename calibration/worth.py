@@ -55,7 +55,7 @@ class Unworthy:
 
 
 def not_worth(graph: ir.Graph, names: Collection[str], gpus: Sequence[Gpu], saved_bytes: int) -> Unworthy | None:
-    """The products among `names` that INT8 would speed up on none of the machines; None where there are none.
+    """The products among `names` that INT8 would speed up on none of the machines; None if there are none.
 
     `saved_bytes` are those of one weight. Products that read one value share its codes, so they are judged together. A
     run reads every weight once, whatever its batch: the rule is for graphs of few rows, which wait for their weights.

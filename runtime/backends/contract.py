@@ -11,12 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.runtime.contract import GraphIO
+from glimmer_export.runtime.contract import FormChoice, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = [
-    "Array", "Backend", "BackendKind", "BackendOptions", "Device", "DeviceGraph", "DeviceLoop", "DeviceTensor", "Graph",
-    "LoopIO", "LoopingGraph", "NotingBackend", "Spec", "Tensor", "TypedGraph",
+    "Array", "Backend", "BackendKind", "BackendOptions", "ChoosingBackend", "Device", "DeviceGraph", "DeviceLoop",
+    "DeviceTensor", "Graph", "LoopIO", "LoopingGraph", "NotingBackend", "Spec", "Tensor", "TypedGraph",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -95,6 +95,16 @@ class NotingBackend(Protocol):
 
     def notes(self) -> tuple[str, ...]:
         """What does not run as fast as it might, and why, as far as anything ran; also once it was closed."""
+        ...
+
+
+@runtime_checkable
+class ChoosingBackend(Protocol):
+    """A backend whose engines were built in one of a bundle's forms of cross-attention."""
+
+    @property
+    def form_choice(self) -> FormChoice | None:
+        """The choice that they were built by; None if they were built before there was one."""
         ...
 
 

@@ -13,13 +13,21 @@ from pathlib import Path
 
 from glimmer_export.runtime.arguments import described
 from glimmer_export.runtime.backends import onnxruntime_cpu, onnxruntime_gpu, tensorrt
-from glimmer_export.runtime.backends.contract import Backend, BackendKind, BackendOptions, Graph, NotingBackend
+from glimmer_export.runtime.backends.contract import (
+    Backend,
+    BackendKind,
+    BackendOptions,
+    ChoosingBackend,
+    Graph,
+    NotingBackend,
+)
 from glimmer_export.runtime.contract import BackendError, BundleError, BundleManifest, OptionError
 
 __all__ = [
     "AUTO",
     "BackendChoice",
     "LoadedBackend",
+    "as_run_by",
     "backend_kind",
     "backend_kinds",
     "backend_names",
@@ -48,9 +56,13 @@ class BackendChoice:
 
 @dataclass(frozen=True)
 class LoadedBackend:
-    """A bundle's graphs on a backend; `close` gives back what it holds, `notes` are the choice's as of now."""
+    """A bundle's graphs on a backend; `close` gives back what it holds, `notes` are the choice's as of now.
+
+    `manifest` is the bundle's, as the backend runs it.
+    """
 
     choice: BackendChoice
+    manifest: BundleManifest
     graphs: dict[str, Graph]
     close: Callable[[], None]
     notes: Callable[[], tuple[str, ...]] = lambda: ()
@@ -109,6 +121,14 @@ def open_backend(
         ) from None
 
 
+def as_run_by(backend: Backend, manifest: BundleManifest) -> BundleManifest:
+    """The manifest in the form of cross-attention that was chosen for a backend's engines, which may be another."""
+    choice = backend.form_choice if isinstance(backend, ChoosingBackend) else None
+    if choice is None or manifest.cross_attention_choice is None:
+        return manifest
+    return manifest.chosen(choice)
+
+
 def load_graphs(backend: Backend, bundle: Path, manifest: BundleManifest, codec: str | None) -> dict[str, Graph]:
     """A bundle's graphs for memory in a codec, by their stages, on a backend; raises BundleError or BackendError."""
     io = manifest.io()
@@ -134,10 +154,11 @@ def load_backend(
         backend = open_backend(name, bundle, threads=threads, passage_cache_bytes=passage_cache_bytes)
         with ExitStack() as failed:
             failed.callback(backend.close)
-            graphs = load_graphs(backend, bundle, manifest, codec)
+            chosen = as_run_by(backend, manifest)
+            graphs = load_graphs(backend, bundle, chosen, codec)
             failed.pop_all()
         notes = backend.notes if isinstance(backend, NotingBackend) else lambda: ()
-        return LoadedBackend(BackendChoice(name, refused), graphs, backend.close, notes)
+        return LoadedBackend(BackendChoice(name, refused), chosen, graphs, backend.close, notes)
 
     if name != AUTO:
         if passage_cache_bytes and not backend_kind(name).has_passage_cache:

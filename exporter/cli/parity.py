@@ -24,7 +24,7 @@ from glimmer_export.exporter.cli.options import (
     Store,
     Threads,
 )
-from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 
 __all__ = ["parity"]
 
@@ -41,6 +41,7 @@ class BackendName(str, Enum):
 
 
 def parity(
+    context: typer.Context,
     bundle: BundleArgument,
     questions: Questions,
     checkpoint: Annotated[
@@ -91,7 +92,7 @@ def parity(
     with parity_backend(backend.value, bundle, threads) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
-            question_files=tuple(question_files(questions)),
+            question_files=tuple(question_files(questions)), command=command_line(context),
         )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:

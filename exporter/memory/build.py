@@ -15,10 +15,10 @@ from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (

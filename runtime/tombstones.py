@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.runtime.array_files import read_arrays
+from glimmer_export.runtime.array_files import fault_of_rising, read_arrays
 from glimmer_export.runtime.contract import StoreError, StoreManifest, read_limited
 from glimmer_export.runtime.contract.store_mending import mending
 
@@ -32,13 +32,16 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
     limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
     content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
     numbers = read_arrays(content, refused).get(TOMBSTONES)
-    if (
-        numbers is None or not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,)
-        or numbers[0] < 0 or numbers[-1] >= manifest.num_numbers or bool((np.diff(numbers) <= 0).any())
-    ):
+    if numbers is None:
+        fault: str | None = f"no array {TOMBSTONES}"
+    elif not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,):
+        fault = f"{numbers.dtype} {list(numbers.shape)}"
+    else:
+        fault = fault_of_rising(numbers, least=0, most=manifest.num_numbers - 1)
+    if numbers is None or fault is not None:
         raise StoreError(
             str(path), expected=f"{manifest.num_tombstones} numbers that rise, below {manifest.num_numbers}",
-            found="others", fix=fix,
+            found=str(fault), fix=fix,
         )
     return numbers
 

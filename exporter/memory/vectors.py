@@ -97,8 +97,10 @@ def index_store(
     """
     started, store = time.monotonic(), resolved(store)
     if (embeddings is None) == (encoder is None) or (ids is not None and embeddings is None):
+        options = {"embeddings": embeddings, "ids": ids, "an encoder": encoder}
+        given = " and ".join(name for name, value in options.items() if value is not None)
         raise OptionError(
-            "index", expected="embeddings, with ids or without, or an encoder", found="another combination",
+            "index", expected="embeddings, with ids or without, or an encoder", found=given or "neither",
             fix="give one of the two",
         )
     manifest = read_store_manifest(store)

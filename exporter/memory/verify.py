@@ -164,7 +164,7 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
 def _damage_of_replicas(store: Path, manifest: StoreManifest) -> Iterator[Damage]:
     for name in damaged_replicas(store, manifest):
         fix = f"write it again with `glimmer-export memory repair {store}`"
-        yield Damage(name, "the bytes that it was written with", "others", fix)
+        yield Damage(name, "the bytes that it was written with", "bytes that its digest does not fit", fix)
 
 
 def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, FileEntry]) -> Iterator[Damage]:
@@ -190,7 +190,7 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
     below = (path.relative_to(store) for path in (store / DENSE).rglob("*") if not path.is_dir())
     found = {path.as_posix() for path in below if not is_volume_part(path)}
     for path in sorted(found - {*named, f"{DENSE}/{MANIFEST}"}):
-        yield Damage(path, "only the files of its manifest", "another", f"remove it, or {fix}")
+        yield Damage(path, "only the files of its manifest", "a file that it does not name", f"remove it, or {fix}")
 
 
 def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:

@@ -122,6 +122,6 @@ def _load(
 def _check_not_for_cpu(manifest: BundleManifest, name: str) -> None:
     if manifest.quantization is not None and manifest.quantization.target == "cpu":
         raise BackendError(
-            f"backend {name}", expected="graphs that were not quantised for a CPU", found="such",
+            f"backend {name}", expected="graphs that were not quantised for a CPU", found="graphs that were",
             fix="name the backend to run them there all the same",
         )

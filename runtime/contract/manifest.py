@@ -324,4 +324,13 @@ def _check_io(graph: GraphEntry, io: GraphIO, subject: str) -> None:
         for one, other in zip(found, wanted, strict=False):
             if one.dtype != other.dtype and (one.name, one.dims) == (other.name, other.dims):
                 raise BundleError(f"{subject}, {one.name}", expected=other.dtype, found=one.dtype[:80], fix=FIX)
-        raise BundleError(subject, expected="the inputs and outputs of its architecture", found="others", fix=FIX)
+        odd = [_shown(tensor) for tensor in found if tensor not in wanted]
+        missing = [_shown(tensor) for tensor in wanted if tensor not in found]
+        raise BundleError(
+            subject, expected=f"the inputs and outputs of its architecture, such as {(missing or ['these'])[0]}",
+            found=odd[0] if odd else "it is missing" if missing else "them in another order", fix=FIX,
+        )
+
+
+def _shown(tensor: TensorEntry) -> str:
+    return f"{tensor.name} {tensor.dtype} {list(tensor.dims)}"[:120]

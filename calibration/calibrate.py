@@ -18,7 +18,12 @@ from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import BundleManifest, CalibrationError, read_manifest
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleManifest,
+    CalibrationError,
+    read_manifest,
+)
 
 __all__ = ["FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings"]
 
@@ -158,8 +163,8 @@ def calibrate(
                 before = _amax(backend.collectors)
             passages = [given_passages(questions[index])] if options.given else None
             answers += session.answer_many([questions[index].question], passages=passages)
-            if "memory_encoder" in backend.collectors:
-                _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
+            if MEMORY_ENCODER in backend.collectors:
+                _observe_passages(backend.collectors[MEMORY_ENCODER], session, answers[-1], options)
             advance(1)
     run = sum(answer.answer is not None for answer in answers)
     errors = [answer.error for answer in answers if answer.error is not None]

@@ -23,6 +23,7 @@ from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
     BundleError,
     CodecSnr,
     CorpusError,
@@ -147,7 +148,7 @@ def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: in
 def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> None:
     """Raise StoreError where this bundle would not write what the store's own bundle wrote."""
     check_store_fits(store, manifest, bundle)
-    encoder = bundle.manifest.graphs.get("memory_encoder")
+    encoder = bundle.manifest.graphs.get(MEMORY_ENCODER)
     precision = encoder.precision if encoder else None
     if precision != manifest.precision:
         raise StoreError(

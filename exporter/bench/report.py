@@ -150,7 +150,7 @@ def check_html_target(path: Path | None, inputs: Inputs = ()) -> Path | None:
 
 
 def write_html(report: BenchReport, path: Path) -> None:
-    """Write the page; raises OutputError where the file cannot be written."""
+    """Write the page; raises OutputError if the file cannot be written."""
     write_page(_page(report), path)
 
 

@@ -16,8 +16,10 @@ from glimmer_export.exporter.graphs import ExportedGraph, GraphExporter, weights
 from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     MANIFEST,
+    RECKONED,
     BundleManifest,
     FileEntry,
+    FormChoice,
     GraphEntry,
     GraphIO,
     QuantizationEntry,
@@ -88,6 +90,9 @@ def export_bundle(
             memory_digest=memory_digest(checkpoint),
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,
             log_probability=chosen.log_probability,
+            cross_attention_choice=FormChoice(
+                chosen.cross_attention, RECKONED, forms.target, min(forms.answer_tokens, shape.max_new_tokens)
+            ) if chosen.both_forms else None,
         )
         (work / MANIFEST).write_text(record_to_json(manifest), encoding="utf-8")
     return exported

@@ -43,7 +43,7 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
             help="lazy computes one token of stage A's last layer; default unless mean-pooled.",
         )
         parser.add_argument(
-            "--cross-attention", choices=(*CROSS_ATTENTION_FORMS, "auto"), default="auto",
+            "--cross-attention", choices=(*CROSS_ATTENTION_FORMS, "auto", "both"), default="auto",
             help="Attend to the encoder's states themselves, or to keys projected once.",
         )
         parser.add_argument(
@@ -71,12 +71,12 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
     def run(self) -> None:
         """Export, and print what was written."""
         with Stopping(), input_errors_reported():
-            from glimmer_export.exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
+            from glimmer_export.exporter.cli.bundles import ExportedCrossAttention, ExportPrecision, StageA, export
 
             options = self.args
             export(
                 options.checkpoint, options.output, options.stage_a and StageA(options.stage_a),
-                CrossAttention(options.cross_attention), options.codecs, options.answer_tokens, options.target,
+                ExportedCrossAttention(options.cross_attention), options.codecs, options.answer_tokens, options.target,
                 ExportPrecision(options.precision), options.check, options.overwrite, options.json,
             )
 

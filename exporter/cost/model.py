@@ -113,13 +113,13 @@ class CostModel:
 
     @property
     def codec(self) -> str | None:
-        """The store codec that is reckoned with: the first that the graphs decode. None where there is no memory."""
+        """The store codec that counts: the first that the graphs decode. None where there is no memory."""
         return next(iter(self.forms.codecs), None)
 
     @property
     def io(self) -> dict[str, GraphIO]:
         """Graph I/O by stage, for memory in the codec; all FP32 between graphs."""
-        forms = replace(self.forms, codecs=self.forms.codecs[:1])
+        forms = replace(self.forms, codecs=self.forms.codecs[:1], both_forms=False)
         return {stage_of(name): io for name, io in graph_io(self.shape, forms).items()}
 
     @property

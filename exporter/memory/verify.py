@@ -29,9 +29,8 @@ from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica
 from glimmer_export.runtime.contract.store_mending import made_again
-from glimmer_export.runtime.generation import held_manifest
+from glimmer_export.runtime.generation import held_manifest, read_tombstones
 from glimmer_export.runtime.shards import open_shard
-from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
 

@@ -30,7 +30,7 @@ MOST_HISTOGRAMS = 12
 
 
 def print_report(report: ParityReport, console: Console) -> None:
-    """Answers, error by graph, and where there are any: parts, differing answers, the gate."""
+    """Answers, error by graph, and if there are any: parts, differing answers, the gate."""
     tables = [_answers(report), _graphs(report)]
     if report.attribution is not None:
         tables.append(_attribution(report))
@@ -43,7 +43,7 @@ def print_report(report: ParityReport, console: Console) -> None:
 
 
 def write_html(report: ParityReport, path: Path, ranges: RangeTable | None = None, *, command: str = "") -> None:
-    """Write the page; raises OutputError where the file cannot be written."""
+    """Write the page; raises OutputError if the file cannot be written."""
     write_page(_page(report, ranges, command), path)
 
 
@@ -97,7 +97,7 @@ def _side(side: SideName) -> str:
 
 
 def _coverage(report: ParityReport) -> list[tuple[str, int]]:
-    """How many questions were asked, how many of them answered, and where there are any, why not."""
+    """How many questions were asked, how many of them answered, and if there are any, why not."""
     counts = report.coverage
     missing = [
         ("refused", counts.refused), ("no passage found", counts.unretrieved),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glimmer_export.exporter.cli.choices import TargetOption
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.lint import Compiler, TargetName
+from glimmer_export.exporter.cli.lint import COMPILERS, CompilerOption
 from glimmer_export.exporter.cli.options import BundleArgument, Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.report.visible import visible
@@ -23,11 +24,8 @@ __all__ = ["build"]
 
 def build(
     bundle: BundleArgument,
-    target: Annotated[TargetName, typer.Option("--target", help="Machine that is to run the engines.")],
-    compiler: Annotated[
-        Compiler,
-        typer.Option("--compiler", help="tensorrt builds on the device itself, tensorrt-rtx ahead of time anywhere."),
-    ] = Compiler.tensorrt,
+    target: TargetOption,
+    compiler: CompilerOption = COMPILERS[0],
     force: Annotated[bool, typer.Option("--force", help="Build engines anew that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +35,7 @@ def build(
 
     with _progress() as (on_plan, on_graph):
         built = build_engines(
-            bundle, target.value, compiler.value, force=force, on_plan=on_plan, on_graph=on_graph
+            bundle, target, compiler, force=force, on_plan=on_plan, on_graph=on_graph
         )
     if as_json:
         print_json(_report(built))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
 from glimmer_export.exporter.engines.folder import Wanted, Work, other_versions, usable_engines, work_on_engines
@@ -159,4 +160,5 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
 
 
 def _record(compiler: Compiler, target_name: str, engines: dict[str, EngineEntry]) -> EngineRecord:
-    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, target_name, compiler.stand_in, engines)
+    label = config_label("target", target_name)
+    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, label, compiler.stand_in, engines)

@@ -18,7 +18,7 @@ from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import BundleManifest, CalibrationError, read_manifest
+from glimmer_export.runtime.contract import BundleManifest, CalibrationError, form_of, read_manifest, stage_of
 
 __all__ = ["FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings"]
 
@@ -134,7 +134,8 @@ def calibrate(
     """Collect the ranges of a bundle's FP32 graphs; nothing is written.
 
     Questions are run one at a time, each stage fed by the stage before it and memory read through the store's codec,
-    so that the table is of the graphs for that codec.
+    so that the table is of the graphs for that codec. If the bundle has both forms of cross-attention, each question is
+    answered in either, and the table is of both.
     The memory encoder, which a session runs on questions alone, sees the texts of passages that were read too. Equal
     inputs give equal tables. `advance` is told how many questions came to be done.
 
@@ -153,11 +154,14 @@ def calibrate(
     before: dict[tuple[str, str], float] = {}
     answers: list[Answer] = []
     with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+        other = _in_other_form(session, backend)
         for done, index in enumerate(sample):
             if done == last_tenth:
                 before = _amax(backend.collectors)
             passages = [given_passages(questions[index])] if options.given else None
             answers += session.answer_many([questions[index].question], passages=passages)
+            if other is not None:
+                other.answer_many([questions[index].question], passages=passages)
             if "memory_encoder" in backend.collectors:
                 _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
             advance(1)
@@ -183,6 +187,22 @@ def calibrate(
     counted = dict(Counter(type(error).__name__ for error in errors))
     skipped = sum(questions[index].skipped for index in sample) if options.given else 0
     return Calibration(table, len(answers), nothing_retrieved, counted, skipped)
+
+
+def _in_other_form(session: Session, backend: CollectingBackend) -> Session | None:
+    """The same with a decoder of the form that does not answer; None if there is one form.
+
+    What stands before the decoder is not looked at again.
+    """
+    bundle, manifest = session.bundle, session.bundle.manifest
+    stages = manifest.stages(None if session.codec is None else session.codec.layout.name)
+    io = manifest.io()
+    others = [name for name in manifest.graphs if form_of(name) not in (None, manifest.cross_attention)]
+    if not others:
+        return None
+    graphs = {stage: backend.plain[name] for stage, name in stages.items() if form_of(name) is None}
+    graphs |= {stage_of(name): backend.load(bundle.graph_path(name), io[name]) for name in others}
+    return Session(bundle, session.store, graphs, session.text, session.codec)
 
 
 def _check_precision(manifest: BundleManifest, bundle: str | Path) -> None:

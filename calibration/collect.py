@@ -228,6 +228,8 @@ def _rows(dim: str, mask: Array | None) -> Runs:
 class CollectingBackend:
     """Only the plain graph's outputs go on to the next stage; of the copy's nothing but running statistics is kept.
 
+    `plain` are the graphs alone, by the names of their files.
+
     `limit` bounds the passages of a question that one run of a graph is seen with; `fixed_keys` is `unpadded_runs`'s.
     """
 
@@ -236,12 +238,13 @@ class CollectingBackend:
     ) -> None:
         self.name = backend.name
         self.collectors: dict[str, GraphCollector] = {}
+        self.plain: dict[str, Graph] = {}
         self.encoder_attention_mask: Array | None = None
         self._backend, self._limit, self._threads, self._fixed_keys = backend, limit, threads, fixed_keys
 
     def load(self, path: Path, io: GraphIO) -> Graph:
         """Load a graph, and its instrumented copy; its name is the file's."""
-        plain = self._backend.load(path, io)
+        plain = self.plain[path.stem] = self._backend.load(path, io)
         self.collectors[path.stem] = GraphCollector(
             path, io, limit=self._limit, threads=self._threads, fixed_keys=self._fixed_keys
         )

@@ -15,7 +15,7 @@ from glimmer_export.calibration.linear import find_linears, shared_weights
 from glimmer_export.calibration.policy import Equalize, Policy
 from glimmer_export.calibration.scheme import Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
-from glimmer_export.calibration.worth import Gpu, not_worth
+from glimmer_export.calibration.worth import COPIES, Gpu, asks_given_keys, not_worth
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -164,12 +164,15 @@ def _insert_int8(
 def _leave_unworthy(graph: ir.Graph, options: GraphOptions, done: QuantizedGraph) -> None:
     """Leave in float what INT8 speeds up on none of the machines, and say so."""
     asked = {name for name in done.int8 if _matches(options.policy.where_it_pays, options.name, name)}
-    found = not_worth(graph, asked, options.gpus, saved_bytes=1 if options.fp16 else 3) if options.gpus else None
-    if found is not None:
-        done.not_worth = list(found.names)
-        done.int8 = [name for name in done.int8 if name not in found.names]
-        done.kept += found.names
-        done.notes.append(found.note(options.gpus))
+    if not options.gpus:
+        return
+    copying = asks_given_keys(graph, asked)
+    found = not_worth(graph, asked - set(copying), options.gpus, saved_bytes=1 if options.fp16 else 3)
+    done.not_worth = [*copying, *(() if found is None else found.names)]
+    done.int8 = [name for name in done.int8 if name not in done.not_worth]
+    done.kept += done.not_worth
+    done.notes += [f"{len(copying)} products: {COPIES}"] if copying else []
+    done.notes += [found.note(options.gpus)] if found is not None else []
 
 
 def _input_strength(equalize: Equalize, name: str) -> float | None:

@@ -70,8 +70,8 @@ def check_tensor(
 
 def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: str) -> None:
     """Raise CalibrationError where a table is of other graphs than the manifest has for a codec, or of no samples."""
-    stages = manifest.stages(codec_of_graphs(table.graphs, manifest)).values()
-    expected = {name: manifest.graphs[name].files[0].sha256 for name in stages}
+    graphs = manifest.graphs_for(codec_of_graphs(table.graphs, manifest))
+    expected = {name: manifest.graphs[name].files[0].sha256 for name in graphs}
     for name in sorted({*expected, *table.graph_digests, *table.graphs}):
         found = table.graph_digests.get(name)
         if found is None or found != expected.get(name) or name not in table.graphs:
@@ -85,7 +85,7 @@ def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: 
 
 def codec_of_graphs(graphs: Collection[str], manifest: BundleManifest) -> str | None:
     """The codec of the memory that these graphs read; the bundle's first where they are of none, or of several."""
-    codecs = [codec for codec in manifest.codecs if set(manifest.stages(codec).values()) == set(graphs)]
+    codecs = [codec for codec in manifest.codecs if set(manifest.graphs_for(codec)) == set(graphs)]
     return next(iter([*codecs, *manifest.codecs]), None)
 
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Gpu", "Unworthy", "not_worth"]
+__all__ = ["COPIES", "Gpu", "Unworthy", "asks_given_keys", "not_worth"]
 
 ADDED_KERNELS = 1
 """Of the products that read one value, together: their codes are made in a kernel of its own, as TensorRT-RTX 1.7 lists
 a decoder step at batch 1 (docs/measurements/kernels.md)."""
+
+
+COPIES = "not INT8, as TensorRT-RTX would copy the keys and values that they ask, at every run"
+"""Of the products of `asks_given_keys`, in a report."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,29 @@ def not_worth(graph: ir.Graph, names: Collection[str], gpus: Sequence[Gpu], save
             left += [name for name, _ in products]
             most = max(most, num_bytes)
     return Unworthy(tuple(left), most) if left else None
+
+
+def asks_given_keys(graph: ir.Graph, names: Collection[str]) -> tuple[str, ...]:
+    """The products among `names` that make queries of keys which the graph is given: cached cross-attention's.
+
+    TensorRT-RTX 1.7 attends to given keys and values where they lie if the query comes of an FP16 product. If it comes
+    of an INT8 one, it copies both first: more bytes than INT8 saves in all (docs/measurements/kernels.md).
+    """
+    from glimmer_export.calibration.linear import find_linears
+
+    products: dict[ir.Value | None, str] = {
+        linear.output: linear.name for linear in find_linears(graph) if linear.name in names
+    }
+    found = []
+    for node in graph:
+        if node.op_type == "MatMul" and _origin(node.inputs[1], "Transpose") in graph.inputs:
+            name = products.get(_origin(node.inputs[0], "Reshape", "Transpose"))
+            found += [] if name is None else [name]
+    return tuple(found)
+
+
+def _origin(value: ir.Value | None, *passed: str) -> ir.Value | None:
+    """Where a value comes from, before nodes of these kinds."""
+    while value is not None and (node := value.producer()) is not None and node.op_type in passed:
+        value = node.inputs[0]
+    return value

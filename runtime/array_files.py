@@ -20,7 +20,7 @@ from safetensors.numpy import load
 from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
-__all__ = ["SafetensorsFile", "map_npy", "read_arrays"]
+__all__ = ["SafetensorsFile", "fault_of_rising", "map_npy", "read_arrays"]
 
 NPY_RAISED = (
     EOFError, MemoryError, OSError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError,
@@ -42,6 +42,16 @@ def map_npy(path: Path, named: Callable[[str], GlimmerError]) -> NDArray[Any]:
     ):
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     return array
+
+
+def fault_of_rising(numbers: NDArray[np.int64], *, least: int, most: int) -> str | None:
+    """What is wrong with numbers that are to rise from `least` at least to `most` at most; None if nothing is."""
+    falls = np.flatnonzero(np.diff(numbers) <= 0)
+    if falls.size:
+        return f"{numbers[falls[0] + 1]} after {numbers[falls[0]]}"
+    if numbers.size and (numbers[0] < least or numbers[-1] > most):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return None
 
 
 def read_arrays(content: bytes, named: Named) -> dict[str, NDArray[Any]]:

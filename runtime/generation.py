@@ -1,4 +1,4 @@
-"""One generation of a store: its manifest held, its files those of the manifest, and all of it fit for a bundle.
+"""One generation of a store: its manifest held, its files those of the manifest, fit for a bundle; what is deleted.
 
 While its manifest is held, nothing that it names is removed. A store's files are never written once they are there, so
 that a file of which nothing changed need not be read again.
@@ -12,13 +12,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from glimmer_export.runtime.array_files import fault_of_rising, read_arrays
 from glimmer_export.runtime.bundle import Bundle, verify_file
-from glimmer_export.runtime.contract import MANIFEST, FileEntry, StoreError, StoreManifest, inside, read_store_manifest
+from glimmer_export.runtime.contract import (
+    MANIFEST,
+    FileEntry,
+    StoreError,
+    StoreManifest,
+    inside,
+    read_limited,
+    read_store_manifest,
+)
 from glimmer_export.runtime.contract.dense_layout import DENSE
 from glimmer_export.runtime.contract.files import open_descriptor
-from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.contract.store_mending import mending, saying_what_mends
 
-__all__ = ["Marks", "check_in_place", "check_store_fits", "held_manifest", "hold_manifest", "marks_of", "verify_store"]
+__all__ = [
+    "TOMBSTONES",
+    "Marks",
+    "check_in_place",
+    "check_store_fits",
+    "held_manifest",
+    "hold_manifest",
+    "live_end",
+    "marks_of",
+    "read_tombstones",
+    "verify_store",
+]
 
 ATTEMPTS = 100
 """A file system where no file is twice the same one must not stop a reader for ever."""
@@ -26,6 +49,10 @@ Mark = tuple[int, int, int, int]
 """Device, inode, bytes and nanoseconds of the last change."""
 Marks = Mapping[FileEntry | str, Mark | None]
 """By a manifest's entry, and by the path of a manifest; None of what is absent."""
+TOMBSTONES = "numbers"
+"""The name of the file's one tensor."""
+HEADER_BYTES = 1 << 12
+"""More than the header of one tensor takes."""
 
 
 def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
@@ -145,3 +172,36 @@ def _mark(path: Path) -> Mark | None:
     except (OSError, ValueError):  # verifying it says why
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
+    """Numbers (num_tombstones,) int64, rising; raises StoreError where the file holds anything else."""
+    if manifest.tombstones is None:
+        return np.zeros(0, np.int64)
+    path = directory / manifest.tombstones.path
+    fix = mending(directory, manifest, manifest.tombstones.path)
+
+    def refused(reason: str) -> StoreError:
+        return StoreError(str(path), expected="a safetensors file", found=reason, fix=fix)
+
+    limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
+    content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
+    numbers = read_arrays(content, refused).get(TOMBSTONES)
+    if numbers is None:
+        fault: str | None = f"no array {TOMBSTONES}"
+    elif not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,):
+        fault = f"{numbers.dtype} {list(numbers.shape)}"
+    else:
+        fault = fault_of_rising(numbers, least=0, most=manifest.num_numbers - 1)
+    if numbers is None or fault is not None:
+        raise StoreError(
+            str(path), expected=f"{manifest.num_tombstones} numbers that rise, below {manifest.num_numbers}",
+            found=str(fault), fix=fix,
+        )
+    return numbers
+
+
+def live_end(num_numbers: int, tombstones: NDArray[np.int64]) -> int:
+    """One more than the highest number below `num_numbers` that is not deleted; 0 where every one is."""
+    following = tombstones[::-1] == np.arange(num_numbers - 1, num_numbers - 1 - len(tombstones), -1)
+    return num_numbers - (len(tombstones) if following.all() else int(following.argmin()))

@@ -21,6 +21,7 @@ from glimmer_export.runtime.backends.choice import (
     BACKEND_NAMES,
     BackendChoice,
     LoadedBackend,
+    as_run_by,
     load_backend,
     load_graphs,
 )
@@ -129,20 +130,22 @@ class Session:
                 failed.callback(memory.close)
             codec = codec_without_store(opened) if memory is None else memory.codec
             name = None if codec is None else codec.layout.name
-            check = partial(check_witness, opened, codec=name, required=required)
+            check = partial(check_witness, codec=name, required=required)
             if not isinstance(backend, str):
-                check(backend.name)
+                opened = replace(opened, manifest=as_run_by(backend, opened.manifest))
+                check(opened, backend.name)
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
                 session = cls(opened, memory, graphs, text, codec)
             else:
-                if backend in BACKEND_NAMES[1:]:
-                    check(backend)
+                if backend in BACKEND_NAMES[1:] and opened.manifest.cross_attention_choice is None:
+                    check(opened, backend)  # before anything is loaded; of two forms, engines tell which it is
                 loaded = load_backend(
                     backend, opened.directory, opened.manifest, name, threads=options.threads,
                     passage_cache_bytes=options.passage_cache_bytes,
                 )
                 failed.callback(loaded.close)
-                check(loaded.choice.name)
+                opened = replace(opened, manifest=loaded.manifest)
+                check(opened, loaded.choice.name)
                 logger.info("%s is run by %s", opened, loaded.choice.name)
                 for better, reason in loaded.choice.refused.items():
                     logger.info("%s is not: %s", better, reason)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from glimmer_export.runtime.array_files import fault_of_rising
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import StoreError, StoreManifest, map_regular
 from glimmer_export.runtime.contract.shard_layout import ShardTensor, shard_tensors
@@ -82,8 +83,10 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
     views = {tensor.name: _view(mapped, starts[tensor.name], tensor) for tensor in tensors}
     offsets, input_ids = views["offsets"], views["input_ids"]
     num_tokens = len(input_ids)
-    if offsets[0] != 0 or offsets[-1] != num_tokens or bool((np.diff(offsets) <= 0).any()):
-        raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found="others", fix=FIX)
+    fault = fault_of_rising(offsets, least=0, most=num_tokens)
+    if fault or offsets[0] != 0 or offsets[-1] != num_tokens:
+        found = fault or f"{offsets[0]} to {offsets[-1]}"
+        raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found=found, fix=FIX)
     by_token, by_passage = (
         {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
     )

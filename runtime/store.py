@@ -41,7 +41,9 @@ from glimmer_export.runtime.generation import (
     check_in_place,
     check_store_fits,
     hold_manifest,
+    live_end,
     marks_of,
+    read_tombstones,
     verify_store,
 )
 from glimmer_export.runtime.passage_memory import PassageMemory
@@ -50,7 +52,6 @@ from glimmer_export.runtime.retrieval import Hit, Retriever
 from glimmer_export.runtime.retrieval.dense import DenseIndex
 from glimmer_export.runtime.shards import MappedShards, Shard
 from glimmer_export.runtime.store_index import open_retriever, open_vectors
-from glimmer_export.runtime.tombstones import live_end, read_tombstones
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -89,14 +89,22 @@ SLOW: dict[str, dict[str, Any]] = {
 }
 CODECS = {"glimmer, codecs": GLIMMER, "lumen, codecs": LUMEN}
 """Variants whose graphs decode every codec of a store; the others decode fp16 alone."""
+BOTH_FORMS = {
+    "glimmer, both forms": GLIMMER, "memory_fid, both forms": {"architecture": "memory_fid", "memory_final_norm": True}
+}
+"""Variants whose decoder is there with absorbed and with cached cross-attention."""
 EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16",))
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
     ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
-) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=glimmer_export.runtime.contract.CODECS))
+) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=glimmer_export.runtime.contract.CODECS)) | dict.fromkeys(
+    BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
+)
 """Variants whose graphs are not in the papers' form."""
-SAME_WEIGHTS = {"glimmer, exact algebra": "glimmer"}
-"""One checkpoint in two forms."""
+SAME_WEIGHTS = {
+    "glimmer, exact algebra": "glimmer", "glimmer, both forms": "glimmer", "memory_fid, both forms": "memory_fid"
+}
+"""One checkpoint in several forms."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 QUICK = ("glimmer, every option", "glimmer, exact algebra, two layers", "memory_fid")
 REWRITTEN_VARIANTS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAST | SLOW]
@@ -194,7 +202,7 @@ class Exported:
 
 def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
     """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
-    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS)[variant], **changes})
+    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS | BOTH_FORMS)[variant], **changes})
     weights = random_weights(config, seed=len(SAME_WEIGHTS.get(variant, variant)))
     generator = torch.Generator().manual_seed(1)
     for name, weight in weights.items():

@@ -171,7 +171,7 @@ def _begin(directory: Path, recipe: dict[str, object]) -> None:
         except OutputError:
             found = f"a damaged {RECIPE}"
     elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        found = "other files"
+        found = "a file" if not directory.is_dir() else f"{min(item.name for item in directory.iterdir())} in it"
     if found is None:
         with write_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)

@@ -51,8 +51,8 @@ def calibrate_bundle(
     with publish_directory(target, overwrite=True, inputs=read) as work:
         if read_manifest(target) != manifest:
             raise BundleError(
-                f"bundle {bundle}", expected="the bundle that was calibrated", found="another in its place",
-                fix="run the command again",
+                f"bundle {bundle}", expected="the bundle that was calibrated",
+                found="another in its place, whose manifest differs", fix="run the command again",
             )
         _link_rest(target, work)
         files = write_ranges(work, calibration.table)

@@ -19,12 +19,14 @@ from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
 from glimmer_export.exporter.config.read import config_file, config_label, config_names, read_config
 from glimmer_export.exporter.config.targets import read_target
+from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     MANIFEST,
+    RECKONED,
     BundleError,
     BundleManifest,
     FileEntry,
@@ -81,7 +83,8 @@ def quantize_bundle(
 ) -> dict[str, QuantizedGraph]:
     """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
 
-    The new bundle has the graphs that were calibrated, those for the codec of the store they were calibrated on. The
+    The new bundle has the graphs that were calibrated, those for the codec of the store they were calibrated on, and
+    if there are two forms of cross-attention both. What is returned is by stage, or by graph of such a form. The
     table of ranges stays with the FP32 bundle: a device has no use for it. What FP16 graphs hand to each other is FP16
     where `fp16_boundaries` finds room for it; of the rest the notes say why. Raises CalibrationError (no table, or
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
@@ -95,11 +98,11 @@ def quantize_bundle(
             str(bundle), expected="an FP32 bundle", found="one that is quantised already", fix="quantise the FP32 one"
         )
     table = read_ranges(bundle_dir, manifest)
-    stages = {stage_of(name): name for name in manifest.graphs if name in table.graphs}
-    _check_options(options, stages)
+    names = [name for name in manifest.graphs if name in table.graphs]
+    _check_options(options, list(dict.fromkeys(map(stage_of, names))))
     codec = codec_of_graphs(table.graphs, manifest)
-    io = {name: graph for name, graph in manifest.io().items() if name in stages.values()}
-    crossing = fp16_boundaries(io, table.graphs, [name for stage, name in stages.items() if _is_fp16(options, stage)])
+    io = {name: graph for name, graph in manifest.io().items() if name in names}
+    crossing = fp16_boundaries(io, table.graphs, [name for name in names if _is_fp16(options, stage_of(name))])
     halves = tuple(name for name, reason in crossing.items() if reason is None)
     io = with_fp16(io, halves)
     kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
@@ -108,18 +111,21 @@ def quantize_bundle(
     with publish_directory(output, overwrite=overwrite) as work:
         (work / "graphs").mkdir()
         with weights_file(work / "graphs") as weights:
-            for index, (stage, name) in enumerate(stages.items()):
-                on_graph(stage, index, len(stages))
+            for index, name in enumerate(names):
+                shown = name.removesuffix(f".{codec}")
+                on_graph(shown, index, len(names))
                 scheme = SCHEMES.get(str(kind), TENSORRT)
-                entries[name], done[stage] = _quantize(bundle, name, io[name], table, options, scheme, work, weights)
-                done[stage].notes += _crossing_notes(io[name], crossing) if _is_fp16(options, stage) else []
+                entries[name], graph = _quantize(bundle, name, io[name], table, options, scheme, work, weights)
+                graph.notes += _crossing_notes(io[name], crossing) if _is_fp16(options, stage_of(name)) else []
+                done[shown] = graph
         _check_keep(options, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
         entry = QuantizationEntry(
             target=options.target, cpu_kind=kind, method=options.method or table.method,
             residual_scales={
-                stages[stage]: graph.residual_scale for stage, graph in done.items() if graph.residual_scale != 1
+                name: graph.residual_scale
+                for name, graph in zip(names, done.values(), strict=True) if graph.residual_scale != 1
             },
             policy=options.policy if "int8" in options.precision else None, keep=options.keep,
         )
@@ -128,6 +134,11 @@ def quantize_bundle(
             manifest, graphs=entries, weights=weights.entry(work), codecs=codecs, calibration=(), quantization=entry,
             fp16_boundaries=halves,
         )
+        if (choice := manifest.cross_attention_choice) is not None:  # what was measured was of other graphs
+            form = choice.form
+            if choice.target in config_names("target"):  # a user's own file is not in the bundle
+                form = reckoned_form(manifest.model, choice.answer_tokens, read_target(choice.target))
+            written = written.chosen(replace(choice, form=form, by=RECKONED, ratio=None))
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
     return done
 

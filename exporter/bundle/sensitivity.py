@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from glimmer_export.calibration import COSTS
 from glimmer_export.calibration.losses import Losses
 from glimmer_export.calibration.policy import DEFAULT_POLICY, Policy
 from glimmer_export.calibration.questions import Question
-from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import TENSORRT
 from glimmer_export.calibration.sensitivity import (
     Progress,
@@ -122,8 +122,11 @@ def bundle_sensitivity(
     if options.cost not in COSTS:
         raise OptionError("--cost", expected=f"one of {', '.join(COSTS)}", found=options.cost, fix="choose one")
     lazy = {name: prefix for name in stages if (prefix := lazy_layer(manifest, name)) is not None}
+    table = read_ranges(bundle, manifest)
+    answering = manifest.stages(codec_of_graphs(table.graphs, manifest)).values()
     quantization = Quantization(
-        table=read_ranges(bundle, manifest), scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
+        table=replace(table, graphs={name: table.graphs[name] for name in answering}),
+        scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
         policy=read_config("policy", policy, Policy), lazy_layers=lazy,
     )
     found = sensitivity(bundle, store, questions, quantization, options, progress=progress)

@@ -100,6 +100,12 @@ def _t5_name(name: str, config: CheckpointConfig) -> str:
     return f"encoder.block.{int(index) + first}.{layer}"
 
 
+def _difference(copy: Tensor, shared: Tensor) -> str:
+    if copy.shape != shared.shape:
+        return f"a matrix of {list(copy.shape)} beside one of {list(shared.shape)}"
+    return f"{int((copy != shared).sum()):,} of {copy.numel():,} values that differ"
+
+
 def _check_copies(
     files: WeightFiles, names: set[str], embedding: str, shared: Tensor, shape: T5Shape, subject: str
 ) -> None:
@@ -112,10 +118,10 @@ def _check_copies(
             declared = "tie_word_embeddings" if shape.scale_decoder_outputs is None else "scale_decoder_outputs"
             raise CheckpointError(
                 f"{subject}, tensor {name}", expected=f"the embedding again, as config.json says {declared}: true",
-                found="another matrix",
+                found=_difference(copy, shared),
                 fix="set tie_word_embeddings to false if the model was trained with a projection of its own (T5 v1.1)",
             )
         raise CheckpointError(
-            f"{subject}, tensor {name}", expected=f"the same as {embedding}", found="another matrix",
+            f"{subject}, tensor {name}", expected=f"the same as {embedding}", found=_difference(copy, shared),
             fix="only T5's one embedding for encoder and decoder is supported",
         )

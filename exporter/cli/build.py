@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glimmer_export.exporter.cli.bundles import form_reason
 from glimmer_export.exporter.cli.choices import TargetOption
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.lint import COMPILERS, CompilerOption
@@ -18,6 +20,7 @@ from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.engines import BatchBound, EngineBuild, EnginePlan
+    from glimmer_export.runtime.contract import FormChoice
 
 __all__ = ["build"]
 
@@ -29,10 +32,20 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build engines anew that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compile a bundle's graphs to engines of TensorRT, kept in the bundle; finished ones are not built again."""
-    require("onnx", "onnxruntime", "pydantic", "yaml")
-    from glimmer_export.exporter.engines import build_engines
+    """Compile a bundle's graphs to engines of TensorRT, kept in the bundle; finished ones are not built again.
 
+    Of a bundle of both forms of cross-attention, the one that is faster on this machine is measured and chosen; for
+    `--target cpu`, which needs no engines, that is all.
+    """
+    require("onnx", "onnxruntime", "pydantic", "yaml")
+    from glimmer_export.exporter.config.targets import read_target
+    from glimmer_export.exporter.engines import build_engines, choose_form_here
+
+    if read_target(target).tensorrt is None:
+        with console(stderr=True).status("Measuring both forms of cross-attention"):
+            choice = choose_form_here(bundle, target)
+        _print_choice(bundle, choice, as_json=as_json)
+        return
     with _progress() as (on_plan, on_graph):
         built = build_engines(
             bundle, target, compiler, force=force, on_plan=on_plan, on_graph=on_graph
@@ -83,7 +96,10 @@ def _report(built: EngineBuild) -> dict[str, Any]:
         engine["reused"] = name not in built.plan.compile
         engine["because"] = built.plan.because.get(name)
     bounds = [asdict(bound) for bound in built.plan.bounds]
-    return {"directory": str(built.directory), **record, "peak_bytes": built.plan.peak_bytes, "batch_bounds": bounds}
+    return {
+        "directory": str(built.directory), **record, "not_measured": built.not_measured,
+        "peak_bytes": built.plan.peak_bytes, "batch_bounds": bounds,
+    }
 
 
 def _lowered(bound: BatchBound) -> str:
@@ -95,6 +111,13 @@ def _lowered(bound: BatchBound) -> str:
         f"{batches} {lowered}: in {bound.graph} each takes {decimal(bound.row_bytes)}, and {bound.limit} of the target "
         f"leaves {decimal(bound.limit_bytes)}"
     )
+
+
+def _print_choice(bundle: Path, choice: FormChoice, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"bundle": str(bundle), "cross_attention": asdict(choice)})
+    else:
+        console().print(bold(bundle), f"answers with {choice.form} cross-attention, {form_reason(choice)}")
 
 
 def _print(built: EngineBuild) -> None:
@@ -114,6 +137,12 @@ def _print(built: EngineBuild) -> None:
         out.print(
             f"A stand-in: {key.library} {key.version} cannot build for {record.target} ahead of time; these are for "
             f"compute capability {key.compute_capability}, the nearest that it knows", soft_wrap=True,
+        )
+    if record.cross_attention is not None:
+        why = f" ({visible(built.not_measured)})" if built.not_measured else ""
+        out.print(
+            f"Cross-attention: {record.cross_attention.form}, {form_reason(record.cross_attention)}{why}",
+            soft_wrap=True,
         )
     out.print(
         bold(built.directory), f"has engines of {len(record.engines)} graphs for {record.target}", soft_wrap=True

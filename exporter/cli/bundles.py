@@ -20,9 +20,9 @@ from glimmer_export.runtime.contract.manifest import EXPORT_PRECISIONS
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.graphs import ExportedGraph
-    from glimmer_export.runtime.contract import BundleError, BundleManifest, EngineRecord
+    from glimmer_export.runtime.contract import BundleError, BundleManifest, EngineRecord, FormChoice
 
-__all__ = ["export", "inspect"]
+__all__ = ["export", "form_reason", "inspect"]
 
 
 def export(
@@ -37,8 +37,8 @@ def export(
     cross_attention: Annotated[
         str,
         one_of(
-            "--cross-attention", (*CROSS_ATTENTION_FORMS, "auto"),
-            "Attend to the encoder's states themselves, or to keys projected once.",
+            "--cross-attention", (*CROSS_ATTENTION_FORMS, "auto", "both"),
+            "Attend to the encoder's states themselves, or to keys projected once; both: `build` measures the faster.",
         ),
     ] = "auto",
     codecs: Annotated[
@@ -48,14 +48,15 @@ def export(
     answer_tokens: Annotated[
         int,
         typer.Option(
-            "--answer-tokens", min=1, max=MAX_TOKENS, help="Expected length of an answer, for --cross-attention auto."
+            "--answer-tokens", min=1, max=MAX_TOKENS,
+            help="Expected length of an answer, for --cross-attention auto and both.",
         ),
     ] = 16,
     target: Annotated[
         str,
         typer.Option(
             "--target", metavar=NAME_OR_FILE,
-            help=f"Machine that will answer, for --cross-attention auto: {known('target')}.",
+            help=f"Machine that will answer, for --cross-attention auto, both: {known('target')}.",
         ),
     ] = "cpu",
     precision: Annotated[
@@ -158,7 +159,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "lengths": f"{lengths}, answer {model.max_new_tokens}",
         "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
         "codecs": ", ".join(manifest.codecs) or "-",
-        "stage A, cross-attention": f"{manifest.stage_a or '-'}, {manifest.cross_attention}",
+        "stage A, cross-attention": f"{manifest.stage_a or '-'}, {_cross_attention(manifest)}",
         "log-probability": "of answers" if manifest.log_probability else "none, of an earlier version",
         "calibrated": "yes" if manifest.calibration else "no",
         "quantised": _quantised(manifest),
@@ -208,6 +209,19 @@ def _print_engines(engines: dict[str, EngineRecord | BundleError], manifest: Bun
             visible(f"to be built again: {', '.join(old)}") if old else "of these graphs",
         )
     console().print(table)
+
+
+def _cross_attention(manifest: BundleManifest) -> str:
+    """The form that answers, and how it was chosen if there are two."""
+    choice = manifest.cross_attention_choice
+    return manifest.cross_attention if choice is None else f"{choice.form} of both, {form_reason(choice)}"
+
+
+def form_reason(choice: FormChoice) -> str:
+    """How a form of cross-attention was chosen."""
+    if choice.ratio is None:
+        return f"reckoned for {choice.target} and {choice.answer_tokens} tokens"
+    return f"measured for {choice.target}: the other takes {choice.ratio:.2f} times as long"
 
 
 def _quantised(manifest: BundleManifest) -> str:

@@ -43,7 +43,7 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
             help="lazy computes one token of stage A's last layer; default unless mean-pooled.",
         )
         parser.add_argument(
-            "--cross-attention", choices=(*CROSS_ATTENTION_FORMS, "auto"), default="auto",
+            "--cross-attention", choices=(*CROSS_ATTENTION_FORMS, "auto", "both"), default="auto",
             help="Attend to the encoder's states themselves, or to keys projected once.",
         )
         parser.add_argument(

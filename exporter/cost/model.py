@@ -111,7 +111,7 @@ class CostModel:
     @property
     def io(self) -> dict[str, GraphIO]:
         """Graph I/O by stage, for memory in the codec; all FP32 between graphs."""
-        forms = replace(self.forms, codecs=self.forms.codecs[:1])
+        forms = replace(self.forms, codecs=self.forms.codecs[:1], both_forms=False)
         return {stage_of(name): io for name, io in graph_io(self.shape, forms).items()}
 
     @property

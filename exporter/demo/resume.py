@@ -51,13 +51,14 @@ def restore_state(training: Training, directory: Path) -> None:
         state = _load(path, training.device)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise OutputError(
-            str(path), expected="the state of a training, with its settings", found="something else", fix=remove
+            str(path), expected="the state of a training, with its settings",
+            found=f"a {type(state).__name__} without them", fix=remove,
         )
     for name, asked in training.settings.items():
         if (found := state["settings"].get(name)) != asked:
             short = isinstance(asked, (str, int))
             raise OutputError(
-                f"unfinished training {directory}", found=str(found) if short else "another",
+                f"unfinished training {directory}", found=str(found)[:120],
                 expected=f"{name} {asked}, as asked for" if short else f"the {name} of this version",
                 fix=f"run it with the options that it began with, or {remove}",
             )

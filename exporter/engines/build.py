@@ -5,28 +5,37 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
+from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
 from glimmer_export.exporter.engines.folder import Wanted, Work, other_versions, usable_engines, work_on_engines
+from glimmer_export.exporter.engines.measured_form import form_on_engines
 from glimmer_export.exporter.engines.profiles import BatchBound, batch_bounds, graph_profiles
 from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 from glimmer_export.exporter.lint import limits_of, lint_bundle
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     ENGINE_SCHEMA_VERSION,
+    MEASURED,
+    RECKONED,
+    BackendError,
+    BundleError,
     EngineEntry,
     EngineError,
     EngineKey,
     EngineRecord,
     FileEntry,
+    FormChoice,
     GraphEntry,
     OptionError,
     file_digest,
     graph_digest,
+    read_engine_record,
 )
 
 __all__ = ["EngineBuild", "EnginePlan", "build_engines"]
@@ -64,11 +73,15 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now."""
+    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now.
+
+    `not_measured` says why the record's choice of a form of cross-attention is a reckoned one; None where it is not.
+    """
 
     directory: Path
     record: EngineRecord
     plan: EnginePlan
+    not_measured: str | None = None
 
 
 def build_engines(
@@ -83,7 +96,8 @@ def build_engines(
     """Compile what has no engine yet into `BUNDLE/engines/<fingerprint>`, which is replaced in one step at the end.
 
     A build that stops leaves the engines that were there before, and the next one takes up those that it finished;
-    `force` takes up none. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
+    `force` takes up none. Of a bundle of both forms of cross-attention the engines are timed, if they run here, and
+    the faster form is recorded. `on_plan` is called once, `on_graph(name)` before each graph that is compiled. Raises
     OptionError for a target without a GPU, EngineError for a graph that breaks a rule, that the compiler refuses or
     whose smallest batch does not fit, MissingExtraError, BackendError (no such GPU here), BundleError and OutputError
     (a full disk, another build).
@@ -107,6 +121,7 @@ def build_engines(
             max((peak_bytes(bundle.manifest.graphs[name]) for name in missing), default=0), _bounds(bundle, target),
         )
         on_plan(plan)
+        choice = _choice(bundle, target_name, None if missing else work.published)
         engines = dict(finished)
         if missing:
             work.begin(finished)
@@ -114,14 +129,37 @@ def build_engines(
             logger.info("compiling the engine of %s", name)
             on_graph(name)
             engines[name] = _compile(bundle, name, compiler, wanted, work)
-            work.record(_record(compiler, target_name, engines))
+            work.record(_record(compiler, target_name, engines, choice))
         kept = {name: entry for name, entry in present.items() if name not in engines}
-        record = _record(compiler, target_name, {name: {**kept, **engines}[name] for name in wanted})
+        record = _record(compiler, target_name, {name: {**kept, **engines}[name] for name in wanted}, choice)
         if engines:
             work.publish(record, kept)
         else:
             work.restate(record)
-    return EngineBuild(work.published, record, plan)
+        not_measured = None
+        if choice is not None and choice.by != MEASURED:
+            try:
+                record = replace(record, cross_attention=form_on_engines(bundle, record))
+            except BackendError as reason:
+                not_measured = str(reason)
+            else:
+                work.restate(record)
+    return EngineBuild(work.published, record, plan, not_measured)
+
+
+def _choice(bundle: Bundle, target_name: str, published: Path | None) -> FormChoice | None:
+    """What was measured of engines that all stay, else what is reckoned for the target; None: one form."""
+    exported = bundle.manifest.cross_attention_choice
+    if exported is None:
+        return None
+    label = config_label("target", target_name)
+    if published is not None:
+        with suppress(BundleError):
+            found = read_engine_record(published).cross_attention
+            if found is not None and (found.by, found.target) == (MEASURED, label):
+                return found
+    form = reckoned_form(bundle.manifest.model, exported.answer_tokens, read_target(target_name))
+    return FormChoice(form, RECKONED, label, exported.answer_tokens)
 
 
 def _check_rules(bundle: Bundle, target_name: str, target: TensorRTTarget, compiler_name: str) -> None:
@@ -159,6 +197,8 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
     return EngineEntry(FileEntry(path.name, path.stat().st_size, file_digest(path)), digest, profiles, seconds)
 
 
-def _record(compiler: Compiler, target_name: str, engines: dict[str, EngineEntry]) -> EngineRecord:
+def _record(
+    compiler: Compiler, target_name: str, engines: dict[str, EngineEntry], choice: FormChoice | None
+) -> EngineRecord:
     label = config_label("target", target_name)
-    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, label, compiler.stand_in, engines)
+    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, label, compiler.stand_in, engines, choice)

@@ -168,8 +168,15 @@ def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
         if not _is_ours(target):
             raise OutputError(
                 f"output {target}", expected="something that glimmer-export wrote, to overwrite it",
-                found="other files" if target.is_dir() else "a file", fix="name another, or remove it by hand",
+                found=_what_is_there(target), fix="name another, or remove it by hand",
             )
+
+
+def _what_is_there(target: Path) -> str:
+    if not target.is_dir():
+        return "a file"
+    first = min(path.name for path in target.iterdir())
+    return f"a folder with {first} in it"
 
 
 def check_file(path: Path, inputs: Inputs = ()) -> Path:

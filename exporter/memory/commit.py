@@ -41,8 +41,8 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name, tombstones_name
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.generation import TOMBSTONES, read_tombstones
 from glimmer_export.runtime.shards import open_shard
-from glimmer_export.runtime.tombstones import TOMBSTONES, read_tombstones
 
 __all__ = ["Change", "changed_corpus", "changing", "check_no_links", "link", "replace_manifest"]
 

@@ -24,7 +24,7 @@ from glimmer_export.runtime.array_files import SafetensorsFile
 from glimmer_export.runtime.contract import ShardEntry, StoreError, StoreManifest, shard_name
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import texts_name
-from glimmer_export.runtime.tombstones import read_tombstones
+from glimmer_export.runtime.generation import read_tombstones
 
 __all__ = ["CompactSummary", "Run", "compact_store", "copy_rows", "live_runs", "token_counts"]
 

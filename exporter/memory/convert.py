@@ -51,9 +51,8 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
-from glimmer_export.runtime.generation import held_manifest
+from glimmer_export.runtime.generation import held_manifest, read_tombstones
 from glimmer_export.runtime.shards import Shard, open_shard
-from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["ConvertSummary", "Reencoding", "convert_store"]
 

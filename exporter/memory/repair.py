@@ -193,7 +193,7 @@ class _Repair:
         if len(numbers) != manifest.num_tombstones:
             raise StoreError(
                 f"store {self.change.store}, {manifest.texts.path}", expected=f"numbers below {manifest.num_numbers}",
-                found="others", fix="build the store again",
+                found=f"numbers up to {stored[-1]}", fix="build the store again",
             )
         entry = self.change.stage_tombstones(numbers)
         return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))

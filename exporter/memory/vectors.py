@@ -55,9 +55,9 @@ from glimmer_export.runtime.contract.kinds import refuse_ours
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.external_data import external_data
+from glimmer_export.runtime.generation import live_end, read_tombstones
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
-from glimmer_export.runtime.tombstones import live_end, read_tombstones
 
 __all__ = ["DenseSummary", "copy_encoder", "encoded_rows", "given_rows", "index_store", "read_encoder"]
 
@@ -97,8 +97,10 @@ def index_store(
     """
     started, store = time.monotonic(), resolved(store)
     if (embeddings is None) == (encoder is None) or (ids is not None and embeddings is None):
+        options = {"embeddings": embeddings, "ids": ids, "an encoder": encoder}
+        given = " and ".join(name for name, value in options.items() if value is not None)
         raise OptionError(
-            "index", expected="embeddings, with ids or without, or an encoder", found="another combination",
+            "index", expected="embeddings, with ids or without, or an encoder", found=given or "neither",
             fix="give one of the two",
         )
     manifest = read_store_manifest(store)

@@ -29,9 +29,8 @@ from glimmer_export.runtime.contract.shard_layout import shard_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica
 from glimmer_export.runtime.contract.store_mending import made_again
-from glimmer_export.runtime.generation import held_manifest
+from glimmer_export.runtime.generation import held_manifest, read_tombstones
 from glimmer_export.runtime.shards import open_shard
-from glimmer_export.runtime.tombstones import read_tombstones
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
 
@@ -164,7 +163,7 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
 def _damage_of_replicas(store: Path, manifest: StoreManifest) -> Iterator[Damage]:
     for name in damaged_replicas(store, manifest):
         fix = f"write it again with `glimmer-export memory repair {store}`"
-        yield Damage(name, "the bytes that it was written with", "others", fix)
+        yield Damage(name, "the bytes that it was written with", "bytes that its digest does not fit", fix)
 
 
 def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, FileEntry]) -> Iterator[Damage]:
@@ -190,7 +189,7 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
     below = (path.relative_to(store) for path in (store / DENSE).rglob("*") if not path.is_dir())
     found = {path.as_posix() for path in below if not is_volume_part(path)}
     for path in sorted(found - {*named, f"{DENSE}/{MANIFEST}"}):
-        yield Damage(path, "only the files of its manifest", "another", f"remove it, or {fix}")
+        yield Damage(path, "only the files of its manifest", "a file that it does not name", f"remove it, or {fix}")
 
 
 def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:

@@ -99,9 +99,11 @@ def compare_with_checkpoint(
     model = model_from_checkpoint(source)
     backend = backend or OnnxRuntimeBackend(options.threads)
     with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
-        if session.bundle.manifest.checkpoint_digest != checkpoint_digest(source):
+        made_from, found = session.bundle.manifest.checkpoint_digest, checkpoint_digest(source)
+        if made_from != found:
             raise CheckpointError(
-                str(source), expected=f"the checkpoint that {session.bundle} was made from", found="another",
+                str(source), expected=f"the checkpoint that {session.bundle} was made from, of digest {made_from[:12]}",
+                found=f"one of digest {found[:12]}",
                 fix="name that one, or export this checkpoint",
             )
         forms = session.bundle.manifest.forms

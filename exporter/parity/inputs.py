@@ -252,10 +252,12 @@ class StoredMemory(TokensAlone):
                 found = store.numbers([passage.id]) if passage.id is not None else []
             except PassageError:
                 found = []
-            if not found or store.passage(found[0]) != passage:
+            there = store.passage(found[0]) if found else None
+            if there != passage:
+                text = "no passage of that id" if there is None else f"{there.title[:40]!r}, {there.text[:60]!r}"
                 raise StoreError(
                     f"store {store.directory}, passage {passage.id!r}", expected="the candidate store's passage",
-                    found="another text" if found else "none", fix="build both stores from one corpus",
+                    found=text, fix="build both stores from one corpus",
                 )
             self._numbers[number] = found[0]
         return self._numbers[number]

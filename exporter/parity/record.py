@@ -88,7 +88,7 @@ def _is_replaced(record: ParityRecord, made: Computation) -> bool:
     """Whether a record is of the same computation; one of version 1 says no more than its backend."""
     if record.date is None:
         return record.backend == made.backend
-    return record.key == (made.backend, made.precision, made.instruction_set, made.codec)
+    return record.key == (made.backend, made.precision, made.instruction_set, made.codec, made.cross_attention)
 
 
 def questions_digest(questions: Sequence[Question]) -> str:

@@ -144,10 +144,10 @@ class StageGraph:
 
 
 def graphs_from_model(model: GlimmerModel, forms: Forms, codec: str | None) -> dict[str, Graph]:
-    """The graphs of a bundle in these forms for memory in a codec, by their stages, in torch and FP32."""
+    """The graphs that answer, of a bundle in these forms, for memory in a codec, by their stages, in torch and FP32."""
     from glimmer_export.exporter.stages import stage_from_model
 
-    io = graph_io(model.config.shape, replace(forms, codecs=() if codec is None else (codec,)))
+    io = graph_io(model.config.shape, replace(forms, codecs=() if codec is None else (codec,), both_forms=False))
     return {
         stage_of(name): StageGraph(stage_from_model(model, name, forms), tensors, codec_of(name))
         for name, tensors in io.items()

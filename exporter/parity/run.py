@@ -106,7 +106,7 @@ def _check_html(path: Path, request: ParityRequest) -> Path:
     place = check_file(path, [request.bundle, *request.inputs])
     if path.exists() and path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
-            f"output {path}", expected="a new file, or an HTML page to replace", found="another file",
+            f"output {path}", expected="a new file, or an HTML page to replace", found=f"a file named {path.name}",
             fix="name another",
         )
     return place

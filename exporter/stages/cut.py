@@ -16,7 +16,7 @@ from glimmer_export.exporter.stages.encoding import (
 )
 from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA
 from glimmer_export.exporter.stages.model import GlimmerModel
-from glimmer_export.runtime.contract import Forms, stage_of, stages
+from glimmer_export.runtime.contract import Forms, form_of, stage_of, stages
 
 __all__ = ["applies_scale", "stage_from_model"]
 
@@ -27,7 +27,7 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
     Memory comes decoded (but for its scale where the stage `applies_scale`), and selected where the graph selects it:
     codec and selection are graphs of their own.
     """
-    absorbed = forms.cross_attention == "absorbed"
+    absorbed = (form_of(graph) or forms.cross_attention) == "absorbed"
     match stage_of(graph):
         case stages.MEMORY_ENCODER:
             stage: nn.Module = MemoryEncoder(model)

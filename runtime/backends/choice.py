@@ -14,7 +14,9 @@ from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBac
 from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from glimmer_export.runtime.contract import BackendError, BundleError, BundleManifest, OptionError
 
-__all__ = ["BACKEND_NAMES", "BackendChoice", "LoadedBackend", "load_backend", "load_graphs", "open_backend"]
+__all__ = [
+    "BACKEND_NAMES", "BackendChoice", "LoadedBackend", "as_run_by", "load_backend", "load_graphs", "open_backend"
+]
 
 TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backends that run a bundle's engines, with the library of each."""
@@ -39,12 +41,24 @@ class BackendChoice:
 
 @dataclass(frozen=True)
 class LoadedBackend:
-    """A bundle's graphs on a backend; `close` gives back what it holds, `notes` are the choice's as of now."""
+    """A bundle's graphs on a backend; `close` gives back what it holds, `notes` are the choice's as of now.
+
+    `manifest` is the bundle's, as the backend runs it.
+    """
 
     choice: BackendChoice
+    manifest: BundleManifest
     graphs: dict[str, Graph]
     close: Callable[[], None]
     notes: Callable[[], tuple[str, ...]] = lambda: ()
+
+
+def as_run_by(backend: Backend | DeviceBackend, manifest: BundleManifest) -> BundleManifest:
+    """The manifest in the form of cross-attention that was chosen for a backend's engines, which may be another."""
+    choice = backend.form_choice if isinstance(backend, TensorRTBackend) else None
+    if choice is None or manifest.cross_attention_choice is None:
+        return manifest
+    return manifest.chosen(choice)
 
 
 def load_graphs(
@@ -113,15 +127,16 @@ def _load(
     close = (lambda: None) if isinstance(backend, OnnxRuntimeBackend) else backend.close
     with ExitStack() as failed:
         failed.callback(close)
+        manifest = as_run_by(backend, manifest)
         graphs = load_graphs(backend, bundle, manifest, codec)
         failed.pop_all()
     notes = backend.notes if isinstance(backend, TensorRTBackend) else lambda: ()
-    return LoadedBackend(BackendChoice(name, refused), graphs, close, notes)
+    return LoadedBackend(BackendChoice(name, refused), manifest, graphs, close, notes)
 
 
 def _check_not_for_cpu(manifest: BundleManifest, name: str) -> None:
     if manifest.quantization is not None and manifest.quantization.target == "cpu":
         raise BackendError(
-            f"backend {name}", expected="graphs that were not quantised for a CPU", found="such",
+            f"backend {name}", expected="graphs that were not quantised for a CPU", found="graphs that were",
             fix="name the backend to run them there all the same",
         )

@@ -53,7 +53,10 @@ def _checked(expected: CodecTensor, array: Array, layout: CodecLayout, subject: 
     if expected.name == "memory_channel_order":
         places = _num_places(layout)
         if array.min() < 0 or array.max() >= places or len(np.unique(array)) != len(array):
-            raise StoreError(subject, expected=f"different places below {places}", found="others", fix=FIX)
+            found = f"{len(np.unique(array))} different ones, {array.min()} to {array.max()}"
+            raise StoreError(
+                subject, expected=f"{len(array)} different places below {places}", found=found, fix=FIX
+            )
     return np.ascontiguousarray(array)
 
 

@@ -52,6 +52,7 @@ from glimmer_export.runtime.contract.files import (
     open_regular,
     read_limited,
 )
+from glimmer_export.runtime.contract.form_choice import MEASURED, RECKONED, FormChoice
 from glimmer_export.runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     LOG_PROBABILITY,
@@ -61,6 +62,7 @@ from glimmer_export.runtime.contract.graph_io import (
     IOTensor,
     codec_inputs,
     codec_of,
+    form_of,
     graph_io,
     stage_of,
 )
@@ -153,6 +155,7 @@ __all__ = [
     "LIVE_STAGE_B",
     "LOG_PROBABILITY",
     "MANIFEST",
+    "MEASURED",
     "MEMORY_ENCODER",
     "NOT_MEASURED",
     "PARITY_RECORD",
@@ -161,6 +164,7 @@ __all__ = [
     "PRECISIONS",
     "QUANTIZATION_TARGETS",
     "QUESTION_ENCODER",
+    "RECKONED",
     "ROUNDED",
     "ROUNDING_BACKEND",
     "STAGES",
@@ -192,6 +196,7 @@ __all__ = [
     "ExportError",
     "FileEntry",
     "ForkedError",
+    "FormChoice",
     "Forms",
     "GateCheck",
     "GateResult",
@@ -231,6 +236,7 @@ __all__ = [
     "computes_fp16_in_fp32",
     "file_digest",
     "file_errors",
+    "form_of",
     "graph_digest",
     "graph_io",
     "inside",

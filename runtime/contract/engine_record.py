@@ -14,6 +14,7 @@ from pathlib import Path
 
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.files import inside
+from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
 from glimmer_export.runtime.contract.manifest import FileEntry, GraphEntry
 from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
 
@@ -88,7 +89,8 @@ class EngineRecord:
     """The engines of one directory, by graph.
 
     `target` is what they were built for, a name in configs/targets or that of a user's own file; `stand_in` says that
-    the library cannot build for that target's own capability and `key` names the nearest.
+    the library cannot build for that target's own capability and `key` names the nearest. `cross_attention` is the
+    choice for these engines, of a bundle that has both forms of it.
     """
 
     schema_version: int
@@ -96,6 +98,7 @@ class EngineRecord:
     target: str
     stand_in: bool
     engines: dict[str, EngineEntry]
+    cross_attention: FormChoice | None = None
 
 
 def graph_digest(graph: GraphEntry) -> str:
@@ -107,14 +110,16 @@ def read_engine_record(directory: Path) -> EngineRecord:
     """Parse and check `engines.json` of one directory below engines/; the engines themselves are not looked at.
 
     Raises BundleError: absent, not JSON, newer schema, a missing, unknown or mistyped field, a directory whose name is
-    not its key's fingerprint, profiles whose dimensions are out of order, seconds that are none, or paths that leave
-    the directory.
+    not its key's fingerprint, profiles whose dimensions are out of order, seconds that are none, a choice that is none,
+    or paths that leave the directory.
     """
     data = read_json(directory / ENGINE_RECORD, error=BundleError, fix=FIX)
     subject = f"engines {directory}, {ENGINE_RECORD}"
     check_schema_version(data, ENGINE_SCHEMA_VERSION, error=BundleError, subject=subject, fix=FIX)
     record = record_from_json(EngineRecord, data, error=BundleError, subject=subject, fix=FIX)
     _check_key(record.key, directory, subject)
+    if record.cross_attention is not None:
+        check_form_choice(record.cross_attention, subject=f"{subject}, cross_attention", fix=FIX)
     for name, engine in record.engines.items():
         inside(directory, engine.file.path, error=BundleError, subject=f"{subject}, {name}")
         if not 0 <= engine.build_seconds < math.inf:

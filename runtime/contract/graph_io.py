@@ -32,12 +32,13 @@ __all__ = [
     "IOTensor",
     "codec_inputs",
     "codec_of",
+    "form_of",
     "graph_io",
     "stage_of",
 ]
 
 STAGE_A_FORMS = ("lazy", "full")
-CROSS_ATTENTION_FORMS = ("absorbed", "cached")
+CROSS_ATTENTION_FORMS = ABSORBED, CACHED = ("absorbed", "cached")
 
 FP16 = "fp16"
 
@@ -70,20 +71,22 @@ class Forms:
 
     `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
     where nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
-    and values projected from them once. `log_probability`: the decoder has that output, as every graph that is exported
-    today does.
+    and values projected from them once; with `both_forms` the decoder's graphs are there in either, and this is the one
+    that answers. `log_probability`: the decoder has that output, as every graph that is exported today does.
     """
 
     codecs: tuple[str, ...]
     stage_a: str | None
     cross_attention: str
     log_probability: bool = True
+    both_forms: bool = False
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     """The graphs of a model (docs/design.md, section 3), in the order in which they run. Activations are float32.
 
-    A stage that reads memory has a graph for each codec: its own name for fp16, `live_stage_b.int8` for another.
+    A stage that reads memory has a graph for each codec: its own name for fp16, `live_stage_b.int8` for another. Where
+    both forms of cross-attention are there, a stage of the decoder has a graph for each: `decoder_step.absorbed`.
     """
     traits = shape.traits
     graphs: dict[str, GraphIO] = {}
@@ -99,12 +102,14 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
     if traits.has_memory:
         for codec in forms.codecs if _reads_memory(shape, forms) else (FP16,):
             graphs[_graph_name(LIVE_STAGE_B, codec)] = _live_stage_b(shape, forms, codec)
-    cross = (_states(shape),) if forms.cross_attention == "absorbed" else tuple(_cross_cache(shape))
-    if forms.cross_attention == "cached":
-        graphs[CROSS_KV] = GraphIO((_states(shape),), cross)
-    if traits.prefixes_decoder:
-        graphs[DECODER_PREFILL] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
-    graphs[DECODER_STEP] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
+    for form in CROSS_ATTENTION_FORMS if forms.both_forms else (forms.cross_attention,):
+        suffix = f".{form}" if forms.both_forms else ""
+        cross = (_states(shape),) if form == ABSORBED else tuple(_cross_cache(shape))
+        if form == CACHED:
+            graphs[CROSS_KV] = GraphIO((_states(shape),), cross)
+        if traits.prefixes_decoder:
+            graphs[f"{DECODER_PREFILL}{suffix}"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
+        graphs[f"{DECODER_STEP}{suffix}"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
     return graphs
 
 
@@ -115,7 +120,14 @@ def stage_of(graph: str) -> str:
 
 def codec_of(graph: str) -> str:
     """The store codec that a graph decodes, where it reads memory."""
-    return graph.partition(".")[2] or FP16
+    suffix = graph.partition(".")[2]
+    return FP16 if not suffix or suffix in CROSS_ATTENTION_FORMS else suffix
+
+
+def form_of(graph: str) -> str | None:
+    """The form of cross-attention that a graph is for, where its name tells; None: all of the bundle's decoder are."""
+    suffix = graph.partition(".")[2]
+    return CACHED if graph == CROSS_KV else suffix if suffix in CROSS_ATTENTION_FORMS else None
 
 
 def codec_inputs(shape: ModelShape, codec: str) -> tuple[IOTensor, ...]:

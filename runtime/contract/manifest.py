@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ModelShape
 from glimmer_export.runtime.contract.boundary import check_boundaries, with_fp16
 from glimmer_export.runtime.contract.codec_layout import CODECS, codec_layout
 from glimmer_export.runtime.contract.errors import BundleError
+from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
 from glimmer_export.runtime.contract.graph_io import (
     CROSS_ATTENTION_FORMS,
     STAGE_A_FORMS,
     Forms,
     GraphIO,
     codec_of,
+    form_of,
     graph_io,
     stage_of,
 )
@@ -128,6 +130,8 @@ class BundleManifest:
     it was exported. `log_probability` says whether the decoder gives the log-probability of each token that it chooses;
     bundles of before version 6 do not. `fp16_boundaries` are the tensors between graphs that are FP16, by the names
     that `boundary_of` gives them; all others are FP32, as they all are in bundles of before version 7.
+    `cross_attention_choice` tells how `cross_attention` was chosen of the two forms that the decoder's graphs are there
+    in; it is None where they are in one.
     """
 
     schema_version: int
@@ -145,6 +149,7 @@ class BundleManifest:
     tokenizer_digest: str | None
     log_probability: bool = False
     fp16_boundaries: tuple[str, ...] = ()
+    cross_attention_choice: FormChoice | None = None
 
     def io(self) -> dict[str, GraphIO]:
         """The graph I/O that this manifest's model must have, in this manifest's types."""
@@ -153,16 +158,26 @@ class BundleManifest:
     @property
     def forms(self) -> Forms:
         """The algebraic forms that the graphs were exported in."""
-        return Forms(self.codecs, self.stage_a, self.cross_attention, self.log_probability)
+        both = self.cross_attention_choice is not None
+        return Forms(self.codecs, self.stage_a, self.cross_attention, self.log_probability, both)
 
     def stages(self, codec: str | None) -> dict[str, str]:
-        """The graphs that answer from a store of this codec, by the stages that they compute."""
-        chosen = {}
-        for name in self.graphs:
-            reads_memory = any(tensor.name == "memory" for tensor in self.graphs[name].inputs)
-            if not reads_memory or codec_of(name) == codec:
-                chosen[stage_of(name)] = name
-        return chosen
+        """The graphs that answer from a store of this codec, by the stages that they compute, in the chosen form."""
+        return {
+            stage_of(name): name for name in self.graphs_for(codec) if form_of(name) in (None, self.cross_attention)
+        }
+
+    def graphs_for(self, codec: str | None) -> tuple[str, ...]:
+        """The graphs that answer from a store of this codec, in either form."""
+
+        def reads_memory(name: str) -> bool:
+            return any(tensor.name == "memory" for tensor in self.graphs[name].inputs)
+
+        return tuple(name for name in self.graphs if codec_of(name) == codec or not reads_memory(name))
+
+    def chosen(self, choice: FormChoice) -> BundleManifest:
+        """The same bundle, of both forms, that answers as `choice` has it."""
+        return replace(self, cross_attention=choice.form, cross_attention_choice=choice)
 
     def graph_files(self) -> list[FileEntry]:
         """The files of all graphs, the weights that they share among them once."""
@@ -218,6 +233,14 @@ def _read(directory: Path) -> BundleManifest:
         raise BundleError(subject, expected="a form of stage A", found=repr(manifest.stage_a), fix=FIX)
     if manifest.cross_attention not in CROSS_ATTENTION_FORMS:
         raise BundleError(subject, expected="a form of cross-attention", found=manifest.cross_attention, fix=FIX)
+    choice = manifest.cross_attention_choice
+    if choice is not None:
+        check_form_choice(choice, subject=f"{subject}, cross_attention_choice", fix=FIX)
+        if choice.form != manifest.cross_attention:
+            raise BundleError(
+                f"{subject}, cross_attention", expected=f"{choice.form}, as it was chosen",
+                found=manifest.cross_attention, fix=FIX,
+            )
     _check_shape(manifest.model, subject)
     _check_codecs(manifest, subject)
     _check_graphs(manifest, subject)
@@ -326,4 +349,13 @@ def _check_io(graph: GraphEntry, io: GraphIO, subject: str) -> None:
         for one, other in zip(found, wanted, strict=False):
             if one.dtype != other.dtype and (one.name, one.dims) == (other.name, other.dims):
                 raise BundleError(f"{subject}, {one.name}", expected=other.dtype, found=one.dtype[:80], fix=FIX)
-        raise BundleError(subject, expected="the inputs and outputs of its architecture", found="others", fix=FIX)
+        odd = [_shown(tensor) for tensor in found if tensor not in wanted]
+        missing = [_shown(tensor) for tensor in wanted if tensor not in found]
+        raise BundleError(
+            subject, expected=f"the inputs and outputs of its architecture, such as {(missing or ['these'])[0]}",
+            found=odd[0] if odd else "it is missing" if missing else "them in another order", fix=FIX,
+        )
+
+
+def _shown(tensor: TensorEntry) -> str:
+    return f"{tensor.name} {tensor.dtype} {list(tensor.dims)}"[:120]

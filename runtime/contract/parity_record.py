@@ -4,14 +4,15 @@ Version 2 is an object of
 
 - `schema_version`: 2;
 - `manifest_sha256`: SHA-256 of the manifest that all of its records concern; with another manifest none of them counts;
-- `records`: one for each computation, that is each backend, precision, instruction set and codec. A run replaces its
-  own alone.
+- `records`: one for each computation, that is each backend, precision, instruction set, codec and form of
+  cross-attention. A run replaces its own alone.
 
 A record has
 
 - `backend`: what ran the graphs, as `parity --backend` names it; `precision`: the arithmetic that it computed in, which
   for FP16 on ONNX Runtime's CPU provider is FP32; `instruction_set`: the CPU's where the answers hang on it (BF16, and
-  INT8 where products saturate), else null; `codec`: that of the memory, null where there is none;
+  INT8 where products saturate), else null; `codec`: that of the memory, null where there is none; `cross_attention`:
+  the form that answered, null or absent if the bundle has one alone;
 - `witness`: "device"; "rounded, not the device" where FP16 was rounded on the CPU in the place of a GPU; or "FP16 in
   FP32" where it was not rounded at all, which witnesses nothing (`witness.py` has the table);
 - `date`: when, ISO 8601 in UTC; `versions`: of the libraries that took part, by name; `questions_sha256`: digest of the
@@ -102,11 +103,12 @@ class ParityRecord:
     questions_sha256: str | None
     gate: GateResult
     report: dict[str, Any]
+    cross_attention: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, str | None, str | None]:
+    def key(self) -> tuple[str, str, str | None, str | None, str | None]:
         """What a run replaces where it is the same."""
-        return self.backend, self.precision, self.instruction_set, self.codec
+        return self.backend, self.precision, self.instruction_set, self.codec, self.cross_attention
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def read_store_manifest(directory: Path, name: str = MANIFEST) -> StoreManifest:
             if _is_vouched(directory, manifest, content):
                 return manifest
             damage = StoreError(
-                f"store {directory}, {MANIFEST}", expected="the bytes that were written", found="others", fix=FIX
+                f"store {directory}, {MANIFEST}", expected="the bytes that were written",
+                found=_digest_of(content), fix=FIX,
             )
         except StoreError as error:
             damage = error
@@ -91,7 +93,7 @@ def _read_older(directory: Path, name: str) -> StoreManifest:
     replica = read_replica(directory, manifest.generation)
     if older_manifest_name(manifest.generation) != name or (replica and not replica.vouches_for(content)):
         raise StoreError(
-            f"store {directory}, {name}", expected="the bytes that were written", found="others",
+            f"store {directory}, {name}", expected="the bytes that were written", found=_digest_of(content),
             fix="see `glimmer-export memory verify`",
         )
     return manifest
@@ -120,6 +122,10 @@ def _has_passed(directory: Path, replica: Replica) -> bool:
         manifest = parse_store_manifest(directory, replica.content)
         return not all(is_there(directory / file.path) for file in manifest.files())
     return False
+
+
+def _digest_of(content: bytes) -> str:
+    return f"{len(content):,} bytes of SHA-256 {hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _with_fix(directory: Path, damage: StoreError) -> StoreError:

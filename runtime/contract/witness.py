@@ -1,7 +1,8 @@
 """Which record of a parity run witnesses what a session computes.
 
 A session's computation is its backend, the precision that it computes in, the CPU's instructions where the answers hang
-on them, and the codec of the memory that its graphs read. A record witnesses it where both are the same, and besides:
+on them, the codec of the memory that its graphs read and, if the bundle has both, the form of cross-attention. A record
+witnesses it where both are the same, and besides:
 
 | record of | witnesses |
 | --- | --- |
@@ -45,13 +46,14 @@ class Computation:
 
     `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`;
     `instruction_set` the CPU's where the answers hang on it, else None; `codec` that of the memory which is read, None
-    where there is none.
+    where there is none; `cross_attention` the form that answers, None if the bundle has one alone.
     """
 
     backend: str
     precision: str
     instruction_set: str | None
     codec: str | None
+    cross_attention: str | None = None
 
 
 def computation_of(
@@ -69,7 +71,8 @@ def computation_of(
     if on_cpu and "int8" in parts and cpu_kind == SATURATING != made_for:
         needed.append(f"{cpu_kind}, saturating")
     precision = "-".join(sorted(parts - {"fp32"}, key=lambda part: (part != "int8", part))) or "fp32"
-    return Computation(backend, precision, " and ".join(needed) or None, codec)
+    form = None if manifest.cross_attention_choice is None else manifest.cross_attention
+    return Computation(backend, precision, " and ".join(needed) or None, codec, form)
 
 
 def computes_fp16_in_fp32(manifest: BundleManifest, backend: str, codec: str | None) -> bool:
@@ -105,7 +108,7 @@ def check_parity(
     passed = [record for record in records if record.gate.passed]
     if not passed:
         record, failed = records[0], records[0].gate
-        of = Computation(record.backend, record.precision, record.instruction_set, record.codec)
+        of = Computation(*record.key)
         unrounded = computes_fp16_in_fp32(manifest, of.backend, of.codec)
         names = ", ".join(check.name for check in failed.checks if not check.passed)
         raise BundleError(
@@ -127,7 +130,8 @@ def _witness(record: ParityRecord, wanted: Computation, manifest: BundleManifest
     A record of version 1 says neither codec nor instructions: it holds for the bundle on its backend, as it did.
     """
     old = record.date is None
-    if computes_fp16_in_fp32(manifest, wanted.backend, wanted.codec) or not (old or record.codec == wanted.codec):
+    read_alike = record.cross_attention == wanted.cross_attention and (old or record.codec == wanted.codec)
+    if computes_fp16_in_fp32(manifest, wanted.backend, wanted.codec) or not read_alike:
         return None
     if record.backend == wanted.backend:
         same = (record.precision, record.instruction_set) == (wanted.precision, wanted.instruction_set)
@@ -144,13 +148,14 @@ def _parts(manifest: BundleManifest, codec: str | None) -> set[str]:
 def _describe(wanted: Computation) -> str:
     details = [wanted.precision, *([wanted.instruction_set] if wanted.instruction_set else [])]
     memory = "" if wanted.codec is None else f" with memory in {wanted.codec}"
-    return f"{wanted.backend} in {', '.join(details)}{memory}"
+    form = "" if wanted.cross_attention is None else f", cross-attention {wanted.cross_attention}"
+    return f"{wanted.backend} in {', '.join(details)}{memory}{form}"
 
 
 def _names(records: tuple[ParityRecord, ...] | list[ParityRecord]) -> str:
     return "; ".join(
         f"{record.backend} in {record.precision}" + (f" with memory in {record.codec}" if record.codec else "")
-        + f" ({record.witness})"
+        + (f", cross-attention {record.cross_attention}" if record.cross_attention else "") + f" ({record.witness})"
         for record in records
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from glimmer_export.runtime.arguments import described
-from glimmer_export.runtime.array_files import map_npy
+from glimmer_export.runtime.array_files import fault_of_rising, map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError, StoreError, check_regular
 from glimmer_export.runtime.contract.dense_layout import DenseManifest
@@ -35,9 +35,9 @@ class DenseIndex:
         shape = (manifest.num_vectors, manifest.dimension)
         self._embeddings = _mapped(directory / manifest.embeddings.path, np.dtype(np.float32), shape)
         self._numbers = _mapped(directory / manifest.numbers.path, np.dtype(np.int64), shape[:1])
-        if self._numbers[0] < 0 or self._numbers[-1] >= num_numbers or bool((np.diff(self._numbers) <= 0).any()):
+        if fault := fault_of_rising(self._numbers, least=0, most=num_numbers - 1):
             raise StoreError(
-                self._subject, expected=f"passage numbers that rise below {num_numbers}", found="others", fix=FIX
+                self._subject, expected=f"passage numbers that rise below {num_numbers}", found=fault, fix=FIX
             )
 
     def search(self, embedding: Array, top_k: int) -> list[Hit]:

@@ -8,7 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from glimmer_export.calibration.worth import Gpu, not_worth
+from glimmer_export.calibration.linear import find_linears
+from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.calibration.passes.fold_weights import FoldWeights
+from glimmer_export.calibration.worth import COPIES, Gpu, asks_given_keys, not_worth
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from glimmer_export.runtime.contract import OptionError
 from tests.calibrated import calibrated
@@ -52,6 +55,27 @@ def test_one_machine_that_gains_is_enough():
         "2 products: not INT8, as the largest that read one value would save 0.60 MB of weights a run, 0.12 us "
         "on fast, where the kernel that Q/DQ adds takes 2 us"
     )
+
+
+@pytest.mark.parametrize(("variant", "found"), [("glimmer", 2), ("glimmer, exact algebra", 0)])
+def test_queries_of_given_keys_are_found(exported, variant, found):
+    """Cached cross-attention's, a layer: self-attention writes to its keys first, and the absorbed form has none."""
+    model = load_graph(exported(variant).graph("decoder_step"))
+    FoldWeights()(model)
+    names = {linear.name for linear in find_linears(model.graph)}
+    asking = asks_given_keys(model.graph, names)
+    assert asking == tuple(f"decoder.block.{layer}.layer.1.EncDecAttention.q/MatMul" for layer in range(found))
+    assert asks_given_keys(model.graph, names - set(asking)) == ()
+
+
+def test_queries_of_given_keys_stay_in_fp16_whatever_int8_saves(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("glimmer_export.calibration.worth.Gpu.gain", lambda *_: 2.0)
+    bundle = calibrated(exported("glimmer"))
+    step = quantize_bundle(bundle, tmp_path / "fast", QuantizeOptions("int8-fp16", "tensorrt"))["decoder_step"]
+    assert [name.rpartition(".")[2] for name in step.not_worth] == ["q/MatMul"] * 2
+    assert f"2 products: {COPIES}" in step.notes
+    assert set(step.not_worth) <= set(step.kept)
+    assert not set(step.not_worth) & set(step.int8)
 
 
 def test_a_small_decoder_stays_in_fp16_and_the_report_says_why(exported, tmp_path):

@@ -153,12 +153,13 @@ def test_every_optional_package_has_its_extra():
     assert set(EXTRAS.values()) == extras
 
 
-def test_our_file_in_optimums_namespace_is_not_taken_for_optimum(monkeypatch):
+def test_a_file_in_optimums_namespace_is_not_taken_for_optimum(tmp_path, monkeypatch):
     from importlib.machinery import PathFinder
 
     def find_spec(name):
-        return PathFinder.find_spec(name, [str(ROOT)])
+        return PathFinder.find_spec(name, [str(tmp_path)])
 
+    (tmp_path / "optimum" / "commands" / "register").mkdir(parents=True)
     assert find_spec("optimum") is not None
     monkeypatch.setattr("glimmer_export.exporter.cli.extras.find_spec", find_spec)
     with pytest.raises(MissingExtraError, match=r"glimmer-export\[optimum\]"):

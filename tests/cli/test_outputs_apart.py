@@ -37,6 +37,7 @@ COMMANDS = {
     "convert": Command({"output": FOLDER}, ("source", "config", "names", "tokenizer"), "--from t5x"),
     "export": Command({"output": FOLDER}, ("checkpoint",)),
     "inspect": Command({}, ("bundle",)),
+    "env": Command({}, ()),
     "memory build": Command({"output": FOLDER}, ("bundle", "corpus")),
     "memory convert": Command({"output": FOLDER}, ("store",), "--codec int8"),
     "memory index": Command({"store": CHANGED}, ("embeddings", "ids", "encoder")),

@@ -90,4 +90,4 @@ def test_forms_are_chosen_for_a_target_of_ones_own(glimmer, tmp_path):
 
 def test_a_size_of_ones_own(cli, tmp_path):
     path = own("size", "small", tmp_path)
-    assert cli("cost", "--model", path, "--json").json["model"]["name"] == "mine.yaml"
+    assert cli("cost", "--model", path, "--json").json["model"] == "mine.yaml"

@@ -18,7 +18,7 @@ RECORDS = {
     "Checkpoint": [CheckpointConfig],
     "manifest.json of a bundle": [
         contract.BundleManifest, contract.ModelShape, contract.GraphEntry, contract.TensorEntry,
-        contract.QuantizationEntry,
+        contract.QuantizationEntry, contract.FormChoice,
     ],
     "Calibration table": [ranges_file.TableRecord, ranges_file.TensorRecord],
     "engines.json": [contract.EngineRecord, contract.EngineKey, contract.EngineEntry, contract.ShapeRange],

@@ -1,10 +1,13 @@
 """What TensorRT-RTX makes of a graph: the kernels of one run and the bytes that they read and write, by its own log.
 
-    python -m tests.engines.kernels -o docs/measurements/kernels.json demo base BUNDLE
+    python -m tests.engines.kernels base large BUNDLE -o docs/measurements/kernels.json --capability SM80 SM86 \\
+        --batch 1 16 --decoder-layers 2 4
 
-Graphs are those of a bundle, or exported here in FP16: of the demo, or of random weights of a size. Each is compiled
-for one compute capability, for one size of request; the compiler lists every kernel with the dimensions and types of
-its tensors. Nothing is run: there need be no GPU. Rows are written one by one, and a second run goes on behind them.
+Graphs are those of a bundle, or of the demo, or of random weights of a size, exported here, calibrated on two questions
+and quantised in each of PRECISIONS. Each is compiled for one compute capability, for one size of request; the compiler
+lists every kernel with the dimensions and types of its tensors. Nothing is run: there need be no GPU. With few decoder
+layers a large model takes minutes, and two depths tell what a layer adds. Rows are written one by one, and a second run
+goes on behind them.
 """
 
 from __future__ import annotations
@@ -17,26 +20,39 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import tensorrt_rtx
 
-from glimmer_export.exporter.bundle import FormOptions, choose_forms
-from glimmer_export.exporter.checkpoint import read_checkpoint
-from glimmer_export.exporter.checkpoint.init import init_random
-from glimmer_export.exporter.checkpoint.options import ModelOptions
+from glimmer_export.calibration.calibrate import CalibrationOptions
+from glimmer_export.exporter.bundle import FormOptions, export_bundle
+from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
+from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.checkpoint.config import parse_config
+from glimmer_export.exporter.checkpoint.initialise import RandomWeights
+from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
+from glimmer_export.exporter.checkpoint.write import write_checkpoint
 from glimmer_export.exporter.demo.world import CHECKPOINT
-from glimmer_export.exporter.graphs import GraphExporter, weights_file
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import GraphIO, ModelShape, graph_io
+from glimmer_export.runtime.contract import GraphIO, ModelShape
+from tests.engines.base_size import QUESTIONS
 
 BATCHES = (1, 4, 16)
 FORMS = ("absorbed", "cached")
 """Of cross-attention; stage A, the same with either, is counted with the first."""
 GRAPHS = {"absorbed": ("live_stage_a", "decoder_step"), "cached": ("cross_kv", "decoder_step")}
 CAPABILITY = "SM75"
+PRECISIONS = {
+    "fp16": QuantizeOptions("fp16", "tensorrt"),
+    "int8-fp16": QuantizeOptions("int8-fp16", "tensorrt"),
+    "int8-fp16 everywhere": QuantizeOptions("int8-fp16", "tensorrt", gpu=ANY_SPEED),
+}
+"""In a decoder, INT8 by default only where it is faster on one of the targets; everywhere is `quantize --gpu none`."""
 _flag = getattr(tensorrt_rtx.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
 STRONGLY_TYPED = 0 if _flag is None else 1 << int(_flag)
 BYTES = {"Float": 4, "Half": 2, "Int64": 8, "Int32": 4, "Int8": 1, "UInt8": 1, "Bool": 1}
@@ -127,24 +143,29 @@ def sizes_of(shape: ModelShape, batch: int) -> dict[str, int]:
     }
 
 
-def exported_graphs(size: str, form: str, work: Path) -> Iterator[tuple[str, Path, GraphIO, ModelShape]]:
-    """A size's graphs in FP16, not calibrated: what they compute is of no account."""
-    directory = CHECKPOINT
+def made_bundles(size: str, layers: int | None, work: Path) -> Iterator[tuple[str, Path]]:
+    """Bundles of a size in both forms and each precision; of `layers` decoder layers, with one of memory and stage B.
+
+    Stage A has its own depth. Weights are random, and two questions calibrate them: what they compute is of no account.
+    """
+    checkpoint = CHECKPOINT
     if size != "demo":
-        directory = work / "checkpoint"
-        if not directory.exists():
-            init_random(size, directory, ModelOptions("glimmer"), tokenizer=CHECKPOINT / "tokenizer.json")
-    checkpoint = read_checkpoint(directory)
-    forms = choose_forms(checkpoint.config, FormOptions(None, form, codecs=("fp16",)))
-    (work / form).mkdir()
-    with weights_file(work / form) as weights:
-        exporter = GraphExporter(checkpoint, forms, weights, precision="fp16", check=False)
-        for name, io in graph_io(checkpoint.config.shape, forms).items():
-            if name in GRAPHS[form]:
-                exporter.export(name, io)
-    for name, io in graph_io(checkpoint.config.shape, forms).items():
-        if name in GRAPHS[form]:
-            yield name, work / form / f"{name}.onnx", io, checkpoint.config.shape
+        checkpoint = work / "checkpoint"
+        config = config_from_options(ModelOptions("glimmer"), preset(size), subject=size)
+        if layers is not None:
+            thin = {"num_memory_layers": 1, "num_stage_b_layers": 1, "num_decoder_layers": layers}
+            config = parse_config(config.model_dump() | thin, subject=size)
+        tokenizer = find_tokenizer(None, CHECKPOINT / "tokenizer.json")
+        write_checkpoint(checkpoint, config, RandomWeights(config, seed=0), tokenizer)
+    for form in FORMS:
+        fp32 = work / form
+        export_bundle(checkpoint, fp32, FormOptions(None, form, codecs=("fp16",)), check=False)
+        options = CalibrationOptions(samples=2, given=True, passages_per_question=2, threads=1)
+        calibrate_bundle(fp32, None, QUESTIONS, options)
+        for precision, how in PRECISIONS.items():
+            bundle = work / f"{form}-{precision}"
+            quantize_bundle(fp32, bundle, how)
+            yield f"{form}, {precision}", bundle
 
 
 def bundle_graphs(directory: Path) -> Iterator[tuple[str, Path, GraphIO, ModelShape]]:
@@ -155,34 +176,44 @@ def bundle_graphs(directory: Path) -> Iterator[tuple[str, Path, GraphIO, ModelSh
             yield name, bundle.graph_path(name), io, bundle.manifest.model
 
 
-def measure(source: str, report: dict[str, Any], output: Path) -> None:
+def sources(source: str, layers: int | None, work: Path) -> Iterator[tuple[str, Path]]:
+    """The bundles that a size or a directory stands for, with their names in the report."""
+    if Path(source).is_dir():
+        yield Path(source).name, Path(source)
+        return
+    label = source if layers is None else f"{source}, {layers} decoder layers"
+    for name, bundle in made_bundles(source, layers, work):
+        yield f"{label}, {name}", bundle
+
+
+def measure(source: str, layers: int | None, wanted: argparse.Namespace, report: dict[str, Any]) -> None:
     """Add the rows of a size or a bundle to the report, and write it after each."""
     with tempfile.TemporaryDirectory() as folder:
-        graphs: list[tuple[str, tuple[str, Path, GraphIO, ModelShape]]] = []
-        if Path(source).is_dir():
-            graphs = [(Path(source).name, found) for found in bundle_graphs(Path(source))]
-        else:
-            for form in FORMS:
-                graphs += [(f"{source}, {form}, fp16", found) for found in exported_graphs(source, form, Path(folder))]
-        for label, (name, path, io, shape) in graphs:
-            for batch in BATCHES:
-                key = f"{label}, {name}, batch {batch}"
-                if key not in report["rows"]:
-                    report["rows"][key] = row_of(kernels_of(path, input_dims(io, sizes_of(shape, batch))))
-                    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                    sys.stdout.write(f"{key}: {report['rows'][key]}\n")
+        for label, bundle in sources(source, layers, Path(folder)):
+            for name, path, io, shape in bundle_graphs(bundle):
+                for capability, batch in product(wanted.capability, wanted.batch):
+                    key = f"{label}, {capability}, {name}, batch {batch}"
+                    if key not in report["rows"]:
+                        kernels = kernels_of(path, input_dims(io, sizes_of(shape, batch)), capability)
+                        report["rows"][key] = row_of(kernels)
+                        wanted.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                        sys.stdout.write(f"{key}: {report['rows'][key]}\n")
+                        sys.stdout.flush()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--capability", nargs="+", default=[CAPABILITY])
+    parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--decoder-layers", nargs="+", type=int, default=[None], help="of a size; default: its own")
     parser.add_argument("sources", nargs="+", metavar="demo|SIZE|BUNDLE")
     arguments = parser.parse_args()
     found: dict[str, Any] = {
-        "date": datetime.now(timezone.utc).date().isoformat(), "capability": CAPABILITY,
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "compiler": f"tensorrt_rtx {tensorrt_rtx.__version__}", "rows": {},
     }
     if arguments.output.exists():
         found = json.loads(arguments.output.read_text(encoding="utf-8"))
-    for each in arguments.sources:
-        measure(each, found, arguments.output)
+    for each, depth in product(arguments.sources, arguments.decoder_layers):
+        measure(each, depth, arguments, found)

@@ -25,7 +25,7 @@ MAX_ADDRESSES = 6 << 30
 """Bytes that one case may ask the system for, whether it touches them or not: the machine is others' too."""
 DUMP_SECONDS = 17.0
 """A little before the process is ended: where it was then."""
-OURS = tuple(f"{ROOT}/{name}/" for name in ("exporter", "runtime", "calibration"))
+OURS = f"{ROOT}/glimmer_export/"
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def test_a_record_says_what_it_rests_on(recorded, glimmer, rows):
     found = read_parity_records(recorded)
     assert (found.schema_version, found.manifest_sha256) == (2, file_digest(recorded / MANIFEST))
     (record,) = found.records
-    assert record.key == (CPU, "fp32", None, "fp16")
+    assert record.key == (CPU, "fp32", None, "fp16", None)
     assert record.witness == "device"
     assert datetime.fromisoformat(record.date).utcoffset().total_seconds() == 0
     assert {"glimmer-export", "onnxruntime", "numpy", "python"} <= set(record.versions)

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from glimmer_export.runtime.array_files import map_npy
+from glimmer_export.runtime.array_files import fault_of_rising, map_npy
 from glimmer_export.runtime.contract import StoreError
 
 PLAIN = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 8)}"
@@ -74,3 +74,18 @@ def test_any_byte_of_a_header(tmp_path):
         except StoreError:
             outcomes.add("named")
     assert outcomes == {"read", "named"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fault"),
+    [
+        ([0, 2, 5], None),
+        ([], None),
+        ([0, 2, 2, 5], "2 after 2"),
+        ([0, 4, 3, 1], "3 after 4"),
+        ([-1, 2], "-1 to 2"),
+        ([0, 9], "0 to 9"),
+    ],
+)
+def test_numbers_that_do_not_rise_are_told(numbers, fault):
+    assert fault_of_rising(np.array(numbers, np.int64), least=0, most=5) == fault

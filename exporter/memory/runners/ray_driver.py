@@ -104,7 +104,8 @@ class ShardActor:
         if bundle.manifest != job.manifest:
             raise BundleError(
                 f"{bundle}, on machine {here}", expected="the bundle with which the build was started",
-                found="another", fix="keep it on storage that every machine of the cluster has, and start again",
+                found="one with another manifest",
+                fix="keep it on storage that every machine of the cluster has, and start again",
             )
         return ShardEncoder(job.work.store, job.plan, bundle, threads=job.threads)
 

@@ -19,6 +19,7 @@ from glimmer_export.runtime.contract import (
     DeviceLostError,
     EngineKey,
     EngineRecord,
+    FormChoice,
     GraphIO,
     graph_digest,
     inside,
@@ -26,6 +27,7 @@ from glimmer_export.runtime.contract import (
     read_engine_record,
     read_limited,
     read_manifest,
+    stage_of,
 )
 
 __all__ = ["TensorRTBackend"]
@@ -34,7 +36,7 @@ BUILD = "build engines here: `glimmer-export build`"
 MAX_ENGINE_BYTES = 32 << 30
 """A decoder of 11 billion parameters has 22 GiB in FP16; what is larger is no engine, and would be read into memory."""
 REPEATED = "decoder_step"
-"""The graph that runs once a token, and so is captured, the runs between two looks at the tokens together."""
+"""The stage that runs once a token, and so is captured, the runs between two looks at the tokens together."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ class TensorRTBackend:
         self._graphs: list[EngineGraph] = []
         self._notes: dict[str, None] = {}
 
+    @property
+    def record(self) -> EngineRecord:
+        """Of the engines that it runs."""
+        return self._engines.record
+
+    @property
+    def form_choice(self) -> FormChoice | None:
+        """The form of cross-attention that was chosen for them, of a bundle that has both."""
+        return self._engines.record.cross_attention
+
     def load(self, path: Path, io: GraphIO) -> EngineGraph:
         """Load the engine of a graph file; raises BundleError where it is damaged or of another I/O."""
         name = path.stem
@@ -125,7 +137,7 @@ class TensorRTBackend:
         entry = self._engines.record.engines[name]
         kernels = runtime_cache_path(entry.file.sha256, self._key.fingerprint)
         engine = self._library.engine(content, f"engine of {name}, {self._engines.directory}", kernels)
-        graph = EngineGraph(engine, io, self._device, captures=name in self._captures)
+        graph = EngineGraph(engine, io, self._device, captures=stage_of(name) in self._captures)
         self._graphs.append(graph)
         return graph
 

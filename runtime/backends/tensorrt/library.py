@@ -120,8 +120,8 @@ class Library:
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise BundleError(
-                subject, expected=f"an engine that {self.name} {self.version} loads", found="another",
-                fix="build it again here: `glimmer-export build`",
+                subject, expected=f"an engine that {self.name} {self.version} loads",
+                found=f"{len(content):,} bytes that it refuses", fix="build it again here: `glimmer-export build`",
             )
         return LoadedEngine(self, engine, subject, runtime_cache if self.specializes else None)
 

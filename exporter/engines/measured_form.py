@@ -1,0 +1,145 @@
+"""The form of cross-attention in which a machine is faster: answers decoded in either, in turn, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from glimmer_export.exporter.config.read import config_label
+from glimmer_export.exporter.config.targets import Profile
+from glimmer_export.exporter.engines.profiles import dim_sizes
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.whole_file import replace_file
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.contract import (
+    CROSS_ATTENTION_FORMS,
+    MANIFEST,
+    MEASURED,
+    BackendError,
+    EngineRecord,
+    FormChoice,
+    OptionError,
+    form_of,
+    record_to_json,
+    stage_of,
+)
+from glimmer_export.runtime.decode import Asked, decoder_steps
+from glimmer_export.runtime.placement import Placement, placement_of
+
+if TYPE_CHECKING:
+    from glimmer_export.runtime.backends import Backend, DeviceBackend
+    from glimmer_export.runtime.contract import ModelShape
+
+__all__ = ["choose_form_here", "form_on_engines"]
+
+ONE_QUESTION = Profile(batch=(1, 1, 1), texts=(1, 1, 1), text="question")
+WARM_UPS = 3
+"""Answers in each form before any is timed: a GPU captures its graphs meanwhile."""
+REPEATS, LEAST = 9, 3
+SECONDS = 60.0
+"""After so many no further repeat is begun, beyond the least."""
+PADDED = 1 / 8
+"""Of an answer's encoder tokens, those that are padding: passages are rarely as long as a model takes."""
+
+
+def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
+    """Measure a bundle of both forms with ONNX Runtime on this CPU, and write the choice in its manifest.
+
+    It is that of one question with passages of the model's own number and lengths. Whatever parity found concerns the
+    manifest of before. Raises OptionError for a bundle of one form, BundleError, and OutputError.
+    """
+    bundle = Bundle.open(bundle_dir)
+    choice = bundle.manifest.cross_attention_choice
+    if choice is None:
+        raise OptionError(
+            "--target", expected="a machine with a GPU", found=target_name,
+            fix="build nothing: ONNX Runtime runs the bundle's graphs as they are (of one that was exported with "
+            "--cross-attention both, this measures which form is faster here)",
+        )
+    require_no_link(bundle_dir, [MANIFEST], subject=f"bundle {bundle_dir}")
+    sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, "decoder_step")
+    measured = _measured(
+        bundle, OnnxRuntimeBackend(), replace(choice, target=config_label("target", target_name)), 1, sizes["encoder_tokens"].opt
+    )
+    replace_file(bundle_dir / MANIFEST, record_to_json(bundle.manifest.chosen(measured)).encode())
+    return measured
+
+
+def form_on_engines(bundle: Bundle, record: EngineRecord) -> FormChoice:
+    """Measure a bundle's engines on the GPU of this machine, at the sizes that their first profile is tuned for.
+
+    Raises BackendError if they do not run here.
+    """
+    backend = TensorRTBackend(bundle.directory, record.key.library)
+    try:
+        if backend.record != record or record.cross_attention is None:
+            raise BackendError(
+                f"engines {record.key.fingerprint}", expected="the engines that this GPU would run",
+                found=f"it would run {backend.record.key.fingerprint}", fix="build on the GPU that is to run them",
+            )
+        step = next(engine for name, engine in record.engines.items() if stage_of(name) == "decoder_step")
+        batch, encoder_tokens = step.profiles[0]["encoder_attention_mask"].opt
+        return _measured(bundle, backend, record.cross_attention, batch, encoder_tokens)
+    finally:
+        backend.close()
+
+
+def _measured(
+    bundle: Bundle, backend: Backend | DeviceBackend, choice: FormChoice, batch: int, encoder_tokens: int
+) -> FormChoice:
+    """The faster form on a backend, of as many answers of the choice's length at once as `batch` says."""
+    manifest = bundle.manifest
+    io = manifest.io()
+    places: dict[str, Placement] = {}
+    for form in CROSS_ATTENTION_FORMS:
+        graphs = {
+            stage_of(name): backend.load(bundle.graph_path(name), io[name])
+            for name in manifest.graphs if form_of(name) == form
+        }
+        places[form] = placement_of(graphs)
+    seconds = _seconds(places, _asked(manifest.model, batch, encoder_tokens), choice.answer_tokens)
+    form = min(seconds, key=seconds.__getitem__)
+    ratio = max(seconds.values()) / seconds[form]
+    return replace(choice, form=form, by=MEASURED, ratio=round(ratio, 4))
+
+
+def _seconds(places: Mapping[str, Placement], asked: Asked, answer_tokens: int) -> dict[str, float]:
+    """By form the median of an answer's decoding, which ends with its last token on the host."""
+
+    def answer(place: Placement) -> float:
+        began, remaining = time.perf_counter(), answer_tokens
+        with decoder_steps(place, asked) as steps:
+            while remaining > 0:
+                remaining -= len(steps.next(remaining))
+        return time.perf_counter() - began
+
+    for _ in range(WARM_UPS):
+        for place in places.values():
+            answer(place)
+    found: dict[str, list[float]] = {form: [] for form in places}
+    began = time.perf_counter()
+    for turn in range(REPEATS):
+        if turn >= LEAST and time.perf_counter() - began > SECONDS:
+            break
+        for form in sorted(places, reverse=bool(turn % 2)):
+            found[form].append(answer(places[form]))
+    return {form: median(times) for form, times in found.items()}
+
+
+def _asked(shape: ModelShape, batch: int, encoder_tokens: int) -> Asked:
+    """Random states of the size of a final norm's, a mask whose end is padding, and random tokens in front."""
+    random = np.random.default_rng(0)
+    states = random.standard_normal((batch, encoder_tokens, shape.d_model), np.float32)
+    mask = np.ones((batch, encoder_tokens), np.int32)
+    mask[:, encoder_tokens - int(encoder_tokens * PADDED) :] = 0
+    rest = random.integers(0, shape.vocab_size, (batch, shape.decoder_prefix_length - 1))
+    prefixes = [[shape.decoder_start_token_id, *map(int, row)] for row in rest]
+    return Asked(shape, states, mask, prefixes, logits=False)

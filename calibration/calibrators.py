@@ -153,7 +153,7 @@ METHODS = tuple(method.name for method in CALIBRATORS)
 
 
 def calibrator(name: str) -> Calibrator:
-    """The calibrator of a name; raises OptionError where there is none."""
+    """The calibrator of a name; raises OptionError if there is none."""
     for method in CALIBRATORS:
         if method.name == name:
             return method

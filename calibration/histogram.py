@@ -59,7 +59,7 @@ class RunningHistogram:
 
 
 class RunningRange:
-    """Statistics of one tensor. `channels` is the size of its last axis, None where that varies.
+    """Statistics of one tensor. `channels` is the size of its last axis, None if that varies.
 
     Values at or below MASKED are left out of everything. A tensor with such values has no statistics by channel.
     """
@@ -84,7 +84,7 @@ class RunningRange:
         return max(abs(self.minimum), abs(self.maximum)) if self.seen else 0.0
 
     def observe(self, values: NDArray[np.float32]) -> None:
-        """Take in one run's values, of any shape; raises FloatingPointError where one is not finite."""
+        """Take in one run's values, of any shape; raises FloatingPointError if one is not finite."""
         if not values.size:
             return
         if self._channel_amax is not None:
@@ -109,7 +109,7 @@ class RunningRange:
 
     @property
     def channel_amax(self) -> NDArray[np.float32] | None:
-        """Largest magnitude of each index of the last axis (channels,), None where that is not followed."""
+        """Largest magnitude of each index of the last axis (channels,), None if that is not followed."""
         return self._channel_amax
 
     def result(self) -> TensorRange:

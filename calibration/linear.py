@@ -14,7 +14,7 @@ __all__ = ["Linear", "constant", "find_linears", "product_input", "set_constant"
 
 @dataclass(frozen=True)
 class Linear:
-    """`node` multiplies `x` (..., K) by the initializer `weight`, (K, N), or (heads, K, N) where it is one a head."""
+    """`node` multiplies `x` (..., K) by the initializer `weight`, (K, N), or (heads, K, N) if it is one a head."""
 
     node: ir.Node
     x: ir.Value

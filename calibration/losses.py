@@ -99,11 +99,11 @@ class _Recorded:
 
 @dataclass(frozen=True)
 class Losses:
-    """Shares, over the questions that both answered; None where the architecture does not rank.
+    """Shares, over the questions that both answered; None if the architecture does not rank.
 
     `score_noise`: variance over a question's passages of the scores' error, by that of the reference's scores.
     `logit_noise`: the same of the first token's logits over the vocabulary, on the questions for which the reference's
-    passages were read, or on all where there is none: other passages are the scores' doing, and the few questions with
+    passages were read, or on all if there is none: other passages are the scores' doing, and the few questions with
     such would outweigh all others. A shift of all alike changes no choice and counts for nothing. `top_m_overlap`:
     passages read that the reference read too. `answers_equal`: answers with the reference's tokens. An error that is
     not finite is an infinite loss.

@@ -31,7 +31,7 @@ class GraphOptions:
     """How to quantise one graph.
 
     `int8` and `fp16` may both be set; `keep` are regular expressions of what is not to be INT8 beside the policy's, or,
-    where there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
+    if there is no INT8, not FP16; `lazy_layer` is the prefix of the nodes that lazy stage A computes for one token,
     None elsewhere; `method` a calibrator. `gpus` are the machines on one of which INT8 has to be faster, where the
     policy asks for that; none ask for nothing. `only` names the nodes that become INT8 whatever the policy keeps, all
     others staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of
@@ -78,7 +78,7 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
 
     Exact rewrites come first, on FP32 weights: position bias centred, channels balanced, the residual stream scaled.
     Then Q/DQ, then FP16.
-    Raises CalibrationError where FP16 would overflow on the calibration data, or a range is missing.
+    Raises CalibrationError if FP16 would overflow on the calibration data, or a range is missing.
     """
     from glimmer_export.calibration.passes.centre_position_bias import CentrePositionBias
     from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16

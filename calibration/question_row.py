@@ -34,9 +34,9 @@ ANSWER_LIKE = re.compile("answer|target|label|gold|response|reference|completion
 
 @dataclass(frozen=True, slots=True)  # a file may have a million of them
 class Question:
-    """One question. `answers` is empty where the file has none; any of them is right.
+    """One question. `answers` is empty if the file has none; any of them is right.
 
-    `passages` are those that the file gives, best first: ids in a store, or texts; None where it gives none. `evidence`
+    `passages` are those that the file gives, best first: ids in a store, or texts; None if it gives none. `evidence`
     is what KILT's gold names as proof, None in other layouts and where a row has no gold at all; `task` is the row's
     own word for the task that it belongs to. `skipped` counts the passages that could not be taken, for having no text;
     `unread` names the row's fields that mean nothing here.
@@ -61,7 +61,7 @@ class Row:
     data: dict[str, Any]
 
     def question(self) -> Question:
-        """The question of the row; its `qid` is empty where the row has no id."""
+        """The question of the row; its `qid` is empty if the row has no id."""
         asked = "input" if self._get("question") is None and self._get("input") is not None else "question"
         passages, skipped = self._passages()
         return Question(
@@ -77,7 +77,7 @@ class Row:
         return QuestionFileError(self.subject, expected=expected, found=found, fix=LAYOUTS)
 
     def qid(self) -> str:
-        """The row's id, empty where it has none or a blank one."""
+        """The row's id, empty if it has none or a blank one."""
         key = next((key for key in ("qid", "id", "_id") if self._get(key) is not None), None)
         if key is not None and not _is_id(self.data[key]):
             raise self._error(f'a "{key}" that is a string or an integer', key)
@@ -160,7 +160,7 @@ class Row:
         return tuple(passage for _, passage in ranked), len(items) - len(taken)
 
     def _passage(self, key: str, item: dict[str, Any]) -> tuple[Passage | None, float | None]:
-        """One passage, None where it has no text, and its score."""
+        """One passage, None if it has no text, and its score."""
         fields = passage_fields(item)
         title, text, identifier = fields.get("title", ""), fields.get("text", ""), fields.get("id")
         has_text = "text" in item or "contents" in item
@@ -199,6 +199,6 @@ def _is_id(value: object) -> bool:
 
 
 def _has_text(value: object) -> bool:
-    """Whether a value is text or has some in it, as answers would; flags and numbers are none."""
+    """Whether a value is text or has some in it, as answers would; flags and numbers are not."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return bool(value) and (isinstance(value, str) or any(map(_has_text, inside)))

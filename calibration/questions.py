@@ -51,7 +51,7 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
 def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that are read, `-` being standard input.
 
-    Raises QuestionFileError where a path names none, and where two name the same.
+    Raises QuestionFileError if a path names none, and where two name the same.
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
     paths = [STDIN if path == Path("-") else path for path in paths]
@@ -62,7 +62,7 @@ def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def given_passages(question: Question) -> list[PassageId | Passage]:
-    """The passages that the file gives for a question, ids as such; raises QuestionFileError where it gives none."""
+    """The passages that the file gives for a question, ids as such; raises QuestionFileError if it gives none."""
     if question.passages is None:
         unread = ", ".join(f'"{name}"' for name in question.unread)
         raise QuestionFileError(

@@ -17,7 +17,7 @@ class TensorRange:
 
     `minimum` and `maximum` are exact. `histogram` (bins,) int64 counts `count` values over [-limit, limit], `limit` a
     power of two; of a large tensor each run adds a part, in even steps over its rows. `channel_amax` (channels,)
-    float32 is the largest magnitude of each index of the last axis, None where that axis varies in size.
+    float32 is the largest magnitude of each index of the last axis, None if that axis varies in size.
     """
 
     minimum: float

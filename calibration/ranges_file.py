@@ -34,7 +34,7 @@ __all__ = [
 def check_tensor(
     tensor: TensorRange, percentiles: Mapping[str, float], clipped: float, subject: str, fix: str
 ) -> None:
-    """Raise CalibrationError where a tensor's numbers contradict each other.
+    """Raise CalibrationError if a tensor's numbers contradict each other.
 
     `percentiles` and `clipped`, the amax by the table's method, are what the file shows to a reader.
     """
@@ -69,7 +69,7 @@ def check_tensor(
 
 
 def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: str) -> None:
-    """Raise CalibrationError where a table is of other graphs than the manifest has for a codec, or of no samples."""
+    """Raise CalibrationError if a table is of other graphs than the manifest has for a codec, or of no samples."""
     graphs = manifest.graphs_for(codec_of_graphs(table.graphs, manifest))
     expected = {name: manifest.graphs[name].files[0].sha256 for name in graphs}
     for name in sorted({*expected, *table.graph_digests, *table.graphs}):
@@ -84,7 +84,7 @@ def check_table(table: RangeTable, manifest: BundleManifest, subject: str, fix: 
 
 
 def codec_of_graphs(graphs: Collection[str], manifest: BundleManifest) -> str | None:
-    """The codec of the memory that these graphs read; the bundle's first where they are of none, or of several."""
+    """The codec of the memory that these graphs read; the bundle's first if they are of none, or of several."""
     codecs = [codec for codec in manifest.codecs if set(manifest.graphs_for(codec)) == set(graphs)]
     return next(iter([*codecs, *manifest.codecs]), None)
 

@@ -34,7 +34,7 @@ class RoundingBackend(OnnxRuntimeBackend):
         return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
-        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        """Load a graph file; raises BundleError if it is damaged or its I/O is not `io`."""
         import onnx_ir
 
         from glimmer_export.calibration.passes.round_fp16 import RoundFp16

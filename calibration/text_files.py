@@ -169,8 +169,8 @@ def files_of(
 ) -> list[Path]:
     """The files that some paths name, in their order.
 
-    A path is a file, or a folder: its files whose names end in one of `endings` (all, where there is none), in the
-    order of their names; or, where nothing is there, a pattern such as `part-*.jsonl`. Raises `error` for a folder or a
+    A path is a file, or a folder: its files whose names end in one of `endings` (all, if there is none), in the
+    order of their names; or, if nothing is there, a pattern such as `part-*.jsonl`. Raises `error` for a folder or a
     pattern of no file, and for a file that two of the paths name.
     """
     found: list[Path] = []
@@ -200,7 +200,7 @@ def _inside(path: Path, endings: Collection[str]) -> list[Path]:
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """What the packages raise of a compressed file that is damaged; zstd's only where it was opened."""
+    """What the packages raise of a compressed file that is damaged; zstd's only if it was opened."""
     name = _zstd_name()
     return (gzip.BadGzipFile, EOFError, zlib.error, *([_zstd().ZstdError] if name in sys.modules else []))
 

@@ -41,7 +41,7 @@ class TrackedRanges:
         self.multiply(new, self.factor(name))
 
     def source(self, name: str) -> TensorRange:
-        """What the FP32 graph's tensor held, before any rewrite; raises CalibrationError where it was never seen."""
+        """What the FP32 graph's tensor held, before any rewrite; raises CalibrationError if it was never seen."""
         if name not in self._ranges:
             raise CalibrationError(
                 f"tensor {name}", expected="a range in the calibration table", found="none",
@@ -59,7 +59,7 @@ class TrackedRanges:
             self._factors[name] = self._factors.get(name, 1.0) * np.asarray(factor, np.float64)
 
     def channel_amax(self, name: str) -> NDArray[np.float64] | None:
-        """Largest magnitude of each channel now, (channels,); None where the last axis varies in size."""
+        """Largest magnitude of each channel now, (channels,); None if the last axis varies in size."""
         amax = self.source(name).channel_amax
         return None if amax is None else amax.astype(np.float64) * self.factor(name)
 

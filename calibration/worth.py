@@ -55,7 +55,7 @@ class Unworthy:
 
 
 def not_worth(graph: ir.Graph, names: Collection[str], gpus: Sequence[Gpu], saved_bytes: int) -> Unworthy | None:
-    """The products among `names` that INT8 would speed up on none of the machines; None where there are none.
+    """The products among `names` that INT8 would speed up on none of the machines; None if there are none.
 
     `saved_bytes` are those of one weight. Products that read one value share its codes, so they are judged together. A
     run reads every weight once, whatever its batch: the rule is for graphs of few rows, which wait for their weights.
@@ -89,7 +89,8 @@ def asks_given_keys(graph: ir.Graph, names: Collection[str]) -> tuple[str, ...]:
     }
     found = []
     for node in graph:
-        if node.op_type == "MatMul" and _origin(node.inputs[1], "Transpose") in graph.inputs:
+        keys = _origin(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+        if keys is not None and keys in graph.inputs and str(keys.name).endswith(".key"):  # not absorbed states
             name = products.get(_origin(node.inputs[0], "Reshape", "Transpose"))
             found += [] if name is None else [name]
     return tuple(found)

@@ -54,7 +54,7 @@ def described(value: object) -> str:
 
 
 def whole_number(name: str, value: object, *, least: int, most: int = MAX_WHOLE_NUMBER) -> int:
-    """A whole number, numpy's too; raises OptionError for anything else (a bool is none) and outside the range."""
+    """A whole number, numpy's too; raises OptionError for anything else (a bool is not one) and outside the range."""
     number = as_index(value)
     if number is None or not least <= number <= most:
         expected = f"a whole number from {least}" + ("" if most == MAX_WHOLE_NUMBER else f" to {most}")

@@ -28,7 +28,7 @@ __all__ = ["Bundle", "verify_file"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened and verified bundle. `text` is None where the checkpoint had no tokenizer."""
+    """An opened and verified bundle. `text` is None if the checkpoint had no tokenizer."""
 
     directory: Path
     manifest: BundleManifest

@@ -33,7 +33,7 @@ _raised = threading.local()
 
 
 def sentencepiece_normalizer(normalizer: Any) -> Any | None:
-    """The same normaliser with sentencepiece's reading of its table, and quick at spaces; None where it has neither.
+    """The same normaliser with sentencepiece's reading of its table, and quick at spaces; None if it has neither.
 
     `normalizer` is a tokenizer's own (None, or of `tokenizers.normalizers`). Raises ValueError for a damaged table.
     """
@@ -56,7 +56,7 @@ class Charsmap:
     """A table of sequences of characters and what replaces each.
 
     The table is the size of a trie in bytes (uint32, little-endian), that trie, a double array (Yata et al. 2007) over
-    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError where it is cut off, or where a sequence
+    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError if it is cut off, or where a sequence
     has no replacement in UTF-8.
     """
 
@@ -96,7 +96,7 @@ class Charsmap:
             raise
 
     def _longest(self, text: str, place: int) -> tuple[int, str]:
-        """How many characters from `place` on the table replaces, and by what; 0 and nothing where it has none."""
+        """How many characters from `place` on the table replaces, and by what; 0 and nothing if it has none."""
         matched, replacement = 0, ""
         node, unit = _offset(self._units[0]), 0
         for end in range(place, len(text)):
@@ -111,7 +111,7 @@ class Charsmap:
         return matched, replacement
 
     def _unit(self, node: int, byte: int) -> int | None:
-        """The trie's unit behind `node` by this byte, None where it has none."""
+        """The trie's unit behind `node` by this byte, None if it has none."""
         place = node ^ byte
         if place < len(self._units) and self._units[place] & LABEL == byte:
             return self._units[place]
@@ -133,7 +133,7 @@ class Charsmap:
 
 
 def _check_values(units: npt.NDArray[np.int64], replacements: bytes) -> None:
-    """Raise ValueError where a unit's value, the start of its replacement, is none: text would find out later."""
+    """Raise ValueError if a unit's value, the start of its replacement, is not valid: text would find out later."""
     replacements.decode("utf-8")
     leaves = np.flatnonzero((units & HAS_LEAF != 0) & (units <= VALUE))
     leaves = leaves[leaves > 0]  # the root stands for no sequence

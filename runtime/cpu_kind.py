@@ -22,7 +22,7 @@ def cpu_kind() -> str:
 
 
 def bf16_instructions() -> str:
-    """What this CPU has for BF16, the widest; `none` where that is nothing or not listed."""
+    """What this CPU has for BF16, the widest; `none` if that is nothing or not listed."""
     flags = _flags()
     return next((name for name in BF16 if name in flags), "none")
 

@@ -26,7 +26,7 @@ MAX_PACKED = 4
 """Elements of 2 bits in one number of a typed field."""
 DIMS, DATA_TYPE, TENSOR_NAME, RAW_DATA, EXTERNAL_DATA = 1, 2, 8, 9, 13
 TYPED = {4: 4, 5: None, 6: None, 7: None, 10: 8, 11: None}
-"""Fields of typed values: bytes of each, None where they are numbers of any length; 6 has texts."""
+"""Fields of typed values: bytes of each, None if they are numbers of any length; 6 has texts."""
 TEXTS, INTEGERS = 6, 7
 INT64 = 7
 BITS = {
@@ -57,7 +57,7 @@ MAX_DEPTH = 100
 def fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """The fields of a message by number: bytes for one with a length, else the number, or the bytes of a fixed one.
 
-    Groups are passed over. Raises ValueError where the content is no message.
+    Groups are passed over. Raises ValueError if the content is no message.
     """
     place, groups = 0, 0
     value: memoryview | int
@@ -80,7 +80,7 @@ def fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         else:
             raise ValueError(f"a wire type {wire}")
         if not number or groups < 0:
-            raise ValueError("a tag that is none")
+            raise ValueError("a tag that does not exist")
         if not groups and wire != END_GROUP:
             yield number, value
     if groups:
@@ -109,7 +109,7 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
 
 @dataclass
 class Tensor:
-    """What a TensorProto states: `held` bytes of values of its own, in `elements` texts or numbers where it is typed.
+    """What a TensorProto states: `held` bytes of values of its own, in `elements` texts or numbers if it is typed.
 
     `raw` says that they are the array's own bytes.
     """
@@ -130,12 +130,12 @@ class Tensor:
 
     @property
     def num_bytes(self) -> int | None:
-        """Bytes of its shape; None where its type is none that has a size."""
+        """Bytes of its shape; None if its type has no size."""
         bits = BITS.get(self.data_type)
         return None if bits is None else (self.count * bits + 7) // 8
 
     def check_size(self, external: int | None = None) -> None:
-        """Raise ValueError where its shape states other bytes than it has, in itself or in `external` data."""
+        """Raise ValueError if its shape states other bytes than it has, in itself or in `external` data."""
         held = external if external is not None or self.raw is None else len(self.raw)
         if held is not None:
             stated = self.num_bytes
@@ -159,7 +159,7 @@ class Tensor:
 
 
 def read_tensor(content: memoryview) -> Tensor:
-    """What a serialised TensorProto states; raises ValueError where it is none, or a dimension is negative."""
+    """What a serialised TensorProto states; raises ValueError if it is not one, or a dimension is negative."""
     tensor = Tensor()
     for number, value in fields(content):
         if number == DIMS:
@@ -194,7 +194,7 @@ def _count(tensor: Tensor, number: int, value: memoryview | int) -> None:
 
 
 def check_made_constants(graph: memoryview) -> None:
-    """Raise ValueError where a node of a serialised GraphProto makes a huge constant of a shape that is one too."""
+    """Raise ValueError if a node of a serialised GraphProto makes a huge constant of a shape that is one too."""
     shapes: dict[bytes, list[int] | None] = {}
     makers: list[tuple[str, list[bytes]]] = []
     for number, value in fields(graph):
@@ -238,7 +238,7 @@ def _take_node(
 class ExternalData:
     """One tensor's place: a path below the graph's folder, and bytes in that file; length 0 is up to its end.
 
-    `stated` bytes are those of its shape, None where its type is not known.
+    `stated` bytes are those of its shape, None if its type is not known.
     """
 
     location: bytes
@@ -275,7 +275,7 @@ def check_external_data(
 def external_data(content: memoryview) -> Iterator[ExternalData]:
     """Every external tensor of a serialised ONNX model.
 
-    Raises ValueError where it is none, and for a constant whose shape states other bytes than it has, or that a node
+    Raises ValueError if it is not one, and for a constant whose shape states other bytes than it has, or that a node
     makes of a shape alone, in gigabytes: of such a one libraries make an array before they look.
     """
     yield from _tensors(content, MODEL, MAX_DEPTH)

@@ -37,7 +37,7 @@ PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
 class Passage:
     """A passage; `id` is None for a text that came without one.
 
-    `wikipedia_id` is the page that it is of, as KILT names pages; None where its corpus does not say.
+    `wikipedia_id` is the page that it is of, as KILT names pages; None if its corpus does not say.
     """
 
     id: int | str | None
@@ -47,7 +47,7 @@ class Passage:
 
 
 class PassageTexts:
-    """Ids, titles and texts by passage number, and their full-text index where it is FTS5's.
+    """Ids, titles and texts by passage number, and their full-text index if it is FTS5's.
 
     Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
     many are made as readers there were at one time. `names_pages`: whether passages may have a wikipedia_id.
@@ -56,7 +56,7 @@ class PassageTexts:
     def __init__(
         self, path: Path, end: int, check: Callable[[], None] = lambda: None, *, folding: int = FOLDING
     ) -> None:
-        """Open the file; raises StoreError where it is not SQLite or the last passage's number is not `end` - 1.
+        """Open the file; raises StoreError if it is not SQLite or the last passage's number is not `end` - 1.
 
         `check` raises where what was opened may be the file of another store; `folding` is that of its index.
         """

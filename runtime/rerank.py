@@ -13,7 +13,7 @@ __all__ = ["check_scores", "select_top_m", "take_selected"]
 
 
 def check_scores(scores: Array, num_passages: Sequence[int]) -> None:
-    """Raise NotFiniteError where one of the passages that are present has no finite score.
+    """Raise NotFiniteError if one of the passages that are present has no finite score.
 
     Scores (b, k) float32 of rows that have `num_passages` passages each: sorting would put NaN in some place or other.
     """

@@ -17,7 +17,7 @@ __all__ = ["CurrentStore", "Serving"]
 
 @dataclass(frozen=True)
 class Serving:
-    """One generation of a store, None where a session has no store, and what reads it."""
+    """One generation of a store, None if a session has no store, and what reads it."""
 
     store: MemoryStore | None
     codec: Codec | None
@@ -68,7 +68,7 @@ class CurrentStore:
                 self._end(held)
 
     def replace(self, newer: Serving) -> None:
-        """Serve this from now on; raises ClosedError, and leaves it to the caller, where it was closed meanwhile."""
+        """Serve this from now on; raises ClosedError, and leaves it to the caller, if it was closed meanwhile."""
         with self._lock:
             self._check()
             self._open += 1

@@ -64,14 +64,14 @@ class SqliteFile:
         return cls(str(path), named, uri=False)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
-        """The rows of a statement, read as they are asked for; where there are none, what it does is done at once."""
+        """The rows of a statement, read as they are asked for; if there are none, what it does is done at once."""
         with self._errors:
             cursor = self.connection.execute(statement, values)
             first = cursor.fetchone()
         return self._rest(cursor, first)
 
     def row(self, statement: str, values: Sequence[object] = ()) -> Row | None:
-        """The first row of a statement, None where it has none."""
+        """The first row of a statement, None if it has none."""
         with self._errors:
             return cast("Row | None", self.connection.execute(statement, values).fetchone())
 
@@ -109,7 +109,7 @@ class SqliteFile:
                 self.connection.setlimit(getattr(sqlite3, f"SQLITE_LIMIT_{name}"), limit)
 
     def _check_schema(self) -> None:
-        """Raise where there is a view, a trigger, or a table or an index other than a store's."""
+        """Raise if there is a view, a trigger, or a table or an index other than a store's."""
         for kind, name, table, sql in self.execute(SCHEMA):
             words = str(sql).upper().split()
             if name in CREATED:

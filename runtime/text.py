@@ -38,7 +38,7 @@ class PlainTokenizer:
 
     White space around it is dropped. A tokenizer that was made of a sentencepiece model normalises text as that does,
     and white space is what is a space then (a zero-width space or a byte order mark too). Takes over the tokenizer that
-    it is given. Safe from several threads. Raises ValueError where the tokenizer's table for normalising is damaged.
+    it is given. Safe from several threads. Raises ValueError if the tokenizer's table for normalising is damaged.
 
     `limits` are what its file says that it may do to a text. `named` makes the error of what the library says where it
     cannot encode one, as without an unknown token.
@@ -60,23 +60,23 @@ class PlainTokenizer:
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> Encoding:
-        """Tokens and ids of a text, which has no lone surrogate; raises TokenizerError where the model has none."""
+        """Tokens and ids of a text, which has no lone surrogate; raises TokenizerError if the model has none."""
         with self._errors:
             return self._tokenizer.encode(self._stripped(text), add_special_tokens=False)
 
     def length_fault(self, text: str) -> tuple[str, str] | None:
-        """What is expected of a text's length and what was found, where it must not be encoded; None where it may."""
+        """What is expected of a text's length and what was found, where it must not be encoded; None if it may."""
         with self._errors:
             return text_fault(text, self._limits, self._normalizer)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of tokens, special tokens left out; raises TokenizerError where the library has none."""
+        """The text of tokens, special tokens left out; raises TokenizerError if the library has none."""
         with self._errors:
             decoded: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return decoded
 
     def piece(self, number: int) -> str | None:
-        """The token of an id, None where there is none."""
+        """The token of an id, None if there is none."""
         piece: str | None = self._tokenizer.id_to_token(number)
         return piece
 
@@ -116,7 +116,7 @@ class TextEncoder:
     def open(cls, path: Path, shape: ModelShape) -> TextEncoder:
         """Read a tokenizer.json.
 
-        Raises TokenizerError where it is unreadable or larger than the vocabulary, BundleError where the shape's
+        Raises TokenizerError if it is unreadable or larger than the vocabulary, BundleError where the shape's
         templates are none.
         """
         for name, fields in TEMPLATES.items():
@@ -130,7 +130,7 @@ class TextEncoder:
     def question(self, question: str) -> list[int]:
         """Token ids of a question, with EOS where the model has `question_eos`, at most question_length.
 
-        Raises QuestionError where it is empty, too long, or not text that can be encoded.
+        Raises QuestionError if it is empty, too long, or not text that can be encoded.
         """
         subject = f"question {question[:60]!r}"
         if not question.strip():
@@ -187,7 +187,7 @@ def read_tokenizer_file(path: Path, *, subject: str, fix: str) -> bytes:
 def read_tokenizer(source: Path | bytes, vocab_size: int, *, subject: str, fix: str) -> PlainTokenizer:
     """Open a tokenizer.json, or its content; `subject` and `fix` are those of its errors.
 
-    Raises TokenizerError where it cannot be read, or can give an id that the embedding has no row for.
+    Raises TokenizerError if it cannot be read, or can give an id that the embedding has no row for.
     """
     content = source if isinstance(source, bytes) else read_tokenizer_file(source, subject=subject, fix=fix)
 

@@ -120,7 +120,7 @@ def tokenizer_limits(content: bytes) -> TokenizerLimits:
 
 
 def text_fault(text: str, limits: TokenizerLimits, normalizer: Any) -> tuple[str, str] | None:
-    """What is expected of a text's length and what was found, where it must not be encoded; None where it may.
+    """What is expected of a text's length and what was found, where it must not be encoded; None if it may.
 
     `normalizer` is the tokenizer's own, or None. Tokens take 150 times the bytes that a text has once it is normalised.
     """

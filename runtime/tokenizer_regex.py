@@ -124,7 +124,7 @@ class _Reader:
         return _Part(0, 0, self._ways(most - least + 1), may_be_empty=least == 0, varies=True)
 
     def _quantifier(self) -> tuple[int, int | None] | None:
-        """Least and most repetitions of the quantifier that stands here, None where there is none."""
+        """Least and most repetitions of the quantifier that stands here, None if there is none."""
         if self.place >= len(self._pattern) or self._pattern[self.place] not in QUANTIFIERS:
             return None
         mark = self._pattern[self.place]

@@ -22,7 +22,7 @@ _WHOLE = frozenset({"Expand", "Identity", "Reshape", "Squeeze", "Transpose", "Un
 class CentrePositionBias(InPlacePass):
     """Every table of relative-position bias, (distances, heads), less the mean of each of its columns.
 
-    A constant changes no softmax whose every key has it. So a table is centred only where each way from it to a softmax
+    A constant changes no softmax whose every key has it. So a table is centred only if each way from it to a softmax
     over keys is one of lookups, movements, additions and masks, and where what is joined to it on the way (lazy stage A
     attends to question and passage by two products) has the same constant: tables that meet in a softmax are given one
     mean a head. A bias that moves some keys and not others keeps it. After the call, `left` says which those are.
@@ -83,7 +83,7 @@ class _Way:
 
     @classmethod
     def of(cls, table: ir.Value) -> _Way | None:
-        """None where the constant would be seen: the table, or what comes of it, is read by anything else."""
+        """None if the constant would be seen: the table, or what comes of it, is read by anything else."""
         way = cls(table)
         for node, place in table.uses():
             if node.op_type != "Gather" or place != 0 or not way._follow(node.outputs[0], moved=False):

@@ -12,7 +12,7 @@ __all__ = ["CONTENT", "describe", "infer_missing_types", "initializer", "multipl
 
 
 def infer_missing_types(model: ir.Model) -> None:
-    """Infer by ONNX's own rules, in place; raises ValueError where a type stays unknown."""
+    """Infer by ONNX's own rules, in place; raises ValueError if a type stays unknown."""
     if not _untyped(model.graph):
         return
     from onnx_ir.passes.common import ShapeInferencePass
@@ -37,7 +37,7 @@ def describe(value: ir.Value, name: str | None, like: ir.Value) -> None:
 
 
 def initializer(graph: ir.Graph, name: str, content: NDArray[Any] | ir.LazyTensor) -> ir.Value:
-    """The constant of that name, made of `content` where there is none."""
+    """The constant of that name, made of `content` if there is none."""
     if name not in graph.initializers:
         tensor = content if isinstance(content, ir.LazyTensor) else ir.tensor(content, name=name)
         value = ir.Value(

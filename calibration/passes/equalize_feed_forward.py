@@ -45,7 +45,7 @@ class EqualizeFeedForward(InPlacePass):
 
 
 def _written_by(wo: Linear, writers: dict[ir.Value, Linear]) -> tuple[Linear, list[ir.Value]] | None:
-    """The linear whose output `wo` reads, but for a gate or ReLU, and the values between; None where nothing is so.
+    """The linear whose output `wo` reads, but for a gate or ReLU, and the values between; None if nothing is so.
 
     A product of two values is a gated one where the other depends on the graph's inputs too.
     """

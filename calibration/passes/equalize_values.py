@@ -63,7 +63,7 @@ class EqualizeValues(InPlacePass):
 
 
 def _values(output: Linear, by_output: dict[ir.Value, Linear]) -> Linear | None:
-    """The value projection of the context that `output` reads; None where another way leads there.
+    """The value projection of the context that `output` reads; None if another way leads there.
 
     Backwards from `o`: Reshape, Transpose, then the product with the values (and back over their Transpose and Reshape
     to the projection), or, absorbed, the projection itself, one weight a head.

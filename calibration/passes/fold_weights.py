@@ -42,7 +42,7 @@ class FoldWeights(InPlacePass):
 
 
 def _weight(graph: ir.Graph, node: ir.Node, place: int) -> ir.Value | None:
-    """Input `place` of a node where it is a float initializer."""
+    """Input `place` of a node if it is a float initializer."""
     value = node.inputs[place] if len(node.inputs) > place else None
     known = value is not None and value.name in graph.initializers and value.dtype == ir.DataType.FLOAT
     return value if known else None

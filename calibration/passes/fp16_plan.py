@@ -22,7 +22,7 @@ _HOISTED = frozenset({"Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Movers that keep a value's size: one that FP16 alone reads is given FP16, so that the cast before it is shared."""
 
 _STORED = frozenset({"Pad", "Where"})
-"""Movers that write keys and values into a cache: where that is FP16, what is new is cast, never the whole cache."""
+"""Movers that write keys and values into a cache: if that is FP16, what is new is cast, never the whole cache."""
 
 _HALF, _SINGLE, _FREE = "half", "single", "free"
 """Where a value comes from: an FP16 product; FP32; or constants alone, which can be had in either."""
@@ -140,7 +140,7 @@ class _Planner:
         if node in self._pinned or not any(is_float(value) for value in node.outputs) or node.op_type == "Cast":
             return False
         if node in wanted:
-            # Constants are what they are: a table beyond FP16 is read in FP32, and cast where that is asked for.
+            # Constants are what they are: a table beyond FP16 is read in FP32, and cast if that is asked for.
             return node not in self._result.free or self._fits(node, node.outputs[0], FP16_MAX)
         if node.op_type == "Gather" and (table := constant(node.inputs[0])) is not None:
             return len(table.shape) > 1 and table.shape[-1] != 1 and self._fits(node, node.inputs[0], FP16_SAFE)
@@ -154,7 +154,7 @@ class _Planner:
         return value.dtype == ir.DataType.FLOAT16 if node is None else node in self._result.half
 
     def _magnitude(self, value: ir.Value | None) -> float:
-        """0 where nothing is known: without ranges nothing but constants can be judged."""
+        """0 if nothing is known: without ranges nothing but constants can be judged."""
         if value is None or (self._ranges is None and constant(value) is None):
             return 0.0
         return amax_of(value, self._ranges or TrackedRanges({})) or 0.0

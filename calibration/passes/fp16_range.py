@@ -24,7 +24,7 @@ def is_masked(value: ir.Value | None) -> bool:
 
 
 def amax_of(value: ir.Value, tracked: TrackedRanges) -> float | None:
-    """Largest magnitude of a value on the calibration data; None where neither it nor its sources were seen.
+    """Largest magnitude of a value on the calibration data; None if neither it nor its sources were seen.
 
     A masked position counts as MASKED. What a pass has added without a range of its own is followed to its source.
     """

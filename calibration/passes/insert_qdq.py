@@ -82,7 +82,7 @@ def activation_scale(low: float, high: float, scheme: Scheme) -> tuple[NDArray[n
 def quantize_weight(
     weight: NDArray[np.float32], axis: int | None, scheme: Scheme
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric codes of a weight and its scales: (channels,) along `axis`, or a scalar where it is None."""
+    """Symmetric codes of a weight and its scales: (channels,) along `axis`, or a scalar if it is None."""
     others = None if axis is None else tuple(index for index in range(weight.ndim) if index != axis)
     amax = np.abs(weight).max(axis=others)
     scale = representable((amax / scheme.weight_levels).astype(np.float32), scheme)

@@ -51,7 +51,7 @@ class MigrateIntoNorm(InPlacePass):
 
 
 def _norm_weight(graph: ir.Graph, normed: ir.Value) -> ir.Value | None:
-    """The weight of the RMSNorm that writes a value: the initializer of its last product, where it is used once."""
+    """The weight of the RMSNorm that writes a value: the initializer of its last product, if it is used once."""
     node = normed.producer()
     if node is None or node.op_type != "Mul":
         return None

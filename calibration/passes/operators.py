@@ -23,7 +23,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """Whether a value is FLOAT or FLOAT16; raises ValueError where its type is unknown (infer the types first)."""
+    """Whether a value is FLOAT or FLOAT16; raises ValueError if its type is unknown (infer the types first)."""
     if value is None:
         return False
     dtype = value.dtype if value.dtype is not None else value.const_value and value.const_value.dtype

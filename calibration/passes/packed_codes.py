@@ -33,7 +33,7 @@ def pack_codes(codes: NDArray[np.int8]) -> NDArray[np.int32]:
 def unpacked(graph: ir.Graph, packed: ir.Value, before: ir.Node, name: str) -> ir.Value:
     """The codes of gathered rows (..., c) int32, as (..., 4 c) int32, by nodes put in front of `before`.
 
-    Without shifts, which TensorRT's parser has not: a division of non-negative numbers for each byte.
+    Without shifts, which TensorRT's parser does not have: a division of non-negative numbers for each byte.
     """
     made: list[ir.Node] = []
 
@@ -53,7 +53,7 @@ def unpacked(graph: ir.Graph, packed: ir.Value, before: ir.Node, name: str) -> i
         planes.insert(0, node("Div", rest, size))
         rest = node("Sub", rest, node("Mul", planes[0], size))
     planes.insert(0, rest)
-    # The last was lifted by 128 where it was negative, the others always.
+    # The last was lifted by 128 if it was negative, the others always.
     lifts = [number(OFFSET)] * (PLANES - 1) + [node("Where", negative, number(OFFSET), number(0))]
     codes = [node("Sub", plane, lift) for plane, lift in zip(planes, lifts, strict=True)]
     together = node("Concat", *codes, axis=-1)

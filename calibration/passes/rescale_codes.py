@@ -56,7 +56,7 @@ class RescaleCodes(InPlacePass):
 
 
 def _exponent(node: ir.Node, inputs: list[int]) -> int:
-    """The power of two by which a node's result changes; raises ValueError where that depends on the values."""
+    """The power of two by which a node's result changes; raises ValueError if that depends on the values."""
     if node.op_type in PRODUCTS or node.op_type == "Mul":
         return sum(inputs)
     if node.op_type in MOVERS or node.op_type == "ReduceMean":

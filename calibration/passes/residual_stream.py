@@ -40,7 +40,7 @@ class ResidualStream:
 
 
 def find_norms(graph: ir.Graph) -> list[Norm]:
-    """Every `x * rsqrt(mean(x^2) + epsilon)`, with the weight that multiplies it where there is one.
+    """Every `x * rsqrt(mean(x^2) + epsilon)`, with the weight that multiplies it if there is one.
 
     The lazy stage A's normalisation of memory codes is no such pattern: it works on `x * x`, and its scale is folded.
     """

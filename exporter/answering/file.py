@@ -36,7 +36,7 @@ __all__ = ["AnsweringReport", "answer_questions", "check_ids", "choice_to_json",
 def kilt_predictions(questions: Sequence[Question], answers: Sequence[Answer]) -> str:
     """The content of a file of predictions, one KILT row a question; an answer that is None becomes an empty one.
 
-    KILT's script reads `answer` and `provenance`; `log_probability` stands beside them, null where it is not known.
+    KILT's script reads `answer` and `provenance`; `log_probability` stands beside them, null if it is not known.
     """
     return "".join(
         json.dumps({"id": question.qid, "input": question.question, "output": [_output(answer)]}) + "\n"
@@ -45,7 +45,7 @@ def kilt_predictions(questions: Sequence[Question], answers: Sequence[Answer]) -
 
 
 def ranked_pages(answer: Answer) -> list[Passage]:
-    """The best passage of each Wikipedia page, best first: by the model's scores, or as retrieved where it has none.
+    """The best passage of each Wikipedia page, best first: by the model's scores, or as retrieved if it has none.
 
     Those that were not read are among them, and those that name no page are not.
     """
@@ -60,7 +60,7 @@ def ranked_pages(answer: Answer) -> list[Passage]:
 
 
 def check_ids(questions: Sequence[Question]) -> None:
-    """Raise QuestionFileError where two questions have one id, read as strings: KILT's script refuses them."""
+    """Raise QuestionFileError if two questions have one id, read as strings: KILT's script refuses them."""
     first: dict[str, Question] = {}
     for question in questions:
         earlier = first.setdefault(question.qid.strip(), question)
@@ -80,7 +80,7 @@ def _output(answer: Answer) -> dict[str, object]:
 class AnsweringReport:
     """What came of a file of questions.
 
-    `backend` is the session's choice, None where its graphs were given; `errors` counts the questions that could not be
+    `backend` is the session's choice, None if its graphs were given; `errors` counts the questions that could not be
     taken, by the error's name; `milliseconds` is the median over batches, by stage. `tasks` has the scores of each task
     that rows name; `notes` says what could not be measured, and why. `skipped_passages` counts the given passages that
     had no text, `truncated_passages` those that were longer than passage_length and were cut.

@@ -27,7 +27,7 @@ class Grade:
 
 
 def grade(prediction: str | None, answers: Iterable[str]) -> Grade | None:
-    """The grade of an answer; None where no gold is left to grade it by.
+    """The grade of an answer; None if no gold is left to grade it by.
 
     White space around a text is not part of it. A gold that is nothing else is no gold; one that normalises to nothing
     ("A", "The The") stays, and only an answer that is not blank can match it: a question that was not answered is
@@ -59,13 +59,13 @@ def normalise_answer(text: str) -> str:
 
 
 def exact_match(prediction: str | None, answers: Iterable[str]) -> float:
-    """The grade's `em`; 0.0 where there is no gold."""
+    """The grade's `em`; 0.0 if there is no gold."""
     graded = grade(prediction, answers)
     return 0.0 if graded is None else graded.em
 
 
 def token_f1(prediction: str | None, answers: Iterable[str]) -> float:
-    """The grade's `f1`; 0.0 where there is no gold."""
+    """The grade's `f1`; 0.0 if there is no gold."""
     graded = grade(prediction, answers)
     return 0.0 if graded is None else graded.f1
 

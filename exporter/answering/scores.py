@@ -57,7 +57,7 @@ RougeL = Callable[[str | None, Iterable[str]], float]
 
 
 def rouge_l_scorer() -> RougeL | None:
-    """What scores an answer; None where the package `rouge` is not installed.
+    """What scores an answer; None if the package `rouge` is not installed.
 
     The scorer raises RecursionError for texts with about a thousand words in one sentence, as the package does.
     """
@@ -87,7 +87,7 @@ RECALL_AT = (5, 10, 20)
 
 @dataclass(frozen=True)
 class Scored:
-    """One row's figures, from 0.0 to 1.0; None where the row or the passages do not allow one.
+    """One row's figures, from 0.0 to 1.0; None if the row or the passages do not allow one.
 
     `recall` is by RECALL_AT. `names_evidence` says whether its gold names a page at all.
     """
@@ -104,10 +104,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over rows, from 0.0 to 1.0. None where no row allows one.
+    """Means over rows, from 0.0 to 1.0. None if no row allows one.
 
     The answers' over the `graded` rows, which have a gold. Retrieval's over all rows in KILT's format, where some gold
-    names a page and the passages have pages. A `kilt_` figure counts an answer only where R-precision is 1.
+    names a page and the passages have pages. A `kilt_` figure counts an answer only if R-precision is 1.
     """
 
     graded: int
@@ -170,7 +170,7 @@ def scores_of(rows: Sequence[Scored]) -> Scores:
 
 
 def scores_of_tasks(rows: Sequence[Scored]) -> dict[str, Scores]:
-    """The means of each task, by its name; none where rows name no task."""
+    """The means of each task, by its name; none if rows name no task."""
     tasks: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
         if row.task is not None:

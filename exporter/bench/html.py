@@ -38,7 +38,7 @@ def check_html_target(path: Path | None, inputs: Inputs = ()) -> Path | None:
 
 
 def write_html(report: BenchReport, path: Path) -> None:
-    """Write the report; raises OutputError where the file cannot be written."""
+    """Write the report; raises OutputError if the file cannot be written."""
     replace_file(path, html_from_report(report).encode())
 
 

@@ -29,7 +29,7 @@ class Peer:
     """One contender beside ours.
 
     `library` is `session` (our graphs in INT8, or GLIMMER in the paper's form), `hf` or `optimum` (FiD).
-    `num_passages` is what a FiD reads; None where the bench's own k and m hold. `key` is the name in reports.
+    `num_passages` is what a FiD reads; None if the bench's own k and m hold. `key` is the name in reports.
     """
 
     name: str
@@ -136,7 +136,7 @@ def peer_names(text: str) -> tuple[str, ...]:
 
 
 def check_lengths(options: BenchOptions, config: CheckpointConfig, subject: str) -> None:
-    """Raise OptionError where a checkpoint cannot be benched so: another architecture, or lengths beyond its own."""
+    """Raise OptionError if a checkpoint cannot be benched so: another architecture, or lengths beyond its own."""
     if not config.shape.traits.selects:
         raise OptionError(
             subject, expected="the architecture glimmer, whose forms a bench compares", found=config.architecture,

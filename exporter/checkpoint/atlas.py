@@ -39,7 +39,7 @@ def convert_atlas(
     """Read the reader of `model.pth.tar`, `{step, model, opt, ...}`, as a `fid` checkpoint; the retriever is left out.
 
     The template, the lengths and the number of passages are those of `opt`, the options of the run that saved it;
-    `fields` replace them. Sizes are those of `config.json` where there is one, else of the tensors, which Atlas does
+    `fields` replace them. Sizes are those of `config.json` if there is one, else of the tensors, which Atlas does
     not save more of. The pickle may hold tensors and argparse's options, and nothing else.
 
     Raises CheckpointError as `convert_t5` does, for another pickle, where `opt` does not say what is needed and

@@ -108,7 +108,7 @@ def _is_checkpoint(directory: Path) -> bool:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """A JSON object of config fields; raises OptionError where the file cannot be read as one."""
+    """A JSON object of config fields; raises OptionError if the file cannot be read as one."""
     subject, expected = f"config {path}", "a JSON object of a checkpoint's fields"
     data = read_json_value(path, error=OptionError, subject=subject, expected=expected, fix=CONFIG_FIX, strict=True)
     if not isinstance(data, dict):

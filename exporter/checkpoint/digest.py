@@ -48,7 +48,7 @@ def memory_digest(checkpoint: Checkpoint) -> str:
 
 
 def _present(config: CheckpointConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that count: a later one only where it has another value than its default."""
+    """The fields that count: a later one only if it has another value than its default."""
     defaults = {name: type(config).model_fields[name].default for name in LATER_FIELDS}
     return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 

@@ -107,7 +107,7 @@ SETTINGS = frozenset({*GREEDY, *OTHERS})
 
 
 def read_generation(directory: Path) -> dict[str, int]:
-    """Fields of a checkpoint's config that the model's own generation settings set; none where it has no settings.
+    """Fields of a checkpoint's config that the model's own generation settings set; none if it has no settings.
 
     Those of `generation_config.json` win over those of `config.json`. `max_length` counts the start token,
     max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is no choice of the model's and is not
@@ -136,7 +136,7 @@ def single_token(value: Any) -> Any:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a file sets; raises CheckpointError where it is no JSON object."""
+    """What a file sets; raises CheckpointError if it is no JSON object."""
     data = read_json_value(
         path, error=CheckpointError, subject=str(path), expected="a JSON object", fix="copy it again"
     )

@@ -28,7 +28,7 @@ def convert_huggingface(
 ) -> tuple[CheckpointConfig, Mapping[str, Tensor]]:
     """Read a T5 in Hugging Face's layout as a `fid` checkpoint; `fields` replace what it is read with.
 
-    Special tokens and the answer's length are those of its `generation_config.json`, where there is one. `on_note` is
+    Special tokens and the answer's length are those of its `generation_config.json`, if there is one. `on_note` is
     told what is left out. Raises CheckpointError as `convert_t5` does, for a generation config that asks for more than
     greedy decoding, and for a FiD, which reads another text.
     """
@@ -46,7 +46,7 @@ def convert_huggingface(
 def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) -> CheckpointConfig:
     """The config of a T5 of this shape that reads question and passage as one text; `fields` are set over that.
 
-    The question alone may be as long as the text. Raises CheckpointError where a field is wrong, or not of a `fid`.
+    The question alone may be as long as the text. Raises CheckpointError if a field is wrong, or not of a `fid`.
     """
     if fields.get("architecture", "fid") != "fid":
         raise CheckpointError(
@@ -62,7 +62,7 @@ def joined_config(shape: T5Shape, fields: Mapping[str, Any], *, subject: str) ->
 
 
 def _refuse_fid(source: Path) -> None:
-    """Raise CheckpointError where the config names a FiD's class: its names are T5's, what it reads is not."""
+    """Raise CheckpointError if the config names a FiD's class: its names are T5's, what it reads is not."""
     classes = read_json(source / CONFIG, error=CheckpointError, fix="copy it again", strict=False).get("architectures")
     for name in classes if isinstance(classes, list) else ():
         if "fid" in str(name).lower() or "fusionindecoder" in str(name).lower():

@@ -62,7 +62,7 @@ def partition(
     all in memory, whatever the proportions. `memory_layers` replaces the memory encoder's own count: the deep memory
     encoder of the LUMEN paper has more layers than the live ones leave.
 
-    Raises OptionError for an unknown architecture, and CheckpointError where a part that it needs is left empty.
+    Raises OptionError for an unknown architecture, and CheckpointError if a part that it needs is left empty.
     """
     if architecture not in ARCHITECTURES:
         raise OptionError(

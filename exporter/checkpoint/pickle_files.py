@@ -50,7 +50,7 @@ Value = tuple[int, int]
 
 
 class UnfitPickleError(ValueError):
-    """A pickle that is none, or whose values would take without end; `expected` says what it may have."""
+    """What is not a pickle, or has values that would take without end; `expected` says what it may have."""
 
     def __init__(self, expected: str, found: str) -> None:
         super().__init__(found)
@@ -251,7 +251,7 @@ def torch_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
 
 
 def _check_pickles(path: Path) -> None:
-    """Raise CheckpointError where a pickle calls `bytearray`, which torch allows: it would be of any size.
+    """Raise CheckpointError if a pickle calls `bytearray`, which torch allows: it would be of any size.
 
     So it does where the values that it makes would be visited without end, and for a zip file that cannot be looked
     through. What else is no pickle is left to torch.

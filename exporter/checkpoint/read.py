@@ -125,7 +125,7 @@ def check_values(name: str, tensor: Tensor, *, subject: str) -> None:
 
 
 def check_tokenizer(tokenizer: Path | bytes, vocab_size: int) -> None:
-    """Raise TokenizerError where a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
+    """Raise TokenizerError if a tokenizer.json cannot be read, or can give an id the embedding has no row for."""
     from glimmer_export.runtime.text import read_tokenizer
 
     subject = "the tokenizer" if isinstance(tokenizer, bytes) else f"tokenizer {tokenizer}"

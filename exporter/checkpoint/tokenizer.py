@@ -31,12 +31,12 @@ NUM_SENTINELS = 100
 
 
 def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
-    """Content of the `tokenizer.json` to write, None where there is no tokenizer.
+    """Content of the `tokenizer.json` to write, None if there is no tokenizer.
 
     `explicit` wins; a name that ends in `.model` is a sentencepiece model, anything else a tokenizer.json. Otherwise
     the `tokenizer.json` of the directory `source` is taken, or its `spiece.model`.
 
-    Raises TokenizerError where a file is missing or unreadable; what a tokenizer.json holds is checked when a
+    Raises TokenizerError if a file is missing or unreadable; what a tokenizer.json holds is checked when a
     checkpoint is written.
     """
     beside = [source / name for name in (FAST, SENTENCEPIECE)] if source else []
@@ -50,7 +50,7 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
 def without_special_tokens(content: bytes) -> bytes:
     """A tokenizer.json that adds nothing to a text: for a model whose texts have no EOS, as transformers reads it.
 
-    The runtime adds EOS itself, by the model's config, and a file that is none is for the writer's check to name.
+    The runtime adds EOS itself, by the model's config, and what is no tokenizer is for the writer's check to name.
     """
     try:
         tokenizer = parse_json(content.decode())
@@ -211,7 +211,7 @@ def tokenizer_configs(content: bytes, config: CheckpointConfig) -> dict[str, dic
     """The content of both files, by name, for a tokenizer.json that has been checked.
 
     Padding, EOS and unknown token are those that the model's own config and the tokenizer have ids for; with them
-    `AutoTokenizer` pads, and gives what the model's `generate` takes and no more. A text is cut, where that is asked
+    `AutoTokenizer` pads, and gives what the model's `generate` takes and no more. A text is cut, if that is asked
     for, to the model's longest.
     """
     tokenizer = json.loads(content)

@@ -43,7 +43,7 @@ class WeightFiles(Protocol):
 class RenamedFiles:
     """Tensors by other names; those that `rename` gives None are left out.
 
-    Raises CheckpointError where two would have one name.
+    Raises CheckpointError if two would have one name.
     """
 
     def __init__(self, files: WeightFiles, rename: Callable[[str], str | None], *, subject: str) -> None:
@@ -70,9 +70,9 @@ class RenamedFiles:
 
 
 def open_weights(source: Path) -> WeightFiles:
-    """Safetensors where there are some, else pickles; by names that no wrapper of torch stands around.
+    """Safetensors if there are some, else pickles; by names that no wrapper of torch stands around.
 
-    Raises CheckpointError where there are neither, and for an adapter beside them, which would be left out.
+    Raises CheckpointError if there are neither, and for an adapter beside them, which would be left out.
     """
     refuse_adapter(source)
     layouts = (safetensors_files.SafetensorsFiles, safetensors_files), (pickle_files.PickleFiles, pickle_files)
@@ -87,7 +87,7 @@ def open_weights(source: Path) -> WeightFiles:
 
 
 def refuse_adapter(source: Path) -> None:
-    """Raise CheckpointError where an adapter stands beside the weights: trained, and part of no tensor there."""
+    """Raise CheckpointError if an adapter stands beside the weights: trained, and part of no tensor there."""
     if is_there(source / ADAPTER):
         raise CheckpointError(
             f"checkpoint {source}", expected="the weights of a whole model",

@@ -14,7 +14,7 @@ __all__ = ["weight_paths"]
 def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
     """`directory/single` where it exists, else every shard of `directory/index`.
 
-    Raises CheckpointError where there is neither, where the index is not one, where it names a file outside the
+    Raises CheckpointError if there is neither, where the index is not one, where it names a file outside the
     directory, and where a shard is missing.
     """
     if is_there(directory / single):

@@ -60,7 +60,7 @@ def cost(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Reckon a question's multiply-adds, bytes and least time: by the papers' formulas, and in our graphs."""
+    """Compute a question's multiply-adds, bytes and least time: by the papers' formulas, and in our graphs."""
     require("onnx", "onnx_ir", "yaml", *(["matplotlib"] if plot else []))
     from glimmer_export.exporter.cost import CostRequest, cost_report, plot_cost, print_report
     from glimmer_export.exporter.report.plot import check_plot

@@ -49,7 +49,7 @@ def missing_extra(package: str) -> MissingExtraError:
 
 
 def require(*packages: str) -> None:
-    """Raise MissingExtraError where one is not installed: before any work, and before a library words it otherwise."""
+    """Raise MissingExtraError if one is not installed: before any work, and before a library words it otherwise."""
     for package in packages:
         if not _is_installed(package):
             raise missing_extra(package)

@@ -15,7 +15,7 @@ __all__ = ["bold", "console", "print_json", "print_notes", "print_warnings", "qu
 
 
 def print_json(value: Any) -> None:
-    """A report as JSON on stdout, with NaN and infinity as null, which JSON has not.
+    """A report as JSON on stdout, with NaN and infinity, which JSON does not have, as null.
 
     What a terminal would obey is written as JSON's own escapes, and where stdout's encoding lacks a character, all that
     are not ASCII are.

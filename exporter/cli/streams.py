@@ -50,7 +50,7 @@ def open_closed_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # Standard output is opened so that writing to it fails, as it does where it is closed.
+            # Standard output is opened so that writing to it fails, as it does if it is closed.
             os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
 
 
@@ -82,7 +82,7 @@ def standard_streams() -> Iterator[None]:
 
 
 def _stream(raw: io.FileIO, old: TextIO | None, *, line_buffering: bool = False) -> io.TextIOWrapper:
-    """A stream as Python has made `old`, where it has made one."""
+    """A stream as Python has made `old`, if it has made one."""
     encoding, write_through = "utf-8", False
     if isinstance(old, io.TextIOWrapper):
         with suppress(OSError):

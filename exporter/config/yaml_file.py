@@ -32,7 +32,7 @@ INTEGER_BITS = 64
 
 
 def read_yaml(path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str) -> Any:
-    """What a YAML file holds, None where it is empty: mappings, lists, strings, numbers, booleans, dates and nulls.
+    """What a YAML file holds, None if it is empty: mappings, lists, strings, numbers, booleans, dates and nulls.
 
     Raises `error` where the file cannot be read, is no YAML, is too large, also for what its aliases stand for, nests
     too deep, has a tag that its value has not without it, a number of more than 64 bits, NaN or a lone surrogate; and
@@ -88,7 +88,7 @@ def _loader() -> Any:
             plain = node.value if isinstance(node, yaml.ScalarNode) else None
             resolve: Any = self.resolve
             if node.tag not in {resolve(type(node), plain, implicit) for implicit in ((True, False), (False, True))}:
-                raise fault(node, f"the tag {node.tag!r}, which its value has not")
+                raise fault(node, f"the tag {node.tag!r}, which its value does not have")
             try:
                 (plain or "").encode()
             except UnicodeEncodeError:

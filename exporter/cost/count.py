@@ -41,7 +41,7 @@ FIX = "export the bundle with this version of glimmer-export"
 def count_graph(path: Path, dims: Mapping[str, int]) -> int:
     """Multiply-adds of one run of a graph file; weights beside it are not read.
 
-    `dims` gives a number for each named dimension of its inputs. Raises BundleError where it is no ONNX graph or has a
+    `dims` gives a number for each named dimension of its inputs. Raises BundleError if it is no ONNX graph or has a
     node that cannot be counted.
     """
     import onnx

@@ -105,7 +105,7 @@ class CostModel:
 
     @property
     def codec(self) -> str | None:
-        """The store codec that is reckoned with: the first that the graphs decode. None where there is no memory."""
+        """The store codec that counts: the first that the graphs decode. None where there is no memory."""
         return next(iter(self.forms.codecs), None)
 
     @property

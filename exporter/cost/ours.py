@@ -45,7 +45,7 @@ def stage_costs(model: CostModel, workload: Workload) -> dict[str, StageCost]:
 
 
 def passage_macs(model: CostModel, workload: Workload) -> int:
-    """Multiply-adds of pre-computing one passage's memory; 0 where there is none (`fid`)."""
+    """Multiply-adds of pre-computing one passage's memory; 0 if there is none (`fid`)."""
     if not model.shape.traits.has_memory:
         return 0
     dims = run_dims(model, workload, "memory_encoder") | {"tokens": workload.passage_tokens}
@@ -89,7 +89,7 @@ def graph_weights(model: CostModel, graph: str) -> int:
         case "cross_kv":
             return shape.num_decoder_layers * 2 * model.projection
         case "decoder_prefill" | "decoder_step":
-            # Keys and values of cross-attention are cross_kv's where they are cached.
+            # Keys and values of cross-attention are cross_kv's if they are cached.
             projections = 8 if model.forms.cross_attention == "absorbed" else 6
             layer = projections * model.projection + model.feed_forward
             return shape.num_decoder_layers * layer + shape.d_model * shape.vocab_size
@@ -141,7 +141,7 @@ FP32 = 4
 
 
 def store_codecs(model: CostModel, passage_tokens: int) -> dict[str, int]:
-    """Bytes of a passage by codec; `none` alone where the store holds token ids and no memory (`fid`).
+    """Bytes of a passage by codec; `none` only if the store holds token ids and no memory (`fid`).
 
     What a store has once, its codec's arrays, is left out, and so is a codec that does not fit the model's width.
     """

@@ -96,7 +96,7 @@ def resolve(request: CostRequest) -> Resolved:
 def _of_preset(request: CostRequest) -> Resolved:
     if request.model is None:
         raise OptionError(
-            "cost", expected="--model SIZE or --bundle BUNDLE", found="neither", fix="say which model to reckon with"
+            "cost", expected="--model SIZE or --bundle BUNDLE", found="neither", fix="say which model"
         )
     workload = _workload(request, None)
     cut = Proportions(
@@ -276,7 +276,7 @@ class CostReport:
 
 
 def cost_report(request: CostRequest) -> CostReport:
-    """Reckon what was asked for. Raises what `resolve` raises, OptionError for a target, BundleError for a graph."""
+    """Compute what was asked for. Raises what `resolve` raises, OptionError for a target, BundleError for a graph."""
     target = None if request.target is None else read_target(request.target)
     resolved = resolve(request)
     model, workload = resolved.model, resolved.workload

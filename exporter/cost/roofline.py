@@ -39,7 +39,7 @@ class Floor:
 
     @property
     def binds(self) -> str | None:
-        """Which of both decides; None where a question does not run the graph."""
+        """Which of both decides; None if a question does not run the graph."""
         if not self.ms:
             return None
         return "arithmetic" if self.arithmetic_ms >= self.bandwidth_ms else "bandwidth"
@@ -50,7 +50,7 @@ class StepBytes:
     """What a decoder step must move, at least: `weights` once for all questions, by precision; `states` for each.
 
     `states` are what it attends to, its cache in and out, and logits, with what may be FP16 between graphs in `fp32`
-    and in `fp16`, and as the `bundle` has it where there is one.
+    and in `fp16`, and as the `bundle` has it if there is one.
     """
 
     weights: dict[str, int]

@@ -152,7 +152,7 @@ def cost_curves(model: CostModel, workload: Workload, ks: range) -> dict[str, li
 
 
 def plot_cost(report: CostReport, path: Path) -> None:
-    """Write the picture, whole or not at all. Raises OutputError where it cannot be written."""
+    """Write the picture, whole or not at all. Raises OutputError if it cannot be written."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""`glimmer-export train-demo`: train by the recipe, evaluate what was written, and resume where it was interrupted."""
+"""`glimmer-export train-demo`: train by the recipe, evaluate what was written, and resume if it was interrupted."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def train_demo(
 
     A LUMEN comes of the same training, and is written without the score head: the ranking loss teaches the live layers
     to tell passages apart, which the language model's loss alone does many times more slowly.
-    Uses a GPU where there is one, unless `device` says otherwise. The state after each world is kept in
+    Uses a GPU if there is one, unless `device` says otherwise. The state after each world is kept in
     `<output_dir>.training` until the checkpoint is written: the same command continues from it.
-    Returns `Evaluation`'s fields and `seconds`, the time spent training. Raises OutputError where `output_dir` exists
+    Returns `Evaluation`'s fields and `seconds`, the time spent training. Raises OutputError if `output_dir` exists
     and `overwrite` is off, or cannot be written, and where the state is damaged or of a training with other settings.
     """
     import torch

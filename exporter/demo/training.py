@@ -112,7 +112,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; raises ValueError, and changes nothing, where it is of another form."""
+        """Continue where `state` was taken; raises ValueError, and changes nothing, if it is of another form."""
         self._check(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

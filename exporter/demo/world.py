@@ -95,7 +95,7 @@ def names_of_split(kind: Kind, split: Split) -> list[tuple[str, str]]:
 def generate_split(split: Split, num_questions: int, seed: int, facts_per_passage: int = 2) -> World:
     """Generate `num_questions` questions of `split` and the corpus they need.
 
-    Raises ValueError where the split has too few names for that many different questions.
+    Raises ValueError if the split has too few names for that many different questions.
     """
     rng = random.Random(f"{split} {seed}")
     entities, corpus = _entities(rng, split, num_questions, facts_per_passage)
@@ -275,7 +275,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 def write_demo(output: Path, *, num_questions: int, seed: int, overwrite: bool = False) -> dict[str, Any]:
     """Write `checkpoint/`, `corpus.jsonl` and `questions.jsonl` to a directory; returns their counts.
 
-    Each seed gives another world of the test split. Raises OutputError where the directory exists or cannot be written.
+    Each seed gives another world of the test split. Raises OutputError if the directory exists or cannot be written.
     """
     with publish_directory(output, overwrite=overwrite, inputs=[CHECKPOINT]) as work:
         world = generate_split("test", num_questions, seed)

@@ -31,7 +31,7 @@ MAX_TIMINGS_BYTES = 1 << 30
 
 
 def find_device() -> Gpu | None:
-    """The first GPU; None where there is none, or neither a driver nor the package cuda-python to ask."""
+    """The first GPU; None if there is none, or neither a driver nor the package cuda-python to ask."""
     try:
         return Cuda().gpu
     except BackendError:
@@ -43,7 +43,7 @@ def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Co
 
     TensorRT builds for the GPU found, which must be of the target's capability. TensorRT-RTX builds ahead of time, for
     every GPU of a capability that it knows; for the GPU found where it does not know the target's and this is one.
-    Raises MissingExtraError where the compiler is not installed, BackendError where TensorRT finds no such GPU.
+    Raises MissingExtraError if the compiler is not installed, BackendError where TensorRT finds no such GPU.
     """
     try:
         module = importlib.import_module(MODULES[compiler])
@@ -92,7 +92,7 @@ class Compiler:
     def compile(self, path: Path, profiles: Sequence[Mapping[str, ShapeRange]], timings: Path) -> Any:
         """The engine of a graph file, as a buffer of bytes.
 
-        The timing cache at `timings` is read where there is one, and written back. Raises EngineError with the
+        The timing cache at `timings` is read if there is one, and written back. Raises EngineError with the
         compiler's own messages, BackendError for a compute capability that it does not offer.
         """
         log = _log(self.module)
@@ -148,7 +148,7 @@ class Compiler:
 
 
 def _read(timings: Path) -> bytes:
-    """The timing cache; nothing where there is none, or none that is ours: TensorRT times anew then."""
+    """The timing cache; nothing if there is none, or none that is ours: TensorRT times anew then."""
     try:
         return read_file(timings, MAX_TIMINGS_BYTES)
     except OSError:

@@ -136,7 +136,7 @@ class Work:
 
 @contextmanager
 def work_on_engines(bundle: Path, fingerprint: str) -> Iterator[Work]:
-    """Hold the folder's lock; raises OutputError where another process builds engines for this bundle, or for a link.
+    """Hold the folder's lock; raises OutputError if another process builds engines for this bundle, or for a link.
 
     What killed builds were writing is removed.
     """

@@ -95,7 +95,7 @@ class BatchBound:
 def batch_bounds(manifest: BundleManifest, target: TensorRTTarget, graph: str) -> tuple[BatchBound, ...]:
     """The bound of each of a machine's profiles: one for all graphs that run on questions, one for encoders of texts.
 
-    Raises EngineError where no profile is left.
+    Raises EngineError if no profile is left.
     """
     texts = graph in TEXT_ENCODERS
     graphs = [name for name in manifest.graphs if (name in TEXT_ENCODERS) == texts]
@@ -156,7 +156,7 @@ def _refused(bound: BatchBound) -> EngineError:
         f"graph {bound.graph}", expected=f"tensors of at most {bound.limit_bytes:,} bytes, which {bound.limit} allows",
         found=f"{bound.least * bound.row_bytes:,} bytes for the smallest batch, of {bound.least} {bound.rows}",
         fix="retrieve fewer passages, export with --cross-attention absorbed, or quantise; or take a larger machine, "
-        "or a larger workspace_mib in configs/targets where that is the limit",
+        "or a larger workspace_mib in configs/targets if that is the limit",
     )
 
 
@@ -166,7 +166,7 @@ def graph_profiles(
     """For each profile of a machine, the shapes of a graph's inputs, by their names.
 
     Batches are no larger than `batch_bounds` allows; a profile whose least batch is larger is left out. Raises
-    EngineError where none is left.
+    EngineError if none is left.
     """
     found = []
     for profile, bound in zip(target.profiles, batch_bounds(manifest, target, graph), strict=True):

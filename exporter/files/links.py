@@ -19,7 +19,7 @@ __all__ = ["Inputs", "check_apart", "links_below", "require_no_link", "require_n
 
 
 def resolved(path: str | Path) -> Path:
-    """A path that a user gives with its links resolved, as it stands where there is none; it need not exist."""
+    """A path that a user gives with its links resolved, as it stands if there is none; it need not exist."""
     given, real = Path(path), Path(os.path.realpath(path))
     return given if real == given.absolute() else real
 
@@ -46,7 +46,7 @@ def require_no_link_below(
 
 
 def links_below(directory: Path) -> Iterator[Path]:
-    """The links in a directory and its own folders, none of which is followed; none where it is no directory.
+    """The links in a directory and its own folders, none of which is followed; none if it is no directory.
 
     Hidden files and folders of the directory itself are left out: none of ours is called so, but what killed commands
     have left, which is removed and not followed.
@@ -68,11 +68,11 @@ def _through(link: Path, root: Path, subject: str, error: type[GlimmerError]) ->
 
 
 Inputs = Sequence[str | Path | None]
-"""Files and directories that a command reads, or its other outputs; None where an option was not given."""
+"""Files and directories that a command reads, or its other outputs; None if an option was not given."""
 
 
 def check_apart(target: Path, inputs: Inputs) -> None:
-    """Raise OutputError where writing `target` would replace an input, what holds it, or a part of it.
+    """Raise OutputError if writing `target` would replace an input, what holds it, or a part of it.
 
     By whatever name: a link, a second name of the same file, or a file that an input directory has a link to.
     """

@@ -41,7 +41,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the list of a folder's entries on the disk; nothing where its file system does not sync folders."""
+    """Have the list of a folder's entries on the disk; nothing if its file system does not sync folders."""
     try:
         _sync(path, os.O_DIRECTORY)
     except OSError as error:
@@ -86,7 +86,7 @@ def _raise(error: OSError) -> None:
 def held_alone(path: Path, flags: int = os.O_RDONLY) -> Iterator[bool]:
     """Hold the lock of what is at `path`, opened with `flags`.
 
-    Yields False where another process has it, shared or not, or where the file system knows no locks.
+    Yields False if another process has it, shared or not, or where the file system knows no locks.
     """
     descriptor = os.open(path, flags)
     try:

@@ -26,7 +26,7 @@ __all__ = ["ExportedGraph", "GraphExporter"]
 class ExportedGraph:
     """A written graph: its file and weights, its parameters, and seconds it took.
 
-    `max_abs_err` is the largest error against torch, None where the graph was not checked.
+    `max_abs_err` is the largest error against torch, None if the graph was not checked.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ExportedGraph:
 class GraphExporter:
     """Exports the graphs of one checkpoint, one after the other, beside the file of their weights.
 
-    Weights stand in memory one at a time while a graph is made; where it is checked, those of its stage in FP32.
+    Weights stand in memory one at a time while a graph is made; if it is checked, those of its stage in FP32.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class GraphExporter:
     def export(self, name: str, io: GraphIO, on_check: Callable[[], None] = lambda: None) -> ExportedGraph:
         """Trace, rewrite, write and check one graph; `on_check` is called before the check.
 
-        Raises ExportError where a check fails, CalibrationError for a weight that is too large for FP16.
+        Raises ExportError if a check fails, CalibrationError for a weight that is too large for FP16.
         """
         from onnx_ir.passes import Sequential
 

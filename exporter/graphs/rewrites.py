@@ -26,7 +26,7 @@ class DeclareIO(InPlacePass):
         self.io = io
 
     def call(self, model: ir.Model) -> PassResult:
-        """Set the shapes; raises ValueError where names or dtypes are not the contract's."""
+        """Set the shapes; raises ValueError if names or dtypes are not the contract's."""
         order = {tensor.name: place for place, tensor in enumerate(self.io.inputs)}
         inputs = sorted(model.graph.inputs, key=lambda value: order.get(str(value.name), len(order)))
         model.graph.inputs.clear()
@@ -111,7 +111,7 @@ class Prepend(InPlacePass):
         self.replaces = tuple(replaces)
 
     def call(self, model: ir.Model) -> PassResult:
-        """Merge; raises KeyError where the graph has no such input."""
+        """Merge; raises KeyError if the graph has no such input."""
         graph, prefix = model.graph, self.prefix.clone().graph
         boundary = [str(value.name) for value in prefix.outputs]
         inputs = {str(value.name): value for value in graph.inputs}

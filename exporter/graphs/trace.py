@@ -124,7 +124,7 @@ class MemoryPrefix:
 
 
 def memory_prefix(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) -> MemoryPrefix | None:
-    """The prefix of a stage whose graph has this I/O; None where it reads no memory.
+    """The prefix of a stage whose graph has this I/O; None if it reads no memory.
 
     A graph that reads memory and `selected` takes the selected passages first and decodes them alone. A stage that
     applies the codec's scale itself keeps `memory_scale` as an input.

@@ -34,7 +34,7 @@ class GlimmerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' ty
 
     @property
     def checkpoint_config(self) -> CheckpointConfig:
-        """The same fields as our own config; raises CheckpointError where one was set to something wrong."""
+        """The same fields as our own config; raises CheckpointError if one was set to something wrong."""
         return parse_config({name: getattr(self, name) for name in FIELDS}, subject="glimmer config")
 
     def to_dict(self) -> dict[str, Any]:

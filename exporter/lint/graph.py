@@ -83,7 +83,7 @@ class LintGraph:
         return found
 
     def dtype(self, name: str) -> int:
-        """The TensorProto data type of a value; 0 where it is unknown."""
+        """The TensorProto data type of a value; 0 if it is unknown."""
         if name in self.constants:
             return self.constants[name].data_type
         return self._types[name].elem_type if name in self._types else 0
@@ -95,7 +95,7 @@ class LintGraph:
         return str(onnx.TensorProto.DataType.Name(self.dtype(name)))
 
     def rank(self, name: str) -> int | None:
-        """Number of dimensions of a value; None where it is unknown."""
+        """Number of dimensions of a value; None if it is unknown."""
         if name in self.constants:
             return len(self.constants[name].dims)
         found = self._types.get(name)
@@ -117,12 +117,12 @@ class LintGraph:
 
 
 def attribute(node: NodeProto, name: str) -> AttributeProto | None:
-    """An attribute of a node, None where it has none of that name."""
+    """An attribute of a node, None if it has none of that name."""
     return next((found for found in node.attribute if found.name == name), None)
 
 
 def label(node: NodeProto) -> str:
-    """A node's name; where it has none, what it writes."""
+    """A node's name; if it has none, what it writes."""
     return node.name or f"{node.op_type} -> {node.output[0] if node.output else ''}"
 
 

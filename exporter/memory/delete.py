@@ -135,7 +135,7 @@ def _checked(value: int | str) -> int | str:
 
 
 def _numbers(change: Change, ids: list[int | str]) -> list[int]:
-    """Numbers of the passages of these ids, and of documents' where they are cut into passages."""
+    """Numbers of the passages of these ids, and of documents' if they are cut into passages."""
     texts, numbers = change.store / change.manifest.texts.path, dict[int, None]()
     documents = find_chunks(texts, ids) if change.manifest.chunk_words is not None else repeat([])
     for value, found, chunks in zip(ids, find_numbers(texts, ids), documents, strict=False):

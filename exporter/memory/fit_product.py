@@ -44,7 +44,7 @@ def fit_codebook(rows: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _centroids(rows: Array, count: int) -> Array:
-    """`count` centroids of rows (n, width). Where there are no more rows than that, they are the rows and zeros."""
+    """`count` centroids of rows (n, width). If there are no more rows than that, they are the rows and zeros."""
     import faiss
 
     if len(rows) <= count:

@@ -138,7 +138,7 @@ def put_manifest(store: Path, manifest: StoreManifest) -> None:
 def mend_manifest(store: Path) -> bool:
     """Put the replica in the place of a damaged manifest; whether there was one.
 
-    Raises StoreError where no replica can mend it, OutputError where another process changes the store.
+    Raises StoreError if no replica can mend it, OutputError where another process changes the store.
     """
     store = Path(os.path.realpath(store))
     with write_errors(store):
@@ -161,7 +161,7 @@ def mend_manifest(store: Path) -> bool:
 
 
 def mend_codec(store: Path, manifest: StoreManifest) -> bool:
-    """Put the replica in the place of damaged codec arrays; False where none can mend them."""
+    """Put the replica in the place of damaged codec arrays; False if none can mend them."""
     if not codec_replica_is_sound(store, manifest):
         return False
     replace_file(store / CODEC_ARRAYS, (store / CODEC_REPLICA).read_bytes())
@@ -218,7 +218,7 @@ def _expected(store: Path, manifest: StoreManifest) -> Iterator[tuple[str, bytes
 
 
 def _content(path: Path, limit_bytes: int) -> bytes | None:
-    """What a file holds; None where it cannot be read, or holds more."""
+    """What a file holds; None if it cannot be read, or holds more."""
     try:
         return read_file(path, limit_bytes)
     except OSError:

@@ -142,13 +142,13 @@ def read_texts(path: Path, start: int = 0, stop: int = MAX_NUMBER) -> Iterator[t
 
 
 def stored_numbers(path: Path) -> NDArray[np.int64]:
-    """The numbers of all passages, (passages,) int64, rising; raises StoreError where the file cannot be read."""
+    """The numbers of all passages, (passages,) int64, rising; raises StoreError if the file cannot be read."""
     with _reading(path) as connection:
         return np.fromiter((number for (number,) in connection.checked(SELECT_NUMBERS, (), [(int,)])), np.int64)
 
 
 def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
-    """The number of each id, or none, in a list; raises StoreError where the file cannot be read."""
+    """The number of each id, or none, in a list; raises StoreError if the file cannot be read."""
     with _reading(path) as connection:
         for value in ids:
             yield [number for (number,) in connection.checked(SELECT_NUMBER, (value,), [(int,)])]
@@ -221,7 +221,7 @@ def choose_engine(choice: str, num_passages: int) -> str:
 
 
 def require_engine(engine: str) -> None:
-    """Raise MissingExtraError or StoreError where this Python cannot write the engine's index: before any work."""
+    """Raise MissingExtraError or StoreError if this Python cannot write the engine's index: before any work."""
     if engine == TANTIVY:
         import_tantivy()
     else:
@@ -229,7 +229,7 @@ def require_engine(engine: str) -> None:
 
 
 def index_name(generation: int) -> str:
-    """Folder of a generation's index below its store, where it has files of its own."""
+    """Folder of a generation's index below its store, if it has files of its own."""
     return f"index-{generation:05d}"
 
 

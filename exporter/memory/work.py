@@ -82,7 +82,7 @@ class Work:
         return self.directory / WORKERS
 
     def begin(self, plan: Plan, *, restart: bool) -> None:
-        """Bind the directory to a plan; raises OutputError where it holds the work of another."""
+        """Bind the directory to a plan; raises OutputError if it holds the work of another."""
         if restart:
             self.clear(kept=(LOCK, STAGED))  # where a change is under way, its own files are to go there
         self.check_ours()
@@ -94,7 +94,7 @@ class Work:
         self._records.mkdir(exist_ok=True)
 
     def check_ours(self) -> None:
-        """Raise OutputError where something else lies in the directory, or a link: nothing is written through one.
+        """Raise OutputError if something else lies in the directory, or a link: nothing is written through one.
 
         What killed commands were writing is removed.
         """
@@ -200,7 +200,7 @@ def _is_ours(name: str) -> bool:
 
 
 def check_output(output: Path, inputs: Inputs) -> None:
-    """Raise OutputError where a store, or the directory in which it is made or changed, is not apart from `inputs`."""
+    """Raise OutputError if a store, or the directory in which it is made or changed, is not apart from `inputs`."""
     check_apart(output, inputs)
     if (real := Path(os.path.realpath(output))).name:  # the root has none beside it
         check_apart(_directory(real), inputs)
@@ -223,7 +223,7 @@ def _directory(output: Path) -> Path:
 def work_directory(output: Path) -> Iterator[Work]:
     """Make or reopen the work directory of an output, and hold its lock.
 
-    Raises OutputError where another process is building the same output.
+    Raises OutputError if another process is building the same output.
     """
     directory = _directory(output)
     lock = None
@@ -236,7 +236,7 @@ def work_directory(output: Path) -> Iterator[Work]:
 
 
 def _lock(directory: Path) -> int | None:
-    """The locked file's descriptor; None where its owner removed the directory just then."""
+    """The locked file's descriptor; None if its owner removed the directory just then."""
     if directory.is_symlink():
         raise OutputError(
             f"directory {directory}", expected="a directory of its own, for the work", found="a link",

@@ -73,7 +73,7 @@ def answers_equal(references: Sequence[Reply], candidates: Sequence[Reply]) -> f
 def equal_of_correct(
     rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]
 ) -> float | None:
-    """The same share of the questions that the reference answers right (exact match); None where there are none."""
+    """The same share of the questions that the reference answers right (exact match); None if there are none."""
     graded = zip(_grades(rows, references), references, candidates, strict=True)
     return mean([one.tokens == other.tokens for given, one, other in graded if given is not None and given.em])
 
@@ -99,7 +99,7 @@ def num_right(rows: Sequence[Row], replies: Sequence[Reply]) -> int:
 
 
 def _grades(rows: Sequence[Row], replies: Sequence[Reply]) -> list[Grade | None]:
-    """One a row, None where the row has no gold."""
+    """One a row, None if the row has no gold."""
     return [grade(reply.text, row.question.answers) for row, reply in zip(rows, replies, strict=True)]
 
 
@@ -118,7 +118,7 @@ def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> fl
     """Kendall's tau-b of two rankings of the same things, scores (n,) each, from -1 to 1.
 
     Of all pairs, those that both order alike less those that they order otherwise, over the geometric mean of the pairs
-    that each orders at all: ties count as no order. None where one of them orders nothing. A NaN ties with everything.
+    that each orders at all: ties count as no order. None if one of them orders nothing. A NaN ties with everything.
     """
     orders = [np.triu((scores[:, None] > scores) * 1 - (scores[:, None] < scores), 1) for scores in (first, second)]
     ordered = [int(np.count_nonzero(order)) for order in orders]
@@ -128,7 +128,7 @@ def kendall_tau(first: NDArray[np.floating], second: NDArray[np.floating]) -> fl
 
 
 def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
-    """Mean over the questions of which both sides order some passages; None where there are none."""
+    """Mean over the questions of which both sides order some passages; None if there are none."""
     taus = [
         tau
         for one, other in zip(references, candidates, strict=True)
@@ -141,7 +141,7 @@ def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -
 def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
     """Mean share of the passages that the reference reads which the candidate reads too.
 
-    Of the questions where there was a choice: with no more passages than are read, both read all, and where that is so
+    Of the questions where there was a choice: with no more passages than are read, both read all, and if that is so
     of every question, the share is of those. None without a selection.
     """
     pairs = [(one, other) for one, other in zip(references, candidates, strict=True) if one.selected]
@@ -196,7 +196,7 @@ class Difference:
     """A question that is answered otherwise.
 
     `step` is the first whose token differs, from 0, EOS's included; `margin` how far the reference's best logit stood
-    above the next there, None where it decoded nothing.
+    above the next there, None if it decoded nothing.
     """
 
     qid: str
@@ -244,7 +244,7 @@ def differences_of(rows: Sequence[Row], references: Sequence[Reply], candidates:
 
 
 def first_difference_of(differences: Sequence[Difference]) -> FirstDifference:
-    """Sum up; None where nothing differs."""
+    """Sum up; None if nothing differs."""
     steps = [item.step for item in differences]
     margins = [item.margin for item in differences if item.margin is not None]
     return FirstDifference(
@@ -259,7 +259,7 @@ def first_difference_of(differences: Sequence[Difference]) -> FirstDifference:
 def log_probability_difference(
     references: Sequence[Reply], candidates: Sequence[Reply]
 ) -> LogProbabilityDifference | None:
-    """Compare; None where a side's graphs do not tell, and where no answers are equal."""
+    """Compare; None if a side's graphs do not tell, and where no answers are equal."""
     found = [
         abs(other.log_probability - one.log_probability)
         for one, other in zip(references, candidates, strict=True)

@@ -29,7 +29,7 @@ class GraphSet(Protocol):
     """Graphs by the stages that they compute, for memory in a codec; None: there is no memory."""
 
     def of(self, codec: str | None) -> dict[str, Graph]:
-        """Raises OptionError where there are none for the codec."""
+        """Raises OptionError if there are none for the codec."""
         ...
 
 

@@ -37,7 +37,7 @@ MAX_ROWS = 200
 
 
 def write_html(report: ParityReport, path: Path, ranges: RangeTable | None = None) -> None:
-    """Write the report; raises OutputError where the file cannot be written."""
+    """Write the report; raises OutputError if the file cannot be written."""
     replace_file(path, html_from_report(report, ranges).encode())
 
 

@@ -37,14 +37,14 @@ from glimmer_export.runtime.contract import (
 __all__ = ["kept_records", "questions_digest", "record_parity"]
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""What runs a backend's graphs, where it is not ONNX Runtime."""
+"""What runs a backend's graphs, if it is not ONNX Runtime."""
 TOO_NEW = "install a newer glimmer-export"
 
 
 def kept_records(bundle: Path) -> list[ParityRecord]:
-    """The records that a bundle has of its own manifest; none where the file is absent, damaged or of another manifest.
+    """The records that a bundle has of its own manifest; none if the file is absent, damaged or of another manifest.
 
-    Raises BundleError where the file is of a newer version, which a new one would lose.
+    Raises BundleError if the file is of a newer version, which a new one would lose.
     """
     if not is_there(bundle / PARITY_RECORD):
         return []
@@ -60,7 +60,7 @@ def kept_records(bundle: Path) -> list[ParityRecord]:
 def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Question]) -> None:
     """Record a report that has a gate's result; the bundle's own digests are not touched.
 
-    Raises OutputError where the file cannot be written, BundleError as `kept_records`, ValueError without a gate.
+    Raises OutputError if the file cannot be written, BundleError as `kept_records`, ValueError without a gate.
     """
     if report.gate is None:
         raise ValueError("a report without a gate is not recorded")

@@ -78,11 +78,11 @@ class ParityReport:
 
     `coverage` says what it rests on: only questions that were answered count in shares, metrics and differences. Of the
     passages given with them `skipped_passages` had no text, and `truncated_passages` were cut to passage_length. Shares
-    and metrics run from 0 to 1; None where there was nothing to measure: no selection in this architecture, no gold
+    and metrics run from 0 to 1; None if there was nothing to measure: no selection in this architecture, no gold
     answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
     `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
-    `log_probability` is None where a side is a bundle of before there was one, and where no answers are equal.
-    `attribution` is None where it was not asked for, `gate` where there was none. `speed` is how many times faster the
+    `log_probability` is None if a side is a bundle of before there was one, and where no answers are equal.
+    `attribution` is None if it was not asked for, `gate` if there was none. `speed` is how many times faster the
     candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot.
     """
@@ -130,7 +130,7 @@ class ParityReport:
 
     @property
     def costliest_part(self) -> str | None:
-        """The part that moves the reference's answers most; None where none was found to, or was looked for."""
+        """The part that moves the reference's answers most; None if none was found to, or was looked for."""
         return costliest_part(self.attribution or {})
 
     def to_json(self) -> dict[str, Any]:

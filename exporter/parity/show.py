@@ -20,7 +20,7 @@ EXAMPLES_SHOWN = 5
 
 
 def print_report(report: ParityReport, console: Console) -> None:
-    """Answers, error by graph, and where there are any: parts, differing answers, the gate."""
+    """Answers, error by graph, and if there are any: parts, differing answers, the gate."""
     console.print(_answers(report))
     console.print(_graphs(report))
     if report.attribution is not None:
@@ -32,7 +32,7 @@ def print_report(report: ParityReport, console: Console) -> None:
 
 
 def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
-    """How many questions were asked, how many of them answered, and where there are any, why not."""
+    """How many questions were asked, how many of them answered, and if there are any, why not."""
     counts = report.coverage
     missing = [
         ("refused", counts.refused), ("no passage found", counts.unretrieved),
@@ -44,7 +44,7 @@ def coverage_rows(report: ParityReport) -> list[tuple[str, int]]:
 
 
 def log_probability_rows(report: ParityReport) -> list[tuple[str, str]]:
-    """Mean and largest difference of an answer's log-probability; a dash where there is none to compare."""
+    """Mean and largest difference of an answer's log-probability; a dash if there is none to compare."""
     found = report.log_probability
     if found is None:
         return [("log-probability of equal answers, nats", "-")]

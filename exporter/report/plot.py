@@ -20,7 +20,7 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None}}
 def check_plot(path: Path, *, overwrite: bool, inputs: Inputs = ()) -> Path:
     """Where to draw the picture, as `check_file` gives it.
 
-    Raises OptionError for a format that is not drawn, OutputError where the file exists, is a directory or is not apart
+    Raises OptionError for a format that is not drawn, OutputError if the file exists, is a directory or is not apart
     from `inputs`.
     """
     if path.suffix.lower() not in FORMATS:

@@ -56,7 +56,7 @@ class EncoderBlock(nn.Module):
 
 
 class EncoderStack(nn.Module):
-    """`num_layers` encoder blocks (may be none) and, where asked for, the final RMSNorm."""
+    """`num_layers` encoder blocks (may be none) and, if asked for, the final RMSNorm."""
 
     def __init__(self, config: CheckpointConfig, num_layers: int, *, final_norm: bool) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class PinnedMemory:
 class Cuda:
     """The CUDA runtime on one GPU. Safe from several threads.
 
-    Every method raises DeviceLostError where the GPU failed, at this call or before, and BackendError for any other
+    Every method raises DeviceLostError if the GPU failed, at this call or before, and BackendError for any other
     error; those that allocate raise DeviceMemoryError. Work is queued on streams; only `synchronize_event` and
     `synchronize` wait for it.
     """
@@ -147,7 +147,7 @@ class Cuda:
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """An executable CUDA graph of what `queue` queues on the stream, none of which runs.
 
-        Raises CaptureError where some of it cannot be captured, and what `queue` raises.
+        Raises CaptureError if some of it cannot be captured, and what `queue` raises.
         """
         self._call("cudaStreamBeginCapture", stream, self._thread_local)
         self._capturing = stream
@@ -179,7 +179,7 @@ class Cuda:
         self._call("cudaGraphExecDestroy", executable)
 
     def check(self, stream: int) -> None:
-        """Raise DeviceLostError where work that ran meanwhile, on this stream or another, broke the GPU; does not wait.
+        """Raise DeviceLostError if work that ran meanwhile, on this stream or another, broke the GPU; does not wait.
 
         The stream is asked: what cuda-bindings remembers as the last error is that of its own calls, and a kernel of
         TensorRT's that crashes is none of these. A stream that is being captured cannot be asked; `capture` does it

@@ -55,7 +55,7 @@ def preload(onnxruntime: Any, provider: str) -> None:
 
 
 def find_missing(onnxruntime: Any, provider: str) -> MissingLibrary | None:
-    """The library for want of which a provider did not start, None where that was not the reason.
+    """The library for want of which a provider did not start, None if that was not the reason.
 
     Only after ONNX Runtime has tried: a provider that is loaded by another ends the process when it is used.
     """

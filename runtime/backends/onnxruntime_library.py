@@ -57,7 +57,7 @@ def map_linked_files(options: Any, graph: Path | bytes, folder: Path) -> list[mm
 
 
 def import_onnxruntime(subject: str = "backend onnxruntime-cpu") -> Any:
-    """The package; raises BackendError about `subject` where it is not installed."""
+    """The package; raises BackendError about `subject` if it is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -82,7 +82,7 @@ class OrtSession:
 
         `subject` is that of errors at run time.
 
-        Raises what `refused` makes of ONNX Runtime's reason, DeviceMemoryError where there is no memory for the graph.
+        Raises what `refused` makes of ONNX Runtime's reason, DeviceMemoryError if there is no memory for the graph.
         """
         onnxruntime = import_onnxruntime()
         self._running = onnxruntime_errors(subject, partial(_failed, subject))
@@ -104,7 +104,7 @@ class OrtSession:
             )
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
-        """Run once; raises BackendError where the graph fails, DeviceMemoryError for want of memory."""
+        """Run once; raises BackendError if the graph fails, DeviceMemoryError for want of memory."""
         with self._running:
             found: list[Array] = self.session.run(outputs, inputs)
         return found

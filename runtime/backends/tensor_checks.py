@@ -65,7 +65,7 @@ class OutputShapes:
         ]
 
     def check(self, inputs: Mapping[str, _Shaped], outputs: Mapping[str, _Shaped]) -> None:
-        """Raise BundleError where an output of a run has other dimensions."""
+        """Raise BundleError if an output of a run has other dimensions."""
         for name, dims in self._dims:
             found = outputs[name].shape
             wanted: Sequence[int | None] = [

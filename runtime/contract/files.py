@@ -61,7 +61,7 @@ class UnfitFileError(OSError):
 
 
 def inside(directory: Path, name: str, *, error: type[GlimmerError], subject: str) -> Path:
-    """Path of `name`, which stands in a file, below `directory`; raises `error` where it is absolute or climbs out.
+    """Path of `name`, which stands in a file, below `directory`; raises `error` if it is absolute or climbs out.
 
     `name` is written with forward slashes, whatever the system. Where a link stands there, it is followed on opening.
     """
@@ -83,7 +83,7 @@ def is_volume_part(relative: PurePath) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something is at a path, links followed. True where the system does not tell: opening it says why."""
+    """Whether something is at a path, links followed. True if the system does not tell: opening it says why."""
     try:
         path.stat()
     except OSError as reason:
@@ -145,7 +145,7 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
 
 
 def map_file(path: Path) -> mmap.mmap | None:
-    """The bytes of a regular file, mapped: they are read as they are looked at. None where it is empty.
+    """The bytes of a regular file, mapped: they are read as they are looked at. None if it is empty.
 
     Raises OSError.
     """

@@ -106,5 +106,5 @@ def _integer(digits: str) -> int:
 
 def _finite(digits: str) -> float:
     if not math.isfinite(number := float(digits)):
-        raise ValueError(f"the number {digits[:20]}, which is none that a computer has")
+        raise ValueError(f"the number {digits[:20]}, which is larger than a float64 holds")
     return number

@@ -69,9 +69,9 @@ def refuse_ours(paths: Iterable[Path], *, expected: str, error: type[GlimmerErro
 
 
 def kind_of(path: Path) -> str | None:
-    """One of the constants of this module; None where the system does not let it be told.
+    """One of the constants of this module; None if the system does not let it be told.
 
-    By what the manifest or the config says; where that is gone or damaged, by the folders that stand beside it.
+    By what the manifest or the config says; if that is gone or damaged, by the folders that stand beside it.
     """
     try:
         mode = path.stat().st_mode
@@ -98,7 +98,7 @@ def _kind_of_folder(path: Path) -> str | None:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing where it cannot be read."""
+    """What a JSON file says; nothing if it cannot be read."""
     with suppress(OSError, ValueError):
         data = parse_json(read_file(path, MAX_BYTES).decode("utf-8"))
         if isinstance(data, dict):

@@ -11,10 +11,10 @@ A record has
 
 - `backend`: what ran the graphs, as `parity --backend` names it; `precision`: the arithmetic that it computed in, which
   for FP16 on ONNX Runtime's CPU provider is FP32; `instruction_set`: the CPU's where the answers hang on it (BF16, and
-  INT8 where products saturate), else null; `codec`: that of the memory, null where there is none; `cross_attention`:
+  INT8 where products saturate), else null; `codec`: that of the memory, null if there is none; `cross_attention`:
   the form that answered, null or absent if the bundle has one alone;
 - `witness`: "device"; "rounded, not the device" where FP16 was rounded on the CPU in the place of a GPU; or "FP16 in
-  FP32" where it was not rounded at all, which witnesses nothing (`witness.py` has the table);
+  FP32" if it was not rounded at all, which witnesses nothing (`witness.py` has the table);
 - `date`: when, ISO 8601 in UTC; `versions`: of the libraries that took part, by name; `questions_sha256`: digest of the
   questions that were asked, with their answers and passages;
 - `gate`: its name, `verdict` ("passed", "failed", or "not measured": too little was answered to tell), `passed`, and
@@ -69,7 +69,7 @@ UNKNOWN = "unknown"
 class GateCheck:
     """One limit, what was found (None: not measured, or without bound), and whether it is within.
 
-    `questions` is the number of questions that the figure rests on, None where it is of no questions.
+    `questions` is the number of questions that the figure rests on, None if it is of no questions.
     """
 
     name: str
@@ -107,7 +107,7 @@ class ParityRecord:
 
     @property
     def key(self) -> tuple[str, str, str | None, str | None, str | None]:
-        """What a run replaces where it is the same."""
+        """What a run replaces if it is the same."""
         return self.backend, self.precision, self.instruction_set, self.codec, self.cross_attention
 
 

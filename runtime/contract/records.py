@@ -33,7 +33,7 @@ def read_json(path: Path, *, error: type[GlimmerError], fix: str, strict: bool =
 
 
 def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix: str) -> dict[str, Any]:
-    """Parse the bytes of a file of our own as a JSON object, strictly; raises `error` where they are none."""
+    """Parse the bytes of a file of our own as a JSON object, strictly; raises `error` if they are not."""
     data = _json_value(content, error=error, subject=subject, expected="a JSON object", fix=fix, strict=True)
     return _object(data, error=error, subject=subject, fix=fix)
 
@@ -41,7 +41,7 @@ def json_object(content: bytes, *, error: type[GlimmerError], subject: str, fix:
 def read_json_value(
     path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str, strict: bool = False
 ) -> Any:
-    """What a JSON file holds, `strict` as in parse_json; raises `error` where it cannot be read, or is no JSON."""
+    """What a JSON file holds, `strict` as in parse_json; raises `error` if it cannot be read, or is no JSON."""
     content = read_limited(
         path, limit_bytes=MAX_JSON_BYTES, error=error, subject=subject, fix=fix, expected=expected
     )

@@ -1,4 +1,4 @@
-"""The stages of a model (design section 3), in the order in which they run: what is known of each stands here alone.
+"""The stages of a model (docs/design.md, section 3), in the order in which they run, and all that is known of each.
 
 A bundle has one graph for each stage of its architecture, by the stage's name; a stage that reads memory has one for
 each store codec. `graph_io` has their inputs and outputs.

@@ -19,7 +19,7 @@ BACK = "go back with `glimmer-export memory repair {store} --rollback`, copy the
 
 
 def made_again(store: Path, manifest: StoreManifest, path: str) -> str | None:
-    """What makes the file of this path again, alone; None where nothing does."""
+    """What makes the file of this path again, alone; None if nothing does."""
     repair = f"glimmer-export memory repair {store}"
     written = [file.path for file in (manifest.tombstones, *manifest.index.files) if file]
     if path in [shard.file.path for shard in manifest.shards]:

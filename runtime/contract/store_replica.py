@@ -62,9 +62,9 @@ def replica_content(manifest: bytes) -> bytes:
 
 
 def read_replica(store: Path, generation: int) -> Replica | None:
-    """The replica of a generation, sound or not; None where there is none.
+    """The replica of a generation, sound or not; None if there is none.
 
-    A line that is none, or is damaged, makes it unsound. What cannot be read is as an empty file is.
+    A line that is missing or damaged makes it unsound. What cannot be read is as an empty file is.
     """
     path = store / replica_name(generation)
     if not is_there(path):
@@ -77,7 +77,7 @@ def read_replica(store: Path, generation: int) -> Replica | None:
 
 
 def newest_replica(store: Path) -> Replica | None:
-    """The replica of the highest generation; None where there is none."""
+    """The replica of the highest generation; None if there is none."""
     generations = sorted(_generations(store), reverse=True)
     return read_replica(store, generations[0]) if generations else None
 

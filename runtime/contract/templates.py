@@ -30,7 +30,7 @@ def is_early_fid(model: Mapping[str, Any]) -> bool:
 
 
 def template_fault(name: str, template: str | None) -> str | None:
-    """What is wrong with the template `name` of a model; None where it holds some of its fields and nothing else."""
+    """What is wrong with the template `name` of a model; None if it holds some of its fields and nothing else."""
     if template is None:
         return None
     try:

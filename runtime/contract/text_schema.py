@@ -80,7 +80,7 @@ class TextIndex:
 PASSAGE_WORDS = "passage_words"
 """The SQL function of a title and a text that the statements on a folded index call, and their connection must have."""
 OPTIMIZE = "INSERT INTO passages_index (passages_index) VALUES ('optimize')"
-# bm25() is negative, better is lower; its arguments, where there are any, are the weights of title and text.
+# bm25() is negative, better is lower; its arguments, if there are any, are the weights of title and text.
 SEARCH = """
 SELECT rowid, -bm25(passages_index{weights}) AS score FROM passages_index WHERE passages_index MATCH ?
 ORDER BY score DESC, rowid LIMIT ?
@@ -149,7 +149,7 @@ def fts5_missing() -> StoreError:
 
 
 def require_fts5() -> None:
-    """Raise StoreError where this Python's SQLite has no full-text search."""
+    """Raise StoreError if this Python's SQLite has no full-text search."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.execute("CREATE VIRTUAL TABLE probe USING fts5(text)")

@@ -46,7 +46,7 @@ class Computation:
 
     `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`;
     `instruction_set` the CPU's where the answers hang on it, else None; `codec` that of the memory which is read, None
-    where there is none; `cross_attention` the form that answers, None if the bundle has one alone.
+    if there is none; `cross_attention` the form that answers, None if the bundle has one alone.
     """
 
     backend: str
@@ -125,7 +125,7 @@ def check_parity(
 
 
 def _witness(record: ParityRecord, wanted: Computation, manifest: BundleManifest) -> str | None:
-    """How a record witnesses a computation: DEVICE, ROUNDED, or None where it does not.
+    """How a record witnesses a computation: DEVICE, ROUNDED, or None if it does not.
 
     A record of version 1 says neither codec nor instructions: it holds for the bundle on its backend, as it did.
     """

@@ -27,12 +27,12 @@ FIX = "export the encoder with these inputs and outputs, and pass its directory 
 class SentenceEncoder:
     """A graph and its tokenizer, loaded. Safe from several threads.
 
-    The graph reads input_ids, attention_mask and, where it has that input, token_type_ids, each (batch, tokens) int64
+    The graph reads input_ids, attention_mask and, if it has that input, token_type_ids, each (batch, tokens) int64
     or int32; it gives last_hidden_state (batch, tokens, dimension), or sentence_embedding (batch, dimension).
     """
 
     def __init__(self, graph: Path, tokenizer: Path, settings: EncoderSettings, *, threads: int | None = None) -> None:
-        """Load both files; raises StoreError where one of them is none, BackendError without ONNX Runtime."""
+        """Load both files; raises StoreError if one of them is not valid, BackendError without ONNX Runtime."""
         self.settings = settings
         self._session = _session(graph, threads)
 
@@ -54,7 +54,7 @@ class SentenceEncoder:
             )
 
     def question(self, question: str) -> Array:
-        """A question's vector: (dimension,) float32. Raises StoreError where it is not finite."""
+        """A question's vector: (dimension,) float32. Raises StoreError if it is not finite."""
         embedding: Array = self._encode([f"{self.settings.query_prefix}{question}"])[0]
         return embedding
 

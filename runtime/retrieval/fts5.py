@@ -1,7 +1,7 @@
 """BM25 retrieval over the store's titles and texts, by SQLite's FTS5.
 
 FTS5 scores every passage that has one of the words. Where a word is in many passages, that takes longer than all the
-rest, and is left out where it can change nothing: a word in half of the passages has no weight, and one in a few
+rest, and is left out if it can change nothing: a word in half of the passages has no weight, and one in a few
 thousand cannot by itself bring a passage among the best if rarer words have found enough (MaxScore, Turtle and Flood
 1995).
 """
@@ -43,7 +43,7 @@ class Fts5Index:
     def search(self, file: SqliteFile, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question's words best, any of them; a tie goes to the lower number.
 
-        Raises the file's error where it is damaged.
+        Raises the file's error if it is damaged.
         """
         words = self._words(question)
         if not words or top_k < 1:

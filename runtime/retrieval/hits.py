@@ -105,7 +105,7 @@ def fuse(rankings: Sequence[Sequence[Hit]], top_k: int) -> list[Hit]:
 
 
 def import_extra(package: str, extra: str) -> Any:
-    """Import a package; raises MissingExtraError where it is not installed."""
+    """Import a package; raises MissingExtraError if it is not installed."""
     try:
         return import_module(package)
     except ImportError:

@@ -33,12 +33,12 @@ FIX = "write it again with `glimmer-export memory repair`, or copy the store aga
 
 
 def import_tantivy() -> Any:
-    """The package; raises MissingExtraError where it is not installed."""
+    """The package; raises MissingExtraError if it is not installed."""
     return import_extra("tantivy", "retrieval")
 
 
 def word_forms(folding: int = FOLDING) -> Any:
-    """The analyser of passages and questions: English stems of words, which where they are not folded it finds itself.
+    """The analyser of passages and questions: English stems of words, which if they are not folded it finds itself.
 
     Those it finds are in lower case and without accents, and none is longer than MAX_WORD_BYTES.
     """
@@ -72,7 +72,7 @@ class TantivyIndex:
     """An index opened for reading. Safe from several threads and processes; nothing is written beside it."""
 
     def __init__(self, files: Sequence[Path], *, num_passages: int, folding: int = FOLDING) -> None:
-        """Open an index by its files; raises StoreError where they are none, or of another number of passages.
+        """Open an index by its files; raises StoreError if they are not an index, or one of another number of passages.
 
         `folding` is that of the index. Raises MissingExtraError without the package.
         """
@@ -91,7 +91,7 @@ class TantivyIndex:
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question's words best, any of them; a tie goes to the lower number.
 
-        Raises StoreError where the index is damaged.
+        Raises StoreError if the index is damaged.
         """
         words = self._word_forms.analyze(" ".join(self._words(question)))
         query = self._tantivy.Query
@@ -120,7 +120,7 @@ class TantivyIndex:
         if highest is not None:
             query = self._up_to(query, highest)
         with self._errors:
-            # It takes memory for as many as it is asked for, and where there is none ends the process.
+            # It takes memory for as many as it is asked for, and if there is none ends the process.
             most = max(1, min(limit, self._searcher.num_docs))
             found = self._searcher.search(query, most, count=False).hits
             numbers = self._searcher.fast_field_values(NUMBER, [address for _, address in found])

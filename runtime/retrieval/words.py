@@ -29,7 +29,7 @@ UNFOLDED_STOP_WORDS = frozenset({
 
 
 def search_words(question: str) -> list[str]:
-    """The distinct words to search for, folded, in order; stop words only in a name, or where there is nothing else."""
+    """The distinct words to search for, folded, in order; stop words only in a name, or if there is nothing else."""
     words = question_words(question)
     if all(word in STOP_WORDS for word in words):
         return words
@@ -57,7 +57,7 @@ def _named(question: str) -> set[str]:
 
 
 def unfolded_words(question: str) -> list[str]:
-    """The distinct words to search for, in order; stop words only where there is nothing else.
+    """The distinct words to search for, in order; stop words only if there is nothing else.
 
     Composed first (NFC): a letter and its combining accent are one letter to the index, and must not split a word here.
     A word keeps its case, as the index has its own way to drop it: Python's would make two characters of a capital İ.

@@ -57,10 +57,10 @@ def test_one_machine_that_gains_is_enough():
     )
 
 
-@pytest.mark.parametrize(("variant", "found"), [("glimmer", 2), ("glimmer, exact algebra", 0)])
-def test_queries_of_given_keys_are_found(exported, variant, found):
+@pytest.mark.parametrize(("form", "found"), [("cached", 2), ("absorbed", 0)])
+def test_queries_of_given_keys_are_found(exported, form, found):
     """Cached cross-attention's, a layer: self-attention writes to its keys first, and the absorbed form has none."""
-    model = load_graph(exported(variant).graph("decoder_step"))
+    model = load_graph(exported("glimmer, both forms").graph(f"decoder_step.{form}"))
     FoldWeights()(model)
     names = {linear.name for linear in find_linears(model.graph)}
     asking = asks_given_keys(model.graph, names)

@@ -20,6 +20,7 @@ GUIDE = DOCS / "guide"
 STEPS = [step for page in PAGES for step in steps(page)]
 NOT_RUN = list(dict.fromkeys(step.source for step in STEPS if step.language == "console" and step.note in CHECKED))
 CODE = [step for step in STEPS if step.language == "python"]
+SOURCE = re.compile(r"`((?:calibration|configs|exporter|runtime|tests)/[\w./-]*)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)")
 
 
@@ -51,6 +52,13 @@ def test_links_lead_to_files_of_the_repository(page):
     """The site's own check is of its pages and headings alone; this one is of pictures, data and the README too."""
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if target]
     assert [target for target in targets if not (page.parent / target).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_paths_of_the_source_that_a_page_names_are_there(page):
+    """But for those with a part in capitals, which stands for any name."""
+    named = SOURCE.findall(page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists() and path == path.lower()] == []
 
 
 def test_every_page_of_docs_stands_in_the_navigation():

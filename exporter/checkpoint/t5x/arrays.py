@@ -23,7 +23,7 @@ class T5xArrays:
     """The arrays of the tree `target`; the optimizer's state is left alone.
 
     Opening reads names and shapes. Paths that the checkpoint states are not followed: an array is looked for in the
-    directory, under its own name with dots. Raises CheckpointError where the directory has none of the layouts, where
+    directory, under its own name with dots. Raises CheckpointError if the directory has none of the layouts, where
     a file is damaged, and where an array that the tree names is not there; MissingExtraError without tensorstore.
     """
 
@@ -53,7 +53,7 @@ class T5xArrays:
         return {name: array.shape for name, array in self._arrays.items()}
 
     def check_sizes(self) -> None:
-        """Raise CheckpointError where arrays state far more values than the checkpoint's files can hold."""
+        """Raise CheckpointError if arrays state far more values than the checkpoint's files can hold."""
         check_sizes(self._root, [array for array in self._arrays.values() if isinstance(array, StoredArray)])
 
     def tensor(self, name: str) -> Tensor:
@@ -75,7 +75,7 @@ def _find_root(directory: Path) -> Path:
 
 
 def _entries(root: Path, stored: dict[str, str]) -> list[tuple[tuple[str, ...], str, InlineArray | None]]:
-    """Every array of `target`: its names below it, its key where it is stored apart, the array where it is not."""
+    """Every array of `target`: its names below it, its key if it is stored apart, the array if it is not."""
     if _holds(root, MSGPACK):
         return [(names[1:], ".".join(names), inline) for names, inline in read_msgpack(root / MSGPACK).items()]
     listed = [(key.removeprefix("optimizer.").split("."), key) for key in stored]

@@ -45,7 +45,7 @@ class InlineArray:
 
 
 def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
-    """The arrays of the tree's `target`, by path from `target` on; None where an array is stored beside the file.
+    """The arrays of the tree's `target`, by path from `target` on; None if an array is stored beside the file.
 
     Where a reference points is not looked at: it may name a bucket, or a place outside of the directory. Raises
     CheckpointError for a file that is unreadable, truncated or of another structure, and for an array whose bytes
@@ -73,7 +73,7 @@ def read_msgpack(path: Path) -> dict[tuple[str, ...], InlineArray | None]:
 
 
 def _unpackb(content: bytes, named: Callable[[str], CheckpointError]) -> Any:
-    """What msgpack packed; where it cannot be unpacked, what `named` makes of the reason is raised.
+    """What msgpack packed; if it cannot be unpacked, what `named` makes of the reason is raised.
 
     Lengths beyond the content's are refused by msgpack before anything is allocated for them.
     """

@@ -33,7 +33,7 @@ PATH = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 def read_name_map(path: Path) -> dict[str, str | None]:
     """Parse a YAML mapping of our prefixes to their paths; entries are described at `name_map`.
 
-    Raises OptionError where the file cannot be read, for a prefix that we do not have, and for a value that is no path.
+    Raises OptionError if the file cannot be read, for a prefix that we do not have, and for a value that is no path.
     """
     data: Any = read_yaml(
         path, error=OptionError, subject=f"name map {path}", expected="a YAML mapping of our prefixes to their paths",

@@ -62,7 +62,7 @@ class StoredArray:
 def array_keys(directory: Path) -> dict[str, str]:
     """The arrays that a directory holds: key -> tensorstore's driver.
 
-    Raises CheckpointError where an OCDBT database cannot be read, MissingExtraError without tensorstore.
+    Raises CheckpointError if an OCDBT database cannot be read, MissingExtraError without tensorstore.
     """
     if is_there(directory / OCDBT):
         ts = _tensorstore()
@@ -82,7 +82,7 @@ def array_keys(directory: Path) -> dict[str, str]:
 def open_array(directory: Path, key: str, driver: str) -> StoredArray:
     """Open the array `key` of the directory, whatever path a file of the checkpoint may state for it.
 
-    Raises CheckpointError where the key leads outside, where there is no such array, and for metadata that are damaged
+    Raises CheckpointError if the key leads outside, if there is no such array, and for metadata that are damaged
     or declare chunks larger than the array itself, which would be allocated to read it.
     """
     ts = _tensorstore()
@@ -116,7 +116,7 @@ def open_array(directory: Path, key: str, driver: str) -> StoredArray:
 
 
 def check_sizes(root: Path, arrays: Iterable[StoredArray]) -> None:
-    """Raise CheckpointError where arrays state far more values than the checkpoint's files can hold."""
+    """Raise CheckpointError if arrays state far more values than the checkpoint's files can hold."""
     held = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     stated, most = sum(array.num_bytes for array in arrays), max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * held)
     if stated > most:
@@ -127,7 +127,7 @@ def check_sizes(root: Path, arrays: Iterable[StoredArray]) -> None:
 
 
 def _check_files(directory: Path) -> None:
-    """Raise CheckpointError where one is no regular file: tensorstore opens whatever stands there."""
+    """Raise CheckpointError if one is no regular file: tensorstore opens whatever stands there."""
     for folder, _, names in os.walk(directory):
         for name in names:
             path = Path(folder) / name

@@ -82,7 +82,7 @@ class CorpusSource:
 
 
 def corpus_files(source: CorpusSource) -> list[Path]:
-    """The files of a source, in the order in which they are read; raises CorpusError where there is none."""
+    """The files of a source, in the order in which they are read; raises CorpusError if there is none."""
     refuse_ours(
         source.paths, expected="passages", error=CorpusError, subject="corpus", fix="name a file of passages"
     )
@@ -95,7 +95,7 @@ def corpus_files(source: CorpusSource) -> list[Path]:
 
 
 def format_of(source: CorpusSource, path: Path) -> CorpusFormat:
-    """The format of one of a source's files; raises CorpusError where its name tells none."""
+    """The format of one of a source's files; raises CorpusError if its name tells none."""
     if source.format is not None:
         return FORMATS[source.format]
     ending = ENDING.search(path.name.lower())

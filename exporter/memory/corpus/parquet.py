@@ -53,7 +53,7 @@ VALUES, ENCODING_V1, ENCODING_V2 = 1, 2, 4
 def read_parquet(path: Path, start: Place, digest: Digest | None) -> Iterator[Record]:
     """One record a row, page by page; row groups before `start` are not read. The digest is shown the file's bytes.
 
-    A null title or page is none. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
+    A null one is missing. Raises CorpusError with the row's number, from 1: unreadable or damaged, a column that
     is missing or of another type, a null id or text, a row group, a page or a row that is too large. Raises
     ModuleNotFoundError without pyarrow.
     """
@@ -126,7 +126,7 @@ def _columns(schema: Any, path: Path) -> list[str]:
     def is_text(kind: Any) -> bool:
         return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
 
-    fix = 'give it "id", "text" and, where there is one, "title"'
+    fix = 'give it "id", "text" and, if there is one, "title"'
     found = []
     for name in COLUMNS:
         indices = schema.get_all_field_indices(name)
@@ -184,7 +184,7 @@ def _batch_rows(size: int, columns: Sequence[ColumnPages], subject: str) -> int:
 
 
 def _value(scalar: Any, name: str, subject: str) -> int | str | list[Any] | None:
-    """A scalar of a column as Python has it; None where it is null."""
+    """A scalar of a column as Python has it; None if it is null."""
     from pyarrow import DictionaryScalar, LargeListScalar, ListScalar
 
     if not scalar.is_valid:
@@ -238,7 +238,7 @@ class ColumnPages:
 def column_pages(path: Path, columns: Collection[str]) -> list[list[ColumnPages]]:
     """For each row group, those of its columns that stand in or below `columns`.
 
-    Raises ValueError where the file is none in this format, OSError where it cannot be read.
+    Raises ValueError if the file is not in this format, OSError if it cannot be read.
     """
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
@@ -300,7 +300,7 @@ def _header(stream: BinaryIO, place: int) -> tuple[dict[int, Any], int]:
 
 
 class _Compact:
-    """Thrift's compact protocol: structs are mappings from the fields' numbers. IndexError where it is cut off."""
+    """Thrift's compact protocol: structs are mappings from the fields' numbers. IndexError if it is cut off."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self.place = content, 0
@@ -368,19 +368,19 @@ class _Compact:
 
 def _leaf(names: list[Any]) -> str:
     if not all(isinstance(name, bytes) for name in names):
-        raise ValueError("a column's name that is none")
+        raise ValueError("a column's name that is not text")
     return b".".join(names).decode("utf-8", "replace")
 
 
 def _struct(value: Any) -> dict[int, Any]:
     if not isinstance(value, dict):
-        raise ValueError("a struct that is none")  # noqa: TRY004  # the file's fault, and no caller's
+        raise ValueError("something else than a struct")  # noqa: TRY004  # the file's fault, and no caller's
     return value
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError("a list that is none")  # noqa: TRY004  # as above
+        raise ValueError("something else than a list")  # noqa: TRY004  # as above
     return value
 
 

@@ -66,7 +66,7 @@ Reader = Callable[[Path, Place, "Digest | None"], Iterator[Record]]
 
 
 def passage_from_row(source: Mapping[str, Any], *, subject: str, fix: str) -> Passage:
-    """Check `id`, `title` (none is the empty one), `text` and, where there is one, `wikipedia_id`.
+    """Check `id`, `title` (none is the empty one), `text` and, if there is one, `wikipedia_id`.
 
     A field may stand under another collection's name: `passage_fields` has them.
 

@@ -60,7 +60,7 @@ class Corpus:
     def scan(cls, source: Paths | CorpusSource, *, part_size: int) -> Corpus:
         """Check every passage before any work is done on one; keeps eight bytes for each until it is done.
 
-        Raises CorpusError, with the line's or the row's number where there is one: what the format's reader refuses, an
+        Raises CorpusError, with the line's or the row's number if there is one: what the format's reader refuses, an
         id seen before, a passage that is too long, parts that are too large to hold. Also where the name tells no
         format, or there is no passage at all.
         """
@@ -111,7 +111,7 @@ class Corpus:
     def part(self, index: int) -> list[Passage]:
         """The passages of one part, without those before it, which only gzip has to be read through.
 
-        Raises CorpusError where they are not what was scanned.
+        Raises CorpusError if they are not what was scanned.
         """
         return self._part(index, self._read(self.part_starts[index]))
 
@@ -173,7 +173,7 @@ def _digest_of(files: Sequence[Any]) -> str:
 
 
 def _check_ids(source: CorpusSource, hashes: IdHashes) -> None:
-    """Raise CorpusError where two passages have one id: with chunks, those of the documents 1 and "1" do."""
+    """Raise CorpusError if two passages have one id: with chunks, those of the documents 1 and "1" do."""
 
     def ids() -> Iterator[tuple[PassagePlace, int | str]]:
         return ((place, _id(passage)) for place, passage in _passages(source) if place.chunk == 0)
@@ -253,9 +253,9 @@ class IdHashes:
     def first_repeated(
         self, ids: Callable[[], Iterable[tuple[Where, int | str]]]
     ) -> tuple[int | str, Where, Where] | None:
-        """An id that occurs twice, with the places of the two; None where there is none.
+        """An id that occurs twice, with the places of the two; None if there is none.
 
-        `ids` gives what was taken in once more, each with its place; it is called only where hashes are equal.
+        `ids` gives what was taken in once more, each with its place; it is called only if hashes are equal.
         """
         hashes = np.sort(np.frombuffer(self._hashes, np.int64))
         shared = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])

@@ -75,7 +75,7 @@ class Lease:
 class Pool(ABC):
     """Memory of one kind. Not safe from several threads: its device holds a lock.
 
-    `reclaim` makes room where there is none.
+    `reclaim` makes room if there is none.
     """
 
     def __init__(self, cuda: Cuda, reclaim: Callable[[], None]) -> None:

@@ -24,7 +24,7 @@ class Context:
     """One execution context with its optimization profile. Not safe from several threads: its device holds a lock."""
 
     def __init__(self, engine: LoadedEngine, io: GraphIO, profile: int, device: CudaDevice) -> None:
-        """Raises BackendError where the GPU's memory does not hold another context."""
+        """Raises BackendError if the GPU's memory does not hold another context."""
         self._subject, self._io, self._device = engine.subject, io, device
         self._names = [tensor.name for tensor in (*io.inputs, *io.outputs)]
         self._context = engine.context(profile, device.stream)
@@ -57,7 +57,7 @@ class Context:
     def queue(self, addresses: tuple[int, ...]) -> None:
         """Queue a run on the device's stream, at the addresses of inputs and outputs, in the order of the graph's I/O.
 
-        Raises BackendError where TensorRT refuses, DeviceLostError where that is because the GPU failed.
+        Raises BackendError if TensorRT refuses, DeviceLostError if that is because the GPU failed.
         """
         if addresses != self._addresses:
             before = self._addresses or (0,) * len(addresses)
@@ -111,7 +111,7 @@ class RunSequence:
     def queue(self, count: int) -> bool:
         """Queue the first `count` runs: one by one at first, which warms them up, then as a CUDA graph.
 
-        Whether it was by a CUDA graph. Raises BackendError where the engine refuses, DeviceLostError.
+        Whether it was by a CUDA graph. Raises BackendError if the engine refuses, DeviceLostError.
         """
         cuda, stream = self._device.cuda, self._device.stream
         if count not in self._executables and self._captures.on and self._warm >= count:

@@ -117,7 +117,7 @@ class LoopPlaces:
         return place.sequences[layout]
 
     def _make_room(self, taken: _Place) -> None:
-        """Forget what the fullest place has not run for longest, where there is very much; not of others in use."""
+        """Forget what the fullest place has not run for longest, if there is very much; not of others in use."""
         while sum(len(place.sequences) for place in self._places) >= MOST_SEQUENCES:
             fullest = max((taken, *self._idle), key=lambda place: len(place.sequences))
             if not fullest.sequences:

@@ -35,14 +35,14 @@ class PassageCache:
         self._leases: OrderedDict[Hashable, Lease] = OrderedDict()
 
     def get(self, key: Hashable) -> Lease | None:
-        """A passage's memory, which counts as read now; None where it is not here."""
+        """A passage's memory, which counts as read now; None if it is not here."""
         lease = self._leases.get(key)
         if lease is not None:
             self._leases.move_to_end(key)
         return lease
 
     def put(self, key: Hashable, num_bytes: int) -> Lease | None:
-        """Room for a passage to be copied to; None where it is here, or is larger than the whole cache."""
+        """Room for a passage to be copied to; None if it is here, or is larger than the whole cache."""
         if key in self._leases or num_bytes > self.capacity_bytes:
             return None
         # Room is made before it is taken, and once more for what rounding added.

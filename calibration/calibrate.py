@@ -21,6 +21,7 @@ from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
+    MEMORY_ENCODER,
     BundleManifest,
     CalibrationError,
     form_of,
@@ -172,8 +173,8 @@ def calibrate(
             answers += session.answer_many([questions[index].question], passages=passages)
             if other is not None:
                 other.answer_many([questions[index].question], passages=passages)
-            if "memory_encoder" in backend.collectors:
-                _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
+            if MEMORY_ENCODER in backend.collectors:
+                _observe_passages(backend.collectors[MEMORY_ENCODER], session, answers[-1], options)
             advance(1)
     run = sum(answer.answer is not None for answer in answers)
     errors = [answer.error for answer in answers if answer.error is not None]

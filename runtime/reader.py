@@ -9,7 +9,14 @@ from glimmer_export.runtime.backends import Array, Graph, Tensor
 from glimmer_export.runtime.candidates import Row, memory_inputs, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
-from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.contract import (
+    ENCODER,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    QUESTION_ENCODER,
+    ModelShape,
+    question_stage,
+)
 from glimmer_export.runtime.decode import Reading, greedy_decode
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
@@ -68,7 +75,7 @@ class Reader:
         else:
             with clock.stage("fetch"):
                 inputs = token_inputs(rows, self._store, self._text, shape, place)
-        graph = "encoder" if self._codec is None else "live_stage_b"
+        graph = ENCODER if self._codec is None else LIVE_STAGE_B
         with clock.stage(graph):
             encoded = place.run(graph, inputs)
         prefixes = [[shape.decoder_start_token_id] for _ in rows]
@@ -96,8 +103,8 @@ class Reader:
         if shape.traits.encodes_question:
             questions = [row.question_ids for row in rows]
             ids, mask = pad_ids(questions, place.length(max(map(len, questions)), shape.question_length))
-            encoder = "question_encoder" if shape.separate_question_encoder else "memory_encoder"
-            with clock.stage("question_encoder"):
+            encoder = question_stage(shape)
+            with clock.stage(QUESTION_ENCODER):
                 states = place.run(encoder, {"input_ids": ids, "attention_mask": mask})["hidden_states"]
             question = {"question_states": states, "question_mask": mask}
         # A device encodes the question while its passages are read from the store and copied.
@@ -110,8 +117,8 @@ class Reader:
         clock: StageClock,
     ) -> tuple[Mapping[str, Tensor], Array, Array]:
         """Stage A: what stage B reads of the selected passages, the scores (b, k) and the selected (b, m)."""
-        with clock.stage("live_stage_a"):
-            ranked = dict(self._place.run("live_stage_a", {**fixed, **memory}))
+        with clock.stage(LIVE_STAGE_A):
+            ranked = dict(self._place.run(LIVE_STAGE_A, {**fixed, **memory}))
         with clock.stage("select"):
             scores = self._place.fetch(ranked.pop("scores"))()
             if self._check_finite:

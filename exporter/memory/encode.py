@@ -29,6 +29,7 @@ from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     CPU_BACKEND,
+    MEMORY_ENCODER,
     BundleError,
     FileEntry,
     OptionError,
@@ -122,7 +123,7 @@ def plan_build(
         raise BundleError(
             str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
         )
-    encoder = manifest.graphs.get("memory_encoder")
+    encoder = manifest.graphs.get(MEMORY_ENCODER)
     if codec is None:
         codec = manifest.codecs[0] if len(manifest.codecs) == 1 else "fp16"
     stored = check_codec(bundle, codec) if encoder else None

@@ -14,7 +14,10 @@ from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Backend, Graph
 from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import TokenizerError
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    TokenizerError,
+)
 from glimmer_export.runtime.store import Passage
 
 __all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
@@ -81,8 +84,7 @@ class ShardEncoder:
 
 def memory_encoder(bundle: Bundle, backend: Backend) -> Graph:
     """The graph; raises BundleError where it cannot be loaded, BackendError where the backend has nothing for it."""
-    name = "memory_encoder"
-    return backend.load(bundle.graph_path(name), bundle.manifest.io()[name])
+    return backend.load(bundle.graph_path(MEMORY_ENCODER), bundle.manifest.io()[MEMORY_ENCODER])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
@@ -20,7 +21,7 @@ __all__ = ["bench"]
 
 def bench(
     random: Annotated[
-        str | None, typer.Option("--random", metavar="SIZE", help="Random weights: small, base, large, xl or xxl.")
+        str | None, typer.Option("--random", metavar=NAME_OR_FILE, help=f"Random weights of a size: {known('size')}.")
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint of your own, of the architecture glimmer.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options, round_half_up
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def model_from_preset(
         max_new_tokens=max(MAX_NEW_TOKENS, workload.answer_tokens),
     )
     config = config_from_options(options, shape, subject=f"model {name}")
-    return CostModel(name, config.shape, choose_forms(config, forms), *_cut_layers(shape.num_layers, cut))
+    label = config_label("size", name)
+    return CostModel(label, config.shape, choose_forms(config, forms), *_cut_layers(shape.num_layers, cut))
 
 
 def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:

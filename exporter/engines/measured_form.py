@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.engines.profiles import dim_sizes
 from glimmer_export.exporter.files.links import require_no_link
@@ -65,9 +66,8 @@ def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
         )
     require_no_link(bundle_dir, [MANIFEST], subject=f"bundle {bundle_dir}")
     sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, "decoder_step")
-    measured = _measured(
-        bundle, OnnxRuntimeBackend(), replace(choice, target=target_name), 1, sizes["encoder_tokens"].opt
-    )
+    choice = replace(choice, target=config_label("target", target_name))
+    measured = _measured(bundle, OnnxRuntimeBackend(), choice, 1, sizes["encoder_tokens"].opt)
     replace_file(bundle_dir / MANIFEST, record_to_json(bundle.manifest.chosen(measured)).encode())
     return measured
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.ranges_file import read_ranges
+from glimmer_export.exporter.config.read import config_file
 from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.publish import check_file
 from glimmer_export.exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
-from glimmer_export.exporter.parity.gate import gate_file, judge, read_gate
+from glimmer_export.exporter.parity.gate import judge, read_gate
 from glimmer_export.exporter.parity.html import write_html
 from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
 from glimmer_export.exporter.parity.record import kept_records, record_parity
@@ -47,7 +48,7 @@ class ParityRequest:
     @property
     def inputs(self) -> list[Path | None]:
         """What is read, beside the bundle."""
-        gate = None if self.gate is None else gate_file(self.gate)
+        gate = None if self.gate is None else config_file("gate", self.gate)
         return [
             self.reference, self.checkpoint, self.store, self.options.reference_store, gate, *self.question_files,
         ]  # fmt: skip

@@ -61,8 +61,8 @@ def bench(
     """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from glimmer_export.exporter.bench import BenchOptions, run_bench
-    from glimmer_export.exporter.bench.html import check_html_target, write_html
     from glimmer_export.exporter.bench.options import parse_peers, peer_names
+    from glimmer_export.exporter.bench.report import check_html_target, write_html
 
     options = BenchOptions(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,

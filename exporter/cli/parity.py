@@ -24,7 +24,7 @@ from glimmer_export.exporter.cli.options import (
     Store,
     Threads,
 )
-from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 from glimmer_export.runtime import BACKEND_NAMES
 from glimmer_export.runtime.contract import CPU_BACKEND, ROUNDING_BACKEND
 
@@ -34,6 +34,7 @@ BACKENDS = (ROUNDING_BACKEND, *(name for name in BACKEND_NAMES if name != "auto"
 
 
 def parity(
+    context: typer.Context,
     bundle: BundleArgument,
     questions: Questions,
     checkpoint: Annotated[
@@ -85,7 +86,7 @@ def parity(
     with parity_backend(backend, bundle, threads) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
-            question_files=tuple(question_files(questions)),
+            question_files=tuple(question_files(questions)), command=command_line(context),
         )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:

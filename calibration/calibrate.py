@@ -18,7 +18,14 @@ from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import BundleManifest, CalibrationError, form_of, read_manifest, stage_of
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleManifest,
+    CalibrationError,
+    form_of,
+    read_manifest,
+    stage_of,
+)
 
 __all__ = ["FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings"]
 
@@ -162,8 +169,8 @@ def calibrate(
             answers += session.answer_many([questions[index].question], passages=passages)
             if other is not None:
                 other.answer_many([questions[index].question], passages=passages)
-            if "memory_encoder" in backend.collectors:
-                _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
+            if MEMORY_ENCODER in backend.collectors:
+                _observe_passages(backend.collectors[MEMORY_ENCODER], session, answers[-1], options)
             advance(1)
     run = sum(answer.answer is not None for answer in answers)
     errors = [answer.error for answer in answers if answer.error is not None]

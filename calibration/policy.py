@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = ["Equalize", "Policy"]
+__all__ = ["DEFAULT_POLICY", "Equalize", "Policy"]
+
+DEFAULT_POLICY = "int8"
 
 
 def _compiles(pattern: str) -> str:
@@ -19,6 +21,8 @@ def _compiles(pattern: str) -> str:
 
 
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+# YAML has lists where a frozen model has tuples: only the tuple itself is not strict.
+Patterns = Annotated[tuple[Pattern, ...], Field(strict=False)]
 Strength = Annotated[float, Field(ge=0, le=1)] | None
 
 
@@ -46,8 +50,8 @@ class Policy(BaseModel):
 
     description: str = Field(min_length=1)
     equalize: Equalize
-    token_scales: tuple[Pattern, ...]
-    keep: tuple[Pattern, ...]
-    where_it_pays: tuple[Pattern, ...] = ()
+    token_scales: Patterns
+    keep: Patterns
+    where_it_pays: Patterns = ()
     lazy_layer: bool
     embeddings: bool

@@ -24,7 +24,7 @@ from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import CalibrationError, stage_of
 
 __all__ = [
-    "COSTS", "Choice", "GroupLoss", "Kept", "Quantization", "Sensitivity", "SensitivityOptions", "keep_greedily",
+    "Choice", "GroupLoss", "Kept", "Quantization", "Sensitivity", "SensitivityOptions", "keep_greedily",
     "sensitivity",
 ]  # fmt: skip
 
@@ -67,7 +67,6 @@ def keep_greedily(choices: Iterable[Choice], budget: float) -> list[Kept]:
     return kept
 
 
-COSTS = ("work", "weights", "larger")
 """What keeping a group costs: its share of a question's multiply-adds (time), of the weights (size), or the larger."""
 COUNTED_QUESTIONS = 32
 """Of which the multiply-adds are counted, one at a time so that no padding counts."""

@@ -11,7 +11,12 @@ import numpy as np
 from glimmer_export.runtime.arguments import as_index, described
 from glimmer_export.runtime.backends import Tensor
 from glimmer_export.runtime.codecs import Codec
-from glimmer_export.runtime.contract import BundleError, ModelShape, PassageError
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleError,
+    ModelShape,
+    PassageError,
+)
 from glimmer_export.runtime.passage_memory import PassageMemory, encode_passages, pad_ids
 from glimmer_export.runtime.placement import Placement
 from glimmer_export.runtime.store import MemoryStore, Passage
@@ -178,11 +183,11 @@ def _encode_texts(
 ) -> list[PassageMemory]:
     """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
-    at_once = min(TEXTS_AT_ONCE, place.max_batches.get("memory_encoder", TEXTS_AT_ONCE))
+    at_once = min(TEXTS_AT_ONCE, place.max_batches.get(MEMORY_ENCODER, TEXTS_AT_ONCE))
     for start in range(0, len(tokenised), at_once):
         batch = tokenised[start : start + at_once]
         length = place.length(max(map(len, batch)), shape.passage_length)
-        for memory in encode_passages(place.graphs["memory_encoder"], batch, length):
+        for memory in encode_passages(place.graphs[MEMORY_ENCODER], batch, length):
             try:
                 encoded.append(PassageMemory(codec.encode(memory)))
             except FloatingPointError:

@@ -14,14 +14,22 @@ from typing import Protocol
 import numpy as np
 
 from glimmer_export.runtime.backends import Array, DeviceLoop, LoopIO, Tensor
-from glimmer_export.runtime.contract import LOG_PROBABILITY, BundleError, ModelShape, NotFiniteError
+from glimmer_export.runtime.contract import (
+    CROSS_KV,
+    DECODER_PREFILL,
+    DECODER_STEP,
+    LOG_PROBABILITY,
+    BundleError,
+    ModelShape,
+    NotFiniteError,
+)
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import DevicePlacement, Placement
 
 __all__ = ["Decoded", "greedy_decode"]
 
-STEP = "decoder_step"
-PREFILL = "decoder_prefill"
+STEP = DECODER_STEP
+PREFILL = DECODER_PREFILL
 TOKEN = "next_token"
 LOGITS = "logits"
 IDS = "decoder_input_ids"
@@ -82,9 +90,9 @@ class _LoopedSteps:
         given: dict[str, Tensor] = {ENCODER_MASK: asked.encoder_attention_mask}
         zeros: list[str] = []
         start, caches = _last_positions(asked), list(_cache_dims(asked))
-        if "cross_kv" in place.graphs:
+        if CROSS_KV in place.graphs:
             projected = {name: loop.inputs[name] for name in _cross_dims(asked)}
-            place.run_into("cross_kv", {ENCODER_STATES: asked.encoder_hidden_states}, projected)
+            place.run_into(CROSS_KV, {ENCODER_STATES: asked.encoder_hidden_states}, projected)
             attended: dict[str, Tensor] = dict(projected)
         else:
             attended = {ENCODER_STATES: asked.encoder_hidden_states}
@@ -116,7 +124,7 @@ class _SingleSteps:
     def __init__(self, place: Placement, asked: Asked) -> None:
         self._place, self._asked = place, asked
         attended = {ENCODER_STATES: asked.encoder_hidden_states}
-        fixed = place.run("cross_kv", attended) if "cross_kv" in place.graphs else attended
+        fixed = place.run(CROSS_KV, attended) if CROSS_KV in place.graphs else attended
         self._fixed = {ENCODER_MASK: asked.encoder_attention_mask, **fixed}
         self._position = _last_positions(asked)
         self._outputs: Mapping[str, Tensor] | None = None
@@ -188,7 +196,7 @@ def _layers(shape: ModelShape, side: str, dims: tuple[int, ...]) -> dict[str, tu
 def _step_dims(place: Placement, asked: Asked) -> dict[str, tuple[int, ...]]:
     """Of every input of a step."""
     batch = len(asked.prefixes)
-    cached = "cross_kv" in place.graphs
+    cached = CROSS_KV in place.graphs
     attended = _cross_dims(asked) if cached else {ENCODER_STATES: asked.encoder_hidden_states.shape}
     mask = asked.encoder_attention_mask.shape
     return {IDS: (batch, 1), COUNTER: (batch,), ENCODER_MASK: mask, **_cache_dims(asked), **attended}

@@ -14,8 +14,8 @@ from glimmer_export.runtime.backends.choice import BACKEND_NAMES
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codecs import Codec, open_codec
 from glimmer_export.runtime.contract import OptionError, TokenizerError, check_parity, computation_of
+from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
-from glimmer_export.runtime.store_index import RETRIEVALS
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["OpenOptions", "check_witness", "codec_without_store", "text_of", "warn_of_other_cpu"]

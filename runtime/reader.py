@@ -9,7 +9,14 @@ from glimmer_export.runtime.backends import Array, Graph, Tensor
 from glimmer_export.runtime.candidates import Candidate, memory_inputs, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
-from glimmer_export.runtime.contract import ModelShape
+from glimmer_export.runtime.contract import (
+    ENCODER,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    QUESTION_ENCODER,
+    ModelShape,
+    question_stage,
+)
 from glimmer_export.runtime.decode import Decoded, greedy_decode
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
@@ -88,7 +95,7 @@ class Reader:
         else:
             with clock.stage("fetch"):
                 inputs = token_inputs(questions, candidates, self._store, self._text, self._shape, self._place)
-            encoded = self._encoded("encoder", inputs, clock)
+            encoded = self._encoded(ENCODER, inputs, clock)
         prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
         if self._shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
@@ -112,8 +119,8 @@ class Reader:
         question: dict[str, Tensor] = {}
         if shape.traits.encodes_question:
             ids, mask = pad_ids(questions, place.length(max(map(len, questions)), shape.question_length))
-            encoder = "question_encoder" if shape.separate_question_encoder else "memory_encoder"
-            with clock.stage("question_encoder"):
+            encoder = question_stage(shape)
+            with clock.stage(QUESTION_ENCODER):
                 states = place.run(encoder, {"input_ids": ids, "attention_mask": mask})["hidden_states"]
             question = {"question_states": states, "question_mask": mask}
         # A device encodes the question while its passages are read from the store and copied.
@@ -121,9 +128,9 @@ class Reader:
             memory = memory_inputs(candidates, self._store, codec, self._text, shape, place)
         fixed = {**question, **self._arrays}
         if num_selected is None:
-            return self._encoded("live_stage_b", {**fixed, **memory}, clock)
-        with clock.stage("live_stage_a"):
-            ranked = place.run("live_stage_a", {**fixed, **memory})
+            return self._encoded(LIVE_STAGE_B, {**fixed, **memory}, clock)
+        with clock.stage(LIVE_STAGE_A):
+            ranked = place.run(LIVE_STAGE_A, {**fixed, **memory})
         with clock.stage("select"):
             scores = place.fetch(ranked.pop("scores"))()
             if self._check_finite:
@@ -132,7 +139,7 @@ class Reader:
             selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.
             taken = place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
-        encoded = self._encoded("live_stage_b", {**fixed, **taken}, clock)
+        encoded = self._encoded(LIVE_STAGE_B, {**fixed, **taken}, clock)
         return _Encoded(encoded.states, encoded.mask, scores, selected)
 
     def _encoded(self, graph: str, inputs: Mapping[str, Tensor], clock: StageClock) -> _Encoded:

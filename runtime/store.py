@@ -34,6 +34,7 @@ from glimmer_export.runtime.contract import (
     StoreError,
     StoreManifest,
 )
+from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.forks import Home, leave_in_children
 from glimmer_export.runtime.generation import (
     Marks,
@@ -50,7 +51,7 @@ from glimmer_export.runtime.passage_texts import Passage, PassageTexts, no_such_
 from glimmer_export.runtime.retrieval import Hit, Retriever
 from glimmer_export.runtime.retrieval.dense import DenseIndex
 from glimmer_export.runtime.shards import MappedShards, Shard
-from glimmer_export.runtime.store_index import RETRIEVALS, open_retriever, open_vectors
+from glimmer_export.runtime.store_index import open_retriever, open_vectors
 
 if TYPE_CHECKING:
     from typing_extensions import Self

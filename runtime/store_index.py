@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
 from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
+from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.external_data import check_external_data
 from glimmer_export.runtime.passage_texts import PassageTexts
@@ -16,9 +17,8 @@ from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import HybridRetriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 
-__all__ = ["RETRIEVALS", "open_retriever", "open_vectors"]
+__all__ = ["open_retriever", "open_vectors"]
 
-RETRIEVALS = ("bm25", "dense", "hybrid")
 FIX = "copy the store again, or make the index again with `glimmer-export memory index`"
 
 

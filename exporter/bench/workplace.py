@@ -31,7 +31,7 @@ from glimmer_export.exporter.checkpoint import (
 )
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.checkpoint.options import config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.publish import check_apart, publish_directory
 from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors

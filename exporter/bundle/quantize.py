@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 
 from glimmer_export.calibration.fp16 import fp16_boundaries
 from glimmer_export.calibration.load_graph import load_graph
+from glimmer_export.calibration.policy import DEFAULT_POLICY, Policy
 from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
-from glimmer_export.exporter.config.precision import DEFAULT_POLICY, policy_file, read_policy
-from glimmer_export.exporter.config.targets import read_target, target_names
+from glimmer_export.exporter.config.read import config_file, config_label, config_names, read_config
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
+    LIVE_STAGE_A,
     MANIFEST,
     RECKONED,
     BundleError,
@@ -89,7 +91,7 @@ def quantize_bundle(
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
     Nothing is written where one is raised.
     """
-    check_target(output, overwrite=overwrite, inputs=[bundle_dir, policy_file(options.policy)])
+    check_target(output, overwrite=overwrite, inputs=[bundle_dir, config_file("policy", options.policy)])
     bundle = Bundle.open(bundle_dir)
     manifest = bundle.manifest
     if manifest.quantization is not None:
@@ -134,7 +136,9 @@ def quantize_bundle(
             fp16_boundaries=halves,
         )
         if (choice := manifest.cross_attention_choice) is not None:  # what was measured was of other graphs
-            form = reckoned_form(manifest.model, choice.answer_tokens, read_target(choice.target))
+            form = choice.form
+            if choice.target in config_names("target"):  # a user's own file is not in the bundle
+                form = reckoned_form(manifest.model, choice.answer_tokens, read_target(choice.target))
             written = written.chosen(replace(choice, form=form, by=RECKONED, ratio=None))
         (work / MANIFEST).write_text(record_to_json(written), encoding="utf-8")
     return done
@@ -149,7 +153,7 @@ def _quantize(
     int8 = "int8" in options.precision and named
     fp16 = _is_fp16(options, stage)
     graph_options = GraphOptions(
-        stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_policy(options.policy),
+        stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_config("policy", options.policy, Policy),
         method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
         gpus=_gpus(options),
         fp16_io=frozenset(
@@ -179,12 +183,12 @@ def _gpus(options: QuantizeOptions) -> tuple[Gpu, ...]:
     """The machines on one of which INT8 has to be faster than without; raises OptionError for what is no GPU."""
     if options.target != "tensorrt" or options.gpu == ANY_SPEED:
         return ()
-    names = target_names() if options.gpu is None else (options.gpu,)
+    names = config_names("target") if options.gpu is None else (options.gpu,)
     found = []
     for name in names:
         target = read_target(name)
         if target.tensorrt is not None:
-            found.append(Gpu(name, target.memory_bandwidth_gb_per_s, target.tensorrt.kernel_us))
+            found.append(Gpu(config_label("target", name), target.memory_bandwidth_gb_per_s, target.tensorrt.kernel_us))
     if not found:
         raise OptionError("--gpu", expected="a machine with a GPU", found=str(options.gpu), fix="choose another")
     return tuple(found)
@@ -208,7 +212,7 @@ def _crossing_notes(io: GraphIO, crossing: Mapping[str, str | None]) -> list[str
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
     """Prefix of the nodes of the layer that lazy stage A computes for one token."""
-    if stage != "live_stage_a" or manifest.stage_a != "lazy":
+    if stage != LIVE_STAGE_A or manifest.stage_a != "lazy":
         return None
     return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
 

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.calibration import COSTS
 from glimmer_export.calibration.losses import Losses
+from glimmer_export.calibration.policy import DEFAULT_POLICY, Policy
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import TENSORRT
 from glimmer_export.calibration.sensitivity import (
-    COSTS,
     Progress,
     Quantization,
     Sensitivity,
@@ -21,8 +22,14 @@ from glimmer_export.calibration.sensitivity import (
 )
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
-from glimmer_export.exporter.config.precision import DEFAULT_POLICY, read_policy
-from glimmer_export.runtime.contract import BundleError, OptionError, read_manifest, stage_of
+from glimmer_export.exporter.config.read import read_config
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleError,
+    OptionError,
+    read_manifest,
+    stage_of,
+)
 from glimmer_export.runtime.cpu_kind import cpu_kind
 
 __all__ = ["SensitivityReport", "bundle_sensitivity"]
@@ -126,10 +133,10 @@ def bundle_sensitivity(
     quantization = Quantization(
         table=replace(table, graphs={name: table.graphs[name] for name in answering}),
         scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
-        policy=read_policy(policy), lazy_layers=lazy,
+        policy=read_config("policy", policy, Policy), lazy_layers=lazy,
     )
     found = sensitivity(bundle, store, questions, quantization, options, progress=progress)
-    notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == "memory_encoder" for row in found.groups) else ()
+    notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == MEMORY_ENCODER for row in found.groups) else ()
     if found.not_answered:
         notes += (f"{found.not_answered} questions could not be answered and are left out",)
     taken = spread(range(len(questions)), options.samples)

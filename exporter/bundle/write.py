@@ -11,6 +11,7 @@ from pathlib import Path
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS, FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs import ExportedGraph, GraphExporter, weights_file
 from glimmer_export.runtime.contract import (
@@ -91,7 +92,8 @@ def export_bundle(
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,
             log_probability=chosen.log_probability,
             cross_attention_choice=FormChoice(
-                chosen.cross_attention, RECKONED, forms.target, min(forms.answer_tokens, shape.max_new_tokens)
+                chosen.cross_attention, RECKONED, config_label("target", forms.target),
+                min(forms.answer_tokens, shape.max_new_tokens),
             ) if chosen.both_forms else None,
         )
         (work / MANIFEST).write_text(record_to_json(manifest), encoding="utf-8")

@@ -8,12 +8,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
+from glimmer_export.exporter.config.read import validation_message
 from glimmer_export.runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
+from glimmer_export.runtime.contract.architecture import ScorePooling
 from glimmer_export.runtime.contract.kinds import CHECKPOINT, error_of_kind
 from glimmer_export.runtime.contract.records import read_json_value
 from glimmer_export.runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
-__all__ = ["CheckpointConfig", "parse_config", "read_config", "validation_message"]
+__all__ = ["CheckpointConfig", "parse_config", "read_config"]
 
 Count = Field(ge=0, le=4096)
 Size = Field(ge=1, le=1 << 24)
@@ -50,7 +52,7 @@ class CheckpointConfig(BaseModel):
     layer_norm_epsilon: float = Field(default=1e-6, gt=0, lt=1)
 
     separate_question_encoder: bool = False
-    score_pooling: Literal["first", "mean"] = "first"
+    score_pooling: ScorePooling = "first"
     memory_final_norm: bool = False
     question_length: int = Field(default=48, ge=2, le=1 << 16)
     passage_length: int = Field(default=304, ge=2, le=1 << 16)
@@ -174,10 +176,3 @@ def parse_config(data: dict[str, Any], *, subject: str) -> CheckpointConfig:
             subject, expected="the fields of a glimmer checkpoint, each of its type", found=validation_message(error),
             fix="correct the named fields",
         ) from None
-
-
-def validation_message(error: ValidationError) -> str:
-    """Every wrong field with what is wrong about it, on one line."""
-    return "; ".join(
-        (".".join(map(str, item["loc"])) + ": " if item["loc"] else "") + item["msg"] for item in error.errors()
-    )

@@ -10,7 +10,7 @@ from glimmer_export.exporter.checkpoint.from_t5 import convert_t5
 from glimmer_export.exporter.checkpoint.initialise import RandomWeights
 from glimmer_export.exporter.checkpoint.lazy_tensors import specs_of
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
 from glimmer_export.exporter.checkpoint.write import write_checkpoint
 from glimmer_export.exporter.files.publish import check_target

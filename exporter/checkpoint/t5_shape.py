@@ -9,13 +9,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from glimmer_export.exporter.checkpoint.config import Size, validation_message
+from glimmer_export.exporter.checkpoint.config import Size
 from glimmer_export.exporter.checkpoint.generation import single_token
+from glimmer_export.exporter.config.read import read_config, validation_message
 from glimmer_export.runtime.contract import CheckpointError, is_there
 from glimmer_export.runtime.contract.kinds import T5, error_of_kind
 from glimmer_export.runtime.contract.records import read_json_value
 
-__all__ = ["T5Shape", "parse_t5_shape", "read_t5_shape"]
+__all__ = ["T5Shape", "parse_t5_shape", "preset", "read_t5_shape"]
 
 CONFIG = "config.json"
 
@@ -131,3 +132,8 @@ def parse_t5_shape(data: object, *, subject: str) -> T5Shape:
             subject, expected="the sizes and options of a T5, each of its type", found=validation_message(error),
             fix="correct the named fields; other activations than relu and gated-gelu are not supported",
         ) from None
+
+
+def preset(name: str) -> T5Shape:
+    """The shape of a random model of a size, such as "base", or of a YAML file like those; raises as `read_config`."""
+    return read_config("size", name, T5Shape)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glimmer_export.exporter.cli.options import (
+    GIVEN,
+    PASSAGE_SOURCES,
     Backend,
     BatchSize,
     BundleArgument,
@@ -17,11 +19,9 @@ from glimmer_export.exporter.cli.options import (
     NumRetrieved,
     NumSelected,
     Passages,
-    PassageSource,
     Questions,
     RequireParity,
     Retrieval,
-    RetrievalName,
     Store,
     Threads,
     Verify,
@@ -46,7 +46,7 @@ def ask(
     ] = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
-    retrieval: Retrieval = RetrievalName.bm25,
+    retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
     require_parity: RequireParity = None,
     threads: Threads = None,
@@ -59,7 +59,7 @@ def ask(
 
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
-        bundle, store, threads=threads, verify=verify, retrieval=retrieval.value, backend=backend,
+        bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
         require_parity=required_parity(require_parity),
     ) as session:
         with warnings.catch_warnings():
@@ -70,14 +70,14 @@ def ask(
     if as_json:
         print_json({**result.to_dict(), "backend": choice_to_json(choice)})
     else:
-        _print_answer(result, choice, retrieval.value)
+        _print_answer(result, choice, retrieval)
 
 
 def answer(
     bundle: BundleArgument,
     questions: Questions,
     store: Store = None,
-    passages: Passages = PassageSource.retrieve,
+    passages: Passages = PASSAGE_SOURCES[0],
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write the answers here, in KILT's format.")
     ] = None,
@@ -85,7 +85,7 @@ def answer(
     top_m: NumSelected = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
-    retrieval: Retrieval = RetrievalName.bm25,
+    retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
     require_parity: RequireParity = None,
     threads: Threads = None,
@@ -100,7 +100,7 @@ def answer(
     rows = read_questions(questions, limit)
     with (
         Session.open(
-            bundle, store, threads=threads, verify=verify, retrieval=retrieval.value, backend=backend,
+            bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
             require_parity=required_parity(require_parity),
         ) as session,
         question_progress("Answering", len(rows)) as advance,
@@ -108,7 +108,7 @@ def answer(
     ):
         warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
         report = answer_questions(
-            session, rows, given=passages is PassageSource.given, predictions=predictions, top_k=top_k, top_m=top_m,
+            session, rows, given=passages == GIVEN, predictions=predictions, top_k=top_k, top_m=top_m,
             batch_size=batch_size, inputs=(bundle, store, *question_files(questions)), advance=advance,
         )
     if as_json:

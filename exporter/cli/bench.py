@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
@@ -20,7 +21,7 @@ __all__ = ["bench"]
 
 def bench(
     random: Annotated[
-        str | None, typer.Option("--random", metavar="SIZE", help="Random weights: small, base, large, xl or xxl.")
+        str | None, typer.Option("--random", metavar=NAME_OR_FILE, help=f"Random weights of a size: {known('size')}.")
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="A checkpoint of your own, of the architecture glimmer.")
@@ -60,8 +61,8 @@ def bench(
     """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from glimmer_export.exporter.bench import BenchOptions, run_bench
-    from glimmer_export.exporter.bench.html import check_html_target, write_html
     from glimmer_export.exporter.bench.options import parse_peers, peer_names
+    from glimmer_export.exporter.bench.report import check_html_target, write_html
 
     options = BenchOptions(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glimmer_export.exporter.cli.bundles import form_reason
+from glimmer_export.exporter.cli.choices import TargetOption
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.lint import Compiler, TargetName
+from glimmer_export.exporter.cli.lint import COMPILERS, CompilerOption
 from glimmer_export.exporter.cli.options import BundleArgument, Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.report.visible import visible
@@ -26,11 +27,8 @@ __all__ = ["build"]
 
 def build(
     bundle: BundleArgument,
-    target: Annotated[TargetName, typer.Option("--target", help="Machine that is to run the engines.")],
-    compiler: Annotated[
-        Compiler,
-        typer.Option("--compiler", help="tensorrt builds on the device itself, tensorrt-rtx ahead of time anywhere."),
-    ] = Compiler.tensorrt,
+    target: TargetOption,
+    compiler: CompilerOption = COMPILERS[0],
     force: Annotated[bool, typer.Option("--force", help="Build engines anew that are there already.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -43,14 +41,14 @@ def build(
     from glimmer_export.exporter.config.targets import read_target
     from glimmer_export.exporter.engines import build_engines, choose_form_here
 
-    if read_target(target.value).tensorrt is None:
+    if read_target(target).tensorrt is None:
         with console(stderr=True).status("Measuring both forms of cross-attention"):
-            choice = choose_form_here(bundle, target.value)
+            choice = choose_form_here(bundle, target)
         _print_choice(bundle, choice, as_json=as_json)
         return
     with _progress() as (on_plan, on_graph):
         built = build_engines(
-            bundle, target.value, compiler.value, force=force, on_plan=on_plan, on_graph=on_graph
+            bundle, target, compiler, force=force, on_plan=on_plan, on_graph=on_graph
         )
     if as_json:
         print_json(_report(built))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_TOKENS
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
+from glimmer_export.runtime.contract.manifest import EXPORT_PRECISIONS
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.graphs import ExportedGraph
@@ -23,52 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["export", "form_reason", "inspect"]
 
 
-class StageA(str, Enum):
-    """Forms of stage A."""
-
-    lazy = "lazy"
-    full = "full"
-
-
-class CrossAttention(str, Enum):
-    """Forms of the decoder's cross-attention; `auto` goes by the expected length of an answer."""
-
-    absorbed = "absorbed"
-    cached = "cached"
-    auto = "auto"
-
-
-class ExportedCrossAttention(str, Enum):
-    """The same for an export, which may hold both forms: `build` measures which is faster where they run."""
-
-    absorbed = "absorbed"
-    cached = "cached"
-    auto = "auto"
-    both = "both"
-
-
-class ExportPrecision(str, Enum):
-    """Arithmetic of the exported graphs."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint directory.")],
     output: Output,
     stage_a: Annotated[
-        StageA | None,
-        typer.Option("--stage-a", help="lazy computes one token of stage A's last layer; default unless mean-pooled."),
+        str | None,
+        one_of(
+            "--stage-a", STAGE_A_FORMS, "lazy computes one token of stage A's last layer; default unless mean-pooled."
+        ),
     ] = None,
     cross_attention: Annotated[
-        ExportedCrossAttention,
-        typer.Option(
-            "--cross-attention",
-            help="Attend to the encoder's states themselves, or to keys projected once; both: `build` measures which "
-            "is faster.",
+        str,
+        one_of(
+            "--cross-attention", (*CROSS_ATTENTION_FORMS, "auto", "both"),
+            "Attend to the encoder's states themselves, or to keys projected once; both: `build` measures the faster.",
         ),
-    ] = ExportedCrossAttention.auto,
+    ] = "auto",
     codecs: Annotated[
         str | None,
         typer.Option("--codecs", help="Store codecs that the graphs are to decode, by commas. Default: fp16,int8."),
@@ -82,15 +54,18 @@ def export(
     ] = 16,
     target: Annotated[
         str,
-        typer.Option("--target", help="Machine of configs/targets that will answer, for --cross-attention auto, both."),
+        typer.Option(
+            "--target", metavar=NAME_OR_FILE,
+            help=f"Machine that will answer, for --cross-attention auto, both: {known('target')}.",
+        ),
     ] = "cpu",
     precision: Annotated[
-        ExportPrecision,
-        typer.Option(
-            "--precision",
-            help="fp16: for TensorRT, not calibrated, so that overflow is not ruled out (`quantize` rules it out).",
+        str,
+        one_of(
+            "--precision", EXPORT_PRECISIONS,
+            "fp16: for TensorRT, not calibrated, so that overflow is not ruled out (`quantize` rules it out).",
         ),
-    ] = ExportPrecision.fp32,
+    ] = "fp32",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare each graph with torch; that takes the most memory.")
     ] = True,
@@ -105,13 +80,13 @@ def export(
     from glimmer_export.runtime.contract import read_manifest
 
     forms = FormOptions(
-        None if stage_a is None else stage_a.value, cross_attention.value, answer_tokens, target,
+        stage_a, cross_attention, answer_tokens, target,
         None if codecs is None else tuple(name.strip() for name in codecs.split(",") if name.strip()),
     )
 
     with console(stderr=True).status("Reading the checkpoint") as status:
         graphs = export_bundle(
-            checkpoint, output, forms, precision=precision.value, check=check, overwrite=overwrite,
+            checkpoint, output, forms, precision=precision, check=check, overwrite=overwrite,
             on_graph=lambda what, index, count: status.update(text(f"{what} ({index + 1} of {count})")),
         )
     size = sum(file.bytes for file in read_manifest(output).graph_files())

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glimmer_export.calibration.calibrators import METHODS
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import BundleArgument, Json, Passages, PassageSource, Questions, Store, Threads
+from glimmer_export.exporter.cli.options import (
+    GIVEN,
+    PASSAGE_SOURCES,
+    BundleArgument,
+    Json,
+    Passages,
+    Questions,
+    Store,
+    Threads,
+)
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES
 from glimmer_export.exporter.report.visible import visible
@@ -20,15 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 
-class Method(str, Enum):
-    """Calibrators, by the names that `glimmer_export.calibration.calibrators` has for them."""
-
-    max = "max"
-    percentile = "percentile"
-    entropy = "entropy"
-    mse = "mse"
-
-
 def calibrate(
     bundle: BundleArgument,
     questions: Questions,
@@ -37,9 +38,9 @@ def calibrate(
         int, typer.Option("--samples", min=1, max=MAX_COUNT, help="Questions to run, in even steps over the file.")
     ] = 200,
     method: Annotated[
-        Method, typer.Option("--method", help="How `quantize` gets amax from the ranges unless told otherwise.")
-    ] = Method.max,
-    passages: Passages = PassageSource.retrieve,
+        str, one_of("--method", METHODS, "How `quantize` gets amax from the ranges unless told otherwise.")
+    ] = METHODS[0],
+    passages: Passages = PASSAGE_SOURCES[0],
     passages_per_question: Annotated[
         int,
         typer.Option(
@@ -57,7 +58,7 @@ def calibrate(
 
     rows = read_questions(questions)
     options = CalibrationOptions(
-        samples=samples, method=method.value, given=passages is PassageSource.given,
+        samples=samples, method=method, given=passages == GIVEN,
         passages_per_question=passages_per_question, threads=threads,
     )
     with question_progress("Calibrating", min(samples, len(rows))) as advance:

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
 from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from glimmer_export.exporter.demo.recipe import DemoArchitecture
 from glimmer_export.exporter.report.visible import visible
-from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.contract import ARCHITECTURES, OptionError
+from glimmer_export.runtime.contract.architecture import ScorePooling
 
 __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
 
-
-class Architecture(str, Enum):
-    """The four architectures."""
-
-    glimmer = "glimmer"
-    lumen = "lumen"
-    memory_fid = "memory_fid"
-    fid = "fid"
-
-
-class TrainedArchitecture(str, Enum):
-    """The architectures that the demo's recipe trains."""
-
-    glimmer = "glimmer"
-    lumen = "lumen"
-
-
-class Pooling(str, Enum):
-    """What the score head reads."""
-
-    first = "first"
-    mean = "mean"
+POOLINGS: tuple[ScorePooling, ...] = get_args(ScorePooling)
+TRAINED: tuple[DemoArchitecture, ...] = get_args(DemoArchitecture)
 
 
 def init(
@@ -48,9 +30,9 @@ def init(
         Path | None, typer.Option("--from-t5", help="Hugging Face T5 checkpoint to partition: v1.0, v1.1 or flan.")
     ] = None,
     random: Annotated[
-        str | None, typer.Option("--random", metavar="SIZE", help="Random weights: small, base, large, xl or xxl.")
+        str | None, typer.Option("--random", metavar=NAME_OR_FILE, help=f"Random weights of a size: {known('size')}.")
     ] = None,
-    architecture: Annotated[Architecture, typer.Option("--architecture")] = Architecture.glimmer,
+    architecture: Annotated[str, one_of("--architecture", ARCHITECTURES)] = "glimmer",
     live_proportion: Annotated[
         str, typer.Option("--live-proportion", help="Share of the encoder that runs live (alpha).")
     ] = "1/3",
@@ -64,8 +46,8 @@ def init(
         bool, typer.Option("--separate-question-encoder", help="Weights of its own for the question encoder.")
     ] = False,
     score_pooling: Annotated[
-        Pooling, typer.Option("--score-pooling", help="What the score reads: the first token, or the mean of all.")
-    ] = Pooling.first,
+        str, one_of("--score-pooling", POOLINGS, "What the score reads: the first token, or the mean of all.")
+    ] = POOLINGS[0],
     memory_final_norm: Annotated[
         bool, typer.Option("--memory-final-norm", help="Put T5's final layer norm behind the memory encoder.")
     ] = False,
@@ -100,12 +82,12 @@ def init(
             fix="say what to make the checkpoint from",
         )
     options = ModelOptions(
-        architecture=architecture.value,
+        architecture=architecture,
         live_proportion=parse_proportion(live_proportion, option="--live-proportion"),
         rerank_proportion=parse_proportion(rerank_proportion, option="--rerank-proportion"),
         memory_layers=memory_layers,
         separate_question_encoder=separate_question_encoder,
-        score_pooling=score_pooling.value,
+        score_pooling=score_pooling,
         memory_final_norm=memory_final_norm,
         question_length=question_length,
         passage_length=passage_length,
@@ -140,7 +122,7 @@ def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
 
 def train_demo(
     output: Output,
-    architecture: Annotated[TrainedArchitecture, typer.Option("--architecture")] = TrainedArchitecture.glimmer,
+    architecture: Annotated[DemoArchitecture, one_of("--architecture", TRAINED)] = TRAINED[0],
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the world, the weights and the order of batches.")
     ] = 0,
@@ -150,7 +132,7 @@ def train_demo(
     """Train the demo checkpoint again: a small model that reads a generated encyclopedia. Up to an hour."""
     from glimmer_export.exporter.demo.train_demo import train_demo as train
 
-    summary = train(output, architecture=architecture.value, seed=seed, overwrite=overwrite)
+    summary = train(output, architecture=architecture, seed=seed, overwrite=overwrite)
     if as_json:
         print_json(summary)
 

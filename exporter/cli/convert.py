@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from glimmer_export.exporter.cli.checkpoints import print_checkpoint
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
@@ -16,19 +16,13 @@ from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["convert"]
 
-
-class Layout(str, Enum):
-    """Whose layout a checkpoint has."""
-
-    t5x = "t5x"
-    fid = "fid"
-    huggingface = "huggingface"
+LAYOUTS = ("t5x", "fid", "huggingface")
 
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the checkpoint; for t5x, of one step.")],
     output: Output,
-    layout: Annotated[Layout, typer.Option("--from", help="Whose layout DIR has.")],
+    layout: Annotated[str, one_of("--from", LAYOUTS, "Whose layout DIR has.")],
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON: all fields of a config.json for t5x, else those to change.")
     ] = None,
@@ -46,12 +40,12 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn a trained checkpoint of T5X, of FiD's own code or of Hugging Face into one of ours."""
-    require("torch", *(("msgpack", "tensorstore") if layout is Layout.t5x else ()))
+    require("torch", *(("msgpack", "tensorstore") if layout == "t5x" else ()))
     from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 
     with tensor_progress() as on_tensor:
         summary = convert_checkpoint(
-            layout.value, source, output, config=config, names=names, tokenizer=tokenizer,
+            layout, source, output, config=config, names=names, tokenizer=tokenizer,
             allow_unused=allow_unused or (), overwrite=overwrite, on_tensor=on_tensor,
         )
     if as_json:

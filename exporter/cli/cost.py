@@ -7,31 +7,35 @@ from typing import Annotated
 
 import typer
 
-from glimmer_export.exporter.cli.bundles import CrossAttention, StageA
-from glimmer_export.exporter.cli.checkpoints import Architecture, Pooling
+from glimmer_export.exporter.cli.checkpoints import POOLINGS
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.runtime.contract import ARCHITECTURES, CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
 __all__ = ["cost"]
 
 
 def cost(
     model: Annotated[
-        str | None, typer.Option("--model", metavar="SIZE", help="small, base, large, xl or xxl; or name a --bundle.")
+        str | None, typer.Option("--model", metavar=NAME_OR_FILE, help=f"{known('size')}; or name a --bundle.")
     ] = None,
-    architecture: Annotated[Architecture | None, typer.Option("--architecture", help="Default: glimmer.")] = None,
+    architecture: Annotated[str | None, one_of("--architecture", ARCHITECTURES, "Default: glimmer.")] = None,
     k: Annotated[int | None, typer.Option("--top-k", "-k", help="Passages retrieved. Default: 25.")] = None,
     m: Annotated[int | None, typer.Option("--top-m", "-m", help="Passages read, in glimmer. Default: 5.")] = None,
     answer_tokens: Annotated[int, typer.Option("--answer-tokens", help="Tokens of an answer, its end included.")] = 16,
     question_tokens: Annotated[int | None, typer.Option("--question-tokens", help="Default: 48.")] = None,
     passage_tokens: Annotated[int | None, typer.Option("--passage-tokens", help="Default: 304.")] = None,
     stage_a: Annotated[
-        StageA | None, typer.Option("--stage-a", help="Form of stage A. Default: lazy unless mean-pooled.")
+        str | None, one_of("--stage-a", STAGE_A_FORMS, "Form of stage A. Default: lazy unless mean-pooled.")
     ] = None,
     cross_attention: Annotated[
-        CrossAttention, typer.Option("--cross-attention", help="Form of the decoder's cross-attention.")
-    ] = CrossAttention.auto,
+        str,
+        one_of(
+            "--cross-attention", (*CROSS_ATTENTION_FORMS, "auto"), "Form of the decoder's cross-attention."
+        ),
+    ] = "auto",
     live_proportion: Annotated[
         str | None, typer.Option("--live-proportion", help="Share of the encoder that runs live. Default: 1/3.")
     ] = None,
@@ -39,12 +43,12 @@ def cost(
         str | None, typer.Option("--rerank-proportion", help="Share of the live encoder that ranks. Default: 1/4.")
     ] = None,
     score_pooling: Annotated[
-        Pooling | None, typer.Option("--score-pooling", help="What the score reads. Default: first.")
+        str | None, one_of("--score-pooling", POOLINGS, "What the score reads. Default: first.")
     ] = None,
     passages: Annotated[int, typer.Option("--passages", help="Passages of the corpus, for the store.")] = 1_000_000,
     target: Annotated[
         str | None,
-        typer.Option("--target", metavar="NAME", help="t4, jetson-orin-agx, jetson-orin-nano, h200 or cpu: its floor."),
+        typer.Option("--target", metavar=NAME_OR_FILE, help=f"Its floor: that of {known('target')}."),
     ] = None,
     bundle: Annotated[
         Path | None,
@@ -64,10 +68,10 @@ def cost(
     place = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=[bundle])
     report = cost_report(
         CostRequest(
-            model=model, architecture=architecture and architecture.value, k=k, m=m, question_tokens=question_tokens,
-            passage_tokens=passage_tokens, answer_tokens=answer_tokens, stage_a=stage_a and stage_a.value,
-            cross_attention=cross_attention.value, live_proportion=live_proportion,
-            rerank_proportion=rerank_proportion, score_pooling=score_pooling and score_pooling.value,
+            model=model, architecture=architecture, k=k, m=m, question_tokens=question_tokens,
+            passage_tokens=passage_tokens, answer_tokens=answer_tokens, stage_a=stage_a,
+            cross_attention=cross_attention, live_proportion=live_proportion,
+            rerank_proportion=rerank_proportion, score_pooling=score_pooling,
             passages=passages, target=target, bundle=bundle,
         )
     )

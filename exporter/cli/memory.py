@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glimmer_export.exporter.cli import memory_changes, memory_health
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     BatchTokens,
     BundleArgument,
-    Codec,
     CorpusFormat,
     Json,
     Output,
@@ -24,28 +23,17 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_WORKERS
+from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract.store_layout import INDEX_ENGINES
 
 if TYPE_CHECKING:
     from glimmer_export.runtime.contract import CodecSnr
 
 __all__ = ["app"]
 
+RUNNERS = ("local", "ray")
+
 app = typer.Typer(help="Pre-compute passages into a memory store; change, check and repair it.", no_args_is_help=True)
-
-
-class RunnerName(str, Enum):
-    """Who encodes the passages."""
-
-    local = "local"
-    ray = "ray"
-
-
-class IndexChoice(str, Enum):
-    """What searches a store's texts."""
-
-    auto = "auto"
-    fts5 = "fts5"
-    tantivy = "tantivy"
 
 
 @app.callback()
@@ -71,22 +59,22 @@ def build(
         ),
     ] = None,
     codec: Annotated[
-        Codec | None,
+        str | None,
         typer.Option("--codec", help="What memory is kept in. Default: the one that the bundle decodes, or fp16."),
     ] = None,
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1, max=MAX_COUNT)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
     index: Annotated[
-        IndexChoice, typer.Option("--index", help="Full-text index. auto: tantivy above 100,000 passages.")
-    ] = IndexChoice.auto,
+        str, one_of("--index", ("auto", *INDEX_ENGINES), "Full-text index. auto: tantivy above 100,000 passages.")
+    ] = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
         bool, typer.Option("--int8-memory", help="Let an INT8 memory encoder write the store; a float one loses less.")
     ] = False,
     runner: Annotated[
-        RunnerName, typer.Option("--runner", help="Encode in this process, or by workers on Ray.")
-    ] = RunnerName.local,
+        str, one_of("--runner", RUNNERS, "Encode in this process, or by workers on Ray.")
+    ] = RUNNERS[0],
     ray_address: Annotated[
         str | None,
         typer.Option("--ray-address", metavar="HOST:PORT", help="A cluster, or auto. Default: a Ray for this build."),
@@ -106,12 +94,12 @@ def build(
     from glimmer_export.exporter.memory import CorpusSource, build_store
     from glimmer_export.exporter.memory.runners import choose_runner
 
-    source = CorpusSource.of(corpus, corpus_format and corpus_format.value, chunk_words)
+    source = CorpusSource.of(corpus, corpus_format, chunk_words)
     summary = build_store(
-        bundle, source, output, codec=codec and codec.value, overwrite=overwrite, restart=restart,
+        bundle, source, output, codec=codec, overwrite=overwrite, restart=restart,
         int8_memory=int8_memory, batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads,
-        progress=not as_json, index=index.value,
-        runner=choose_runner(runner.value, ray_address=ray_address, ray_actors=ray_actors),
+        progress=not as_json, index=index,
+        runner=choose_runner(runner, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:
         print_json(asdict(summary))
@@ -134,7 +122,7 @@ def build(
 def convert(
     store: StoreArgument,
     output: Output,
-    codec: Annotated[Codec, typer.Option("--codec", help="What memory is to be kept in.")],
+    codec: Annotated[str, one_of("--codec", CODECS, "What memory is to be kept in.")],
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away and start again.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -145,7 +133,7 @@ def convert(
     from glimmer_export.exporter.memory import convert_store
 
     summary = convert_store(
-        store, output, codec.value, overwrite=overwrite, restart=restart, progress=not as_json
+        store, output, codec, overwrite=overwrite, restart=restart, progress=not as_json
     )
     if as_json:
         print_json(asdict(summary))
@@ -160,7 +148,7 @@ def convert(
     )
     if summary.source_codec != "fp16":
         console().print(f"the source was in {summary.source_codec}: what that lost is lost here too")
-    _print_snr(codec.value, summary.codec_snr)
+    _print_snr(codec, summary.codec_snr)
     print_warnings(summary.warnings)
 
 

@@ -35,7 +35,7 @@ def append(
     from glimmer_export.exporter.memory import append_passages
 
     summary = append_passages(
-        store, bundle, corpus, corpus_format=corpus_format and corpus_format.value, replace=replace, restart=restart,
+        store, bundle, corpus, corpus_format=corpus_format, replace=replace, restart=restart,
         batch_tokens=batch_tokens, threads=threads, progress=not as_json,
     )
     if as_json:

@@ -69,7 +69,7 @@ def repair(
     from glimmer_export.exporter.memory import repair_store
 
     summary = repair_store(
-        store, bundle_directory=bundle, corpus_path=corpus or None, corpus_format=corpus_format and corpus_format.value,
+        store, bundle_directory=bundle, corpus_path=corpus or None, corpus_format=corpus_format,
         batch_tokens=batch_tokens, threads=threads, progress=not as_json,
     )
     if as_json:

@@ -12,12 +12,12 @@ from typing import Any
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
 from glimmer_export.exporter.cli.boundary import input_errors_reported
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.stopping import Stopping
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
+from glimmer_export.runtime.contract.manifest import EXPORT_PRECISIONS
 
 __all__ = ["GlimmerExportCommand"]
-
-EXPORT_PRECISIONS = ("fp32", "fp16")
 
 
 class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optimum has no types
@@ -55,7 +55,8 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
         )
         parser.add_argument(
             "--target", default="cpu",
-            help="Machine of configs/targets that will answer, for --cross-attention auto. Default: cpu.",
+            metavar=NAME_OR_FILE,
+            help=f"Machine that will answer, for --cross-attention auto: {known('target')}. Default: cpu.",
         )
         parser.add_argument(
             "--precision", choices=EXPORT_PRECISIONS, default="fp32",
@@ -71,13 +72,13 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
     def run(self) -> None:
         """Export, and print what was written."""
         with Stopping(), input_errors_reported():
-            from glimmer_export.exporter.cli.bundles import ExportedCrossAttention, ExportPrecision, StageA, export
+            from glimmer_export.exporter.cli.bundles import export
 
             options = self.args
             export(
-                options.checkpoint, options.output, options.stage_a and StageA(options.stage_a),
-                ExportedCrossAttention(options.cross_attention), options.codecs, options.answer_tokens, options.target,
-                ExportPrecision(options.precision), options.check, options.overwrite, options.json,
+                options.checkpoint, options.output, options.stage_a,
+                options.cross_attention, options.codecs, options.answer_tokens, options.target,
+                options.precision, options.check, options.overwrite, options.json,
             )
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
+from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 
 __all__ = [
+    "CORPUS_FORMATS",
+    "GIVEN",
+    "PASSAGE_SOURCES",
     "Backend",
     "BatchSize",
     "BatchTokens",
     "BundleArgument",
     "BundleOption",
-    "Codec",
     "CorpusFormat",
     "Json",
     "Limit",
@@ -24,13 +27,10 @@ __all__ = [
     "NumSelected",
     "Output",
     "Overwrite",
-    "PassageSource",
     "Passages",
     "Questions",
     "RequireParity",
-    "RequiredParity",
     "Retrieval",
-    "RetrievalName",
     "Store",
     "StoreArgument",
     "Threads",
@@ -39,49 +39,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-class PassageSource(str, Enum):
-    """Where the passages of a question file come from."""
-
-    retrieve = "retrieve"
-    given = "given"
-
-
-class Codec(str, Enum):
-    """Codecs of a memory store."""
-
-    fp16 = "fp16"
-    int8 = "int8"
-    int4 = "int4"
-    pq8x = "pq8x"
-    pq16x = "pq16x"
-
-
-class CorpusFormatName(str, Enum):
-    """How a corpus is written; by default its file's name ends in one of these."""
-
-    jsonl = "jsonl"
-    jsonl_gz = "jsonl.gz"
-    jsonl_zst = "jsonl.zst"
-    tsv = "tsv"
-    tsv_gz = "tsv.gz"
-    tsv_zst = "tsv.zst"
-    parquet = "parquet"
-
-
-class RequiredParity(str, Enum):
-    """What a record of a parity run must witness."""
-
-    witnessed = "witnessed"
-    device = "device"
-
-
-class RetrievalName(str, Enum):
-    """What passages are found by: their words, their vectors, or both rankings fused."""
-
-    bm25 = "bm25"
-    dense = "dense"
-    hybrid = "hybrid"
-
+GIVEN = "given"
+PASSAGE_SOURCES = ("retrieve", GIVEN)
+REQUIRED_PARITY = ("witnessed", "device")
+CORPUS_FORMATS = (*(f"{layout}{packed}" for layout in ("jsonl", "tsv") for packed in ("", ".gz", ".zst")), "parquet")
+"""The keys of the corpora's FORMATS, whose package takes seconds to import."""
 
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
@@ -97,7 +59,7 @@ BundleArgument = Annotated[
 ]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
 CorpusFormat = Annotated[
-    CorpusFormatName | None, typer.Option("--corpus-format", help="Default: by the ending of the file's name.")
+    str | None, one_of("--corpus-format", CORPUS_FORMATS, "Default: by the ending of the file's name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[
@@ -117,7 +79,7 @@ NumSelected = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
 Passages = Annotated[
-    PassageSource, typer.Option("--passages", help="Retrieve, or take those given with the questions.")
+    str, one_of("--passages", PASSAGE_SOURCES, "Retrieve, or take those given with the questions.")
 ]
 Questions = Annotated[
     list[Path],
@@ -128,14 +90,14 @@ Questions = Annotated[
     ),
 ]
 RequireParity = Annotated[
-    RequiredParity | None,
-    typer.Option(
-        "--require-parity",
-        help="Refuse a bundle without a passed parity record for what runs it; device: none rounded on the CPU either.",
+    str | None,
+    one_of(
+        "--require-parity", REQUIRED_PARITY,
+        "Refuse a bundle without a passed parity record for what runs it; device: none rounded on the CPU either.",
     ),
 ]
 Retrieval = Annotated[
-    RetrievalName, typer.Option("--retrieval", help="By words, by the vectors of `memory index`, or by both.")
+    str, one_of("--retrieval", RETRIEVALS, "By words, by the vectors of `memory index`, or by both.")
 ]
 Store = Annotated[Path | None, typer.Option("--store", help="Directory written by `glimmer-export memory build`.")]
 StoreArgument = Annotated[
@@ -157,6 +119,6 @@ Verify = Annotated[
 ]
 
 
-def required_parity(option: RequiredParity | None) -> bool | Literal["device"]:
+def required_parity(option: str | None) -> bool | Literal["device"]:
     """The option as `Session.open` takes it."""
-    return "device" if option is RequiredParity.device else option is not None
+    return "device" if option == "device" else option is not None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
+    GIVEN,
+    PASSAGE_SOURCES,
     BatchSize,
     BundleArgument,
     Json,
@@ -17,30 +19,22 @@ from glimmer_export.exporter.cli.options import (
     NumRetrieved,
     NumSelected,
     Passages,
-    PassageSource,
     Questions,
     Retrieval,
-    RetrievalName,
     Store,
     Threads,
 )
-from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
+from glimmer_export.runtime import BACKEND_NAMES
+from glimmer_export.runtime.contract import CPU_BACKEND, ROUNDING_BACKEND
 
 __all__ = ["parity"]
 
-
-class BackendName(str, Enum):
-    """What runs the candidate's graphs: a session's backend, or ONNX Runtime with FP16 rounded at every operator."""
-
-    fp16_rounded = "onnxruntime-cpu-fp16-rounded"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-    onnxruntime_cuda = "onnxruntime-cuda"
-    onnxruntime_tensorrt = "onnxruntime-tensorrt"
-    onnxruntime_cpu = "onnxruntime-cpu"
+BACKENDS = (ROUNDING_BACKEND, *(name for name in BACKEND_NAMES if name != "auto"))
 
 
 def parity(
+    context: typer.Context,
     bundle: BundleArgument,
     questions: Questions,
     checkpoint: Annotated[
@@ -53,8 +47,8 @@ def parity(
     reference_store: Annotated[
         Path | None, typer.Option("--reference-store", help="What the reference reads. Default: the same store.")
     ] = None,
-    passages: Passages = PassageSource.retrieve,
-    retrieval: Retrieval = RetrievalName.bm25,
+    passages: Passages = PASSAGE_SOURCES[0],
+    retrieval: Retrieval = "bm25",
     exact_memory: Annotated[
         bool, typer.Option("--exact-memory", help="The checkpoint encodes its own FP32 memory: the codec counts too.")
     ] = False,
@@ -62,12 +56,13 @@ def parity(
         bool, typer.Option("--attribution", help="Swap one part at a time and say what each costs alone.")
     ] = False,
     gate: Annotated[
-        str | None, typer.Option("--gate", help="A gate of configs/parity, or a YAML file: exit code 1 where it fails.")
+        str | None,
+        typer.Option("--gate", metavar=NAME_OR_FILE, help=f"Exit with 1 if it does not pass: {known('gate')}."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with plots here.")] = None,
     backend: Annotated[
-        BackendName, typer.Option("--backend", help="What runs the bundle's graphs.")
-    ] = BackendName.onnxruntime_cpu,
+        str, one_of("--backend", BACKENDS, "What runs the bundle's graphs.")
+    ] = CPU_BACKEND,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
     batch_size: BatchSize = 8,
@@ -83,15 +78,15 @@ def parity(
     from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(
-        given_passages=passages is PassageSource.given, top_k=top_k, top_m=top_m, batch_size=batch_size,
+        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, batch_size=batch_size,
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
-        retrieval=retrieval.value,
+        retrieval=retrieval,
     )
     rows = read_questions(questions, limit)
-    with parity_backend(backend.value, bundle, threads) as chosen:
+    with parity_backend(backend, bundle, threads) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
-            question_files=tuple(question_files(questions)),
+            question_files=tuple(question_files(questions)), command=command_line(context),
         )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:

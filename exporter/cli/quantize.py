@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glimmer_export.exporter.cli.calibrate import Method
+from glimmer_export.calibration.calibrators import METHODS
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract.manifest import CPU_KINDS, PRECISIONS, QUANTIZATION_TARGETS
 
 if TYPE_CHECKING:
     from glimmer_export.calibration.quantize import QuantizedGraph
@@ -23,40 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["quantize"]
 
 
-class Precision(str, Enum):
-    """Arithmetic of the graphs: INT8 products in FP32 graphs, FP16 graphs, or INT8 products in FP16 graphs."""
-
-    int8 = "int8"
-    fp16 = "fp16"
-    int8_fp16 = "int8-fp16"
-
-
-class QuantizationTarget(str, Enum):
-    """What runs the graphs."""
-
-    cpu = "cpu"
-    tensorrt = "tensorrt"
-
-
-class CpuKind(str, Enum):
-    """Kinds of CPU, which differ in the fastest INT8."""
-
-    x86_vnni = "x86-vnni"
-    x86 = "x86"
-    arm = "arm"
-
-
 def quantize(
     bundle: BundleArgument,
-    precision: Annotated[Precision, typer.Option("--precision", help="Arithmetic of the new graphs.")] = Precision.int8,
+    precision: Annotated[
+        str, one_of("--precision", (name for name in PRECISIONS if name != "fp32"), "Arithmetic of the new graphs.")
+    ] = "int8",
     target: Annotated[
-        QuantizationTarget, typer.Option("--target", help="cpu: ONNX Runtime on a CPU; tensorrt: signed, symmetric.")
-    ] = QuantizationTarget.cpu,
+        str, one_of("--target", QUANTIZATION_TARGETS, "cpu: ONNX Runtime on a CPU; tensorrt: signed, symmetric.")
+    ] = QUANTIZATION_TARGETS[0],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Directory to write. Default: BUNDLE-PRECISION-TARGET.")
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", help="A policy of configs/precision, or a YAML file like them.")
+        str, typer.Option("--policy", metavar=NAME_OR_FILE, help=f"What is quantised, and how: {known('policy')}.")
     ] = "int8",
     graphs: Annotated[
         str | None, typer.Option("--graphs", help="Graphs to quantise, separated by commas. Default: all.")
@@ -65,17 +45,18 @@ def quantize(
         list[str] | None, typer.Option("--keep", help="Products to leave in float: a regular expression on graph/node.")
     ] = None,
     method: Annotated[
-        Method | None, typer.Option("--method", help="Calibrator. Default: the one of the bundle's table.")
+        str | None, one_of("--method", METHODS, "Calibrator. Default: the one of the bundle's table.")
     ] = None,
     cpu: Annotated[
-        CpuKind | None, typer.Option("--cpu", help="Kind of CPU that will answer. Default: this machine's.")
+        str | None, one_of("--cpu", CPU_KINDS, "Kind of CPU that will answer. Default: this machine's.")
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
             "--gpu",
-            help="Machine of configs/targets on which the decoder's INT8 has to be faster than FP16. Default: any; "
-            "none: INT8 all the same, for the smallest bundle.",
+            metavar=NAME_OR_FILE,
+            help="Machine on which the decoder's INT8 has to be faster than FP16. Default: any of ours; none: INT8 all "
+            f"the same, for the smallest bundle; or {known('target')}.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -86,11 +67,11 @@ def quantize(
     from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 
     real = Path(os.path.realpath(bundle))  # which a link to itself has too, where `resolve` raises a RuntimeError
-    place = output or real.with_name(f"{real.name}-{precision.value}-{target.value}")
+    place = output or real.with_name(f"{real.name}-{precision}-{target}")
     options = QuantizeOptions(
-        precision=precision.value, target=target.value, policy=policy,
+        precision=precision, target=target, policy=policy,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")), keep=tuple(keep or ()),
-        method=None if method is None else method.value, cpu=None if cpu is None else cpu.value,
+        method=method, cpu=cpu,
         gpu=gpu,
     )
     with console(stderr=True).status("Reading the bundle") as status:

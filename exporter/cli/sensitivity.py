@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glimmer_export.calibration import COSTS
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
+    GIVEN,
+    PASSAGE_SOURCES,
     BundleArgument,
     Json,
     Overwrite,
     Passages,
-    PassageSource,
     Questions,
     Store,
     Threads,
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_notes, question_progress
-from glimmer_export.exporter.cli.quantize import QuantizationTarget
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract.manifest import QUANTIZATION_TARGETS
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.bundle.sensitivity import SensitivityReport
 
 __all__ = ["sensitivity"]
-
-
-class Cost(str, Enum):
-    """What leaving products in float costs: time, size, or whichever is the larger share."""
-
-    work = "work"
-    weights = "weights"
-    larger = "larger"
 
 
 def sensitivity(
@@ -46,22 +40,22 @@ def sensitivity(
         int, typer.Option("--samples", min=1, max=MAX_COUNT, help="Questions to ask, in even steps over the file.")
     ] = 100,
     target: Annotated[
-        QuantizationTarget, typer.Option("--target", help="Whose INT8: cpu is that of this machine's CPU.")
-    ] = QuantizationTarget.cpu,
+        str, one_of("--target", QUANTIZATION_TARGETS, "Whose INT8: cpu is that of this machine's CPU.")
+    ] = QUANTIZATION_TARGETS[0],
     policy: Annotated[
-        str, typer.Option("--policy", help="A policy of configs/precision, or a YAML file: its rewrites are applied.")
+        str, typer.Option("--policy", metavar=NAME_OR_FILE, help=f"Its rewrites are applied: {known('policy')}.")
     ] = "int8",
     graphs: Annotated[
         str | None, typer.Option("--graphs", help="Graphs to measure, separated by commas. Default: all.")
     ] = None,
-    passages: Passages = PassageSource.retrieve,
+    passages: Passages = PASSAGE_SOURCES[0],
     budget: Annotated[
         float,
         typer.Option("--budget", min=0.0, max=1.0, callback=number, help="Share that may stay in float."),
     ] = 0.05,
     cost: Annotated[
-        Cost, typer.Option("--cost", help="Share of what: multiply-adds, weights, or the larger of a group's two.")
-    ] = Cost.larger,
+        str, one_of("--cost", COSTS, "Share of what: multiply-adds, weights, or the larger of a group's two.")
+    ] = COSTS[-1],
     threads: Threads = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the losses into a .png or .svg.")
@@ -75,19 +69,19 @@ def sensitivity(
     from glimmer_export.calibration.sensitivity import SensitivityOptions
     from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
     from glimmer_export.exporter.bundle.sensitivity_plot import plot_sensitivity
-    from glimmer_export.exporter.config.precision import policy_file
+    from glimmer_export.exporter.config.read import config_file
     from glimmer_export.exporter.report.plot import check_plot
 
     place = None
     if plot is not None:
-        read = [bundle, store, *question_files(questions), policy_file(policy)]
+        read = [bundle, store, *question_files(questions), config_file("policy", policy)]
         place = check_plot(plot, overwrite=overwrite, inputs=read)
     options = SensitivityOptions(
-        samples=samples, given=passages is PassageSource.given, budget=budget, cost=cost.value, threads=threads,
+        samples=samples, given=passages == GIVEN, budget=budget, cost=cost, threads=threads,
         graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
     )
     report = bundle_sensitivity(
-        bundle, store, read_questions(questions), options, target=target.value, policy=policy,
+        bundle, store, read_questions(questions), options, target=target, policy=policy,
         progress=lambda total: question_progress("Measuring", total),
     )
     if place is not None:

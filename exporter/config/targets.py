@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from glimmer_export.exporter.checkpoint.config import validation_message
-from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
-from glimmer_export.runtime.contract import OptionError
+from glimmer_export.exporter.config.read import read_config
 
-__all__ = ["PRECISIONS", "PeakTops", "Profile", "Range", "Target", "TensorRTTarget", "read_target", "target_names"]
+__all__ = ["PRECISIONS", "PeakTops", "Profile", "Range", "Target", "TensorRTTarget", "read_target"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 MODEL: Literal["model"] = "model"
@@ -99,25 +97,6 @@ class Target(BaseModel):
     tensorrt: TensorRTTarget | None = None
 
 
-def target_names() -> tuple[str, ...]:
-    """The known machines."""
-    return tuple(sorted(path.stem for path in (configs_directory() / "targets").glob("*.yaml")))
-
-
 def read_target(name: str) -> Target:
-    """A machine by name, such as "t4"; raises OptionError for an unknown one and for a damaged file."""
-    if name not in target_names():
-        raise OptionError(
-            f"target {name!r}", expected=f"one of {', '.join(target_names())}", found="none of that name",
-            fix="choose one of these",
-        )
-    path = configs_directory() / "targets" / f"{name}.yaml"
-    try:
-        return Target.model_validate(
-            read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="restore the file")
-        )
-    except ValidationError as error:
-        raise OptionError(
-            str(path), expected="a target as configs/targets has them", found=validation_message(error),
-            fix="correct the named fields",
-        ) from None
+    """A machine by name, such as "t4", or by a YAML file; raises as `read_config`."""
+    return read_config("target", name, Target)

@@ -9,6 +9,7 @@ from typing import Any
 
 from glimmer_export.exporter.bundle.forms import FormOptions
 from glimmer_export.exporter.checkpoint.options import parse_proportion
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import PRECISIONS, Target, read_target
 from glimmer_export.exporter.cost.count import count_graph
 from glimmer_export.exporter.cost.model import (
@@ -283,7 +284,7 @@ def cost_report(request: CostRequest) -> CostReport:
     floors = None
     if target is not None:
         floors = TargetFloors(
-            str(request.target), target,
+            config_label("target", str(request.target)), target,
             {precision: stage_floors(model, workload, target, precision) for precision in PRECISIONS},
             {
                 precision: 2 * macs * workload.corpus_passages / (getattr(target.peak_tops, precision) * 1e12)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from glimmer_export.exporter.config.targets import Target, TensorRTTarget
 from glimmer_export.exporter.engines.profiles import dim_sizes
-from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, ModelShape
+from glimmer_export.runtime.contract import (
+    CROSS_ATTENTION_FORMS,
+    DECODER_STEP,
+    ModelShape,
+)
 
 __all__ = ["KERNELS", "cross_attention_ms", "reckoned_form"]
 
@@ -39,7 +43,7 @@ def cross_attention_ms(form: str, shape: ModelShape, positions: int, target: Tar
     the kernels: an estimate to compare two forms by, no forecast. No operand is taken to stay in a cache. Questions are
     as many as the target's first profile is tuned for, and as long as the model takes.
     """
-    sizes = dim_sizes(shape, gpu.profiles[0], "decoder_step")
+    sizes = dim_sizes(shape, gpu.profiles[0], DECODER_STEP)
     batch, tokens = sizes["batch"].opt, sizes["encoder_tokens"].opt
     width, inner = shape.d_model, shape.num_heads * shape.d_kv
     projection = width * inner

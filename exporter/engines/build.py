@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
 from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
@@ -151,13 +152,14 @@ def _choice(bundle: Bundle, target_name: str, published: Path | None) -> FormCho
     exported = bundle.manifest.cross_attention_choice
     if exported is None:
         return None
+    label = config_label("target", target_name)
     if published is not None:
         with suppress(BundleError):
             found = read_engine_record(published).cross_attention
-            if found is not None and (found.by, found.target) == (MEASURED, target_name):
+            if found is not None and (found.by, found.target) == (MEASURED, label):
                 return found
     form = reckoned_form(bundle.manifest.model, exported.answer_tokens, read_target(target_name))
-    return FormChoice(form, RECKONED, target_name, exported.answer_tokens)
+    return FormChoice(form, RECKONED, label, exported.answer_tokens)
 
 
 def _check_rules(bundle: Bundle, target_name: str, target: TensorRTTarget, compiler_name: str) -> None:
@@ -198,4 +200,5 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
 def _record(
     compiler: Compiler, target_name: str, engines: dict[str, EngineEntry], choice: FormChoice | None
 ) -> EngineRecord:
-    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, target_name, compiler.stand_in, engines, choice)
+    label = config_label("target", target_name)
+    return EngineRecord(ENGINE_SCHEMA_VERSION, compiler.key, label, compiler.stand_in, engines, choice)

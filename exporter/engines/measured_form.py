@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.engines.profiles import dim_sizes
 from glimmer_export.exporter.files.links import require_no_link
@@ -20,6 +21,7 @@ from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CROSS_ATTENTION_FORMS,
+    DECODER_STEP,
     MANIFEST,
     MEASURED,
     BackendError,
@@ -64,10 +66,9 @@ def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
             "--cross-attention both, this measures which form is faster here)",
         )
     require_no_link(bundle_dir, [MANIFEST], subject=f"bundle {bundle_dir}")
-    sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, "decoder_step")
-    measured = _measured(
-        bundle, OnnxRuntimeBackend(), replace(choice, target=target_name), 1, sizes["encoder_tokens"].opt
-    )
+    sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, DECODER_STEP)
+    choice = replace(choice, target=config_label("target", target_name))
+    measured = _measured(bundle, OnnxRuntimeBackend(), choice, 1, sizes["encoder_tokens"].opt)
     replace_file(bundle_dir / MANIFEST, record_to_json(bundle.manifest.chosen(measured)).encode())
     return measured
 
@@ -84,7 +85,7 @@ def form_on_engines(bundle: Bundle, record: EngineRecord) -> FormChoice:
                 f"engines {record.key.fingerprint}", expected="the engines that this GPU would run",
                 found=f"it would run {backend.record.key.fingerprint}", fix="build on the GPU that is to run them",
             )
-        step = next(engine for name, engine in record.engines.items() if stage_of(name) == "decoder_step")
+        step = next(engine for name, engine in record.engines.items() if stage_of(name) == DECODER_STEP)
         batch, encoder_tokens = step.profiles[0]["encoder_attention_mask"].opt
         return _measured(bundle, backend, record.cross_attention, batch, encoder_tokens)
     finally:

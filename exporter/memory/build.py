@@ -15,13 +15,14 @@ from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
     STORE_SCHEMA_VERSION,
     TEXTS,
     CodecSnr,
@@ -119,7 +120,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
 
 
 def _check_precision(bundle: Bundle, *, int8_memory: bool) -> None:
-    encoder = bundle.manifest.graphs.get("memory_encoder")
+    encoder = bundle.manifest.graphs.get(MEMORY_ENCODER)
     if encoder is not None and "int8" in encoder.precision and not int8_memory:
         raise OptionError(
             str(bundle), expected="a memory encoder in fp32 or fp16 to build a store", found=encoder.precision,

@@ -28,9 +28,9 @@ from glimmer_export.exporter.memory.codec_fit import (
 from glimmer_export.exporter.memory.commit import link
 from glimmer_export.exporter.memory.encode import codec_entry, encode_memory, freeze_codec, frozen_codec
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec

@@ -28,6 +28,7 @@ from glimmer_export.runtime.codec_file import read_codec
 from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
+    MEMORY_ENCODER,
     BundleError,
     FileEntry,
     OptionError,
@@ -118,7 +119,7 @@ def plan_build(
         raise BundleError(
             str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
         )
-    encoder = manifest.graphs.get("memory_encoder")
+    encoder = manifest.graphs.get(MEMORY_ENCODER)
     if codec is None:
         codec = manifest.codecs[0] if len(manifest.codecs) == 1 else "fp16"
     stored = check_codec(bundle, codec) if encoder else None

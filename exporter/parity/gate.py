@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from glimmer_export.exporter.checkpoint.config import validation_message
-from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
+from glimmer_export.exporter.config.read import config_file, config_label, read_config
 from glimmer_export.runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult, OptionError
 
 if TYPE_CHECKING:
     from glimmer_export.exporter.parity.report import ParityReport
 
-__all__ = ["Gate", "gate_file", "gate_names", "judge", "read_gate"]
+__all__ = ["Gate", "judge", "read_gate"]
 
 ROUNDING = 1e-9
 """Half a point lost exactly is no more than half a point, though a difference of floats may say so."""
@@ -55,40 +53,17 @@ class _Check:
     measured: bool
 
 
-def gate_names() -> tuple[str, ...]:
-    """The gates that come with the exporter."""
-    return tuple(sorted(path.stem for path in (configs_directory() / "parity").glob("*.yaml")))
-
-
-def gate_file(name: str) -> Path:
-    """The file that `read_gate` reads, whether there is one or not."""
-    return configs_directory() / "parity" / f"{name}.yaml" if name in gate_names() else Path(name)
-
-
 def read_gate(name: str) -> tuple[str, Gate]:
     """A gate by name, such as "default", or by the path of a YAML file, and what to call it.
 
-    A file is called by its name with the ending, so that one's own `default.yaml` is not taken for "default".
-    Raises OptionError for an unknown name and for a file that is damaged, has an unknown key or one twice, or limits
-    nothing.
+    Raises OptionError as `read_config`, and for one that limits nothing.
     """
-    path = gate_file(name)
-    if name not in gate_names() and path.suffix not in (".yaml", ".yml"):
-        raise OptionError(
-            f"gate {name!r}", expected=f"one of {', '.join(gate_names())}, or a YAML file", found="none of that name",
-            fix="choose one of these",
-        )
-    try:
-        gate = Gate.model_validate(
-            read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="name another file")
-        )
-    except ValidationError as error:
-        raise OptionError(
-            str(path), expected="a gate's limits", found=validation_message(error), fix="correct the named fields"
-        ) from None
+    gate = read_config("gate", name, Gate)
     if not gate.model_dump(exclude_defaults=True, exclude={"description", *COVERAGE}):
-        raise OptionError(str(path), expected="at least one limit", found="none", fix="name what may be lost")
-    return name if name in gate_names() else path.name, gate
+        raise OptionError(
+            str(config_file("gate", name)), expected="at least one limit", found="none", fix="name what may be lost"
+        )
+    return config_label("gate", name), gate
 
 
 def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:

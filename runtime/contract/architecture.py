@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
-__all__ = ["ARCHITECTURES", "ArchitectureTraits", "ModelShape"]
+__all__ = ["ARCHITECTURES", "ArchitectureTraits", "ModelShape", "ScorePooling"]
+
+ScorePooling = Literal["first", "mean"]
+"""What the score head reads: the first token, or the mean of all."""
 
 
 @dataclass(frozen=True)

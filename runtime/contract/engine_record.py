@@ -88,9 +88,9 @@ class EngineEntry:
 class EngineRecord:
     """The engines of one directory, by graph.
 
-    `target` is the name in configs/targets that they were built for; `stand_in` says that the library cannot build for
-    that target's own capability and `key` names the nearest. `cross_attention` is the choice for these engines, of a
-    bundle that has both forms of it.
+    `target` is what they were built for, a name in configs/targets or that of a user's own file; `stand_in` says that
+    the library cannot build for that target's own capability and `key` names the nearest. `cross_attention` is the
+    choice for these engines, of a bundle that has both forms of it.
     """
 
     schema_version: int

@@ -48,6 +48,8 @@ FIX = "export the bundle again with `glimmer-export export`"
 
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+EXPORT_PRECISIONS = PRECISIONS[:2]
+"""Of graphs that are made of a checkpoint; the others need ranges."""
 QUANTIZATION_TARGETS = ("cpu", "tensorrt")
 CPU_KINDS = ("x86-vnni", "x86", "arm")
 FEED_FORWARDS = ("gated-gelu", "relu")

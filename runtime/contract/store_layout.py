@@ -54,6 +54,8 @@ TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
+RETRIEVALS = ("bm25", "dense", "hybrid")
+"""What passages are found by: their words, their vectors, or both rankings fused."""
 FOLDING = 1
 """The folding of an index that is made now."""
 

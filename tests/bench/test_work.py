@@ -5,7 +5,7 @@ from __future__ import annotations
 from glimmer_export.exporter.bench.ceilings import StageWork, stage_work
 from glimmer_export.exporter.checkpoint import ModelOptions
 from glimmer_export.exporter.checkpoint.options import config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.runtime.contract import BundleManifest, Forms
 

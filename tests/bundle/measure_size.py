@@ -21,8 +21,8 @@ from glimmer_export.exporter.bench.machine import describe_machine
 from glimmer_export.exporter.checkpoint.initialise import RandomWeights
 from glimmer_export.exporter.checkpoint.lazy_tensors import TensorSpec
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
 from glimmer_export.exporter.checkpoint.safetensors_files import write_safetensors
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.demo.world import CHECKPOINT
 
 COMMAND = [sys.executable, "-c", "from glimmer_export.exporter.cli import main; main()"]

@@ -10,7 +10,7 @@ import pytest
 from glimmer_export.exporter.bundle import FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines.attention_time import KERNELS, cross_attention_ms
 from glimmer_export.runtime.contract import OptionError

@@ -8,14 +8,15 @@ import onnx_ir as ir
 import pytest
 
 from glimmer_export.calibration.linear import constant, find_linears, set_constant
+from glimmer_export.calibration.policy import Policy
 from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
 from glimmer_export.calibration.scheme import TENSORRT
-from glimmer_export.exporter.config.precision import read_policy
+from glimmer_export.exporter.config.read import read_config
 from tests.calibration.fp16_graphs import Arrays
 from tests.calibration.passes.test_exact_rewrites import by_channel, folded_graphs
 from tests.exported import REWRITTEN_VARIANTS
 
-INT8 = read_policy("int8")
+INT8 = read_config("policy", "int8", Policy)
 EVERYTHING = INT8.model_copy(update={"keep": (), "lazy_layer": True, "embeddings": False})
 
 

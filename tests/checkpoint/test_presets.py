@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.checkpoint import ModelOptions, presets
+from glimmer_export.exporter.checkpoint import ModelOptions
 from glimmer_export.exporter.checkpoint.options import config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset, preset_names
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.config import read
+from glimmer_export.exporter.config.read import config_names
 from glimmer_export.exporter.config.yaml_file import configs_directory
-from glimmer_export.runtime.contract import CheckpointError, OptionError
+from glimmer_export.runtime.contract import OptionError
 
 # Parameters of google/t5-v1_1-*, as the published checkpoints have them.
 PARAMETERS = {
@@ -21,7 +23,7 @@ PARAMETERS = {
 
 
 def test_known_sizes() -> None:
-    assert set(preset_names()) == set(PARAMETERS)
+    assert set(config_names("size")) == set(PARAMETERS)
 
 
 @pytest.mark.parametrize("size", PARAMETERS)
@@ -51,7 +53,7 @@ def test_fewer_retrieved_than_five_are_all_selected() -> None:
 
 @pytest.mark.parametrize("name", ["huge", "../models/base", "", "Base"])
 def test_unknown_size(name: str) -> None:
-    with pytest.raises(OptionError, match="one of base, large, small, xl, xxl, found none of that name"):
+    with pytest.raises(OptionError, match="one of base, large, small, xl, xxl, or a YAML file, found none"):
         preset(name)
 
 
@@ -63,8 +65,8 @@ def test_unknown_size(name: str) -> None:
 def test_a_damaged_preset(text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "odd.yaml").write_text(text)
-    monkeypatch.setattr(presets, "configs_directory", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match=found):
+    monkeypatch.setattr(read, "configs_directory", lambda: tmp_path)
+    with pytest.raises(OptionError, match=found):
         preset("odd")
 
 

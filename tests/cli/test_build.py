@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
+from glimmer_export.exporter.config.read import config_file
 from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.runtime.contract import (
     ENGINE_RECORD,
@@ -107,6 +108,14 @@ def test_a_stand_in_is_marked(cli, fp16, built):
     assert "h200 (a stand-in)" in shown
     assert "any of capability 7.5" in shown
     assert shown.count("of these graphs") == 2
+
+
+def test_a_target_of_ones_own_takes_up_engines_that_serve_it(cli, fp16, built, tmp_path):
+    path = shutil.copy(config_file("target", "t4"), tmp_path / "mine.yaml")
+    bundle = Path(shutil.copytree(fp16, tmp_path / "bundle"))
+    report = cli("build", bundle, "--target", path, *AHEAD, "--json").json
+    assert report["target"] == "mine.yaml"
+    assert all(engine["reused"] for engine in report["engines"].values())
 
 
 def test_inspect_says_what_cannot_be_used(cli, fp16, built, tmp_path):

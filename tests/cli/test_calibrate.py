@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from glimmer_export.calibration.calibrators import METHODS
-from glimmer_export.exporter.cli.calibrate import Method
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import BundleError, CalibrationError, OptionError, QuestionFileError, StoreError
 from tests.bundle_factory import write_rows
@@ -48,10 +46,6 @@ def test_given_passages(cli, glimmer, bundle, tmp_path):
     rows = write_rows(tmp_path / "given.jsonl", [{"question": QUESTIONS[0], "ctx_ids": ids}])
     options = ("--questions", rows, "--passages", "given", "--threads", 1, "--json")
     assert cli("calibrate", bundle, "--store", glimmer.store, *options).json["samples"] == 1
-
-
-def test_methods_are_the_calibrators():
-    assert tuple(method.value for method in Method) == METHODS
 
 
 def test_bad_input_is_refused(refused, glimmer, exported, bundle, questions, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from glimmer_export.exporter.cli.app import app
-from glimmer_export.exporter.cli.options import CorpusFormatName
+from glimmer_export.exporter.cli.options import CORPUS_FORMATS
 from glimmer_export.exporter.demo import world as demo_world
 from glimmer_export.exporter.memory.corpus import FORMATS
 from glimmer_export.exporter.tolerances import TOLERANCES
@@ -198,7 +198,7 @@ def test_memory_build_of_documents_in_another_format(cli, glimmer, tmp_path):
 
 
 def test_every_format_of_a_corpus_can_be_named():
-    assert [item.value for item in CorpusFormatName] == list(FORMATS)
+    assert tuple(FORMATS) == CORPUS_FORMATS
 
 
 def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, tmp_path, monkeypatch):

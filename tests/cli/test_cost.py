@@ -78,7 +78,7 @@ def test_a_plot(cli, tmp_path):
         (OptionError, ("--passage-tokens", -1), "option --passage-tokens"),
         (OptionError, ("--answer-tokens", 0), "option --answer-tokens"),
         (OptionError, ("--passages", 0), "option --passages"),
-        (OptionError, ("--target", "tpu"), "one of cpu, h200, jetson-orin-agx, jetson-orin-nano, t4"),
+        (OptionError, ("--target", "tpu"), "or a YAML file, found none of that name"),
         (OptionError, ("--model", "huge"), "one of base, large, small, xl, xxl"),
         (OptionError, ("--live-proportion", "2"), "option --live-proportion"),
         (CheckpointError, ("--live-proportion", "1"), "at least one layer in its memory encoder"),

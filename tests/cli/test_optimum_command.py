@@ -16,7 +16,9 @@ import pytest
 from typer.models import OptionInfo
 
 from glimmer_export.exporter.bundle import FormOptions
-from glimmer_export.exporter.cli.bundles import CrossAttention, ExportPrecision, StageA, export
+from glimmer_export.exporter.cli.bundles import export
+from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
+from glimmer_export.runtime.contract.manifest import EXPORT_PRECISIONS
 from tests.cli.conftest import Done, run_main, snapshot
 from tests.optimum_line import ABSENT
 
@@ -106,8 +108,8 @@ def test_options_and_defaults_are_those_of_our_own_command():
     assert found == expected
     choices = {action.dest: set(action.choices) for action in parser._actions if action.choices}
     assert choices == {
-        "stage_a": {form.value for form in StageA}, "cross_attention": {x.value for x in CrossAttention},
-        "precision": {x.value for x in ExportPrecision},
+        "stage_a": set(STAGE_A_FORMS), "cross_attention": {*CROSS_ATTENTION_FORMS, "auto"},
+        "precision": set(EXPORT_PRECISIONS),
     }  # fmt: skip
 
 

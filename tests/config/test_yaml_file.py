@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from glimmer_export.calibration.policy import Policy
 from glimmer_export.exporter.checkpoint.t5x.name_map import read_name_map
-from glimmer_export.exporter.config.precision import read_policy
+from glimmer_export.exporter.config.read import read_config
 from glimmer_export.exporter.config.yaml_file import read_yaml
 from glimmer_export.exporter.parity.gate import read_gate
 from glimmer_export.runtime.contract import OptionError
@@ -108,7 +109,7 @@ def test_every_reader_of_yaml_refuses_it(tmp_path):
         read_gate(str(gate))
     policy = (ROOT / "configs" / "precision" / "int8.yaml").read_text(encoding="utf-8")
     with pytest.raises(OptionError, match="lazy_layer' twice"):
-        read_policy(str(write(tmp_path / "policy.yaml", f"{policy}\nlazy_layer: true\n")))
+        read_config("policy", str(write(tmp_path / "policy.yaml", f"{policy}\nlazy_layer: true\n")), Policy)
     with pytest.raises(OptionError, match="decoder' twice"):
         read_name_map(write(tmp_path / "map.yaml", "decoder: a\ndecoder: b\n"))
     sources = [path for name in ("exporter", "calibration", "runtime") for path in (ROOT / name).rglob("*.py")]

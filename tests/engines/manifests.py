@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from glimmer_export.exporter.config.targets import read_target, target_names
+from glimmer_export.exporter.config.read import config_names
+from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.runtime.contract import (
     FileEntry,
     Forms,
@@ -18,7 +19,7 @@ from glimmer_export.runtime.contract import (
 
 __all__ = ["GPUS", "manifest_of"]
 
-GPUS = {name: gpu for name in target_names() if (gpu := read_target(name).tensorrt) is not None}
+GPUS = {name: gpu for name in config_names("target") if (gpu := read_target(name).tensorrt) is not None}
 
 
 def manifest_of(

@@ -9,7 +9,7 @@ import pytest
 
 from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.targets import Profile
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.engines.profiles import batch_bounds, graph_profiles

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -127,9 +126,10 @@ def id_file(path: Path, _: Path) -> None:
 
 
 def policy(path: Path, _: Path) -> None:
-    from glimmer_export.exporter.config.precision import read_policy
+    from glimmer_export.calibration.policy import Policy
+    from glimmer_export.exporter.config.read import read_config
 
-    read_policy(str(path / "own.yaml"))
+    read_config("policy", str(path / "own.yaml"), Policy)
 
 
 def gate(path: Path, _: Path) -> None:
@@ -139,10 +139,9 @@ def gate(path: Path, _: Path) -> None:
 
 
 def machine(path: Path, _: Path) -> None:
-    from glimmer_export.exporter.config import targets
+    from glimmer_export.exporter.config.targets import read_target
 
-    with patch.object(targets, "configs_directory", lambda: path):
-        targets.read_target("t4")
+    read_target(str(path / "targets" / "t4.yaml"))
 
 
 def name_map(path: Path, _: Path) -> None:

@@ -196,8 +196,7 @@ def _config(size: str, decoder_layers: int | None, scale: Scale, *, tiny: bool) 
 
     from glimmer_export.exporter.checkpoint import ModelOptions
     from glimmer_export.exporter.checkpoint.options import config_from_options
-    from glimmer_export.exporter.checkpoint.presets import preset
-    from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
+    from glimmer_export.exporter.checkpoint.t5_shape import T5Shape, preset
 
     parts = THIN if decoder_layers is not None else PARTS_OF_TINY.get(size, MANY) if tiny else None
     shape = T5Shape(num_layers=sum(MANY), **TINY_SHAPE) if tiny else preset(size)

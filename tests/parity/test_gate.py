@@ -12,8 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from glimmer_export.calibration.questions import Question
+from glimmer_export.exporter.config.read import config_names
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
-from glimmer_export.exporter.parity.gate import gate_names, judge, read_gate
+from glimmer_export.exporter.parity.gate import judge, read_gate
 from glimmer_export.runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite
@@ -236,8 +237,8 @@ def test_a_bad_gate_is_named(tmp_path, content, message):
 
 
 def test_an_unknown_gate_names_those_that_there_are(tmp_path):
-    assert "default" in gate_names()
-    for name in gate_names():
+    assert "default" in config_names("gate")
+    for name in config_names("gate"):
         read_gate(name)
     with pytest.raises(OptionError, match="default"):
         read_gate("absent")

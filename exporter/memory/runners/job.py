@@ -12,7 +12,10 @@ from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_sha
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import TokenizerError
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    TokenizerError,
+)
 from glimmer_export.runtime.store import Passage
 
 __all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
@@ -70,7 +73,7 @@ class ShardEncoder:
 
 def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
     """The graph, on this machine's CPU; raises BundleError where it cannot be loaded."""
-    name = "memory_encoder"
+    name = MEMORY_ENCODER
     return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
 
 

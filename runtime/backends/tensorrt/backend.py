@@ -12,6 +12,7 @@ from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
 from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
 from glimmer_export.runtime.backends.tensorrt.library import Library, check_installed, runtime_cache_path
 from glimmer_export.runtime.contract import (
+    DECODER_STEP,
     ENGINE_RECORD,
     ENGINES,
     BackendError,
@@ -35,7 +36,7 @@ __all__ = ["TensorRTBackend"]
 BUILD = "build engines here: `glimmer-export build`"
 MAX_ENGINE_BYTES = 32 << 30
 """A decoder of 11 billion parameters has 22 GiB in FP16; what is larger is no engine, and would be read into memory."""
-REPEATED = "decoder_step"
+REPEATED = DECODER_STEP
 """The stage that runs once a token, and so is captured, the runs between two looks at the tokens together."""
 
 

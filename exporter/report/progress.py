@@ -1,4 +1,4 @@
-"""The progress bar of a build: passages, passages a second, time left; on stderr, and only on a terminal."""
+"""Progress bars on stderr, shown only on a terminal: how much is done, how fast, and the time that is left."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what to call with the number of passages that came to be done."""
+def progress_bar(
+    description: str, total: int, *, unit: str = "passages", shown: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with the number of `unit` that came to be done."""
     if not shown:
         yield lambda _: None
         return
@@ -32,7 +34,7 @@ def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Calla
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.1f} passages/s")
+            return Text("" if speed is None else f"{speed:,.1f} {unit}/s")
 
     stderr = console(stderr=True)
     label = TextColumn("{task.description}", markup=False)

@@ -74,7 +74,7 @@ def _sizes(manifest: StoreManifest) -> Iterator[Fault]:
 
 def _codec(manifest: StoreManifest) -> Iterator[Fault]:
     if manifest.precision not in ((None,) if manifest.codec is None else PRECISIONS):
-        yield "precision", "that of the memory encoder, null where there is no memory", manifest.precision
+        yield "precision", "that of the memory encoder, null if there is no memory", manifest.precision
     arrays, snr = manifest.codec_arrays, manifest.codec_snr
     layout = _layout(manifest)
     if isinstance(layout, str):
@@ -128,7 +128,7 @@ def _totals(manifest: StoreManifest) -> Iterator[Fault]:
     tombstones, size = manifest.tombstones, 8 * manifest.num_tombstones
     if (tombstones is not None) != (size > 0) or (tombstones and not 0 < tombstones.bytes - size <= HEADER_BYTES):
         found = str(tombstones and tombstones.bytes)
-        yield "tombstones", f"a file of {manifest.num_tombstones} numbers, null where there are none", found
+        yield "tombstones", f"a file of {manifest.num_tombstones} numbers, null if there are none", found
 
 
 def _names(manifest: StoreManifest) -> Iterator[Fault]:

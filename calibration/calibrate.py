@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from glimmer_export.calibration.questions import Question, given_passages
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
-from glimmer_export.runtime.backends import OnnxRuntimeBackend
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
     MEMORY_ENCODER,
     BundleManifest,
     CalibrationError,
@@ -76,7 +78,8 @@ class CalibrationOptions:
 
     `samples` questions are taken in even steps over the file, or all. `passages_per_question` bounds the passages of
     a question that each graph is seen with; every passage that is read lies within it at the papers' m = 5. `given`
-    takes the file's passages instead of retrieving.
+    takes the file's passages instead of retrieving. `backend` is the name of what runs the graphs that answer; ONNX
+    Runtime on the CPU looks at their tensors beside it, on the same inputs.
     """
 
     samples: int = 200
@@ -84,6 +87,7 @@ class CalibrationOptions:
     given: bool = False
     passages_per_question: int = 5
     threads: int | None = None
+    backend: str = CPU_BACKEND
 
 
 @dataclass(frozen=True)
@@ -147,20 +151,20 @@ def calibrate(
     inputs give equal tables. `advance` is told how many questions came to be done.
 
     Raises CalibrationError (a bundle that is not FP32, a value that is not finite, no question that could be run),
-    OptionError, and what opening a session raises.
+    OptionError, BackendError (the backend does not work here), and what opening a session raises.
     """
     calibrator(options.method)
     manifest = read_manifest(Path(bundle))
     _check_precision(manifest, bundle)
     sample = spread(range(len(questions)), options.samples)
     backend = CollectingBackend(
-        OnnxRuntimeBackend(options.threads, lean=True), limit=options.passages_per_question, threads=options.threads,
-        fixed_keys=manifest.model.cross_attention_bias,
+        open_backend(options.backend, Path(bundle), threads=options.threads, lean=True),
+        limit=options.passages_per_question, threads=options.threads, fixed_keys=manifest.model.cross_attention_bias,
     )
     last_tenth = len(sample) - max(1, len(sample) // 10)
     before: dict[tuple[str, str], float] = {}
     answers: list[Answer] = []
-    with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+    with closing(backend), Session.open(bundle, store, threads=options.threads, backend=backend) as session:
         other = _in_other_form(session, backend)
         for done, index in enumerate(sample):
             if done == last_tenth:

@@ -48,6 +48,9 @@ CORPUS_FORMATS = (*(f"{layout}{packed}" for layout in ("jsonl", "tsv") for packe
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
+BackendName = Annotated[
+    str, typer.Option("--backend", help="What runs the graphs, such as onnxruntime-cuda; any of `answer` but auto.")
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Questions of one run of the graphs.")
 ]

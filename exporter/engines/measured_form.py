@@ -36,7 +36,7 @@ from glimmer_export.runtime.decode import Asked, decoder_steps
 from glimmer_export.runtime.placement import Placement, placement_of
 
 if TYPE_CHECKING:
-    from glimmer_export.runtime.backends import Backend, DeviceBackend
+    from glimmer_export.runtime.backends import Backend
     from glimmer_export.runtime.contract import ModelShape
 
 __all__ = ["choose_form_here", "form_on_engines"]
@@ -93,7 +93,7 @@ def form_on_engines(bundle: Bundle, record: EngineRecord) -> FormChoice:
 
 
 def _measured(
-    bundle: Bundle, backend: Backend | DeviceBackend, choice: FormChoice, batch: int, encoder_tokens: int
+    bundle: Bundle, backend: Backend, choice: FormChoice, batch: int, encoder_tokens: int
 ) -> FormChoice:
     """The faster form on a backend, of as many answers of the choice's length at once as `batch` says."""
     manifest = bundle.manifest

@@ -20,9 +20,11 @@ from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
 from glimmer_export.exporter.report.progress import progress_bar
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
     MEMORY_ENCODER,
     BundleError,
     CodecSnr,
@@ -142,7 +144,9 @@ def append_passages(
 def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: int | None) -> Encoder | None:
     """What encodes passages as those of the store are, its codec as it was fitted then; None where it has no memory."""
     codec = open_store_codec(store, manifest)
-    return None if codec is None else Encoder(memory_encoder(bundle, threads), codec)
+    if codec is None:
+        return None
+    return Encoder(memory_encoder(bundle, open_backend(CPU_BACKEND, bundle.directory, threads=threads)), codec)
 
 
 def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> None:

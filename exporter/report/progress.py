@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from glimmer_export.exporter.report.visible import visible
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "step_bar"]
 
 
 @contextmanager
@@ -42,3 +42,17 @@ def progress_bar(
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(visible(description), total=total)
         yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def step_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what to call with what is being done, how much of it is done, and of how much; gone at the end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from glimmer_export.exporter.report.terminal import console
+
+    stderr = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
+        task = progress.add_task("Starting", total=None)
+        yield lambda what, done, of: progress.update(task, description=visible(what), completed=done, total=of)

@@ -53,10 +53,10 @@ def print_table(table: ReportTable, console: Console) -> None:
     from glimmer_export.exporter.report.visible import visible
 
     drawn = {place for row in table.rows for place, cell in enumerate(row) if isinstance(cell, Bar)}
-    shown = Table(title=visible(table.title), caption=visible(table.note) or None)
+    shown = Table(title=visible(table.title) or None, caption=visible(table.note) or None)
     for place, column in enumerate(table.columns):
         if place not in drawn:
-            shown.add_column(column, justify="right" if place else "left", overflow="fold")
+            shown.add_column(visible(column), justify="right" if place else "left", overflow="fold")
     for row in table.rows:
         words = (cell.word if isinstance(cell, Verdict) else str(cell) for cell in row)
         shown.add_row(*(visible(word) for place, word in enumerate(words) if place not in drawn))

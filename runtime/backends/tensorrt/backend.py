@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.runtime.backends.contract import BackendKind, BackendOptions
 from glimmer_export.runtime.backends.cuda import Cuda
 from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
 from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
@@ -31,7 +32,7 @@ from glimmer_export.runtime.contract import (
     stage_of,
 )
 
-__all__ = ["TensorRTBackend"]
+__all__ = ["KINDS", "TensorRTBackend"]
 
 BUILD = "build engines here: `glimmer-export build`"
 MAX_ENGINE_BYTES = 32 << 30
@@ -156,3 +157,19 @@ class TensorRTBackend:
             while self._graphs:
                 self._graphs.pop().close()
             self._device.close()
+
+
+def _kind(library: str) -> BackendKind:
+    def opened(options: BackendOptions) -> TensorRTBackend:
+        return TensorRTBackend(options.bundle, library, passage_cache_bytes=options.passage_cache_bytes)
+
+    def check() -> str:
+        check_installed(library)
+        Cuda()
+        return f"{library} {Library(library).version}; a bundle needs engines, see `glimmer-export build`"
+
+    return BackendKind(library.replace("_", "-"), library, opened, in_auto=True, has_passage_cache=True, check=check)
+
+
+KINDS = (_kind("tensorrt"), _kind("tensorrt_rtx"))
+"""Backends that run a bundle's engines."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.engines.cross_attention import reckoned_form
 from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from glimmer_export.runtime.codecs import CODECS, codec_layout
 from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ModelShape
 from glimmer_export.runtime.contract.boundary import check_boundaries, with_fp16
-from glimmer_export.runtime.contract.codec_layout import CODECS, codec_layout
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
 from glimmer_export.runtime.contract.graph_io import (
@@ -290,7 +290,8 @@ def _check_codecs(manifest: BundleManifest, subject: str) -> None:
     codecs, memory = manifest.codecs, manifest.model.traits.has_memory
     if unknown := [codec for codec in codecs if codec not in CODECS]:
         raise BundleError(
-            subject, expected=f"codecs of {', '.join(CODECS)}", found=unknown[0], fix="install a newer glimmer-export"
+            subject, expected=f"codecs of {', '.join(CODECS)}", found=unknown[0],
+            fix="install a newer glimmer-export, or register the codec before it is opened (register_codec)",
         )
     if len(set(codecs)) != len(codecs) or bool(codecs) != memory:
         expected = "each codec once" if memory else "no codec if there is no memory"

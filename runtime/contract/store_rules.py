@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from glimmer_export.runtime.contract.codec_layout import CODECS, CodecLayout, codec_layout
+from glimmer_export.runtime.codecs import CODECS, CodecLayout, codec_layout
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.manifest import PRECISIONS, FileEntry
 from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, INDEX_ENGINES, StoreManifest
@@ -26,6 +26,7 @@ TOMBSTONES = re.compile(r"tombstones/(\d{5,})\.safetensors")
 INDEX = re.compile(r"index-(\d{5,})/[\w-]+\.\w+")
 UNICODE = re.compile(r"\d+(\.\d+)*")
 NEWER = "install a newer glimmer-export"
+UNREGISTERED = f"{NEWER}, or register the codec before it is opened (register_codec)"
 
 Fault = tuple[str, str, object]
 """A field, what was expected there, and what was found."""
@@ -36,12 +37,13 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
 
     Files are not looked at. What a session would refuse of the manifest, no command goes on from.
     """
-    for field, value, known in (
-        ("codec", manifest.codec, (*CODECS, None)), ("index.engine", manifest.index.engine, INDEX_ENGINES),
+    for field, value, known, instead in (
+        ("codec", manifest.codec, (*CODECS, None), UNREGISTERED),
+        ("index.engine", manifest.index.engine, INDEX_ENGINES, NEWER),
     ):
         if value not in known:
             names = ", ".join(name for name in known if name)
-            raise StoreError(f"{subject}, {field}", expected=f"one of {names}", found=repr(value)[:80], fix=NEWER)
+            raise StoreError(f"{subject}, {field}", expected=f"one of {names}", found=repr(value)[:80], fix=instead)
     if manifest.index.folding > FOLDING:
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER

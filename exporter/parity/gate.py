@@ -118,7 +118,7 @@ def _limit_checks(gate: Gate, report: ParityReport) -> Iterator[_Check]:
 def _check(
     name: str, limit: float | None, found: float | None, questions: int | None = None, least: int = 0
 ) -> Iterator[_Check]:
-    """One check, where there is a limit; `questions` are those that the figure rests on, at least `least` of them."""
+    """One check, if there is a limit; `questions` are those that the figure rests on, at least `least` of them."""
     if limit is not None:
         excess = -1.0 if found is None else found - limit if name.startswith("max_") else limit - found
         measured = found is not None and (questions is None or questions >= least)

@@ -29,7 +29,7 @@ def open_retriever(
     """The retriever of one of RETRIEVALS.
 
     Raises OptionError for another name, StoreError if the store has no index for it, or a damaged one, or vectors
-    without the encoder of questions; MissingExtraError where a package is absent.
+    without the encoder of questions; MissingExtraError if a package is absent.
     """
     if retrieval not in RETRIEVALS:
         raise OptionError(

@@ -79,7 +79,7 @@ def resolve(request: CostRequest) -> Resolved:
     """Check everything that was asked for.
 
     Raises OptionError for an option out of range, unknown, or at odds with the others; BundleError for what is no
-    bundle; CheckpointError where the proportions leave a part of the model empty.
+    bundle; CheckpointError if the proportions leave a part of the model empty.
     """
     if request.bundle is None:
         return _of_preset(request)

@@ -70,7 +70,7 @@ def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:
     """Hold a report against the limits.
 
     "Not measured" where the coverage falls short, where what was compared witnesses nothing (its own graphs, a
-    reference that is rounded itself, FP16 that was computed in FP32), and where a limit's figure is not there or rests
+    reference that is rounded itself, FP16 that was computed in FP32), and if a limit's figure is not there or rests
     on too few questions: no answers or gold passages in the question file, a graph that was not run. Limits of the
     selection are left out for an architecture that selects nothing; a gate of which nothing is left does not pass.
     """

@@ -19,6 +19,7 @@ from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends.registry import open_backend
+from glimmer_export.runtime.codecs.contract import is_codec_tensor
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
     MEMORY_ENCODER,
@@ -67,9 +68,6 @@ def coverage_warnings(
         )
     return tuple(warnings)
 
-
-CODEC_TENSORS = frozenset({"memory", "memory_scale", "memory_channel_scale", "memory_codebook"})
-"""What a codec has in floats."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Calibration:
 
 def is_stored_memory(tensor: str) -> bool:
     """Whether a tensor is memory in the store's codec, not yet decoded."""
-    return tensor in CODEC_TENSORS or tensor.startswith("codec/")
+    return is_codec_tensor(tensor) or tensor.startswith("codec/")
 
 
 def calibrate(

@@ -12,7 +12,8 @@ from glimmer_export.runtime.arguments import described, flag, one_of, path_of, t
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.backends.registry import backend_names
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.codecs import Codec, open_codec
+from glimmer_export.runtime.codec_file import open_codec
+from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import OptionError, TokenizerError, check_parity, computation_of
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind

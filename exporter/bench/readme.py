@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.readme", description=__doc__)
     parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the README has another text")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README has another text")
     options = parser.parse_args(arguments)
     try:
         place = None if options.check else check_file(options.readme, [options.bench])

@@ -11,7 +11,7 @@ from pathlib import Path
 from glimmer_export.calibration.calibrate import Calibration, CalibrationOptions, calibrate
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import write_ranges
-from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.links import link_or_copy, require_no_link_below
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.files.whole_file import UNFINISHED
 from glimmer_export.runtime.contract import (
@@ -69,16 +69,9 @@ def _link_rest(bundle: Path, work: Path) -> None:
         if path.name in (MANIFEST, PARITY_RECORD, "calibration") or UNFINISHED.fullmatch(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)
+            shutil.copytree(path, work / path.name, symlinks=True, copy_function=link_or_copy)
         else:
-            _link(str(path), str(work / path.name))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, too many names, or one without any
-        shutil.copy2(source, target, follow_symlinks=False)
+            link_or_copy(path, work / path.name)
 
 
 def _write_manifest(work: Path, manifest: BundleManifest) -> None:

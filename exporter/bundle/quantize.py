@@ -19,7 +19,7 @@ from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
 from glimmer_export.exporter.config.read import config_file, config_label, config_names, read_config
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.engines.cross_attention import reckoned_form
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph

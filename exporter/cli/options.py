@@ -80,7 +80,7 @@ NumSelected = Annotated[
     typer.Option("--top-m", "-m", min=1, max=MAX_PASSAGES, help="Passages to read. Default: the manifest's m."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Passages = Annotated[
     str, one_of("--passages", PASSAGE_SOURCES, "Retrieve, or take those given with the questions.")
 ]

@@ -8,6 +8,7 @@ apart from what a command reads, whatever names and links lead to either.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from glimmer_export.runtime.contract import GlimmerError, OutputError
 
-__all__ = ["Inputs", "check_apart", "links_below", "require_no_link", "require_no_link_below", "resolved"]
+__all__ = [
+    "Inputs", "check_apart", "link_or_copy", "links_below", "require_no_link", "require_no_link_below", "resolved",
+]  # fmt: skip
 
 
 def resolved(path: str | Path) -> Path:
@@ -58,6 +61,17 @@ def links_below(directory: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if path.is_symlink():
                 yield path
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file that nobody writes again a second name, or if that cannot be, a copy; a link stays a link.
+
+    Raises OSError, as for a full disk.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, too many names, or one without any
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def _through(link: Path, root: Path, subject: str, error: type[GlimmerError]) -> GlimmerError:

@@ -24,8 +24,8 @@ from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.codec_file import read_codec
-from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
+from glimmer_export.runtime.codec_file import open_codec, read_codec
+from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     CPU_BACKEND,

@@ -21,7 +21,7 @@ class ParityOptions:
     `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
     of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
     reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
-    one part at a time; `threads` of one graph run, where no backend is given; `retrieval`: what finds the passages of
+    one part at a time; `threads` of one graph run, if no backend is given; `retrieval`: what finds the passages of
     both.
     """
 

@@ -21,7 +21,7 @@ from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.candidates import Candidate, Row
 from glimmer_export.runtime.clock import StageClock
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
 from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.passage_memory import PassageMemory

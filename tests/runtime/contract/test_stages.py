@@ -21,6 +21,7 @@ from glimmer_export.runtime.contract import (
     ModelShape,
     graph_io,
     question_stage,
+    stage_of,
 )
 from glimmer_export.runtime.contract.stages import mask_of_output
 
@@ -54,6 +55,12 @@ CASES = [(name, *forms) for name, *forms in product(ARCHITECTURES, STAGE_A_FORMS
 def test_every_graph_is_in_the_table_in_the_order_of_running(case):
     graphs = list(graphs_of(*case))
     assert graphs == [name for name in STAGES if name in graphs]
+
+
+def test_a_graph_in_either_form_is_of_a_stage_in_the_table():
+    graphs = graph_io(shape_of("memory_fid"), Forms(("fp16", "int8"), None, "cached", both_forms=True))
+    assert {stage_of(name) for name in graphs} < set(STAGES)
+    assert len(graphs) > len({stage_of(name) for name in graphs})
 
 
 def test_the_table_has_no_stage_that_no_model_has():

@@ -49,7 +49,7 @@ def test_bad_input(refused, checkpoint, tmp_path):
     assert "--top-m: expected at most the 3" in refused(OptionError, *given, *SMALL, "--top-m", 4)
     assert "found 'hf'" in refused(OptionError, *given, *SMALL, "--peers", "hf")
     assert "--passage-tokens: expected at most 24" in refused(OptionError, *given, *SMALL, "--passage-tokens", 25)
-    assert "model size 'huge'" in refused(OptionError, "bench", "--random", "huge")
+    assert "size 'huge'" in refused(OptionError, "bench", "--random", "huge")
     assert "expected the name of a file" in refused(OutputError, *given, *SMALL, "--html", tmp_path)
     assert "a place apart from what is read" in refused(OutputError, *given, *SMALL, "--work", checkpoint)
     refused(CheckpointError, "bench", "--checkpoint", tmp_path / "nowhere")

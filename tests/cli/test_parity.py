@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,11 @@ def test_against_another_bundle_with_everything(cli, glimmer, questions, tmp_pat
     assert report["differences"] == []
     recorded = json.loads((bundle / "parity.json").read_text(encoding="utf-8"))
     assert recorded["records"][0]["report"] == report
-    assert (tmp_path / "page.html").stat().st_size > 5000
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (command,) = map(unescape, re.findall("<code>(.*)</code>", page))
+    assert shlex.split(command)[:3] == ["glimmer-export", "parity", str(bundle)]
+    assert sorted(shlex.split(command)) == sorted(["glimmer-export", *map(str, arguments), "--json"])
+    assert "Sample answers" in page  # though all are equal
     done = cli(*arguments)
     assert done.code == 0
     for word in ("reference bundle", "costs most: live_stage_b", "Kendall", "Gate few.yaml: passed", "page.html"):

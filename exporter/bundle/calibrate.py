@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from glimmer_export.calibration.calibrate import Calibration, CalibrationOptions, calibrate
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import write_ranges
-from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.links import link_or_copy, require_no_link_below
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.files.whole_file import UNFINISHED
 from glimmer_export.runtime.contract import (
@@ -20,7 +21,6 @@ from glimmer_export.runtime.contract import (
     BundleError,
     BundleManifest,
     FileEntry,
-    file_digest,
     read_manifest,
     record_to_json,
 )
@@ -57,7 +57,7 @@ def calibrate_bundle(
         _link_rest(target, work)
         files = write_ranges(work, calibration.table)
         entries = tuple(
-            FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
+            FileEntry.of(work, path) for path in files
         )
         _write_manifest(work, replace(manifest, calibration=entries))
     return calibration
@@ -69,16 +69,13 @@ def _link_rest(bundle: Path, work: Path) -> None:
         if path.name in (MANIFEST, PARITY_RECORD, "calibration") or UNFINISHED.fullmatch(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, work / path.name, symlinks=True, copy_function=_link)
+            shutil.copytree(path, work / path.name, symlinks=True, copy_function=_same)
         else:
-            _link(str(path), str(work / path.name))
+            _same(path, work / path.name)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, too many names, or one without any
-        shutil.copy2(source, target, follow_symlinks=False)
+def _same(source: str | Path, target: str | Path) -> None:
+    link_or_copy(Path(source), Path(target), partial(shutil.copy2, follow_symlinks=False))
 
 
 def _write_manifest(work: Path, manifest: BundleManifest) -> None:

@@ -11,6 +11,7 @@ from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.read import config_label
 from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
+from glimmer_export.runtime.contract.manifest import MAX_ANSWER, MAX_LENGTH, MAX_PASSAGES
 
 if TYPE_CHECKING:
     from glimmer_export.runtime.contract import BundleManifest
@@ -21,11 +22,11 @@ __all__ = [
 ]  # fmt: skip
 
 LIMITS = {
-    "--top-k": 3840,
-    "--top-m": 3840,
-    "--question-tokens": 1 << 16,
-    "--passage-tokens": 1 << 16,
-    "--answer-tokens": 4096,
+    "--top-k": MAX_PASSAGES,
+    "--top-m": MAX_PASSAGES,
+    "--question-tokens": MAX_LENGTH,
+    "--passage-tokens": MAX_LENGTH,
+    "--answer-tokens": MAX_ANSWER,
     "--passages": 10**12,
 }
 """The most that a checkpoint's config takes; and a corpus that no disk holds."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.links import link_or_copy, require_no_link_below
 from glimmer_export.exporter.files.publish import recover, swap_directory
 from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file
 from glimmer_export.runtime.bundle import verify_file
@@ -123,7 +123,9 @@ class Work:
     def publish(self, record: EngineRecord, taken_over: Mapping[str, EngineEntry]) -> None:
         """Put the record's engines in place; those that stay as they were are taken over."""
         for entry in taken_over.values():
-            _link(self.published / entry.file.path, self.unfinished / entry.file.path)
+            place = self.unfinished / entry.file.path
+            place.unlink(missing_ok=True)
+            link_or_copy(self.published / entry.file.path, place)
         self.record(record)
         swap_directory(self.unfinished, self.published)
         with suppress(OSError):  # another build's work
@@ -165,11 +167,3 @@ def work_on_engines(bundle: Path, fingerprint: str) -> Iterator[Work]:
 
 def _write(directory: Path, record: EngineRecord) -> None:
     replace_file(directory / ENGINE_RECORD, record_to_json(record).encode())
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)

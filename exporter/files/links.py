@@ -7,15 +7,19 @@ apart from what a command reads, whatever names and links lead to either.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from glimmer_export.runtime.contract import GlimmerError, OutputError
 
-__all__ = ["Inputs", "check_apart", "links_below", "require_no_link", "require_no_link_below", "resolved"]
+__all__ = [
+    "Inputs", "check_apart", "link_or_copy", "links_below", "require_no_link", "require_no_link_below", "resolved",
+]  # fmt: skip
 
 
 def resolved(path: str | Path) -> Path:
@@ -118,3 +122,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
         if not stat.S_ISDIR((found := path.stat()).st_mode):
             return found.st_dev, found.st_ino
     return None
+
+
+def link_or_copy(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
+    """Give a file a second name, or a copy of it if its file system makes no links, or no more of them.
+
+    Raises OSError: something stands at `target`, or as for a full disk.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as reason:
+        if reason.errno == errno.EEXIST:
+            raise
+        copy(source, target)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.files.links import link_or_copy, require_no_link, require_no_link_below
 from glimmer_export.exporter.files.publish import recover
 from glimmer_export.exporter.files.whole_file import plain_mode, replace_file, sync_directory, sync_tree, write_errors
 from glimmer_export.exporter.memory.generations import older_generations, put_manifest, sweep
@@ -35,7 +35,6 @@ from glimmer_export.runtime.contract import (
     OutputError,
     StoreError,
     StoreManifest,
-    file_digest,
     read_store_manifest,
 )
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
@@ -89,7 +88,7 @@ class Change:
     def entry(self, name: str) -> FileEntry:
         """How the manifest names a staged file."""
         path = self.staged / name
-        return FileEntry(name, path.stat().st_size, file_digest(path))
+        return FileEntry.named(name, path)
 
     def full_text(self) -> bool:
         """Whether the index lies in the file of texts."""
@@ -230,10 +229,6 @@ def link(source: Path, target: Path, name: str) -> None:
     place.unlink(missing_ok=True)
     own = Path(os.path.realpath(earlier)) == Path(os.path.realpath(source)) / name
     if own and stat.S_IMODE(earlier.stat().st_mode) == plain_mode(place.parent):
-        try:
-            os.link(earlier, place)
-        except OSError:  # another file system, too many names, or one without any
-            pass
-        else:
-            return
-    shutil.copyfile(earlier, place)
+        link_or_copy(earlier, place)
+    else:
+        shutil.copyfile(earlier, place)

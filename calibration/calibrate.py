@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,17 @@ from glimmer_export.calibration.questions import Question, given_passages
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.spread import spread
 from glimmer_export.runtime import Answer, Session
-from glimmer_export.runtime.backends import OnnxRuntimeBackend
-from glimmer_export.runtime.contract import BundleManifest, CalibrationError, form_of, read_manifest, stage_of
+from glimmer_export.runtime.backends.registry import open_backend
+from glimmer_export.runtime.codecs.contract import is_codec_tensor
+from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
+    MEMORY_ENCODER,
+    BundleManifest,
+    CalibrationError,
+    form_of,
+    read_manifest,
+    stage_of,
+)
 
 __all__ = ["FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings"]
 
@@ -59,9 +69,6 @@ def coverage_warnings(
     return tuple(warnings)
 
 
-CODEC_TENSORS = frozenset({"memory", "memory_scale", "memory_channel_scale", "memory_codebook"})
-"""What a codec has in floats."""
-
 
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -69,7 +76,8 @@ class CalibrationOptions:
 
     `samples` questions are taken in even steps over the file, or all. `passages_per_question` bounds the passages of
     a question that each graph is seen with; every passage that is read lies within it at the papers' m = 5. `given`
-    takes the file's passages instead of retrieving.
+    takes the file's passages instead of retrieving. `backend` is the name of what runs the graphs that answer; ONNX
+    Runtime on the CPU looks at their tensors beside it, on the same inputs.
     """
 
     samples: int = 200
@@ -77,6 +85,7 @@ class CalibrationOptions:
     given: bool = False
     passages_per_question: int = 5
     threads: int | None = None
+    backend: str = CPU_BACKEND
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ class Calibration:
 
 def is_stored_memory(tensor: str) -> bool:
     """Whether a tensor is memory in the store's codec, not yet decoded."""
-    return tensor in CODEC_TENSORS or tensor.startswith("codec/")
+    return is_codec_tensor(tensor) or tensor.startswith("codec/")
 
 
 def calibrate(
@@ -140,20 +149,20 @@ def calibrate(
     inputs give equal tables. `advance` is told how many questions came to be done.
 
     Raises CalibrationError (a bundle that is not FP32, a value that is not finite, no question that could be run),
-    OptionError, and what opening a session raises.
+    OptionError, BackendError (the backend does not work here), and what opening a session raises.
     """
     calibrator(options.method)
     manifest = read_manifest(Path(bundle))
     _check_precision(manifest, bundle)
     sample = spread(range(len(questions)), options.samples)
     backend = CollectingBackend(
-        OnnxRuntimeBackend(options.threads, lean=True), limit=options.passages_per_question, threads=options.threads,
-        fixed_keys=manifest.model.cross_attention_bias,
+        open_backend(options.backend, Path(bundle), threads=options.threads, lean=True),
+        limit=options.passages_per_question, threads=options.threads, fixed_keys=manifest.model.cross_attention_bias,
     )
     last_tenth = len(sample) - max(1, len(sample) // 10)
     before: dict[tuple[str, str], float] = {}
     answers: list[Answer] = []
-    with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+    with closing(backend), Session.open(bundle, store, threads=options.threads, backend=backend) as session:
         other = _in_other_form(session, backend)
         for done, index in enumerate(sample):
             if done == last_tenth:
@@ -162,8 +171,8 @@ def calibrate(
             answers += session.answer_many([questions[index].question], passages=passages)
             if other is not None:
                 other.answer_many([questions[index].question], passages=passages)
-            if "memory_encoder" in backend.collectors:
-                _observe_passages(backend.collectors["memory_encoder"], session, answers[-1], options)
+            if MEMORY_ENCODER in backend.collectors:
+                _observe_passages(backend.collectors[MEMORY_ENCODER], session, answers[-1], options)
             advance(1)
     run = sum(answer.answer is not None for answer in answers)
     errors = [answer.error for answer in answers if answer.error is not None]

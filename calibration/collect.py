@@ -250,6 +250,10 @@ class CollectingBackend:
         )
         return _CollectedGraph(plain, self.collectors[path.stem], self)
 
+    def close(self) -> None:
+        """Close the plain graphs' backend."""
+        self._backend.close()
+
 
 class GraphCollector:
     """The ranges of one graph's tensors while samples run."""

@@ -109,6 +109,10 @@ class CountingBackend:
             graph = self._backend.load(copy, replace(io, outputs=(*io.outputs, *sizes)))
         return _Counted(graph, stage_of(path.stem), counted, self.work)
 
+    def close(self) -> None:
+        """Close the graphs' backend."""
+        self._backend.close()
+
 
 class _Counted:
     def __init__(

@@ -10,6 +10,7 @@ import numpy as np
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.candidates import Given
+from glimmer_export.runtime.contract import TOKEN_STAGES
 
 __all__ = ["Asked", "Losses", "Observation", "losses", "observe"]
 
@@ -80,7 +81,7 @@ class _FirstLogits:
 
     def wrap(self, graphs: Mapping[str, Graph]) -> dict[str, Graph]:
         return {
-            name: _Recorded(graph, self) if name in ("decoder_prefill", "decoder_step") else graph
+            name: _Recorded(graph, self) if name in TOKEN_STAGES else graph
             for name, graph in graphs.items()
         }
 

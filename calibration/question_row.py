@@ -177,7 +177,7 @@ class Row:
         if (score is not None and number is None) or (number is not None and math.isnan(number)):
             raise QuestionFileError(
                 self.subject, expected=f'a "score" of each of "{key}" that is a number', found=repr(score)[:80],
-                fix="repair the scores, or leave them out where the passages stand best first",
+                fix="repair the scores, or leave them out if the passages stand best first",
             )
         try:
             page = page_name(fields.get("wikipedia_id"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +19,10 @@ from glimmer_export.calibration.scheme import Scheme
 from glimmer_export.calibration.spread import spread
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends import Backend, Graph
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CalibrationError, stage_of
+from glimmer_export.runtime.contract import CPU_BACKEND, CalibrationError, stage_of
 
 __all__ = [
     "Choice", "GroupLoss", "Kept", "Quantization", "Sensitivity", "SensitivityOptions", "keep_greedily",
@@ -93,7 +94,8 @@ class Quantization:
 class SensitivityOptions:
     """`samples` questions in even steps over the file; `given` takes the file's passages; `graphs` None for all.
 
-    `budget` is the share, by `cost` (one of COSTS), that may stay in float.
+    `budget` is the share, by `cost` (one of COSTS), that may stay in float. `backend` is the name of what runs all of
+    the graphs, which must be one that takes any: not engines built of a bundle's.
     """
 
     samples: int = 100
@@ -103,6 +105,7 @@ class SensitivityOptions:
     cost: str = "larger"
     batch_size: int = 8
     threads: int | None = None
+    backend: str = CPU_BACKEND
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,14 @@ def sensitivity(
     stages = quantization.stages
     names = [stage for stage in stages if options.graphs is None or stage in options.graphs]
     groups = [group for name in names for group in _groups(opened.graph_path(stages[name]), name, quantization)]
-    with progress((len(groups) + 5) * len(asked)) as advance:
-        work = _count_work(bundle, store, asked, options)
+    with (
+        progress((len(groups) + 5) * len(asked)) as advance,
+        closing(open_backend(options.backend, opened.directory, threads=options.threads)) as backend,
+    ):
+        work = _count_work(bundle, store, asked, backend)
         advance(len(asked))
-        with Session.open(bundle, store, threads=options.threads, backend=OnnxRuntimeBackend.name) as session:
-            bench = _Bench(session, asked, quantization, options, advance)
+        with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+            bench = _Bench(session, backend, asked, quantization, options, advance)
             found = {group: bench.losses([group]) for group in groups}
             rows = _rows(groups, found, work, quantization)
             keep = keep_greedily(
@@ -197,11 +203,11 @@ class _Bench:
     """A loaded FP32 session, its answers, and graphs put in its own's places."""
 
     def __init__(
-        self, session: Session, asked: Sequence[Asked], quantization: Quantization, options: SensitivityOptions,
-        advance: Callable[[int], None],
+        self, session: Session, backend: Backend, asked: Sequence[Asked], quantization: Quantization,
+        options: SensitivityOptions, advance: Callable[[int], None],
     ) -> None:
         self._session, self._quantization, self._options = session, quantization, options
-        self._backend = OnnxRuntimeBackend(options.threads)
+        self._backend = backend
         self._advance = advance
         self.reference = observe(session, asked, batch_size=options.batch_size, advance=advance)
         if not self.reference.places:
@@ -265,13 +271,13 @@ def _graph_options(name: str, quantization: Quantization, *, only: Collection[st
 
 
 def _count_work(
-    bundle: str | Path, store: str | Path | None, asked: Sequence[Asked], options: SensitivityOptions
+    bundle: str | Path, store: str | Path | None, asked: Sequence[Asked], backend: Backend
 ) -> dict[tuple[str, str], float]:
-    backend = CountingBackend(OnnxRuntimeBackend(options.threads))
+    counting = CountingBackend(backend)
     places = spread(range(len(asked)), COUNTED_QUESTIONS)
-    with Session.open(bundle, store, threads=options.threads, backend=backend, verify=False) as session:
+    with Session.open(bundle, store, backend=counting, verify=False) as session:
         observe(session, [asked[place] for place in places], batch_size=1)
-    return backend.work
+    return counting.work
 
 
 def _rows(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from glimmer_export.runtime.backends.choice import BACKEND_NAMES, PROVIDERS, TENSORRT, open_backend
+from glimmer_export.runtime.backends import BackendKind
 from glimmer_export.runtime.backends.cuda import Cuda
-from glimmer_export.runtime.backends.tensorrt.library import Library, check_installed
+from glimmer_export.runtime.backends.registry import backend_kinds, open_backend
 from glimmer_export.runtime.contract import GlimmerError, GraphIO, IOTensor
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
 
@@ -77,7 +79,7 @@ def describe_environment() -> Environment:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=_gpu(),
         packages=_packages(),
-        backends=tuple(_state(name) for name in BACKEND_NAMES if name != "auto"),
+        backends=tuple(_state(kind) for kind in backend_kinds()),
     )
 
 
@@ -100,26 +102,23 @@ def _gpu() -> Gpu | None:
     return Gpu(cuda.gpu.name, cuda.gpu.compute_capability, total)
 
 
-def _state(name: str) -> BackendState:
+def _state(kind: BackendKind) -> BackendState:
     try:
-        return BackendState(name, works=True, detail=_started(name))
+        return BackendState(kind.name, works=True, detail=_started(kind))
     except GlimmerError as reason:
-        return BackendState(name, works=False, detail=str(reason))
+        return BackendState(kind.name, works=False, detail=str(reason))
 
 
-def _started(name: str) -> str:
+def _started(kind: BackendKind) -> str:
     """Start a backend as far as that goes without a bundle; returns its library's version."""
-    if name in TENSORRT:
-        check_installed(TENSORRT[name])
-        Cuda()
-        return f"{TENSORRT[name]} {Library(TENSORRT[name]).version}; a bundle needs engines, see `glimmer-export build`"
-    with TemporaryDirectory() as folder:
-        backend = open_backend(name, Path(folder), threads=1)
+    if kind.check is not None:
+        return kind.check()
+    with (
+        TemporaryDirectory() as folder,
+        closing(open_backend(kind.name, Path(folder), threads=1)) as backend,
+    ):
         backend.load(_smallest_graph(Path(folder)), SMALLEST_IO)
-    import onnxruntime
-
-    provider = PROVIDERS.get(name, "CPUExecutionProvider")
-    return f"onnxruntime {onnxruntime.__version__}, {provider}"
+    return f"{kind.library} {import_module(kind.library).__version__}"
 
 
 SMALLEST_IO = GraphIO((IOTensor("x", "float32", ("batch",)),), (IOTensor("y", "float32", ("batch",)),))

@@ -20,7 +20,8 @@ from glimmer_export.runtime import telemetry  # noqa: F401 - ONNX Runtime reads 
 
 if TYPE_CHECKING:
     from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, RankedPassage
-    from glimmer_export.runtime.backends.choice import BACKEND_NAMES, BackendChoice
+    from glimmer_export.runtime.backends.contract import BackendKind, BackendOptions
+    from glimmer_export.runtime.backends.registry import BackendChoice, backend_names, register_backend
     from glimmer_export.runtime.bundle import Bundle
     from glimmer_export.runtime.candidates import PassageId
     from glimmer_export.runtime.contract.errors import (
@@ -52,11 +53,15 @@ if TYPE_CHECKING:
     from glimmer_export.runtime.session import Session
     from glimmer_export.runtime.store import Hit, MemoryStore, Passage
 
+    BACKEND_NAMES: tuple[str, ...]
+
 __all__ = [
     "BACKEND_NAMES",
     "Answer",
     "BackendChoice",
     "BackendError",
+    "BackendKind",
+    "BackendOptions",
     "Bundle",
     "BundleError",
     "CalibrationError",
@@ -88,12 +93,15 @@ __all__ = [
     "Session",
     "StoreError",
     "TokenizerError",
+    "backend_names",
+    "register_backend",
 ]
 
 HOMES = {
-    "BACKEND_NAMES": "backends.choice",
     "Answer": "answer",
-    "BackendChoice": "backends.choice",
+    "BackendChoice": "backends.registry",
+    "BackendKind": "backends.contract",
+    "BackendOptions": "backends.contract",
     "Bundle": "bundle",
     "Hit": "store",
     "MemoryStore": "store",
@@ -102,6 +110,8 @@ HOMES = {
     "PassageTruncatedWarning": "answer",
     "RankedPassage": "answer",
     "Session": "session",
+    "backend_names": "backends.registry",
+    "register_backend": "backends.registry",
 }
 """The modules of these names; all others are errors, of `contract.errors`."""
 
@@ -109,6 +119,8 @@ HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "BACKEND_NAMES":  # as of now: others can be registered
+        return __getattr__("backend_names")()
     value = getattr(import_module(f"{__name__}.{HOMES.get(name, 'contract.errors')}"), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""What a session returns."""
+"""What a session returns, made of what came of a question."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from glimmer_export.runtime.candidates import Row
 from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage"]
+__all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage", "answer_of"]
 
 
 class PassageTruncatedWarning(UserWarning):
@@ -99,6 +101,21 @@ class Answer:
             "passages": [{"rank": rank, **item.to_dict()} for rank, item in enumerate(self.passages, start=1)],
             "milliseconds": {stage: _finite(value) for stage, value in self.milliseconds.items()},
         }
+
+
+def answer_of(question: str, text: str, row: Row, reading: Reading) -> Answer:
+    """The answer that the tokens of `reading` say as a text, with the candidates of `row` as they were ranked."""
+    passages = tuple(
+        RankedPassage(
+            passage=candidate.passage,
+            retrieval_score=candidate.retrieval_score,
+            score=None if reading.scores is None else float(reading.scores[place]),
+            read=reading.selected is None or place in reading.selected,
+            truncated=candidate.truncated,
+        )
+        for place, candidate in enumerate(row.candidates)
+    )
+    return Answer(question, text, tuple(reading.tokens), passages, log_probability=reading.log_probability)
 
 
 def _error_to_dict(error: GlimmerError) -> dict[str, str]:

@@ -32,7 +32,7 @@ Named = Callable[[str], GlimmerError]
 
 
 def map_npy(path: Path, named: Callable[[str], GlimmerError]) -> NDArray[Any]:
-    """The array of a .npy file, mapped for reading; raises what `named` makes of numpy's reason where it is none.
+    """The array of a .npy file, mapped for reading; raises what `named` makes of numpy's reason if it is none.
 
     Its dtype and shape are for the caller to look at; they are within the file.
     """
@@ -81,7 +81,7 @@ class SafetensorsFile:
             return tuple(self._file.get_slice(name).get_shape())
 
     def tensor(self, name: str, named: Named | None = None) -> Any:
-        """A whole tensor; what cannot be read of it is an error that its own `named` makes, where there is one."""
+        """A whole tensor; what cannot be read of it is an error that its own `named` makes, if there is one."""
         with self._errors if named is None else _errors(named):
             return self._file.get_tensor(name)
 

@@ -1,17 +1,24 @@
-"""The k passages of each question of a batch: found, fetched, and laid out as the graphs read them."""
+"""The questions of a batch, and the k passages of each: found, tokenised, and laid out as the graphs read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
 import numpy as np
 
-from glimmer_export.runtime.arguments import as_index, described
+from glimmer_export.runtime.arguments import MAX_PASSAGES, as_index, described, items, question_text, whole_number
 from glimmer_export.runtime.backends import Tensor
+from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
-from glimmer_export.runtime.contract import BundleError, ModelShape, PassageError
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleError,
+    ModelShape,
+    OptionError,
+    PassageError,
+)
 from glimmer_export.runtime.passage_memory import PassageMemory, encode_passages, pad_ids
 from glimmer_export.runtime.placement import Placement
 from glimmer_export.runtime.store import MemoryStore, Passage
@@ -20,11 +27,17 @@ from glimmer_export.runtime.text import TextEncoder
 __all__ = [
     "Candidate",
     "Given",
+    "GivenRow",
     "PassageId",
+    "Row",
     "candidates_from_given",
     "candidates_from_search",
+    "checked_k_and_m",
+    "checked_passages",
     "join_question",
     "memory_inputs",
+    "parts_of",
+    "row_of",
     "token_inputs",
 ]
 
@@ -40,22 +53,89 @@ class PassageId:
 
 Given = SupportsIndex | str | PassageId | Passage
 """A passage from the caller's own retriever: its id in the store (an int, numpy's too, or a str), or a text."""
+GivenRow = Iterable[Given]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One passage for one question; `number` is its place in the store, None for a text given by the caller.
 
-    `joined_ids` are the tokens of both in one text, where the model reads them so; `text_ids` those of a text given by
-    the caller. `truncated`: one of these was longer than passage_length, and was cut.
+    `ids` are its tokens where they are not the store's: those of question and passage in one text, if the model reads
+    them so, or of a text given by the caller. `truncated`: that was longer than passage_length, and was cut.
     """
 
     passage: Passage
     number: int | None
     retrieval_score: float | None
-    joined_ids: Sequence[int] | None = None
-    text_ids: Sequence[int] | None = None
+    ids: Sequence[int] | None = None
     truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question that can be taken: its place among those asked, its tokens, and what it is answered from."""
+
+    index: int
+    question_ids: Sequence[int]
+    candidates: Sequence[Candidate]
+
+
+def checked_k_and_m(top_k: object, top_m: object, shape: ModelShape) -> tuple[int | None, int | None]:
+    """How many passages are retrieved and read; raises OptionError where that cannot be."""
+    k, m = (
+        None if value is None else whole_number(name, value, least=1, most=MAX_PASSAGES)
+        for name, value in (("top_k", top_k), ("top_m", top_m))
+    )
+    if m is not None and not shape.traits.selects:
+        raise OptionError(
+            "top_m", expected=f"None, as {shape.architecture} reads all passages", found=str(m),
+            fix="leave it out, or lower top_k",
+        )
+    return k, m
+
+
+def checked_passages(passages: object, num_questions: int, store: MemoryStore | None) -> list[object]:
+    """What was given for each question, None where it retrieves; raises OptionError where that cannot be."""
+    given = [None] * num_questions if passages is None else items("passages", passages, of="lists, one a question")
+    if len(given) != num_questions:
+        raise OptionError(
+            "passages", expected=f"a list for each of {num_questions} questions", found=f"{len(given)}",
+            fix="give None for a question that should retrieve",
+        )
+    if store is None and any(row is None for row in given):
+        raise OptionError(
+            "session", expected="a store to retrieve from, or passages", found="neither",
+            fix="open it with store=..., or give passages=[...]",
+        )
+    return given
+
+
+def row_of(
+    index: int, question: object, given: object, top_k: int | None, *, store: MemoryStore | None, text: TextEncoder,
+    shape: ModelShape, clock: StageClock,
+) -> Row:
+    """A question's tokens and passages: the first `top_k` of those `given`, or retrieved where these are None.
+
+    Raises QuestionError and PassageError.
+    """
+    with clock.stage("tokenize"):
+        question = question_text(question)
+        question_ids = text.question(question)
+    with clock.stage("retrieve"):
+        if given is None and store is not None:
+            candidates = candidates_from_search(store, question, top_k or shape.num_retrieved)
+        else:
+            passages = items("passages", given, of="ids, texts or Passages", error=PassageError)
+            candidates = candidates_from_given(store, passages[:top_k])
+    with clock.stage("tokenize"):
+        return Row(index, question_ids, join_question(question, candidates, text, shape))
+
+
+def parts_of(rows: list[Row], most: int | None) -> Iterator[list[Row]]:
+    """Rows in as few parts of at most `most` as there can be, equal up to one row."""
+    count = -(-len(rows) // (most or len(rows) or 1))
+    for part in range(count):
+        yield rows[part * len(rows) // count : (part + 1) * len(rows) // count]
 
 
 def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
@@ -97,15 +177,13 @@ def candidates_from_given(store: MemoryStore | None, given: Iterable[Given]) -> 
 def join_question(
     question: str, candidates: Sequence[Candidate], text: TextEncoder, shape: ModelShape
 ) -> list[Candidate]:
-    """The candidates, each with its joined_ids where the model's layout is `joined`; else texts with their text_ids."""
+    """The candidates with their `ids`: of all where the model's layout is `joined`, else of given texts."""
     joined, found = shape.question_layout == "joined", []
     for item in candidates:
-        if joined:
-            ids, truncated = text.joined(question, item.passage.title, item.passage.text)
-            found.append(replace(item, joined_ids=ids, truncated=truncated))
-        elif item.number is None:
-            ids, truncated = text.passage(item.passage.title, item.passage.text)
-            found.append(replace(item, text_ids=ids, truncated=truncated))
+        title, body = item.passage.title, item.passage.text
+        if joined or item.number is None:
+            ids, truncated = text.joined(question, title, body) if joined else text.passage(title, body)
+            found.append(replace(item, ids=ids, truncated=truncated))
         else:
             found.append(item)
     return found
@@ -150,27 +228,31 @@ def _is_id(store: MemoryStore | None, value: str) -> bool:
 
 
 def memory_inputs(
-    rows: Sequence[Sequence[Candidate]],
+    rows: Sequence[Row],
     store: MemoryStore | None,
     codec: Codec,
     text: TextEncoder,
     shape: ModelShape,
     place: Placement,
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor]:
     """Memory of each row's passages, padded to the longest and the most, where the graphs read it.
 
     The codec's tensors (b, k, ...), and `memory_mask` (b, k, n_p) int32. Given texts are encoded here, by the graph.
     """
-    tokenised = [_text_ids(candidate, text) for row in rows for candidate in row if candidate.number is None]
+    candidates = [item for row in rows for item in row.candidates]
+    tokenised = [_text_ids(item, text) for item in candidates if item.number is None]
     if store is not None:
-        store.prefetch(candidate.number for row in rows for candidate in row if candidate.number is not None)
+        store.prefetch(item.number for item in candidates if item.number is not None)
     encoded = iter(_encode_texts(tokenised, codec, shape, place))
     memories = [
-        [next(encoded) if item.number is None or store is None else store.memory(item.number) for item in row]
+        [
+            next(encoded) if item.number is None or store is None else store.memory(item.number)
+            for item in row.candidates
+        ]
         for row in rows
     ]
     longest = max(passage.num_tokens for row in memories for passage in row)
-    return place.memory(memories, place.length(longest, shape.passage_length))
+    return place.device.memory(memories, place.length(longest, shape.passage_length))
 
 
 def _encode_texts(
@@ -178,11 +260,11 @@ def _encode_texts(
 ) -> list[PassageMemory]:
     """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
     encoded = []
-    at_once = min(TEXTS_AT_ONCE, place.max_batches.get("memory_encoder", TEXTS_AT_ONCE))
+    at_once = min(TEXTS_AT_ONCE, place.max_batches.get(MEMORY_ENCODER, TEXTS_AT_ONCE))
     for start in range(0, len(tokenised), at_once):
         batch = tokenised[start : start + at_once]
         length = place.length(max(map(len, batch)), shape.passage_length)
-        for memory in encode_passages(place.graphs["memory_encoder"], batch, length):
+        for memory in encode_passages(place.graphs[MEMORY_ENCODER], batch, length):
             try:
                 encoded.append(PassageMemory(codec.encode(memory)))
             except FloatingPointError:
@@ -194,46 +276,39 @@ def _encode_texts(
 
 
 def _text_ids(candidate: Candidate, text: TextEncoder) -> Sequence[int]:
-    if candidate.text_ids is not None:
-        return candidate.text_ids
+    if candidate.ids is not None:
+        return candidate.ids
     return text.passage(candidate.passage.title, candidate.passage.text)[0]
 
 
 def token_inputs(
-    questions: Sequence[Sequence[int]],
-    rows: Sequence[Sequence[Candidate]],
-    store: MemoryStore | None,
-    text: TextEncoder,
-    shape: ModelShape,
-    place: Placement,
-) -> dict[str, Tensor]:
+    rows: Sequence[Row], store: MemoryStore | None, text: TextEncoder, shape: ModelShape, place: Placement
+) -> Mapping[str, Tensor]:
     """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
 
     `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages. Where
     question and passage are joined in one text, that is all: (b, k, n_p), n_p at least the shape's
     `least_joined_tokens`.
     """
-    start = shape.question_length
-    if shape.question_layout == "joined":
-        start, questions = 0, [()] * len(rows)
+    joined = shape.question_layout == "joined"
+    start = 0 if joined else shape.question_length
 
     def tokens(candidate: Candidate) -> Sequence[int]:
-        if candidate.joined_ids is not None:
-            return candidate.joined_ids
-        if candidate.number is None or store is None:
+        if candidate.ids is not None or candidate.number is None or store is None:
             return _text_ids(candidate, text)
         ids: list[int] = store.input_ids(candidate.number).tolist()
         return ids
 
-    passages = [[tokens(candidate) for candidate in row] for row in rows]
-    num_passages = max(map(len, rows))
+    passages = [[tokens(candidate) for candidate in row.candidates] for row in rows]
+    num_passages = max(map(len, passages))
     longest = max(shape.least_joined_tokens, *(len(ids) for row in passages for ids in row))
     length = start + place.length(longest, shape.passage_length)
     input_ids = np.zeros((len(rows), num_passages, length), np.int32)
     mask = np.zeros_like(input_ids)
-    for batch, (question, row) in enumerate(zip(questions, passages, strict=True)):
-        ids, present = pad_ids(row)
+    for batch, (row, tokenised) in enumerate(zip(rows, passages, strict=True)):
+        question = () if joined else row.question_ids
+        ids, present = pad_ids(tokenised)
         for target, values in ((input_ids, (question, ids)), (mask, ([1] * len(question), present))):
-            target[batch, : len(row), : len(question)] = values[0]
-            target[batch, : len(row), start : start + ids.shape[1]] = values[1]
+            target[batch, : len(tokenised), : len(question)] = values[0]
+            target[batch, : len(tokenised), start : start + ids.shape[1]] = values[1]
     return {"input_ids": input_ids, "attention_mask": mask}

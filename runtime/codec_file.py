@@ -1,23 +1,18 @@
-"""The codec of a store, on the arrays that its file holds."""
+"""The codec of a store, on the arrays that its file holds; anybody may have written that."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from glimmer_export.runtime.array_files import read_arrays
-from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.codecs import Codec, open_codec
-from glimmer_export.runtime.contract import (
-    CODEC_ARRAYS,
-    FileEntry,
-    StoreError,
-    StoreManifest,
-    codec_layout,
-    read_limited,
-)
+from glimmer_export.runtime.codecs import CODECS, Array, Codec, CodecArrayError, CodecTensor, codec_layout
+from glimmer_export.runtime.contract import CODEC_ARRAYS, FileEntry, StoreError, StoreManifest, read_limited
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 
-__all__ = ["open_store_codec", "read_codec"]
+__all__ = ["open_codec", "open_store_codec", "read_codec"]
 
 HEADER_BYTES = 1 << 16
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
@@ -49,6 +44,42 @@ def read_codec(directory: Path, entry: FileEntry | None, name: str, d_model: int
             found=f"{entry.bytes} bytes" if entry else "no file", fix=FIX,
         )
     return open_codec(name, d_model, _arrays(directory, entry), subject=subject)
+
+
+def open_codec(name: str, d_model: int, arrays: Mapping[str, Array], *, subject: str) -> Codec:
+    """The codec `name` at a width, on its arrays.
+
+    Raises StoreError about `subject` for an array that is missing, not one of the codec's, of another dtype or shape,
+    or that holds what no codec is fitted to; ValueError for a codec that is not registered or does not fit the width.
+    """
+    layout = codec_layout(name, d_model)
+    expected = sorted(array.name for array in layout.arrays)
+    if sorted(arrays) != expected:
+        raise StoreError(
+            subject, expected=f"the arrays {', '.join(expected) or 'none'}",
+            found=", ".join(sorted(arrays)) or "none", fix=FIX,
+        )
+    checked = {array.name: _checked(array, arrays[array.name], subject) for array in layout.arrays}
+    try:
+        return CODECS[name].open(layout, checked)
+    except CodecArrayError as error:
+        raise StoreError(
+            f"{subject}, array {error.array}", expected=error.expected, found=error.found, fix=FIX
+        ) from None
+
+
+def _checked(expected: CodecTensor, array: Array, subject: str) -> Array:
+    subject = f"{subject}, array {expected.name}"
+    if array.dtype != expected.dtype or array.shape != expected.shape:
+        raise StoreError(
+            subject, expected=f"{expected.dtype} {list(expected.shape)}", found=f"{array.dtype} {list(array.shape)}",
+            fix=FIX,
+        )
+    if not np.isfinite(array).all():
+        raise StoreError(subject, expected="finite values", found="infinity or NaN", fix=FIX)
+    if expected.is_scale and not (array > 0).all():
+        raise StoreError(subject, expected="scales above 0", found=f"{array.min()}", fix=FIX)
+    return np.ascontiguousarray(array)
 
 
 def _arrays(directory: Path, entry: FileEntry | None) -> dict[str, Array]:

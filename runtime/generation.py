@@ -85,7 +85,7 @@ def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
 
 
 def check_in_place(directory: Path, opened: int) -> None:
-    """Raise StoreError where `directory` is no longer the one of the descriptor `opened`.
+    """Raise StoreError if `directory` is no longer the one of the descriptor `opened`.
 
     Another store may have been put in its place, whose files have the same names.
     """
@@ -128,7 +128,7 @@ def marks_of(directory: Path, manifest: StoreManifest) -> Marks:
 
 
 def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: Marks, *, verify: bool) -> None:
-    """Raise StoreError where a file is absent, of another size, or of another digest where it is to `verify` that.
+    """Raise StoreError if a file is absent, of another size, or of another digest if it is to `verify` that.
 
     What has the mark that it has among `known` was verified before.
     """
@@ -142,7 +142,7 @@ def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: 
 
 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:
-    """Raise StoreError where the store is not one that this bundle's checkpoint writes, whatever its precision."""
+    """Raise StoreError if the store is not one that this bundle's checkpoint writes, whatever its precision."""
     wanted = bundle.manifest
     for what, expected, found in (
         ("the checkpoint's memory encoder", wanted.memory_digest, manifest.memory_digest),
@@ -175,7 +175,7 @@ def _mark(path: Path) -> Mark | None:
 
 
 def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
-    """Numbers (num_tombstones,) int64, rising; raises StoreError where the file holds anything else."""
+    """Numbers (num_tombstones,) int64, rising; raises StoreError if the file holds anything else."""
     if manifest.tombstones is None:
         return np.zeros(0, np.int64)
     path = directory / manifest.tombstones.path

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glimmer_export.runtime.arguments import described, flag, one_of, path_of, threads_of, whole_number
-from glimmer_export.runtime.backends import Backend, DeviceBackend
-from glimmer_export.runtime.backends.choice import BACKEND_NAMES
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.backends.registry import backend_names
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.codecs import Codec, open_codec
+from glimmer_export.runtime.codec_file import open_codec
+from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import OptionError, TokenizerError, check_parity, computation_of
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
@@ -32,7 +33,7 @@ class OpenOptions:
     threads: int | None
     verify: bool
     retrieval: str
-    backend: Backend | DeviceBackend | str
+    backend: Backend | str
     passage_cache_bytes: int
     require_parity: bool | Literal["device"]
 
@@ -109,13 +110,13 @@ def warn_of_other_cpu(bundle: Bundle) -> None:
 def _backend(value: object) -> Any:
     """A name, or what has the methods of a backend."""
     if isinstance(value, str):
-        return one_of("backend", value, BACKEND_NAMES)
+        return one_of("backend", value, backend_names())
     if isinstance(value, type) or not callable(getattr(value, "load", None)) or not isinstance(
         getattr(value, "name", None), str
     ):
         raise OptionError(
-            "backend", expected=f"one of {', '.join(BACKEND_NAMES)}, or a backend that is open", found=described(value),
-            fix="name one of these",
+            "backend", expected=f"one of {', '.join(backend_names())}, or a backend that is open",
+            found=described(value), fix="name one of these",
         )
     return value
 

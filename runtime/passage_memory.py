@@ -116,11 +116,16 @@ def encode_passages(
 ) -> list[NDArray[Any]]:
     """Memory of one batch of tokenised passages: a float32 array (tokens, d_model) each, without padding.
 
-    The graph reads them padded to `length` (None: to the longest).
+    The graph reads them padded to `length` (None: to the longest), no more at a time than it takes.
     """
-    input_ids, attention_mask = pad_ids(passages, length)
-    states = memory_encoder.run({"input_ids": input_ids, "attention_mask": attention_mask})["hidden_states"]
-    return [states[row, : len(ids)] for row, ids in enumerate(passages)]
+    most = getattr(memory_encoder, "max_batch", None) or len(passages)  # as a DeviceGraph says
+    encoded: list[NDArray[Any]] = []
+    for start in range(0, len(passages), most):
+        batch = passages[start : start + most]
+        input_ids, attention_mask = pad_ids(batch, length)
+        states = memory_encoder.run({"input_ids": input_ids, "attention_mask": attention_mask})["hidden_states"]
+        encoded += [states[row, : len(ids)] for row, ids in enumerate(batch)]
+    return encoded
 
 
 def pad_ids(rows: Sequence[Sequence[int]], length: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:

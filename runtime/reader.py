@@ -1,44 +1,32 @@
-"""The graphs in order: question and candidates in, answer tokens out, with the selection between stages A and B."""
+"""The graphs in order: rows in, a reading of each out, with the selection between stages A and B."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from glimmer_export.runtime.backends import Array, Graph, Tensor
-from glimmer_export.runtime.candidates import Candidate, memory_inputs, token_inputs
+from glimmer_export.runtime.candidates import Row, memory_inputs, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
-from glimmer_export.runtime.contract import ModelShape
-from glimmer_export.runtime.decode import Decoded, greedy_decode
+from glimmer_export.runtime.contract import (
+    ENCODER,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    QUESTION_ENCODER,
+    ModelShape,
+    question_stage,
+)
+from glimmer_export.runtime.decode import Reading, greedy_decode
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
 from glimmer_export.runtime.rerank import check_scores, select_top_m
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
-__all__ = ["Reader", "Reading"]
+__all__ = ["Reader"]
 
 NO_TOKEN = -1
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What came of a batch: an answer a row; scores (b, k) and selected (b, m) where the architecture ranks."""
-
-    answers: list[Decoded]
-    scores: Array | None
-    selected: Array | None
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """The decoder's view of the passages: states (b, s, d_model) and mask (b, s)."""
-
-    states: Tensor
-    mask: Tensor
-    scores: Array | None = None
-    selected: Array | None = None
 
 
 class Reader:
@@ -66,76 +54,77 @@ class Reader:
         self._check_finite = check_finite
         self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
         self._codec = codec
-        self._arrays = self._place.constants({} if codec is None else codec.arrays)
+        self._arrays = self._place.device.constants({} if codec is None else codec.arrays)
         self.max_batch = min(self._place.max_batches.values(), default=None)
 
     def read(
-        self,
-        questions: Sequence[Sequence[int]],
-        candidates: Sequence[Sequence[Candidate]],
-        num_selected: int | None,
-        clock: StageClock,
-        *,
-        stop_at_eos: bool = True,
-    ) -> Reading:
-        """Answer a batch of tokenised questions, each from at least one candidate passage.
+        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, stop_at_eos: bool = True
+    ) -> list[Reading]:
+        """Answer a batch of questions, each from at least one candidate passage.
 
         `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected. Raises
         NotFiniteError where it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
         """
+        place, shape = self._place, self._shape
+        scores = selected = None
         if self._codec is not None:
-            encoded = self._encode_with_memory(questions, candidates, self._codec, num_selected, clock)
+            fixed, memory = self._fetch(rows, self._codec, clock)
+            if num_selected is not None:
+                memory, scores, selected = self._select(rows, fixed, memory, num_selected, clock)
+            inputs: Mapping[str, Tensor] = {**fixed, **memory}
         else:
             with clock.stage("fetch"):
-                inputs = token_inputs(questions, candidates, self._store, self._text, self._shape, self._place)
-            encoded = self._encoded("encoder", inputs, clock)
-        prefixes = [[self._shape.decoder_start_token_id] for _ in questions]
-        if self._shape.traits.prefixes_decoder:
-            prefixes = [[*prefix, *question] for prefix, question in zip(prefixes, questions, strict=True)]
-        shape = self._shape if stop_at_eos else replace(self._shape, eos_token_id=NO_TOKEN)
+                inputs = token_inputs(rows, self._store, self._text, shape, place)
+        graph = ENCODER if self._codec is None else LIVE_STAGE_B
+        with clock.stage(graph):
+            encoded = place.run(graph, inputs)
+        prefixes = [[shape.decoder_start_token_id] for _ in rows]
+        if shape.traits.prefixes_decoder:
+            prefixes = [[*prefix, *row.question_ids] for prefix, row in zip(prefixes, rows, strict=True)]
         with clock.stage("decode"):
-            answers = greedy_decode(
-                self._place, shape, encoded.states, encoded.mask, prefixes,
+            readings = greedy_decode(
+                place, shape if stop_at_eos else replace(shape, eos_token_id=NO_TOKEN),
+                encoded["encoder_hidden_states"], encoded["encoder_attention_mask"], prefixes,
                 check_finite=self._check_finite,
             )
-        return Reading(answers, encoded.scores, encoded.selected)
+        if scores is not None and selected is not None:
+            for row, reading, scored, places in zip(rows, readings, scores, selected.tolist(), strict=True):
+                count = len(row.candidates)
+                reading.scores = scored[:count]
+                reading.selected = tuple(item for item in places if item < count)
+        return readings
 
-    def _encode_with_memory(
-        self,
-        questions: Sequence[Sequence[int]],
-        candidates: Sequence[Sequence[Candidate]],
-        codec: Codec,
-        num_selected: int | None,
-        clock: StageClock,
-    ) -> _Encoded:
+    def _fetch(
+        self, rows: Sequence[Row], codec: Codec, clock: StageClock
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """What every live stage reads, encoded questions and the codec's arrays; and the memory of the passages."""
         place, shape = self._place, self._shape
         question: dict[str, Tensor] = {}
         if shape.traits.encodes_question:
+            questions = [row.question_ids for row in rows]
             ids, mask = pad_ids(questions, place.length(max(map(len, questions)), shape.question_length))
-            encoder = "question_encoder" if shape.separate_question_encoder else "memory_encoder"
-            with clock.stage("question_encoder"):
+            encoder = question_stage(shape)
+            with clock.stage(QUESTION_ENCODER):
                 states = place.run(encoder, {"input_ids": ids, "attention_mask": mask})["hidden_states"]
             question = {"question_states": states, "question_mask": mask}
         # A device encodes the question while its passages are read from the store and copied.
         with clock.stage("fetch"):
-            memory = memory_inputs(candidates, self._store, codec, self._text, shape, place)
-        fixed = {**question, **self._arrays}
-        if num_selected is None:
-            return self._encoded("live_stage_b", {**fixed, **memory}, clock)
-        with clock.stage("live_stage_a"):
-            ranked = place.run("live_stage_a", {**fixed, **memory})
+            memory = memory_inputs(rows, self._store, codec, self._text, shape, place)
+        return {**question, **self._arrays}, memory
+
+    def _select(
+        self, rows: Sequence[Row], fixed: Mapping[str, Tensor], memory: Mapping[str, Tensor], num_selected: int,
+        clock: StageClock,
+    ) -> tuple[Mapping[str, Tensor], Array, Array]:
+        """Stage A: what stage B reads of the selected passages, the scores (b, k) and the selected (b, m)."""
+        with clock.stage(LIVE_STAGE_A):
+            ranked = dict(self._place.run(LIVE_STAGE_A, {**fixed, **memory}))
         with clock.stage("select"):
-            scores = place.fetch(ranked.pop("scores"))()
+            scores = self._place.fetch(ranked.pop("scores"))()
             if self._check_finite:
-                check_scores(scores, [len(row) for row in candidates])
+                check_scores(scores, [len(row.candidates) for row in rows])
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.
-            taken = place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
-        encoded = self._encoded("live_stage_b", {**fixed, **taken}, clock)
-        return _Encoded(encoded.states, encoded.mask, scores, selected)
-
-    def _encoded(self, graph: str, inputs: Mapping[str, Tensor], clock: StageClock) -> _Encoded:
-        with clock.stage(graph):
-            outputs = self._place.run(graph, inputs)
-        return _Encoded(outputs["encoder_hidden_states"], outputs["encoder_attention_mask"])
+            taken = self._place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
+        return taken, scores, selected

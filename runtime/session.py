@@ -14,28 +14,27 @@ from typing import Literal
 
 import numpy as np
 
-from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning
+from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, answer_of
 from glimmer_export.runtime.arguments import items, words
-from glimmer_export.runtime.backends import Backend, DeviceBackend, Graph
-from glimmer_export.runtime.backends.choice import (
-    BACKEND_NAMES,
+from glimmer_export.runtime.backends import Backend, Graph
+from glimmer_export.runtime.backends.registry import (
+    AUTO,
     BackendChoice,
     LoadedBackend,
     as_run_by,
     load_backend,
     load_graphs,
 )
-from glimmer_export.runtime.batch import (
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.candidates import (
+    Candidate,
     GivenRow,
     Row,
     checked_k_and_m,
     checked_passages,
     parts_of,
-    ranked_passages,
     row_of,
 )
-from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.candidates import Candidate
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
@@ -95,15 +94,15 @@ class Session:
         threads: int | None = None,
         verify: bool = True,
         retrieval: str = "bm25",
-        backend: Backend | DeviceBackend | str = "auto",
+        backend: Backend | str = AUTO,
         passage_cache_bytes: int = 0,
         require_parity: bool | Literal["device"] = False,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
-        `backend` is a name (BACKEND_NAMES), `auto` for the best that works here, or a backend of the caller's, which
-        is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as suit
-        model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
+        `backend` is one of `backend_names()`, with `auto` for the best that works here, or a backend of the caller's,
+        which is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as
+        suit model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
         TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
         `bm25`, or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
@@ -137,7 +136,7 @@ class Session:
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
                 session = cls(opened, memory, graphs, text, codec)
             else:
-                if backend in BACKEND_NAMES[1:] and opened.manifest.cross_attention_choice is None:
+                if backend != AUTO and opened.manifest.cross_attention_choice is None:
                     check(opened, backend)  # before anything is loaded; of two forms, engines tell which it is
                 loaded = load_backend(
                     backend, opened.directory, opened.manifest, name, threads=options.threads,
@@ -228,14 +227,10 @@ class Session:
             self._warn_of_cut(rows)
             read: dict[int, Answer] = {}
             for part in parts_of(rows, serving.reader.max_batch):
-                ids, candidates = [row.question_ids for row in part], [row.candidates for row in part]
-                reading = serving.reader.read(ids, candidates, top_m or self._shape.num_selected, clock)
-                for place, row in enumerate(part):
-                    decoded = reading.answers[place]
-                    read[row.index] = Answer(
-                        words(asked[row.index]), self.text.decode(decoded.tokens), tuple(decoded.tokens),
-                        ranked_passages(row, reading, place), log_probability=decoded.log_probability,
-                    )
+                readings = serving.reader.read(part, top_m or self._shape.num_selected, clock)
+                for row, reading in zip(part, readings, strict=True):
+                    text = self.text.decode(reading.tokens)
+                    read[row.index] = answer_of(words(asked[row.index]), text, row, reading)
         milliseconds = clock.milliseconds()
         return [
             replace(read.get(index, Answer(words(question), None, error=errors.get(index))), milliseconds=milliseconds)
@@ -337,7 +332,7 @@ def warm_up(serving: Serving, text: TextEncoder, shape: ModelShape) -> None:
 
     def given() -> Candidate:
         ids = tokens(shape.passage_length)
-        return Candidate(Passage(None, "", ""), None, None, joined_ids=ids if joined else None, text_ids=ids)
+        return Candidate(Passage(None, "", ""), None, None, ids)
 
     joined = shape.question_layout == "joined"
     question, clock = tokens(shape.question_length), StageClock()
@@ -346,7 +341,7 @@ def warm_up(serving: Serving, text: TextEncoder, shape: ModelShape) -> None:
         stored = serving.store.first_numbers(shape.num_retrieved - 1)
         for number, passage in zip(stored, serving.store.passages(stored), strict=True):
             ids = text.joined("", passage.title, passage.text)[0] if joined else None
-            candidates.append(Candidate(passage, number, None, joined_ids=ids))
+            candidates.append(Candidate(passage, number, None, ids))
         serving.store.search(f"{candidates[-1].passage.title} {candidates[-1].passage.text}", shape.num_retrieved)
     candidates += [given() for _ in range(shape.num_retrieved - len(candidates))]
-    serving.reader.read([question], [candidates], shape.num_selected, clock, stop_at_eos=False)
+    serving.reader.read([Row(0, question, candidates)], shape.num_selected, clock, stop_at_eos=False)

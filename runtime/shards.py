@@ -49,7 +49,7 @@ class Shard:
     starts: Mapping[str, int]
 
     def prefetch(self, row: int) -> None:
-        """Have the system begin to read a passage's codes, and return at once; nothing happens where they are there."""
+        """Have the system begin to read a passage's codes, and return at once; nothing happens if they are there."""
         token_bytes = self.by_token[CODES].strides[0]
         begin, end = (self.starts[CODES] + offset * token_bytes for offset in self.offsets[row : row + 2])
         page = begin - begin % mmap.PAGESIZE
@@ -60,7 +60,7 @@ class Shard:
         return self.input_ids[self.offsets[row] : self.offsets[row + 1]]
 
     def passage(self, row: int) -> dict[str, Array]:
-        """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) where it has one a passage."""
+        """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) if it has one a passage."""
         begin, end = self.offsets[row], self.offsets[row + 1]
         tensors = {}
         for name, values in self.by_token.items():  # not a comprehension, which calls a function of its own
@@ -71,7 +71,7 @@ class Shard:
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
-    """Map a shard that must hold exactly `tensors`; raises StoreError where its header or offsets say otherwise."""
+    """Map a shard that must hold exactly `tensors`; raises StoreError if its header or offsets say otherwise."""
     subject = f"shard {path}"
     mapped = map_regular(path, error=StoreError, subject=subject, fix=FIX)
     if mapped is None:
@@ -126,7 +126,7 @@ def _view(mapped: mmap.mmap, begin: int, tensor: ShardTensor) -> Array:
 
 
 def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> int:
-    """Where the tensor begins in the data, in bytes; raises StoreError where its entry is not the manifest's."""
+    """Where the tensor begins in the data, in bytes; raises StoreError if its entry is not the manifest's."""
     if isinstance(entry, dict) and entry.get("dtype") == tensor.safetensors_dtype:
         offsets = entry.get("data_offsets")
         pair = offsets if isinstance(offsets, list) and len(offsets) == 2 else (-1, -1)
@@ -144,7 +144,7 @@ class MappedShards:
     """The shards of a manifest, by passage number. Safe from several threads; reading takes no lock."""
 
     def __init__(self, directory: Path, manifest: StoreManifest, check_in_place: Callable[[], None]) -> None:
-        """`check_in_place` raises StoreError where the store is no longer the one that was opened."""
+        """`check_in_place` raises StoreError if the store is no longer the one that was opened."""
         self._directory, self._manifest, self._check_in_place = directory, manifest, check_in_place
         self._mapped: dict[int, Shard] = {}
         self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
@@ -166,9 +166,9 @@ class MappedShards:
         return shard, number - self._starts[index]
 
     def map(self, index: int) -> Shard:
-        """Map a shard, and let go of the first where there are many; two threads may both do so, harmlessly.
+        """Map a shard, and let go of the first if there are many; two threads may both do so, harmlessly.
 
-        Raises StoreError where it is damaged, or the store is no longer in its place.
+        Raises StoreError if it is damaged, or the store is no longer in its place.
         """
         entry, manifest = self._manifest.shards[index], self._manifest
         tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)

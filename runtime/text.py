@@ -116,7 +116,7 @@ class TextEncoder:
     def open(cls, path: Path, shape: ModelShape) -> TextEncoder:
         """Read a tokenizer.json.
 
-        Raises TokenizerError if it is unreadable or larger than the vocabulary, BundleError where the shape's
+        Raises TokenizerError if it is unreadable or larger than the vocabulary, BundleError if the shape's
         templates are none.
         """
         for name, fields in TEMPLATES.items():

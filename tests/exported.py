@@ -97,7 +97,7 @@ EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("f
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
     ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
-) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=glimmer_export.runtime.contract.CODECS)) | dict.fromkeys(
+) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=tuple(glimmer_export.runtime.contract.CODECS))) | dict.fromkeys(
     BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
 )
 """Variants whose graphs are not in the papers' form."""

@@ -23,6 +23,7 @@ from glimmer_export.exporter.answering.scores import (
     scores_table,
 )
 from glimmer_export.exporter.files.publish import check_file, replace_file
+from glimmer_export.exporter.report.tables import print_table
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime import Answer, BackendChoice, Passage, Session
 from glimmer_export.runtime.contract import QuestionFileError
@@ -154,7 +155,7 @@ class AnsweringReport:
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)
         if self.tasks:
-            console.print(scores_table(self.tasks))
+            print_table(scores_table(self.tasks), console)
         for note in self.notes:
             console.print(visible(note))
 

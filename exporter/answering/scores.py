@@ -6,15 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glimmer_export.calibration.public_fields import Evidence
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.answering.metrics import gold_answers, grade
-from glimmer_export.exporter.report.visible import visible
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from glimmer_export.exporter.report.tables import ReportTable
 
 __all__ = [
     "RougeL", "Scored", "Scores", "named_scores", "r_precision", "recall_at", "rouge_l_scorer", "score_row",
@@ -204,16 +201,10 @@ def named_scores(scores: Scores) -> list[tuple[str, str]]:
     return [(name, "-" if value is None else f"{value:.4f}") for name, value in shown]
 
 
-def scores_table(tasks: Mapping[str, Scores]) -> Table:
+def scores_table(tasks: Mapping[str, Scores]) -> ReportTable:
     """A line a score, a column a task: one task has more scores than a terminal has room for columns."""
-    from rich.table import Table
-
     shown = {task: dict(named_scores(scores)) for task, scores in tasks.items()}
     names = list(dict.fromkeys(name for scores in shown.values() for name in scores))
-    table = Table("task")
-    for task in shown:
-        table.add_column(visible(task), justify="right", overflow="fold")
-    table.add_row("graded", *(str(scores.graded) for scores in tasks.values()))
-    for name in names:
-        table.add_row(name, *(scores.get(name, "-") for scores in shown.values()))
-    return table
+    rows = [("graded", *(str(scores.graded) for scores in tasks.values()))]
+    rows += [(name, *(scores.get(name, "-") for scores in shown.values())) for name in names]
+    return ReportTable("", ("task", *shown), rows)

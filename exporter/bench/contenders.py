@@ -19,8 +19,8 @@ from typing import Any
 from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
 from glimmer_export.runtime import PassageId, Session
-from glimmer_export.runtime.backends import Array, Graph, OnnxRuntimeBackend
-from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.backends import Array, Graph
+from glimmer_export.runtime.backends.registry import load_graphs, open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import CROSS_KV, DECODER_STEP, MEMORY_ENCODER, STAGES
 from glimmer_export.runtime.passage_memory import encode_passages
@@ -43,9 +43,9 @@ class SessionContender:
         opened = Bundle.open(spec.model)
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
-        backend = OnnxRuntimeBackend(spec.threads)
+        self._backend = open_backend(spec.backend, opened.directory, threads=spec.threads)
         store = MemoryStore.open(spec.store, opened)
-        loaded = load_graphs(backend, opened.directory, opened.manifest, store.manifest.codec)
+        loaded = load_graphs(self._backend, opened.directory, opened.manifest, store.manifest.codec)
         manifest = opened.manifest
         entries = [manifest.graphs[name] for name in manifest.stages(store.manifest.codec).values()]
         self._files = [file for entry in entries for file in entry.files]
@@ -98,8 +98,9 @@ class SessionContender:
         return sum(file.bytes for file in self._files)
 
     def close(self) -> None:
-        """Release the store's files."""
+        """Release the store's files, and the backend."""
         self._session.close()
+        self._backend.close()
 
 
 class _TimedGraph:

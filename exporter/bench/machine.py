@@ -1,17 +1,13 @@
-"""Where and with what a bench ran."""
+"""Where a bench ran."""
 
 from __future__ import annotations
 
 import os
 import platform
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine", "package_versions", "utc_now"]
-
-PACKAGES = ("glimmer-export", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+__all__ = ["describe_machine"]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -23,22 +19,6 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "load_average": os.getloadavg()[0],
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Python's version and that of each package that takes part and is installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def utc_now() -> str:
-    """Date and time, UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _cpu_model() -> str:

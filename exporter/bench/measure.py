@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.runtime.contract import CPU_BACKEND
 
 __all__ = ["Answered", "Contender", "ContenderSpec", "Samples", "interleaved", "measure", "percentile_95"]
 
@@ -38,7 +39,7 @@ class ContenderSpec:
     """What it takes to open a contender, here or in a process of its own.
 
     `library` is `session`, `hf` or `optimum`; `model` a bundle, a Hugging Face T5, or what optimum exported of it.
-    `num_passages` are read; of them a session ranks all and reads `num_selected`.
+    `num_passages` are read; of them a session ranks all and reads `num_selected`. `backend` runs a session's graphs.
     """
 
     key: str
@@ -49,6 +50,7 @@ class ContenderSpec:
     num_selected: int | None
     answer_tokens: int
     threads: int
+    backend: str = CPU_BACKEND
 
 
 @dataclass(frozen=True)

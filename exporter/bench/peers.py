@@ -43,7 +43,7 @@ def ort_model_from_t5(t5_dir: Path, out_dir: Path) -> ORTModelForSeq2SeqLM:
 def export_with_optimum(t5_dir: Path, out_dir: Path) -> None:
     """Export the Hugging Face T5 in `t5_dir` into the new directory `out_dir` with optimum. Nothing is downloaded.
 
-    Raises MissingExtraError without optimum, CheckpointError if `t5_dir` holds no T5 that we read, OutputError where
+    Raises MissingExtraError without optimum, CheckpointError if `t5_dir` holds no T5 that we read, OutputError if
     `out_dir` exists or cannot be written.
     """
     read_t5_shape(t5_dir)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.exporter.files.publish import check_file, replace_file
+from glimmer_export.exporter.report.tables import times_faster
 from glimmer_export.runtime.contract import DECODER_STEP, LIVE_STAGE_B, MEMORY_ENCODER, GlimmerError, OutputError
 from glimmer_export.runtime.contract.files import read_limited
 from glimmer_export.runtime.contract.records import read_json
@@ -46,11 +47,11 @@ def section_from_bench(bench: dict[str, Any]) -> str:
     lines = [
         what,
         "",
-        "| | median ms | p95 ms | questions/s | ours is faster by | peak RSS |",
+        "| | median ms | p95 ms | questions/s | beside ours | peak RSS |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         _contender_row("**glimmer-export**", ours, ""),
         *(
-            _contender_row(_label(name, peer), peer, _ratio(name, bench["ratios"][name]))
+            _contender_row(_label(name, peer), peer, times_faster(1 / bench["ratios"][name]))
             for name, peer in bench["peers"].items()
         ),
         "",
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.readme", description=__doc__)
     parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the README has another text")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README has another text")
     options = parser.parse_args(arguments)
     try:
         place = None if options.check else check_file(options.readme, [options.bench])
@@ -117,8 +118,8 @@ def _int8_lines(gains: dict[str, float]) -> list[str]:
         LIVE_STAGE_B: "stage B", MEMORY_ENCODER: "the memory encoder on passages", DECODER_STEP: "decoder steps",
         "end_to_end": "end to end",
     }
-    faster = ", ".join(f"{text} {gains[name]:.2f}x" for name, text in words.items() if name in gains)
-    return [f"INT8 against FP32: {faster}; its graphs are {_percent(gains['size'])} of the size.", ""]
+    gained = ", ".join(f"{text} {times_faster(gains[name])}" for name, text in words.items() if name in gains)
+    return [f"INT8 against FP32: {gained}; its graphs are {_percent(gains['size'])} of the size.", ""]
 
 
 def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
@@ -133,10 +134,6 @@ def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
 def _label(name: str, peer: dict[str, Any]) -> str:
     label = LABELS.get(name) or LABELS.get(name.partition("_")[0], name)
     return label if name in ("int8", "paper_form") else f"{label}, {peer['passages']} passages"
-
-
-def _ratio(name: str, ratio: float) -> str:
-    return f"(it: {1 / ratio:.2f}x)" if name == "int8" else f"{ratio:.2f}x"
 
 
 def _stage_row(name: str, stage: dict[str, Any]) -> str:

@@ -1,18 +1,26 @@
-"""What a bench found: JSON with stable keys, and tables."""
+"""What a bench found: JSON with stable keys, tables, and one page with a bar for each contender and stage."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.bench.ceilings import CeilingRates
 from glimmer_export.exporter.bench.fetch import FetchTimes
+from glimmer_export.exporter.files.publish import Inputs, check_file
+from glimmer_export.exporter.report.origin import Origin
+from glimmer_export.exporter.report.page import Page, Section, html_from_page, write_page
+from glimmer_export.exporter.report.tables import Bar, ReportTable, print_table, times_faster
 from glimmer_export.runtime.contract import MEMORY_ENCODER
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["BenchReport", "ContenderTimes", "StageTimes", "int8_gains"]
+__all__ = [
+    "BenchReport", "ContenderTimes", "StageTimes", "check_html_target", "html_from_report", "int8_gains", "write_html",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,20 +107,23 @@ class BenchReport:
 
     def print(self, console: Console) -> None:
         """Tables: contenders, our stages, the store by codec; and the ceilings."""
-        _print_contenders(self, console)
-        _print_stages(self, console)
+        print_table(_contender_table(self), console)
+        print_table(_stage_table("Our stages", self.stages), console)
+        for name, stage in self.stages.items():
+            if stage.alone_ms is not None:
+                times = stage.alone_to_copy
+                copies = f", {times:.2f} times as long as copying its memory" if times else ""
+                console.print(f"{name} alone and warm: {stage.alone_ms:.2f} ms{copies}.")
         rates = self.ceilings
         console.print(
             f"Ceilings with {self.settings['threads']} threads: FP32 product "
             f"{rates.fp32_macs_per_second / 1e9:.1f} G multiply-adds/s, INT8 {rates.int8_macs_per_second / 1e9:.1f}, "
             f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
         )
-        console.print(f"Outside the graphs: {percent(self.end_to_end.overhead_share)} of end to end.")
-        _print_fetch(self, console)
-        _print_int8(self, console)
-        for name, peer in self.peers.items():
-            if peer.tokens_equal is not None:
-                console.print(f"Answers that are those of {name}: {percent(peer.tokens_equal)}.")
+        console.print(f"Outside the graphs: {_percent(self.end_to_end.overhead_share)} of end to end.")
+        print_table(_fetch_table(self), console)
+        for line in _remarks(self):
+            console.print(line)
 
 
 def int8_gains(report: BenchReport) -> dict[str, float]:
@@ -133,75 +144,125 @@ def int8_gains(report: BenchReport) -> dict[str, float]:
     return gains
 
 
-def percent(share: float | None) -> str:
-    """A share for people: 12.3%."""
-    return "" if share is None else f"{100 * share:.1f}%"
+def check_html_target(path: Path | None, inputs: Inputs = ()) -> Path | None:
+    """Where the page goes; raises OutputError, before anything is measured, as `check_file` does."""
+    return None if path is None else check_file(path, inputs)
 
 
-def ceiling_text(stage: StageTimes) -> str:
-    """How near a stage is to its ceiling, and which that is."""
-    ceiling = {"arithmetic": "of the FP32 product", "memory": "of the copy"}.get(stage.bound or "")
-    return "" if ceiling is None else f"{percent(stage.ceiling_share)} {ceiling}"
+def write_html(report: BenchReport, path: Path) -> None:
+    """Write the page; raises OutputError if the file cannot be written."""
+    write_page(_page(report), path)
 
 
-def megabytes(num_bytes: int | None) -> str:
-    """A size for people, in MB."""
-    return "" if num_bytes is None else f"{num_bytes / 1e6:,.0f}"
+def html_from_report(report: BenchReport) -> str:
+    """The page."""
+    return html_from_page(_page(report))
 
 
-def _print_int8(report: BenchReport, console: Console) -> None:
-    gains = int8_gains(report)
-    if gains:
-        faster = ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items() if name != "size")
-        console.print(f"INT8 against FP32: {faster}; graphs {percent(gains.get('size'))} of the size.")
+def _page(report: BenchReport) -> Page:
+    settings, machine, rates = report.settings, report.machine, report.ceilings
+    facts = (
+        f"{settings['k']} passages ranked, {settings['m']} read; {settings['question_tokens']} + "
+        f"{settings['passage_tokens']} tokens, {settings['answer_tokens']}-token answers; batch of "
+        f"{settings['batch_size']}; {settings['threads']} threads; {settings['repeats']} interleaved runs after "
+        f"{settings['warmup']} of warm-up. {machine['cpu']}, {machine['cpus']} CPUs, load "
+        f"{machine['load_average']:.2f} at the start."
+    )
+    note = (
+        f"Orange is outside the graphs: {_percent(report.end_to_end.overhead_share)} of end to end. A stage bound by "
+        "memory is held against the copy, the others against the FP32 product."
+    )
+    ceilings = [
+        ("FP32 matrix product", f"{rates.fp32_macs_per_second / 1e9:.1f} G multiply-adds/s"),
+        ("INT8 matrix product", f"{rates.int8_macs_per_second / 1e9:.1f} G multiply-adds/s"),
+        ("copy", f"{rates.copy_bytes_per_second / 1e9:.1f} GB/s"),
+    ]
+    sections = [
+        Section("From end to end", tables=[_contender_table(report)], texts=_remarks(report)),
+        Section("Our stages", tables=[_stage_table("Our stages", report.stages, note)]),
+    ]
+    paper_form = report.peers.get("paper_form")
+    if paper_form is not None:
+        sections.append(Section.of(_stage_table("Stages in the paper's form", paper_form.stages or {})))
+    if report.fetch:
+        sections.append(Section.of(_fetch_table(report)))
+    sections.append(
+        Section.of(ReportTable("Ceilings of this machine, measured in the same run", ("", "rate"), ceilings))
+    )
+    origin = Origin(report.command, report.date, report.versions)
+    return Page(f"glimmer-export bench: {report.model['source']}", facts, origin, sections)
 
 
-def _print_fetch(report: BenchReport, console: Console) -> None:
-    from rich.table import Table
+def _contender_table(report: BenchReport) -> ReportTable:
+    contenders: dict[str, ContenderTimes] = {"ours": report.end_to_end, **report.peers}
+    slowest = max(times.median_ms for times in contenders.values())
+    rows = [
+        (
+            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.p95_ms:.1f}",
+            f"{times.questions_per_second:.2f}",
+            times_faster(1 / report.ratios[name]) if name in report.ratios else "",
+            _megabytes(times.peak_rss_bytes), Bar(times.median_ms / slowest, "ours" if name == "ours" else "peer"),
+        )
+        for name, times in contenders.items()
+    ]  # fmt: skip
+    return ReportTable(
+        f"{report.settings['repeats']} interleaved runs of {report.settings['batch_size']} question(s)",
+        ("", "passages", "median ms", "p95 ms", "per second", "beside ours", "peak MB", ""), rows,
+    )  # fmt: skip
 
-    table = Table(title=f"Fetching {report.settings['k']} passages from the store")
-    table.add_column("codec", no_wrap=True)
-    columns = ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded/s")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, times in report.fetch.items():
-        table.add_row(
+
+def _stage_table(title: str, stages: Mapping[str, StageTimes], note: str = "") -> ReportTable:
+    longest = max((stage.median_ms for stage in stages.values()), default=0.0) or 1.0
+    rows = [
+        (
+            name, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", _percent(stage.share), _ceiling_text(stage),
+            Bar(stage.median_ms / longest, stage.kind),
+        )
+        for name, stage in stages.items()
+    ]  # fmt: skip
+    return ReportTable(title, ("stage", "median ms", "p95 ms", "share", "of its ceiling", ""), rows, note)
+
+
+def _fetch_table(report: BenchReport) -> ReportTable:
+    rows = [
+        (
             name, f"{times.bytes_per_token:,.0f}", f"{times.fetch_ms:.3f}", f"{times.to_copy:.2f}x",
             f"{times.threads_ms:.2f}", f"{times.threads_to_copy:.2f}x", f"{times.cold_ms:.2f}",
             f"{times.encode_tokens_per_second:,.0f}",
         )
-    console.print(table)
+        for name, times in report.fetch.items()
+    ]  # fmt: skip
+    columns = ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded/s")
+    title = f"Fetching {report.settings['k']} passages from the store"
+    return ReportTable(title, ("codec", *columns), rows)
 
 
-def _print_contenders(report: BenchReport, console: Console) -> None:
-    from rich.table import Table
+def _remarks(report: BenchReport) -> list[str]:
+    """What INT8 gains, and whose answers are ours."""
+    gains = int8_gains(report)
+    lines = []
+    if gains:
+        gained = ", ".join(f"{name} {times_faster(gain)}" for name, gain in gains.items() if name != "size")
+        lines.append(f"INT8 against FP32: {gained}; graphs {_percent(gains.get('size'))} of the size.")
+    lines += [
+        f"Answers that are those of {name}: {_percent(peer.tokens_equal)}."
+        for name, peer in report.peers.items()
+        if peer.tokens_equal is not None
+    ]
+    return lines
 
-    table = Table(title=f"{report.settings['repeats']} interleaved runs of {report.settings['batch_size']} question(s)")
-    table.add_column("", no_wrap=True)
-    for column in ("passages", "median ms", "p95 ms", "per second", "to ours", "peak MB"):
-        table.add_column(column, justify="right")
-    for name, times in {"ours": report.end_to_end, **report.peers}.items():
-        ratio = f"{report.ratios[name]:.2f}x" if name in report.ratios else ""
-        table.add_row(
-            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.p95_ms:.1f}",
-            f"{times.questions_per_second:.2f}", ratio, megabytes(times.peak_rss_bytes),
-        )
-    console.print(table)
+
+def _percent(share: float | None) -> str:
+    """A share for people: 12.3%."""
+    return "" if share is None else f"{100 * share:.1f}%"
 
 
-def _print_stages(report: BenchReport, console: Console) -> None:
-    from rich.table import Table
+def _ceiling_text(stage: StageTimes) -> str:
+    """How near a stage is to its ceiling, and which that is."""
+    ceiling = {"arithmetic": "of the FP32 product", "memory": "of the copy"}.get(stage.bound or "")
+    return "" if ceiling is None else f"{_percent(stage.ceiling_share)} {ceiling}"
 
-    table = Table(title="Our stages")
-    table.add_column("stage", no_wrap=True)
-    for column in ("median ms", "p95 ms", "share", "of its ceiling"):
-        table.add_column(column, justify="right")
-    for name, stage in report.stages.items():
-        table.add_row(
-            name, f"{stage.median_ms:.2f}", f"{stage.p95_ms:.2f}", percent(stage.share), ceiling_text(stage)
-        )
-    console.print(table)
-    for name, stage in report.stages.items():
-        if stage.alone_ms is not None:
-            copies = f", {stage.alone_to_copy:.2f} times as long as copying its memory" if stage.alone_to_copy else ""
-            console.print(f"{name} alone and warm: {stage.alone_ms:.2f} ms{copies}.")
+
+def _megabytes(num_bytes: int | None) -> str:
+    """A size for people, in MB."""
+    return "" if num_bytes is None else f"{num_bytes / 1e6:,.0f}"

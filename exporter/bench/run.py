@@ -14,12 +14,13 @@ from statistics import median
 from glimmer_export.exporter.bench.ceilings import CeilingRates, Ceilings, StageWork, stage_work
 from glimmer_export.exporter.bench.contenders import SessionContender, measure_peak_rss, open_contenders
 from glimmer_export.exporter.bench.fetch import fetch_times
-from glimmer_export.exporter.bench.machine import describe_machine, package_versions, utc_now
+from glimmer_export.exporter.bench.machine import describe_machine
 from glimmer_export.exporter.bench.measure import Contender, ContenderSpec, Samples, interleaved, measure, percentile_95
 from glimmer_export.exporter.bench.options import BenchOptions
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
 from glimmer_export.exporter.cost.model import Workload
+from glimmer_export.exporter.report.origin import package_versions, utc_now
 from glimmer_export.runtime.contract import LIVE_STAGE_A, read_manifest
 
 __all__ = ["run_bench"]
@@ -31,6 +32,7 @@ MODEL_FIELDS = (
     "d_model", "d_kv", "d_ff", "num_heads", "vocab_size", "num_memory_layers", "num_stage_a_layers",
     "num_stage_b_layers", "num_decoder_layers",
 )  # fmt: skip
+PACKAGES = ("glimmer-export", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
 PASSAGES_AT_ONCE = 8
 ENCODER_REPEATS = 5
 ALONE = LIVE_STAGE_A
@@ -117,7 +119,7 @@ def _measured(
         command=options.command,
         date="",
         machine={},
-        versions=package_versions(),
+        versions=package_versions(PACKAGES),
         model={
             "source": f"random {options.random}" if options.random else str(options.checkpoint),
             "stage_a": prepared.forms.stage_a,

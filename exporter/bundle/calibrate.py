@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from glimmer_export.calibration.calibrate import Calibration, CalibrationOptions, calibrate
@@ -69,13 +68,9 @@ def _link_rest(bundle: Path, work: Path) -> None:
         if path.name in (MANIFEST, PARITY_RECORD, "calibration") or UNFINISHED.fullmatch(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, work / path.name, symlinks=True, copy_function=_same)
+            shutil.copytree(path, work / path.name, symlinks=True, copy_function=link_or_copy)
         else:
-            _same(path, work / path.name)
-
-
-def _same(source: str | Path, target: str | Path) -> None:
-    link_or_copy(Path(source), Path(target), partial(shutil.copy2, follow_symlinks=False))
+            link_or_copy(path, work / path.name)
 
 
 def _write_manifest(work: Path, manifest: BundleManifest) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.engines.cross_attention import reckoned_form
 from glimmer_export.runtime.contract import (
     CODECS,
     CROSS_ATTENTION_FORMS,
@@ -72,9 +72,11 @@ def _codecs(shape: ModelShape, options: FormOptions) -> tuple[str, ...]:
         return ()
     wanted = DEFAULT_CODECS if options.codecs is None else options.codecs
     if unknown := [codec for codec in wanted if codec not in CODECS]:
-        raise _unknown("--codecs", CODECS, unknown[0])
+        raise _unknown("--codecs", tuple(CODECS), unknown[0])
     if not wanted:
-        raise OptionError("--codecs", expected="at least one codec", found="none", fix=f"choose from {CODECS}")
+        raise OptionError(
+            "--codecs", expected="at least one codec", found="none", fix=f"choose from {', '.join(CODECS)}"
+        )
     for codec in wanted:
         try:
             codec_layout(codec, shape.d_model)

@@ -19,12 +19,13 @@ from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
 from glimmer_export.exporter.config.read import config_file, config_label, config_names, read_config
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.attention_time import reckoned_form
+from glimmer_export.exporter.engines.cross_attention import reckoned_form
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.graphs.check import check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
+    LIVE_STAGE_A,
     MANIFEST,
     RECKONED,
     BundleError,
@@ -210,7 +211,7 @@ def _crossing_notes(io: GraphIO, crossing: Mapping[str, str | None]) -> list[str
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
     """Prefix of the nodes of the layer that lazy stage A computes for one token."""
-    if stage != "live_stage_a" or manifest.stage_a != "lazy":
+    if stage != LIVE_STAGE_A or manifest.stage_a != "lazy":
         return None
     return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
 

@@ -23,7 +23,13 @@ from glimmer_export.calibration.sensitivity import (
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
 from glimmer_export.exporter.config.read import read_config
-from glimmer_export.runtime.contract import BundleError, OptionError, read_manifest, stage_of
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    BundleError,
+    OptionError,
+    read_manifest,
+    stage_of,
+)
 from glimmer_export.runtime.cpu_kind import cpu_kind
 
 __all__ = ["SensitivityReport", "bundle_sensitivity"]
@@ -130,7 +136,7 @@ def bundle_sensitivity(
         policy=read_config("policy", policy, Policy), lazy_layers=lazy,
     )
     found = sensitivity(bundle, store, questions, quantization, options, progress=progress)
-    notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == "memory_encoder" for row in found.groups) else ()
+    notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == MEMORY_ENCODER for row in found.groups) else ()
     if found.not_answered:
         notes += (f"{found.not_answered} questions could not be answered and are left out",)
     taken = spread(range(len(questions)), options.samples)

@@ -42,7 +42,7 @@ def write_checkpoint(
     `tokenizer` is a tokenizer.json, or its content; beside it go the files by which transformers knows what pads and
     what ends a text. `on_tensor(index, count)` is called before each tensor.
 
-    Raises CheckpointError if tensors do not fit the config, TokenizerError where the tokenizer does not, and
+    Raises CheckpointError if tensors do not fit the config, TokenizerError if the tokenizer does not, and
     OutputError where the directory exists already or cannot be written.
     """
     subject = f"checkpoint {directory}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +12,6 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
-from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["bench"]
 
@@ -61,8 +58,9 @@ def bench(
     """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
     from glimmer_export.exporter.bench import BenchOptions, run_bench
-    from glimmer_export.exporter.bench.html import check_html_target, write_html
     from glimmer_export.exporter.bench.options import parse_peers, peer_names
+    from glimmer_export.exporter.bench.report import check_html_target, write_html
+    from glimmer_export.exporter.report.progress import step_bar
 
     options = BenchOptions(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,
@@ -73,7 +71,7 @@ def bench(
     libraries = {peer.library for peer in parse_peers(options.peers)}
     require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
     place = check_html_target(html, [checkpoint, work])
-    with _progress() as notify:
+    with step_bar() as notify:
         report = run_bench(options, notify)
     if as_json:
         print_json(report.to_json())
@@ -83,15 +81,3 @@ def bench(
         write_html(report, place)
         if not as_json:
             console().print("Wrote", bold(html))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, shown only on a terminal, whose label says what is being done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    stderr = console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
-        task = progress.add_task("Starting", total=None)
-        yield lambda what, done, of: progress.update(task, description=visible(what), completed=done, total=of)

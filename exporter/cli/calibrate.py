@@ -13,6 +13,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     GIVEN,
     PASSAGE_SOURCES,
+    BackendName,
     BundleArgument,
     Json,
     Passages,
@@ -48,6 +49,7 @@ def calibrate(
         ),
     ] = 5,
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     as_json: Json = False,
 ) -> None:
     """Run questions through a bundle's FP32 graphs and write the range of every tensor into the bundle."""
@@ -59,7 +61,7 @@ def calibrate(
     rows = read_questions(questions)
     options = CalibrationOptions(
         samples=samples, method=method, given=passages == GIVEN,
-        passages_per_question=passages_per_question, threads=threads,
+        passages_per_question=passages_per_question, threads=threads, backend=backend,
     )
     with question_progress("Calibrating", min(samples, len(rows))) as advance:
         calibration = calibrate_bundle(bundle, store, rows, options, inputs=questions, advance=advance)

@@ -27,7 +27,7 @@ def convert(
         Path | None, typer.Option("--config", help="JSON: all fields of a config.json for t5x, else those to change.")
     ] = None,
     names: Annotated[
-        Path | None, typer.Option("--map", help="YAML: our prefixes -> T5X's paths, where they are not the defaults.")
+        Path | None, typer.Option("--map", help="YAML: our prefixes -> T5X's paths, if they are not the defaults.")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: the one in DIR.")

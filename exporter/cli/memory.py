@@ -12,6 +12,7 @@ from glimmer_export.exporter.cli import memory_changes, memory_health
 from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
+    BackendName,
     BatchTokens,
     BundleArgument,
     CorpusFormat,
@@ -65,6 +66,7 @@ def build(
     passages_per_shard: Annotated[int, typer.Option("--passages-per-shard", min=1, max=MAX_COUNT)] = 4096,
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     index: Annotated[
         str, one_of("--index", ("auto", *INDEX_ENGINES), "Full-text index. auto: tantivy above 100,000 passages.")
     ] = "auto",
@@ -98,7 +100,7 @@ def build(
     summary = build_store(
         bundle, source, output, codec=codec, overwrite=overwrite, restart=restart,
         int8_memory=int8_memory, batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads,
-        progress=not as_json, index=index,
+        progress=not as_json, index=index, backend=backend,
         runner=choose_runner(runner, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:

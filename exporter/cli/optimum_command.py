@@ -66,7 +66,7 @@ class GlimmerExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # opti
             "--check", action=BooleanOptionalAction, default=True,
             help="Compare each graph with torch; that takes the most memory.",
         )
-        parser.add_argument("--overwrite", action="store_true", help="Replace the output where it exists.")
+        parser.add_argument("--overwrite", action="store_true", help="Replace the output if it exists.")
         parser.add_argument("--json", action="store_true", help="Print JSON on stdout instead of tables.")
 
     def run(self) -> None:

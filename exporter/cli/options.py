@@ -48,6 +48,9 @@ CORPUS_FORMATS = (*(f"{layout}{packed}" for layout in ("jsonl", "tsv") for packe
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs the graphs, such as tensorrt or onnxruntime-cpu; or the best here.")
 ]
+BackendName = Annotated[
+    str, typer.Option("--backend", help="What runs the graphs, such as onnxruntime-cuda; any of `answer` but auto.")
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Questions of one run of the graphs.")
 ]
@@ -77,7 +80,7 @@ NumSelected = Annotated[
     typer.Option("--top-m", "-m", min=1, max=MAX_PASSAGES, help="Passages to read. Default: the manifest's m."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Passages = Annotated[
     str, one_of("--passages", PASSAGE_SOURCES, "Retrieve, or take those given with the questions.")
 ]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.report.terminal import bold, console, text
 from glimmer_export.exporter.report.visible import finite, visible, visible_json
 
-__all__ = ["bold", "console", "print_json", "print_notes", "print_warnings", "question_progress", "tensor_progress"]
+if TYPE_CHECKING:
+    import typer
+
+__all__ = [
+    "bold", "command_line", "console", "print_json", "print_notes", "print_warnings", "question_progress",
+    "tensor_progress",
+]  # fmt: skip
 
 
 def print_json(value: Any) -> None:
@@ -41,12 +49,38 @@ def print_notes(notes: Iterable[str]) -> None:
         console().print(text("note", "yellow"), visible(note))
 
 
+def command_line(context: typer.Context) -> str:
+    """The command that is being run, with the options that were given and no others."""
+    names, step = [context.info_name], context.parent
+    while step is not None and step.parent is not None:
+        names.insert(0, step.info_name)
+        step = step.parent
+    words = ["glimmer-export", *map(str, names)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        source = context.get_parameter_source(str(parameter.name))
+        if value is None or source is None or source.name != "COMMANDLINE":
+            continue
+        values = [item.value if isinstance(item, Enum) else item for item in _as_list(value)]
+        if parameter.param_type_name == "argument":
+            words += map(str, values)
+        elif isinstance(value, bool):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            words += [word for item in values for word in (parameter.opts[0], str(item))]
+    return shlex.join(words)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 @contextmanager
 def question_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, shown only on a terminal; yields what to call with the number done."""
-    from glimmer_export.exporter.memory.progress import progress_bar
+    from glimmer_export.exporter.report.progress import progress_bar
 
-    with progress_bar(description, total, shown=True) as advance:
+    with progress_bar(description, total, unit="questions") as advance:
         yield advance
 
 

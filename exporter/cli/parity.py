@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     GIVEN,
@@ -24,16 +24,14 @@ from glimmer_export.exporter.cli.options import (
     Store,
     Threads,
 )
-from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
-from glimmer_export.runtime import BACKEND_NAMES
-from glimmer_export.runtime.contract import CPU_BACKEND, ROUNDING_BACKEND
+from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
+from glimmer_export.runtime.contract import CPU_BACKEND
 
 __all__ = ["parity"]
 
-BACKENDS = (ROUNDING_BACKEND, *(name for name in BACKEND_NAMES if name != "auto"))
-
 
 def parity(
+    context: typer.Context,
     bundle: BundleArgument,
     questions: Questions,
     checkpoint: Annotated[
@@ -60,7 +58,10 @@ def parity(
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with plots here.")] = None,
     backend: Annotated[
-        str, one_of("--backend", BACKENDS, "What runs the bundle's graphs.")
+        str,
+        typer.Option(
+            "--backend", help="What runs the bundle's graphs: as for `answer`, or onnxruntime-cpu-fp16-rounded."
+        ),
     ] = CPU_BACKEND,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
@@ -85,7 +86,7 @@ def parity(
     with parity_backend(backend, bundle, threads) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
-            question_files=tuple(question_files(questions)),
+            question_files=tuple(question_files(questions)), command=command_line(context),
         )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:

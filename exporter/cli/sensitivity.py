@@ -13,6 +13,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     GIVEN,
     PASSAGE_SOURCES,
+    BackendName,
     BundleArgument,
     Json,
     Overwrite,
@@ -57,6 +58,7 @@ def sensitivity(
         str, one_of("--cost", COSTS, "Share of what: multiply-adds, weights, or the larger of a group's two.")
     ] = COSTS[-1],
     threads: Threads = None,
+    backend: BackendName = "onnxruntime-cpu",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the losses into a .png or .svg.")
     ] = None,
@@ -78,7 +80,7 @@ def sensitivity(
         place = check_plot(plot, overwrite=overwrite, inputs=read)
     options = SensitivityOptions(
         samples=samples, given=passages == GIVEN, budget=budget, cost=cost, threads=threads,
-        graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
+        backend=backend, graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
     )
     report = bundle_sensitivity(
         bundle, store, read_questions(questions), options, target=target, policy=policy,

@@ -10,7 +10,16 @@ from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options, round_half_up
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.read import config_label
-from glimmer_export.runtime.contract import Forms, GraphIO, ModelShape, OptionError, graph_io, stage_of
+from glimmer_export.runtime.contract import (
+    STAGES,
+    TEXT_ENCODERS,
+    Forms,
+    GraphIO,
+    ModelShape,
+    OptionError,
+    graph_io,
+    stage_of,
+)
 from glimmer_export.runtime.contract.manifest import MAX_ANSWER, MAX_LENGTH, MAX_PASSAGES
 
 if TYPE_CHECKING:
@@ -205,7 +214,7 @@ def run_dims(model: CostModel, workload: Workload, graph: str) -> dict[str, int]
     """
     traits = model.shape.traits
     tokens = workload.joint_tokens
-    if graph in ("memory_encoder", "question_encoder"):
+    if graph in TEXT_ENCODERS:
         tokens = workload.question_tokens if traits.encodes_question else workload.passage_tokens
     with_question = not traits.prefixes_decoder
     attended = workload.joint_tokens if with_question else workload.passage_tokens
@@ -229,9 +238,4 @@ def read_passages(model: CostModel, workload: Workload) -> int:
 
 def num_runs(model: CostModel, workload: Workload, graph: str) -> int:
     """How often one question runs a graph: a decoder step for each answer token, the end included."""
-    traits = model.shape.traits
-    if graph == "memory_encoder":
-        return int(traits.encodes_question and not model.shape.separate_question_encoder)
-    if graph == "decoder_step":
-        return workload.answer_tokens - int(traits.prefixes_decoder)
-    return 1
+    return STAGES[graph].runs(model.shape, workload.answer_tokens)

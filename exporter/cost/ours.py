@@ -12,7 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from glimmer_export.exporter.cost.model import CostModel, Workload, num_runs, run_dims
-from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract import (
+    CODECS,
+    DECODER_STEP,
+    MEMORY_ENCODER,
+    STAGES,
+    stages,
+)
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
 
 __all__ = [
@@ -48,27 +54,28 @@ def passage_macs(model: CostModel, workload: Workload) -> int:
     """Multiply-adds of pre-computing one passage's memory; 0 if there is none (`fid`)."""
     if not model.shape.traits.has_memory:
         return 0
-    dims = run_dims(model, workload, "memory_encoder") | {"tokens": workload.passage_tokens}
-    return graph_macs(model, "memory_encoder", dims)
+    dims = run_dims(model, workload, MEMORY_ENCODER) | {"tokens": workload.passage_tokens}
+    return graph_macs(model, MEMORY_ENCODER, dims)
 
 
 def graph_macs(model: CostModel, graph: str, dims: Mapping[str, int]) -> int:
     """Multiply-adds of one run of a graph at batch 1, with values for the dimensions of `run_dims`."""
-    shape = model.shape
-    rows = dims["selected"] if shape.traits.selects and graph == "live_stage_b" else dims["passages"]
+    shape, stage = model.shape, STAGES[graph]
+    row = stage.row_dim(shape.traits)
+    rows, tokens = 1 if row is None else dims[row], sum(dims[dim] for dim in stage.tokens)
     match graph:
-        case "memory_encoder" | "question_encoder":
-            macs = _encoder(model, shape.num_memory_layers, 1, dims["tokens"])
-        case "encoder":
-            macs = _encoder(model, shape.num_stage_b_layers, rows, dims["tokens"])
-        case "live_stage_a":
+        case stages.MEMORY_ENCODER | stages.QUESTION_ENCODER:
+            macs = _encoder(model, shape.num_memory_layers, rows, tokens)
+        case stages.ENCODER:
+            macs = _encoder(model, shape.num_stage_b_layers, rows, tokens)
+        case stages.LIVE_STAGE_A:
             macs = _stage_a(model, dims)
-        case "live_stage_b":
-            macs = _encoder(model, _stage_b_layers(model), rows, dims["question"] + dims["passage"])
-        case "cross_kv":
-            macs = shape.num_decoder_layers * 2 * model.projection * dims["encoder_tokens"]
-        case "decoder_prefill" | "decoder_step":
-            macs = _decoder(model, 1 if graph == "decoder_step" else dims["prefix"], dims)
+        case stages.LIVE_STAGE_B:
+            macs = _encoder(model, _stage_b_layers(model), rows, tokens)
+        case stages.CROSS_KV:
+            macs = shape.num_decoder_layers * 2 * model.projection * tokens
+        case stages.DECODER_PREFILL | stages.DECODER_STEP:
+            macs = _decoder(model, tokens or 1, dims)
         case _:
             raise ValueError(f"no formula for a graph {graph!r}")
     return macs
@@ -78,17 +85,17 @@ def graph_weights(model: CostModel, graph: str) -> int:
     """Weights of the matrices that one run of a graph reads; embeddings are gathered, norms and biases small."""
     shape = model.shape
     match graph:
-        case "memory_encoder" | "question_encoder":
+        case stages.MEMORY_ENCODER | stages.QUESTION_ENCODER:
             return shape.num_memory_layers * model.layer
-        case "encoder":
+        case stages.ENCODER:
             return shape.num_stage_b_layers * model.layer
-        case "live_stage_a":
+        case stages.LIVE_STAGE_A:
             return shape.num_stage_a_layers * model.layer
-        case "live_stage_b":
+        case stages.LIVE_STAGE_B:
             return _stage_b_layers(model) * model.layer
-        case "cross_kv":
+        case stages.CROSS_KV:
             return shape.num_decoder_layers * 2 * model.projection
-        case "decoder_prefill" | "decoder_step":
+        case stages.DECODER_PREFILL | stages.DECODER_STEP:
             # Keys and values of cross-attention are cross_kv's if they are cached.
             projections = 8 if model.forms.cross_attention == "absorbed" else 6
             layer = projections * model.projection + model.feed_forward
@@ -162,7 +169,7 @@ def decoder_cache_bytes(model: CostModel, workload: Workload) -> dict[str, int]:
     keys and values of them for every layer (`cached`).
     """
     shape = model.shape
-    encoder_tokens = run_dims(model, workload, "decoder_step")["encoder_tokens"]
+    encoder_tokens = run_dims(model, workload, DECODER_STEP)["encoder_tokens"]
     key_and_value = 2 * shape.num_decoder_layers * model.inner_dim * FP32
     return {
         "self_attention": key_and_value * shape.cache_length,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.bundle.forms import FormOptions
 from glimmer_export.exporter.cost.model import DEFAULT_CUT, CostModel, Workload, model_from_preset
+from glimmer_export.runtime.contract import CROSS_KV, ENCODER, LIVE_STAGE_A, LIVE_STAGE_B, QUESTION_ENCODER
 
 __all__ = ["FIGURE_2", "PAPER_ARCHITECTURES", "FigureCheck", "check_figure_2", "paper_stages", "samples_per_tflop"]
 
@@ -33,21 +34,21 @@ def paper_stages(model: CostModel, architecture: str, workload: Workload) -> dic
     match architecture:
         case "fid":
             return {
-                "encoder": k * joint * model.num_layers * model.layer, "cross_kv": k * joint * cross,
+                ENCODER: k * joint * model.num_layers * model.layer, CROSS_KV: k * joint * cross,
                 "decoder": decoder,
             }
         case "memory_fid":
             prefix = question * _decoder_token(model)
-            return {"cross_kv": k * workload.passage_tokens * cross, "decoder": prefix + decoder}
+            return {CROSS_KV: k * workload.passage_tokens * cross, "decoder": prefix + decoder}
         case "lumen":
             return {
-                "question_encoder": on_question, "live_encoder": k * joint * live * model.layer,
-                "cross_kv": k * joint * cross, "decoder": decoder,
+                QUESTION_ENCODER: on_question, "live_encoder": k * joint * live * model.layer,
+                CROSS_KV: k * joint * cross, "decoder": decoder,
             }
         case "glimmer":
             return {
-                "question_encoder": on_question, "live_stage_a": k * joint * stage_a * model.layer,
-                "live_stage_b": m * joint * (live - stage_a) * model.layer, "cross_kv": m * joint * cross,
+                QUESTION_ENCODER: on_question, LIVE_STAGE_A: k * joint * stage_a * model.layer,
+                LIVE_STAGE_B: m * joint * (live - stage_a) * model.layer, CROSS_KV: m * joint * cross,
                 "decoder": decoder,
             }
         case _:

@@ -13,7 +13,14 @@ import numpy as np
 from glimmer_export.exporter.config.targets import Target
 from glimmer_export.exporter.cost.model import CostModel, Workload, run_dims
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
-from glimmer_export.runtime.contract import IOTensor, boundaries_of, boundary_of, with_fp16
+from glimmer_export.runtime.contract import (
+    DECODER_STEP,
+    LIVE_STAGE_B,
+    IOTensor,
+    boundaries_of,
+    boundary_of,
+    with_fp16,
+)
 
 __all__ = ["Floor", "StepBytes", "bytes_per_run", "stage_floors", "step_bytes"]
 
@@ -59,16 +66,16 @@ class StepBytes:
 
 def step_bytes(model: CostModel, workload: Workload) -> StepBytes:
     """Of one step at batch 1; each tensor counts once, however often the graph reads it."""
-    dims, graphs = run_dims(model, workload, "decoder_step"), model.io
+    dims, graphs = run_dims(model, workload, DECODER_STEP), model.io
     chosen = {"fp32": (), "fp16": tuple(boundaries_of(graphs))}
     if model.fp16_boundaries is not None:
         chosen["bundle"] = model.fp16_boundaries
     states = {}
     for name, boundaries in chosen.items():
-        io = with_fp16(graphs, boundaries)["decoder_step"]
+        io = with_fp16(graphs, boundaries)[DECODER_STEP]
         tensors = (*io.inputs, *io.outputs)
         states[name] = sum(_elements(tensor, dims) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
-    weights = {precision: graph_weights(model, "decoder_step") * size for precision, size in WEIGHT_BYTES.items()}
+    weights = {precision: graph_weights(model, DECODER_STEP) * size for precision, size in WEIGHT_BYTES.items()}
     return StepBytes(weights, states)
 
 
@@ -90,7 +97,7 @@ def bytes_per_run(model: CostModel, workload: Workload, graph: str, precision: s
     A gathered embedding is a few rows and left out; stage B gathers the selected passages and reads no others.
     """
     dims = run_dims(model, workload, graph)
-    if graph == "live_stage_b" and model.shape.traits.selects:
+    if graph == LIVE_STAGE_B and model.shape.traits.selects:
         dims["passages"] = dims["selected"]
     io = model.io[graph]
     moved = sum(_tensor_bytes(tensor, dims, precision) for tensor in (*io.inputs, *io.outputs))

@@ -27,7 +27,7 @@ class Batch:
     """b questions with k passages each; ids and masks are int64, padded with `PAD_ID`.
 
     question_ids (b, n_q), passage_ids (b, k, n_p), labels (b, t) with EOS, gold (b,): the gold passage's place in k,
-    -1 where it was withheld.
+    -1 if it was withheld.
     """
 
     question_ids: Tensor

@@ -27,7 +27,7 @@ EVALUATION_BATCH = 50
 class Evaluation:
     """Rates from 0 to 1 over the test questions.
 
-    `em_withheld` is that without the gold passage; `gold_in_m` is 1 where nothing is selected.
+    `em_withheld` is that without the gold passage; `gold_in_m` is 1 if nothing is selected.
     """
 
     num_questions: int

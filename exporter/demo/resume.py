@@ -22,7 +22,7 @@ STATE = "state.pt"
 
 
 def save_state(training: Training, directory: Path) -> None:
-    """Write the state into `directory`, in place of an older one; raises OutputError where it cannot be written."""
+    """Write the state into `directory`, in place of an older one; raises OutputError if it cannot be written."""
     # torch.save to a file hides the system's error number, without which a full disk has no name.
     content = io.BytesIO()
     torch.save({"settings": training.settings, **training.state()}, content)
@@ -35,7 +35,7 @@ def save_state(training: Training, directory: Path) -> None:
 def restore_state(training: Training, directory: Path) -> None:
     """Continue from the state in `directory`, if there is one.
 
-    Raises OutputError where it is damaged, is no such state, or is that of a training with other settings.
+    Raises OutputError if it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
     _check_own(directory)
@@ -77,7 +77,7 @@ def _load(path: Path, device: torch.device) -> Any:
 
 
 def _check_own(directory: Path) -> None:
-    """Raise OutputError where the directory or the state in it is a link: nobody named either."""
+    """Raise OutputError if the directory or the state in it is a link: nobody named either."""
     require_no_link(directory.parent, [f"{directory.name}/{STATE}"], subject=f"unfinished training {directory}")
 
 

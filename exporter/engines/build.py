@@ -11,10 +11,9 @@ from pathlib import Path
 
 from glimmer_export.exporter.config.read import config_label
 from glimmer_export.exporter.config.targets import TensorRTTarget, read_target
-from glimmer_export.exporter.engines.attention_time import reckoned_form
 from glimmer_export.exporter.engines.compiler import Compiler, open_compiler
+from glimmer_export.exporter.engines.cross_attention import form_on_engines, reckoned_form
 from glimmer_export.exporter.engines.folder import Wanted, Work, other_versions, usable_engines, work_on_engines
-from glimmer_export.exporter.engines.measured_form import form_on_engines
 from glimmer_export.exporter.engines.profiles import BatchBound, batch_bounds, graph_profiles
 from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 from glimmer_export.exporter.lint import limits_of, lint_bundle

@@ -43,7 +43,7 @@ def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Co
 
     TensorRT builds for the GPU found, which must be of the target's capability. TensorRT-RTX builds ahead of time, for
     every GPU of a capability that it knows; for the GPU found where it does not know the target's and this is one.
-    Raises MissingExtraError if the compiler is not installed, BackendError where TensorRT finds no such GPU.
+    Raises MissingExtraError if the compiler is not installed, BackendError if TensorRT finds no such GPU.
     """
     try:
         module = importlib.import_module(MODULES[compiler])
@@ -180,5 +180,5 @@ def _refused(path: Path, log: Any, expected: str) -> EngineError:
     said = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in log.errors))
     return EngineError(
         f"graph {path.stem}", expected=expected, found=said or "no reason given",
-        fix="see `glimmer-export lint`; where that finds nothing, report this as a bug",
+        fix="see `glimmer-export lint`; if that finds nothing, report this as a bug",
     )

@@ -123,9 +123,8 @@ class Work:
     def publish(self, record: EngineRecord, taken_over: Mapping[str, EngineEntry]) -> None:
         """Put the record's engines in place; those that stay as they were are taken over."""
         for entry in taken_over.values():
-            place = self.unfinished / entry.file.path
-            place.unlink(missing_ok=True)
-            link_or_copy(self.published / entry.file.path, place)
+            (self.unfinished / entry.file.path).unlink(missing_ok=True)
+            link_or_copy(self.published / entry.file.path, self.unfinished / entry.file.path)
         self.record(record)
         swap_directory(self.unfinished, self.published)
         with suppress(OSError):  # another build's work

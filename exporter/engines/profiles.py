@@ -17,11 +17,23 @@ from typing import NamedTuple
 import numpy as np
 
 from glimmer_export.exporter.config.targets import Profile, Range, TensorRTTarget
-from glimmer_export.runtime.contract import BundleManifest, EngineError, GraphEntry, ModelShape, ShapeRange, stage_of
+from glimmer_export.runtime.contract import (
+    CROSS_KV,
+    LIVE_STAGE_A,
+    LIVE_STAGE_B,
+    STAGES,
+    TEXT_ENCODERS,
+    TOKEN_STAGES,
+    BundleManifest,
+    EngineError,
+    GraphEntry,
+    ModelShape,
+    ShapeRange,
+    stage_of,
+)
 
 __all__ = ["BatchBound", "batch_bounds", "dim_sizes", "graph_profiles"]
 
-TEXT_ENCODERS = ("memory_encoder", "question_encoder")
 MEMORY_SHARE = 0.9
 """Of the GPU's memory, for weights and one run. The rest is CUDA's, and on a Jetson the system's: what does not fit in
 this share cannot run."""
@@ -135,14 +147,15 @@ def _row_bytes(manifest: BundleManifest, profile: Profile, name: str) -> int:
 
 def _encoder_tokens(manifest: BundleManifest, name: str, sizes: dict[str, int]) -> int:
     """Tokens of one row that go through a whole encoder layer of a graph."""
-    shape, lazy = manifest.model, manifest.stage_a == "lazy"
-    if name in TEXT_ENCODERS:
-        return sizes["tokens"]
-    if name == "encoder" or (stage_of(name) == "live_stage_a" and shape.num_stage_a_layers > lazy):
-        return sizes["passages"] * sizes["tokens"]
-    if stage_of(name) == "live_stage_b" and shape.num_stage_b_layers + lazy:
-        return sizes["selected"] * sizes["tokens"]
-    return 0
+    shape, lazy, stage = manifest.model, manifest.stage_a == "lazy", STAGES[stage_of(name)]
+    layers = {
+        LIVE_STAGE_A: shape.num_stage_a_layers - lazy, LIVE_STAGE_B: shape.num_stage_b_layers + lazy, CROSS_KV: 0,
+        **dict.fromkeys(TOKEN_STAGES, 0),
+    }  # fmt: skip
+    if not layers.get(stage.name, 1):
+        return 0
+    row = stage.row_dim(shape.traits)
+    return (1 if row is None else sizes[row]) * sum(sizes[dim] for dim in stage.tokens)
 
 
 def _layer_bytes(manifest: BundleManifest, graph: GraphEntry) -> int:

@@ -7,11 +7,10 @@ apart from what a command reads, whatever names and links lead to either.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -62,6 +61,17 @@ def links_below(directory: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if path.is_symlink():
                 yield path
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file that nobody writes again a second name, or if that cannot be, a copy; a link stays a link.
+
+    Raises OSError, as for a full disk.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, too many names, or one without any
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def _through(link: Path, root: Path, subject: str, error: type[GlimmerError]) -> GlimmerError:
@@ -122,16 +132,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
         if not stat.S_ISDIR((found := path.stat()).st_mode):
             return found.st_dev, found.st_ino
     return None
-
-
-def link_or_copy(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
-    """Give a file a second name, or a copy of it if its file system makes no links, or no more of them.
-
-    Raises OSError: something stands at `target`, or as for a full disk.
-    """
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as reason:
-        if reason.errno == errno.EEXIST:
-            raise
-        copy(source, target)

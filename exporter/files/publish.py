@@ -81,7 +81,7 @@ def swap_directory(work: Path, target: Path) -> None:
 def recover(target: Path) -> None:
     """Put back the content of `target` that a killed command had moved aside, and remove what else it left.
 
-    Raises OutputError where there is no `target` because another command is just replacing it.
+    Raises OutputError if there is no `target` because another command is just replacing it.
     """
     if not target.parent.is_dir():
         return
@@ -143,7 +143,7 @@ def publish_directory(target: Path, *, overwrite: bool = False, inputs: Inputs =
 
 
 def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
-    """Raise OutputError where `target` exists and may not be replaced, is not ours to replace, or is in use as input.
+    """Raise OutputError if `target` exists and may not be replaced, is not ours to replace, or is in use as input.
 
     Also where nothing can be made in the folder that it is to stand in, or in the nearest one there is. What a killed
     command left in the middle of replacing it is put right first.
@@ -182,7 +182,7 @@ def _what_is_there(target: Path) -> str:
 def check_file(path: Path, inputs: Inputs = ()) -> Path:
     """Where `replace_file` is to write the output `path`: its links are resolved, now and once.
 
-    Raises OutputError where it could not be written, or does not stand apart from `inputs`. What killed commands have
+    Raises OutputError if it could not be written, or does not stand apart from `inputs`. What killed commands have
     left of it is removed, and nothing is left behind.
     """
     with write_errors(path):
@@ -205,7 +205,7 @@ def check_file(path: Path, inputs: Inputs = ()) -> Path:
 
 
 def check_place(target: Path) -> None:
-    """Raise OutputError or OSError where no directory can be made there; nothing is left behind."""
+    """Raise OutputError or OSError if no directory can be made there; nothing is left behind."""
     folder = target.parent
     while not is_there(folder):
         folder = folder.parent
@@ -228,7 +228,7 @@ def _attempt(folder: Path, output: Path) -> None:
 
 
 def _resolved(path: Path, expected: str) -> Path:
-    """An output's path with its links resolved; raises OutputError where they lead in a circle."""
+    """An output's path with its links resolved; raises OutputError if they lead in a circle."""
     place = resolved(path)
     if place.is_symlink():
         raise OutputError(

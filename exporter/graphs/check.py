@@ -17,7 +17,8 @@ from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
 from glimmer_export.exporter.graphs.trace import OPSET
 from glimmer_export.exporter.tolerances import TOLERANCES, Tolerance, max_abs_error
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
+from glimmer_export.runtime.codecs import CODECS
 from glimmer_export.runtime.contract import (
     LOG_PROBABILITY,
     ExportError,
@@ -44,6 +45,9 @@ __all__ = [
 Run = tuple[dict[str, "NDArray[Any]"], dict[str, "NDArray[Any]"]]
 """A graph's inputs, and the outputs that it should give."""
 
+FITTED_ROWS = 200
+"""Of random states: fewer than a codebook's centroids, which are then these, and no package is needed."""
+
 FORBIDDEN_OPERATORS = frozenset(
     {"Attention", "RMSNormalization", "MatMulInteger", "DynamicQuantizeLinear", "GatherND", "BitShift"}
 )
@@ -51,9 +55,29 @@ FORBIDDEN_OPERATORS = frozenset(
 
 
 def reference_runs(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) -> list[Run]:
-    """Random inputs of three sizes, none of them the traced, and what torch makes of them."""
+    """Random inputs of three sizes, none of them the traced, and what torch makes of them.
+
+    Memory among them is random states as the codec has them, so that no code comes that it would not write.
+    """
     samples = [sample_inputs(io, shape, sizes, seed=seed) for seed, sizes in enumerate(_check_sizes(shape), start=1)]
+    samples = [inputs | _stored(inputs, codec, shape.d_model) for inputs in samples]
     return [(inputs, run_stage(stage, io, inputs, codec)) for inputs in samples]
+
+
+def _stored(inputs: Mapping[str, NDArray[Any]], codec: str, d_model: int) -> dict[str, NDArray[Any]]:
+    """Arrays and tensors of a codec that was fitted to random states, for as many passages as the inputs have."""
+    from glimmer_export.exporter.memory.codec_fit import fit_codec
+
+    if "memory" not in inputs:
+        return {}
+    batch, passages, tokens = inputs["memory"].shape[:3]
+    random = np.random.default_rng(tokens)
+    arrays = fit_codec(codec, d_model, [random.normal(0, 1, (FITTED_ROWS, d_model)).astype(np.float32)])
+    opened = open_codec(codec, d_model, arrays, subject="sample")
+    memories = random.normal(0, 1, (batch * passages, tokens, d_model)).astype(np.float32)
+    encoded = [opened.encode(memory) for memory in memories]
+    stacked = {name: np.stack([tensors[name] for tensors in encoded]) for name in encoded[0]}
+    return arrays | {name: values.reshape(batch, passages, *values.shape[1:]) for name, values in stacked.items()}
 
 
 def check_written(path: Path) -> None:
@@ -251,7 +275,12 @@ class StageCheck:
         return check_runs(self.path, runs, precision=self.precision)
 
     def run_apart(self) -> float:
-        """The same in a process of its own; raises ExportError too where the system ends that for want of memory."""
+        """The same in a process of its own; raises ExportError too where the system ends that for want of memory.
+
+        A codec that is registered in this process alone is checked in it.
+        """
+        if not CODECS[codec_of(self.path.stem)].is_own:
+            return self.run()
         spawn = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glimmer_export.runtime.codecs import CodecTensor
+from glimmer_export.runtime.codecs.contract import MEMORY_SCALE, is_codec_tensor
 from glimmer_export.runtime.contract import GraphIO, IOTensor, ModelShape
 
 __all__ = ["Sizes", "sample_inputs"]
@@ -61,21 +63,25 @@ def _sample(tensor: IOTensor, shape: ModelShape, sizes: Sizes, random: np.random
         case "step":
             limit = min(sizes.prefix, shape.cache_length) if shape.traits.prefixes_decoder else sizes.cache_length
             values = random.integers(0, limit, dims)
-        case "memory_scale":
-            values = 2.0 ** random.integers(-12, -8, dims)
-        case "memory" | "memory_outliers" | "memory_group_scale" if np.dtype(tensor.dtype).kind in "iu":
-            limits = np.iinfo(tensor.dtype)
-            values = random.integers(limits.min, limits.max, dims, endpoint=True)
-        case "memory":
-            values = random.normal(0, 1 << 10, dims)
-        case "memory_channel_scale":
-            values = random.uniform(0.5, 1.5, dims)
-        case "memory_channel_order":
-            values = random.permutation(*dims)
+        case name if is_codec_tensor(name):
+            values = _stored(CodecTensor(name, tensor.dtype, dims), random)
         case _:
             values = random.normal(0, 1, dims)
     array: NDArray[Any] = values.astype(tensor.dtype)
     return array
+
+
+def _stored(tensor: CodecTensor, random: np.random.Generator) -> NDArray[Any]:
+    """What any codec may have in such a tensor: every code, an order of the last axis, scales, or other numbers."""
+    if tensor.name == MEMORY_SCALE:
+        return 2.0 ** random.integers(-12, -8, tensor.shape)
+    if tensor.is_scale:
+        return random.uniform(0.5, 1.5, tensor.shape)
+    if tensor.dtype == "uint8":
+        return random.integers(0, 255, tensor.shape, endpoint=True)
+    if tensor.dtype == "int32":
+        return random.permuted(np.broadcast_to(np.arange(tensor.shape[-1]), tensor.shape), axis=-1)
+    return random.normal(0, 1 << 10 if tensor.name == "memory" else 1, tensor.shape)
 
 
 def _mask(dims: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:

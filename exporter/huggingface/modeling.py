@@ -115,11 +115,11 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         labels: Tensor | None = None,
         **_options: Any,
     ) -> Seq2SeqLMOutput:
-        """Logits (b, t, vocab_size) of decoder_input_ids (b, t), and the loss where there are `labels` (b, t).
+        """Logits (b, t, vocab_size) of decoder_input_ids (b, t), and the loss if there are `labels` (b, t).
 
         Labels of -100 count for nothing; without decoder_input_ids they are shifted right to make them, but not in
         MemoryFiD, whose decoder reads the question first. With encoder_outputs the inputs before them are not read.
-        Raises ValueError where there is nothing to decode.
+        Raises ValueError if there is nothing to decode.
         """
         if encoder_outputs is None:
             if input_ids is None:
@@ -127,7 +127,7 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             encoder_outputs = self._encoder[0](input_ids, attention_mask, passage_input_ids, passage_attention_mask)
         if decoder_input_ids is None:
             if labels is None or self._settings.shape.traits.prefixes_decoder:
-                raise ValueError("decoder_input_ids (batch, tokens), or labels where no question precedes, is missing")
+                raise ValueError("decoder_input_ids (batch, tokens), or labels if no question precedes, is missing")
             decoder_input_ids = self._shifted(labels)
         states, mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
         assert states is not None

@@ -16,13 +16,16 @@ from glimmer_export.exporter.memory.commit import Change, changed_corpus, changi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.generations import next_shard_index
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
+from glimmer_export.exporter.report.progress import progress_bar
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
+    MEMORY_ENCODER,
     BundleError,
     CodecSnr,
     CorpusError,
@@ -141,13 +144,15 @@ def append_passages(
 def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: int | None) -> Encoder | None:
     """What encodes passages as those of the store are, its codec as it was fitted then; None where it has no memory."""
     codec = open_store_codec(store, manifest)
-    return None if codec is None else Encoder(memory_encoder(bundle, threads), codec)
+    if codec is None:
+        return None
+    return Encoder(memory_encoder(bundle, open_backend(CPU_BACKEND, bundle.directory, threads=threads)), codec)
 
 
 def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> None:
     """Raise StoreError where this bundle would not write what the store's own bundle wrote."""
     check_store_fits(store, manifest, bundle)
-    encoder = bundle.manifest.graphs.get("memory_encoder")
+    encoder = bundle.manifest.graphs.get(MEMORY_ENCODER)
     precision = encoder.precision if encoder else None
     if precision != manifest.precision:
         raise StoreError(

@@ -15,13 +15,16 @@ from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.backends.registry import backend_kind, open_backend
 from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
+    MEMORY_ENCODER,
     STORE_SCHEMA_VERSION,
     TEXTS,
     CodecSnr,
@@ -65,7 +68,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     bundle_directory: str | Path, corpus: Paths | CorpusSource, output: str | Path, *,
     codec: str | None = None, overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
-    progress: bool = False, runner: Runner | None = None,
+    progress: bool = False, runner: Runner | None = None, backend: str = CPU_BACKEND,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
@@ -75,10 +78,12 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     interruption loses at most. `threads` None: as many as suit model and machine. `int8_memory` lets an INT8 memory
     encoder write the store, whose memory every answer then rests on. `index` is the engine of the full-text index,
     `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes
-    the shards, None: in this process; the store's bytes are the same. A corpus that is a path alone is read by the
+    the shards, None: in this process; the store's bytes are the same. `backend` is the name of what runs the encoder,
+    which a build that goes on keeps to. A corpus that is a path alone is read by the
     ending of its name, its texts uncut.
 
-    Raises BundleError, OptionError (an INT8 memory encoder, a codec that no graph decodes, another index),
+    Raises BundleError, BackendError (the backend does not work here), OptionError (an INT8 memory encoder, a codec that
+    no graph decodes, another index, an unknown backend),
     TokenizerError (a bundle without one), CorpusError (with the line or the row), StoreError (memory that is not
     finite, or no FTS5 here), OutputError (something else is there, an input is, a build under way, a full disk),
     MissingExtraError (what a codec, a corpus or the index needs), and what the runner raises besides.
@@ -98,10 +103,13 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     require_engine(engine)
     plan = plan_build(
         bundle, scanned, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens,
-        index_engine=engine,
+        index_engine=engine, backend=backend_kind(backend).name,
     )
+    runner = runner or LocalRunner()
+    if plan.codec is not None and isinstance(runner, LocalRunner):
+        open_backend(plan.backend, bundle.directory, threads=threads).close()  # an error here leaves nothing behind
     with write_errors(output):
-        _present(output, plan, overwrite=overwrite)  # an error here leaves nothing behind
+        _present(output, plan, overwrite=overwrite)  # nor does one here
         with work_directory(output) as work:
             # Again: another process may have finished it before the lock was free.
             if (present := _present(output, plan, overwrite=overwrite)) is not None:
@@ -111,14 +119,14 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
             _freeze_codec(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
             job = ShardJob(work, plan, bundle, scanned, threads)
-            built = build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
+            built = build_shards(job, runner, kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
     return _summary(manifest, started, resumed=len(kept), already_complete=False)
 
 
 def _check_precision(bundle: Bundle, *, int8_memory: bool) -> None:
-    encoder = bundle.manifest.graphs.get("memory_encoder")
+    encoder = bundle.manifest.graphs.get(MEMORY_ENCODER)
     if encoder is not None and "int8" in encoder.precision and not int8_memory:
         raise OptionError(
             str(bundle), expected="a memory encoder in fp32 or fp16 to build a store", found=encoder.precision,
@@ -150,7 +158,9 @@ def _freeze_codec(work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, t
         return
 
     def fit() -> dict[str, Array]:
-        return fit_codec(name, plan.d_model, corpus_sample(plan, corpus, text, memory_encoder(bundle, threads)))
+        with closing(open_backend(plan.backend, bundle.directory, threads=threads)) as backend:
+            graph = memory_encoder(bundle, backend)
+            return fit_codec(name, plan.d_model, corpus_sample(plan, corpus, text, graph))
 
     freeze_codec(work, name, plan.d_model, fit)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
-import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from glimmer_export.exporter.files.links import link_or_copy, require_no_link, require_no_link_below
+from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
 from glimmer_export.exporter.files.publish import recover
-from glimmer_export.exporter.files.whole_file import plain_mode, replace_file, sync_directory, sync_tree, write_errors
+from glimmer_export.exporter.files.whole_file import replace_file, sync_directory, sync_tree, write_errors
 from glimmer_export.exporter.memory.generations import older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.texts import FTS5, read_texts, require_engine, write_index
 from glimmer_export.exporter.memory.work import Work, work_directory
@@ -43,7 +41,7 @@ from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.generation import TOMBSTONES, read_tombstones
 from glimmer_export.runtime.shards import open_shard
 
-__all__ = ["Change", "changed_corpus", "changing", "check_no_links", "link", "replace_manifest"]
+__all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
 
 
 @dataclass(frozen=True)
@@ -216,19 +214,3 @@ def _link(path: Path, target: Path) -> None:
             f"store {target.parent}", expected="a file system with hard links", found=str(error),
             fix="copy the store to one, to change it there",
         ) from error
-
-
-def link(source: Path, target: Path, name: str) -> None:
-    """Give the file `name` of the directory `source` the same name below `target`, whose folders are made.
-
-    It is a copy where the source is reached by a link, as its content is then somebody else's to keep, and where it has
-    another mode than a new file would get. Raises OSError, as for a full disk.
-    """
-    earlier, place = source / name, target / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    own = Path(os.path.realpath(earlier)) == Path(os.path.realpath(source)) / name
-    if own and stat.S_IMODE(earlier.stat().st_mode) == plain_mode(place.parent):
-        link_or_copy(earlier, place)
-    else:
-        shutil.copyfile(earlier, place)

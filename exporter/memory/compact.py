@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change, changing
 from glimmer_export.exporter.memory.generations import next_shard_index, remove_older
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.shards import ShardFile
 from glimmer_export.exporter.memory.texts import read_texts, write_texts
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.array_files import SafetensorsFile
 from glimmer_export.runtime.contract import ShardEntry, StoreError, StoreManifest, shard_name
 from glimmer_export.runtime.contract.shard_layout import shard_tensors

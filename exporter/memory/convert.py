@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.exporter.files.links import resolved
+from glimmer_export.exporter.files.links import link_or_copy, resolved
 from glimmer_export.exporter.files.publish import check_target, recover
-from glimmer_export.exporter.files.whole_file import whole_file, write_errors
+from glimmer_export.exporter.files.whole_file import plain_mode, whole_file, write_errors
 from glimmer_export.exporter.memory.codec_fit import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -25,12 +28,11 @@ from glimmer_export.exporter.memory.codec_fit import (
     fit_codec,
     fit_warnings,
 )
-from glimmer_export.exporter.memory.commit import link
 from glimmer_export.exporter.memory.encode import codec_entry, encode_memory, freeze_codec, frozen_codec
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
@@ -226,7 +228,7 @@ def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     """Everything but the shards, which are there, and last the manifest of what is written."""
     tombstones = (manifest.tombstones,) if manifest.tombstones else ()
     for entry in (manifest.texts, *manifest.index.files, *tombstones):
-        link(source, work.store, entry.path)
+        _link(source, work.store, entry.path)
     _link_vectors(work, source, manifest)
     put_manifest(work.store, manifest)
 
@@ -238,7 +240,23 @@ def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:
     for entry in dense.files():
         verify_file(source / DENSE, entry, error=StoreError, subject=f"store {source}, {DENSE}", fix=FIX)
     for name in (*(entry.path for entry in dense.files()), MANIFEST):
-        link(source / DENSE, work.store / DENSE, name)
+        _link(source / DENSE, work.store / DENSE, name)
+
+
+def _link(source: Path, target: Path, name: str) -> None:
+    """Give the file `name` of the directory `source` the same name below `target`, whose folders are made.
+
+    It is a copy if the source is reached by a link, as its content is then somebody else's to keep, and if it has
+    another mode than a new file would get. Raises OSError, as for a full disk.
+    """
+    earlier, place = source / name, target / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    own = Path(os.path.realpath(earlier)) == Path(os.path.realpath(source)) / name
+    if own and stat.S_IMODE(earlier.stat().st_mode) == plain_mode(place.parent):
+        link_or_copy(earlier, place)
+    else:
+        shutil.copyfile(earlier, place)
 
 
 def _vectors(store: Path, manifest: StoreManifest) -> DenseManifest | None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from glimmer_export.calibration.public_fields import passage_fields
 from glimmer_export.exporter.files.links import Inputs
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
 from glimmer_export.exporter.memory.work import check_output
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import CorpusError, PassageError, StoreError, read_limited
 from glimmer_export.runtime.contract.json_text import parse_json
 from glimmer_export.runtime.contract.kinds import STORE, require_kind

@@ -24,10 +24,12 @@ from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.codec_file import read_codec
-from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16, open_codec
+from glimmer_export.runtime.codec_file import open_codec, read_codec
+from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
+    CPU_BACKEND,
+    MEMORY_ENCODER,
     BundleError,
     FileEntry,
     OptionError,
@@ -59,7 +61,8 @@ class BuildPlan:
     None. Shards of one would be read wrongly with the arrays of the other. `sample_passages` is how many passages in
     even steps through the corpus they are fitted to, 0 where they are not fitted here.
 
-    The number of threads is not here: it may change from one run to the next, on a machine that is busier.
+    `backend` runs the encoder: another one's memory differs in the last bits. The number of threads is not here: it may
+    change from one run to the next, on a machine that is busier.
     """
 
     corpus_sha256: str
@@ -77,6 +80,7 @@ class BuildPlan:
     passages_per_shard: int
     batch_tokens: int
     index_engine: str
+    backend: str = CPU_BACKEND
 
     @property
     def num_shards(self) -> int:
@@ -99,11 +103,12 @@ class BuildPlan:
 
 def plan_build(
     bundle: Bundle, corpus: Corpus, *, codec: str | None, passages_per_shard: int, batch_tokens: int, index_engine: str,
-    arrays: FileEntry | None = None,
+    arrays: FileEntry | None = None, backend: str = CPU_BACKEND,
 ) -> BuildPlan:
     """The plan for a bundle and a corpus; `arrays` are those of the codec in a store that is appended to.
 
-    `codec` None: the bundle's own where its graphs decode one alone, else fp16.
+    `codec` None: the bundle's own where its graphs decode one alone, else fp16. `backend` is the name of what runs the
+    memory encoder.
 
     Raises TokenizerError for a bundle that cannot read text, OptionError for a codec that its graphs do not decode.
     """
@@ -117,7 +122,7 @@ def plan_build(
         raise BundleError(
             str(bundle), expected="the digest of its tokenizer", found="none", fix="export the bundle again"
         )
-    encoder = manifest.graphs.get("memory_encoder")
+    encoder = manifest.graphs.get(MEMORY_ENCODER)
     if codec is None:
         codec = manifest.codecs[0] if len(manifest.codecs) == 1 else "fp16"
     stored = check_codec(bundle, codec) if encoder else None
@@ -138,6 +143,7 @@ def plan_build(
         passages_per_shard=passages_per_shard,
         batch_tokens=batch_tokens,
         index_engine=index_engine,
+        backend=backend,
     )
 
 

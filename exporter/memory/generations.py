@@ -138,7 +138,7 @@ def put_manifest(store: Path, manifest: StoreManifest) -> None:
 def mend_manifest(store: Path) -> bool:
     """Put the replica in the place of a damaged manifest; whether there was one.
 
-    Raises StoreError if no replica can mend it, OutputError where another process changes the store.
+    Raises StoreError if no replica can mend it, OutputError if another process changes the store.
     """
     store = Path(os.path.realpath(store))
     with write_errors(store):

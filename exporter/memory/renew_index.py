@@ -10,8 +10,8 @@ from pathlib import Path
 
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.memory.commit import changing
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import read_texts, write_index, write_numbered_texts
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
 from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
 from glimmer_export.runtime.contract.store_layout import FOLDING, texts_name

@@ -31,10 +31,10 @@ from glimmer_export.exporter.memory.generations import (
     next_shard_index,
     older_generations,
 )
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import read_texts, stored_numbers, write_index, write_texts
 from glimmer_export.exporter.memory.verify import Damage, damaged_files
 from glimmer_export.exporter.memory.work import check_output, work_directory
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,

@@ -20,7 +20,7 @@ import numpy as np
 from glimmer_export.exporter.files.links import require_no_link_below, resolved
 from glimmer_export.exporter.files.publish import publish_directory
 from glimmer_export.exporter.files.whole_file import replace_file
-from glimmer_export.exporter.memory.progress import progress_bar
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.array_files import map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.bundle import verify_file

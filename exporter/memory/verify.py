@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from glimmer_export.exporter.memory.generations import damaged_replicas, older_generations, unnamed_files
-from glimmer_export.exporter.memory.progress import progress_bar
 from glimmer_export.exporter.memory.texts import stored_numbers
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (

@@ -1,6 +1,6 @@
 """Attribution: the reference with one part of the candidate's in its place, and what that part costs alone.
 
-Parts that both sides share are left out. Answers move only where a choice tips, so what a part costs is measured by
+Parts that both sides share are left out. Answers move only if a choice tips, so what a part costs is measured by
 teacher forcing: the log-probability of the reference's answer, token by token, moves with every error on the way to it,
 long before an answer does. An SNR of stage B's states that falls from 46 to 30 dB may move none.
 
@@ -69,7 +69,7 @@ def forced_answers(
     taught: ForcedSide, free: Side, rows: Sequence[Row], references: Sequence[Reply], *, batch_size: int,
     advance: Callable[[int], None],
 ) -> tuple[list[Forced], list[Reply]]:
-    """The reference's answers forced on a side, and what it says `free`: asked only where that is another answer."""
+    """The reference's answers forced on a side, and what it says `free`: asked only if that is another answer."""
     forced: list[Forced] = []
     replies: list[Reply] = []
     for start in range(0, len(rows), batch_size):
@@ -86,7 +86,7 @@ def forced_answers(
 
 
 class _Teacher:
-    """The tokens of a batch's answers, EOS last where there is room for it, and how the decoder took them."""
+    """The tokens of a batch's answers, EOS last if there is room for it, and how the decoder took them."""
 
     def __init__(self, shape: ModelShape) -> None:
         self._shape = shape
@@ -136,7 +136,7 @@ class PartEffect:
     Under teacher forcing, in nats a question: `log_prob_delta` is by how much the log-probability of the reference's
     answer changes, the mean; `log_prob_error` the root of the mean of the squares of these changes, which do not
     cancel. `score_snr_db` is the variance of the reference's scores over a question's passages by that of their error,
-    in dB, infinite without any; None where nothing is ranked.
+    in dB, infinite without any; None if nothing is ranked.
     """
 
     em_delta: float | None
@@ -169,7 +169,7 @@ def mixes(
     """The parts that the architecture has and the sides do not share, by name, each swapped alone.
 
     `source` is the reference's memory; `store` the candidate's where it reads another, `encoded` what the candidate's
-    memory encoder gives of the same passages, through the reference's codec. Raises OptionError where one side has no
+    memory encoder gives of the same passages, through the reference's codec. Raises OptionError if one side has no
     graphs for memory in the other's codec.
     """
     traits = shape.traits
@@ -193,7 +193,7 @@ def mixes(
 
 
 def costliest_part(effects: Mapping[str, PartEffect]) -> str | None:
-    """The part that moves the reference's answers most, whether they tip or not; None where none moves them."""
+    """The part that moves the reference's answers most, whether they tip or not; None if none moves them."""
     errors = {part: effect.log_prob_error or 0.0 for part, effect in effects.items()}
     worst = max(errors, key=errors.__getitem__, default=None)
     return worst if worst is not None and errors[worst] > 0 else None

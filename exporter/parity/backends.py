@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from glimmer_export.calibration.rounding import RoundingBackend
-from glimmer_export.runtime import BACKEND_NAMES
-from glimmer_export.runtime.backends import Backend, OnnxRuntimeBackend
-from glimmer_export.runtime.backends.choice import open_backend
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.backends.registry import AUTO, backend_names, open_backend
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["PARITY_BACKENDS", "parity_backend"]
+__all__ = ["parity_backend", "parity_backends"]
 
-PARITY_BACKENDS = (RoundingBackend.name, *(name for name in BACKEND_NAMES if name != "auto"))
-"""A session's backends, and FP16 rounded at every operator: a comparison is to say what was compared."""
+
+def parity_backends() -> tuple[str, ...]:
+    """A session's backends, and FP16 rounded at every operator: a comparison is to say what was compared."""
+    return (RoundingBackend.name, *(name for name in backend_names() if name != AUTO))
 
 
 @contextmanager
@@ -24,17 +25,11 @@ def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Bac
 
     Raises OptionError for an unknown one, BackendError where it cannot run here, BundleError for damaged engines.
     """
-    if name not in PARITY_BACKENDS:
+    if name not in parity_backends():
         raise OptionError(
-            f"backend {name!r}", expected=f"one of {', '.join(PARITY_BACKENDS)}", found="none of that name",
+            f"backend {name!r}", expected=f"one of {', '.join(parity_backends())}", found="none of that name",
             fix="choose one of these",
         )
-    if name == RoundingBackend.name:
-        yield RoundingBackend(threads)
-        return
-    backend = open_backend(name, bundle, threads=threads)
-    try:
+    rounding = name == RoundingBackend.name
+    with closing(RoundingBackend(threads) if rounding else open_backend(name, bundle, threads=threads)) as backend:
         yield backend
-    finally:
-        if not isinstance(backend, OnnxRuntimeBackend):
-            backend.close()

@@ -44,9 +44,11 @@ from glimmer_export.exporter.parity.reference import TorchReference, graphs_from
 from glimmer_export.exporter.parity.report import ParityReport, SideName, report_from_replies
 from glimmer_export.exporter.parity.sides import GraphSide, Reply, Side, TorchSide
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.backends import Array, Backend, Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends import Array, Backend, Graph
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
+    CPU_BACKEND,
     MEMORY_ENCODER,
     BundleError,
     BundleManifest,
@@ -97,7 +99,7 @@ def compare_with_checkpoint(
 
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)
-    backend = backend or OnnxRuntimeBackend(options.threads)
+    backend = backend or open_backend(CPU_BACKEND, bundle, threads=options.threads)
     with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
         made_from, found = session.bundle.manifest.checkpoint_digest, checkpoint_digest(source)
         if made_from != found:
@@ -137,8 +139,8 @@ def compare_with_bundle(
             "exact memory", expected="a checkpoint as the reference", found=f"bundle {reference}",
             fix="leave it out, or compare with the checkpoint",
         )
-    backend = backend or OnnxRuntimeBackend(options.threads)
-    reference_backend = reference_backend or OnnxRuntimeBackend(options.threads)
+    backend = backend or open_backend(CPU_BACKEND, bundle, threads=options.threads)
+    reference_backend = reference_backend or open_backend(CPU_BACKEND, reference, threads=options.threads)
     with Session.open(bundle, store, retrieval=options.retrieval, backend=backend) as session:
         other = Bundle.open(reference)
         manifest, wanted = other.manifest, session.bundle.manifest

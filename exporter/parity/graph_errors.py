@@ -28,7 +28,7 @@ class GraphError:
     """A graph's error over the observed runs: of its float outputs, the worst by each measure.
 
     `max_abs_err` and `mean_abs_err` are in the output's own unit, infinite where the candidate's is not finite.
-    `snr_db` is 10 log10(sum of squares of the reference / of the error), infinite where there is no error at all;
+    `snr_db` is 10 log10(sum of squares of the reference / of the error), infinite if there is no error at all;
     `cosine` that of the angle between reference and candidate, from -1 to 1.
     """
 

@@ -94,7 +94,7 @@ def rows_from_questions(
 ) -> Rows:
     """Tokenise each question and find its passages as the candidate's session would; `advance(1)` for each.
 
-    Raises OptionError as a session does, QuestionFileError where passages are to be given and are not.
+    Raises OptionError as a session does, QuestionFileError if passages are to be given and are not.
     """
     session.answer_many([], options.top_k, options.top_m)
     if session.store is None and not options.given_passages:
@@ -195,7 +195,7 @@ class EncodedMemory(TokensAlone):
         self._bytes = 0
 
     def prepare(self, numbers: Sequence[int]) -> None:
-        """Encode those that are not at hand, those of like length together. Raises BundleError where not finite."""
+        """Encode those that are not at hand, those of like length together. Raises BundleError if not finite."""
         if self._bytes > MAX_CACHED_BYTES:
             self._cache, self._bytes = {}, 0
         missing = [(number, self.table.input_ids(number)) for number in {*numbers} - self._cache.keys()]
@@ -239,7 +239,7 @@ class StoredMemory(TokensAlone):
         self._texts.prepare([n for n in numbers if self._store is None or self.table.store_number(n) is None])
 
     def memory(self, number: int) -> PassageMemory:
-        """A passage's memory; raises StoreError where another store has another passage under the id, or none."""
+        """A passage's memory; raises StoreError if another store has another passage under the id, or none."""
         found = self.stored(number)
         return self._texts.memory(number) if found is None else found
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.parity.report import ParityReport
+from glimmer_export.exporter.report.origin import package_versions, utc_now
 from glimmer_export.exporter.report.visible import finite
 from glimmer_export.runtime.contract import (
     DEVICE,
@@ -34,7 +32,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.parity_record import PARITY_FILE
 
-__all__ = ["kept_records", "questions_digest", "record_parity"]
+__all__ = ["kept_records", "questions_digest", "record_parity", "report_versions"]
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """What runs a backend's graphs, if it is not ONNX Runtime."""
@@ -69,8 +67,8 @@ def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Questi
     made = {
         **asdict(report.computation),
         "witness": _witness(report),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": _versions(report),
+        "date": utc_now(),
+        "versions": report_versions(report),
         "questions_sha256": questions_digest(questions),
         "gate": data["gate"],
         "report": data,
@@ -115,17 +113,13 @@ def _witness(report: ParityReport) -> str:
     return ROUNDED if report.computation.backend == ROUNDING_BACKEND else DEVICE
 
 
-def _versions(report: ParityReport) -> dict[str, str]:
+def report_versions(report: ParityReport) -> dict[str, str]:
     """Of Python, ours, numpy, and what ran either side's graphs."""
     backends = [side.backend for side in (report.candidate, report.reference) if side.backend != "torch"]
     names = [*(LIBRARIES.get(backend, "onnxruntime") for backend in backends), "numpy", "tokenizers"]
     if report.reference.backend == "torch":
         names.append("torch")
-    versions = {"python": platform.python_version()}
-    for name in dict.fromkeys(["glimmer-export", *names]):
-        version = getattr(sys.modules.get(name), "__version__", None)
-        try:
-            versions[name] = str(version or importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    # A library says its own version better than a distribution, whose name is not always the library's.
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    found = package_versions(["glimmer-export", *names]) | {name: str(own) for name, own in loaded.items() if own}
+    return {name: found[name] for name in ("python", "glimmer-export", *dict.fromkeys(names)) if name in found}

@@ -63,7 +63,7 @@ class TorchReference:
         memory: Sequence[NDArray[np.float32]] | None,
         num_selected: int | None,
     ) -> ReferenceAnswer:
-        """Answer one tokenised question from tokenised passages and their memory (None where there is none).
+        """Answer one tokenised question from tokenised passages and their memory (None if there is none).
 
         The passages hold the question too where the model joins them in one text.
         """

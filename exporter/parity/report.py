@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.parity.attribution import PartEffect, costliest_part
 from glimmer_export.exporter.parity.figures import (
     MAX_EXAMPLES,
+    Answered,
     Coverage,
     Delta,
     Difference,
@@ -38,9 +40,10 @@ from glimmer_export.exporter.parity.sides import Reply
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.contract import BundleManifest, Computation, GateResult
 
-__all__ = ["BothSides", "ParityReport", "SideName", "report_from_replies"]
+__all__ = ["BothSides", "ParityReport", "Sample", "SideName", "report_from_replies"]
 
 MAX_SCORE_PAIRS = 2000
+SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ class BothSides:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A question that was answered, with both sides' words; `equal`: of the same tokens."""
+
+    question: str
+    reference: str
+    candidate: str
+    equal: bool
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """Bundle (the candidate) against a torch checkpoint or another bundle (the reference), on the same passages.
 
@@ -84,7 +97,7 @@ class ParityReport:
     `log_probability` is None if a side is a bundle of before there was one, and where no answers are equal.
     `attribution` is None if it was not asked for, `gate` if there was none. `speed` is how many times faster the
     candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
-    (n, 2) are scores of reference and candidate, for a plot.
+    (n, 2) are scores of reference and candidate, for a plot; `samples` some of the answers, equal or not, for a page.
     """
 
     reference: SideName
@@ -111,6 +124,7 @@ class ParityReport:
     gate: GateResult | None = None
     skipped_passages: int = 0
     truncated_passages: int = 0
+    samples: tuple[Sample, ...] = ()
     score_pairs: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     @property
@@ -213,7 +227,17 @@ def report_from_replies(
         attribution=attribution,
         skipped_passages=rows.skipped_passages,
         truncated_passages=rows.truncated_passages,
+        samples=_samples(answered),
         score_pairs=_score_pairs(references, candidates),
+    )
+
+
+def _samples(answered: Answered) -> tuple[Sample, ...]:
+    """Of the questions that were answered, in even steps through all."""
+    found = list(zip(answered.rows, answered.references, answered.candidates, strict=True))
+    return tuple(
+        Sample(row.question.question, one.text, other.text, one.tokens == other.tokens)
+        for row, one, other in (found[place] for place in spread(range(len(found)), SAMPLES))
     )
 
 

@@ -15,10 +15,10 @@ from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.publish import check_file
 from glimmer_export.exporter.parity.compare import compare_with_bundle, compare_with_checkpoint
 from glimmer_export.exporter.parity.gate import judge, read_gate
-from glimmer_export.exporter.parity.html import write_html
 from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_progress
 from glimmer_export.exporter.parity.record import kept_records, record_parity
 from glimmer_export.exporter.parity.report import ParityReport
+from glimmer_export.exporter.parity.show import write_html
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.contract import PARITY_RECORD, OptionError, OutputError, read_manifest
 
@@ -31,7 +31,7 @@ class ParityRequest:
 
     Of `checkpoint` and `reference`, a bundle, one is given. `gate` is a name or the path of a YAML file; `html` a file
     to write. Backends are None for ONNX Runtime on the CPU; a checkpoint runs in torch. `question_files` are what the
-    questions were read from.
+    questions were read from; `command` is what asks for all of this, which the page says.
     """
 
     bundle: Path
@@ -44,6 +44,7 @@ class ParityRequest:
     backend: Backend | None = None
     reference_backend: Backend | None = None
     question_files: tuple[Path, ...] = ()
+    command: str = ""
 
     @property
     def inputs(self) -> list[Path | None]:
@@ -88,7 +89,7 @@ def run_parity(
         report = replace(report, gate=judge(*named_gate, report))
         record_parity(request.bundle, report, questions)
     if html is not None:
-        write_html(report, html, ranges)
+        write_html(report, html, ranges, command=request.command)
     return report
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from glimmer_export.exporter.parity.inputs import MemorySource, Row
 from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.runtime import candidates
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.contract import TOKEN_STAGES, ModelShape
@@ -75,19 +76,16 @@ class GraphSide:
         if taken:
             self._steps.clear()
             self._source.prepare([number for row in taken for number in row.numbers])
-            reading = self._reader.read(
-                [row.ids for row in taken], [row.candidates for row in taken], self._num_selected, StageClock()
-            )
-            for place, row in enumerate(taken):
-                count, answer = len(row.candidates), reading.answers[place]
-                selected = None if reading.selected is None else reading.selected[place].tolist()
+            asked = [candidates.Row(place, row.ids, row.candidates) for place, row in enumerate(taken)]
+            readings = self._reader.read(asked, self._num_selected, StageClock())
+            for place, (row, reading) in enumerate(zip(taken, readings, strict=True)):
                 replies[id(row)] = Reply(
-                    tokens=tuple(answer.tokens),
-                    text=self._text.decode(answer.tokens),
-                    scores=None if reading.scores is None else reading.scores[place, :count],
-                    selected=None if selected is None else tuple(item for item in selected if item < count),
+                    tokens=tuple(reading.tokens),
+                    text=self._text.decode(reading.tokens),
+                    scores=reading.scores,
+                    selected=reading.selected,
                     margins=tuple(float(step[place]) for step in self._steps),
-                    log_probability=answer.log_probability,
+                    log_probability=reading.log_probability,
                 )
         return [replies[id(row)] for row in rows]
 
@@ -111,7 +109,7 @@ class TorchSide:
 
     def _answer(self, row: Row) -> Reply:
         passages = [
-            self._tokens(number) if candidate.joined_ids is None else list(candidate.joined_ids)
+            self._tokens(number) if candidate.ids is None else list(candidate.ids)
             for number, candidate in zip(row.numbers, row.candidates, strict=True)
         ]
         memory = self._memory(row, passages) if self._shape.traits.has_memory else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from glimmer_export.exporter.stages.codec import take_selected
+from glimmer_export.exporter.stages.codecs.decoder import take_selected
 from glimmer_export.exporter.stages.model import GlimmerModel
 
 __all__ = [

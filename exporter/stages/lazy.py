@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from glimmer_export.exporter.stages.codec import scale_of
+from glimmer_export.exporter.stages.codecs.decoder import scale_of
 from glimmer_export.exporter.stages.encoder import EncoderBlock, FeedForwardLayer, SelfAttentionLayer
 from glimmer_export.exporter.stages.layers import masked_bias
 from glimmer_export.exporter.stages.model import GlimmerModel

@@ -3,8 +3,9 @@
 from glimmer_export.runtime.backends.contract import (
     Array,
     Backend,
+    BackendKind,
+    BackendOptions,
     Device,
-    DeviceBackend,
     DeviceGraph,
     DeviceLoop,
     DeviceTensor,
@@ -20,8 +21,9 @@ from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend
 __all__ = [
     "Array",
     "Backend",
+    "BackendKind",
+    "BackendOptions",
     "Device",
-    "DeviceBackend",
     "DeviceGraph",
     "DeviceLoop",
     "DeviceTensor",

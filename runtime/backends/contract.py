@@ -1,4 +1,4 @@
-"""What every backend offers: load one graph, run it; and what a backend with a device of its own offers besides."""
+"""What every backend offers: load one graph, run it; and what graphs on a device of its own offer besides."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.runtime.contract import GraphIO
+from glimmer_export.runtime.contract import FormChoice, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = [
-    "Array", "Backend", "Device", "DeviceBackend", "DeviceGraph", "DeviceLoop", "DeviceTensor", "Graph", "LoopIO",
-    "LoopingGraph", "Spec", "Tensor", "TypedGraph",
+    "Array", "Backend", "BackendKind", "BackendOptions", "ChoosingBackend", "Device", "DeviceGraph", "DeviceLoop",
+    "DeviceTensor", "Graph", "LoopIO", "LoopingGraph", "NotingBackend", "Spec", "Tensor", "TypedGraph",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -73,13 +73,74 @@ class TypedGraph(Protocol):
 
 
 class Backend(Protocol):
-    """Loads graphs for one kind of device."""
+    """Loads graphs for one kind of device, which it holds until it is closed."""
 
     name: str
 
     def load(self, path: Path, io: GraphIO) -> Graph:
-        """Load a graph and check its I/O; raises BundleError where the file is damaged or has another I/O."""
+        """Load a graph and check its I/O.
+
+        Raises BundleError if the file is damaged or has another I/O, BackendError if there is nothing for this device.
+        """
         ...
+
+    def close(self) -> None:
+        """Wait for queued work and give back what is held; its graphs and tensors cannot be used any more."""
+        ...
+
+
+@runtime_checkable
+class NotingBackend(Protocol):
+    """A backend that has something to say of how it runs."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What does not run as fast as it might, and why, as far as anything ran; also once it was closed."""
+        ...
+
+
+@runtime_checkable
+class ChoosingBackend(Protocol):
+    """A backend whose engines were built in one of a bundle's forms of cross-attention."""
+
+    @property
+    def form_choice(self) -> FormChoice | None:
+        """The choice that they were built by; None if they were built before there was one."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a backend is opened with; each takes of it what concerns it.
+
+    `bundle` is the directory whose graphs will be loaded. `threads` are the CPU threads of one graph run, None for as
+    many as suit it. `passage_cache_bytes` of a device's memory keep the passages that were read last. `lean` is for
+    runs whose memory counts more than their time.
+    """
+
+    bundle: Path
+    threads: int | None = None
+    passage_cache_bytes: int = 0
+    lean: bool = False
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """A backend before it is opened, as it is registered.
+
+    `name` is what `backend=` and `--backend` call it, and what the opened backend says it is. `library` is the Python
+    package that it needs. `open` raises BackendError if it cannot work here. `in_auto`: `auto` tries it, unless it is
+    `slow_on_cpu_codes` and the graphs were quantised for a CPU. `has_passage_cache`: it takes `passage_cache_bytes`.
+    `check` is for a backend that opens only with what was built of a bundle: it starts as far as that goes without one,
+    and says with what.
+    """
+
+    name: str
+    library: str
+    open: Callable[[BackendOptions], Backend]
+    in_auto: bool = False
+    slow_on_cpu_codes: bool = False
+    has_passage_cache: bool = False
+    check: Callable[[], str] | None = None
 
 
 class Device(Protocol):
@@ -88,15 +149,15 @@ class Device(Protocol):
     eos_interval: int
     """Decoder steps between two looks at what they gave: each look waits for the device."""
 
-    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+    def constants(self, arrays: Mapping[str, Array]) -> Mapping[str, Tensor]:
         """Copies of the host's arrays, for as long as they are referred to."""
         ...
 
-    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+    def zeros(self, specs: Mapping[str, Spec]) -> Mapping[str, Tensor]:
         """Tensors of zeros."""
         ...
 
-    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> Mapping[str, Tensor]:
         """What `padded_memory` lays out, on the device; beside the work that is queued already, where it can be."""
         ...
 
@@ -119,7 +180,7 @@ class DeviceGraph(Protocol):
         """As Graph."""
         ...
 
-    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
+    def launch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, DeviceTensor]:
         """Queue one run and return at once. Inputs may be arrays of the host, or tensors of this graph's device.
 
         Raises DeviceMemoryError where the device's memory does not hold it, DeviceLostError where the device failed,
@@ -177,7 +238,7 @@ class LoopingGraph(Protocol):
 
     def launch_into(
         self, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]
-    ) -> dict[str, DeviceTensor]:
+    ) -> Mapping[str, DeviceTensor]:
         """As DeviceGraph.launch, with tensors that these outputs are written to, such as inputs of a loop."""
         ...
 
@@ -188,18 +249,4 @@ class LoopingGraph(Protocol):
 
         Raises as `launch`.
         """
-        ...
-
-
-class DeviceBackend(Protocol):
-    """A backend with a device, which it holds until it is closed."""
-
-    name: str
-
-    def load(self, path: Path, io: GraphIO) -> DeviceGraph:
-        """As Backend; raises BackendError where there is nothing for this device."""
-        ...
-
-    def close(self) -> None:
-        """Wait for queued work and give the device back; its graphs and tensors cannot be used any more."""
         ...

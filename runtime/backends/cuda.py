@@ -239,7 +239,7 @@ class Cuda:
     def _lost_error(self) -> DeviceLostError:
         return DeviceLostError(
             f"GPU {self.gpu.name}" if hasattr(self, "gpu") else "GPU", expected="a GPU that runs", found=f"{self.lost}",
-            fix="end this process and start another; where it comes again, look at `nvidia-smi` and the kernel's log",
+            fix="end this process and start another; if it happens again, look at `nvidia-smi` and the kernel's log",
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["INSTALL_GPU", "MissingLibrary", "find_missing", "preload"]
 
-INSTALL_GPU = 'pip install "glimmer-export[gpu-cu13]", or "glimmer-export[gpu-cu12]" where the driver is older than 580'
+INSTALL_GPU = 'pip install "glimmer-export[gpu-cu13]", or "glimmer-export[gpu-cu12]" if the driver is older than 580'
 PROVIDER_FILES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
 TENSORRT = re.compile(r"libnv(?:infer|onnxparser)\w*\.so\.(?P<major>\d+)")
 DRIVER = "libcuda.so.1"

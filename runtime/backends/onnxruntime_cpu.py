@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from glimmer_export.runtime.backends.contract import Array
+from glimmer_export.runtime.backends.contract import Array, BackendKind, BackendOptions
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.backends.threads import num_threads, sleep_while_waiting
 from glimmer_export.runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
-__all__ = ["OnnxRuntimeBackend", "OnnxRuntimeLoader"]
+__all__ = ["KINDS", "OnnxRuntimeBackend", "OnnxRuntimeLoader"]
 
 NUMPY_TO_ORT = {
     "float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)", "int32": "tensor(int32)",
@@ -84,6 +84,9 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
         """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
         return OnnxRuntimeGraph(self._session(path, io), io, f"graph {path}")
 
+    def close(self) -> None:
+        """Nothing to do: what is held goes with the graphs."""
+
 
 class OnnxRuntimeGraph:
     """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
@@ -105,3 +108,10 @@ class OnnxRuntimeGraph:
         self._shapes.check(wanted, outputs)
         return outputs
 
+
+
+def _open(options: BackendOptions) -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(options.threads, lean=options.lean)
+
+
+KINDS = (BackendKind(CPU_BACKEND, "onnxruntime", _open, in_auto=True),)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
+from glimmer_export.runtime.backends.contract import Array, BackendKind, BackendOptions, Spec, Tensor
 from glimmer_export.runtime.backends.cuda_libraries import INSTALL_GPU, find_missing, preload
 from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeBackend, OnnxRuntimeLoader
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, from_device, to_device
@@ -16,7 +16,7 @@ from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.contract import BackendError, BundleError, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory, padded_memory
 
-__all__ = ["OnnxRuntimeDeviceBackend"]
+__all__ = ["KINDS", "OnnxRuntimeDeviceBackend"]
 
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 """What runs the nodes that a provider does not take."""
@@ -33,7 +33,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
     ) -> None:
         """Raises BackendError where the installed ONNX Runtime does not have the provider."""
         super().__init__(threads, (provider, *FALLBACKS.get(provider, ())))
-        self.name = f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
+        self.name = _name(provider)
         if provider not in (available := self._onnxruntime.get_available_providers()):
             raise BackendError(
                 f"backend {self.name}", expected=f"an ONNX Runtime with {provider}", found=", ".join(available),
@@ -101,15 +101,15 @@ class OrtDevice:
         value = to_device(self._onnxruntime, np.ascontiguousarray(tensor), self.name)
         return OrtTensor(value, tensor.dtype)
 
-    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, OrtTensor]:
         """Copies of the host's arrays."""
         return {name: self.place(array) for name, array in arrays.items()}
 
-    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, OrtTensor]:
         """Tensors of zeros."""
         return {name: self.place(np.zeros(shape, dtype)) for name, (shape, dtype) in specs.items()}
 
-    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, OrtTensor]:
         """What `padded_memory` lays out."""
         return {name: self.place(array) for name, array in padded_memory(rows, num_tokens).items()}
 
@@ -130,7 +130,7 @@ class OrtDeviceGraph:
         """Run once, from the host's arrays to the host's."""
         return {name: tensor.fetch()() for name, tensor in self.launch(inputs).items()}
 
-    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
+    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, OrtTensor]:
         """Run once; raises as the CPU's graphs do."""
         binding = self._session.session.io_binding()
         for name, tensor in in_types(inputs, self.dtypes, self._subject).items():
@@ -138,6 +138,24 @@ class OrtDeviceGraph:
         for name in self._outputs:
             binding.bind_output(name, self.device.name)
         values = zip(self._outputs.items(), self._session.run_bound(binding), strict=True)
-        outputs: dict[str, DeviceTensor] = {name: OrtTensor(value, dtype) for (name, dtype), value in values}
+        outputs = {name: OrtTensor(value, dtype) for (name, dtype), value in values}
         self._shapes.check(inputs, outputs)
         return outputs
+
+
+def _name(provider: str) -> str:
+    return f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
+
+
+def _kind(provider: str, *, in_auto: bool) -> BackendKind:
+    def opened(options: BackendOptions) -> OnnxRuntimeDeviceBackend:
+        return OnnxRuntimeDeviceBackend(provider, threads=options.threads)
+
+    return BackendKind(_name(provider), "onnxruntime", opened, in_auto=in_auto, slow_on_cpu_codes=True)
+
+
+KINDS = (
+    _kind("CUDAExecutionProvider", in_auto=True),
+    # It builds engines for minutes when a graph first runs, which nobody expects of `auto`.
+    _kind("TensorrtExecutionProvider", in_auto=False),
+)

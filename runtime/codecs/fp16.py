@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glimmer_export.runtime.codecs.contract import Array
-from glimmer_export.runtime.contract.codec_layout import CodecLayout
+from glimmer_export.runtime.codecs.contract import Array, CodecFormat, CodecLayout, CodecTensor
 
-__all__ = ["Fp16Codec", "decode_fp16", "encode_fp16"]
+__all__ = ["CODECS", "Fp16Codec", "decode_fp16", "encode_fp16"]
 
 FP16_EXPONENT = 14
 """A passage's largest value is stored between 2**14 and 2**15: below FP16's limit, far above its subnormals."""
+
+
+def _layout(d_model: int) -> CodecLayout:
+    memory, scale = CodecTensor("memory", "float16", (d_model,)), CodecTensor("memory_scale", "float32", ())
+    return CodecLayout("fp16", (memory,), per_passage=(scale,))
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,6 @@ def decode_fp16(codes: Array, scale: Array | np.float32) -> Array:
     """What the graphs decode: float16 (..., tokens, d_model) and scale (...) -> float32."""
     states: Array = codes.astype(np.float32) * np.asarray(scale)[..., None, None]
     return states
+
+
+CODECS = (CodecFormat("fp16", _layout, Fp16Codec),)

@@ -7,17 +7,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glimmer_export.runtime.codecs.contract import Array, scaled_by_token, token_scale
+from glimmer_export.runtime.codecs.contract import (
+    CODE_ZERO,
+    Array,
+    CodecArrayError,
+    CodecFormat,
+    CodecLayout,
+    CodecTensor,
+    scaled_by_token,
+    token_scale,
+)
 from glimmer_export.runtime.codecs.int8 import INT8_LIMIT
-from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS, CodecLayout
 
-__all__ = ["INT4_LIMIT", "Int4Codec"]
+__all__ = ["CODECS", "GROUP_CHANNELS", "GROUP_SCALE_LIMIT", "INT4_LIMIT", "Int4Codec"]
 
+GROUP_CHANNELS = 64
+"""Channels of one scale."""
+CHANNELS_PER_OUTLIER = 32
+"""One channel of so many is kept in eight bits."""
 INT4_LIMIT = 7.5
 """What stands for 0 in a nibble: its sixteen levels lie at -7.5 to 7.5, none of them wasted."""
 GROUP_SCALE_LIMIT = 255
 TIGHTER = (0.9, 0.8, 0.7)
 """Fractions of a group's scale that are tried besides: where its largest value is clipped, the rest gains by it."""
+
+
+def _layout(d_model: int) -> CodecLayout:
+    groups = -(-d_model // GROUP_CHANNELS)
+    codes = CodecTensor("memory", "uint8", (groups * GROUP_CHANNELS // 2,))
+    outliers = CodecTensor("memory_outliers", "uint8", (max(1, d_model // CHANNELS_PER_OUTLIER),))
+    group_scale = CodecTensor("memory_group_scale", "uint8", (groups,))
+    scale = CodecTensor("memory_scale", "float32", ())
+    channel_scale = CodecTensor("memory_channel_scale", "float32", (d_model,))
+    order = CodecTensor("memory_channel_order", "int32", (d_model,))
+    return CodecLayout("int4", (codes, outliers, group_scale, scale), arrays=(channel_scale, order))
 
 
 @dataclass(frozen=True)
@@ -32,10 +55,24 @@ class Int4Codec:
     layout: CodecLayout
     arrays: Mapping[str, Array]
 
+    def __post_init__(self) -> None:
+        order, places = self.arrays["memory_channel_order"], self.num_groups * GROUP_CHANNELS + self.num_outliers
+        different = len(np.unique(order))
+        if order.min() < 0 or order.max() >= places or different != len(order):
+            raise CodecArrayError(
+                "memory_channel_order", expected=f"{len(order)} different places below {places}",
+                found=f"{different} different ones, {order.min()} to {order.max()}",
+            )
+
     @property
     def num_groups(self) -> int:
         """Groups of `GROUP_CHANNELS` places."""
         return next(tensor.shape[0] for tensor in self.layout.per_token if tensor.name == "memory_group_scale")
+
+    @property
+    def num_outliers(self) -> int:
+        """Channels that are kept in eight bits."""
+        return next(tensor.shape[0] for tensor in self.layout.per_token if tensor.name == "memory_outliers")
 
     def encode(self, memory: Array) -> dict[str, Array]:
         """As `Codec.encode`: of the scales tried for a group, the one of the least squared error."""
@@ -90,7 +127,9 @@ class Int4Codec:
     def _places(self, evened: Array) -> tuple[Array, Array]:
         """Values (tokens, d_model) in their places (tokens, groups, GROUP_CHANNELS) and (tokens, outliers), else 0."""
         num_grouped = self.num_groups * GROUP_CHANNELS
-        num_outliers = next(t.shape[0] for t in self.layout.per_token if t.name == "memory_outliers")
-        places = np.zeros((len(evened), num_grouped + num_outliers), np.float32)
+        places = np.zeros((len(evened), num_grouped + self.num_outliers), np.float32)
         places[:, self.arrays["memory_channel_order"]] = evened
         return places[:, :num_grouped].reshape(len(evened), -1, GROUP_CHANNELS), places[:, num_grouped:]
+
+
+CODECS = (CodecFormat("int4", _layout, Int4Codec),)

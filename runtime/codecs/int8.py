@@ -7,12 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glimmer_export.runtime.codecs.contract import Array, scaled_by_token, token_scale
-from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, CodecLayout
+from glimmer_export.runtime.codecs.contract import (
+    CODE_ZERO,
+    Array,
+    CodecFormat,
+    CodecLayout,
+    CodecTensor,
+    scaled_by_token,
+    token_scale,
+)
 
-__all__ = ["INT8_LIMIT", "Int8Codec"]
+__all__ = ["CODECS", "INT8_LIMIT", "Int8Codec"]
 
 INT8_LIMIT = 127
+
+
+def _layout(d_model: int) -> CodecLayout:
+    codes, scale = CodecTensor("memory", "uint8", (d_model,)), CodecTensor("memory_scale", "float32", ())
+    channel_scale = CodecTensor("memory_channel_scale", "float32", (d_model,))
+    return CodecLayout("int8", (codes, scale), arrays=(channel_scale,))
 
 
 @dataclass(frozen=True)
@@ -37,3 +50,6 @@ class Int8Codec:
         """As `Codec.decode`."""
         values = (tensors["memory"].astype(np.float32) - CODE_ZERO) * self.arrays["memory_channel_scale"]
         return scaled_by_token(values, tensors["memory_scale"])
+
+
+CODECS = (CodecFormat("int8", _layout, Int8Codec),)

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from glimmer_export.runtime.codecs.contract import Array
-from glimmer_export.runtime.contract.codec_layout import CodecLayout
+from glimmer_export.runtime.codecs.contract import Array, CodecFormat, CodecLayout, CodecTensor
 
-__all__ = ["ProductCodec", "nearest"]
+__all__ = ["CODECS", "ProductCodec", "nearest"]
+
+CENTROIDS = 256
+STAGES = 8
+"""Centroids, each in a codebook of its own, whose sum stands for a group of channels."""
+
+
+def _layout(name: str, share: int, d_model: int) -> CodecLayout:
+    """A byte stands for `share` channels.
+
+    A group is as wide as divides the width, up to STAGES times `share` channels; each stage codes it once.
+    """
+    if d_model % share:
+        raise ValueError(f"{name} has a byte for {share} channels, and {d_model} is not a multiple of that")
+    stages = next(stages for stages in range(STAGES, 0, -1) if d_model % (stages * share) == 0)
+    width = stages * share
+    groups = d_model // width
+    codes = CodecTensor("memory", "uint8", (stages * groups,))
+    codebook = CodecTensor("memory_codebook", "float32", (stages, groups, CENTROIDS, width))
+    return CodecLayout(name, (codes,), arrays=(CodecTensor("memory_scale", "float32", (1,)), codebook))
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,12 @@ class ProductCodec:
             values = values + table.take(codes[..., stage, :] + first + stage * groups * centroids, 0)
         states: Array = values.reshape(*leading, groups * width) * self.arrays["memory_scale"]
         return states
+
+
+CODECS = tuple(
+    CodecFormat(name, partial(_layout, name, share), ProductCodec) for name, share in (("pq8x", 4), ("pq16x", 8))
+)
+"""`pq8x` is 8 times smaller than fp16."""
 
 
 def nearest(rows: Array, centroids: Array) -> Array:

@@ -1,8 +1,8 @@
 """What writer and reader share: errors, model shape, graph I/O, manifest, store layout. Standard library and numpy."""
 
+from glimmer_export.runtime.codecs import CODECS, CodecLayout, CodecTensor, codec_layout
 from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ArchitectureTraits, ModelShape
 from glimmer_export.runtime.contract.boundary import boundaries_of, boundary_of, with_fp16
-from glimmer_export.runtime.contract.codec_layout import CODECS, CodecLayout, CodecTensor, codec_layout
 from glimmer_export.runtime.contract.digest import file_digest
 from glimmer_export.runtime.contract.engine_record import (
     ENGINE_LIBRARIES,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glimmer_export.runtime.codecs import codec_layout
 from glimmer_export.runtime.contract.architecture import ModelShape
-from glimmer_export.runtime.contract.codec_layout import codec_layout
 from glimmer_export.runtime.contract.stages import (
     CROSS_KV,
     DECODER_PREFILL,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.runtime.codecs import CODECS, codec_layout
 from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ModelShape
 from glimmer_export.runtime.contract.boundary import check_boundaries, with_fp16
-from glimmer_export.runtime.contract.codec_layout import CODECS, codec_layout
 from glimmer_export.runtime.contract.digest import file_digest
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
@@ -280,23 +280,23 @@ def _check_shape(model: ModelShape, subject: str) -> None:
     joined = model.question_layout == "joined"
     if model.cross_attention_bias and not joined:
         raise BundleError(
-            f"{subject}, cross_attention_bias", expected="false where the question is not joined", found="true", fix=FIX
+            f"{subject}, cross_attention_bias", expected="false if the question is not joined", found="true", fix=FIX
         )
     if model.question_layout not in QUESTION_LAYOUTS or (joined and model.architecture != "fid"):
         raise BundleError(
-            f"{subject}, question_layout", expected="block, or joined where there is no memory",
+            f"{subject}, question_layout", expected="block, or joined if there is no memory",
             found=model.question_layout, fix=FIX,
         )
     if joined != (model.input_template is not None):
         raise BundleError(
-            f"{subject}, input_template", expected="a template where the question is joined, else null",
+            f"{subject}, input_template", expected="a template if the question is joined, else null",
             found=repr(model.input_template), fix=FIX,
         )
     selected = model.num_selected
     in_range = selected is None or 1 <= selected <= model.num_retrieved
     if (selected is not None) != model.traits.selects or not in_range:
         raise BundleError(
-            f"{subject}, num_selected", expected="1 to num_retrieved where the architecture selects, else null",
+            f"{subject}, num_selected", expected="1 to num_retrieved if the architecture selects, else null",
             found=repr(selected), fix=FIX,
         )
 
@@ -306,10 +306,11 @@ def _check_codecs(manifest: BundleManifest, subject: str) -> None:
     codecs, memory = manifest.codecs, manifest.model.traits.has_memory
     if unknown := [codec for codec in codecs if codec not in CODECS]:
         raise BundleError(
-            subject, expected=f"codecs of {', '.join(CODECS)}", found=unknown[0], fix="install a newer glimmer-export"
+            subject, expected=f"codecs of {', '.join(CODECS)}", found=unknown[0],
+            fix="install a newer glimmer-export, or register the codec before it is opened (register_codec)",
         )
     if len(set(codecs)) != len(codecs) or bool(codecs) != memory:
-        expected = "each codec once" if memory else "no codec where there is no memory"
+        expected = "each codec once" if memory else "no codec if there is no memory"
         raise BundleError(subject, expected=expected, found=", ".join(codecs) or "none", fix=FIX)
     try:
         for codec in codecs:

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from glimmer_export.runtime.contract.codec_layout import codec_layout
+from glimmer_export.runtime.codecs import codec_layout
 
 __all__ = ["ShardTensor", "shard_tensors"]
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from glimmer_export.runtime.contract.codec_layout import CODECS, CodecLayout, codec_layout
+from glimmer_export.runtime.codecs import CODECS, CodecLayout, codec_layout
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.manifest import PRECISIONS, FileEntry
 from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, INDEX_ENGINES, StoreManifest
@@ -26,6 +26,7 @@ TOMBSTONES = re.compile(r"tombstones/(\d{5,})\.safetensors")
 INDEX = re.compile(r"index-(\d{5,})/[\w-]+\.\w+")
 UNICODE = re.compile(r"\d+(\.\d+)*")
 NEWER = "install a newer glimmer-export"
+UNREGISTERED = f"{NEWER}, or register the codec before it is opened (register_codec)"
 
 Fault = tuple[str, str, object]
 """A field, what was expected there, and what was found."""
@@ -36,12 +37,13 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
 
     Files are not looked at. What a session would refuse of the manifest, no command goes on from.
     """
-    for field, value, known in (
-        ("codec", manifest.codec, (*CODECS, None)), ("index.engine", manifest.index.engine, INDEX_ENGINES),
+    for field, value, known, instead in (
+        ("codec", manifest.codec, (*CODECS, None), UNREGISTERED),
+        ("index.engine", manifest.index.engine, INDEX_ENGINES, NEWER),
     ):
         if value not in known:
             names = ", ".join(name for name in known if name)
-            raise StoreError(f"{subject}, {field}", expected=f"one of {names}", found=repr(value)[:80], fix=NEWER)
+            raise StoreError(f"{subject}, {field}", expected=f"one of {names}", found=repr(value)[:80], fix=instead)
     if manifest.index.folding > FOLDING:
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER
@@ -74,7 +76,7 @@ def _sizes(manifest: StoreManifest) -> Iterator[Fault]:
 
 def _codec(manifest: StoreManifest) -> Iterator[Fault]:
     if manifest.precision not in ((None,) if manifest.codec is None else PRECISIONS):
-        yield "precision", "that of the memory encoder, null where there is no memory", manifest.precision
+        yield "precision", "that of the memory encoder, null if there is no memory", manifest.precision
     arrays, snr = manifest.codec_arrays, manifest.codec_snr
     layout = _layout(manifest)
     if isinstance(layout, str):
@@ -128,7 +130,7 @@ def _totals(manifest: StoreManifest) -> Iterator[Fault]:
     tombstones, size = manifest.tombstones, 8 * manifest.num_tombstones
     if (tombstones is not None) != (size > 0) or (tombstones and not 0 < tombstones.bytes - size <= HEADER_BYTES):
         found = str(tombstones and tombstones.bytes)
-        yield "tombstones", f"a file of {manifest.num_tombstones} numbers, null where there are none", found
+        yield "tombstones", f"a file of {manifest.num_tombstones} numbers, null if there are none", found
 
 
 def _names(manifest: StoreManifest) -> Iterator[Fault]:

@@ -27,7 +27,7 @@ class DenseIndex:
     def __init__(self, directory: Path, manifest: DenseManifest, *, num_numbers: int) -> None:
         """Map the vectors of `directory`, an index of a store that gave out passage numbers below `num_numbers`.
 
-        Raises StoreError where they are not what the manifest says, MissingExtraError without faiss.
+        Raises StoreError if they are not what the manifest says, MissingExtraError without faiss.
         """
         self._faiss: Any = import_extra("faiss", "dense")
         self.dimension = manifest.dimension

@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from rich.table import Table
 
 from glimmer_export.calibration.public_fields import evidence_from_outputs
 from glimmer_export.calibration.questions import Question, read_questions
 from glimmer_export.exporter.answering import answer_questions
 from glimmer_export.exporter.answering.metrics import grade
 from glimmer_export.exporter.answering.scores import Scores, r_precision, recall_at, rouge_l_scorer, scores_table
+from glimmer_export.exporter.report.tables import ReportTable, print_table
 from glimmer_export.exporter.report.terminal import console
 from glimmer_export.runtime import Answer, Passage, RankedPassage
 from tests.answering.kilt_table import KiltRow, kilt_rows
@@ -129,8 +129,8 @@ def printed(report: Any, *, width: int = 300) -> str:
     """What a report prints on the console of the commands."""
     out = console()
     out.file, out.width = io.StringIO(), width
-    if isinstance(report, Table):
-        out.print(report)
+    if isinstance(report, ReportTable):
+        print_table(report, out)
     else:
         report.print(out)
     return out.file.getvalue()

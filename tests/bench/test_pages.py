@@ -13,8 +13,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from glimmer_export.exporter.bench.html import check_html_target, html_from_report, write_html
 from glimmer_export.exporter.bench.readme import BEGIN, END, main
+from glimmer_export.exporter.bench.report import check_html_target, html_from_report, write_html
 from glimmer_export.runtime.contract import OutputError
 
 

@@ -12,7 +12,7 @@ from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.attention_time import KERNELS, cross_attention_ms
+from glimmer_export.exporter.engines.cross_attention import KERNELS, cross_attention_ms
 from glimmer_export.runtime.contract import OptionError
 
 

@@ -16,7 +16,7 @@ from glimmer_export.runtime.contract import (
     QuestionFileError,
     StoreError,
 )
-from glimmer_export.runtime.decode import Decoded
+from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite
 from tests.exported import CORPUS, QUESTIONS, copy_bundle
@@ -104,7 +104,7 @@ def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
 
 
 def test_a_graph_that_never_ran_is_said(glimmer, monkeypatch):
-    monkeypatch.setattr("glimmer_export.runtime.reader.greedy_decode", lambda *arguments, **options: [Decoded([5])])
+    monkeypatch.setattr("glimmer_export.runtime.reader.greedy_decode", lambda *arguments, **options: [Reading([5])])
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[3:4]), ONE_THREAD)
     assert found.table.graphs["decoder_step"] == {}
     assert any("decoder_step never ran" in warning for warning in found.table.warnings)

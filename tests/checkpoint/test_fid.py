@@ -241,7 +241,7 @@ def test_a_table_belongs_to_texts_that_are_joined(fid, tmp_path):
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["model"] |= {"question_layout": "block", "input_template": None}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="cross_attention_bias: expected false where the question is not joined"):
+    with pytest.raises(BundleError, match="cross_attention_bias: expected false if the question is not joined"):
         Session.open(bundle)
 
 

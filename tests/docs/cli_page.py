@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,9 +11,10 @@ import typer
 from glimmer_export.exporter.cli.app import app
 from tests.docs.pages import DOCS
 
-__all__ = ["PAGE", "page"]
+__all__ = ["PAGE", "commands", "page"]
 
 PAGE = DOCS / "cli.md"
+WORDS = {str: "text", Path: "path", int: "number", float: "number"}
 HEAD = """\
 # Commands
 
@@ -65,22 +65,24 @@ def _row(parameter: Any, annotation: Any) -> str:
         if parameter.secondary_opts:  # a pair, such as --verify and --no-verify
             about.append(f"Default: `{(parameter.opts if default else parameter.secondary_opts)[0]}`.")
     elif default not in (None, "", ()) and not callable(default):
-        about.append(f"Default: `{default.value if isinstance(default, Enum) else default}`.")
+        about.append(f"Default: `{default}`.")
     return f"| {', '.join(f'`{name}`' for name in names)} | {_kind(parameter, annotation)} | {' '.join(about)} |"
 
 
 def _kind(parameter: Any, annotation: Any) -> str:
-    """What may be given: the type, less `None`, with its bounds or choices."""
-    of_list = get_origin(annotation) is list
-    (kind,) = (each for each in get_args(annotation) or (annotation,) if each is not type(None))
-    if kind is bool:
-        return "flag"
-    if get_origin(kind) is list:
-        of_list, (kind,) = True, get_args(kind)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        words = ", ".join(f"`{choice.value}`" for choice in kind)
+    """What may be given: names to choose from, or the type, less `None`, with its bounds."""
+    types = [each for each in get_args(annotation) or (annotation,) if each is not type(None)]
+    of_list = list in (get_origin(annotation), *(get_origin(each) for each in types))
+    metavar = (parameter.metavar or "") if parameter.param_type_name == "option" else ""
+    if metavar.startswith("["):
+        words = ", ".join(f"`{name}`" for name in metavar.strip("[]").split("|"))
+    elif "|" in metavar:
+        words = " or ".join(metavar.lower().split("|"))
     else:
-        words = {str: "text", Path: "path", int: "number", float: "number"}[kind]
+        (kind,) = types
+        if kind is bool:
+            return "flag"
+        words = WORDS[get_args(kind)[0] if get_args(kind) else kind]
     least, most = parameter.min, parameter.max
     if least is not None and most is not None:
         words += f", {least} to {most}"

@@ -101,3 +101,8 @@ def test_what_a_reader_does_in_a_shell_is_little():
 )
 def test_elisions(shown, printed, same):
     assert is_shown(shown, printed) is same
+
+
+@pytest.mark.parametrize("target", [path.stem for path in sorted((ROOT / "configs" / "targets").glob("*.yaml"))])
+def test_the_guide_names_every_target(target):
+    assert f"`{target}`" in (GUIDE / "tensorrt.md").read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, 
 from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.initialise import RandomWeights
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
-from glimmer_export.exporter.checkpoint.presets import preset
+from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.checkpoint.tokenizer import find_tokenizer
 from glimmer_export.exporter.checkpoint.write import write_checkpoint
 from glimmer_export.exporter.demo.world import CHECKPOINT

@@ -16,7 +16,7 @@ from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines import build as builds
 from glimmer_export.exporter.engines import build_engines, choose_form_here
 from glimmer_export.exporter.engines.compiler import Compiler
-from glimmer_export.exporter.engines.measured_form import form_on_engines
+from glimmer_export.exporter.engines.cross_attention import form_on_engines
 from glimmer_export.exporter.lint import limits_of, lint_bundle
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
 from glimmer_export.runtime import Session

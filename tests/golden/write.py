@@ -37,11 +37,11 @@ def write_golden(directory: Path) -> None:
     with TemporaryDirectory() as work:
         make_checkpoint(Path(work) / "checkpoint", "glimmer, codecs")
         bundle = directory / "bundle"
-        forms = FormOptions(stage_a=None, cross_attention="absorbed", codecs=CODECS[:2])
+        forms = FormOptions(stage_a=None, cross_attention="absorbed", codecs=tuple(CODECS)[:2])
         export_bundle(Path(work) / "checkpoint", bundle, forms)
         corpus = write_rows(Path(work) / "corpus.jsonl", CORPUS)
         build_store(bundle, corpus, directory / "store-fp16", passages_per_shard=16, threads=1)
-        for codec in CODECS[1:2]:
+        for codec in tuple(CODECS)[1:2]:
             convert_store(directory / "store-fp16", directory / f"store-{codec}", codec)
         new = write_rows(Path(work) / "new.jsonl", [NEW])
         append_passages(directory / "store-fp16", bundle, new, threads=1)

@@ -13,7 +13,7 @@ from glimmer_export.exporter.graphs.comparable import comparable_outputs
 from glimmer_export.exporter.tolerances import MIN_SNR_DB
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
-from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.backends.registry import load_graphs
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import LOG_PROBABILITY, GraphIO
 from glimmer_export.runtime.store import MemoryStore

@@ -14,7 +14,7 @@ from tests.gpu.runner import DONE, LEFT, Part
 from tests.gpu.setting import ENGINES, ORT_CUDA, RTX, TORCH, Setting
 
 if TYPE_CHECKING:
-    from glimmer_export.runtime.backends import DeviceBackend
+    from glimmer_export.runtime.backends import Backend
 
 __all__ = [
     "CURRENT", "FIRST", "PROBES", "build_engines_here", "build_graphs", "described", "import_onnxruntime",
@@ -65,7 +65,7 @@ def described(engine: str, precision: str) -> str:
 @contextmanager
 def open_backend(
     setting: Setting, engine: str, model: Model, precision: str, **switches: Any
-) -> Iterator[DeviceBackend]:
+) -> Iterator[Backend]:
     """What runs a bundle's graphs here; `switches` are TensorRTBackend's. Raises BackendError where it does not."""
     backend = _new(setting, engine, model, precision, switches)
     try:
@@ -190,7 +190,7 @@ def _capability(setting: Setting) -> str:
     return probe.get("capability") or CURRENT
 
 
-def _new(setting: Setting, engine: str, model: Model, precision: str, switches: dict[str, Any]) -> DeviceBackend:
+def _new(setting: Setting, engine: str, model: Model, precision: str, switches: dict[str, Any]) -> Backend:
     if engine == ORT_CUDA:
         from glimmer_export.runtime.backends.onnxruntime_gpu import OnnxRuntimeDeviceBackend
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import LoopingGraph
-from glimmer_export.runtime.backends.choice import load_graphs
+from glimmer_export.runtime.backends.registry import load_graphs
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.decode import step_loop
 from glimmer_export.runtime.store import MemoryStore

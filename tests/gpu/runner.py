@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.bench.machine import utc_now
 from glimmer_export.exporter.files.publish import replace_file
+from glimmer_export.exporter.report.origin import utc_now
 
 __all__ = ["DONE", "FAILED", "LEFT", "Part", "Step", "finite", "run_part"]
 

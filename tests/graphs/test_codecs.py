@@ -18,7 +18,7 @@ from glimmer_export.exporter.lint import limits_of
 from glimmer_export.exporter.lint.graph import LintGraph
 from glimmer_export.exporter.lint.run import GPU_RULES
 from glimmer_export.exporter.stages import CodecDecoder
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.contract import (
     CODECS,
     GraphIO,

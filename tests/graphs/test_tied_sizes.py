@@ -66,7 +66,7 @@ def stages() -> dict[tuple[Any, ...], tuple[str, nn.Module, GraphIO]]:
             patch.setattr(trace, "graph_from_stage", note)
             whole = GlimmerModel(config).requires_grad_(False).eval()
             for stage_a, cross_attention in product(STAGE_A_FORMS, CROSS_ATTENTION_FORMS):
-                forms = Forms(CODECS, stage_a, cross_attention)
+                forms = Forms(tuple(CODECS), stage_a, cross_attention)
                 for name, io in graph_io(config.shape, forms).items():
                     stage = stage_from_model(whole, name, forms)
                     front = trace.memory_prefix(stage, io, config.shape, codec_of(name))

@@ -39,7 +39,7 @@ SIZES = (
 
 @pytest.mark.parametrize(("variant", "forms"), [
     ("glimmer", FormOptions(codecs=("fp16",))),
-    pytest.param("glimmer", FormOptions(codecs=CODECS), marks=pytest.mark.slow),
+    pytest.param("glimmer", FormOptions(codecs=tuple(CODECS)), marks=pytest.mark.slow),
     pytest.param("glimmer, every option", FormOptions(cross_attention="cached"), marks=pytest.mark.slow),
     pytest.param("lumen", FormOptions(cross_attention="cached"), marks=pytest.mark.slow),
     pytest.param("memory_fid", FormOptions(cross_attention="absorbed"), marks=pytest.mark.slow),

@@ -78,7 +78,7 @@ def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads
     write_world(folder, world)
     given = None if retrieve else [row["ctx_ids"] for row in world.questions]
     ways = ("build",) if retrieve else ("build", "convert")
-    for name in (EXACT, *(f"{codec}-{way}" for codec in CODECS[1:] for way in ways)):
+    for name in (EXACT, *(f"{codec}-{way}" for codec in tuple(CODECS)[1:] for way in ways)):
         codec, way = name.split("-")
         store, found = folder / name, folder / f"{name}.json"
         if not store.exists():
@@ -110,7 +110,7 @@ def figures(folder: Path, name: str) -> dict[str, Any]:
 
 def report(folder: Path) -> dict[str, dict[str, Any]]:
     """Figures of each store that was asked, by its name, such as int8-build."""
-    names = (f"{codec}-{way}" for codec in CODECS[1:] for way in ("build", "convert"))
+    names = (f"{codec}-{way}" for codec in tuple(CODECS)[1:] for way in ("build", "convert"))
     return {name: figures(folder, name) for name in names if (folder / f"{name}.json").exists()}
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     bundle = options.work / "bundle"
     if not bundle.exists():
         options.work.mkdir(parents=True, exist_ok=True)
-        export_bundle(CHECKPOINT, bundle, FormOptions(codecs=CODECS))
+        export_bundle(CHECKPOINT, bundle, FormOptions(codecs=tuple(CODECS)))
     for size in options.passages if not options.table else [None]:
         if size is None:
             name, world = "table", generate_split("test", TABLE_QUESTIONS, options.seed)

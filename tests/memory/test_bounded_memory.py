@@ -22,6 +22,7 @@ from pathlib import Path
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.memory.build import memory_encoder
 from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.passage_memory import encode_passages
 
 def status(name):
@@ -29,7 +30,7 @@ def status(name):
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 bundle = Bundle.open(sys.argv[1])
-encode_passages(memory_encoder(bundle, 1), [bundle.text.passage("", "one passage")[0]])
+encode_passages(memory_encoder(bundle, OnnxRuntimeBackend(1)), [bundle.text.passage("", "one passage")[0]])
 model = status("VmRSS:")
 summary = build_store(*sys.argv[1:], codec="int8", threads=1)
 print(json.dumps({"model": model, "peak": status("VmHWM:"), "passages": summary.passages, "seconds": summary.seconds}))

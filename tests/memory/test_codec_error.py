@@ -29,7 +29,8 @@ from glimmer_export.exporter.memory.codec_fit import (
 )
 from glimmer_export.exporter.tolerances import CODEC_SNR_DROP_DB
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.codecs import decode_fp16, encode_fp16, open_codec
+from glimmer_export.runtime.codec_file import open_codec
+from glimmer_export.runtime.codecs import decode_fp16, encode_fp16
 from glimmer_export.runtime.contract import CODECS, MANIFEST, CodecSnr, OutputError, read_store_manifest
 from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
@@ -70,7 +71,7 @@ def source(tmp_path_factory):
         {"id": number, "title": "", "text": " ".join(random.choice(WORDS[:20] if number < 1347 else WORDS[40:], 5))}
         for number in range(2047)
     ]
-    make_bundle(folder / "bundle", codecs=CODECS)
+    make_bundle(folder / "bundle", codecs=tuple(CODECS))
     write_rows(folder / "corpus.jsonl", rows)
     build_store(folder / "bundle", folder / "corpus.jsonl", folder / "fp16", passages_per_shard=SHARD, threads=1)
     return folder

@@ -9,7 +9,7 @@ import pytest
 
 from glimmer_export.exporter.memory import codec_fit as module
 from glimmer_export.exporter.memory.codec_fit import fit_codec, sample_rows
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.contract import CODECS, MissingExtraError, codec_layout
 
 WIDTH = 64

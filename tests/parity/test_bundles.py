@@ -16,9 +16,9 @@ from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
 from glimmer_export.exporter.parity.attribution import ForcedSide
-from glimmer_export.exporter.parity.html import html_from_report
 from glimmer_export.exporter.parity.inputs import EncodedMemory, StoredMemory, TokensAlone, rows_from_questions
 from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.parity.show import html_from_report
 from glimmer_export.exporter.parity.sides import GraphSide
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime import Session

@@ -1,4 +1,4 @@
-"""The page is one file of well-formed XML that fetches nothing, and has what the report has."""
+"""The page of a parity report: well-formed XML that fetches nothing, and has what the report has."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges import RangeTable, TensorRange
 from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle
 from glimmer_export.exporter.parity.gate import judge, read_gate
-from glimmer_export.exporter.parity.html import html_from_report, write_html
-from glimmer_export.exporter.parity.svg import histogram_svg, scatter_svg
+from glimmer_export.exporter.parity.report import Sample
+from glimmer_export.exporter.parity.show import html_from_report, write_html
+from glimmer_export.exporter.report.visible import visible
 from tests.exported import QUESTIONS
 from tests.parity.noise import noisy_bundle
 
@@ -34,10 +35,11 @@ def parse(page: str) -> ET.Element:
 
 
 def test_the_page_has_every_part(report, glimmer, tmp_path):
-    write_html(report, tmp_path / "page.html")
+    write_html(report, tmp_path / "page.html", command="glimmer-export parity <b>&")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     text = " ".join(parse(page).itertext())
-    parts = ("answers differ", "log-probability of equal answers", "Gate default", "not measured", "Scores", "<b>&")
+    parts = ("answers differ", "log-probability of equal answers", "Gate default", "not measured", "Scores", "<b>&",
+             "glimmer-export parity <b>&", "onnxruntime", "Sample answers", *QUESTIONS[:1])
     for words in (*glimmer.io, *report.attribution, *parts):
         assert words in text
     assert len(re.findall("<circle", page)) == len(report.score_pairs) > 20
@@ -58,13 +60,41 @@ def test_range_histograms_are_of_the_widest_tensors(report):
     assert "Widest ranges" not in html_from_report(report)
 
 
-def test_pictures_of_nothing_and_of_what_is_not_finite():
-    for svg in (
-        scatter_svg(np.zeros((0, 2), np.float32)),
-        scatter_svg(np.array([[1, 2], [np.nan, 3], [-np.inf, 1]], np.float32)),
-        histogram_svg(np.zeros(8, np.int64)),
-        histogram_svg([1, 2, 3]),
-    ):
-        assert "nan" not in svg
-        assert "inf" not in svg
-        assert ET.fromstring(svg) is not None
+def test_a_page_of_equal_answers_shows_some(report):
+    """A reader sees what was asked and said where nothing differs, too."""
+    equal = replace(
+        report, differences=[], samples=(*report.samples[:1], Sample("who?", "<i>she</i>", "<i>she</i>", equal=True))
+    )
+    page = html_from_report(equal)
+    rows = ["|".join(cell.text or "" for cell in row) for row in parse(page).iter("tr")]
+    assert "who?|<i>she</i>|<i>she</i>|yes" in rows
+    assert "<i>" not in page
+
+
+def test_samples_reach_from_the_first_question_to_the_last(report):
+    asked = [sample.question for sample in report.samples]
+    assert asked == [QUESTIONS[place] for place in sorted(map(QUESTIONS.index, asked))]
+    assert len(asked) == min(8, report.coverage.answered)
+    assert sum(not sample.equal for sample in report.samples) <= report.first_difference.count
+
+
+def test_hostile_questions_stay_text(report):
+    hostile = "</td><script>alert(1)</script>&amp; {{ page }} {% raw %}\x1b[31m\x00 \u202eabc ]]>"
+    page = html_from_report(replace(
+        report, samples=(Sample(hostile, hostile, hostile, equal=False),),
+        differences=[replace(report.differences[0], question=hostile, reference=hostile, candidate=hostile)],
+    ), command=hostile)  # fmt: skip
+    assert "<script" not in page
+    assert "\x1b" not in page
+    cells = [cell.text for cell in parse(page).iter("td")]
+    shown = visible(hostile)
+    assert "{{ page }} {% raw %}" in shown
+    assert cells.count(shown) == 6
+    assert [code.text for code in parse(page).iter("code")] == [shown]
+
+
+def test_a_candidate_that_is_slower_is_not_called_faster(report):
+    """0.53 times faster is 1.89 times the time."""
+    assert "0.53x" not in html_from_report(replace(report, speed=0.53))
+    assert "1.89x the time" in html_from_report(replace(report, speed=0.53))
+    assert "1.20x faster" in html_from_report(replace(report, speed=1.2))

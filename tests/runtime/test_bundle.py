@@ -141,9 +141,9 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["model"].update(question_layout="apart"), "question_layout: expected block, or joined"),
         (
             lambda data: data["model"].update(question_layout="joined", input_template="{question}"),
-            "question_layout: expected block, or joined where there is no memory, found joined",
+            "question_layout: expected block, or joined if there is no memory, found joined",
         ),
-        (lambda data: data["model"].update(input_template="{question}"), "input_template: expected a template where"),
+        (lambda data: data["model"].update(input_template="{question}"), "input_template: expected a template if"),
         (lambda data: data["model"].update(d_model="32"), r"model\.d_model: expected int, found '32'"),
         (lambda data: data["model"].update(d_model=True), r"model\.d_model: expected int"),
         (lambda data: data["model"].update(d_model=64), "inputs and outputs"),

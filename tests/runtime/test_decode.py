@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from glimmer_export.runtime.contract import LOG_PROBABILITY, ModelShape, NotFiniteError
-from glimmer_export.runtime.decode import Decoded, greedy_decode
-from glimmer_export.runtime.placement import HostPlacement
+from glimmer_export.runtime.decode import Reading, greedy_decode
+from glimmer_export.runtime.placement import Placement
 
 EOS, START, HEADS, D_KV, LAYERS = 1, 7, 2, 3, 2
 SHAPE = ModelShape(
@@ -69,11 +69,11 @@ def decode(script: list[list[int]], *, shape: ModelShape = SHAPE, prefixes=None)
 
 def decoded(
     made: Script, *, shape: ModelShape = SHAPE, prefixes=None, eos_interval: int = 1, check_finite: bool = False
-) -> list[Decoded]:
+) -> list[Reading]:
     script = made.script
     states = np.ones((len(script), 3, 6), np.float32)
     mask = np.ones((len(script), 3), np.int32)
-    place = HostPlacement(made.graphs())
+    place = Placement(made.graphs())
     place.eos_interval = eos_interval
     prefixes = prefixes or [[START]] * len(script)
     return greedy_decode(place, shape, states, mask, prefixes, check_finite=check_finite)
@@ -157,12 +157,12 @@ def test_a_question_before_the_answer_was_not_chosen():
     shape = dataclasses.replace(SHAPE, architecture="memory_fid", num_selected=None)
     made = Script([[5, EOS]], shape.cache_length)
     (answer,) = decoded(made, shape=shape, prefixes=[[START, 30, 31, EOS]])
-    assert answer == Decoded([5], log_probability(0, 0) + log_probability(0, 1))
+    assert answer == Reading([5], log_probability(0, 0) + log_probability(0, 1))
 
 
 def test_graphs_that_do_not_tell_give_none():
     made = Script([[5, EOS], [EOS]], SHAPE.cache_length, log_probability=False)
-    assert decoded(made, check_finite=True) == [Decoded([5], None), Decoded([], None)]
+    assert decoded(made, check_finite=True) == [Reading([5], None), Reading([], None)]
 
 
 @pytest.mark.parametrize(("run", "raises"), [(1, True), (3, False)])

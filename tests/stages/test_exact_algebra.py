@@ -19,12 +19,13 @@ from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.candidates import Candidate
+from glimmer_export.runtime.candidates import Candidate, Row
 from glimmer_export.runtime.clock import StageClock
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS, Forms, GraphIO, graph_io
+from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.passage_memory import PassageMemory
-from glimmer_export.runtime.reader import Reader, Reading
+from glimmer_export.runtime.reader import Reader
 from glimmer_export.runtime.store import Passage
 
 MARGIN = 1e-4
@@ -69,12 +70,15 @@ class Case:
     passages: list[list[int]]
     num_selected: int | None
 
-    def read(self, forms: Forms, rows: slice) -> Reading:
+    def read(self, forms: Forms, rows: slice) -> list[Reading]:
         shape = self.model.config.shape
         graphs = {name: StageGraph(self.model, name, io, forms) for name, io in graph_io(shape, forms).items()}
         reader = Reader(graphs, shape, None, Memories(self.memory), FP16)
-        candidates = [[Candidate(PASSAGE, number, None) for number in row] for row in self.passages[rows]]
-        return reader.read(self.questions[rows], candidates, self.num_selected, StageClock())
+        asked = [
+            Row(place, question, [Candidate(PASSAGE, number, None) for number in numbers])
+            for place, (question, numbers) in enumerate(zip(self.questions[rows], self.passages[rows], strict=True))
+        ]
+        return reader.read(asked, self.num_selected, StageClock())
 
 
 def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str, stage_a: str | None) -> GlimmerModel:
@@ -151,26 +155,25 @@ def recording(model: GlimmerModel) -> list[torch.Tensor]:
     return steps
 
 
-def compare(case: Case, reading: Reading, first_row: int, counts: Counter[str]) -> None:
+def compare(case: Case, readings: list[Reading], first_row: int, counts: Counter[str]) -> None:
     """Scores, selection and tokens of each row against torch's, from everything padded, one question at a time."""
     steps = recording(case.model)
     reference = TorchReference(case.model)
-    for row, answer in enumerate(reading.answers):
+    for row, answer in enumerate(readings):
         numbers = case.passages[first_row + row]
         memory = [FP16.decode(case.memory[number].tensors) for number in numbers]
         steps.clear()
         expected = reference.answer(case.questions[first_row + row], [], memory, case.num_selected)
         counts["compared"] += 1
         if expected.scores is not None:
-            scores, selected = reading.scores[row, : len(numbers)], reading.selected[row]
-            assert max_abs_error(scores, expected.scores) <= TOLERANCES["fp32"].limit(expected.scores)
+            assert max_abs_error(answer.scores, expected.scores) <= TOLERANCES["fp32"].limit(expected.scores)
             ranked = np.sort(expected.scores)[::-1]
             if len(ranked) > case.num_selected:
                 gap = ranked[case.num_selected - 1] - ranked[case.num_selected]
                 if gap <= MARGIN * np.abs(ranked).max():
                     counts["excluded"] += 1
                     continue
-            assert [place for place in selected if place < len(numbers)] == expected.selected
+            assert list(answer.selected) == expected.selected
         if answer.tokens == expected.tokens:
             assert abs(answer.log_probability - expected.log_probability) <= TOLERANCES["log_probability"].atol
         else:

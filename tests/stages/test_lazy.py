@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights
 from glimmer_export.exporter.stages import GlimmerModel, applies_scale, stage_from_model
-from glimmer_export.exporter.stages.codec import take_selected
+from glimmer_export.exporter.stages.codecs.decoder import take_selected
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from glimmer_export.runtime.contract import Forms
 from glimmer_export.runtime.rerank import select_top_m

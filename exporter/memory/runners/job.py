@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +11,13 @@ from typing import Protocol
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
 from glimmer_export.exporter.memory.work import ShardRecord, Work
-from glimmer_export.runtime.backends import Graph, OnnxRuntimeBackend
+from glimmer_export.runtime.backends import Backend, Graph
+from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import TokenizerError
+from glimmer_export.runtime.contract import (
+    MEMORY_ENCODER,
+    TokenizerError,
+)
 from glimmer_export.runtime.store import Passage
 
 __all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
@@ -48,15 +53,19 @@ class Runner(Protocol):
 class ShardEncoder:
     """A bundle's tokenizer and memory encoder, and the codec of `store`, loaded once.
 
-    Raises BundleError where the graph cannot be loaded, StoreError where the codec's arrays cannot.
+    Raises BundleError where the graph cannot be loaded, BackendError where the plan's backend does not work here,
+    StoreError where the codec's arrays cannot be read.
     """
 
     def __init__(self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
         self._plan, self._text, self._encoder, self._sample = plan, bundle.text, None, plan.sample()
+        self._backend: Backend | None = None
         if plan.codec is not None:
-            self._encoder = Encoder(memory_encoder(bundle, threads), frozen_codec(store, plan.codec, plan.d_model))
+            codec = frozen_codec(store, plan.codec, plan.d_model)
+            self._backend = open_backend(plan.backend, bundle.directory, threads=threads)
+            self._encoder = Encoder(memory_encoder(bundle, self._backend), codec)
 
     def encode(
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
@@ -67,11 +76,15 @@ class ShardEncoder:
             sample=self._sample,
         )
 
+    def close(self) -> None:
+        """Close the backend."""
+        if self._backend is not None:
+            self._backend.close()
 
-def memory_encoder(bundle: Bundle, threads: int | None) -> Graph:
-    """The graph, on this machine's CPU; raises BundleError where it cannot be loaded."""
-    name = "memory_encoder"
-    return OnnxRuntimeBackend(threads).load(bundle.graph_path(name), bundle.manifest.io()[name])
+
+def memory_encoder(bundle: Bundle, backend: Backend) -> Graph:
+    """The graph; raises BundleError where it cannot be loaded, BackendError where the backend has nothing for it."""
+    return backend.load(bundle.graph_path(MEMORY_ENCODER), bundle.manifest.io()[MEMORY_ENCODER])
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class LocalRunner:
         """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""
         encoder = ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)
         wanted = set(missing)
-        for index, passages in enumerate(job.corpus.parts()):
-            if index in wanted:
-                yield index, encoder.encode(job.work.store, index, passages, advance=advance)
+        with closing(encoder):
+            for index, passages in enumerate(job.corpus.parts()):
+                if index in wanted:
+                    yield index, encoder.encode(job.work.store, index, passages, advance=advance)

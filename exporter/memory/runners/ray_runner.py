@@ -28,6 +28,7 @@ from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan
 from glimmer_export.exporter.memory.runners.job import Finished, ShardJob
 from glimmer_export.exporter.memory.work import ShardRecord, Work
+from glimmer_export.runtime.codecs import CODECS
 from glimmer_export.runtime.contract import (
     BackendError,
     BundleManifest,
@@ -157,9 +158,15 @@ class RayRunner:
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
         """Encode in any order; a shard whose worker died is given to another.
 
-        Raises OptionError and BackendError for a cluster that cannot be used, and what a worker raised. Ray is stopped
-        whatever happens, and its workers with it.
+        Raises OptionError and BackendError for a cluster that cannot be used, OptionError for a codec that was
+        registered in this process alone, and what a worker raised. Ray is stopped whatever happens, and its workers
+        with it.
         """
+        if (codec := job.plan.codec) is not None and not CODECS[codec].is_own:
+            raise OptionError(
+                f"codec {codec}", expected="one of glimmer-export's own, which every worker has",
+                found="one registered in this process", fix="build the store without Ray (runner=None)",
+            )
         failure = None
         with (
             _workers_directory(job.work),

@@ -1,5 +1,5 @@
 """TensorRT and TensorRT-RTX, without torch: engines of a bundle on one GPU, with tensors that stay there."""
 
-from glimmer_export.runtime.backends.tensorrt.backend import TensorRTBackend
+from glimmer_export.runtime.backends.tensorrt.backend import KINDS, TensorRTBackend
 
-__all__ = ["TensorRTBackend"]
+__all__ = ["KINDS", "TensorRTBackend"]

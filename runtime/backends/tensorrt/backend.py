@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.runtime.backends.contract import BackendKind, BackendOptions
 from glimmer_export.runtime.backends.cuda import Cuda
 from glimmer_export.runtime.backends.tensorrt.device import CudaDevice
 from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
 from glimmer_export.runtime.backends.tensorrt.library import Library, check_installed, runtime_cache_path
 from glimmer_export.runtime.contract import (
+    DECODER_STEP,
     ENGINE_RECORD,
     ENGINES,
     BackendError,
@@ -30,12 +32,12 @@ from glimmer_export.runtime.contract import (
     stage_of,
 )
 
-__all__ = ["TensorRTBackend"]
+__all__ = ["KINDS", "TensorRTBackend"]
 
 BUILD = "build engines here: `glimmer-export build`"
 MAX_ENGINE_BYTES = 32 << 30
 """A decoder of 11 billion parameters has 22 GiB in FP16; what is larger is no engine, and would be read into memory."""
-REPEATED = "decoder_step"
+REPEATED = DECODER_STEP
 """The stage that runs once a token, and so is captured, the runs between two looks at the tokens together."""
 
 
@@ -155,3 +157,19 @@ class TensorRTBackend:
             while self._graphs:
                 self._graphs.pop().close()
             self._device.close()
+
+
+def _kind(library: str) -> BackendKind:
+    def opened(options: BackendOptions) -> TensorRTBackend:
+        return TensorRTBackend(options.bundle, library, passage_cache_bytes=options.passage_cache_bytes)
+
+    def check() -> str:
+        check_installed(library)
+        Cuda()
+        return f"{library} {Library(library).version}; a bundle needs engines, see `glimmer-export build`"
+
+    return BackendKind(library.replace("_", "-"), library, opened, in_auto=True, has_passage_cache=True, check=check)
+
+
+KINDS = (_kind("tensorrt"), _kind("tensorrt_rtx"))
+"""Backends that run a bundle's engines."""

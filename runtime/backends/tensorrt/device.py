@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from glimmer_export.runtime.backends.contract import Array, DeviceTensor, Spec, Tensor
+from glimmer_export.runtime.backends.contract import Array, Spec, Tensor
 from glimmer_export.runtime.backends.cuda import Cuda
 from glimmer_export.runtime.backends.tensorrt.buffers import DevicePool, Layout, Lease, PinnedPool
 from glimmer_export.runtime.backends.tensorrt.passage_loader import PassageLoader
@@ -79,25 +79,25 @@ class CudaDevice:
         """Tensors for the stream's next work to write; their memory is free when none of them is referred to."""
         return self._tensors(self._pool.take(layout.num_bytes), layout)
 
-    def constants(self, arrays: Mapping[str, Array]) -> dict[str, DeviceTensor]:
+    def constants(self, arrays: Mapping[str, Array]) -> dict[str, CudaTensor]:
         """Copies of the host's arrays."""
         with self.lock:
             self.check()
-            return cast("dict[str, DeviceTensor]", self.place(arrays))
+            return self.place(arrays)
 
-    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, DeviceTensor]:
+    def zeros(self, specs: Mapping[str, Spec]) -> dict[str, CudaTensor]:
         """Tensors of zeros."""
         layout = Layout.of(specs)
         with self.lock:
             self.check()
             lease = self._pool.take(layout.num_bytes)
             self.cuda.clear(lease.address, layout.num_bytes, self.stream)
-        return cast("dict[str, DeviceTensor]", self._tensors(lease, layout))
+        return self._tensors(lease, layout)
 
-    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, DeviceTensor]:
+    def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> dict[str, CudaTensor]:
         """What `padded_memory` lays out, copied on the second stream."""
         self.check()
-        return cast("dict[str, DeviceTensor]", self._tensors(*self._loader.load(rows, num_tokens)))
+        return self._tensors(*self._loader.load(rows, num_tokens))
 
     @contextmanager
     def reading(self, tensors: Iterable[CudaTensor]) -> Iterator[None]:

@@ -56,11 +56,11 @@ class EngineGraph:
         fetched = {name: tensor.fetch() for name, tensor in self.launch(inputs).items()}
         return {name: wait() for name, wait in fetched.items()}
 
-    def launch(self, inputs: Mapping[str, Tensor]) -> dict[str, DeviceTensor]:
+    def launch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, DeviceTensor]:
         """Queue one run; raises as DeviceGraph."""
         return self.launch_into(inputs, {})
 
-    def launch_into(self, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
+    def launch_into(self, inputs: Mapping[str, Tensor], into: Mapping[str, DeviceTensor]) -> Mapping[str, DeviceTensor]:
         """Queue one run that writes these outputs to tensors of the device; raises as LoopingGraph."""
         wanted = in_types(inputs, self.dtypes, self._engine.subject)
         device = self.device
@@ -86,7 +86,7 @@ class EngineGraph:
             )
             with device.reading(placed.values()):
                 context.queue(addresses)
-        return cast("dict[str, DeviceTensor]", outputs)
+        return outputs
 
     def loop(
         self, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int

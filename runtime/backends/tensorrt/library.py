@@ -39,7 +39,7 @@ def runtime_cache_path(engine_sha256: str, fingerprint: str) -> Path:
 
 
 def _read(path: Path) -> bytes:
-    """What is kept; nothing where there is none, or it cannot be read: it is made anew then."""
+    """What is kept; nothing if there is none, or it cannot be read: it is made anew then."""
     try:
         return read_file(path, MAX_CACHE_BYTES)
     except OSError:
@@ -58,7 +58,7 @@ class RuntimeCache:
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write the file where something was compiled; where it cannot be written, the next process warns and waits."""
+        """Write the file where something was compiled; if it cannot be written, the next process warns and waits."""
         serialized = self._cache.serialize()
         content = b"" if serialized is None else bytes(serialized)
         if content in (b"", self._read):
@@ -78,7 +78,7 @@ class RuntimeCache:
 
 
 def check_installed(name: str) -> None:
-    """Raise BackendError where the package of a library is not there; it is not loaded."""
+    """Raise BackendError if the package of a library is not there; it is not loaded."""
     if importlib.util.find_spec(name) is None:
         raise BackendError(
             f"backend {name.replace('_', '-')}", expected=f"the package {name}", found="none",
@@ -90,7 +90,7 @@ class Library:
     """The module `tensorrt` or `tensorrt_rtx`, and its runtime."""
 
     def __init__(self, name: str) -> None:
-        """Raises BackendError where the package cannot be loaded, or is of another version."""
+        """Raises BackendError if the package cannot be loaded, or is of another version."""
         self.name = name
         subject = f"backend {name.replace('_', '-')}"
         try:
@@ -113,7 +113,7 @@ class Library:
         return self.name == "tensorrt_rtx"
 
     def engine(self, content: bytes, subject: str, runtime_cache: Path | None) -> LoadedEngine:
-        """Deserialise an engine; raises BundleError where the library does not take it.
+        """Deserialise an engine; raises BundleError if the library does not take it.
 
         `runtime_cache` is the file that keeps the kernels that were compiled here.
         """
@@ -161,7 +161,7 @@ class LoadedEngine:
         ]
 
     def context(self, profile: int, stream: int) -> Any:
-        """A new execution context with an optimization profile; raises BackendError where there is none to be had."""
+        """A new execution context with an optimization profile; raises BackendError if there is none to be had."""
         context = self._engine.create_execution_context(self._allocation if self._config is None else self._config)
         if context is None or not context.set_optimization_profile_async(profile, stream):
             raise BackendError(

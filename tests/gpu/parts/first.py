@@ -127,7 +127,7 @@ def _answers(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
     from glimmer_export.calibration.questions import read_questions
     from glimmer_export.runtime import Session
     from glimmer_export.runtime.backends import OnnxRuntimeBackend
-    from glimmer_export.runtime.backends.choice import load_graphs
+    from glimmer_export.runtime.backends.registry import load_graphs
     from glimmer_export.runtime.bundle import Bundle
     from glimmer_export.runtime.store import MemoryStore
 

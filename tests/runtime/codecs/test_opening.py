@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory.codec_fit import fit_codec
-from glimmer_export.runtime.codecs import open_codec
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.contract import StoreError
 
 WIDTH = 64

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glimmer_export.exporter.memory.codec_fit import fit_codec
-from glimmer_export.runtime.codecs import open_codec
-from glimmer_export.runtime.codecs.int4 import INT4_LIMIT
+from glimmer_export.runtime.codec_file import open_codec
+from glimmer_export.runtime.codecs.contract import CODE_ZERO
+from glimmer_export.runtime.codecs.int4 import GROUP_CHANNELS, INT4_LIMIT
 from glimmer_export.runtime.contract import CODECS
-from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
 
 FLOAT_ERROR = 1e-5
 """Beside half a step: float32's rounding of a quotient and two products."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,8 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.stages import mask_of_output
 
+ROOT = Path(__file__).parents[3]
+WEIGHTS = ("exporter/checkpoint/", "exporter/bench/peers.py")
 TINY = {
     "vocab_size": 61, "d_model": 12, "d_kv": 4, "d_ff": 20, "num_heads": 2, "num_memory_layers": 2,
     "num_stage_a_layers": 1, "num_stage_b_layers": 2, "num_decoder_layers": 1, "question_length": 6,
@@ -102,3 +106,23 @@ def test_what_chooses_a_token_has_one_to_give():
     assert [name for name, io in graphs.items() if any(out.name == "next_token" for out in io.outputs)] == [
         *TOKEN_STAGES
     ]
+
+
+def test_a_graphs_name_is_written_in_the_table_alone():
+    """Elsewhere it is the table's constant. Weights of the two text encoders have the same names, which are others."""
+    named = {}
+    modules = (path for package in ("runtime", "exporter", "calibration") for path in (ROOT / package).rglob("*.py"))
+    for path in sorted(modules):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assigned = (node for node in tree.body if isinstance(node, ast.Assign))
+        listed = (node for node in assigned if getattr(node.targets[0], "id", "") == "__all__")
+        exports = {constant for node in listed for constant in ast.walk(node)}
+        place = path.relative_to(ROOT).as_posix()
+        wanted = STAGES.keys() - {"encoder"} - (set(TEXT_ENCODERS) if place.startswith(WEIGHTS) else set())
+        found = [
+            node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in wanted and node not in exports
+        ]
+        if found:
+            named[place] = found
+    assert list(named) == ["runtime/contract/stages.py"]

@@ -1,4 +1,4 @@
-"""The form of cross-attention in which a machine is faster: answers decoded in either, in turn, and timed."""
+"""The form of cross-attention in which a machine is faster: by reckoning, or by answers decoded in either, in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glimmer_export.exporter.config.read import config_label
-from glimmer_export.exporter.config.targets import Profile
+from glimmer_export.exporter.config.targets import Profile, Target, TensorRTTarget
 from glimmer_export.exporter.engines.profiles import dim_sizes
 from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.whole_file import replace_file
@@ -21,11 +21,13 @@ from glimmer_export.runtime.backends.tensorrt import TensorRTBackend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CROSS_ATTENTION_FORMS,
+    DECODER_STEP,
     MANIFEST,
     MEASURED,
     BackendError,
     EngineRecord,
     FormChoice,
+    ModelShape,
     OptionError,
     form_of,
     record_to_json,
@@ -35,11 +37,16 @@ from glimmer_export.runtime.decode import Asked, decoder_steps
 from glimmer_export.runtime.placement import Placement, placement_of
 
 if TYPE_CHECKING:
-    from glimmer_export.runtime.backends import Backend, DeviceBackend
-    from glimmer_export.runtime.contract import ModelShape
+    from glimmer_export.runtime.backends import Backend
 
-__all__ = ["choose_form_here", "form_on_engines"]
+__all__ = ["KERNELS", "choose_form_here", "cross_attention_ms", "form_on_engines", "reckoned_form"]
 
+KERNELS = {"absorbed": 7, "cached": 3}
+"""Of the cross-attention of one layer and step at batch 1, as TensorRT-RTX 1.7 lists them: projections, scores, softmax
+and context, or one fused kernel between two projections (docs/measurements/kernels.md)."""
+ONCE_KERNELS = {"absorbed": 0, "cached": 8}
+"""Of one layer before the first step: the projections to keys and values, at base and large size."""
+FP16_BYTES = 2
 ONE_QUESTION = Profile(batch=(1, 1, 1), texts=(1, 1, 1), text="question")
 WARM_UPS = 3
 """Answers in each form before any is timed: a GPU captures its graphs meanwhile."""
@@ -48,6 +55,52 @@ SECONDS = 60.0
 """After so many no further repeat is begun, beyond the least."""
 PADDED = 1 / 8
 """Of an answer's encoder tokens, those that are padding: passages are rarely as long as a model takes."""
+
+
+def reckoned_form(shape: ModelShape, answer_tokens: int, target: Target) -> str:
+    """The form that costs less for an answer of so many tokens, the model's most at most (docs/design.md, section 2).
+
+    On a CPU by multiply-adds: an encoder token and layer, absorbed cross-attention saves `2 d_model inner` of them
+    before the first position and adds `2 (heads d_model - inner)` at each. A GPU's step waits for memory and for its
+    kernels to start, so there these are counted.
+    """
+    positions = min(answer_tokens, shape.max_new_tokens) + shape.decoder_prefix_length - 1
+    if target.tensorrt is not None:
+        gpu = target.tensorrt
+        return min(CROSS_ATTENTION_FORMS, key=lambda form: cross_attention_ms(form, shape, positions, target, gpu))
+    inner = shape.num_heads * shape.d_kv
+    saved = shape.d_model * inner * target.absorbed_efficiency
+    return "absorbed" if positions * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
+
+
+def cross_attention_ms(form: str, shape: ModelShape, positions: int, target: Target, gpu: TensorRTTarget) -> float:
+    """Milliseconds of a machine's cross-attention in FP16, all layers, over an answer of so many positions.
+
+    The time of arithmetic at the peak rate or of moving every operand once, whichever is longer, and that of starting
+    the kernels: an estimate to compare two forms by, no forecast. No operand is taken to stay in a cache. Questions are
+    as many as the target's first profile is tuned for, and as long as the model takes.
+    """
+    sizes = dim_sizes(shape, gpu.profiles[0], DECODER_STEP)
+    batch, tokens = sizes["batch"].opt, sizes["encoder_tokens"].opt
+    width, inner = shape.d_model, shape.num_heads * shape.d_kv
+    projection = width * inner
+
+    def milliseconds(macs: int, elements: int, kernels: int) -> float:
+        arithmetic = 2 * macs / (target.peak_tops.fp16 * 1e9)
+        bandwidth = FP16_BYTES * elements / (target.memory_bandwidth_gb_per_s * 1e6)
+        return max(arithmetic, bandwidth) + kernels * gpu.kernel_us / 1e3
+
+    if form == "absorbed":
+        # Four projections; scores and context by the states themselves, read for each.
+        macs = batch * (4 * projection + 2 * tokens * shape.num_heads * width)
+        step = milliseconds(macs, 4 * projection + 2 * batch * tokens * width, KERNELS[form])
+        once = 0.0
+    else:
+        macs = batch * (2 * projection + 2 * tokens * inner)
+        step = milliseconds(macs, 2 * projection + 2 * batch * tokens * inner, KERNELS[form])
+        written = 2 * projection + batch * tokens * (width + 2 * inner)
+        once = milliseconds(2 * batch * tokens * projection, written, ONCE_KERNELS[form])
+    return shape.num_decoder_layers * (once + positions * step)
 
 
 def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
@@ -65,7 +118,7 @@ def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
             "--cross-attention both, this measures which form is faster here)",
         )
     require_no_link(bundle_dir, [MANIFEST], subject=f"bundle {bundle_dir}")
-    sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, "decoder_step")
+    sizes = dim_sizes(bundle.manifest.model, ONE_QUESTION, DECODER_STEP)
     choice = replace(choice, target=config_label("target", target_name))
     measured = _measured(bundle, OnnxRuntimeBackend(), choice, 1, sizes["encoder_tokens"].opt)
     replace_file(bundle_dir / MANIFEST, record_to_json(bundle.manifest.chosen(measured)).encode())
@@ -84,7 +137,7 @@ def form_on_engines(bundle: Bundle, record: EngineRecord) -> FormChoice:
                 f"engines {record.key.fingerprint}", expected="the engines that this GPU would run",
                 found=f"it would run {backend.record.key.fingerprint}", fix="build on the GPU that is to run them",
             )
-        step = next(engine for name, engine in record.engines.items() if stage_of(name) == "decoder_step")
+        step = next(engine for name, engine in record.engines.items() if stage_of(name) == DECODER_STEP)
         batch, encoder_tokens = step.profiles[0]["encoder_attention_mask"].opt
         return _measured(bundle, backend, record.cross_attention, batch, encoder_tokens)
     finally:
@@ -92,7 +145,7 @@ def form_on_engines(bundle: Bundle, record: EngineRecord) -> FormChoice:
 
 
 def _measured(
-    bundle: Bundle, backend: Backend | DeviceBackend, choice: FormChoice, batch: int, encoder_tokens: int
+    bundle: Bundle, backend: Backend, choice: FormChoice, batch: int, encoder_tokens: int
 ) -> FormChoice:
     """The faster form on a backend, of as many answers of the choice's length at once as `batch` says."""
     manifest = bundle.manifest

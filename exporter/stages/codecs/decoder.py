@@ -6,35 +6,37 @@ for tensors of any rank: Cast, Mul, Add, Sub, Floor, Concat, Reshape and Gather.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import reduce
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
-from glimmer_export.runtime.contract import CodecLayout, codec_layout
-from glimmer_export.runtime.contract.codec_layout import CODE_ZERO, GROUP_CHANNELS
+from glimmer_export.runtime.codecs import CODECS, CodecLayout, codec_layout
+from glimmer_export.runtime.codecs.contract import MEMORY_SCALE, GraphDecode
+from glimmer_export.runtime.contract import ExportError
 
-__all__ = ["CodecDecoder", "SelectedMemory", "take_selected"]
+__all__ = ["CodecDecoder", "SelectedMemory", "graph_decode", "take_selected"]
 
 
 class CodecDecoder(nn.Module):
     """A codec's tensors -> memory, as runtime/codecs decodes them in numpy.
 
-    `scaled=False` leaves out `memory_scale`, for a stage that applies it to something smaller.
+    `scaled=False` leaves out `memory_scale`, for a stage that applies it to something smaller. Raises ExportError for a
+    codec that was registered without `graph_decode`.
     """
 
     def __init__(self, codec: str, d_model: int, *, scaled: bool = True) -> None:
         super().__init__()
         self.layout = codec_layout(codec, d_model)
+        self.decode = graph_decode(codec)
         self.scaled = scaled
         self.names = tensor_names(self.layout, scaled=scaled)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """The codec's tensors (b, k, ...), its arrays behind them -> memory (b, k, n_p, d_model) float32."""
         values = dict(zip(self.names, tensors, strict=True))
-        states = _UNSCALED[self.layout.name](values)
-        return states * scale_of(values["memory_scale"]) if self.scaled else states
+        states: Tensor = self.decode(self.layout, values)
+        return states * scale_of(values[MEMORY_SCALE]) if self.scaled else states
 
 
 class SelectedMemory(nn.Module):
@@ -58,10 +60,24 @@ class SelectedMemory(nn.Module):
         return self.decoder(*taken, *codes[end:]), mask
 
 
+def graph_decode(name: str) -> GraphDecode:
+    """How a registered codec is decoded in a graph; raises ExportError for one that was registered without it."""
+    codec = CODECS[name]
+    if codec.module is not None:
+        own: GraphDecode = import_module(f"{__package__}.{codec.module}").decode
+        return own
+    if codec.graph_decode is None:
+        raise ExportError(
+            f"codec {name}", expected="one that a graph can decode", found="one registered without `graph_decode`",
+            fix="register it with that",
+        )
+    return codec.graph_decode
+
+
 def tensor_names(layout: CodecLayout, *, scaled: bool) -> tuple[str, ...]:
     """What a decoder takes, in the order of the graphs' inputs."""
     names = [tensor.name for part in (layout.per_token, layout.per_passage, layout.arrays) for tensor in part]
-    return tuple(name for name in names if scaled or name != "memory_scale")
+    return tuple(name for name in names if scaled or name != MEMORY_SCALE)
 
 
 def scale_of(memory_scale: Tensor) -> Tensor:
@@ -80,41 +96,3 @@ def take_selected(selected: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(
         tensor.flatten(0, 1).index_select(0, rows).unflatten(0, (batch, selected.shape[1])) for tensor in tensors
     )
-
-
-def _fp16(values: Mapping[str, Tensor]) -> Tensor:
-    return values["memory"].float()
-
-
-def _int8(values: Mapping[str, Tensor]) -> Tensor:
-    return (values["memory"].float() - CODE_ZERO) * values["memory_channel_scale"]
-
-
-def _int4(values: Mapping[str, Tensor]) -> Tensor:
-    """Channel j is the low half of byte j, channel j + half the high half."""
-    packed = values["memory"].float()
-    high = torch.floor(packed * (1 / 16))
-    nibbles = torch.cat([packed - high * 16, high], dim=-1) - 7.5
-    groups = values["memory_group_scale"].float().unsqueeze(-1)
-    grouped = (nibbles.unflatten(-1, (-1, GROUP_CHANNELS)) * groups).flatten(-2)
-    both = torch.cat([grouped, values["memory_outliers"].float() - CODE_ZERO], dim=-1)
-    return both.index_select(-1, values["memory_channel_order"]) * values["memory_channel_scale"]
-
-
-def _pq(values: Mapping[str, Tensor]) -> Tensor:
-    codebook = values["memory_codebook"]
-    stages, groups, centroids, width = codebook.shape
-    codes = values["memory"].float().int()
-    # One table of all centroids; a stage reads its own codes, so that no more than one stage's values are held.
-    table = codebook.reshape(stages * groups * centroids, width)
-    places = torch.arange(stages * groups, dtype=torch.int32, device=codes.device).reshape(stages, groups)
-
-    def values_of(stage: Tensor) -> Tensor:
-        return table.index_select(0, (codes.index_select(-1, stage) + stage * centroids).flatten())
-
-    return reduce(torch.add, map(values_of, places)).reshape(*codes.shape[:-1], groups * width)
-
-
-_UNSCALED: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
-    "fp16": _fp16, "int8": _int8, "int4": _int4, "pq8x": _pq, "pq16x": _pq,
-}

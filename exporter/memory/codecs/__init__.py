@@ -1,0 +1,1 @@
+"""The fit of each codec that has arrays: a module of the codec's name."""

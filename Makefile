@@ -67,6 +67,7 @@ $(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)
 # What builds the site of docs/, in a folder that goes before .venv's own: nothing else needs it.
 $(ZENSICAL)/installed: constraints-docs.txt $(INSTALLED)
 	@rm -rf $(ZENSICAL)
+	@mkdir -p $(ZENSICAL)
 	@$(BIN)/python -m pip install -qq --no-compile --no-deps --target $(ZENSICAL) -r constraints-docs.txt
 	@touch $@
 

@@ -112,7 +112,7 @@ def divergence(magnitudes: NDArray[np.int64], bins: int, levels: int) -> float:
 
 
 def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities with a little of every filled bin's mass in the empty ones, where a logarithm has no value."""
+    """Probabilities with a little of every filled bin's mass in the empty ones, if a logarithm has no value."""
     empty = counts == 0
     moved = np.where(empty, SMOOTHING, -SMOOTHING * empty.sum() / max(1, len(counts) - int(empty.sum())))
     smooth = np.maximum(counts + moved, SMOOTHING)

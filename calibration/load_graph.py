@@ -1,4 +1,4 @@
-"""A graph file with its weights, as onnx_ir has them, also where the file beside it is a link to where they lie."""
+"""A graph file with its weights, as onnx_ir has them, also if the file beside it is a link to where they lie."""
 
 from __future__ import annotations
 

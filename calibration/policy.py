@@ -41,7 +41,7 @@ class Policy(BaseModel):
     """Regular expressions are searched in `graph/node`, such as `live_stage_a/live_encoder.block.0...wo/MatMul`.
 
     `keep`: products that stay in float. `token_scales`: products that read each token at a scale of its own.
-    `where_it_pays`: products that are INT8 only where that is faster on the GPU in question (see
+    `where_it_pays`: products that are INT8 only if that is faster on the GPU in question (see
     `glimmer_export.calibration.worth`).
     `lazy_layer`: whether the layer that lazy stage A computes for one token is INT8. `embeddings`: whether tables are.
     """

@@ -90,7 +90,7 @@ def verify_file(
 ) -> Path:
     """Path of a file that a manifest names; raises `error` where its name leads out of the directory, or it changed.
 
-    So it does where the file is absent or no regular one. Links are followed: the digest says whether it is the right
+    So it does if the file is absent or no regular one. Links are followed: the digest says whether it is the right
     file. The size is looked at first: a digest over a wrong file would be wasted. `digest=False` stops there.
     """
     path = inside(directory, entry.path, error=error, subject=subject)

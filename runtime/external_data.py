@@ -250,7 +250,7 @@ class ExternalData:
 def check_external_data(
     graph: Path, sizes: Mapping[str, int], *, error: type[GlimmerError], subject: str, fix: str
 ) -> None:
-    """Raise `error` where a graph file reads anything but files of these names below its folder, or past their ends.
+    """Raise `error` if a graph file reads anything but files of these names below its folder, or past their ends.
 
     `sizes` are theirs in bytes; `fix` is for a graph that is damaged.
     """

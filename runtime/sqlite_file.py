@@ -35,8 +35,8 @@ BUILTINS = (MemoryError, UnicodeDecodeError)
 class SqliteFile:
     """A connection to a file, of one thread at a time.
 
-    `named` makes an error of SQLite's reason, which is raised where the file is damaged, or its schema has something
-    that no store's has; StoreError where this SQLite has no FTS5.
+    `named` makes an error of SQLite's reason, which is raised if the file is damaged, or its schema has something
+    that no store's has; StoreError if this SQLite has no FTS5.
     """
 
     def __init__(self, target: str, named: Callable[[str], Exception], *, uri: bool) -> None:

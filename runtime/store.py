@@ -148,7 +148,7 @@ class MemoryStore:
         return store
 
     def newer(self) -> MemoryStore | None:
-        """The store that is in this one's place now, opened as this one was; None where no file of it has changed.
+        """The store that is in this one's place now, opened as this one was; None if no file of it has changed.
 
         What this one has verified, and is the same file, is not read again. Raises as `open`.
         """
@@ -195,8 +195,8 @@ class MemoryStore:
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question best by the store's retrieval, best first.
 
-        By `bm25` those that share its words, none where there is no word in common. There may be fewer than `top_k`.
-        Raises QuestionError for what is no text, StoreError where the index is damaged.
+        By `bm25` those that share its words, none if there is no word in common. There may be fewer than `top_k`.
+        Raises QuestionError for what is no text, StoreError if the index is damaged.
         """
         self._check()
         most = min(whole_number("top_k", top_k, least=0), self.num_passages)
@@ -207,7 +207,7 @@ class MemoryStore:
     def search_dense(self, embedding: Array, top_k: int) -> list[Hit]:
         """The `top_k` passages whose vectors have the greatest inner product with a question's (dimension,) float32.
 
-        Whatever the store's retrieval is. Raises StoreError where it has no vectors, MissingExtraError without faiss,
+        Whatever the store's retrieval is. Raises StoreError if it has no vectors, MissingExtraError without faiss,
         OptionError for a vector of another dimension.
         """
         self._check()
@@ -313,7 +313,7 @@ class MemoryStore:
         return 0 <= number < self._end and not (self._deletions and self._is_deleted(number))
 
     def _held(self, numbers: list[int], source: str) -> list[int]:
-        """The numbers, as a file of the store gave them; raises StoreError where they are of none of its passages."""
+        """The numbers, as a file of the store gave them; raises StoreError if they are of none of its passages."""
         for number in numbers:
             if not self._holds(number):
                 raise StoreError(

@@ -28,8 +28,8 @@ def open_retriever(
 ) -> Retriever:
     """The retriever of one of RETRIEVALS.
 
-    Raises OptionError for another name, StoreError where the store has no index for it, or a damaged one, or vectors
-    without the encoder of questions; MissingExtraError where a package is absent.
+    Raises OptionError for another name, StoreError if the store has no index for it, or a damaged one, or vectors
+    without the encoder of questions; MissingExtraError if a package is absent.
     """
     if retrieval not in RETRIEVALS:
         raise OptionError(
@@ -44,7 +44,7 @@ def open_retriever(
 
 
 def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> tuple[DenseManifest, DenseIndex]:
-    """The vectors of a store and their manifest; raises StoreError where there are none, or not of this store."""
+    """The vectors of a store and their manifest; raises StoreError if there are none, or not of this store."""
     dense = read_dense_manifest(directory, manifest)
     subject = f"index {directory / DENSE}"
     for entry in dense.files():

@@ -48,7 +48,7 @@ def initializer(graph: ir.Graph, name: str, content: NDArray[Any] | ir.LazyTenso
 
 
 def replace_constant(graph: ir.Graph, node: ir.Node, place: int, factor: float) -> None:
-    """Give input `place` of a node a scaled constant: in place where the node alone reads it, else a copy.
+    """Give input `place` of a node a scaled constant: in place if the node alone reads it, else a copy.
 
     Copies are shared by value: `{name}.x{factor}`, which another reader that asks for the same factor finds.
     """

@@ -19,7 +19,7 @@ class FoldWeights(InPlacePass):
     """Reshape and Transpose of an initializer become an initializer; a Gemm without bias becomes a MatMul.
 
     What is folded stays a view of what it is folded from, until it is written. A MatMul so found is named by its
-    weight, `...EncDecAttention.k/MatMul`, where the tracer had no name for it.
+    weight, `...EncDecAttention.k/MatMul`, if the tracer had no name for it.
     """
 
     def call(self, model: ir.Model) -> PassResult:

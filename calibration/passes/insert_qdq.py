@@ -21,7 +21,7 @@ Bounds = Callable[[str], tuple[float, float]]
 class InsertQDQ(InPlacePass):
     """Quantise the named products: their weight, a channel at a time, and what they read, as a whole.
 
-    A weight becomes an INT8 initializer behind a DequantizeLinear: per column, or one scale for all where each head has
+    A weight becomes an INT8 initializer behind a DequantizeLinear: per column, or one scale for all if each head has
     a weight of its own. Products that read one value share its pair. `bounds(name)` gives a value's lower and upper
     end.
     """
@@ -31,7 +31,7 @@ class InsertQDQ(InPlacePass):
         self.bounds, self.scheme, self.names = bounds, scheme, names
 
     def call(self, model: ir.Model) -> PassResult:
-        """Insert; nothing is changed where no product of that name is left."""
+        """Insert; nothing is changed if no product of that name is left."""
         graph = model.graph
         pairs: dict[ir.Value, ir.Value] = {}
         linears = [linear for linear in find_linears(graph) if linear.name in self.names]

@@ -29,7 +29,7 @@ class RescaleResidual(InPlacePass):
     """Multiply everything that stands in the stream's units by `scale`, within the graph (docs/design.md, section 4).
 
     What writes to the stream is scaled: the weights of the products added to it (o, wo), the embedding table (a copy,
-    where a tied output projection reads it too) and the graph's inputs, on entry. RMSNorm's epsilon is scaled by
+    if a tied output projection reads it too) and the graph's inputs, on entry. RMSNorm's epsilon is scaled by
     `scale^2`, which makes its output the same. What else reads the stream, the score head, has its weight divided,
     not its bias; the graph's outputs are divided on exit. So inputs and outputs keep the checkpoint's units, and the
     final norms are not touched. A stream that is normalised by anything but an RMSNorm does not arise: lazy stage A's
@@ -83,7 +83,7 @@ class RescaleResidual(InPlacePass):
             multiplied(graph, value, self.scale)
 
     def _divide_readers(self, graph: ir.Graph, stream: ResidualStream) -> None:
-        """Take the scale out where something else than a norm reads the stream, behind what is linear in it."""
+        """Take the scale out if something else than a norm reads the stream, behind what is linear in it."""
         of_norms = {node for norm in stream.norms for node in norm.nodes}
         pending = sorted(stream.values, key=lambda value: str(value.name))
         seen = set(pending)

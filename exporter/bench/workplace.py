@@ -82,7 +82,7 @@ class Prepared:
 def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: None) -> Prepared:
     """Make whatever of a bench's parts is not in `directory` yet.
 
-    Raises OptionError for options that the checkpoint does not allow, OutputError where the directory holds something
+    Raises OptionError for options that the checkpoint does not allow, OutputError if the directory holds something
     else, and what reading, exporting and building raise.
     """
     peers = parse_peers(options.peers)

@@ -54,7 +54,7 @@ def convert_t5(
 def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> LazyTensors:
     """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
 
-    None is left out but copies of the embedding, and a cross-attention's table where the config has none.
+    None is left out but copies of the embedding, and a cross-attention's table if the config has none.
 
     Raises CheckpointError as `convert_t5` does.
     """

@@ -170,11 +170,11 @@ TEXTS = (
 
 
 def check_agreement(directory: Path) -> None:
-    """Compare the two, where a directory has both: every piece's id, and the tokens of texts.
+    """Compare the two, if a directory has both: every piece's id, and the tokens of texts.
 
-    The tokenizer.json is read as the runtime reads it. They may differ where a special token is spelt out in a text;
+    The tokenizer.json is read as the runtime reads it. They may differ if a special token is spelt out in a text;
     and some thousand tokens into a text, where sentencepiece's sums no longer tell two ways to cut a word apart. Raises
-    TokenizerError where they differ elsewhere, or where one of them cannot be read.
+    TokenizerError if they differ elsewhere, or if one of them cannot be read.
     """
     from glimmer_export.runtime.text import read_tokenizer
 

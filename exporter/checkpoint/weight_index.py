@@ -14,8 +14,8 @@ __all__ = ["weight_paths"]
 def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
     """`directory/single` where it exists, else every shard of `directory/index`.
 
-    Raises CheckpointError if there is neither, where the index is not one, where it names a file outside the
-    directory, and where a shard is missing.
+    Raises CheckpointError if there is neither, if the index is not one, where it names a file outside the
+    directory, and if a shard is missing.
     """
     if is_there(directory / single):
         return [directory / single]

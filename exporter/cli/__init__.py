@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Entry point of `glimmer-export`: errors of input are a line on stderr and exit code 2; a bug keeps its traceback.
 
-    Nothing is downloaded: the libraries of Hugging Face are told so, where the user has not told them otherwise.
+    Nothing is downloaded: the libraries of Hugging Face are told so, if the user has not told them otherwise.
     """
     with Stopping() as stopping:
         from glimmer_export.exporter.cli.streams import open_closed_streams

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from glimmer_export.exporter.cli import (
     answers,
@@ -27,7 +28,7 @@ from glimmer_export.exporter.cli import (
 from glimmer_export.exporter.cli.log import log_to_stderr
 from glimmer_export.exporter.report.terminal import be_quiet, console
 
-__all__ = ["app"]
+__all__ = ["app", "command"]
 
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
@@ -96,3 +97,6 @@ app.command("bench", rich_help_panel=MACHINES)(bench.bench)
 app.command("env", rich_help_panel=MACHINES)(env.env)
 app.command("demo-data", rich_help_panel=DEMO)(checkpoints.demo_data)
 app.command("train-demo", rich_help_panel=DEMO)(checkpoints.train_demo)
+
+command = get_command(app)
+"""All of them as one, with its options read from the functions once: that is most of what a wrong use takes."""

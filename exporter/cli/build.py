@@ -58,7 +58,7 @@ def build(
 
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[EnginePlan], None], Callable[[str], None]]]:
-    """What a build is about to do, on stderr, then a bar over its graphs where that is a terminal."""
+    """What a build is about to do, on stderr, then a bar over its graphs if that is a terminal."""
     from rich.filesize import decimal
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

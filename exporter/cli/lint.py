@@ -33,7 +33,7 @@ def lint(
     compiler: CompilerOption = COMPILERS[0],
     as_json: Json = False,
 ) -> None:
-    """Check a bundle's graphs by the rules of a machine; exits with 1 where one is broken."""
+    """Check a bundle's graphs by the rules of a machine; exits with 1 if one is broken."""
     require("onnx", "onnxruntime", "pydantic", "yaml")
     from glimmer_export.exporter.config.read import config_label
     from glimmer_export.exporter.config.targets import read_target

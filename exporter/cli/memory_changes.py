@@ -71,7 +71,7 @@ def delete(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete passages from a store, or whole documents where it has them cut; `memory compact` removes their bytes."""
+    """Delete passages from a store, or whole documents if it has them cut; `memory compact` removes their bytes."""
     from glimmer_export.exporter.memory import delete_passages, id_from_text, read_ids
 
     wanted = [*(read_ids(ids) if ids else []), *(id_from_text(text) for text in single or [])]

@@ -17,7 +17,7 @@ __all__ = ["repair", "verify"]
 
 
 def verify(store: StoreArgument, as_json: Json = False) -> None:
-    """Check every file of a store against its digest; exits with 1 where one is damaged, and says how to rebuild it."""
+    """Check every file of a store against its digest; exits with 1 if one is damaged, and says how to rebuild it."""
     from rich.filesize import decimal
 
     from glimmer_export.exporter.memory import verify_store

@@ -33,10 +33,10 @@ def run() -> None:
             )
     import typer
 
-    from glimmer_export.exporter.cli.app import app
+    from glimmer_export.exporter.cli.app import command
 
     try:
-        code = app(standalone_mode=False)
+        code = command(standalone_mode=False)
     except _usage_error() as error:
         from typer.rich_utils import rich_format_error
 

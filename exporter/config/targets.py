@@ -61,7 +61,7 @@ class TensorRTTarget(BaseModel):
     """How to compile for a GPU.
 
     `version` is the oldest TensorRT that must take its graphs. `rtx_capability` is the compute capability that
-    TensorRT-RTX builds for ahead of time: the nearest, a stand-in, where it does not know the GPU's own. `memory_gb` is
+    TensorRT-RTX builds for ahead of time: the nearest, a stand-in, if it does not know the GPU's own. `memory_gb` is
     the GPU's whole memory in 10^9 bytes, `workspace_mib` what one run may take of it as scratch. `kernel_us` are
     the microseconds that a kernel of a captured graph takes beside what it computes and moves.
     """
@@ -83,7 +83,7 @@ class TensorRTTarget(BaseModel):
 
 
 class Target(BaseModel):
-    """A machine's ceilings, and the vendor's document that states them; `tensorrt` is None where there is no GPU."""
+    """A machine's ceilings, and the vendor's document that states them; `tensorrt` is None if there is no GPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -92,7 +92,7 @@ class Target(BaseModel):
     peak_tops: PeakTops
     memory_bandwidth_gb_per_s: float = Field(gt=0)
     absorbed_efficiency: float = Field(default=1.0, gt=0, le=1)
-    """Where there is no GPU: rate of absorbed cross-attention's products, as a share of that of the large products that
+    """If there is no GPU: rate of absorbed cross-attention's products, as a share of that of the large products that
     it saves."""
     tensorrt: TensorRTTarget | None = None
 

@@ -34,7 +34,7 @@ INTEGER_BITS = 64
 def read_yaml(path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str) -> Any:
     """What a YAML file holds, None if it is empty: mappings, lists, strings, numbers, booleans, dates and nulls.
 
-    Raises `error` where the file cannot be read, is no YAML, is too large, also for what its aliases stand for, nests
+    Raises `error` if the file cannot be read, is no YAML, is too large, also for what its aliases stand for, nests
     too deep, has a tag that its value has not without it, a number of more than 64 bits, NaN or a lone surrogate; and
     where a key stands twice in one mapping: YAML's rules forbid it, and PyYAML would take the last one without a word.
     """

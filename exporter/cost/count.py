@@ -139,7 +139,7 @@ class _Counter:
             )
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
-        """Values of the outputs, where all inputs are known and the outputs small."""
+        """Values of the outputs, if all inputs are known and the outputs small."""
         from onnx.reference import ReferenceEvaluator
 
         if node.op_type == "Shape":

@@ -44,7 +44,7 @@ QUESTION_TOKENS, PASSAGE_TOKENS, ANSWER_TOKENS = 48, 304, 16
 
 @dataclass(frozen=True)
 class CostRequest:
-    """Options as given; None is the bundle's own value where there is a bundle, and else the papers'.
+    """Options as given; None is the bundle's own value if there is a bundle, and else the papers'.
 
     Counts are of passages and tokens; `passages` is the size of the corpus. Proportions are written as "1/3" or "0.25".
     """
@@ -79,7 +79,7 @@ def resolve(request: CostRequest) -> Resolved:
     """Check everything that was asked for.
 
     Raises OptionError for an option out of range, unknown, or at odds with the others; BundleError for what is no
-    bundle; CheckpointError where the proportions leave a part of the model empty.
+    bundle; CheckpointError if the proportions leave a part of the model empty.
     """
     if request.bundle is None:
         return _of_preset(request)
@@ -231,7 +231,7 @@ class CostReport:
         return {**papers, "ours": samples_per_tflop(self.our_macs)}
 
     def to_json(self) -> dict[str, Any]:
-        """The report; `counted` and `target` stand in it only where a bundle or a target was named."""
+        """The report; `counted` and `target` stand in it only if a bundle or a target was named."""
         model, passages = self.model, self.workload.corpus_passages
         value: dict[str, Any] = {
             "model": model.name,

@@ -69,7 +69,7 @@ def train_demo(
     Uses a GPU if there is one, unless `device` says otherwise. The state after each world is kept in
     `<output_dir>.training` until the checkpoint is written: the same command continues from it.
     Returns `Evaluation`'s fields and `seconds`, the time spent training. Raises OutputError if `output_dir` exists
-    and `overwrite` is off, or cannot be written, and where the state is damaged or of a training with other settings.
+    and `overwrite` is off, or cannot be written, and if the state is damaged or of a training with other settings.
     """
     import torch
 

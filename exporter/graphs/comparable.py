@@ -17,7 +17,7 @@ __all__ = ["comparable_outputs"]
 def comparable_outputs(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
     """The float outputs of one run, with 0 wherever the masks say that nothing is read.
 
-    But for the log-probability of the next token: where a model is sure it is all but 0, and any error of it then as
+    But for the log-probability of the next token: if a model is sure it is all but 0, and any error of it then as
     large as itself; the report has its difference by answers, in nats.
 
     Encoder states at padding, scores and states of absent passages (-inf, and whatever came of zeros), and what the

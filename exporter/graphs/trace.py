@@ -6,13 +6,16 @@ The part in front of a stage, which selects memory and decodes it from a store's
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from glimmer_export.exporter.graphs.rewrites import NameNodes
 from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
@@ -60,7 +63,7 @@ def graph_from_stage(stage: nn.Module, io: GraphIO, shape: ModelShape) -> ir.Mod
     if parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL:
         fixed = len(parameters) - 1
         dynamic = [*dynamic[:fixed], tuple(dynamic[fixed:])]
-    with _quiet(), _tied_sizes(stage, io):
+    with _quiet(), _shared_registry(), _uncollected(), _tied_sizes(stage, io):
         program = torch.onnx.export(
             stage,
             arguments,
@@ -112,6 +115,46 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _shared_registry() -> Iterator[None]:
+    """Have all traces read one table of torch's: what each of its operators is in ONNX.
+
+    It takes a tenth of a small export, is built anew for each graph, and is only read; no parameter takes it. A torch
+    that keeps it elsewhere builds its own.
+    """
+    owner: Any = None
+    with suppress(ImportError, AttributeError):
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        owner, build = ONNXRegistry, ONNXRegistry.from_torchlib
+    if owner is None:
+        yield
+        return
+
+    def shared(opset_version: int) -> object:
+        return _registry(build, opset_version)
+
+    with mock.patch.object(owner, "from_torchlib", staticmethod(shared)):
+        yield
+
+
+@cache
+def _registry(build: Callable[[int], object], opset_version: int) -> object:
+    return build(opset_version)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage while a stage is traced: most of what the tracer makes lives as long as the trace does."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)

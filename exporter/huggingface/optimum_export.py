@@ -144,7 +144,7 @@ def submodels(model: GlimmerForConditionalGeneration, forms: FormOptions = DEFAU
     """`fn_get_submodels`: a module for each graph, sharing the model's weights.
 
     Other forms than the default, the same as in `onnx_configs`, are given by `functools.partial(submodels, forms=...)`.
-    Raises OptionError for forms that do not fit, and where the model is not in float32.
+    Raises OptionError for forms that do not fit, and if the model is not in float32.
     """
     if model.dtype != torch.float32:
         raise OptionError(

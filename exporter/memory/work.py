@@ -5,7 +5,7 @@
     OUTPUT.partial/records/        one ShardRecord a shard, written once the shard is in place
     OUTPUT.partial/workers/        what processes of a runner are writing; a directory for each
     OUTPUT.partial/store/          the store so far; becomes OUTPUT when whole. Of an append: the new shards
-    OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away where the change did not get through
+    OUTPUT.partial/staged/         other files of a change of OUTPUT; thrown away if the change did not get through
 
 Without `store` there is no work in it, only what a build that ended has left.
 """
@@ -84,7 +84,7 @@ class Work:
     def begin(self, plan: Plan, *, restart: bool) -> None:
         """Bind the directory to a plan; raises OutputError if it holds the work of another."""
         if restart:
-            self.clear(kept=(LOCK, STAGED))  # where a change is under way, its own files are to go there
+            self.clear(kept=(LOCK, STAGED))  # if a change is under way, its own files are to go there
         self.check_ours()
         if self._is_begun:
             self._check_plan(plan)

@@ -223,7 +223,7 @@ class LogProbabilityDifference:
     """How far the log-probability of an answer stands from the reference's, in nats: mean and largest, of how many.
 
     Of the questions that both sides answer with the same tokens: of two answers it is no error that one is likelier.
-    Infinite where one side's is no number.
+    Infinite if one side's is no number.
     """
 
     questions: int
@@ -259,7 +259,7 @@ def first_difference_of(differences: Sequence[Difference]) -> FirstDifference:
 def log_probability_difference(
     references: Sequence[Reply], candidates: Sequence[Reply]
 ) -> LogProbabilityDifference | None:
-    """Compare; None if a side's graphs do not tell, and where no answers are equal."""
+    """Compare; None if a side's graphs do not tell, and if no answers are equal."""
     found = [
         abs(other.log_probability - one.log_probability)
         for one, other in zip(references, candidates, strict=True)

@@ -70,7 +70,7 @@ def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:
     """Hold a report against the limits.
 
     "Not measured" where the coverage falls short, where what was compared witnesses nothing (its own graphs, a
-    reference that is rounded itself, FP16 that was computed in FP32), and where a limit's figure is not there or rests
+    reference that is rounded itself, FP16 that was computed in FP32), and if a limit's figure is not there or rests
     on too few questions: no answers or gold passages in the question file, a graph that was not run. Limits of the
     selection are left out for an architecture that selects nothing; a gate of which nothing is left does not pass.
     """
@@ -118,7 +118,7 @@ def _limit_checks(gate: Gate, report: ParityReport) -> Iterator[_Check]:
 def _check(
     name: str, limit: float | None, found: float | None, questions: int | None = None, least: int = 0
 ) -> Iterator[_Check]:
-    """One check, where there is a limit; `questions` are those that the figure rests on, at least `least` of them."""
+    """One check, if there is a limit; `questions` are those that the figure rests on, at least `least` of them."""
     if limit is not None:
         excess = -1.0 if found is None else found - limit if name.startswith("max_") else limit - found
         measured = found is not None and (questions is None or questions >= least)

@@ -44,7 +44,7 @@ class BundleGraphs:
         self._graphs = {stages[stage]: graph for stage, graph in (loaded or {}).items()}
 
     def of(self, codec: str | None) -> dict[str, Graph]:
-        """As GraphSet; raises BundleError or BackendError too, where a graph cannot be loaded."""
+        """As GraphSet; raises BundleError or BackendError too, if a graph cannot be loaded."""
         manifest = self._bundle.manifest
         if codec is not None and codec not in manifest.codecs:
             raise OptionError(

@@ -1,13 +1,18 @@
-"""How two sides are compared."""
+"""How two sides are compared, and what may run a candidate's graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ParityOptions", "Progress", "no_progress"]
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.backends.registry import AUTO, backend_names, open_backend
+from glimmer_export.runtime.contract import OptionError
+
+__all__ = ["ParityOptions", "Progress", "no_progress", "parity_backend"]
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Called with what a phase does and of how many questions; yields what to call with the number that came to be done."""
@@ -21,7 +26,7 @@ class ParityOptions:
     `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
     of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
     reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
-    one part at a time; `threads` of one graph run, where no backend is given; `retrieval`: what finds the passages of
+    one part at a time; `threads` of one graph run, if no backend is given; `retrieval`: what finds the passages of
     both.
     """
 
@@ -41,3 +46,24 @@ class ParityOptions:
 def no_progress(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
     """Tells nobody."""
     yield lambda _: None
+
+
+def parity_backends() -> tuple[str, ...]:
+    """A session's backends, and FP16 rounded at every operator: a comparison is to say what was compared."""
+    return (RoundingBackend.name, *(name for name in backend_names() if name != AUTO))
+
+
+@contextmanager
+def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Backend]:
+    """A backend for a bundle's graphs by its name, closed at the end.
+
+    Raises OptionError for an unknown one, BackendError where it cannot run here, BundleError for damaged engines.
+    """
+    if name not in parity_backends():
+        raise OptionError(
+            f"backend {name!r}", expected=f"one of {', '.join(parity_backends())}", found="none of that name",
+            fix="choose one of these",
+        )
+    rounding = name == RoundingBackend.name
+    with closing(RoundingBackend(threads) if rounding else open_backend(name, bundle, threads=threads)) as backend:
+        yield backend

@@ -1,4 +1,4 @@
-"""How many threads run a graph where the caller does not say, and how they wait for work.
+"""How many threads run a graph if the caller does not say, and how they wait for work.
 
 Measured in docs/measurements/threads.md. ONNX Runtime starts a thread a physical core of the machine, ties each to its
 core and has it spin for work between two operators: on cores that others use too, what one thread waits for is then not
@@ -49,7 +49,7 @@ def _weight_bytes(graph: Path) -> int:
 
 
 def _siblings(cpu: int) -> str:
-    """What names the core of a CPU: the CPUs that share it, or the CPU where the system does not say."""
+    """What names the core of a CPU: the CPUs that share it, or the CPU if the system does not say."""
     return _read(CPU / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu)
 
 

@@ -159,7 +159,7 @@ def map_file(path: Path) -> mmap.mmap | None:
 def file_errors(
     *, error: type[GlimmerError], subject: str, fix: str, expected: str = "a readable file"
 ) -> Iterator[None]:
-    """Turn any OSError into `error`; its `expected` is the given one where the file is absent or not to be opened."""
+    """Turn any OSError into `error`; its `expected` is the given one if the file is absent or not to be opened."""
     try:
         yield
     except UnfitFileError as reason:

@@ -38,7 +38,7 @@ __all__ = [
 CREATE_TABLE = """
 CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL)
 """
-# Only where a passage says what Wikipedia page it is of: other files are as they were before there was the column.
+# Only if a passage says what Wikipedia page it is of: other files are as they were before there was the column.
 ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
 INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
 INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"

@@ -1,4 +1,4 @@
-"""The words of any text, as both full-text engines hold them: folded to one form, and cut where a script has no spaces.
+"""The words of any text, as both full-text engines hold them: folded to one form, and cut if a script has no spaces.
 
 Passages and questions go through the same function, before the engine, whose own tokenizer then has only to split at
 spaces and to stem. Folded are case, compatibility forms (full width, ligatures, fractions), diacritics of alphabets
@@ -73,8 +73,8 @@ CHARACTERS = _Characters()
 def fold(text: str, *, pairs_alone: bool = False) -> str:
     """The words of a text, parted by spaces, in their order; of any text at all.
 
-    `pairs_alone` leaves out the single letters of a script without spaces, except where a run is but one: what a
-    question asks for, where a passage is found by either.
+    `pairs_alone` leaves out the single letters of a script without spaces, except if a run is but one: what a
+    question asks for, if a passage is found by either.
     """
     if not text.isascii():
         words = text.split()

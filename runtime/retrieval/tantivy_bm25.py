@@ -64,7 +64,7 @@ def indexed_text(title: str, text: str, folding: int = FOLDING) -> str:
 
 
 def tantivy_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors:
-    """For a call of tantivy: it refuses by ValueError or OSError, or panics, where a file is damaged."""
+    """For a call of tantivy: it refuses by ValueError or OSError, or panics, if a file is damaged."""
     return LibraryErrors(lambda kind: kind is ValueError or issubclass(kind, OSError) or is_panic(kind), named)
 
 

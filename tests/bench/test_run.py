@@ -92,7 +92,7 @@ def test_both_forms_give_the_same_answers(bench_report, batch_report):
     assert batch_report.end_to_end.questions_per_second == pytest.approx(3e3 / batch_report.end_to_end.median_ms)
 
 
-def test_every_contender_decodes_just_so_many_tokens(bench_options, bench_report):
+def test_every_contender_decodes_just_so_many_tokens(bench_options):
     prepared = prepare(bench_options, bench_options.work)
     assert len(prepared.batches) == 4
     contenders = open_contenders(prepared.specs)

@@ -13,7 +13,6 @@ from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_check
 from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.parity.reference import TorchReference
 from glimmer_export.exporter.stages import GlimmerModel
-from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS
 from glimmer_export.runtime.text import TextEncoder
 from tests.once import Once
 
@@ -43,7 +42,7 @@ def checkpoint(golden: Path, once: Once) -> Path:
     return once("fid_golden", make) / "ckpt"
 
 
-@pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
+@pytest.mark.parametrize("form", ["absorbed", pytest.param("cached", marks=pytest.mark.slow)])
 def test_graphs_by_the_commands(
     golden: Path, expected: dict[str, list[list[int]]], cli: Callable[..., Any], tmp_path: Path, form: str
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from glimmer_export.runtime.contract import MissingExtraError
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import write_rows
 from tests.corpus_files import write_parquet
-from tests.exported import CORPUS, copy_bundle
+from tests.exported import CORPUS, Exported, copy_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,69 +33,98 @@ hidden = sys.argv.pop(1).split(",")
 sys.meta_path.insert(0, Hidden())
 sys.argv[0] = "glimmer-export"
 from glimmer_export.exporter.cli import main
-main()
+"""
+EACH = """
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
+from traceback import print_exc
+
+def said():
+    return TextIOWrapper(BytesIO(), "utf-8", write_through=True)
+
+done = []
+for words in json.loads(sys.argv.pop(1)):
+    sys.argv[1:] = words
+    code = 0
+    with redirect_stdout(said()), redirect_stderr(said()) as errors:
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        except Exception:
+            print_exc()
+            code = 1
+    done.append((code, errors.buffer.getvalue().decode()))
+print(json.dumps(done))
 """
 
 
-def run_without(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command where none of these packages can be imported; commas stand between them."""
+def python_without(packages: str, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script where none of these packages can be imported; commas stand between them."""
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, packages, *map(str, arguments)], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+        [sys.executable, "-c", WITHOUT + script, packages, *map(str, arguments)], capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("package", "command", "extra"),
-    [
-        ("typer", "help", "tools"),
-        ("rich", "inspect", "tools"),
-        ("pydantic", "export", "tools"),
-        ("yaml", "init", "tools"),
-        ("torch", "export", "export"),
-        ("onnx", "export", "tools"),
-        ("onnx_ir", "export", "tools"),
-        ("onnxscript", "export", "export"),
-        ("polygraphy", "parity", "tools"),
-        ("torch", "init", "export"),
-        ("torch", "convert", "export"),
-        ("msgpack", "convert", "t5x"),
-        ("tensorstore", "convert", "t5x"),
-        ("onnxruntime", "ask", "cpu"),
-        ("onnxruntime", "memory", "cpu"),
-        ("pyarrow", "memory of Parquet", "parquet"),
-        ("ray", "memory on ray", "ray"),
-        ("tantivy", "memory tantivy", "retrieval"),
-        ("onnxruntime", "memory encoder", "cpu"),
-        ("onnx", "memory encoder", "tools"),
-        ("onnx", "calibrate", "tools"),
-        ("onnx_ir", "calibrate", "tools"),
-        ("onnxruntime", "calibrate", "cpu"),
-        ("torch", "parity", "export"),
-        ("torch", "train-demo", "export"),
-        ("matplotlib", "cost", "export"),
-        ("matplotlib", "sensitivity", "export"),
-        ("onnxruntime", "sensitivity", "cpu"),
-        ("onnx", "lint", "tools"),
-        ("onnxruntime", "lint", "cpu"),
-        ("onnx", "build", "tools"),
-        ("tensorrt_rtx", "build", "rtx"),
-        ("torch", "bench", "export"),
-        ("transformers", "bench", "export"),
-        ("optimum", "bench optimum", "optimum"),
-    ],
-)
-def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, command, extra):
-    output = tmp_path / "output"
-    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1"}])
-    corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:2])
-    parquet = write_parquet(tmp_path / "corpus.parquet", [Passage(1, "", "w1")])
-    arguments = {
+def run_without(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command where none of these packages can be imported."""
+    return python_without(packages, "main()", *arguments)
+
+
+CASES = [
+    ("typer", "help", "tools"),
+    ("rich", "inspect", "tools"),
+    ("pydantic", "export", "tools"),
+    ("yaml", "init", "tools"),
+    ("torch", "export", "export"),
+    ("onnx", "export", "tools"),
+    ("onnx_ir", "export", "tools"),
+    ("onnxscript", "export", "export"),
+    ("polygraphy", "parity", "tools"),
+    ("torch", "init", "export"),
+    ("torch", "convert", "export"),
+    ("msgpack", "convert", "t5x"),
+    ("tensorstore", "convert", "t5x"),
+    ("onnxruntime", "ask", "cpu"),
+    ("onnxruntime", "memory", "cpu"),
+    ("pyarrow", "memory of Parquet", "parquet"),
+    ("ray", "memory on ray", "ray"),
+    ("tantivy", "memory tantivy", "retrieval"),
+    ("onnxruntime", "memory encoder", "cpu"),
+    ("onnx", "memory encoder", "tools"),
+    ("onnx", "calibrate", "tools"),
+    ("onnx_ir", "calibrate", "tools"),
+    ("onnxruntime", "calibrate", "cpu"),
+    ("torch", "parity", "export"),
+    ("torch", "train-demo", "export"),
+    ("matplotlib", "cost", "export"),
+    ("matplotlib", "sensitivity", "export"),
+    ("onnxruntime", "sensitivity", "cpu"),
+    ("onnx", "lint", "tools"),
+    ("onnxruntime", "lint", "cpu"),
+    ("onnx", "build", "tools"),
+    ("tensorrt_rtx", "build", "rtx"),
+    ("torch", "bench", "export"),
+    ("transformers", "bench", "export"),
+    ("optimum", "bench optimum", "optimum"),
+]
+"""A package, the command that needs it, and the extra that brings it."""
+
+
+def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
+    """A command line whose output, if it had one, would be `output` in the folder."""
+    output = folder / "output"
+    questions = write_rows(folder / "questions.jsonl", [{"question": "w1"}])
+    corpus = write_rows(folder / "corpus.jsonl", CORPUS[:2])
+    parquet = write_parquet(folder / "corpus.parquet", [Passage(1, "", "w1")])
+    return {
         "help": ["--help"],
         "inspect": ["inspect", glimmer.bundle],
         "export": ["export", glimmer.checkpoint, "-o", output],
         "init": ["init", "--random", "small", "-o", output],
-        "convert": ["convert", tmp_path, "--from", "t5x", "-o", output],
+        "convert": ["convert", folder, "--from", "t5x", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
@@ -100,7 +132,7 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
         "memory tantivy": [
             "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--index", "tantivy"
         ],
-        "memory encoder": ["memory", "index", glimmer.store, "--encoder", tmp_path / "encoder"],
+        "memory encoder": ["memory", "index", glimmer.store, "--encoder", folder / "encoder"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train-demo": ["train-demo", "-o", output],
@@ -115,12 +147,35 @@ def test_the_extra_is_named_and_nothing_is_written(glimmer, tmp_path, package, c
             "bench", "--checkpoint", glimmer.checkpoint, "--work", output, "--peers", "optimum-fid-k2"
         ],
     }[command]
-    done = run_without(package, *arguments)
-    assert done.returncode == 2, done.stderr
-    assert f"glimmer-export[{extra}]" in done.stderr
-    assert package in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not output.exists()
+
+
+@pytest.fixture(scope="module")
+def ended(glimmer, tmp_path_factory) -> Callable[[str], dict[str, tuple[Path, int, str]]]:
+    """How each command ended where a package is hidden: its folder, exit code and errors.
+
+    All of a package are run by one process, one after the other: most of their time is that of its start.
+    """
+
+    @cache
+    def run(package: str) -> dict[str, tuple[Path, int, str]]:
+        folders = {command: tmp_path_factory.mktemp("hidden") for hidden, command, _ in CASES if hidden == package}
+        words = [[str(word) for word in words_of(command, glimmer, folder)] for command, folder in folders.items()]
+        done = python_without(package, EACH, json.dumps(words))
+        assert done.returncode == 0, done.stderr
+        ends = zip(folders.items(), json.loads(done.stdout), strict=True)
+        return {command: (folder, code, errors) for (command, folder), (code, errors) in ends}
+
+    return run
+
+
+@pytest.mark.parametrize(("package", "command", "extra"), CASES)
+def test_the_extra_is_named_and_nothing_is_written(ended, package, command, extra):
+    folder, code, errors = ended(package)[command]
+    assert code == 2, errors
+    assert f"glimmer-export[{extra}]" in errors
+    assert package in errors
+    assert "Traceback" not in errors
+    assert not (folder / "output").exists()
 
 
 def test_a_device_answers_and_inspects_without_the_build_side(glimmer):

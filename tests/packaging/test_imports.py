@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from glimmer_export.exporter.cli.optimum_register import REGISTRATION
 from tests.optimum_line import HAS_OPTIMUM, needs_optimum
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("exporter", "calibration", "runtime")
 
 IMPORTED = """
 import json, sys
@@ -43,7 +45,7 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", on
         importlib.import_module(module.name)
     except Exception as error:
         failed[module.name] = repr(error)
-print(json.dumps(failed))
+print(json.dumps([failed, sorted(sys.modules)]))
 """
 
 OF_OPTIMUM = {"glimmer_export.exporter.cli.optimum_command", "glimmer_export.exporter.huggingface.optimum_export"}
@@ -110,16 +112,23 @@ def test_optimum_cli_starts_without_our_heavy_imports():
     assert not imported & (BUILD_SIDE | HEAVY) - {"optimum"}
 
 
-@pytest.mark.parametrize("package", ["exporter", "calibration", "runtime"])
+@cache
+def every_module_imported(package: str) -> tuple[dict[str, str], set[str]]:
+    """What fails when all modules of one of our packages are imported in one process, and what is loaded then."""
+    failed, loaded = json.loads(python(EVERY_MODULE, f"glimmer_export.{package}"))
+    return failed, set(loaded)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_imports(package):
-    failed = json.loads(python(EVERY_MODULE, f"glimmer_export.{package}"))
+    failed, _ = every_module_imported(package)
     if not HAS_OPTIMUM:
         assert {name for name in failed if "optimum" in failed[name]} <= OF_OPTIMUM
         failed = {name: error for name, error in failed.items() if name not in OF_OPTIMUM}
     assert failed == {}
 
 
-@pytest.mark.parametrize("package", ["exporter", "calibration", "runtime"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_of_modules_is_a_package(package):
     folders = {path.parent for path in (ROOT / package).rglob("*.py")}
     assert sorted(folder for folder in folders if not (folder / "__init__.py").is_file()) == []
@@ -127,9 +136,9 @@ def test_every_folder_of_modules_is_a_package(package):
 
 def test_no_package_is_imported_by_its_folders_name():
     """Found by it as well, a class would exist twice, and one would be no instance of the other."""
-    loaded = set(json.loads(python(EVERY_MODULE + "print(json.dumps(sorted(sys.modules)))", "glimmer_export")))
-    assert "glimmer_export.exporter.cli.run" in loaded
-    assert not loaded & {"calibration", "exporter", "runtime"}
+    loaded = set().union(*(every_module_imported(package)[1] for package in PACKAGES))
+    assert {"glimmer_export.exporter.cli.run", "glimmer_export.runtime.session"} <= loaded
+    assert not loaded & {*PACKAGES}
 
 
 def test_contract_brings_in_the_standard_library_and_numpy():

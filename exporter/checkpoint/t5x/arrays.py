@@ -24,7 +24,7 @@ class T5xArrays:
 
     Opening reads names and shapes. Paths that the checkpoint states are not followed: an array is looked for in the
     directory, under its own name with dots. Raises CheckpointError if the directory has none of the layouts, where
-    a file is damaged, and where an array that the tree names is not there; MissingExtraError without tensorstore.
+    a file is damaged, and if an array that the tree names is not there; MissingExtraError without tensorstore.
     """
 
     def __init__(self, directory: Path) -> None:

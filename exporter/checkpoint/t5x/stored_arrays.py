@@ -43,7 +43,7 @@ class StoredArray:
         self.num_bytes = math.prod(self.shape) * ITEM_BYTES.get(store.dtype.name, 1)
 
     def tensor(self) -> Tensor:
-        """The whole array; raises CheckpointError for another dtype than a model's, and where a chunk is damaged."""
+        """The whole array; raises CheckpointError for another dtype than a model's, and if a chunk is damaged."""
         import numpy as np
         import torch
 

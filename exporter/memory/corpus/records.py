@@ -182,7 +182,7 @@ def read_jsonl(path: Path, start: Place, digest: Digest | None, *, name: str) ->
 
 
 def read_tsv(path: Path, start: Place, digest: Digest | None, *, name: str) -> Iterator[Record]:
-    """One record a row, which has more than one line where a field has line ends. Raises CorpusError with its first.
+    """One record a row, which has more than one line if a field has line ends. Raises CorpusError with its first.
 
     Blank lines are skipped.
     """

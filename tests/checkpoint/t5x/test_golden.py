@@ -26,6 +26,7 @@ from tests.checkpoint.t5x_trees import pack
 MAPS = {"t5x_zarr": {"memory_encoder": "passage_encoder"}}
 T5S = [name for name in GOLDEN if (DIRECTORY / name / "outputs.npz").exists()]
 MAX_BYTES = 200_000
+known = cache(known_weights)
 
 
 def read(golden: str) -> Conversion:
@@ -34,7 +35,7 @@ def read(golden: str) -> Conversion:
 
 def assert_known(golden: str) -> None:
     """Every tensor equals the known model's, bit for bit."""
-    expected, found = known_weights(*GOLDEN[golden]), read(golden).tensors
+    expected, found = known(*GOLDEN[golden]), read(golden).tensors
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype, name
@@ -128,8 +129,13 @@ MUTATIONS = [
 ]
 
 
-opened = cache(T5xArrays)
-"""Opened once for all mutations."""
+class Opened(T5xArrays):
+    """A tree whose arrays are read once for all mutations."""
+
+    tensor = cache(T5xArrays.tensor)
+
+
+opened = cache(Opened)
 
 
 @pytest.mark.parametrize(("golden", "name", "mutate"), MUTATIONS)

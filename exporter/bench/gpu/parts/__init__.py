@@ -1,0 +1,1 @@
+"""The parts of a measurement, each a list of steps."""

@@ -74,7 +74,7 @@ def parity(
     require("polygraphy", "onnxruntime", *(["torch"] if checkpoint is not None else []))
     from glimmer_export.calibration.questions import question_files, read_questions
     from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
-    from glimmer_export.exporter.parity.backends import parity_backend
+    from glimmer_export.exporter.parity.options import parity_backend
     from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(

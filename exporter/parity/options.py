@@ -1,13 +1,18 @@
-"""How two sides are compared."""
+"""How two sides are compared, and what may run a candidate's graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ParityOptions", "Progress", "no_progress"]
+from glimmer_export.calibration.rounding import RoundingBackend
+from glimmer_export.runtime.backends import Backend
+from glimmer_export.runtime.backends.registry import AUTO, backend_names, open_backend
+from glimmer_export.runtime.contract import OptionError
+
+__all__ = ["ParityOptions", "Progress", "no_progress", "parity_backend"]
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Called with what a phase does and of how many questions; yields what to call with the number that came to be done."""
@@ -41,3 +46,24 @@ class ParityOptions:
 def no_progress(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
     """Tells nobody."""
     yield lambda _: None
+
+
+def parity_backends() -> tuple[str, ...]:
+    """A session's backends, and FP16 rounded at every operator: a comparison is to say what was compared."""
+    return (RoundingBackend.name, *(name for name in backend_names() if name != AUTO))
+
+
+@contextmanager
+def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Backend]:
+    """A backend for a bundle's graphs by its name, closed at the end.
+
+    Raises OptionError for an unknown one, BackendError where it cannot run here, BundleError for damaged engines.
+    """
+    if name not in parity_backends():
+        raise OptionError(
+            f"backend {name!r}", expected=f"one of {', '.join(parity_backends())}", found="none of that name",
+            fix="choose one of these",
+        )
+    rounding = name == RoundingBackend.name
+    with closing(RoundingBackend(threads) if rounding else open_backend(name, bundle, threads=threads)) as backend:
+        yield backend

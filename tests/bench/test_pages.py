@@ -15,6 +15,7 @@ from rich.console import Console
 
 from glimmer_export.exporter.bench.readme import BEGIN, END, main
 from glimmer_export.exporter.bench.report import check_html_target, html_from_report, write_html
+from glimmer_export.exporter.report.tables import times_faster
 from glimmer_export.runtime.contract import OutputError
 
 
@@ -80,7 +81,7 @@ def test_the_readmes_section(bench_report, written, tmp_path):
     assert text.endswith(f"\n{END}\nafter\n")
     assert "old" not in text
     assert f"$ {bench_report.command}" in text
-    assert f"{bench_report.ratios['hf_fid_k5']:.2f}x" in text
+    assert f"| {times_faster(1 / bench_report.ratios['hf_fid_k5'])} |" in text
     assert "FiD, Hugging Face in torch, 5 passages" in text
     assert "| live_stage_b |" in text
     assert main([*written, "--check"]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.parity.backends import parity_backend
+from glimmer_export.exporter.parity.options import parity_backend
 from glimmer_export.runtime.contract import BackendError, BundleError, OptionError, QuestionFileError
 from tests.bundle_factory import write_rows
 from tests.cli.test_missing_extras import run_without

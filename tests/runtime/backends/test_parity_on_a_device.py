@@ -8,7 +8,7 @@ import pytest
 
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
-from glimmer_export.exporter.parity.backends import parity_backend
+from glimmer_export.exporter.parity.options import parity_backend
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.contract import BundleError, read_parity_records
 from tests.exported import QUESTIONS

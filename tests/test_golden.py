@@ -13,9 +13,10 @@ import pytest
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import read_ranges
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.memory import append_passages, compact_store, convert_store, verify_store
 from glimmer_export.exporter.parity import ParityOptions, compare_with_checkpoint
+from glimmer_export.exporter.stages import model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
 from glimmer_export.runtime.contract import (

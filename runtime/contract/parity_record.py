@@ -153,6 +153,7 @@ def read_parity_records(directory: Path) -> ParityRecords:
 
 def _from_version_1(data: dict[str, Any], subject: str) -> dict[str, Any]:
     """What today's version has of the one record that a file of version 1 is."""
+    data = {name: value for name, value in data.items() if name != "format"}
     old = record_from_json(_Version1, data, error=BundleError, subject=subject, fix=FIX)
     side = old.report.get("candidate")
     backend = side.get("backend") if isinstance(side, dict) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from glimmer_export.calibration.histogram import BINS
 from glimmer_export.calibration.ranges import GraphRanges, RangeTable, TensorRange
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import BundleManifest, CalibrationError, OptionError, record_to_json
-from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.records import FileKind, read_record
 
 __all__ = [
     "FIX", "PERCENTILES", "RANGES_SCHEMA_VERSION", "check_table", "check_tensor", "codec_of_graphs", "read_ranges",
@@ -107,7 +107,8 @@ def _is_percent(text: str) -> bool:
         return False
 
 
-RANGES_SCHEMA_VERSION = 1
+RANGES_SCHEMA_VERSION = 2
+RANGES_FILE = FileKind("glimmer-ranges", RANGES_SCHEMA_VERSION, oldest=1)
 TABLE, ARRAYS = "calibration/ranges.json", "calibration/ranges.safetensors"
 PERCENTILES = (50.0, 99.0, 99.9, 99.99, 99.999)
 FIX = "calibrate the bundle again with `glimmer-export calibrate`"
@@ -131,6 +132,7 @@ class TensorRecord:
 class TableRecord:
     """`ranges.json`."""
 
+    format: str = field(default=RANGES_FILE.format, kw_only=True)
     schema_version: int
     method: str
     samples: int
@@ -217,9 +219,7 @@ def read_ranges(bundle: Path, manifest: BundleManifest) -> RangeTable:
 
 
 def _record(path: Path, subject: str) -> TableRecord:
-    data = read_json(path, error=CalibrationError, fix=FIX)
-    check_schema_version(data, RANGES_SCHEMA_VERSION, error=CalibrationError, subject=subject, fix=FIX)
-    record = record_from_json(TableRecord, data, error=CalibrationError, subject=subject, fix=FIX)
+    record = read_record(path, RANGES_FILE, TableRecord, error=CalibrationError, subject=subject, fix=FIX)
     try:
         calibrator(record.method)
     except OptionError as reason:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.runtime.contract import GlimmerError, OptionError, QuestionError
+from glimmer_export.runtime.contract.manifest import MAX_PASSAGES
 
 __all__ = [
     "MAX_PASSAGES",
@@ -29,8 +30,6 @@ __all__ = [
 
 MAX_THREADS = 512
 """The most threads of one graph run: ONNX Runtime starts as many for every graph, and no machine has more cores."""
-MAX_PASSAGES = 3840
-"""The most that TensorRT's TopK ranks, so what every backend serves."""
 MAX_WHOLE_NUMBER = (1 << 63) - 1
 DESCRIBED = 80
 """Characters of a value in a message."""

@@ -148,7 +148,7 @@ def tree(directory: Path) -> dict[str, str]:
 
 def entry(directory: Path, path: Path) -> FileEntry:
     """How a manifest names a file."""
-    return FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, file_digest(path))
+    return FileEntry.of(directory, path)
 
 
 def digest(text: str) -> str:

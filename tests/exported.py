@@ -22,18 +22,12 @@ import torch
 import glimmer_export.runtime.contract
 from glimmer_export.exporter.bundle import FormOptions, export_bundle
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS
-from glimmer_export.exporter.checkpoint import (
-    CheckpointConfig,
-    model_from_checkpoint,
-    random_weights,
-    read_checkpoint,
-    write_checkpoint,
-)
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.graphs import ExportedGraph, weights_file
 from glimmer_export.exporter.graphs.write import write_graph
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.contract import MANIFEST, Forms, GraphIO, ModelShape, graph_io, read_manifest
 from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, write_tokenizer

@@ -13,15 +13,19 @@ import pytest
 from glimmer_export.calibration.questions import Question
 from glimmer_export.calibration.ranges_file import read_ranges
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.memory import append_passages, compact_store, convert_store, verify_store
 from glimmer_export.exporter.parity import ParityOptions, compare_with_checkpoint
+from glimmer_export.exporter.stages import model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
 from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
     CODECS,
     MANIFEST,
+    PARITY_RECORD,
+    PARITY_SCHEMA_VERSION,
+    STORE_SCHEMA_VERSION,
     BundleError,
     read_manifest,
     read_parity_records,
@@ -30,11 +34,11 @@ from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 
 GOLDEN = Path(__file__).with_name("golden")
-SCHEMA_5, SCHEMA_6 = GOLDEN / "schema5", GOLDEN / "schema6"
+SCHEMA_5, SCHEMA_6, SCHEMA_7 = (GOLDEN / f"schema{number}" for number in (5, 6, 7))
 STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
-ANSWERS_5, ANSWERS_6 = (
-    json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (SCHEMA_5, SCHEMA_6)
+ANSWERS_5, ANSWERS_6, ANSWERS_7 = (
+    json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (SCHEMA_5, SCHEMA_6, SCHEMA_7)
 )
 
 
@@ -92,7 +96,9 @@ def test_a_quantised_bundle_opens():
 
 def test_a_parity_record_is_read():
     found = read_parity_records(GOLDEN / "bundle")
-    assert (found.schema_version, [record.backend for record in found.records]) == (1, ["onnxruntime-cpu"])
+    assert (found.schema_version, [record.backend for record in found.records]) == (
+        PARITY_SCHEMA_VERSION, ["onnxruntime-cpu"],
+    )
     assert found.records[0].gate.passed
     Session.open(GOLDEN / "bundle", GOLDEN / "store-int8", threads=1, require_parity=True).close()
     with pytest.raises(BundleError, match="--backend tensorrt "):
@@ -101,21 +107,22 @@ def test_a_parity_record_is_read():
         Session.open(GOLDEN / "bundle", threads=1, require_parity="device")
 
 
-BOTH = pytest.mark.parametrize(
-    ("folder", "expected"), [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6)], ids=["schema 5", "schema 6"]
+EACH = pytest.mark.parametrize(
+    ("folder", "expected"), [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6), (SCHEMA_7, ANSWERS_7)],
+    ids=["schema 5", "schema 6", "schema 7"],
 )
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("store", ["store-fp16", "store-int8"])
-def test_a_bundle_of_schemas_5_and_6_answers_as_it_did(folder, expected, store):
+def test_a_bundle_of_schemas_5_to_7_answers_as_it_did(folder, expected, store):
     with Session.open(folder / "bundle", folder / store, threads=1) as session:
         assert_same_answers(session.answer_many(QUESTIONS), expected[store])
     assert not verify_store(folder / store).damaged
 
 
-@BOTH
-def test_a_fid_of_schemas_5_and_6_answers_as_it_did(folder, expected):
+@EACH
+def test_a_fid_of_schemas_5_to_7_answers_as_it_did(folder, expected):
     given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
     with Session.open(folder / "bundle-fid", threads=1) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", PassageTruncatedWarning)
@@ -142,7 +149,7 @@ def test_a_quantised_bundle_of_schema_5_opens_and_its_record_holds():
     with Session.open(SCHEMA_5 / "bundle-int8", SCHEMA_5 / "store-int8", threads=1) as session:
         assert all(answer.error is None for answer in session.answer_many(QUESTIONS))
     found = read_parity_records(SCHEMA_5 / "bundle")
-    assert (found.schema_version, [record.codec for record in found.records]) == (2, ["int8"])
+    assert [record.codec for record in found.records] == ["int8"]
 
 
 @pytest.mark.parametrize("bundle", [GOLDEN / "bundle", SCHEMA_5 / "bundle", SCHEMA_5 / "bundle-int8"], ids=str)
@@ -164,3 +171,17 @@ def test_a_bundle_of_before_goes_on_being_compared_and_quantised(tmp_path):
     assert (manifest["schema_version"], manifest["log_probability"]) == (BUNDLE_SCHEMA_VERSION, False)
     with Session.open(tmp_path / "int8", GOLDEN / "store-int8", threads=1) as session:
         assert session.answer(QUESTIONS[0]).log_probability is None
+
+
+def test_files_of_before_they_named_their_format_are_taken(tmp_path):
+    """A bundle's manifest and parity record, and a store's manifest; what is written of them names it."""
+    for name in (f"bundle/{MANIFEST}", f"bundle/{PARITY_RECORD}", f"store-fp16/{MANIFEST}"):
+        assert "format" not in json.loads((SCHEMA_7 / name).read_text(encoding="utf-8"))
+    manifest = read_manifest(SCHEMA_7 / "bundle")
+    assert (manifest.format, manifest.schema_version) == ("glimmer-bundle", BUNDLE_SCHEMA_VERSION)
+    assert read_parity_records(SCHEMA_7 / "bundle").format == "glimmer-parity"
+    convert_store(SCHEMA_7 / "store-fp16", tmp_path / "store", "int8")
+    written = json.loads((tmp_path / "store" / MANIFEST).read_text(encoding="utf-8"))
+    assert [*written][:2] == ["format", "schema_version"]
+    assert written["format"] == "glimmer-store"
+    assert written["schema_version"] == STORE_SCHEMA_VERSION

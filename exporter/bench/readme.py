@@ -1,6 +1,6 @@
-"""The README's performance section, rendered from a bench's JSON.
+"""The guide's performance section, rendered from a bench's JSON.
 
-`python -m glimmer_export.exporter.bench.readme BENCH.json` writes it between the two markers in README.md,
+`python -m glimmer_export.exporter.bench.readme BENCH.json` writes it between the two markers in docs/guide/bench.md,
 or with `--check` says by its exit code whether it stands there.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
 
 BEGIN = "<!-- bench: begin, written by python -m glimmer_export.exporter.bench.readme -->"
 END = "<!-- bench: end -->"
-MAX_README_BYTES = 1 << 20
+MAX_PAGE_BYTES = 1 << 20
 LABELS = {
     "int8": "the same in INT8",
     "paper_form": "GLIMMER in the paper's form (full stage A, cached cross-attention)",
@@ -71,12 +71,12 @@ def section_from_bench(bench: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def insert_section(readme: str, section: str) -> str:
-    """The README's text with the section between its markers; raises OutputError where it has not both."""
-    head, begin, rest = readme.partition(BEGIN)
+def insert_section(page: str, section: str) -> str:
+    """The page with the section between its markers; raises OutputError if it does not have both."""
+    head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise OutputError("the README", expected=f"the lines {BEGIN} and {END}", found="not both", fix="put them in")
+        raise OutputError("the page", expected=f"the lines {BEGIN} and {END}", found="not both", fix="put them in")
     return f"{head}{BEGIN}\n{section}\n{END}{tail}"
 
 
@@ -84,15 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Write or check; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.readme", description=__doc__)
     parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README has another text")
+    parser.add_argument("--page", type=Path, default=Path("docs/guide/bench.md"))
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page has another text")
     options = parser.parse_args(arguments)
     try:
-        place = None if options.check else check_file(options.readme, [options.bench])
+        place = None if options.check else check_file(options.page, [options.bench])
         bench = read_json(options.bench, error=OutputError, fix="name what `glimmer-export bench --json` printed")
         old = read_limited(
-            options.readme, limit_bytes=MAX_README_BYTES, error=OutputError, subject=f"output {options.readme}",
-            fix="name a README that is there",
+            options.page, limit_bytes=MAX_PAGE_BYTES, error=OutputError, subject=f"output {options.page}",
+            fix="name a page that is there",
         ).decode()
     except GlimmerError as error:
         return _failed(error)

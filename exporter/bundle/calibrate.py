@@ -20,7 +20,6 @@ from glimmer_export.runtime.contract import (
     BundleError,
     BundleManifest,
     FileEntry,
-    file_digest,
     read_manifest,
     record_to_json,
 )
@@ -57,7 +56,7 @@ def calibrate_bundle(
         _link_rest(target, work)
         files = write_ranges(work, calibration.table)
         entries = tuple(
-            FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path)) for path in files
+            FileEntry.of(work, path) for path in files
         )
         _write_manifest(work, replace(manifest, calibration=entries))
     return calibration

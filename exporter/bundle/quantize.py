@@ -36,7 +36,6 @@ from glimmer_export.runtime.contract import (
     OptionError,
     QuantizationEntry,
     boundary_of,
-    file_digest,
     record_to_json,
     stage_of,
     tensor_entries,
@@ -170,7 +169,7 @@ def _quantize(
     check_operators(written.path)
     precision = "-".join(part for part, used in (("int8", bool(done.int8)), ("fp16", fp16)) if used) or "fp32"
     path = written.path
-    file = FileEntry(path.relative_to(work).as_posix(), path.stat().st_size, file_digest(path))
+    file = FileEntry.of(work, path)
     inputs, outputs = tensor_entries(io)
     entry = replace(
         manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes, inputs=inputs,

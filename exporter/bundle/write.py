@@ -24,7 +24,6 @@ from glimmer_export.runtime.contract import (
     GraphEntry,
     GraphIO,
     QuantizationEntry,
-    file_digest,
     graph_io,
     record_to_json,
     tensor_entries,
@@ -75,7 +74,7 @@ def export_bundle(
         tokenizer = None
         if checkpoint.tokenizer is not None:
             shutil.copyfile(checkpoint.tokenizer, work / "tokenizer.json")
-            tokenizer = _file_entry(work, work / "tokenizer.json")
+            tokenizer = FileEntry.of(work, work / "tokenizer.json")
         manifest = BundleManifest(
             schema_version=BUNDLE_SCHEMA_VERSION,
             model=shape,
@@ -103,10 +102,6 @@ def export_bundle(
 def _graph_entry(bundle: Path, graph: ExportedGraph, io: GraphIO, precision: str) -> GraphEntry:
     inputs, outputs = tensor_entries(io)
     return GraphEntry(
-        (_file_entry(bundle, graph.written.path),), inputs, outputs, precision=precision,
+        (FileEntry.of(bundle, graph.written.path),), inputs, outputs, precision=precision,
         num_parameters=graph.num_parameters, weight_bytes=graph.written.weight_bytes,
     )
-
-
-def _file_entry(bundle: Path, path: Path) -> FileEntry:
-    return FileEntry(path.relative_to(bundle).as_posix(), path.stat().st_size, file_digest(path))

@@ -6,8 +6,6 @@ from glimmer_export.exporter.checkpoint.initialise import random_weights, score_
 from glimmer_export.exporter.checkpoint.options import ModelOptions, parse_proportion
 from glimmer_export.exporter.checkpoint.read import (
     Checkpoint,
-    model_from_checkpoint,
-    model_from_weights,
     open_tensors,
     read_checkpoint,
 )
@@ -19,8 +17,6 @@ __all__ = [
     "CheckpointConfig",
     "ModelOptions",
     "convert_t5",
-    "model_from_checkpoint",
-    "model_from_weights",
     "open_tensors",
     "parse_proportion",
     "random_weights",

@@ -12,13 +12,14 @@ from glimmer_export.exporter.config.read import validation_message
 from glimmer_export.runtime.contract import ARCHITECTURES, CheckpointError, ModelShape, is_there
 from glimmer_export.runtime.contract.architecture import ScorePooling
 from glimmer_export.runtime.contract.kinds import CHECKPOINT, error_of_kind
+from glimmer_export.runtime.contract.manifest import MAX_ANSWER, MAX_DEPTH, MAX_LENGTH, MAX_PASSAGES, MAX_WIDTH
 from glimmer_export.runtime.contract.records import read_json_value
 from glimmer_export.runtime.contract.templates import TEMPLATES, is_early_fid, template_fault
 
 __all__ = ["CheckpointConfig", "parse_config", "read_config"]
 
-Count = Field(ge=0, le=4096)
-Size = Field(ge=1, le=1 << 24)
+Count = Field(ge=0, le=MAX_DEPTH)
+Size = Field(ge=1, le=MAX_WIDTH)
 
 
 class CheckpointConfig(BaseModel):
@@ -44,7 +45,7 @@ class CheckpointConfig(BaseModel):
     num_memory_layers: int = Count
     num_stage_a_layers: int = Count
     num_stage_b_layers: int = Count
-    num_decoder_layers: int = Field(ge=1, le=4096)
+    num_decoder_layers: int = Field(ge=1, le=MAX_DEPTH)
     feed_forward_proj: Literal["relu", "gated-gelu"] = "gated-gelu"
     tie_word_embeddings: bool = False
     relative_attention_num_buckets: int = Field(default=32, ge=4, le=4096, multiple_of=4)
@@ -54,8 +55,8 @@ class CheckpointConfig(BaseModel):
     separate_question_encoder: bool = False
     score_pooling: ScorePooling = "first"
     memory_final_norm: bool = False
-    question_length: int = Field(default=48, ge=2, le=1 << 16)
-    passage_length: int = Field(default=304, ge=2, le=1 << 16)
+    question_length: int = Field(default=48, ge=2, le=MAX_LENGTH)
+    passage_length: int = Field(default=304, ge=2, le=MAX_LENGTH)
     question_template: str = "{question}"
     passage_template: str = "{title} {text}"
     question_layout: Literal["block", "joined"] = "block"
@@ -63,9 +64,9 @@ class CheckpointConfig(BaseModel):
     question_eos: bool = True
     passage_eos: bool = True
     cross_attention_bias: bool = False
-    num_retrieved: int = Field(default=25, ge=1, le=3840)
+    num_retrieved: int = Field(default=25, ge=1, le=MAX_PASSAGES)
     num_selected: int | None = Field(default=None, ge=1)
-    max_new_tokens: int = Field(default=32, ge=1, le=4096)
+    max_new_tokens: int = Field(default=32, ge=1, le=MAX_ANSWER)
 
     pad_token_id: int = Field(default=0, ge=0)
     eos_token_id: int = Field(default=1, ge=0)
@@ -151,10 +152,11 @@ def read_config(directory: Path) -> CheckpointConfig:
     )
     if not isinstance(data, dict) or data.get("model_type") != "glimmer":
         found = repr(data.get("model_type")) if isinstance(data, dict) else type(data).__name__
-        raise CheckpointError(
+        other = CheckpointError(
             f"{path}", expected='"model_type": "glimmer"', found=found,
             fix="a Hugging Face T5 directory becomes a checkpoint with `glimmer-export init --from-t5`",
         )
+        raise error_of_kind(other, directory, CHECKPOINT)
     return parse_config(data, subject=str(path))
 
 

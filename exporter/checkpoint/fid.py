@@ -15,6 +15,7 @@ from glimmer_export.exporter.checkpoint.huggingface import joined_config
 from glimmer_export.exporter.checkpoint.t5_shape import CONFIG, read_t5_shape
 from glimmer_export.exporter.checkpoint.weight_files import RenamedFiles, changes_attention, open_weights, say_left_out
 from glimmer_export.runtime.contract import CheckpointError, is_there
+from glimmer_export.runtime.contract.manifest import MAX_LENGTH
 from glimmer_export.runtime.contract.records import read_json
 from glimmer_export.runtime.contract.templates import FID_TEMPLATE
 
@@ -98,4 +99,4 @@ def _tokenizer_limit(source: Path) -> int:
         limit = read_json(source / TOKENIZER_CONFIG, error=CheckpointError, fix="", strict=False)["model_max_length"]
     except (CheckpointError, KeyError):
         return T5_LENGTH
-    return limit if isinstance(limit, int) and 2 <= limit <= 1 << 16 else T5_LENGTH
+    return limit if isinstance(limit, int) and 2 <= limit <= MAX_LENGTH else T5_LENGTH

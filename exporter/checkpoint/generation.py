@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.runtime.contract import CheckpointError, is_there
+from glimmer_export.runtime.contract.manifest import MAX_ANSWER
 from glimmer_export.runtime.contract.records import read_json_value
 
 __all__ = ["SETTINGS", "read_generation", "single_token"]
 
 FILE, CONFIG = "generation_config.json", "config.json"
 TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
-MAX_NEW_TOKENS = 4096
 
 
 def _equals(number: int) -> Callable[[Any], bool]:
@@ -52,8 +52,8 @@ def _anything(_value: Any) -> bool:
 
 GREEDY: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(TOKENS, _is_token),
-    "max_new_tokens": _between(1, MAX_NEW_TOKENS),
-    "max_length": _between(2, MAX_NEW_TOKENS + 1),
+    "max_new_tokens": _between(1, MAX_ANSWER),
+    "max_length": _between(2, MAX_ANSWER + 1),
     # Another search than the greedy one.
     "do_sample": _is_false,
     "num_beams": _equals(1),

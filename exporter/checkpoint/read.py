@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from glimmer_export.exporter.stages import GlimmerModel
 
-__all__ = [
-    "Checkpoint", "check_shapes", "check_tokenizer", "check_values", "model_from_checkpoint", "model_from_weights",
-    "open_tensors", "read_checkpoint",
-]  # fmt: skip
+__all__ = ["Checkpoint", "check_shapes", "check_tokenizer", "check_values", "open_tensors", "read_checkpoint"]
 
 TOKENIZER = "tokenizer.json"
 
@@ -61,23 +57,6 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         return Checkpoint(directory, config, tensors, None)
     check_tokenizer(path, config.vocab_size)
     return Checkpoint(directory, config, tensors, path)
-
-
-def model_from_checkpoint(checkpoint: Checkpoint) -> GlimmerModel:
-    """The torch model in FP32, in evaluation mode."""
-    return model_from_weights(checkpoint.config, {name: tensor.float() for name, tensor in checkpoint.tensors.items()})
-
-
-def model_from_weights(config: CheckpointConfig, weights: Mapping[str, Tensor]) -> GlimmerModel:
-    """The torch model that holds these tensors themselves, in evaluation mode."""
-    import torch
-
-    from glimmer_export.exporter.stages import GlimmerModel
-
-    with torch.device("meta"):
-        model = GlimmerModel(config)
-    model.load_state_dict(weights, strict=True, assign=True)
-    return model.requires_grad_(False).eval()
 
 
 def open_tensors(directory: Path) -> LazyTensors:

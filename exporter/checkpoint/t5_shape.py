@@ -14,6 +14,7 @@ from glimmer_export.exporter.checkpoint.generation import single_token
 from glimmer_export.exporter.config.read import read_config, validation_message
 from glimmer_export.runtime.contract import CheckpointError, is_there
 from glimmer_export.runtime.contract.kinds import T5, error_of_kind
+from glimmer_export.runtime.contract.manifest import MAX_DEPTH
 from glimmer_export.runtime.contract.records import read_json_value
 
 __all__ = ["T5Shape", "parse_t5_shape", "preset", "read_t5_shape"]
@@ -45,8 +46,8 @@ class T5Shape(BaseModel):
     d_model: int = Size
     d_kv: int = Size
     d_ff: int = Size
-    num_layers: int = Field(ge=1, le=4096)
-    num_decoder_layers: int | None = Field(default=None, ge=1, le=4096)
+    num_layers: int = Field(ge=1, le=MAX_DEPTH)
+    num_decoder_layers: int | None = Field(default=None, ge=1, le=MAX_DEPTH)
     num_heads: int = Size
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glimmer_export.exporter.config.read import ConfigKind, config_names
+from glimmer_export.exporter.config.read import FOLDERS, ConfigKind
 
 __all__ = ["NAME_OR_FILE", "TargetOption", "known", "one_of"]
 
@@ -31,8 +31,8 @@ def one_of(option: str, names: Iterable[str], text: str = "") -> Any:
 
 
 def known(kind: ConfigKind) -> str:
-    """What may be named, for a help text: "cpu, t4 or a YAML file"."""
-    return f"{', '.join(config_names(kind))} or a YAML file"
+    """What may be named, for a help text. An error lists the names: a new file in `configs/` changes no text."""
+    return f"a name in configs/{FOLDERS[kind]} (any other lists them), or a YAML file like those"
 
 
 TargetOption = Annotated[

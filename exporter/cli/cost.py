@@ -19,7 +19,7 @@ __all__ = ["cost"]
 
 def cost(
     model: Annotated[
-        str | None, typer.Option("--model", metavar=NAME_OR_FILE, help=f"{known('size')}; or name a --bundle.")
+        str | None, typer.Option("--model", metavar=NAME_OR_FILE, help=f"Size: {known('size')}; or name a --bundle.")
     ] = None,
     architecture: Annotated[str | None, one_of("--architecture", ARCHITECTURES, "Default: glimmer.")] = None,
     k: Annotated[int | None, typer.Option("--top-k", "-k", help="Passages retrieved. Default: 25.")] = None,

@@ -10,6 +10,7 @@ import math
 import typer
 
 from glimmer_export.runtime.arguments import MAX_PASSAGES, MAX_THREADS
+from glimmer_export.runtime.contract.manifest import MAX_LENGTH
 
 __all__ = [
     "MAX_COUNT", "MAX_PASSAGES", "MAX_QUESTIONS", "MAX_SEED", "MAX_THREADS", "MAX_TOKENS", "MAX_WORKERS", "number",
@@ -21,7 +22,7 @@ MAX_SEED = 2**63 - 1
 """Of torch's generators and NumPy's, and of JSON as most programs read it."""
 MAX_WORKERS = 1024
 """Processes that Ray starts."""
-MAX_TOKENS = 1 << 16
+MAX_TOKENS = MAX_LENGTH
 """Of a text: what a checkpoint's config.json may say."""
 MAX_QUESTIONS = 1_000_000
 """Of a generated world or a bench's batch, which are held in memory."""

@@ -20,6 +20,7 @@ from glimmer_export.runtime.contract import (
     graph_io,
     stage_of,
 )
+from glimmer_export.runtime.contract.manifest import MAX_ANSWER, MAX_LENGTH, MAX_PASSAGES
 
 if TYPE_CHECKING:
     from glimmer_export.runtime.contract import BundleManifest
@@ -30,11 +31,11 @@ __all__ = [
 ]  # fmt: skip
 
 LIMITS = {
-    "--top-k": 3840,
-    "--top-m": 3840,
-    "--question-tokens": 1 << 16,
-    "--passage-tokens": 1 << 16,
-    "--answer-tokens": 4096,
+    "--top-k": MAX_PASSAGES,
+    "--top-m": MAX_PASSAGES,
+    "--question-tokens": MAX_LENGTH,
+    "--passage-tokens": MAX_LENGTH,
+    "--answer-tokens": MAX_ANSWER,
     "--passages": 10**12,
 }
 """The most that a checkpoint's config takes; and a corpus that no disk holds."""

@@ -73,12 +73,7 @@ def train_demo(
     """
     import torch
 
-    from glimmer_export.exporter.checkpoint import (
-        model_from_checkpoint,
-        read_checkpoint,
-        weight_shapes,
-        write_checkpoint,
-    )
+    from glimmer_export.exporter.checkpoint import read_checkpoint, weight_shapes, write_checkpoint
     from glimmer_export.exporter.demo.evaluate import evaluate
     from glimmer_export.exporter.demo.resume import remove_state, restore_state, save_state
     from glimmer_export.exporter.demo.train_demo import progress_line
@@ -87,6 +82,7 @@ def train_demo(
     from glimmer_export.exporter.files.links import resolved
     from glimmer_export.exporter.files.publish import check_target
     from glimmer_export.exporter.report import terminal
+    from glimmer_export.exporter.stages import model_from_checkpoint
 
     check_target(output_dir, overwrite=overwrite)
     output_dir = resolved(output_dir)

@@ -32,7 +32,6 @@ from glimmer_export.runtime.contract import (
     FormChoice,
     GraphEntry,
     OptionError,
-    file_digest,
     graph_digest,
     read_engine_record,
 )
@@ -193,7 +192,7 @@ def _compile(bundle: Bundle, name: str, compiler: Compiler, wanted: Wanted, work
     path = work.unfinished / f"{name}.engine"
     replace_file(path, engine)
     seconds = round(time.perf_counter() - started, 3)
-    return EngineEntry(FileEntry(path.name, path.stat().st_size, file_digest(path)), digest, profiles, seconds)
+    return EngineEntry(FileEntry.named(path.name, path), digest, profiles, seconds)
 
 
 def _record(

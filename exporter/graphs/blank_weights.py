@@ -34,13 +34,13 @@ class BlankWeights:
 
     def model(self, config: CheckpointConfig) -> GlimmerModel:
         """A model to trace stages of, not to run; its large weights take no memory."""
-        from glimmer_export.exporter.checkpoint import model_from_weights
+        from glimmer_export.exporter.stages import model_from_weights
 
         return model_from_weights(config, {name: self._weight(name) for name in self._tensors})
 
     def filled_model(self, config: CheckpointConfig, names: frozenset[str]) -> GlimmerModel:
         """A model whose weights of these names are there, for the stages that need no other large ones."""
-        from glimmer_export.exporter.checkpoint import model_from_weights
+        from glimmer_export.exporter.stages import model_from_weights
 
         weights = {name: self._tensors[name].float() if name in names else self._weight(name) for name in self._tensors}
         return model_from_weights(config, weights)

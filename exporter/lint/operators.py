@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from glimmer_export.exporter.lint.graph import LintGraph, attribute, label, present
 from glimmer_export.exporter.lint.rule import Fault, Limits, Rule
+from glimmer_export.runtime.contract.manifest import MAX_PASSAGES
 
 __all__ = ["OPERATOR_RULES"]
 
@@ -13,7 +14,6 @@ OPERATORS_MD = "ONNX-TensorRT, docs/operators.md"
 STANDARD = ("", "ai.onnx")
 MAX_OPSETS = (((10, 15), 24), ((10, 14), 23), ((10, 0), 20))
 """TensorRT's versions, newest first, and the last opset of each."""
-MAX_TOPK = 3840
 SUPPORTED = frozenset(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil Celu
@@ -73,7 +73,7 @@ def _topk(graph: LintGraph, _: Limits) -> Iterator[Fault]:
             continue
         if node.input[1] not in graph.constants:
             yield label(node), f"K {node.input[1]}, which is computed"
-        elif (most := int(graph.array(node.input[1]).reshape(-1)[0])) > MAX_TOPK:
+        elif (most := int(graph.array(node.input[1]).reshape(-1)[0])) > MAX_PASSAGES:
             yield label(node), f"K {most}"
 
 
@@ -115,7 +115,7 @@ OPERATOR_RULES = (
     ),
     Rule("constant-axes", "expected axes known at build time", OPERATORS_MD, "make the axes an initializer",
          _constant_axes),
-    Rule("topk", f"expected a constant K of at most {MAX_TOPK}", OPERATORS_MD, "rank fewer, as a constant", _topk),
+    Rule("topk", f"expected a constant K of at most {MAX_PASSAGES}", OPERATORS_MD, "rank fewer, as a constant", _topk),
     Rule(
         "if-rank", "expected both branches of If to give values of one rank under different names", OPERATORS_MD,
         "reshape one branch's output, or rename it", _if_ranks,

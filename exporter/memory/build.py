@@ -32,7 +32,6 @@ from glimmer_export.runtime.contract import (
     OptionError,
     StoreError,
     StoreManifest,
-    file_digest,
     read_store_manifest,
 )
 from glimmer_export.runtime.contract.store_layout import FOLDING
@@ -213,7 +212,7 @@ def _write_rest(
         shards=tuple(record.shard for record in ordered),
         num_tombstones=0,
         tombstones=None,
-        texts=FileEntry(TEXTS, texts.stat().st_size, file_digest(texts)),
+        texts=FileEntry.named(TEXTS, texts),
         index=text_index,
         codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )

@@ -33,7 +33,6 @@ from glimmer_export.runtime.contract import (
     OutputError,
     StoreError,
     StoreManifest,
-    file_digest,
     read_store_manifest,
 )
 from glimmer_export.runtime.contract.shard_layout import shard_tensors
@@ -87,7 +86,7 @@ class Change:
     def entry(self, name: str) -> FileEntry:
         """How the manifest names a staged file."""
         path = self.staged / name
-        return FileEntry(name, path.stat().st_size, file_digest(path))
+        return FileEntry.named(name, path)
 
     def full_text(self) -> bool:
         """Whether the index lies in the file of texts."""

@@ -46,7 +46,6 @@ from glimmer_export.runtime.contract import (
     StoreError,
     StoreManifest,
     codec_layout,
-    file_digest,
     read_store_manifest,
     record_to_json,
 )
@@ -312,7 +311,7 @@ class Reencoding:
                     writer.put(row, tensors)
                     meter.add(first + row, memory, tensors)
                     advance(1)
-            file = FileEntry(entry.file.path, temporary.stat().st_size, file_digest(temporary))
+            file = FileEntry.named(entry.file.path, temporary)
         return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)
 
     def _open(self, index: int) -> Shard:

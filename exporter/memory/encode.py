@@ -38,7 +38,6 @@ from glimmer_export.runtime.contract import (
     StoreManifest,
     TokenizerError,
     codec_layout,
-    file_digest,
     shard_name,
 )
 from glimmer_export.runtime.passage_memory import encode_passages
@@ -190,7 +189,7 @@ def encode_shard(
                         if meter is not None:
                             meter.add(first + row, memory, tensors)
                 advance(len(rows))
-        entry = FileEntry(shard_name(index), temporary.stat().st_size, file_digest(temporary))
+        entry = FileEntry.named(shard_name(index), temporary)
     return ShardRecord(
         ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded),
         SampleErrors() if meter is None else meter.errors,
@@ -246,7 +245,7 @@ def frozen_codec(store: Path, name: str, d_model: int) -> Codec:
 def codec_entry(store: Path) -> FileEntry | None:
     """The file of a store's codec arrays; None where it has none."""
     path = store / CODEC_ARRAYS
-    return FileEntry(CODEC_ARRAYS, path.stat().st_size, file_digest(path)) if path.is_file() else None
+    return FileEntry.named(CODEC_ARRAYS, path) if path.is_file() else None
 
 
 def corpus_sample(plan: BuildPlan, corpus: Corpus, text: TextEncoder, graph: Graph) -> Iterator[Array]:

@@ -252,7 +252,7 @@ def write_index(
     _write_tantivy(directory, passages, folding, advance)
     _name_segments(directory)
     files = (
-        FileEntry(path.relative_to(store).as_posix(), path.stat().st_size, file_digest(path))
+        FileEntry.of(store, path)
         for path in _index_files(directory)
     )
     return IndexEntry(TANTIVY, tuple(files), folding, unicode)

@@ -32,7 +32,6 @@ from glimmer_export.runtime.contract import (
     StoreError,
     StoreManifest,
     check_regular,
-    file_digest,
     inside,
     is_there,
     map_regular,
@@ -129,8 +128,8 @@ def index_store(
             )
         dense = DenseManifest(
             schema_version=DENSE_SCHEMA_VERSION, generation=manifest.generation, texts_sha256=manifest.texts.sha256,
-            num_vectors=len(numbers), dimension=dimension, embeddings=_entry(work, work / EMBEDDINGS),
-            numbers=_entry(work, work / NUMBERS), encoder=entry,
+            num_vectors=len(numbers), dimension=dimension, embeddings=FileEntry.of(work, work / EMBEDDINGS),
+            numbers=FileEntry.of(work, work / NUMBERS), encoder=entry,
         )
         replace_file(work / MANIFEST, record_to_json(dense).encode())
     return DenseSummary(
@@ -155,16 +154,12 @@ def _encoder(source: Path, work: Path, threads: int | None) -> tuple[EncoderEntr
     """A copy of the encoder below `work`, how the manifest names it, and the copy, loaded: what is kept, works."""
     settings, names = read_encoder(source)
     copy_encoder(source, work / ENCODER, names)
-    *graph, tokenizer = (_entry(work, work / ENCODER / name) for name in names)
+    *graph, tokenizer = (FileEntry.of(work, work / ENCODER / name) for name in names)
     try:
         loaded = SentenceEncoder(work / graph[0].path, work / tokenizer.path, settings, threads=threads)
     except StoreError as error:
         raise EmbeddingsError(f"encoder {source}", expected=error.expected, found=error.found, fix=error.fix) from None
     return EncoderEntry(tuple(graph), tokenizer, settings), loaded
-
-
-def _entry(directory: Path, path: Path) -> FileEntry:
-    return FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, file_digest(path))
 
 
 def _write_rows(path: Path, chunks: Iterable[Array], num_rows: int, advance: Callable[[int], None]) -> int:

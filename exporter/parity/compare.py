@@ -94,8 +94,9 @@ def compare_with_checkpoint(
     `backend` runs the bundle's graphs, None for ONNX Runtime on the CPU. Raises CheckpointError where the bundle was
     made from another checkpoint, and what opening and answering raise.
     """
-    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+    from glimmer_export.exporter.checkpoint import read_checkpoint
     from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
+    from glimmer_export.exporter.stages import model_from_checkpoint
 
     source = read_checkpoint(checkpoint)
     model = model_from_checkpoint(source)

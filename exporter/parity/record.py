@@ -20,7 +20,6 @@ from glimmer_export.runtime.contract import (
     DEVICE,
     MANIFEST,
     PARITY_RECORD,
-    PARITY_SCHEMA_VERSION,
     ROUNDED,
     ROUNDING_BACKEND,
     UNROUNDED,
@@ -31,6 +30,7 @@ from glimmer_export.runtime.contract import (
     is_there,
     read_parity_records,
 )
+from glimmer_export.runtime.contract.parity_record import PARITY_FILE
 
 __all__ = ["kept_records", "questions_digest", "record_parity", "report_versions"]
 
@@ -75,8 +75,8 @@ def record_parity(bundle: Path, report: ParityReport, questions: Sequence[Questi
     }
     others = [asdict(record) for record in kept_records(bundle) if not _is_replaced(record, report.computation)]
     record = {
-        "schema_version": PARITY_SCHEMA_VERSION, "manifest_sha256": file_digest(bundle / MANIFEST),
-        "records": [*others, made],
+        "format": PARITY_FILE.format, "schema_version": PARITY_FILE.version,
+        "manifest_sha256": file_digest(bundle / MANIFEST), "records": [*others, made],
     }  # fmt: skip
     content = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(bundle / PARITY_RECORD, content.encode())

@@ -2,6 +2,11 @@
 
 from glimmer_export.exporter.stages.codecs import CodecDecoder, SelectedMemory
 from glimmer_export.exporter.stages.cut import applies_scale, stage_from_model
+from glimmer_export.exporter.stages.load import model_from_checkpoint, model_from_weights
 from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 
-__all__ = ["CodecDecoder", "Encoded", "GlimmerModel", "Masked", "SelectedMemory", "applies_scale", "stage_from_model"]
+__all__ = [
+    "CodecDecoder", "Encoded", "GlimmerModel", "Masked", "SelectedMemory", "applies_scale", "model_from_checkpoint",
+    "model_from_weights", "stage_from_model",
+]  # fmt: skip
+

@@ -10,13 +10,13 @@ A passage fits a question as much as the inner product of their vectors is great
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.files import is_there
 from glimmer_export.runtime.contract.manifest import MANIFEST, FileEntry
-from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.records import FileKind, read_record
 from glimmer_export.runtime.contract.store_layout import StoreManifest
 
 __all__ = [
@@ -32,7 +32,8 @@ __all__ = [
     "read_dense_manifest",
 ]
 
-DENSE_SCHEMA_VERSION = 1
+DENSE_SCHEMA_VERSION = 2
+DENSE_FILE = FileKind("glimmer-vectors", DENSE_SCHEMA_VERSION, oldest=1)
 DENSE, EMBEDDINGS, NUMBERS, ENCODER = "dense", "embeddings.npy", "numbers.npy", "encoder"
 POOLINGS = ("mean", "cls", "graph")
 FIX = "make it again with `glimmer-export memory index`"
@@ -73,6 +74,7 @@ class EncoderEntry:
 class DenseManifest:
     """`dense/manifest.json`. The texts' digest and the generation bind it to a store; paths are below `dense`."""
 
+    format: str = field(default=DENSE_FILE.format, kw_only=True)
     schema_version: int
     generation: int
     texts_sha256: str
@@ -100,9 +102,7 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
             fix="make it with `glimmer-export memory index`",
         )
     subject = f"index {directory}, {MANIFEST}"
-    data = read_json(directory / MANIFEST, error=StoreError, fix=FIX)
-    check_schema_version(data, DENSE_SCHEMA_VERSION, error=StoreError, subject=subject, fix=FIX)
-    dense = record_from_json(DenseManifest, data, error=StoreError, subject=subject, fix=FIX)
+    dense = read_record(directory / MANIFEST, DENSE_FILE, DenseManifest, error=StoreError, subject=subject, fix=FIX)
     for name, expected, found in (
         ("generation", manifest.generation, dense.generation),
         ("texts_sha256", manifest.texts.sha256, dense.texts_sha256),

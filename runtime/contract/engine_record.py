@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.files import inside
 from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
 from glimmer_export.runtime.contract.manifest import FileEntry, GraphEntry
-from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.records import FileKind, read_record
 
 __all__ = [
     "ENGINES",
@@ -31,7 +31,8 @@ __all__ = [
     "read_engine_record",
 ]
 
-ENGINE_SCHEMA_VERSION = 1
+ENGINE_SCHEMA_VERSION = 2
+ENGINE_FILE = FileKind("glimmer-engines", ENGINE_SCHEMA_VERSION, oldest=1)
 ENGINES = "engines"
 ENGINE_RECORD = "engines.json"
 ENGINE_LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -93,6 +94,7 @@ class EngineRecord:
     choice for these engines, of a bundle that has both forms of it.
     """
 
+    format: str = field(default=ENGINE_FILE.format, kw_only=True)
     schema_version: int
     key: EngineKey
     target: str
@@ -113,10 +115,10 @@ def read_engine_record(directory: Path) -> EngineRecord:
     not its key's fingerprint, profiles whose dimensions are out of order, seconds that are none, a choice that is none,
     or paths that leave the directory.
     """
-    data = read_json(directory / ENGINE_RECORD, error=BundleError, fix=FIX)
     subject = f"engines {directory}, {ENGINE_RECORD}"
-    check_schema_version(data, ENGINE_SCHEMA_VERSION, error=BundleError, subject=subject, fix=FIX)
-    record = record_from_json(EngineRecord, data, error=BundleError, subject=subject, fix=FIX)
+    record = read_record(
+        directory / ENGINE_RECORD, ENGINE_FILE, EngineRecord, error=BundleError, subject=subject, fix=FIX
+    )
     _check_key(record.key, directory, subject)
     if record.cross_attention is not None:
         check_form_choice(record.cross_attention, subject=f"{subject}, cross_attention", fix=FIX)

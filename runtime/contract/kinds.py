@@ -13,14 +13,26 @@ from glimmer_export.runtime.contract.errors import GlimmerError
 from glimmer_export.runtime.contract.files import ABSENT, is_there, read_file
 from glimmer_export.runtime.contract.json_text import parse_json
 
-__all__ = ["BUNDLE", "CHECKPOINT", "STORE", "T5", "error_of_kind", "kind_of", "refuse_ours", "require_kind"]
+__all__ = [
+    "BUNDLE", "CHECKPOINT", "FORMATS", "STORE", "T5", "error_of_kind", "kind_of", "refuse_ours", "require_kind",
+]  # fmt: skip
 
 E = TypeVar("E", bound=GlimmerError)
 BUNDLE, STORE, CHECKPOINT, T5 = "a bundle", "a memory store", "a checkpoint", "a T5 checkpoint"
+VECTORS, ENGINES, RANGES, PARITY = "an index of vectors", "a bundle's engines", "a table of ranges", "a parity record"
+FORMATS = {
+    "glimmer-bundle": BUNDLE, "glimmer-store": STORE, "glimmer-vectors": VECTORS, "glimmer-engines": ENGINES,
+    "glimmer-ranges": RANGES, "glimmer-parity": PARITY,
+}
+"""What the field `format` says, of a file or of the one that stands for its folder."""
+ENCODER, OTHERS = "a sentence encoder", "a Hugging Face model"
 FILE, FOLDER, NOTHING = "a file", "another folder", "nothing of that name"
 MAX_BYTES = 64 << 20
 MARKS = {BUNDLE: ("graphs", "graphs"), STORE: ("shards", "shards")}
 """A field that the manifest of one has and of the other has not, and a folder beside it."""
+PARTS = {"engines.json": ENGINES, "ranges.json": RANGES, "parity.json": PARITY, "encoder.json": ENCODER}
+"""What has these names of its own; a file of before there was a field `format` is known by it."""
+MARKS[VECTORS] = ("embeddings", "encoder")
 NAME = {
     BUNDLE: "name the folder that `glimmer-export export` or `quantize` wrote",
     STORE: "name the folder that `glimmer-export memory build` wrote",
@@ -32,6 +44,12 @@ NEXT = {
     STORE: "`glimmer-export memory verify {path}` looks at a store",
     CHECKPOINT: "`glimmer-export export {path} -o BUNDLE` makes a bundle of a checkpoint",
     T5: "`glimmer-export init --from-t5 {path} -o CHECKPOINT` makes a checkpoint of a T5",
+    VECTORS: "name the store that it lies in",
+    ENGINES: "name the bundle that they lie in",
+    RANGES: "name the bundle that it lies in",
+    PARITY: "name the bundle that it lies in",
+    ENCODER: "`glimmer-export memory index STORE --encoder {path}` makes an index of vectors with it",
+    OTHERS: "only a T5 can be read, by `glimmer-export init --from-t5` or `convert`",
     FILE: "it is a folder, and no file",
     FOLDER: "this one has neither manifest.json nor config.json",
     NOTHING: "check the path",
@@ -80,21 +98,37 @@ def kind_of(path: Path) -> str | None:
     except ValueError:
         return None
     if not stat.S_ISDIR(mode):
-        return FILE
+        return _kind_of_file(path) if stat.S_ISREG(mode) and path.suffix == ".json" else FILE
     # What may not be entered cannot be told, nor what the system refuses otherwise.
     return _kind_of_folder(path) if os.access(path, os.R_OK | os.X_OK) else None
 
 
 def _kind_of_folder(path: Path) -> str | None:
     manifest = _object(path / "manifest.json")
+    if named := _named(manifest):
+        return named
     for kind, (field, folder) in MARKS.items():
         if field in manifest or (not manifest and is_there(path / folder)):
             return kind
     if is_there(path / "manifest.json"):
         return None
+    for name, kind in PARTS.items():
+        if is_there(path / name):
+            return kind
     if is_there(path / "config.json"):
-        return {"glimmer": CHECKPOINT, "t5": T5}.get(str(_object(path / "config.json").get("model_type")))
+        model = _object(path / "config.json").get("model_type")
+        return {"glimmer": CHECKPOINT, "t5": T5}.get(str(model), OTHERS if isinstance(model, str) else None)
     return FOLDER
+
+
+def _kind_of_file(path: Path) -> str:
+    return _named(_object(path)) or PARTS.get(path.name, FILE)
+
+
+def _named(data: dict[str, Any]) -> str | None:
+    """The kind that a file's field `format` names."""
+    named = data.get("format")
+    return FORMATS.get(named) if isinstance(named, str) else None
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from glimmer_export.runtime.codecs import CODECS, codec_layout
 from glimmer_export.runtime.contract.architecture import ARCHITECTURES, ModelShape
 from glimmer_export.runtime.contract.boundary import check_boundaries, with_fp16
+from glimmer_export.runtime.contract.digest import file_digest
 from glimmer_export.runtime.contract.errors import BundleError
 from glimmer_export.runtime.contract.form_choice import FormChoice, check_form_choice
 from glimmer_export.runtime.contract.graph_io import (
@@ -22,7 +24,7 @@ from glimmer_export.runtime.contract.graph_io import (
     stage_of,
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, error_of_kind
-from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.records import FileKind, read_record
 from glimmer_export.runtime.contract.templates import is_early_fid
 
 __all__ = [
@@ -40,9 +42,8 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 7
-OLDEST_BUNDLE_SCHEMA = 4
-"""The oldest that is read: what it lacks has a default."""
+BUNDLE_SCHEMA_VERSION = 8
+BUNDLE_FILE = FileKind("glimmer-bundle", BUNDLE_SCHEMA_VERSION, oldest=4)
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
@@ -56,11 +57,13 @@ FEED_FORWARDS = ("gated-gelu", "relu")
 QUESTION_LAYOUTS = ("block", "joined")
 TOKENS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 STACK_DEPTHS = ("num_memory_layers", "num_stage_a_layers", "num_stage_b_layers")
-MAX_SIZES = dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), 1 << 24)
-MAX_SIZES |= dict.fromkeys((*STACK_DEPTHS, "num_decoder_layers", "max_new_tokens"), 4096)
-MAX_SIZES |= dict.fromkeys(("question_length", "passage_length"), 1 << 16)
-MAX_SIZES |= {"num_retrieved": 3840}
-"""The bounds that a checkpoint's config has too; 3840 is the most that TensorRT's TopK ranks."""
+MAX_PASSAGES = 3840
+"""Of a question: the most that TensorRT's TopK ranks."""
+MAX_WIDTH, MAX_DEPTH, MAX_ANSWER, MAX_LENGTH = 1 << 24, 4096, 4096, 1 << 16
+MAX_SIZES = dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), MAX_WIDTH)
+MAX_SIZES |= dict.fromkeys((*STACK_DEPTHS, "num_decoder_layers"), MAX_DEPTH) | {"max_new_tokens": MAX_ANSWER}
+MAX_SIZES |= dict.fromkeys(("question_length", "passage_length"), MAX_LENGTH) | {"num_retrieved": MAX_PASSAGES}
+"""A model's bounds, a checkpoint's as well."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ class FileEntry:
     path: str
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, root: Path, path: Path) -> FileEntry:
+        """The entry of a file below `root`; raises OSError."""
+        return cls.named(path.relative_to(root).as_posix(), path)
+
+    @classmethod
+    def named(cls, name: str, path: Path) -> FileEntry:
+        """The entry of a file that is still to get this name, or has it below another folder; raises OSError."""
+        return cls(name, path.stat().st_size, file_digest(path))
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,7 @@ class BundleManifest:
     in; it is None where they are in one.
     """
 
+    format: str = field(default=BUNDLE_FILE.format, kw_only=True)
     schema_version: int
     model: ModelShape
     graphs: dict[str, GraphEntry]
@@ -211,20 +225,22 @@ def read_manifest(directory: Path) -> BundleManifest:
 
 
 def _read(directory: Path) -> BundleManifest:
-    data = read_json(directory / MANIFEST, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {MANIFEST}"
-    check_schema_version(
-        data, BUNDLE_SCHEMA_VERSION, oldest=OLDEST_BUNDLE_SCHEMA, error=BundleError, subject=subject, fix=FIX
+
+    def without_early_fid(data: dict[str, Any]) -> dict[str, Any]:
+        model = data.get("model")
+        if isinstance(model, dict) and is_early_fid(model):
+            raise BundleError(
+                f"{subject}, passage_eos", expected="a FiD that is read as it was trained",
+                found="one that an earlier version converted, with EOS behind its passages",
+                fix="convert the FiD again with `glimmer-export convert --from fid`, and export it",
+            )
+        return data
+
+    manifest = read_record(
+        directory / MANIFEST, BUNDLE_FILE, BundleManifest, error=BundleError, subject=subject, fix=FIX,
+        upgrade=without_early_fid,
     )
-    data["schema_version"] = BUNDLE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
-    model = data.get("model")
-    if isinstance(model, dict) and is_early_fid(model):
-        raise BundleError(
-            f"{subject}, passage_eos", expected="a FiD that is read as it was trained",
-            found="one that an earlier version converted, with EOS behind its passages",
-            fix="convert the FiD again with `glimmer-export convert --from fid`, and export it",
-        )
-    manifest = record_from_json(BundleManifest, data, error=BundleError, subject=subject, fix=FIX)
     if manifest.model.architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise BundleError(subject, expected=f"an architecture of {known}", found=manifest.model.architecture, fix=FIX)

@@ -1,8 +1,8 @@
 """`parity.json`: what parity runs with a gate found, beside the manifest of the bundle that they concern.
 
-Version 2 is an object of
+Version 3 is an object of
 
-- `schema_version`: 2;
+- `format`: "glimmer-parity"; `schema_version`: 3;
 - `manifest_sha256`: SHA-256 of the manifest that all of its records concern; with another manifest none of them counts;
 - `records`: one for each computation, that is each backend, precision, instruction set, codec and form of
   cross-attention. A run replaces its own alone.
@@ -21,22 +21,22 @@ A record has
   its checks, those of the coverage first;
 - `report`: what `parity --json` prints; it is for people, grows, and is not held to a layout.
 
-Version 1 is one such record without a list: `schema_version`, `manifest_sha256`, `gate` (no `verdict`, and checks
-without `questions`) and `report`. It is read as a record of the backend that its report names for the candidate, with
-`date`, `questions_sha256`, `codec` and `instruction_set` null and no versions, and means what it meant: its gate
-passed, with no least number of questions. It holds for its own backend, by the same table; `require_parity="device"`
-refuses it. A run that writes keeps it beside its own record, with these nulls.
+Version 2 has no `format`. Version 1 is one such record without a list: `schema_version`, `manifest_sha256`, `gate` (no
+`verdict`, and checks without `questions`) and `report`. It is read as a record of the backend that its report names for
+the candidate, with `date`, `questions_sha256`, `codec` and `instruction_set` null and no versions, and means what it
+meant: its gate passed, with no least number of questions. It holds for its own backend, by the same table;
+`require_parity="device"` refuses it. A run that writes keeps it beside its own record, with these nulls.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from glimmer_export.runtime.contract.errors import BundleError
-from glimmer_export.runtime.contract.records import check_schema_version, read_json, record_from_json
+from glimmer_export.runtime.contract.records import FileKind, read_record, record_from_json
 
 __all__ = [
     "DEVICE",
@@ -54,9 +54,8 @@ __all__ = [
     "read_parity_records",
 ]
 
-PARITY_SCHEMA_VERSION = 2
-OLDEST_PARITY_SCHEMA = 1
-"""The oldest that is read."""
+PARITY_SCHEMA_VERSION = 3
+PARITY_FILE = FileKind("glimmer-parity", PARITY_SCHEMA_VERSION, oldest=1)
 PARITY_RECORD = "parity.json"
 FIX = "run `glimmer-export parity BUNDLE --gate ...` again"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -115,6 +114,7 @@ class ParityRecord:
 class ParityRecords:
     """The records of one manifest."""
 
+    format: str = field(default=PARITY_FILE.format, kw_only=True)
     schema_version: int
     manifest_sha256: str
     records: tuple[ParityRecord, ...]
@@ -129,18 +129,16 @@ class _Version1:
 
 
 def read_parity_records(directory: Path) -> ParityRecords:
-    """Parse and check `directory/parity.json`, of version 2 or 1.
+    """Parse and check `directory/parity.json`, of this version or an older one.
 
     Raises BundleError: absent, not JSON, newer schema, a missing, unknown or mistyped field, no digest, two records of
     one computation, or a gate whose result contradicts its checks.
     """
-    data = read_json(directory / PARITY_RECORD, error=BundleError, fix=FIX)
     subject = f"bundle {directory}, {PARITY_RECORD}"
-    check_schema_version(
-        data, PARITY_SCHEMA_VERSION, oldest=OLDEST_PARITY_SCHEMA, error=BundleError, subject=subject, fix=FIX
+    found = read_record(
+        directory / PARITY_RECORD, PARITY_FILE, ParityRecords, error=BundleError, subject=subject, fix=FIX,
+        upgrade=lambda data: _from_version_1(data, subject) if data["schema_version"] == 1 else data,
     )
-    read = _from_version_1 if data["schema_version"] == OLDEST_PARITY_SCHEMA else _from_version_2
-    found = read(data, subject)
     if not SHA256.fullmatch(found.manifest_sha256):
         raise BundleError(f"{subject}.manifest_sha256", expected="a SHA-256", found=found.manifest_sha256[:80], fix=FIX)
     for record in found.records:
@@ -153,37 +151,21 @@ def read_parity_records(directory: Path) -> ParityRecords:
     return found
 
 
-def _from_version_1(data: dict[str, Any], subject: str) -> ParityRecords:
-    report = _report(data, subject)
-    old = record_from_json(_Version1, {**data, "report": {}}, error=BundleError, subject=subject, fix=FIX)
-    side = report.get("candidate")
+def _from_version_1(data: dict[str, Any], subject: str) -> dict[str, Any]:
+    """What today's version has of the one record that a file of version 1 is."""
+    data = {name: value for name, value in data.items() if name != "format"}
+    old = record_from_json(_Version1, data, error=BundleError, subject=subject, fix=FIX)
+    side = old.report.get("candidate")
     backend = side.get("backend") if isinstance(side, dict) else None
     if not isinstance(backend, str):
         raise BundleError(f"{subject}.report.candidate", expected="its backend", found=repr(backend)[:80], fix=FIX)
-    gate = replace(old.gate, verdict=PASSED if old.gate.passed else FAILED)
-    record = ParityRecord(
-        backend, UNKNOWN, None, None, ROUNDED if backend.endswith("-rounded") else DEVICE, None, {}, None, gate, report
-    )
-    return ParityRecords(1, old.manifest_sha256, (record,))
-
-
-def _from_version_2(data: dict[str, Any], subject: str) -> ParityRecords:
-    records = data.get("records")
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise BundleError(f"{subject}.records", expected="a list of objects", found=repr(records)[:80], fix=FIX)
-    reports = [_report(record, f"{subject}.records[{place}]") for place, record in enumerate(records)]
-    # Only what the runtime decides by is held to a layout.
-    bare = {**data, "records": [{**record, "report": {}} for record in records]}
-    found = record_from_json(ParityRecords, bare, error=BundleError, subject=subject, fix=FIX)
-    pairs = zip(found.records, reports, strict=True)
-    return replace(found, records=tuple(replace(record, report=report) for record, report in pairs))
-
-
-def _report(data: dict[str, Any], subject: str) -> dict[str, Any]:
-    report = data.get("report")
-    if not isinstance(report, dict):
-        raise BundleError(f"{subject}.report", expected="an object", found=repr(report)[:80], fix=FIX)
-    return report
+    record = {
+        "backend": backend, "precision": UNKNOWN, "instruction_set": None, "codec": None,
+        "witness": ROUNDED if backend.endswith("-rounded") else DEVICE, "date": None, "versions": {},
+        "questions_sha256": None, "report": data["report"],
+        "gate": {**data["gate"], "verdict": PASSED if old.gate.passed else FAILED},
+    }
+    return {"manifest_sha256": old.manifest_sha256, "records": [record]}
 
 
 def _check(record: ParityRecord, subject: str) -> None:

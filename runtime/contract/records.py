@@ -6,16 +6,38 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from glimmer_export.runtime.contract.errors import GlimmerError
 from glimmer_export.runtime.contract.files import is_there, read_limited
 from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.kinds import FORMATS
 
-__all__ = ["check_schema_version", "json_object", "read_json", "read_json_value", "record_from_json", "record_to_json"]
+__all__ = [
+    "FileKind",
+    "json_object",
+    "read_json",
+    "read_json_value",
+    "read_record",
+    "record_from_json",
+    "record_of_kind",
+    "record_to_json",
+]
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileKind:
+    """One of our formats: what its files call themselves, a key of FORMATS, its version and the oldest that is read."""
+
+    format: str
+    version: int
+    oldest: int
+
+
 MAX_JSON_BYTES = 64 << 20
 """A manifest of a hundred thousand shards has 30 MB; parsed, a file takes some ten times its size."""
 
@@ -63,25 +85,51 @@ def _object(data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> 
     return data
 
 
-def check_schema_version(
-    data: dict[str, Any], newest: int, *, oldest: int | None = None, error: type[GlimmerError], subject: str, fix: str
-) -> None:
-    """Raise `error` unless the field schema_version is one of `oldest` (None: the newest) to `newest`."""
+def read_record(
+    path: Path, kind: FileKind, record: type[T], *, error: type[GlimmerError], subject: str, fix: str,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> T:
+    """Read a file of one of our formats; raises `error` as `read_json` and `record_of_kind`."""
+    data = read_json(path, error=error, fix=fix)
+    return record_of_kind(data, kind, record, error=error, subject=subject, fix=fix, upgrade=upgrade)
+
+
+def record_of_kind(
+    data: dict[str, Any], kind: FileKind, record: type[T], *, error: type[GlimmerError], subject: str, fix: str,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> T:
+    """The same of a file that was parsed.
+
+    The record has today's version, with the defaults of what an older one lacks; `upgrade` sees the data as it stands
+    in the file, and gives that of today's layout where defaults do not. Raises `error`: of another kind or version, and
+    as `record_from_json`.
+    """
+    found = data.get("format", kind.format)  # without the field it is from before there was one
+    if found != kind.format:
+        known = FORMATS.get(found) if isinstance(found, str) else None
+        raise error(
+            subject, expected=f"{FORMATS[kind.format]} ({kind.format})",
+            found=f"{known} ({found})" if known else f"format {found!r}"[:80], fix=fix,
+        )
     version = data.get("schema_version")
-    if isinstance(version, bool) or not isinstance(version, int) or not (oldest or newest) <= version <= newest:
-        newer = isinstance(version, int) and not isinstance(version, bool) and version > newest
-        known = f"{oldest} to {newest}" if oldest else str(newest)
+    number = version if isinstance(version, int) and not isinstance(version, bool) else 0
+    if not kind.oldest <= number <= kind.version:
+        known = f"{kind.oldest} to {kind.version}" if kind.oldest < kind.version else str(kind.version)
         raise error(
             subject, expected=f"schema_version {known}", found=repr(version),
-            fix="install a newer glimmer-export" if newer else fix,
+            fix="install a newer glimmer-export" if number > kind.version else fix,
         )
+    upgraded = data if upgrade is None else upgrade(data)
+    today = {**upgraded, "format": kind.format, "schema_version": kind.version}
+    return record_from_json(record, today, error=error, subject=subject, fix=fix)
 
 
 def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], subject: str, fix: str) -> T:
     """Build the frozen dataclass `kind` from parsed JSON, checking each field against its annotation.
 
-    Knows dataclasses, `X | None`, tuple[X, ...], dict[str, X], int, float, str and bool. A field with a default came
-    with a later version of its format: files from before lack it and mean the default. Raises `error`.
+    Knows dataclasses, `X | None`, tuple[X, ...], dict[str, X], int, float, str, bool, and Any, which is not looked at.
+    A field with a default came with a later version of its format: files from before lack it and mean the default.
+    Raises `error`.
     """
 
     def fail(where: str, expected: str, value: object) -> GlimmerError:
@@ -115,7 +163,7 @@ def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], sub
             if not isinstance(value, dict):
                 raise fail(where, "an object", value)
             return {str(key): build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-        if not _is_plain(value, annotation):
+        if annotation is not Any and not _is_plain(value, annotation):
             raise fail(where, annotation.__name__, value)
         return value
 

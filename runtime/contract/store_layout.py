@@ -26,9 +26,10 @@ that has one: a file without the column names no page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glimmer_export.runtime.contract.manifest import FileEntry
+from glimmer_export.runtime.contract.records import FileKind
 
 __all__ = [
     "CODEC_ARRAYS",
@@ -47,9 +48,8 @@ __all__ = [
     "tombstones_name",
 ]
 
-STORE_SCHEMA_VERSION = 3
-OLDEST_STORE_SCHEMA = 2
-"""The oldest that is read: what it lacks has a default."""
+STORE_SCHEMA_VERSION = 4
+STORE_FILE = FileKind("glimmer-store", STORE_SCHEMA_VERSION, oldest=2)
 TEXTS = "passages.sqlite"
 OLDER_MANIFESTS = "manifests"
 CODEC_ARRAYS = "codec.safetensors"
@@ -115,6 +115,7 @@ class StoreManifest:
     memory as its encoder gave it, and no append changes it; None: not measured.
     """
 
+    format: str = field(default=STORE_FILE.format, kw_only=True)
     schema_version: int
     generation: int
     memory_digest: str

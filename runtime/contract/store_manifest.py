@@ -10,11 +10,10 @@ from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.files import is_there, read_limited
 from glimmer_export.runtime.contract.kinds import STORE, error_of_kind
 from glimmer_export.runtime.contract.manifest import MANIFEST
-from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, check_schema_version, json_object, record_from_json
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, json_object, record_of_kind
 from glimmer_export.runtime.contract.store_layout import (
     OLDER_MANIFESTS,
-    OLDEST_STORE_SCHEMA,
-    STORE_SCHEMA_VERSION,
+    STORE_FILE,
     StoreManifest,
     older_manifest_name,
 )
@@ -64,11 +63,7 @@ def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) 
     """The manifest that these bytes are; raises StoreError as `read_store_manifest`, replicas apart."""
     subject = f"store {directory}, {name}"
     data = json_object(content, error=StoreError, subject=str(directory / name), fix=FIX)
-    check_schema_version(
-        data, STORE_SCHEMA_VERSION, oldest=OLDEST_STORE_SCHEMA, error=StoreError, subject=subject, fix=FIX
-    )
-    data["schema_version"] = STORE_SCHEMA_VERSION  # of what is read, with the defaults of what an older one lacks
-    manifest = record_from_json(StoreManifest, data, error=StoreError, subject=subject, fix=FIX)
+    manifest = record_of_kind(data, STORE_FILE, StoreManifest, error=StoreError, subject=subject, fix=FIX)
     check_store_manifest(manifest, subject=subject, fix=FIX)
     return manifest
 

@@ -13,7 +13,7 @@ BENCH = ROOT / "docs" / "measurements" / "bench-base-cpu.json"
 
 
 def test_the_guide_is_written_from_it():
-    assert main([str(BENCH), "--readme", str(GUIDE), "--check"]) == 0
+    assert main([str(BENCH), "--page", str(GUIDE), "--check"]) == 0
 
 
 def test_the_readmes_table_is_the_guides():

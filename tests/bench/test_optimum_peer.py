@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from glimmer_export.exporter.bench.peers import fid_tokens, ort_model_from_t5
-from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.parity.reference import TorchReference
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.runtime.contract import CheckpointError, OutputError
 from tests.bundle_factory import VOCABULARY
 from tests.exported import CORPUS, QUESTIONS

@@ -1,4 +1,4 @@
-"""What is written of a bench: tables, one HTML file, the README's section."""
+"""What is written of a bench: tables, one HTML file, the guide's section."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def written(bench_report, tmp_path):
     """A bench's JSON and a README with the two markers."""
     (tmp_path / "bench.json").write_text(json.dumps(bench_report.to_json()), encoding="utf-8")
     (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
-    return [str(tmp_path / "bench.json"), "--readme", str(tmp_path / "README.md")]
+    return [str(tmp_path / "bench.json"), "--page", str(tmp_path / "README.md")]
 
 
 def test_the_readmes_section(bench_report, written, tmp_path):
@@ -90,7 +90,7 @@ def test_the_readmes_section(bench_report, written, tmp_path):
 def test_a_readme_without_markers(written, tmp_path, capsys):
     (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
     assert main(written) == 2
-    assert capsys.readouterr().err.startswith("OutputError: the README")
+    assert capsys.readouterr().err.startswith("OutputError: the page")
 
 
 def test_a_bench_that_is_none_of_ours_is_named(written, tmp_path, capsys):

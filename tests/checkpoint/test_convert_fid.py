@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from glimmer_export.exporter.checkpoint import ModelOptions, convert_t5, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import ModelOptions, convert_t5, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close
 from tests.reference_decoding import greedy_tokens

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from tests.assert_close import assert_close
 from tests.t5_blocks import block_diagonal, fully_connected, run_blocks

@@ -123,7 +123,7 @@ def test_dtype(checkpoint: Path, dtype: torch.dtype) -> None:
         ("architecture", "gpt", "architecture: Input should be 'glimmer', 'lumen', 'memory_fid' or 'fid'"),
         ("architecture", "lumen", "num_stage_a_layers is 1, but lumen has no stage_a stage"),
         ("dropout", 0.1, "dropout: Extra inputs are not permitted"),
-        ("model_type", "t5", "a Hugging Face T5 directory becomes a checkpoint with"),
+        ("model_type", "t5", "expected a checkpoint, found a T5 checkpoint"),
         ("num_stage_b_layers", 0, "num_stage_b_layers is 0, but glimmer needs at least one layer in its stage_b stage"),
         ("num_memory_layers", 5000, "num_memory_layers: Input should be less than or equal to 4096"),
         ("num_selected", None, "num_selected is missing"),

@@ -18,14 +18,14 @@ from tokenizers import Tokenizer
 
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle import export_bundle
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest, memory_digest
 from glimmer_export.exporter.cost.report import CostRequest, resolve
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.exporter.parity import ParityOptions, compare_with_checkpoint
 from glimmer_export.exporter.parity.reference import TorchReference
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime import Passage, Session
 from glimmer_export.runtime.contract import BundleError, CheckpointError, OptionError

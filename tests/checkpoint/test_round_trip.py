@@ -20,13 +20,13 @@ from tokenizers import Tokenizer, models
 
 from glimmer_export.exporter.checkpoint import (
     CheckpointConfig,
-    model_from_checkpoint,
     random_weights,
     read_checkpoint,
     weight_shapes,
     write,
     write_checkpoint,
 )
+from glimmer_export.exporter.stages import model_from_checkpoint
 from glimmer_export.runtime.contract import CheckpointError, OutputError, TokenizerError
 
 PARTS = {"glimmer": (1, 1, 1), "lumen": (1, 0, 1), "memory_fid": (1, 0, 0), "fid": (0, 0, 1)}

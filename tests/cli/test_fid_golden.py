@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.checkpoint.convert import convert_checkpoint
 from glimmer_export.exporter.parity.reference import TorchReference
-from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.runtime.text import TextEncoder
 from tests.once import Once
 

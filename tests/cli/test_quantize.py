@@ -28,7 +28,6 @@ from glimmer_export.runtime.contract import (
     OutputError,
     boundaries_of,
     boundary_of,
-    file_digest,
     read_manifest,
     record_to_json,
 )
@@ -193,7 +192,7 @@ def replace_table(bundle: Path, write: Callable[[Path], object]) -> None:
     order = [Path(entry.path).name for entry in read_manifest(bundle).calibration]
     files.sort(key=lambda path: order.index(path.name))
     entries = tuple(
-        FileEntry(path.relative_to(bundle).as_posix(), path.stat().st_size, file_digest(path)) for path in files
+        FileEntry.of(bundle, path) for path in files
     )
     change_manifest(bundle, calibration=entries)
 

@@ -151,7 +151,8 @@ def name_map(path: Path, _: Path) -> None:
 
 
 def checkpoint(path: Path, _: Path) -> None:
-    from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+    from glimmer_export.exporter.checkpoint import read_checkpoint
+    from glimmer_export.exporter.stages import model_from_checkpoint
 
     model_from_checkpoint(read_checkpoint(path))
 

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import glimmer_export.exporter.huggingface
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.parity.reference import TorchReference
+from glimmer_export.exporter.stages import model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from glimmer_export.runtime.contract import CheckpointError
 from glimmer_export.runtime.passage_memory import pad_ids

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from glimmer_export.exporter.bundle import FormOptions, choose_forms
-from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import read_checkpoint
 from glimmer_export.exporter.graphs.check import compare_outputs, run_stage
 from glimmer_export.exporter.graphs.samples import Sizes, sample_inputs
-from glimmer_export.exporter.stages import stage_from_model
+from glimmer_export.exporter.stages import model_from_checkpoint, stage_from_model
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime.contract import CODECS, OptionError, codec_of, graph_io
 from tests.exported import make_checkpoint

@@ -18,6 +18,7 @@ from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.contract import (
     MANIFEST,
     PARITY_RECORD,
+    PARITY_SCHEMA_VERSION,
     BundleError,
     OptionError,
     file_digest,
@@ -65,7 +66,7 @@ def change(path, record=None, **values):
 
 def test_a_record_says_what_it_rests_on(recorded, glimmer, rows):
     found = read_parity_records(recorded)
-    assert (found.schema_version, found.manifest_sha256) == (2, file_digest(recorded / MANIFEST))
+    assert (found.schema_version, found.manifest_sha256) == (PARITY_SCHEMA_VERSION, file_digest(recorded / MANIFEST))
     (record,) = found.records
     assert record.key == (CPU, "fp32", None, "fp16", None)
     assert record.witness == "device"
@@ -131,7 +132,7 @@ def test_a_run_replaces_its_own_record_alone(bundle, glimmer, rows, tmp_path):
 
 
 def test_what_a_newer_version_recorded_is_not_lost(bundle, glimmer, rows, monkeypatch):
-    rewrite(bundle / PARITY_RECORD, schema_version=3)
+    rewrite(bundle / PARITY_RECORD, schema_version=PARITY_SCHEMA_VERSION + 1)
     before = (bundle / PARITY_RECORD).read_bytes()
     compare = "glimmer_export.exporter.parity.run.compare_with_bundle"
     monkeypatch.setattr(compare, lambda *_, **__: pytest.fail("compared"))
@@ -310,18 +311,18 @@ CORRUPTIONS = [
     (lambda path: path.write_bytes(path.read_bytes()[:200]), "a JSON object"),
     (lambda path: path.write_text("[]", encoding="utf-8"), "a JSON object"),
     (lambda path: path.write_bytes(b"\xff\xfe"), "a JSON object"),
-    (in_file(schema_version=3), "install a newer"),
-    (in_file(schema_version="1"), "schema_version 1 to 2"),
-    (in_file(schema_version=True), "schema_version 1 to 2"),
-    (in_file(schema_version=1), "report: expected an object"),
-    (drop("schema_version"), "schema_version 1 to 2"),
+    (in_file(schema_version=PARITY_SCHEMA_VERSION + 1), "install a newer"),
+    (in_file(schema_version="1"), "schema_version 1 to 3"),
+    (in_file(schema_version=True), "schema_version 1 to 3"),
+    (in_file(schema_version=1), "only the fields schema_version, manifest_sha256, gate, report, found 'records'"),
+    (drop("schema_version"), "schema_version 1 to 3"),
     (drop("manifest_sha256"), "a field manifest_sha256"),
-    (drop("records"), "a list of objects"),
+    (drop("records"), "a field records"),
     (in_file(records=[]), "one for each computation, found none"),
-    (in_file(records=[1]), "a list of objects"),
+    (in_file(records=[1]), r"records\[0\]: expected an object"),
     (twice, "one for each computation, found two"),
     (drop("gate", record=True), "a field gate"),
-    (drop("report", record=True), "report: expected an object"),
+    (drop("report", record=True), "a field report"),
     (drop("backend", record=True), "a field backend"),
     (in_record(report=[]), "report: expected an object"),
     (in_record(backend=1), "backend"),

@@ -127,8 +127,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=8), "schema_version 4 to 7, found 8; install a newer"),
-        (lambda data: data.update(schema_version=3), "schema_version 4 to 7, found 3"),
+        (lambda data: data.update(schema_version=9), "schema_version 4 to 8, found 9; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 8, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),

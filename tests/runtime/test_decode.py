@@ -74,7 +74,7 @@ def decoded(
     states = np.ones((len(script), 3, 6), np.float32)
     mask = np.ones((len(script), 3), np.int32)
     place = Placement(made.graphs())
-    place.eos_interval = eos_interval
+    place.device.eos_interval = eos_interval
     prefixes = prefixes or [[START]] * len(script)
     return greedy_decode(place, shape, states, mask, prefixes, check_finite=check_finite)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, model_from_weights, random_weights
-from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights
+from glimmer_export.exporter.stages import GlimmerModel, model_from_weights, stage_from_model
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, Forms
 from tests.assert_close import assert_close
 from tests.fid_factory import TABLE

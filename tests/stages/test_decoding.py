@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from glimmer_export.exporter.checkpoint import ModelOptions, model_from_checkpoint, read_checkpoint
+from glimmer_export.exporter.checkpoint import ModelOptions, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
-from glimmer_export.exporter.stages import GlimmerModel, stage_from_model
+from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint, stage_from_model
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, Forms
 from tests.assert_close import assert_close
 from tests.t5_factory import VARIANTS, make_t5, random_mask, random_tokens, save_t5

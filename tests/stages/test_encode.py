@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, model_from_checkpoint, random_weights, read_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.checkpoint.options import ModelOptions
 from glimmer_export.exporter.parity.reference import TorchReference
-from glimmer_export.exporter.stages import GlimmerModel, Masked
+from glimmer_export.exporter.stages import GlimmerModel, Masked, model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES, max_abs_error
 from tests.t5_factory import make_t5, save_t5
 

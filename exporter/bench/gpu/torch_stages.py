@@ -106,7 +106,8 @@ class TorchStages:
     def __init__(self, checkpoint: Path, device: str, dtype: str) -> None:
         import torch
 
-        from glimmer_export.exporter.checkpoint import model_from_checkpoint, read_checkpoint
+        from glimmer_export.exporter.checkpoint import read_checkpoint
+        from glimmer_export.exporter.stages import model_from_checkpoint
 
         self.device, self._dtype = device, getattr(torch, dtype)
         self._model = model_from_checkpoint(read_checkpoint(checkpoint)).to(device=device, dtype=self._dtype)

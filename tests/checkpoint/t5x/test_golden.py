@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from glimmer_export.exporter.checkpoint import model_from_checkpoint
 from glimmer_export.exporter.checkpoint.read import Checkpoint, check_shapes
 from glimmer_export.exporter.checkpoint.t5x import Conversion, T5xArrays, convert, convert_t5x
 from glimmer_export.exporter.checkpoint.t5x.sources import Source
 from glimmer_export.exporter.checkpoint.weights import weight_shapes
+from glimmer_export.exporter.stages import model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime.contract import CheckpointError
 from tests.assert_close import assert_close

@@ -131,7 +131,7 @@ def test_only_scores_and_tokens_come_to_the_host(glimmer, engined, gpu):
     library = gpu()
     with opened(glimmer, engined(glimmer)) as session:
         answer = session.answer(QUESTIONS[0])
-        interval = session._current.serving.reader._place.eos_interval
+        interval = session._current.serving.reader._place.device.eos_interval
     steps = library.cuda.kernels.count("decoder_step")
     checked = 1 + math.ceil(steps / interval)
     logits = 4 * glimmer.shape.vocab_size * checked
@@ -158,17 +158,17 @@ def test_passages_are_copied_while_the_question_is_encoded(glimmer, engined, gpu
     """Nothing that the copies need waits for the encoder: run as late as may be, it is the copies that come first."""
     library = gpu()
     with opened(glimmer, engined(glimmer)) as session:
-        real = session._current.serving.reader._place._device._loader.load
+        real = session._current.serving.reader._place.device._loader.load
         seen = []
 
         def load(rows, num_tokens):
             lease, layout = real(rows, num_tokens)
             library.cuda.kernels.clear()
-            library.cuda.cudaStreamSynchronize(session._current.serving.reader._place._device._loader.stream)
+            library.cuda.cudaStreamSynchronize(session._current.serving.reader._place.device._loader.stream)
             seen.append((library.cuda.kernels[:], library.cuda.calls["cudaStreamCreateWithFlags"]))
             return lease, layout
 
-        session._current.serving.reader._place._device._loader.load = load
+        session._current.serving.reader._place.device._loader.load = load
         session.answer(QUESTIONS[0])
         session.answer(QUESTIONS[1])
     for kernels, streams in seen:

@@ -50,7 +50,8 @@ ENTRIES = st.builds(
     build_seconds=st.floats(0, 1e6),
 )
 RECORDS = st.builds(
-    EngineRecord, schema_version=st.just(ENGINE_SCHEMA_VERSION), key=KEYS, target=NAME, stand_in=st.booleans(),
+    EngineRecord, format=st.just("glimmer-engines"), schema_version=st.just(ENGINE_SCHEMA_VERSION), key=KEYS,
+    target=NAME, stand_in=st.booleans(),
     engines=st.dictionaries(NAME, ENTRIES, max_size=3),
 )  # fmt: skip
 
@@ -107,10 +108,10 @@ RECORD = EngineRecord(
 
 Damage = Callable[[dict[str, Any]], object]
 CORRUPTIONS: dict[str, tuple[Damage, str]] = {
-    "newer schema": (lambda data: data.update(schema_version=2), "found 2; install a newer glimmer-export"),
+    "newer schema": (lambda data: data.update(schema_version=3), "found 3; install a newer glimmer-export"),
     "older schema": (lambda data: data.update(schema_version=0), "found 0; build the engines again"),
-    "schema a boolean": (lambda data: data.update(schema_version=True), "schema_version 1, found True"),
-    "no schema": (lambda data: data.pop("schema_version"), "schema_version 1, found None"),
+    "schema a boolean": (lambda data: data.update(schema_version=True), "schema_version 1 to 2, found True"),
+    "no schema": (lambda data: data.pop("schema_version"), "schema_version 1 to 2, found None"),
     "missing field": (lambda data: data.pop("target"), "a field target"),
     "unknown field": (lambda data: data.update(cuda="13"), "cuda"),
     "stand_in a number": (lambda data: data.update(stand_in=1), r"stand_in: expected bool"),

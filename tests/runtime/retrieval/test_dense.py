@@ -200,7 +200,7 @@ def test_an_encoders_weights_behind_links(bundle, encoded_copy, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("generation", 1), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 2)],
+    [("generation", 1), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 3)],
 )
 def test_the_index_of_another_store_is_refused(bundle, encoded_copy, field, value):
     rewrite(encoded_copy / "dense" / "manifest.json", **{field: value})

@@ -35,9 +35,9 @@ SAME_VALUES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose
 
 @dataclass(frozen=True)
 class ObservedTensor:
-    """A float tensor of a graph; dims are numbers, names, or None where nothing is known.
+    """A float tensor of a graph; dims are numbers, names, or None if nothing is known.
 
-    `values_of` names the tensor whose values it holds in another shape, None where they are its own.
+    `values_of` names the tensor whose values it holds in another shape, None if they are its own.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ObservedTensor:
 
     @property
     def channels(self) -> int | None:
-        """Size of the last axis, None where it varies or there is none."""
+        """Size of the last axis, None if it varies or there is none."""
         last = self.dims[-1] if self.dims else None
         return last if isinstance(last, int) else None
 
@@ -274,7 +274,7 @@ class GraphCollector:
     def observe(self, inputs: Mapping[str, Array], encoder_attention_mask: Array | None = None) -> None:
         """Run on a batch of the graph's inputs, one passage or row at a time and without padding.
 
-        Raises CalibrationError where a tensor is not finite.
+        Raises CalibrationError if a tensor is not finite.
         """
         for run in unpadded_runs(
             self._io, inputs, self._limit, encoder_attention_mask, fixed_keys=self._fixed_keys

@@ -138,7 +138,7 @@ class _Array:
                 reason, line = error.msg, self._line + error.lineno - 1
             except ValueError as error:
                 raise QuestionFileError(name, expected="JSON", found=str(error), fix=self._fix) from None
-            # What ends where the piece does may go on behind it.
+            # What ends if the piece does may go on behind it.
             if reason is None and end < len(self._text):
                 break
             if len(self._text) - self._place > MAX_ROW_BYTES:

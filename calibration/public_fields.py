@@ -22,7 +22,7 @@ def passage_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """`id`, `title`, `text` and `wikipedia_id` of a row, so far as it has them; nothing is checked. Null is absent.
 
     A text that is a list of paragraphs, as in KILT's knowledge source, becomes one, a paragraph a line; such a record
-    is a whole page, so where it names the page by `wikipedia_title` alone, its id is the page's. An Atlas passage's
+    is a whole page, so if it names the page by `wikipedia_title` alone, its id is the page's. An Atlas passage's
     `section` follows its title, as Atlas itself has it.
     """
     found = {

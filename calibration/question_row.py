@@ -37,7 +37,7 @@ class Question:
     """One question. `answers` is empty if the file has none; any of them is right.
 
     `passages` are those that the file gives, best first: ids in a store, or texts; None if it gives none. `evidence`
-    is what KILT's gold names as proof, None in other layouts and where a row has no gold at all; `task` is the row's
+    is what KILT's gold names as proof, None in other layouts and if a row has no gold at all; `task` is the row's
     own word for the task that it belongs to. `skipped` counts the passages that could not be taken, for having no text;
     `unread` names the row's fields that mean nothing here.
     """

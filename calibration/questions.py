@@ -51,7 +51,7 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
 def question_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that are read, `-` being standard input.
 
-    Raises QuestionFileError if a path names none, and where two name the same.
+    Raises QuestionFileError if a path names none, and if two name the same.
     """
     paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
     paths = [STDIN if path == Path("-") else path for path in paths]

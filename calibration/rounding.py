@@ -17,7 +17,7 @@ __all__ = ["RoundingBackend"]
 
 
 class RoundingBackend(OnnxRuntimeBackend):
-    """Loads FP16 graphs through `RoundFp16`, to measure their accuracy and find their overflows where no GPU is.
+    """Loads FP16 graphs through `RoundFp16`, to measure their accuracy and find their overflows if no GPU is.
 
     An FP32 graph runs as it is. Optimisations are off, so that no pair of casts is taken for nothing and no rounding
     is fused away.

@@ -98,7 +98,7 @@ class Packed:
         return max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * self._taken)
 
     def read(self, size: int = -1) -> bytes:
-        """For the library; raises BadGzipFile where padding takes no end: it would be read byte by byte."""
+        """For the library; raises BadGzipFile if padding takes no end: it would be read byte by byte."""
         content = self._stream.read(size)
         self._taken += len(content)
         if self._padded:

@@ -97,7 +97,7 @@ def asks_given_keys(graph: ir.Graph, names: Collection[str]) -> tuple[str, ...]:
 
 
 def _origin(value: ir.Value | None, *passed: str) -> ir.Value | None:
-    """Where a value comes from, before nodes of these kinds."""
+    """If a value comes from, before nodes of these kinds."""
     while value is not None and (node := value.producer()) is not None and node.op_type in passed:
         value = node.inputs[0]
     return value

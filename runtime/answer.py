@@ -22,8 +22,8 @@ class PassageTruncatedWarning(UserWarning):
 class RankedPassage:
     """One of the k passages, in retrieval order.
 
-    `retrieval_score` is BM25, higher is better, None where the passage was given; `score` is the model's own, None
-    where the architecture does not rank; `read` says whether the decoder read it. `truncated`: it was given as a text,
+    `retrieval_score` is BM25, higher is better, None if the passage was given; `score` is the model's own, None
+    if the architecture does not rank; `read` says whether the decoder read it. `truncated`: it was given as a text,
     or is read in one text with the question, and was cut to passage_length; what a store has cut was counted when it
     was built.
     """
@@ -53,7 +53,7 @@ class RankedPassage:
 class Answer:
     """The answer to one question.
 
-    `answer` is None where nothing was retrieved, or where `error` says why the question could not be taken.
+    `answer` is None if nothing was retrieved, or where `error` says why the question could not be taken.
     `milliseconds` holds wall time by stage; questions answered in one batch share it.
 
     `log_probability`, in nats and at most 0, tells how sure the model was of the answer: the sum of the
@@ -83,7 +83,7 @@ class Answer:
 
     @property
     def read_passages(self) -> tuple[RankedPassage, ...]:
-        """The m passages that the decoder read, in its order; none where there was no answer."""
+        """The m passages that the decoder read, in its order; none if there was no answer."""
         return tuple(passage for passage in self.passages if passage.read)
 
     def to_dict(self) -> dict[str, Any]:

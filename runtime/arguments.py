@@ -1,4 +1,4 @@
-"""What callers pass to the runtime, checked by type and range where it comes in: the one place."""
+"""What callers pass to the runtime, checked by type and range if it comes in: the one place."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SHORT.maxstring = _SHORT.maxother = DESCRIBED
 
 
 def described(value: object) -> str:
-    """A value for a message: in a few words, whatever it is, with its type where the words do not say it."""
+    """A value for a message: in a few words, whatever it is, with its type if the words do not say it."""
     try:
         words = _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - a caller's object may raise anything as it describes itself

@@ -88,7 +88,7 @@ def _check_external_data(directory: Path, graph: FileEntry, manifest: BundleMani
 def verify_file(
     directory: Path, entry: FileEntry, *, error: type[GlimmerError], subject: str, fix: str, digest: bool = True
 ) -> Path:
-    """Path of a file that a manifest names; raises `error` where its name leads out of the directory, or it changed.
+    """Path of a file that a manifest names; raises `error` if its name leads out of the directory, or it changed.
 
     So it does if the file is absent or no regular one. Links are followed: the digest says whether it is the right
     file. The size is looked at first: a digest over a wrong file would be wasted. `digest=False` stops there.

@@ -60,7 +60,7 @@ GivenRow = Iterable[Given]
 class Candidate:
     """One passage for one question; `number` is its place in the store, None for a text given by the caller.
 
-    `ids` are its tokens where they are not the store's: those of question and passage in one text, if the model reads
+    `ids` are its tokens if they are not the store's: those of question and passage in one text, if the model reads
     them so, or of a text given by the caller. `truncated`: that was longer than passage_length, and was cut.
     """
 
@@ -81,7 +81,7 @@ class Row:
 
 
 def checked_k_and_m(top_k: object, top_m: object, shape: ModelShape) -> tuple[int | None, int | None]:
-    """How many passages are retrieved and read; raises OptionError where that cannot be."""
+    """How many passages are retrieved and read; raises OptionError if that cannot be."""
     k, m = (
         None if value is None else whole_number(name, value, least=1, most=MAX_PASSAGES)
         for name, value in (("top_k", top_k), ("top_m", top_m))
@@ -95,7 +95,7 @@ def checked_k_and_m(top_k: object, top_m: object, shape: ModelShape) -> tuple[in
 
 
 def checked_passages(passages: object, num_questions: int, store: MemoryStore | None) -> list[object]:
-    """What was given for each question, None where it retrieves; raises OptionError where that cannot be."""
+    """What was given for each question, None if it retrieves; raises OptionError if that cannot be."""
     given = [None] * num_questions if passages is None else items("passages", passages, of="lists, one a question")
     if len(given) != num_questions:
         raise OptionError(
@@ -148,7 +148,7 @@ def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> lis
 def candidates_from_given(store: MemoryStore | None, given: Iterable[Given]) -> list[Candidate]:
     """Passages as the caller ordered them.
 
-    An int or a PassageId is an id; a str is an id where the store holds it, else a text where it has white space in
+    An int or a PassageId is an id; a str is an id if the store holds it, else a text if it has white space in
     it; a Passage is a text with its title. Raises PassageError for an unknown id, for a text that is empty or that
     UTF-8 cannot write, for an id without a store, and for what is none of these.
     """
@@ -286,7 +286,7 @@ def token_inputs(
 ) -> Mapping[str, Tensor]:
     """FiD's encoder input: each passage's tokens behind the question's, which take question_length positions.
 
-    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 where a row has fewer passages. Where
+    `input_ids` and `attention_mask`, (b, k, question_length + n_p) int32, all 0 if a row has fewer passages. Where
     question and passage are joined in one text, that is all: (b, k, n_p), n_p at least the shape's
     `least_joined_tokens`.
     """

@@ -56,7 +56,7 @@ class Charsmap:
     """A table of sequences of characters and what replaces each.
 
     The table is the size of a trie in bytes (uint32, little-endian), that trie, a double array (Yata et al. 2007) over
-    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError if it is cut off, or where a sequence
+    UTF-8, and the replacements, each ended by a zero byte. Raises ValueError if it is cut off, or if a sequence
     has no replacement in UTF-8.
     """
 

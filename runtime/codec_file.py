@@ -19,7 +19,7 @@ FIX = "copy the store again, or build it again with `glimmer-export memory build
 
 
 def open_store_codec(directory: Path, manifest: StoreManifest) -> Codec | None:
-    """The codec of a store whose files were verified; None where it holds no memory. Raises as `read_codec`."""
+    """The codec of a store whose files were verified; None if it holds no memory. Raises as `read_codec`."""
     if manifest.codec is None:
         return None
     with saying_what_mends(directory, manifest, CODEC_ARRAYS):

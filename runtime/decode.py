@@ -44,7 +44,7 @@ class Reading:
 
     `log_probability` sums the log-probabilities of the tokens that the decoder chose: those of the answer, and EOS
     where it chose that; an answer that max_new_tokens cut off has none. The tokens that stand before an answer, the
-    start token and MemoryFiD's question, were not chosen and do not count. None where the graphs do not tell.
+    start token and MemoryFiD's question, were not chosen and do not count. None if the graphs do not tell.
 
     Where the architecture ranks, `scores` (k,) float32 are those of the question's own passages, and `selected` are
     the places, ascending, of those that were read; the decoder leaves both to the reader.
@@ -68,11 +68,11 @@ def greedy_decode(
     """The answer of each row, of at most `max_new_tokens` tokens, EOS left out, with its log-probability.
 
     encoder_hidden_states (b, s, d_model) float32 or float16, encoder_attention_mask (b, s) int32; `prefixes` are the
-    decoder input ids before the answer: the start token, and the question behind it where the architecture has it so.
+    decoder input ids before the answer: the start token, and the question behind it if the architecture has it so.
     Where a look at the tokens waits for a device, some steps may run after the last row's EOS; what they give is
     dropped.
 
-    `check_finite` raises NotFiniteError where the logits of a row that still runs have NaN or infinity: those of every
+    `check_finite` raises NotFiniteError if the logits of a row that still runs have NaN or infinity: those of every
     step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the
     copies; NaN in the passages, the weights or the cache is in every step from then on. The log-probability of a token
     is looked at in every step: it is a number where the greatest logit is one.
@@ -106,7 +106,7 @@ def _take(
     tokens, log_probabilities = step["next_token"], step.get(LOG_PROBABILITY)
     if check_finite:
         if "logits" in step:
-            _check_finite(step["logits"].max(axis=1)[rows])  # NaN where there is one
+            _check_finite(step["logits"].max(axis=1)[rows])  # NaN if there is one
         if log_probabilities is not None:
             _check_finite(log_probabilities[rows, 0])
     for row in rows:
@@ -125,7 +125,7 @@ def _take(
 
 
 def _check_finite(values: Array) -> None:
-    """Raise NotFiniteError where a row's greatest logit, or what was made of it, is NaN or infinite."""
+    """Raise NotFiniteError if a row's greatest logit, or what was made of it, is NaN or infinite."""
     unusable = values[~np.isfinite(values)]
     if len(unusable):
         raise NotFiniteError(
@@ -155,7 +155,7 @@ class DecoderSteps(Protocol):
     def next(self, remaining: int) -> list[dict[str, Array]]:
         """Run steps up to the next look, `remaining` at most; of each its tokens (b, 1), and what else was asked for.
 
-        That is their log-probabilities (b, 1), where the graphs tell, and logits (b, vocab_size) where they are wanted.
+        That is their log-probabilities (b, 1), where the graphs tell, and logits (b, vocab_size) if they are wanted.
         """
         ...
 

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 ATTEMPTS = 100
-"""A file system where no file is twice the same one must not stop a reader for ever."""
+"""A file system if no file is twice the same one must not stop a reader for ever."""
 Mark = tuple[int, int, int, int]
 """Device, inode, bytes and nanoseconds of the last change."""
 Marks = Mapping[FileEntry | str, Mark | None]
@@ -58,7 +58,7 @@ HEADER_BYTES = 1 << 12
 def hold_manifest(directory: Path) -> tuple[StoreManifest, int]:
     """The manifest of a store, and a descriptor whose closing lets it go; nothing is written, as on read-only media.
 
-    A change of the store puts another file in the manifest's place, and this one stays locked where it is kept. On a
+    A change of the store puts another file in the manifest's place, and this one stays locked if it is kept. On a
     file system without locks nothing is held. Raises StoreError as `read_store_manifest`.
     """
     path = directory / MANIFEST
@@ -202,6 +202,6 @@ def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int6
 
 
 def live_end(num_numbers: int, tombstones: NDArray[np.int64]) -> int:
-    """One more than the highest number below `num_numbers` that is not deleted; 0 where every one is."""
+    """One more than the highest number below `num_numbers` that is not deleted; 0 if every one is."""
     following = tombstones[::-1] == np.arange(num_numbers - 1, num_numbers - 1 - len(tombstones), -1)
     return num_numbers - (len(tombstones) if following.all() else int(following.argmin()))

@@ -62,7 +62,7 @@ class OpenOptions:
 
 
 def check_witness(bundle: Bundle, backend: str, *, codec: str | None, required: bool | str) -> None:
-    """Raise BundleError where parity is required and no record witnesses these graphs on this backend, here."""
+    """Raise BundleError if parity is required and no record witnesses these graphs on this backend, here."""
     if required:
         wanted = computation_of(
             bundle.manifest, backend, codec, cpu_kind=cpu_kind(), bf16_instructions=bf16_instructions()
@@ -71,7 +71,7 @@ def check_witness(bundle: Bundle, backend: str, *, codec: str | None, required: 
 
 
 def codec_without_store(bundle: Bundle) -> Codec | None:
-    """The codec for texts alone: the one that is fitted to nothing. None where there is no memory."""
+    """The codec for texts alone: the one that is fitted to nothing. None if there is no memory."""
     manifest = bundle.manifest
     if not manifest.model.traits.has_memory:
         return None
@@ -84,7 +84,7 @@ def codec_without_store(bundle: Bundle) -> Codec | None:
 
 
 def text_of(bundle: Bundle) -> TextEncoder:
-    """The bundle's tokenizer; raises TokenizerError where it has none."""
+    """The bundle's tokenizer; raises TokenizerError if it has none."""
     if bundle.text is None:
         raise TokenizerError(
             str(bundle), expected="a tokenizer", found="none",

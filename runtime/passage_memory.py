@@ -39,7 +39,7 @@ KEPT = 16
 
 
 class PassageMemory(NamedTuple):
-    """One passage in a codec: its tensors (tokens, ...), and (...) where the codec has one a passage.
+    """One passage in a codec: its tensors (tokens, ...), and (...) if the codec has one a passage.
 
     `key` is the store it comes from and its number there; None for a text that was encoded on the spot.
     """
@@ -61,7 +61,7 @@ class PassageMemory(NamedTuple):
 def padded_memory(
     rows: Sequence[Sequence[PassageMemory]], num_tokens: int, take: Take = np.empty
 ) -> dict[str, NDArray[Any]]:
-    """Memory of each row's passages, padded to the most passages k and to `num_tokens` n_p, all 0 where absent.
+    """Memory of each row's passages, padded to the most passages k and to `num_tokens` n_p, all 0 if absent.
 
     The codec's tensors (b, k, n_p, ...), those that it has for a passage (b, k, ...), and `memory_mask` (b, k, n_p)
     int32. `take(shape, dtype)` gives the arrays to be written.

@@ -117,7 +117,7 @@ class DevicePlacement(Placement):
     def loop(
         self, graph: str, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int
     ) -> AbstractContextManager[DeviceLoop] | None:
-        """At most `most` runs of a graph, each on what the last gave; None where the graphs offer no loops."""
+        """At most `most` runs of a graph, each on what the last gave; None if the graphs offer no loops."""
         return self._looping[graph].loop(io, shapes, most) if self._looping else None
 
     def run_into(

@@ -34,7 +34,7 @@ class Reader:
 
     On a device a graph's run is only queued, so the clock's stages are the host's: the first that needs what the device
     computes (`select`, else `decode`) waits for what came before it too. `max_batch` is the most questions of one read,
-    None where there is no limit.
+    None if there is no limit.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reader:
         *,
         check_finite: bool = False,
     ) -> None:
-        """`graphs` by the stages that they compute, for memory in `codec`, which is None where there is no memory.
+        """`graphs` by the stages that they compute, for memory in `codec`, which is None if there is no memory.
 
         `check_finite` refuses scores and logits that are no numbers; parity looks at what came all the same.
         """
@@ -62,8 +62,8 @@ class Reader:
     ) -> list[Reading]:
         """Answer a batch of questions, each from at least one candidate passage.
 
-        `num_selected` is m; a row with fewer candidates reads them all. None where nothing is selected. Raises
-        NotFiniteError where it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
+        `num_selected` is m; a row with fewer candidates reads them all. None if nothing is selected. Raises
+        NotFiniteError if it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
         """
         place, shape = self._place, self._shape
         scores = selected = None

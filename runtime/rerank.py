@@ -31,7 +31,7 @@ def check_scores(scores: Array, num_passages: Sequence[int]) -> None:
 def select_top_m(scores: Array, num_selected: int) -> Array:
     """The `num_selected` best passages of each row (GLIMMER paper, section 3.2).
 
-    Scores (b, k) float32, -inf where a passage is absent -> selected (b, min(num_selected, k)) int32, in retrieval
+    Scores (b, k) float32, -inf if a passage is absent -> selected (b, min(num_selected, k)) int32, in retrieval
     order, since the decoder reads a set. Among equal scores the earlier retrieved wins; absent passages come last.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :num_selected]

@@ -65,7 +65,7 @@ FIRST_WORD = 3
 class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
-    `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None where there is no
+    `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None if there is no
     memory. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
     its process.
     """
@@ -104,10 +104,10 @@ class Session:
         which is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as
         suit model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
         TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
-        `bm25`, or, where the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
+        `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
         computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
-        place of the device. Warns where a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
+        place of the device. Warns if a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         options = OpenOptions.of(
@@ -155,7 +155,7 @@ class Session:
 
     @property
     def backend_choice(self) -> BackendChoice | None:
-        """What runs the graphs, why nothing better does, and what it has to say of it; None where they were given."""
+        """What runs the graphs, why nothing better does, and what it has to say of it; None if they were given."""
         return None if self._loaded is None else replace(self._loaded.choice, notes=self._loaded.notes())
 
     @property
@@ -165,7 +165,7 @@ class Session:
 
     @property
     def codec(self) -> Codec | None:
-        """What memory is in; None where there is no memory."""
+        """What memory is in; None if there is no memory."""
         return self._current.serving.codec
 
     def answer(
@@ -238,11 +238,11 @@ class Session:
         ]
 
     def refresh(self) -> int | None:
-        """Answer from the store's newest generation from now on; its number, None where nothing of it has changed.
+        """Answer from the store's newest generation from now on; its number, None if nothing of it has changed.
 
         The graphs stay as they are. Questions that are being answered are so from the generation that they began with,
         whose files are let go after the last of them. A file that is the same and was verified is not read again. Where
-        it raises, the earlier generation goes on being served: StoreError where the store is damaged, of another
+        it raises, the earlier generation goes on being served: StoreError if the store is damaged, of another
         checkpoint, in another codec, or without what the session's retrieval needs; OptionError without a store.
         """
         self._home.check()

@@ -154,7 +154,7 @@ class MappedShards:
         return len(self._mapped)
 
     def place(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:
-        """The shard of a passage, and its row there; `check_open` raises where the store was closed meanwhile.
+        """The shard of a passage, and its row there; `check_open` raises if the store was closed meanwhile.
 
         Raises StoreError as `map`.
         """

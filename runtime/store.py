@@ -232,7 +232,7 @@ class MemoryStore:
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.
 
-        Where the store is larger than memory, its disk then serves many passages together instead of one by one. Raises
+        If the store is larger than memory, its disk then serves many passages together instead of one by one. Raises
         as `memory`.
         """
         self._check()

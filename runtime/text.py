@@ -128,7 +128,7 @@ class TextEncoder:
         return cls(read_tokenizer(path, shape.vocab_size, subject=str(path), fix="copy the bundle again"), shape)
 
     def question(self, question: str) -> list[int]:
-        """Token ids of a question, with EOS where the model has `question_eos`, at most question_length.
+        """Token ids of a question, with EOS if the model has `question_eos`, at most question_length.
 
         Raises QuestionError if it is empty, too long, or not text that can be encoded.
         """
@@ -145,7 +145,7 @@ class TextEncoder:
         return ids
 
     def passage(self, title: str, text: str) -> tuple[list[int], bool]:
-        """Token ids of a passage, with EOS where the model has `passage_eos`, cut to passage_length; whether cut."""
+        """Token ids of a passage, with EOS if the model has `passage_eos`, cut to passage_length; whether cut."""
         return self._passage(self._shape.passage_template.format(title=title, text=text), title)
 
     def joined(self, question: str, title: str, text: str) -> tuple[list[int], bool]:

@@ -25,7 +25,7 @@ _STORED = frozenset({"Pad", "Where"})
 """Movers that write keys and values into a cache: if that is FP16, what is new is cast, never the whole cache."""
 
 _HALF, _SINGLE, _FREE = "half", "single", "free"
-"""Where a value comes from: an FP16 product; FP32; or constants alone, which can be had in either."""
+"""If a value comes from: an FP16 product; FP32; or constants alone, which can be had in either."""
 
 
 @dataclass

@@ -144,7 +144,7 @@ STATUS = Path("/proc/self/status")
 
 
 def measure_peak_rss(spec: ContenderSpec, batches: Sequence[Sequence[BenchQuestion]]) -> int:
-    """Bytes resident at most, Python and its libraries included; raises RuntimeError where the process fails."""
+    """Bytes resident at most, Python and its libraries included; raises RuntimeError if the process fails."""
     job = {
         "spec": {**asdict(spec), "model": str(spec.model), "store": None if spec.store is None else str(spec.store)},
         "batches": [[asdict(question) for question in batch] for batch in batches[:BATCHES]],

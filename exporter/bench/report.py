@@ -49,8 +49,8 @@ class StageTimes:
 class ContenderTimes:
     """One contender from end to end, a batch; `times_ms` are its counted runs in order.
 
-    `peak_rss_bytes` is that of a process of its own, None where it was not measured; `tokens_equal` the share of
-    answers that are ours, None where other answers are expected. Of our own graphs: `graph_bytes` on disk, and
+    `peak_rss_bytes` is that of a process of its own, None if it was not measured; `tokens_equal` the share of
+    answers that are ours, None if other answers are expected. Of our own graphs: `graph_bytes` on disk, and
     `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
     """
 
@@ -129,7 +129,7 @@ class BenchReport:
 def int8_gains(report: BenchReport) -> dict[str, float]:
     """How many times faster INT8 is than FP32, by stage, for passages through the memory encoder, and end to end.
 
-    `size` is its graphs' share of the FP32 graphs' bytes. Empty where INT8 was no peer.
+    `size` is its graphs' share of the FP32 graphs' bytes. Empty if INT8 was no peer.
     """
     ours, int8 = report.end_to_end, report.peers.get("int8")
     if int8 is None:

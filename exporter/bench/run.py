@@ -47,7 +47,7 @@ def run_bench(
 ) -> BenchReport:
     """Prepare the contenders, measure them in turn, and report.
 
-    `notify(what, done, of)` is told how far it is. Raises OptionError for options that do not fit, OutputError where
+    `notify(what, done, of)` is told how far it is. Raises OptionError for options that do not fit, OutputError if
     the working directory holds something else, MissingExtraError where a peer's package is not installed.
     """
     options.check()

@@ -67,7 +67,7 @@ def choose_forms(config: CheckpointConfig, options: FormOptions) -> Forms:
 
 
 def _codecs(shape: ModelShape, options: FormOptions) -> tuple[str, ...]:
-    """The codecs in the order of CODECS; none where there is no memory."""
+    """The codecs in the order of CODECS; none if there is no memory."""
     if not shape.traits.has_memory:
         return ()
     wanted = DEFAULT_CODECS if options.codecs is None else options.codecs

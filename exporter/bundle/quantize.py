@@ -88,7 +88,7 @@ def quantize_bundle(
     table of ranges stays with the FP32 bundle: a device has no use for it. What FP16 graphs hand to each other is FP16
     where `fp16_boundaries` finds room for it; of the rest the notes say why. Raises CalibrationError (no table, or
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
-    Nothing is written where one is raised.
+    Nothing is written if one is raised.
     """
     check_target(output, overwrite=overwrite, inputs=[bundle_dir, config_file("policy", options.policy)])
     bundle = Bundle.open(bundle_dir)

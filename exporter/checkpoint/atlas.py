@@ -42,7 +42,7 @@ def convert_atlas(
     `fields` replace them. Sizes are those of `config.json` if there is one, else of the tensors, which Atlas does
     not save more of. The pickle may hold tensors and argparse's options, and nothing else.
 
-    Raises CheckpointError as `convert_t5` does, for another pickle, where `opt` does not say what is needed and
+    Raises CheckpointError as `convert_t5` does, for another pickle, if `opt` does not say what is needed and
     `fields` do not either, and where it asks for more than greedy decoding.
     """
     path = source / FILE

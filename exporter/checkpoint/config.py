@@ -23,10 +23,10 @@ Size = Field(ge=1, le=MAX_WIDTH)
 
 
 class CheckpointConfig(BaseModel):
-    """Shape and options of a LUMEN or GLIMMER model (GLIMMER paper, section 3), in T5's field names where T5 has one.
+    """Shape and options of a LUMEN or GLIMMER model (GLIMMER paper, section 3), in T5's field names if T5 has one.
 
     Layer counts are those of the parts; the papers' proportions are resolved to layers when a checkpoint is made.
-    `num_selected` is None where nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
+    `num_selected` is None if nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
     passage in one text by `input_template`, passage_length tokens at most, instead of giving the question a block.
     EOS follows question and passage where `question_eos` and `passage_eos` say so; to what joins them the latter
     applies. `cross_attention_bias` is FiD's table of relative positions in the decoder's cross-attention.
@@ -138,7 +138,7 @@ class CheckpointConfig(BaseModel):
 def read_config(directory: Path) -> CheckpointConfig:
     """Parse `directory/config.json`.
 
-    Raises CheckpointError where it is missing, not JSON, or has a wrong, missing or unknown field.
+    Raises CheckpointError if it is missing, not JSON, or has a wrong, missing or unknown field.
     """
     path = directory / "config.json"
     if not is_there(path):

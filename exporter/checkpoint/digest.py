@@ -21,7 +21,7 @@ __all__ = ["checkpoint_digest", "memory_digest"]
 
 PASSAGE_FIELDS = ("passage_length", "passage_template", "eos_token_id", "passage_eos")
 LATER_FIELDS = ("question_eos", "passage_eos", "cross_attention_bias")
-"""Fields that configs have had since: where one has its default, the digest is that of a config without it."""
+"""Fields that configs have had since: if one has its default, the digest is that of a config without it."""
 MEMORY_FIELDS = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_memory_layers", "feed_forward_proj",
     "relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon", "memory_final_norm",
@@ -37,7 +37,7 @@ def checkpoint_digest(checkpoint: Checkpoint) -> str:
 def memory_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 over what decides a store's content: passage text handling, and the memory encoder's shape and weights.
 
-    Equal for every bundle made from one checkpoint, and for checkpoints that share a memory encoder. Where there is no
+    Equal for every bundle made from one checkpoint, and for checkpoints that share a memory encoder. If there is no
     memory (`fid`) a store holds only token ids, and the text handling alone counts.
     """
     config = checkpoint.config

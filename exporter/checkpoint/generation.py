@@ -85,7 +85,7 @@ GREEDY: dict[str, Callable[[Any], bool]] = {
          "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size", "prompt_lookup_num_tokens"),
         _anything,
     ),
-    # What is returned beside the tokens, and where the file comes from.
+    # What is returned beside the tokens, and if the file comes from.
     **dict.fromkeys(
         ("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
          "transformers_version", "_from_model_config", "_commit_hash"), _anything,
@@ -110,9 +110,9 @@ def read_generation(directory: Path) -> dict[str, int]:
     """Fields of a checkpoint's config that the model's own generation settings set; none if it has no settings.
 
     Those of `generation_config.json` win over those of `config.json`. `max_length` counts the start token,
-    max_new_tokens does not; where neither is set, the 20 of Hugging Face's own is no choice of the model's and is not
+    max_new_tokens does not; if neither is set, the 20 of Hugging Face's own is no choice of the model's and is not
     taken. Without a start token of its own a decoder starts with `bos_token_id`, as `generate` has it. Raises
-    CheckpointError where a file is not JSON, or a setting has another value than a greedy decoder's or is not known:
+    CheckpointError if a file is not JSON, or a setting has another value than a greedy decoder's or is not known:
     answers are decoded greedily.
     """
     settings = _settings(directory / FILE) if is_there(directory / FILE) else {}
@@ -148,7 +148,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError, with all of them, where settings are others than greedy decoding's."""
+    """Raise CheckpointError, with all of them, if settings are others than greedy decoding's."""
     refused = {name: value for name, value in settings.items() if name not in GREEDY or not GREEDY[name](value)}
     if refused:
         found = "; ".join(f"{name}: {json.dumps(value)[:80]}" for name, value in refused.items())

@@ -63,7 +63,7 @@ class T5Shape(BaseModel):
 
     @model_validator(mode="after")
     def _feed_forward_is_what_is_computed(self) -> Self:
-        """Since 4.20 transformers follows these two where a config has them, before that `feed_forward_proj` alone."""
+        """Since 4.20 transformers follows these two if a config has them, before that `feed_forward_proj` alone."""
         known, gated = ACTIVATIONS[self.feed_forward_proj], self.feed_forward_proj == "gated-gelu"
         if self.dense_act_fn is not None and self.dense_act_fn not in known:
             raise ValueError(f"dense_act_fn {self.dense_act_fn!r} is not what {self.feed_forward_proj} computes")
@@ -94,7 +94,7 @@ class T5Shape(BaseModel):
 def read_t5_shape(directory: Path) -> T5Shape:
     """Parse the `config.json` of a Hugging Face T5; keys that do not change what is computed are passed over.
 
-    Raises CheckpointError where it is missing, not JSON, of another model, or has a wrong or missing field, or asks
+    Raises CheckpointError if it is missing, not JSON, of another model, or has a wrong or missing field, or asks
     for something that we do not compute, such as another activation.
     """
     path = directory / CONFIG

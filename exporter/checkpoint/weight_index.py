@@ -12,9 +12,9 @@ __all__ = ["weight_paths"]
 
 
 def weight_paths(directory: Path, *, single: str, index: str) -> list[Path]:
-    """`directory/single` where it exists, else every shard of `directory/index`.
+    """`directory/single` if it exists, else every shard of `directory/index`.
 
-    Raises CheckpointError if there is neither, if the index is not one, where it names a file outside the
+    Raises CheckpointError if there is neither, if the index is not one, if it names a file outside the
     directory, and if a shard is missing.
     """
     if is_there(directory / single):

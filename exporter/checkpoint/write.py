@@ -43,7 +43,7 @@ def write_checkpoint(
     what ends a text. `on_tensor(index, count)` is called before each tensor.
 
     Raises CheckpointError if tensors do not fit the config, TokenizerError if the tokenizer does not, and
-    OutputError where the directory exists already or cannot be written.
+    OutputError if the directory exists already or cannot be written.
     """
     subject = f"checkpoint {directory}"
     specs = specs_of(tensors)

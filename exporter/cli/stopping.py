@@ -92,7 +92,7 @@ class Stopping:
             raise KeyboardInterrupt
 
     def _unraisable(self, unraisable: Any) -> None:
-        """Raise once more what was raised where nothing can be: in a destructor, or as an import's lock is let go."""
+        """Raise once more what was raised if nothing can be: in a destructor, or as an import's lock is let go."""
         if self.number is None:
             sys.__unraisablehook__(unraisable)
         elif issubclass(unraisable.exc_type, KeyboardInterrupt):

@@ -102,7 +102,7 @@ class CostModel:
     """A model of one architecture in some form, and the cut that the other architectures would have at its size.
 
     `num_layers`, `num_live_layers` and `num_stage_a_layers` are those of the papers' formulas, which need all three
-    whatever the architecture. `fp16_boundaries` are a bundle's, None where the model is only a size.
+    whatever the architecture. `fp16_boundaries` are a bundle's, None if the model is only a size.
     """
 
     name: str
@@ -115,7 +115,7 @@ class CostModel:
 
     @property
     def codec(self) -> str | None:
-        """The store codec that counts: the first that the graphs decode. None where there is no memory."""
+        """The store codec that counts: the first that the graphs decode. None if there is no memory."""
         return next(iter(self.forms.codecs), None)
 
     @property
@@ -151,7 +151,7 @@ def model_from_preset(
 ) -> CostModel:
     """A model of a known size.
 
-    Raises OptionError for an unknown size or for forms that do not fit, CheckpointError where a part is left empty.
+    Raises OptionError for an unknown size or for forms that do not fit, CheckpointError if a part is left empty.
     """
     shape = preset(name)
     options = ModelOptions(
@@ -187,7 +187,7 @@ def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload)
 
 
 def check_same_size(model: CostModel, name: str) -> None:
-    """Raise OptionError where a bundle's model is not of the named size."""
+    """Raise OptionError if a bundle's model is not of the named size."""
     shape, wanted = model.shape, preset(name)
     for field in ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"):
         if getattr(shape, field) != getattr(wanted, field):

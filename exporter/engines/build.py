@@ -71,9 +71,9 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """The engines of a bundle for one key: where they are, their record, and the graphs that were compiled now.
+    """The engines of a bundle for one key: if they are, their record, and the graphs that were compiled now.
 
-    `not_measured` says why the record's choice of a form of cross-attention is a reckoned one; None where it is not.
+    `not_measured` says why the record's choice of a form of cross-attention is a estimated one; None if it is not.
     """
 
     directory: Path
@@ -146,7 +146,7 @@ def build_engines(
 
 
 def _choice(bundle: Bundle, target_name: str, published: Path | None) -> FormChoice | None:
-    """What was measured of engines that all stay, else what is reckoned for the target; None: one form."""
+    """What was measured of engines that all stay, else what is estimated for the target; None: one form."""
     exported = bundle.manifest.cross_attention_choice
     if exported is None:
         return None

@@ -42,7 +42,7 @@ def open_compiler(compiler: str, target_name: str, target: TensorRTTarget) -> Co
     """The compiler, bound to what it builds for.
 
     TensorRT builds for the GPU found, which must be of the target's capability. TensorRT-RTX builds ahead of time, for
-    every GPU of a capability that it knows; for the GPU found where it does not know the target's and this is one.
+    every GPU of a capability that it knows; for the GPU found if it does not know the target's and this is one.
     Raises MissingExtraError if the compiler is not installed, BackendError if TensorRT finds no such GPU.
     """
     try:

@@ -76,7 +76,7 @@ def dim_sizes(shape: ModelShape, profile: Profile, graph: str) -> dict[str, Size
 
 
 def _sizes(wanted: Range, model: int) -> Sizes:
-    """A range in numbers; where it names the model's own size beside numbers, the greatest bounds the others."""
+    """A range in numbers; if it names the model's own size beside numbers, the greatest bounds the others."""
     low, middle, high = (model if size == "model" else size for size in wanted)
     return Sizes(min(low, middle, high), min(middle, high), high)
 

@@ -30,7 +30,7 @@ def resolved(path: str | Path) -> Path:
 def require_no_link(
     root: Path, names: Iterable[str], *, subject: str, error: type[GlimmerError] = OutputError
 ) -> None:
-    """Raise `error` where a part of one of these paths below `root` is a link; `root` itself may be reached by one."""
+    """Raise `error` if a part of one of these paths below `root` is a link; `root` itself may be reached by one."""
     for name in names:
         place = root
         for part in PurePosixPath(name).parts:
@@ -42,7 +42,7 @@ def require_no_link(
 def require_no_link_below(
     root: Path, name: str = "", *, subject: str, error: type[GlimmerError] = OutputError
 ) -> None:
-    """Raise `error` where the directory `name` below `root`, or anything in it, is a link; it may be absent."""
+    """Raise `error` if the directory `name` below `root`, or anything in it, is a link; it may be absent."""
     require_no_link(root, [name], subject=subject, error=error)
     for link in links_below(root / name):
         raise _through(link, root, subject, error)

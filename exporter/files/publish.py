@@ -131,7 +131,7 @@ def publish_directory(target: Path, *, overwrite: bool = False, inputs: Inputs =
     Nobody can have put a link into it: its name is made up, and files in it may be written by their own names. Where
     `target` is a link, what it leads to is replaced, and the link stays.
 
-    Raises OutputError as `check_target` does, and where the disk is full or not writable.
+    Raises OutputError as `check_target` does, and if the disk is full or not writable.
     """
     check_target(target, overwrite=overwrite, inputs=inputs)
     target = resolved(target)
@@ -145,7 +145,7 @@ def publish_directory(target: Path, *, overwrite: bool = False, inputs: Inputs =
 def check_target(target: Path, *, overwrite: bool, inputs: Inputs = ()) -> None:
     """Raise OutputError if `target` exists and may not be replaced, is not ours to replace, or is in use as input.
 
-    Also where nothing can be made in the folder that it is to stand in, or in the nearest one there is. What a killed
+    Also if nothing can be made in the folder that it is to stand in, or in the nearest one there is. What a killed
     command left in the middle of replacing it is put right first.
     """
     with write_errors(target):

@@ -81,7 +81,7 @@ def _stored(inputs: Mapping[str, NDArray[Any]], codec: str, d_model: int) -> dic
 
 
 def check_written(path: Path) -> None:
-    """Raise ExportError where ONNX's checker refuses a graph file, or an operator is not allowed."""
+    """Raise ExportError if ONNX's checker refuses a graph file, or an operator is not allowed."""
     check_valid(path)
     check_operators(path)
 
@@ -89,7 +89,7 @@ def check_written(path: Path) -> None:
 def check_runs(path: Path, runs: Sequence[Run], *, precision: str = "fp32") -> float:
     """Run a graph file as torch was run; returns the largest absolute error.
 
-    Weights are read where they lie in their file, not packed anew. Raises ExportError where a tolerance is missed.
+    Weights are read where they lie in their file, not packed anew. Raises ExportError if a tolerance is missed.
     """
     def refused(reason: str) -> ExportError:
         return ExportError(
@@ -122,7 +122,7 @@ def _read_outputs(inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[An
 
 
 def check_valid(path: Path) -> None:
-    """Raise ExportError where ONNX's checker, types and shapes included, refuses a graph file."""
+    """Raise ExportError if ONNX's checker, types and shapes included, refuses a graph file."""
     import onnx
 
     try:
@@ -201,7 +201,7 @@ def _decoded(stage: nn.Module, values: dict[str, NDArray[Any]], codec: str) -> d
 def compare_outputs(
     name: str, found: dict[str, NDArray[Any]], reference: dict[str, NDArray[Any]], tolerance: Tolerance
 ) -> float:
-    """Largest absolute error over the outputs; raises ExportError where one misses the tolerance.
+    """Largest absolute error over the outputs; raises ExportError if one misses the tolerance.
 
     A greedy token may differ only where its logit ties with the reference's best within the tolerance; its
     log-probability is a difference of two numbers that each move as far as a logit.
@@ -275,7 +275,7 @@ class StageCheck:
         return check_runs(self.path, runs, precision=self.precision)
 
     def run_apart(self) -> float:
-        """The same in a process of its own; raises ExportError too where the system ends that for want of memory.
+        """The same in a process of its own; raises ExportError too if the system ends that for want of memory.
 
         A codec that is registered in this process alone is checked in it.
         """

@@ -68,7 +68,7 @@ __all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 class _Reference:
     """What the candidate is compared with: as graphs, which can be observed and mixed, and how it encodes memory.
 
-    `torch` answers in the graphs' place where the reference is a checkpoint; `bundle` is the reference where it is one.
+    `torch` answers in the graphs' place where the reference is a checkpoint; `bundle` is the reference if it is one.
     """
 
     name: SideName
@@ -91,7 +91,7 @@ def compare_with_checkpoint(
 ) -> ParityReport:
     """Compare a bundle with the torch checkpoint it was made from.
 
-    `backend` runs the bundle's graphs, None for ONNX Runtime on the CPU. Raises CheckpointError where the bundle was
+    `backend` runs the bundle's graphs, None for ONNX Runtime on the CPU. Raises CheckpointError if the bundle was
     made from another checkpoint, and what opening and answering raise.
     """
     from glimmer_export.exporter.checkpoint import read_checkpoint
@@ -132,7 +132,7 @@ def compare_with_bundle(
     """Compare a bundle with another bundle of the same checkpoint, without torch.
 
     `backend` runs the candidate's graphs and `reference_backend` the reference's, None for ONNX Runtime on the CPU.
-    Raises BundleError where the bundles are of different checkpoints, or in different forms where parts are to be
+    Raises BundleError if the bundles are of different checkpoints, or in different forms where parts are to be
     swapped; OptionError for `exact_memory`, which is torch's; and what opening and answering raise.
     """
     if options.exact_memory:
@@ -213,7 +213,7 @@ class _Comparison:
             self._encoded = EncodedMemory(rows.table, encode, codec)
 
     def run(self, progress: Progress) -> ParityReport:
-        """Observe the graphs, answer with both, and swap parts where that is asked for."""
+        """Observe the graphs, answer with both, and swap parts if that is asked for."""
         options, manifest = self._options, self._manifest
         rows = self._rows.rows
         with progress("Comparing graphs", min(len(rows), options.observed_runs * options.batch_size)) as advance:

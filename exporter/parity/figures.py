@@ -141,7 +141,7 @@ def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -
 def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
     """Mean share of the passages that the reference reads which the candidate reads too.
 
-    Of the questions where there was a choice: with no more passages than are read, both read all, and if that is so
+    Of the questions if there was a choice: with no more passages than are read, both read all, and if that is so
     of every question, the share is of those. None without a selection.
     """
     pairs = [(one, other) for one, other in zip(references, candidates, strict=True) if one.selected]

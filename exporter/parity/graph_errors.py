@@ -20,14 +20,14 @@ from glimmer_export.runtime.passage_memory import encode_passages
 __all__ = ["LEAST_SNR_DB", "GraphError", "ObservedGraph", "observe"]
 
 LEAST_SNR_DB = -300.0
-"""Stands for no signal at all: an output that is not finite, or an error where the reference is all 0."""
+"""Stands for no signal at all: an output that is not finite, or an error if the reference is all 0."""
 
 
 @dataclass(frozen=True)
 class GraphError:
     """A graph's error over the observed runs: of its float outputs, the worst by each measure.
 
-    `max_abs_err` and `mean_abs_err` are in the output's own unit, infinite where the candidate's is not finite.
+    `max_abs_err` and `mean_abs_err` are in the output's own unit, infinite if the candidate's is not finite.
     `snr_db` is 10 log10(sum of squares of the reference / of the error), infinite if there is no error at all;
     `cosine` that of the angle between reference and candidate, from -1 to 1.
     """
@@ -192,7 +192,7 @@ def observe(
 
 
 def _comparable(name: str, candidate: Forms, reference: Forms) -> bool:
-    """Whether a graph computes the same in both forms: stage A's form decides where the layers are cut."""
+    """Whether a graph computes the same in both forms: stage A's form decides if the layers are cut."""
     form = STAGES[name].form
     return form is None or getattr(candidate, form) == getattr(reference, form)
 

@@ -57,7 +57,7 @@ def parity_backends() -> tuple[str, ...]:
 def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Backend]:
     """A backend for a bundle's graphs by its name, closed at the end.
 
-    Raises OptionError for an unknown one, BackendError where it cannot run here, BundleError for damaged engines.
+    Raises OptionError for an unknown one, BackendError if it cannot run here, BundleError for damaged engines.
     """
     if name not in parity_backends():
         raise OptionError(

@@ -94,7 +94,7 @@ class ParityReport:
     and metrics run from 0 to 1; None if there was nothing to measure: no selection in this architecture, no gold
     answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
     `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
-    `log_probability` is None if a side is a bundle of before there was one, and where no answers are equal.
+    `log_probability` is None if a side is a bundle of before there was one, and if no answers are equal.
     `attribution` is None if it was not asked for, `gate` if there was none. `speed` is how many times faster the
     candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot; `samples` some of the answers, equal or not, for a page.

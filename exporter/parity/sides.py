@@ -28,7 +28,7 @@ class Reply:
     """One side's answer to one question.
 
     Tokens without EOS and their text; scores (k,) and the selected places, ascending, where the architecture ranks;
-    by step, EOS's included, how far the best logit stood above the next, where the side was asked for it; and the
+    by step, EOS's included, how far the best logit stood above the next, if the side was asked for it; and the
     answer's log-probability, as a session has it.
     """
 
@@ -44,7 +44,7 @@ class Side(Protocol):
     """Answers batches of questions."""
 
     def answer(self, rows: Sequence[Row]) -> list[Reply]:
-        """One reply a row; an empty one where the row has no passage."""
+        """One reply a row; an empty one if the row has no passage."""
         ...
 
 
@@ -93,7 +93,7 @@ class GraphSide:
 class TorchSide:
     """The torch model by itself, one question at a time: nothing of it is the graphs' or the runtime's.
 
-    `source` is the memory it reads; None where it reads its own, exact.
+    `source` is the memory it reads; None if it reads its own, exact.
     """
 
     def __init__(

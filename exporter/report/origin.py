@@ -1,4 +1,4 @@
-"""Where a report comes from: the command, the date, and the versions of what took part."""
+"""If a report comes from: the command, the date, and the versions of what took part."""
 
 from __future__ import annotations
 

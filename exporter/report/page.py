@@ -70,5 +70,5 @@ def html_from_page(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the file; raises OutputError where it cannot be written."""
+    """Write the file; raises OutputError if it cannot be written."""
     replace_file(path, html_from_page(page).encode())

@@ -67,7 +67,7 @@ class LiveStageA(nn.Module):
 class SelectingStageB(nn.Module):
     """Stage B of GLIMMER: gathers the selected passages' states, so that the host need not see them.
 
-    It begins with live layer `first_layer`: the one behind stage A, or stage A's last where that was lazy.
+    It begins with live layer `first_layer`: the one behind stage A, or stage A's last if that was lazy.
     """
 
     def __init__(self, model: GlimmerModel, first_layer: int) -> None:

@@ -158,7 +158,7 @@ class Device(Protocol):
         ...
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> Mapping[str, Tensor]:
-        """What `padded_memory` lays out, on the device; beside the work that is queued already, where it can be."""
+        """What `padded_memory` lays out, on the device; beside the work that is queued already, if it can be."""
         ...
 
 
@@ -173,7 +173,7 @@ class DeviceGraph(Protocol):
 
     @property
     def max_batch(self) -> int | None:
-        """The most rows of one run; None where the graph sets no limit."""
+        """The most rows of one run; None if the graph sets no limit."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -183,7 +183,7 @@ class DeviceGraph(Protocol):
     def launch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, DeviceTensor]:
         """Queue one run and return at once. Inputs may be arrays of the host, or tensors of this graph's device.
 
-        Raises DeviceMemoryError where the device's memory does not hold it, DeviceLostError where the device failed,
+        Raises DeviceMemoryError if the device's memory does not hold it, DeviceLostError where the device failed,
         and BackendError for shapes that the graph was not built for.
         """
         ...
@@ -245,7 +245,7 @@ class LoopingGraph(Protocol):
     def loop(
         self, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int
     ) -> AbstractContextManager[DeviceLoop] | None:
-        """A loop of at most `most` runs, with the dimensions of every input; None where single runs are wanted.
+        """A loop of at most `most` runs, with the dimensions of every input; None if single runs are wanted.
 
         Raises as `launch`.
         """

@@ -154,7 +154,7 @@ class Cuda:
         try:
             queue()
         except BaseException:
-            # The stream must leave its capture even where that fails too.
+            # The stream must leave its capture even if that fails too.
             error, graph = self._runtime.cudaStreamEndCapture(stream)
             if error == self._success:
                 self._runtime.cudaGraphDestroy(graph)

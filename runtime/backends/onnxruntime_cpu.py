@@ -37,7 +37,7 @@ class OnnxRuntimeLoader:
         return options
 
     def _session(self, path: Path, io: GraphIO) -> OrtSession:
-        """Open a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        """Open a graph file; raises BundleError if it is damaged or its I/O is not `io`."""
         options = self._make_options()
         options.intra_op_num_threads = num_threads(self._threads, path)
 
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
         return options
 
     def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
-        """Load a graph file; raises BundleError where it is damaged or its I/O is not `io`."""
+        """Load a graph file; raises BundleError if it is damaged or its I/O is not `io`."""
         return OnnxRuntimeGraph(self._session(path, io), io, f"graph {path}")
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class OnnxRuntimeGraph:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; inputs must have the dtypes of the contract, or be such that `in_types` casts them.
 
-        Raises BackendError where the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
+        Raises BackendError if the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
         other shapes than its contract has.
         """
         wanted = cast("dict[str, Array]", in_types(inputs, self.dtypes, self._subject))

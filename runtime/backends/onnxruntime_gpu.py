@@ -31,7 +31,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
     def __init__(
         self, provider: str = "CUDAExecutionProvider", device: str = "cuda", *, threads: int | None = None
     ) -> None:
-        """Raises BackendError where the installed ONNX Runtime does not have the provider."""
+        """Raises BackendError if the installed ONNX Runtime does not have the provider."""
         super().__init__(threads, (provider, *FALLBACKS.get(provider, ())))
         self.name = _name(provider)
         if provider not in (available := self._onnxruntime.get_available_providers()):
@@ -44,11 +44,11 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
         self._device = OrtDevice(self._onnxruntime, device)
 
     def load(self, path: Path, io: GraphIO) -> OrtDeviceGraph:
-        """Load a graph file; raises BundleError as on the CPU, BackendError where the provider does not start here."""
+        """Load a graph file; raises BundleError as on the CPU, BackendError if the provider does not start here."""
         try:
             session = self._session(path, io)
         except BundleError as refused:
-            OnnxRuntimeBackend(self._threads).load(path, io)  # raises where the graph is to blame
+            OnnxRuntimeBackend(self._threads).load(path, io)  # raises if the graph is to blame
             raise self._not_started(refused.found) from None
         if self._provider not in (active := session.session.get_providers()):
             raise self._not_started(", ".join(active))
@@ -58,7 +58,7 @@ class OnnxRuntimeDeviceBackend(OnnxRuntimeLoader):
         """Nothing to do: what is held goes with the graphs and tensors."""
 
     def _not_started(self, found: str) -> BackendError:
-        """The library that is missing, where one is; else what ONNX Runtime said, or had instead."""
+        """The library that is missing, if one is; else what ONNX Runtime said, or had instead."""
         missing = find_missing(self._onnxruntime, self._provider)
         return BackendError(
             f"backend {self.name}", expected=f"{self._provider} to start",

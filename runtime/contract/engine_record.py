@@ -47,7 +47,7 @@ class EngineKey:
     """What an engine is bound to.
 
     `library` is `tensorrt` or `tensorrt_rtx` and `version` its own, such as "10.3.0.26"; `compute_capability` is such
-    as "7.5". `device` is the GPU's name, or None where the engine serves every device of its capability, as those that
+    as "7.5". `device` is the GPU's name, or None if the engine serves every device of its capability, as those that
     TensorRT-RTX builds ahead of time do.
     """
 

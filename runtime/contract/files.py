@@ -2,7 +2,7 @@
 
 What is opened is a regular file once links are followed: links that the user's own system made are its business
 (Hugging Face's snapshots, DVC's cache, Kubernetes' ConfigMaps), and a digest vouches for the bytes. A FIFO would hold
-the process for good, /dev/zero would fill its memory. What is read into memory has a limit, also where the file grows
+the process for good, /dev/zero would fill its memory. What is read into memory has a limit, even if the file grows
 meanwhile. A name that stands in a file may not lead out of its directory.
 
 Functions of a path alone raise OSError; those with an `error` turn that into it, with `subject` and `fix` as its own.

@@ -17,7 +17,7 @@ RECKONED, MEASURED = CHOSEN_BY = ("reckoned", "measured")
 class FormChoice:
     """The form that takes less time for the decoder's part of an answer of `answer_tokens` tokens.
 
-    `by` is `reckoned`, from the bytes, kernels and arithmetic of `target`, a machine of configs/targets, or `measured`
+    `by` is `estimated`, from the bytes, kernels and arithmetic of `target`, a machine of configs/targets, or `measured`
     on such a machine; `ratio` is then how many times as long the other form took, at least 1, and None otherwise.
     """
 

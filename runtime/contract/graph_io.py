@@ -70,7 +70,7 @@ class Forms:
     """Which of two equal algebraic forms the graphs have, and the store codecs that they decode.
 
     `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
-    where nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
+    if nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
     and values projected from them once; with `both_forms` the decoder's graphs are there in either, and this is the one
     that answers. `log_probability`: the decoder has that output, as every graph that is exported today does.
     """

@@ -1,4 +1,4 @@
-"""What a path is of, for errors that say so: a store where a bundle is wanted is no damaged bundle."""
+"""What a path is of, for errors that say so: a store if a bundle is wanted is no damaged bundle."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def error_of_kind(damage: E, path: Path, wanted: str) -> E:
 
 
 def require_kind(path: Path, wanted: str, *, error: type[GlimmerError]) -> None:
-    """Raise `error` where what is at a path is told to be of another kind than `wanted`."""
+    """Raise `error` if what is at a path is told to be of another kind than `wanted`."""
     found = kind_of(path)
     if found not in (None, wanted):
         fix = f"{NAME[wanted]}; {NEXT[found].format(path=path)}"

@@ -119,7 +119,7 @@ class QuantizationEntry:
     """How a bundle's graphs were quantised.
 
     `target` is `cpu` (Q/DQ as ONNX Runtime runs it fastest on `cpu_kind`) or `tensorrt` (signed, symmetric); `method`
-    is the calibrator of `calibration/`, `policy` what of configs/precision decided, None where nothing is INT8;
+    is the calibrator of `calibration/`, `policy` what of configs/precision decided, None if nothing is INT8;
     `residual_scales` holds, by graph, the power of two that its residual stream is multiplied by inside; `keep` are the
     nodes that stayed in float by request, as regular expressions.
     """
@@ -138,13 +138,13 @@ class BundleManifest:
 
     `memory_digest` stands for the checkpoint's memory encoder and how passages are put to it; it is the same in every
     bundle made from one checkpoint, and a store carries it too. `weights` is the file of the weights of all graphs,
-    None where each holds its own. `codecs` are the store codecs that graphs decode. `calibration` are the
-    files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None where every graph is as
+    None if each holds its own. `codecs` are the store codecs that graphs decode. `calibration` are the
+    files of its table of ranges, none before `glimmer-export calibrate`; `quantization` is None if every graph is as
     it was exported. `log_probability` says whether the decoder gives the log-probability of each token that it chooses;
     bundles of before version 6 do not. `fp16_boundaries` are the tensors between graphs that are FP16, by the names
     that `boundary_of` gives them; all others are FP32, as they all are in bundles of before version 7.
     `cross_attention_choice` tells how `cross_attention` was chosen of the two forms that the decoder's graphs are there
-    in; it is None where they are in one.
+    in; it is None if they are in one.
     """
 
     format: str = field(default=BUNDLE_FILE.format, kw_only=True)

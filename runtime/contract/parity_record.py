@@ -13,7 +13,7 @@ A record has
   for FP16 on ONNX Runtime's CPU provider is FP32; `instruction_set`: the CPU's where the answers hang on it (BF16, and
   INT8 where products saturate), else null; `codec`: that of the memory, null if there is none; `cross_attention`:
   the form that answered, null or absent if the bundle has one alone;
-- `witness`: "device"; "rounded, not the device" where FP16 was rounded on the CPU in the place of a GPU; or "FP16 in
+- `witness`: "device"; "rounded, not the device" if FP16 was rounded on the CPU in the place of a GPU; or "FP16 in
   FP32" if it was not rounded at all, which witnesses nothing (`witness.py` has the table);
 - `date`: when, ISO 8601 in UTC; `versions`: of the libraries that took part, by name; `questions_sha256`: digest of the
   questions that were asked, with their answers and passages;

@@ -43,7 +43,7 @@ MAX_JSON_BYTES = 64 << 20
 
 
 def read_json(path: Path, *, error: type[GlimmerError], fix: str, strict: bool = True) -> dict[str, Any]:
-    """Parse a JSON object; raises `error` where the file is absent, no regular one, oversized or not a JSON object.
+    """Parse a JSON object; raises `error` if the file is absent, no regular one, oversized or not a JSON object.
 
     `strict`, for files of our own formats: numbers are of 64 bits and finite, no key stands twice in one object, and
     every string can be written.

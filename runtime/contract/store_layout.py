@@ -74,7 +74,7 @@ class CodecSnr:
     """Signal-to-noise ratio of a store's codec in dB: energy of the memory over that of the error, over all tokens.
 
     `fitted_db` is that of passages which its arrays were fitted to, None for a codec that is fitted to none;
-    `outside_db` that of others, None where there were no others.
+    `outside_db` that of others, None if there were no others.
     """
 
     fitted_db: float | None
@@ -106,7 +106,7 @@ class StoreManifest:
     """`manifest.json` of a store.
 
     `generation` counts the changes since it was built; `memory_digest` and `tokenizer_digest` bind it to a checkpoint;
-    `codec_arrays` are what its codec was fitted to, None where it has none; `precision` is that of the graph which
+    `codec_arrays` are what its codec was fitted to, None if it has none; `precision` is that of the graph which
     built it; `num_truncated` counts passages longer than `passage_length`, at most: of one that was deleted it may not
     be known. `num_passages` are those that are there: the numbers in `tombstones` are of passages that were deleted,
     whose rows the shards still hold. `corpus_sha256` is the corpus's digest, from which each change makes another with

@@ -69,9 +69,9 @@ def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) 
 
 
 def manifest_replica(directory: Path, generation: int | None = None) -> Replica | None:
-    """The replica by which a damaged manifest is mended; None where there is none, or it is damaged too.
+    """The replica by which a damaged manifest is mended; None if there is none, or it is damaged too.
 
-    It is the newest one, or that of an older `generation`. Where a change was killed that had made all but the
+    It is the newest one, or that of an older `generation`. If a change was killed that had made all but the
     manifest, the newest is that of the change.
     """
     with suppress(StoreError):
@@ -95,7 +95,7 @@ def _read_older(directory: Path, name: str) -> StoreManifest:
 
 
 def _is_vouched(directory: Path, manifest: StoreManifest, content: bytes) -> bool:
-    """Whether nothing speaks against the manifest: its own replica, or where it has none another's."""
+    """Whether nothing speaks against the manifest: its own replica, or if it has none another's."""
     replica = read_replica(directory, manifest.generation)
     if replica is not None:
         return replica.vouches_for(content)

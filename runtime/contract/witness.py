@@ -2,7 +2,7 @@
 
 A session's computation is its backend, the precision that it computes in, the CPU's instructions where the answers hang
 on them, the codec of the memory that its graphs read and, if the bundle has both, the form of cross-attention. A record
-witnesses it where both are the same, and besides:
+witnesses it if both are the same, and besides:
 
 | record of | witnesses |
 | --- | --- |

@@ -1,6 +1,6 @@
 """BM25 retrieval over the store's titles and texts, by SQLite's FTS5.
 
-FTS5 scores every passage that has one of the words. Where a word is in many passages, that takes longer than all the
+FTS5 scores every passage that has one of the words. If a word is in many passages, that takes longer than all the
 rest, and is left out if it can change nothing: a word in half of the passages has no weight, and one in a few
 thousand cannot by itself bring a passage among the best if rarer words have found enough (MaxScore, Turtle and Flood
 1995).

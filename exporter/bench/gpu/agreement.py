@@ -47,7 +47,7 @@ def reference_runs(model: Model, precision: str) -> tuple[Bundle, dict[str, Grap
 
 
 def agreement(io: GraphIO, reference: Graph, candidate: Graph, inputs: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The worst signal-to-noise ratio of a candidate's float outputs, in dB, None where there is no error at all.
+    """The worst signal-to-noise ratio of a candidate's float outputs, in dB, None if there is no error at all.
 
     Each input is put to the candidate twice: the second run of a decoder step may be a captured one.
     """

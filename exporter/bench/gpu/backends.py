@@ -37,7 +37,7 @@ def working(setting: Setting, engines: tuple[str, ...] = ENGINES) -> list[str]:
 
 
 def required(setting: Setting, engine: str) -> dict[str, Any]:
-    """Raises RuntimeError with what part `first` found, where that was that an engine does not run here."""
+    """Raises RuntimeError with what part `first` found, if that was that an engine does not run here."""
     because = refusal(setting, engine)
     if because is not None:
         raise RuntimeError(f"{engine} does not run here: {because}")
@@ -45,7 +45,7 @@ def required(setting: Setting, engine: str) -> dict[str, Any]:
 
 
 def refusal(setting: Setting, engine: str) -> str | None:
-    """Why an engine does not run here; None where it does, or part `first` did not get to look."""
+    """Why an engine does not run here; None if it does, or part `first` did not get to look."""
     probe = Part.open(setting.out, FIRST).steps.get(PROBES[engine])
     if probe is None or probe["status"] == LEFT:
         return None
@@ -66,7 +66,7 @@ def described(engine: str, precision: str) -> str:
 def open_backend(
     setting: Setting, engine: str, model: Model, precision: str, **switches: Any
 ) -> Iterator[Backend]:
-    """What runs a bundle's graphs here; `switches` are TensorRTBackend's. Raises BackendError where it does not."""
+    """What runs a bundle's graphs here; `switches` are TensorRTBackend's. Raises BackendError if it does not."""
     backend = _new(setting, engine, model, precision, switches)
     try:
         yield backend
@@ -116,7 +116,7 @@ def torch_library(setting: Setting) -> Any:
 
 
 def build_engines_here(setting: Setting, engine: str, model: Model, precision: str) -> dict[str, Any]:
-    """Engines of a bundle for this GPU, where the engine needs any built beforehand: TensorRT-RTX alone."""
+    """Engines of a bundle for this GPU, if the engine needs any built beforehand: TensorRT-RTX alone."""
     if engine != RTX:
         return {}
     bundle = model.bundle(precision)
@@ -175,7 +175,7 @@ def build_graphs(
 
 
 def _look_into(setting: Setting, folder: str, package: str) -> None:
-    """Have a package come from what was carried, where that has it."""
+    """Have a package come from what was carried, if that has it."""
     path = None if setting.carried is None else setting.carried / folder
     if path is None or not path.is_dir() or str(path) in sys.path:
         return

@@ -1,4 +1,4 @@
-"""What was found, held against what was asked for: each bar with its limit, and `passed` None where it is not known.
+"""What was found, held against what was asked for: each bar with its limit, and `passed` None if it is not known.
 
 A bar names the engine that it was found with, and only one that users have can pass it: our stages run by torch are
 measured beside them, and have a bar of their own, that our CUDA layer runs.
@@ -58,7 +58,7 @@ def _first(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _parity(results: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Of every engine that was compared; where none was, bars of which nothing is known."""
+    """Of every engine that was compared; if none was, bars of which nothing is known."""
     compared = {engine: results.get(f"parity-{engine}", {}) for engine in SHIPPED}
     seen = {
         engine: found for engine, found in compared.items()

@@ -1,4 +1,4 @@
-"""Bundles and stores to measure, exported where they are measured and kept in the work folder: a part made of files."""
+"""Bundles and stores to measure, exported if they are measured and kept in the work folder: a part made of files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CALIBRATED_ON = 4
 class Model:
     """A model's folder: `checkpoint`, the bundles `fp32` and of each precision, `store`, `questions.jsonl`.
 
-    `form` is that of the decoder's cross-attention where it is not left to the exporter: its bundles stand beside those
+    `form` is that of the decoder's cross-attention if it is not left to the exporter: its bundles stand beside those
     of other forms.
     """
 

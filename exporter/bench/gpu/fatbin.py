@@ -5,7 +5,7 @@ little-endian:
 
     fat binary: magic 0xBA55ED50 (u32), version (u16), bytes of this header (u16), bytes of the entries (u64)
     entry:      kind (u16: 1 PTX, 2 machine code), version (u16), bytes of this header (u32), bytes of the code (u64);
-                at byte 16 bytes of the code without padding where it is compressed (u32), at 28 the architecture
+                at byte 16 bytes of the code without padding if it is compressed (u32), at 28 the architecture
                 (u32, 90 for sm_90), at 56 bytes of the code unpacked (u64)
 
 The driver chooses by the entries' headers, so those stay as they are, nothing moves, and only code becomes zeros.
@@ -34,7 +34,7 @@ ELF_SECTION = struct.Struct("<IIQQQQIIQQ")
 class Entry:
     """Code of one source file for one architecture: `size` bytes of the library from `offset` on, padding included.
 
-    Of these `packed` are the code as it stands there; `unpacked` is 0 where it is not compressed.
+    Of these `packed` are the code as it stands there; `unpacked` is 0 if it is not compressed.
     """
 
     kind: int
@@ -46,7 +46,7 @@ class Entry:
 
 
 def prune(library: bytearray, architecture: int, *, alone: bool = True) -> list[Entry]:
-    """Zeros for all code but an architecture's machine code, which is returned; ValueError where there is none.
+    """Zeros for all code but an architecture's machine code, which is returned; ValueError if there is none.
 
     `alone`: whether source files that were compiled for that architecture and no other keep their code.
     """
@@ -65,7 +65,7 @@ def prune(library: bytearray, architecture: int, *, alone: bool = True) -> list[
 
 
 def fat_binaries(library: bytes | bytearray) -> Iterator[list[Entry]]:
-    """The code of each source file, in order; ValueError, with the place, where it is not laid out as above."""
+    """The code of each source file, in order; ValueError, with the place, if it is not laid out as above."""
     section = fat_section(library)
     at = section.start
     while at < section.stop:
@@ -89,7 +89,7 @@ def fat_binaries(library: bytes | bytearray) -> Iterator[list[Entry]]:
 
 
 def fat_section(library: bytes | bytearray) -> range:
-    """Where the fat binaries lie in a 64-bit ELF file; ValueError where there are none."""
+    """Where the fat binaries lie in a 64-bit ELF file; ValueError if there are none."""
     if len(library) < ELF.size or library[:6] != b"\x7fELF\x02\x01":
         raise ValueError("no 64-bit little-endian ELF file")
     header = ELF.unpack_from(library)

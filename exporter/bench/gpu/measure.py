@@ -3,7 +3,7 @@
     python -m glimmer_export.exporter.bench.gpu.measure -o OUT/results.tar.xz [--part NAME ...]
 
 What is found goes into that one file, which is whole after every step; report.py makes a page of it. Run it again and
-it goes on where it was: --work keeps what was exported, built and found on this machine, --resume takes up a file that
+it goes on if it was: --work keeps what was exported, built and found on this machine, --resume takes up a file that
 came from another. --rehearse goes through all of it at tiny sizes on a CPU.
 """
 
@@ -68,7 +68,7 @@ def measure(setting: Setting, names: Sequence[str], archive: Path, *, seconds: f
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 where every step is done; 1 where some failed or were left for another run."""
+    """0 if every step is done; 1 where some failed or were left for another run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of all results, such as results.tar.xz")
     parser.add_argument("--part", choices=PARTS, nargs="+", help="some parts; without it all, in order")

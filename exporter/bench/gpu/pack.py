@@ -139,7 +139,7 @@ def room_bytes(root: Path) -> int:
 def cut(archives: dict[str, Path], folder: Path, room: int) -> list[Path]:
     """Lay archives one after the other and cut them into `folder/part-1` and so on, of at most `room` bytes each.
 
-    Parts that are there already are replaced. Every part has the index of all. ValueError where there is no room.
+    Parts that are there already are replaced. Every part has the index of all. ValueError if there is no room.
     """
     index: list[dict[str, Any]] = [
         {"name": name, "sha256": digest(path.read_bytes()), "pieces": []} for name, path in archives.items()
@@ -216,7 +216,7 @@ def _named(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _thinned(name: str, data: bytes, archive: Archive, architecture: int) -> Iterator[tuple[str, bytes]]:
-    """The file; of a pruned library the code stands beside it, unpacked, where it can, and unpack.py puts it back."""
+    """The file; of a pruned library the code stands beside it, unpacked, if it can, and unpack.py puts it back."""
     if not _named(name, archive.pruned):
         yield name, data
         return

@@ -21,7 +21,7 @@ MODULES = SimpleNamespace(setitem=dict.__setitem__)
 
 
 def fake_cuda() -> FakeCuda:
-    """The fake that is in CUDA's place in this process, put there where there is none."""
+    """The fake that is in CUDA's place in this process, put there if there is none."""
     found = getattr(sys.modules.get("cuda.bindings"), "runtime", None)
     if isinstance(found, FakeCuda):
         return found

@@ -100,7 +100,7 @@ def _tensor(at: At) -> Any:
 
 
 def engine_content(bundle: Path, checkpoint: Path, graph: str, dtype: str, profiles: Sequence[Any]) -> bytes:
-    """What stands in for an engine's bytes: where its stage comes from, and the shapes that it takes."""
+    """What stands in for an engine's bytes: if its stage comes from, and the shapes that it takes."""
     ranges = [{name: (dims.min, dims.opt, dims.max) for name, dims in profile.items()} for profile in profiles]
     return json.dumps({
         "bundle": str(bundle), "checkpoint": str(checkpoint), "graph": graph, "dtype": dtype, "profiles": ranges,

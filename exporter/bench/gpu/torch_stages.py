@@ -60,7 +60,7 @@ class ModelGraphs:
 
 
 class StageOfGraph:
-    """A stage with its codec's decoder in front of it, on tensors that are already where the stage is.
+    """A stage with its codec's decoder in front of it, on tensors that are already if the stage is.
 
     It takes and gives what its graph does, dtypes included; floats are computed with in the stage's dtype.
     """

@@ -31,7 +31,7 @@ LEVEL = 19
 def unpack(part: Path, folder: Path) -> list[str]:
     """Take a part's pieces and unpack what is whole then; says what became of each archive.
 
-    ValueError where an archive is not what was packed: then nothing of it is in the folder but the pieces of others.
+    ValueError if an archive is not what was packed: then nothing of it is in the folder but the pieces of others.
     """
     pieces = folder / "pieces"
     pieces.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def unpack(part: Path, folder: Path) -> list[str]:
 
 
 def put_back(folder: Path) -> None:
-    """Pack the cubins that lie beside libraries into their places; ValueError where a library is not the same then."""
+    """Pack the cubins that lie beside libraries into their places; ValueError if a library is not the same then."""
     for table in sorted(folder.rglob(f"*{TABLE}")):
         library = table.with_name(table.name.removesuffix(TABLE))
         cubins = library.with_name(library.name + CUBINS)

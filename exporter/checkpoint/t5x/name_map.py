@@ -24,7 +24,7 @@ ENTRIES = {
     "score.weight": "score/kernel",
     "score.bias": "score/bias",
 }
-"""Our prefix -> their path, where the map does not say otherwise."""
+"""Our prefix -> their path, if the map does not say otherwise."""
 KNOWN = (*ENTRIES, *(f"{stack}.{part}" for stack in STACKS for part in PARTS))
 LAYER = re.compile(r"\{i(?:\+(\d{1,4}))?\}")
 PATH = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
@@ -70,7 +70,7 @@ def name_map(architecture: str, given: Mapping[str, str | None]) -> dict[str, st
     A stack's entry is the path below which T5X's own names stand (`layers_{i}/...`, `relpos_bias/rel_embedding`,
     `encoder_norm/scale`). `STACK.block`, `STACK.relative_attention_bias` and `STACK.final_layer_norm` replace the path
     of one of these: `{i}` is the layer's number, `{i+4}` that of a layer four further on, and a block without either
-    has its layers stacked on axis 1. `score.bias` may be null, where the score has none. FiD's one encoder, our live
+    has its layers stacked on axis 1. `score.bias` may be null, if the score has none. FiD's one encoder, our live
     encoder, is called `encoder` by default.
     """
     defaults = ENTRIES | ({"live_encoder": "encoder"} if architecture == "fid" else {})

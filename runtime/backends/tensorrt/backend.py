@@ -53,7 +53,7 @@ class DeviceEngines:
         """The engines built for this very device, else those for any of its compute capability.
 
         Those of another capability are not for it, stand-ins among them: that they would run there is not promised.
-        Raises BackendError where there are none, or where one is of another graph than the bundle's; BundleError for a
+        Raises BackendError if there are none, or if one is of another graph than the bundle's; BundleError for a
         damaged record or manifest.
         """
         anywhere = EngineKey(here.library, here.version, here.compute_capability, None)
@@ -70,7 +70,7 @@ class DeviceEngines:
         )
 
     def read(self, graph: str) -> bytes:
-        """The bytes of a graph's engine; raises BackendError where none was built, BundleError where they changed."""
+        """The bytes of a graph's engine; raises BackendError if none was built, BundleError if they changed."""
         if graph not in self.record.engines:
             raise BackendError(
                 f"engines {self.directory}", expected=f"one of the bundle's graph {graph}", found="none", fix=BUILD
@@ -109,10 +109,10 @@ class TensorRTBackend:
         self, bundle: Path, library: str = "tensorrt", *, passage_cache_bytes: int = 0, cuda_graphs: bool = True,
         overlap: bool = True,
     ) -> None:
-        """Raises BackendError where library, GPU or engines are missing, BundleError for a damaged record of them."""
+        """Raises BackendError if library, GPU or engines are missing, BundleError for a damaged record of them."""
         check_installed(library)
         self.name = library.replace("_", "-")
-        # The library is large: it is loaded where there is a GPU for it.
+        # The library is large: it is loaded if there is a GPU for it.
         cuda = Cuda()
         self._library = Library(library)
         self._key = EngineKey(library, self._library.version, cuda.gpu.compute_capability, cuda.gpu.name)
@@ -133,7 +133,7 @@ class TensorRTBackend:
         return self._engines.record.cross_attention
 
     def load(self, path: Path, io: GraphIO) -> EngineGraph:
-        """Load the engine of a graph file; raises BundleError where it is damaged or of another I/O."""
+        """Load the engine of a graph file; raises BundleError if it is damaged or of another I/O."""
         name = path.stem
         content = self._engines.read(name)
         entry = self._engines.record.engines[name]

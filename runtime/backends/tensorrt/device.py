@@ -156,7 +156,7 @@ class CudaDevice:
             self._pinned.record_used(staging, self.stream)
 
     def check(self) -> None:
-        """Raise BackendError where the device was closed."""
+        """Raise BackendError if the device was closed."""
         if self._closed:
             raise BackendError(
                 f"GPU {self.cuda.gpu.name}", expected="an open backend", found="a closed one",

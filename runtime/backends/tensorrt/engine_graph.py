@@ -115,7 +115,7 @@ class EngineGraph:
         return self._layouts[key]
 
     def _new_sequence(self, layout: LoopLayout, addresses: list[tuple[int, ...]]) -> RunSequence:
-        """Runs with a context each; where there is no memory for that they share the one of single runs."""
+        """Runs with a context each; if there is no memory for that they share the one of single runs."""
         shapes = layout.shapes
         try:
             contexts = [self._new_context(layout.profile) for _ in addresses]

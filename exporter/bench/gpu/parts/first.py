@@ -176,8 +176,8 @@ def _counted_launches() -> Iterator[list[int]]:
 
 
 def _rtx(setting: Setting, _: Mapping[str, Any]) -> dict[str, Any]:
-    """One engine of one graph: built for this GPU, else for an older one; nothing further where both are refused."""
-    import_rtx(setting)  # where it was not carried yet, that is no finding, and a later run looks again
+    """One engine of one graph: built for this GPU, else for an older one; nothing further if both are refused."""
+    import_rtx(setting)  # if it was not carried yet, that is no finding, and a later run looks again
     model, _ = demo_checked(setting.work, setting.scale)
     bundle, references, inputs = reference_runs(model, PRECISION)
     tries: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def steps(setting: Setting, size: str) -> list[Step]:
 
 
 def engine_of(setting: Setting) -> str:
-    """What runs here of those that have these switches; raises RuntimeError where nothing does."""
+    """What runs here of those that have these switches; raises RuntimeError if nothing does."""
     found = working(setting, (RTX, TORCH))
     if not found:
         raise RuntimeError(f"neither {RTX} nor {TORCH} run here")

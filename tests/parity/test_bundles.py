@@ -151,7 +151,7 @@ def _log_prob_in_torch(source, row, reply, memory) -> float:
     if memory.codec is not None:
         states = [memory.codec.decode(memory.memory(number).tensors) for number in row.numbers]
     passages = [
-        list(candidate.joined_ids or memory.input_ids(number))
+        list(candidate.ids or memory.input_ids(number))
         for number, candidate in zip(row.numbers, row.candidates, strict=True)
     ]
     source.model.decode_over = spy

@@ -73,6 +73,8 @@ def require_kind(path: Path, wanted: str, *, error: type[GlimmerError]) -> None:
     found = kind_of(path)
     if found not in (None, wanted):
         fix = f"{NAME[wanted]}; {NEXT[found].format(path=path)}"
+        if found == OTHERS:
+            found = f"{OTHERS} of the type {_object(path / 'config.json').get('model_type')!r:.60}"
         raise error(str(path), expected=wanted, found=found, fix=fix)
 
 

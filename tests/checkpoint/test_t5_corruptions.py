@@ -207,7 +207,7 @@ def test_missing_size(v11: Path, name: str) -> None:
         ({"layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
         ({"relative_attention_num_buckets": 30}, "relative_attention_num_buckets"),
         ({"relative_attention_max_distance": 16}, "relative_attention_max_distance must exceed"),
-        ({"model_type": "bart"}, "expected a T5 checkpoint, found a Hugging Face model"),
+        ({"model_type": "bart"}, "expected a T5 checkpoint, found a Hugging Face model of the type 'bart'"),
         ({"model_type": "absent"}, '"model_type": "t5", found None'),
         ({"num_layers": 4096}, "expected a tensor live_encoder|expected a tensor encoder.block.3"),
     ],

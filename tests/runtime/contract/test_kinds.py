@@ -97,7 +97,7 @@ def things(tmp_path_factory) -> dict[str, list[Path]]:
         ],
         "a checkpoint": [GOLDEN / "checkpoint"],
         "a T5 checkpoint": [named(root / "t5", "config.json", {"model_type": "t5"})],
-        "a Hugging Face model": [named(root / "bert", "config.json", {"model_type": "bert"})],
+        "a Hugging Face model of the type 'bert'": [named(root / "bert", "config.json", {"model_type": "bert"})],
         "a sentence encoder": [named(root / "encoder", "encoder.json", {})],
         "a file": [*files.values()],
         "another folder": [Path(shutil.copytree(root / "bert", root / "empty", ignore=lambda *_: ["config.json"]))],

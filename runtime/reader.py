@@ -66,18 +66,7 @@ class Reader:
         NotFiniteError if it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
         """
         place, shape = self._place, self._shape
-        scores = selected = None
-        if self._codec is not None:
-            fixed, memory = self._fetch(rows, self._codec, clock)
-            if num_selected is not None:
-                memory, scores, selected = self._select(rows, fixed, memory, num_selected, clock)
-            inputs: Mapping[str, Tensor] = {**fixed, **memory}
-        else:
-            with clock.stage("fetch"):
-                inputs = token_inputs(rows, self._store, self._text, shape, place)
-        graph = ENCODER if self._codec is None else LIVE_STAGE_B
-        with clock.stage(graph):
-            encoded = place.run(graph, inputs)
+        encoded, scores, selected = self._encode(rows, num_selected, clock)
         prefixes = [[shape.decoder_start_token_id] for _ in rows]
         if shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *row.question_ids] for prefix, row in zip(prefixes, rows, strict=True)]
@@ -93,6 +82,24 @@ class Reader:
                 reading.scores = scored[:count]
                 reading.selected = tuple(item for item in places if item < count)
         return readings
+
+    def _encode(
+        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock
+    ) -> tuple[Mapping[str, Tensor], Array | None, Array | None]:
+        """What the decoder reads, scores (b, k) and selected (b, m). What it was made of is let go before decoding."""
+        place, shape = self._place, self._shape
+        scores = selected = None
+        if self._codec is not None:
+            fixed, memory = self._fetch(rows, self._codec, clock)
+            if num_selected is not None:
+                memory, scores, selected = self._select(rows, fixed, memory, num_selected, clock)
+            inputs: Mapping[str, Tensor] = {**fixed, **memory}
+        else:
+            with clock.stage("fetch"):
+                inputs = token_inputs(rows, self._store, self._text, shape, place)
+        graph = ENCODER if self._codec is None else LIVE_STAGE_B
+        with clock.stage(graph):
+            return place.run(graph, inputs), scores, selected
 
     def _fetch(
         self, rows: Sequence[Row], codec: Codec, clock: StageClock

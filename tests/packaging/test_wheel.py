@@ -108,10 +108,14 @@ def test_demo_checkpoint_travels(names):
     assert {f"glimmer_export/exporter/demo/checkpoint/{name}" for name in files} <= names
 
 
+def test_the_page_of_reports_travels(names):
+    assert "glimmer_export/exporter/report/page.html" in names
+
+
 def test_nothing_else_travels(names):
     for name in names:
         assert "test" not in name.split("/")[0]
-        assert name.endswith((".py", ".typed", ".yaml", ".json", ".safetensors")) or ".dist-info/" in name, name
+        assert name.endswith((".html", ".py", ".typed", ".yaml", ".json", ".safetensors")) or ".dist-info/" in name, name
 
 
 def test_licence_and_base_dependencies(wheel):

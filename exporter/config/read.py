@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from glimmer_export.exporter.config.yaml_file import configs_directory, read_yaml
-from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.contract import OptionError, is_there
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -51,12 +51,18 @@ def read_config(kind: ConfigKind, name: str, model: type[Model]) -> Model:
     from pydantic import ValidationError
 
     path, names = config_file(kind, name), config_names(kind)
-    if name not in names and path.suffix not in YAML:
+    if name not in names and not (path.suffix in YAML and is_there(path)):
         raise OptionError(
             f"{kind} {name!r}", expected=f"one of {', '.join(names)}, or a YAML file", found="none of that name",
             fix=f"choose one of these, or copy one of configs/{FOLDERS[kind]} and name the copy",
         )
     data = read_yaml(path, error=OptionError, subject=str(path), expected="a YAML mapping", fix="correct the file")
+    if not isinstance(data, dict):
+        raise OptionError(
+            str(path), expected=f"a mapping of a {kind}'s fields",
+            found="an empty file" if data is None else f"a {type(data).__name__}",
+            fix=f"copy one of configs/{FOLDERS[kind]} and change it",
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -71,7 +71,7 @@ GOOD += "absorbed_efficiency: 0.5\n"
     ("text", "found"),
     [
         ("peak_tops: [", "YAML mapping"),
-        ("- a", "valid dictionary"),
+        ("- a", "found a list"),
         (GOOD + "clock: 3\n", "clock: Extra inputs are not permitted"),
         (GOOD.replace("int8: 4", "int4: 4"), "peak_tops.int8: Field required"),
         (GOOD.replace("10", "0"), "memory_bandwidth_gb_per_s: Input should be greater than 0"),

@@ -76,14 +76,15 @@ def test_a_lumen_is_the_same_training_without_the_score_head(unfinished, tmp_pat
     ("changes", "expected", "found"),
     [
         ({"seed": 1}, "seed 1, as asked for", "0"),
-        ({"curriculum": (*SHORT, SHORT[0])}, "the curriculum of this version", "another"),
+        ({"curriculum": (*SHORT, SHORT[0])}, "the curriculum of this version", "[{'steps': 2, "),
     ],
 )
 def test_another_training_is_refused(unfinished, tmp_path, changes, expected, found):
     before = (unfinished / "state.pt").read_bytes()
     with pytest.raises(OutputError) as caught:
         train(tmp_path / "out", **changes)
-    assert (caught.value.expected, caught.value.found) == (expected, found)
+    assert caught.value.expected == expected
+    assert caught.value.found.startswith(found)
     assert f"remove {unfinished}" in caught.value.fix
     assert (unfinished / "state.pt").read_bytes() == before
     assert not (tmp_path / "out").exists()
@@ -162,7 +163,7 @@ def test_foreign_content_is_named_and_not_executed(unfinished):
     with pytest.raises(OutputError, match="found a pickle that calls pathlib"):
         restore_state(trainer(), unfinished)
     torch.save([1], unfinished / "state.pt")
-    with pytest.raises(OutputError, match="something else"):
+    with pytest.raises(OutputError, match="found a list without them"):
         restore_state(trainer(), unfinished)
 
 

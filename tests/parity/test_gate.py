@@ -225,7 +225,7 @@ def test_a_gate_of_ones_own(glimmer, rows, tmp_path):
         ("description: x\nmax_em_loss_points: .nan\n", "max_em_loss_points"),
         ("max_em_loss_points: 1\n", "description"),
         ("[1, 2", "YAML"),
-        ("- 1\n", "limits"),
+        ("- 1\n", "expected a mapping of a gate's fields, found a list"),
         ("description: checks nothing\n", "at least one limit"),
         ("description: checks nothing\nmin_answered: 5\nmax_refused_share: 0.5\n", "at least one limit"),
         (f"{GATE}max_em_loss_points: 100\n", "max_em_loss_points' twice"),

@@ -59,7 +59,7 @@ def test_unknown_size(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("d_model: [", "YAML mapping"), ("- a", "valid dictionary"), ("d_model: 4", "vocab_size: Field required"),
+    [("d_model: [", "YAML mapping"), ("- a", "found a list"), ("d_model: 4", "vocab_size: Field required"),
      ("heads: 4", "heads: Extra inputs are not permitted"), ("d_kv: '64'", "d_kv: Input should be a valid integer")],
 )
 def test_a_damaged_preset(text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 
 __all__ = ["bench"]
 

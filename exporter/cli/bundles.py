@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_TOKENS
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS

@@ -8,11 +8,12 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
 from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.demo.recipe import DemoArchitecture
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import ARCHITECTURES, OptionError

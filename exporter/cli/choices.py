@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from glimmer_export.exporter.config.read import FOLDERS, ConfigKind
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 
-__all__ = ["NAME_OR_FILE", "TargetOption", "known", "one_of"]
-
-NAME_OR_FILE = "NAME|FILE"
+__all__ = ["TargetOption", "one_of"]
 
 
 def one_of(option: str, names: Iterable[str], text: str = "") -> Any:
@@ -28,11 +26,6 @@ def one_of(option: str, names: Iterable[str], text: str = "") -> Any:
 
     metavar = f"[{'|'.join(choices)}]"
     return typer.Option(option, parser=parse, metavar=metavar, autocompletion=complete, help=text)
-
-
-def known(kind: ConfigKind) -> str:
-    """What may be named, for a help text. An error lists the names: a new file in `configs/` changes no text."""
-    return f"a name in configs/{FOLDERS[kind]} (any other lists them), or a YAML file like those"
 
 
 TargetOption = Annotated[

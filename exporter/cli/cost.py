@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.checkpoints import POOLINGS
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.runtime.contract import ARCHITECTURES, CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
 __all__ = ["cost"]

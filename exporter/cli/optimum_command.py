@@ -12,8 +12,8 @@ from typing import Any
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
 
 from glimmer_export.exporter.cli.boundary import input_errors_reported
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.stopping import Stopping
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.runtime.contract import CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 from glimmer_export.runtime.contract.manifest import EXPORT_PRECISIONS
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     GIVEN,
@@ -25,6 +24,7 @@ from glimmer_export.exporter.cli.options import (
     Threads,
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.runtime.contract import CPU_BACKEND
 
 __all__ = ["parity"]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glimmer_export.calibration.calibrators import METHODS
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import BundleArgument, Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract.manifest import CPU_KINDS, PRECISIONS, QUANTIZATION_TARGETS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glimmer_export.calibration import COSTS
-from glimmer_export.exporter.cli.choices import NAME_OR_FILE, known, one_of
+from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     GIVEN,
@@ -24,6 +24,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_notes, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
+from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract.manifest import QUANTIZATION_TARGETS
 

@@ -17,7 +17,10 @@ from glimmer_export.runtime.contract import OptionError, is_there
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-__all__ = ["FOLDERS", "ConfigKind", "config_file", "config_label", "config_names", "read_config", "validation_message"]
+__all__ = [
+    "FOLDERS", "NAME_OR_FILE", "ConfigKind", "config_file", "config_label", "config_names", "known", "read_config",
+    "validation_message",
+]  # fmt: skip
 
 ConfigKind = Literal["target", "policy", "gate", "size"]
 Model = TypeVar("Model", bound="BaseModel")
@@ -25,11 +28,18 @@ Model = TypeVar("Model", bound="BaseModel")
 FOLDERS: dict[ConfigKind, str] = {"target": "targets", "policy": "precision", "gate": "parity", "size": "models"}
 """Where those of ours stand below `configs/`; a file in one of these needs to be named nowhere else."""
 YAML = (".yaml", ".yml")
+NAME_OR_FILE = "NAME|FILE"
+"""What stands for one in a help text."""
 
 
 def config_names(kind: ConfigKind) -> tuple[str, ...]:
     """Those that come with the package."""
     return tuple(sorted(path.stem for path in (configs_directory() / FOLDERS[kind]).glob("*.yaml")))
+
+
+def known(kind: ConfigKind) -> str:
+    """What may be named, for a help text. An error lists the names: a new file in `configs/` changes no text."""
+    return f"a name in configs/{FOLDERS[kind]} (any other lists them), or a YAML file like those"
 
 
 def config_file(kind: ConfigKind, name: str) -> Path:

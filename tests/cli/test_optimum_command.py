@@ -108,7 +108,7 @@ def test_options_and_defaults_are_those_of_our_own_command():
     assert found == expected
     choices = {action.dest: set(action.choices) for action in parser._actions if action.choices}
     assert choices == {
-        "stage_a": set(STAGE_A_FORMS), "cross_attention": {*CROSS_ATTENTION_FORMS, "auto"},
+        "stage_a": set(STAGE_A_FORMS), "cross_attention": {*CROSS_ATTENTION_FORMS, "auto", "both"},
         "precision": set(EXPORT_PRECISIONS),
     }  # fmt: skip
 

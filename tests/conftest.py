@@ -12,8 +12,9 @@ pytest_plugins = ["tests.once", "tests.exported"]
 
 TESTS = Path(__file__).resolve().parent
 BEGUN_FIRST = (
-    "docs/test_run.py", "packaging/test_runtime_venv.py", "calibration/test_inflated.py", "engines/test_compiles.py",
-    "graphs/test_codecs.py", "gpu/test_parts.py", "bench/test_run.py",
+    "engines/test_compiles.py", "docs/test_run.py", "calibration/test_inflated.py", "graphs/test_codecs.py",
+    "parity/test_compare.py", "memory/runners/test_ray.py", "bench/test_run.py", "packaging/test_runtime_venv.py",
+    "cli/test_missing_extras.py", "graphs/test_tied_sizes.py", "bench/gpu/test_parts.py",
 )
 """The files that take longest: begun last, one worker would be at them while the others are idle."""
 settings.register_profile("untimed", deadline=None)  # machines are noisy, and no test asserts a time
@@ -24,6 +25,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_configure(config: pytest.Config) -> None:
     """Have pytest-xdist keep the order of the files: of its own accord it begins with those of the most tests."""
     config.option.loadscopereorder = False
+    assert all((TESTS / name).is_file() for name in BEGUN_FIRST), "a file of BEGUN_FIRST was moved"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,1 @@
+"""Training of checkpoints: rows, batches, and what is read of a store."""

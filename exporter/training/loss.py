@@ -53,9 +53,10 @@ class Losses:
     selected: Tensor
 
     def total(self, settings: LossSettings, tokens: int | None = None, questions: int | None = None) -> Tensor:
-        """The loss, a mean over tokens plus lambda times a mean over questions: of this batch, or of `tokens` and
-        `questions`, those of the whole batch that this one is a part of. A mean of the parts' means would give an
-        answer more weight for standing among short ones.
+        """The loss: a mean over tokens, plus lambda times a mean over questions.
+
+        `tokens` and `questions` are those of the whole batch that this one is a part of, by default its own. A mean of
+        the parts' means would give an answer more weight for standing among short ones.
         """
         language_model = self.language_model / (self.tokens if tokens is None else tokens)
         ranking = self.ranking / (self.questions if questions is None else questions)

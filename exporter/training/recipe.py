@@ -65,8 +65,9 @@ class Filter(_Fields):
 class Phase(_Fields):
     """A stretch of a training: `steps` batches; what it leaves out is the recipe's own.
 
-    Its rows are those of `tasks`, all tasks that are trained on by default, or a world's. The learning rate stays, or goes linearly from the previous phase's (0 before the first) to this one's. The phase
-    ends early once the running exact match on the training batches reaches `promote_at`.
+    Its rows are those of `tasks`, all tasks that are trained on by default, or a world's. The learning rate stays, or
+    goes linearly from the previous phase's (0 before the first) to this one's. The phase ends early once the running
+    exact match on the training batches reaches `promote_at`.
     """
 
     steps: Count

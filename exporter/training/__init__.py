@@ -1,1 +1,1 @@
-"""Training of checkpoints: rows, batches, and what is read of a store."""
+"""Training: rows of questions and passages -> batches -> the papers' loss -> a checkpoint, by a recipe."""

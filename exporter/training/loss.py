@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 from glimmer_export.exporter.training.batch import IGNORED, Batch
 
-__all__ = ["Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "training_loss"]
+__all__ = ["Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode", "training_loss"]
 
 Divergence = Literal["rank_to_lm", "lm_to_rank"]
 """KL(p_rank || p_LM), as the GLIMMER paper writes it, or KL(p_LM || p_rank), as Atlas's code computes it."""
@@ -142,7 +142,7 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
     at_once = max(1, settings.likelihood_rows // size)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
     found = []
-    with _evaluating(model) as dropping:
+    with evaluation_mode(model) as dropping:
         for part in (slice(start, start + at_once) for start in range(0, passages, at_once)):
             masks = batch.passages.mask[:, part]
             if encoded.reranked is None or dropping:
@@ -163,11 +163,13 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
 
 
 @contextmanager
-def _evaluating(model: GlimmerModel) -> Iterator[bool]:
-    """Evaluation mode for a while; says whether anything was dropped before."""
-    training = model.training
+def evaluation_mode(model: nn.Module) -> Iterator[bool]:
+    """Evaluation mode for a while, then each module's own again; says whether anything was dropped before."""
+    modes = {module: module.training for module in model.modules()}
+    drops = any(module.p > 0 and module.training for module in modes if isinstance(module, nn.Dropout))
     model.eval()
     try:
-        yield training and any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+        yield drops
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training

@@ -1,19 +1,20 @@
-"""The state of a training on disk: saved after each world, and taken up again by the same training alone."""
+"""The state of a training on disk: saved every so many steps, and taken up again by the same training alone."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from contextlib import suppress
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glimmer_export.exporter.checkpoint.pickle_files import load_failure, torch_errors
-from glimmer_export.exporter.demo.training import Training
-from glimmer_export.exporter.files.links import require_no_link
-from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
+from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.files.whole_file import replace_file, write_errors
+from glimmer_export.exporter.training.trainer import Trainer
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
 __all__ = ["remove_state", "restore_state", "save_state"]
@@ -21,18 +22,21 @@ __all__ = ["remove_state", "restore_state", "save_state"]
 STATE = "state.pt"
 
 
-def save_state(training: Training, directory: Path) -> None:
-    """Write the state into `directory`, in place of an older one; raises OutputError if it cannot be written."""
+def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
+    """Write the state into `directory`, in place of an older one; raises OutputError if it cannot be written.
+
+    `settings` is what decides the result, as plain data: only a training of the same may continue from the state.
+    """
     # torch.save to a file hides the system's error number, without which a full disk has no name.
     content = io.BytesIO()
-    torch.save({"settings": training.settings, **training.state()}, content)
+    torch.save({"settings": dict(settings), **trainer.state()}, content)
     with write_errors(directory):
         _check_own(directory)
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(directory / STATE, content.getvalue())
 
 
-def restore_state(training: Training, directory: Path) -> None:
+def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
     """Continue from the state in `directory`, if there is one.
 
     Raises OutputError if it is damaged, is no such state, or is that of a training with other settings.
@@ -48,13 +52,13 @@ def restore_state(training: Training, directory: Path) -> None:
         return OutputError(str(path), expected="the state of a training", found=load_failure(error), fix=remove)
 
     with torch_errors(refused):
-        state = _load(path, training.device)
+        state = _load(path)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise OutputError(
             str(path), expected="the state of a training, with its settings",
             found=f"a {type(state).__name__} without them", fix=remove,
         )
-    for name, asked in training.settings.items():
+    for name, asked in settings.items():
         if (found := state["settings"].get(name)) != asked:
             short = isinstance(asked, (str, int))
             raise OutputError(
@@ -63,17 +67,17 @@ def restore_state(training: Training, directory: Path) -> None:
                 fix=f"run it with the options that it began with, or {remove}",
             )
     try:
-        training.restore(state)
+        trainer.restore(state)
     except ValueError as error:
         raise OutputError(str(path), expected="the state of this training", found=str(error), fix=remove) from None
 
 
-def _load(path: Path, device: torch.device) -> Any:
+def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not look at them
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} with another checksum than it was written with")
-    return torch.load(path, map_location=device, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_own(directory: Path) -> None:
@@ -82,12 +86,9 @@ def _check_own(directory: Path) -> None:
 
 
 def remove_state(directory: Path) -> None:
-    """Remove what `save_state` wrote, and the directory unless there is something else in it."""
-    with write_errors(directory):
-        _check_own(directory)
-        for name in (STATE, f".{STATE}.tmp"):
-            (directory / name).unlink(missing_ok=True)
-        if directory.is_dir():
-            remove_unfinished(directory, STATE)
-    with suppress(OSError):
-        directory.rmdir()
+    """Remove the folder of an unfinished training, which is ours alone; raises OutputError, also for a link in it."""
+    _check_own(directory)
+    if directory.is_dir():
+        require_no_link_below(directory, subject=f"unfinished training {directory}", error=OutputError)
+        with write_errors(directory):
+            shutil.rmtree(directory)

@@ -214,13 +214,17 @@ class GlimmerModel(nn.Module):
         return masked_bias(self.decoder.cross_relative_bias(positions, keys), keep)
 
     def _joined(self, question: Masked, passages: Masked) -> Masked:
-        """What FiD encodes: a question's block in front of each passage, or the texts that hold both already."""
+        """What FiD encodes: a question's block in front of each passage, or the texts that hold both already.
+
+        A passage that is all masked is not read, nor is its copy of the question.
+        """
         length = self.config.passage_length
         if self.config.question_layout == "block":
             padding = self.config.question_length - question.mask.shape[1]
             blocks = (nn.functional.pad(values, (0, padding)).unsqueeze(1) for values in question)
             pairs = zip(blocks, passages, strict=True)
-            return Masked(*(torch.cat([block.expand(-1, text.shape[1], -1), text], 2) for block, text in pairs))
+            ids, mask = (torch.cat([block.expand(-1, text.shape[1], -1), text], 2) for block, text in pairs)
+            return Masked(ids, mask * passages.mask.amax(-1, keepdim=True))
         if self.config.cross_attention_bias and passages.mask.shape[2] < length:
             # As FiD pads: the place of a key among all passages' tells there, whatever the longest of these.
             return Masked(*(nn.functional.pad(values, (0, length - values.shape[2])) for values in passages))

@@ -1,100 +1,64 @@
-"""Greedy answers of the torch model, and how many of the dev rows they get right."""
+"""How many of the dev rows a model that is being trained gets right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from glimmer_export.exporter.answering.metrics import exact_match
-from glimmer_export.exporter.stages.model import GlimmerModel
-from glimmer_export.exporter.training.batch import Batch
+from glimmer_export.exporter.stages import GlimmerModel, greedy_answers
+from glimmer_export.exporter.training.collator import Collator
 from glimmer_export.exporter.training.loss import evaluation_mode
 
-if TYPE_CHECKING:
-    from glimmer_export.runtime.text import TextEncoder
+__all__ = ["DevScores", "dev_counts", "scores_from_counts"]
 
-__all__ = ["DevRows", "Graded", "greedy_answers", "graded_answers"]
-
-
-class DevRows(Protocol):
-    """Rows to grade by, in their order."""
-
-    def batches(self, size: int) -> Iterable[tuple[Batch, Sequence[Sequence[str]]]]:
-        """Batches of `size` rows, and each row's answers."""
-        ...
+BATCH = 50
 
 
 @dataclass(frozen=True)
-class Graded:
-    """How many rows were answered, answered as a gold is (KILT's exact match), and had a gold passage read."""
+class DevScores:
+    """Shares of the dev rows, from 0 to 1.
+
+    `em`: answered as a gold is (KILT's exact match), also by task; `gold_in_m`: a gold passage was among those read.
+    """
 
     rows: int
-    exact: int
-    gold_read: int
+    em: float
+    em_by_task: dict[str, float]
+    gold_in_m: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
 
 
-@torch.no_grad()
-def greedy_answers(model: GlimmerModel, batch: Batch, num_selected: int | None = None) -> tuple[Tensor, Tensor]:
-    """Tokens (b, at most max_new_tokens), padded behind EOS, and the places in k of the passages read (b, m).
+def dev_counts(
+    model: GlimmerModel, collator: Collator, num_retrieved: int, num_selected: int | None, *, rank: int = 0,
+    processes: int = 1,
+) -> list[float]:
+    """Rows, exact answers and gold passages read, then rows and exact answers of each task: of every so many-th batch.
 
-    In evaluation mode; the decoder has no cache, so that a step runs over all tokens so far. `num_selected` is m, by
-    default the config's.
+    Counts of several processes add up to those of one. Answers are greedy, from the first k passages of each row.
     """
+    rows, device = collator.rows, model.shared.weight.device
+    counts, task = np.zeros((1 + len(rows.tasks), 3)), rows.task
     with evaluation_mode(model):
-        encode = model.encode if batch.passages.values.is_floating_point() else model.encode_texts
-        encoded = encode(batch.question, batch.passages, num_selected or model.config.num_selected)
-        selected = encoded.selected
-        if selected is None:
-            selected = torch.arange(batch.passages.mask.shape[1], device=batch.labels.device).expand(len(batch), -1)
-        return _decoded(model, batch, encoded.states, encoded.mask), selected
+        for index, batch in enumerate(collator.dev_batches(BATCH, num_retrieved)):
+            if index % processes != rank:
+                continue
+            on_device = batch.to(device)
+            found = greedy_answers(model, on_device.question, on_device.passages, num_selected)
+            read = batch.gold if found.selected is None else batch.gold.gather(1, found.selected.cpu())
+            for row, (tokens, gold) in enumerate(zip(found.tokens, read.any(1).tolist(), strict=True), index * BATCH):
+                exact = exact_match(rows.passages.text.decode(tokens), rows.answers[row])
+                counts[[0, 1 + int(task[row])]] += (1, exact, gold)
+    return [float(count) for count in counts.flatten()]
 
 
-def graded_answers(
-    model: GlimmerModel, rows: DevRows, text: TextEncoder, *, size: int, num_selected: int | None = None,
-    part: tuple[int, int] = (0, 1),
-) -> Graded:
-    """Answer the rows in batches of `size`; of several processes, `part` (rank, size) takes every size-th batch."""
-    count = exact = read = 0
-    device = model.shared.weight.device
-    rank, processes = part
-    for index, (batch, answers) in enumerate(rows.batches(size)):
-        if index % processes != rank:
-            continue
-        on_device = batch.to(device)
-        tokens, selected = greedy_answers(model, on_device, num_selected)
-        special = {model.config.pad_token_id, model.config.eos_token_id}
-        said = [text.decode([token for token in row if token not in special]) for row in tokens.tolist()]
-        exact += sum(int(exact_match(each, golds)) for each, golds in zip(said, answers, strict=True))
-        read += int(on_device.gold.gather(1, selected).any(1).sum())
-        count += len(batch)
-    return Graded(count, exact, read)
-
-
-def _decoded(model: GlimmerModel, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
-    """One token a row at a time. A question that is the decoder's prefix stands before the answer, without padding."""
-    config = model.config
-    key_values = model.cross_key_values(states)
-    start = batch.labels.new_full((len(batch), 1), config.decoder_start_token_id)
-    before, lengths = start, batch.labels.new_ones(len(batch))
-    if config.shape.traits.prefixes_decoder:
-        before = torch.cat([start, batch.question.values * batch.question.mask], 1)
-        lengths = lengths + batch.question.mask.sum(1)
-    room = before.new_full((len(batch), config.max_new_tokens), config.pad_token_id)
-    tokens = torch.cat([before, room], 1)
-    rows = torch.arange(len(batch), device=tokens.device)
-    answer = torch.full_like(room, config.pad_token_id)
-    ended = torch.zeros(len(batch), dtype=torch.bool, device=tokens.device)
-    for step in range(config.max_new_tokens):
-        used = int(lengths.max()) + step
-        logits = model.decode_over(tokens[:, :used], key_values, mask)
-        following = logits[rows, lengths + step - 1].argmax(-1).masked_fill(ended, config.pad_token_id)
-        answer[:, step] = following
-        tokens[rows, lengths + step] = following
-        ended |= following == config.eos_token_id
-        if bool(ended.all()):
-            break
-    return answer
+def scores_from_counts(counts: list[float], tasks: list[str]) -> DevScores:
+    """Shares from the counts of all processes together."""
+    (total, exact, gold), *of_tasks = np.reshape(counts, (-1, 3))
+    by_task = {task: float(right / of) for task, (of, right, _) in zip(tasks, of_tasks, strict=True)}
+    return DevScores(int(total), float(exact / total), dict(sorted(by_task.items())), float(gold / total))

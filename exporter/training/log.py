@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
 from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from glimmer_export.exporter.training.trainer import Report
 
-__all__ = ["LOG", "TENSORBOARD", "TrainingLog", "progress_line"]
+__all__ = ["LOG", "TENSORBOARD", "TrainingLog", "log_files", "progress_line"]
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 STEPS_PER_PLAIN_LINE = 50
@@ -72,6 +72,13 @@ class TrainingLog:
             self._writer.close()
 
 
+def log_files(directory: Path) -> dict[str, bytes]:
+    """What a log has written below its directory, by its paths there; raises OutputError for a link among them."""
+    require_no_link_below(directory, TENSORBOARD, subject=f"unfinished training {directory}")
+    paths = [directory / LOG, *sorted((directory / TENSORBOARD).glob("*"))]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
 def _step(line: str) -> int:
     """The step that a line tells of; more than any if it is no line of ours."""
     try:
@@ -81,8 +88,11 @@ def _step(line: str) -> int:
 
 
 @contextmanager
-def progress_line(console: Console) -> Iterator[Callable[[Report], None]]:
+def progress_line(console: Console, *, shown: bool = True) -> Iterator[Callable[[Report], None]]:
     """Yield a function that shows a report: a live line on a terminal, else a line every fifty steps."""
+    if not shown:
+        yield lambda _: None
+        return
     if not console.is_terminal:
         yield lambda report: _print_line(console, report)
         return

@@ -6,20 +6,24 @@ import io
 import zipfile
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glimmer_export.exporter.checkpoint.pickle_files import load_failure, torch_errors
-from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
-from glimmer_export.exporter.files.whole_file import replace_file, write_errors
+from glimmer_export.exporter.files.links import require_no_link
+from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
+from glimmer_export.exporter.training.log import LOG, TENSORBOARD
 from glimmer_export.exporter.training.trainer import Trainer
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
-__all__ = ["remove_state", "restore_state", "save_state"]
+__all__ = ["BEST", "LAST", "remove_state", "restore_state", "save_state"]
 
 STATE = "state.pt"
+BEST, LAST = "best", "last"
+"""Checkpoints beside the state: of the best exact match on the dev rows, and of before a step that failed."""
 
 
 def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
@@ -86,9 +90,15 @@ def _check_own(directory: Path) -> None:
 
 
 def remove_state(directory: Path) -> None:
-    """Remove the folder of an unfinished training, which is ours alone; raises OutputError, also for a link in it."""
-    _check_own(directory)
-    if directory.is_dir():
-        require_no_link_below(directory, subject=f"unfinished training {directory}", error=OutputError)
-        with write_errors(directory):
-            shutil.rmtree(directory)
+    """Remove what a training keeps in its folder, and the folder unless there is something else in it."""
+    with write_errors(directory):
+        _check_own(directory)
+        for name in (BEST, LAST, TENSORBOARD):
+            require_no_link(directory.parent, [f"{directory.name}/{name}"], subject=f"unfinished training {directory}")
+            shutil.rmtree(directory / name, ignore_errors=True)
+        for name in (STATE, f".{STATE}.tmp", LOG):
+            (directory / name).unlink(missing_ok=True)
+        if directory.is_dir():
+            remove_unfinished(directory, STATE)
+    with suppress(OSError):
+        directory.rmdir()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,41 +19,14 @@ from glimmer_export.exporter.training.loss import Losses, LossSettings, training
 from glimmer_export.exporter.training.optimizer import optimizer_from_settings, state_fault
 from glimmer_export.exporter.training.processes import Processes
 from glimmer_export.exporter.training.recipe import Phase, Recipe
+from glimmer_export.exporter.training.sampling import micro_batches
+from glimmer_export.exporter.training.sources import Source
 from glimmer_export.exporter.training.trainable import train_mode
 from glimmer_export.runtime.contract import TrainingError
 
-__all__ = ["Drawn", "Report", "Source", "Trainer"]
+__all__ = ["Report", "Trainer"]
 
 SMOOTHING = 0.04
-
-
-class Drawn(Protocol):
-    """A row as it was drawn for a step: with one of its answers."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of that answer."""
-        ...
-
-
-class Source(Protocol):
-    """Where a phase's rows come from; what it gives next follows from the seed and from what it gave before."""
-
-    def draw(self, size: int, num_passages: int, tasks: Sequence[str] | None) -> Sequence[Any]:
-        """The `Drawn` rows of the next step."""
-        ...
-
-    def batch(self, rows: Sequence[Any]) -> Batch:
-        """Some of them as tensors."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Plain data, by which `restore` goes on from here."""
-        ...
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state; raises ValueError for one of another form."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -152,7 +125,7 @@ class Trainer:
             raise ValueError("other names or types in its progress")
         if fault := state_fault(self.recipe.optimizer, self.optimizer, state.get("optimizer")):
             raise ValueError(fault)
-        self._source.restore(state.get("source", {}))
+        self._source.restore(state.get("source"))
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**progress)
@@ -165,18 +138,18 @@ class Trainer:
     def _step(self) -> dict[str, float]:
         """One optimizer step; its figures by their names."""
         phase, config = self.phase, self.model.config
-        rows = self._source.draw(phase.batch_size or 0, phase.num_retrieved or config.num_retrieved, phase.tasks)
-        size = self.recipe.micro_batch_size or math.ceil(len(rows) / self._processes.size)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        numbers = range(self._processes.rank, len(parts), self._processes.size)
-        tokens = sum(row.num_tokens for row in rows)
+        left = phase.steps - self.progress.step
+        rows = self._source.draw(phase, left, phase.num_retrieved or config.num_retrieved)
+        tokens = sum(map(self._source.num_tokens, rows))
+        size = min(self.recipe.micro_batch_size or len(rows), len(rows) // self._processes.size)
+        parts = micro_batches(rows, size, self._processes.rank, self._processes.size)
         rate = self._learning_rate()
         self.optimizer.zero_grad()
         sums = [0.0] * 4
-        for number in numbers:
-            self._seed(number)
-            batch = self._source.batch(parts[number]).to(self._processes.device)
-            last = number + self._processes.size >= len(parts)
+        for index, part in enumerate(parts):
+            self._seed(self._processes.rank + index * self._processes.size)
+            batch = self._source.batch(part).to(self._processes.device)
+            last = index == len(parts) - 1
             with nullcontext() if last else self._processes.without_sync(self._forward):
                 losses: Losses = self._forward(batch, phase.num_selected, self._autocast())
                 # A mean over processes is taken of the gradients, so that each gives its sum as many times.

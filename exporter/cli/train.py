@@ -37,14 +37,14 @@ def train(
     output: Output,
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="[CHECKPOINT]", help="What to begin with; none: random weights for the recipe's world."),
+        typer.Argument(metavar="[CHECKPOINT]", help="To begin with; none: random weights for the recipe's world."),
     ] = None,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar=NAME_OR_FILE, help=f"How to train: {known('recipe')}.")
     ] = "glimmer-paper",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe, such as steps=1000. Repeatable."),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe: steps=1000. Repeatable."),
     ] = None,
     rows: Annotated[
         list[str] | None,
@@ -52,7 +52,7 @@ def train(
     ] = None,
     dev: Annotated[
         list[str] | None,
-        typer.Option("--dev", metavar="FILE[=TASK]", help="Rows by whose exact match the best state is kept. Repeatable."),
+        typer.Option("--dev", metavar="FILE[=TASK]", help="Rows by which the best state is kept. Repeatable."),
     ] = None,
     corpus: Annotated[
         list[Path] | None, typer.Option("--corpus", help="Passages to retrieve from. Repeatable; or a folder of files.")
@@ -100,6 +100,6 @@ def _print(summary: dict[str, Any]) -> None:
     )
     console().print(
         bold(f"{visible(summary['checkpoint'])}:"),
-        f"trained for {summary['steps']} steps in {summary['seconds']:.0f} s, step {summary['kept_step']} kept; {figures}",
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s, step {summary['kept_step']} kept; {figures}",
         soft_wrap=True,
     )

@@ -1,10 +1,10 @@
-"""Worlds that are generated for training, by their names: rows without end, of which no fact can be learned by heart."""
+"""Worlds that are generated for training, by their names: rows without end, so that no fact is learned by heart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.demo.generator import demo_start
@@ -14,10 +14,8 @@ from glimmer_export.runtime.contract import OptionError
 __all__ = ["Generator", "generate", "generator_named", "register_generator"]
 
 
-class MakeWorld(Protocol):
-    """(split, number of questions, seed, **options) -> a world; raises TypeError or ValueError for its options."""
-
-    def __call__(self, split: Any, num_questions: int, seed: int, **options: Any) -> World: ...
+MakeWorld = Callable[..., World]
+"""(split, number of questions, seed, **options) -> a world; raises TypeError or ValueError for its options."""
 
 
 @dataclass(frozen=True)

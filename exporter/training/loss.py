@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 from glimmer_export.exporter.training.batch import IGNORED, Batch
 
-__all__ = ["Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode", "training_loss"]
+__all__ = [
+    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode",
+    "training_loss",
+]  # fmt: skip
 
 Divergence = Literal["rank_to_lm", "lm_to_rank"]
 """KL(p_rank || p_LM), as the GLIMMER paper writes it, or KL(p_LM || p_rank), as Atlas's code computes it."""

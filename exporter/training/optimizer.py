@@ -49,7 +49,7 @@ def state_fault(settings: OptimizerSettings, optimizer: torch.optim.Optimizer, s
 
 
 def _is_of(value: object, shape: torch.Size) -> bool:
-    """Whether this may be kept of a parameter: nothing, a number, or a tensor with its sizes, or 1 where it is a sum."""
+    """Whether this may be kept of a parameter: nothing, a number, or a tensor of its sizes, some of them summed up."""
     if not isinstance(value, Tensor):
         return value is None
     sizes = zip(value.shape, shape, strict=False)

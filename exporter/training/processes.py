@@ -26,7 +26,7 @@ class Processes:
         """The module whose `forward` and `backward` give gradients that all processes share, as their mean."""
         return module
 
-    def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
+    def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:  # noqa: ARG002 - nothing to hold back
         """Where gradients of a wrapped module are only added up, until a backward outside."""
         return nullcontext()
 

@@ -111,7 +111,7 @@ class WorldSource:
 
     def restore(self, state: Any) -> None:
         """The world itself is made again when it is asked for."""
-        found = [state.get(name) for name in ("world", "steps", "taken")] if isinstance(state, dict) else []
+        found: list[Any] = [state.get(name) for name in ("world", "steps", "taken")] if isinstance(state, dict) else []
         if len(found) != 3 or not all(type(number) is int and number >= 0 for number in found):
             raise ValueError("no state of its worlds")
         self._world, self._steps, self._taken = found

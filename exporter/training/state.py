@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import zipfile
 import shutil
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path

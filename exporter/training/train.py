@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, RandomWeights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.files.links import resolved
 from glimmer_export.exporter.files.publish import check_target
@@ -27,11 +27,11 @@ from glimmer_export.exporter.training.generators import generate, generator_name
 from glimmer_export.exporter.training.log import TrainingLog, log_files, progress_line
 from glimmer_export.exporter.training.passages import PassageTable, open_corpus
 from glimmer_export.exporter.training.processes import Processes, started_processes
-from glimmer_export.exporter.training.rows import RowOptions, TrainingRows, rows_from_files, rows_from_world, task_file
+from glimmer_export.exporter.training.rows import RowOptions, rows_from_files, rows_from_world, task_file
 from glimmer_export.exporter.training.sources import sources_from_recipe
 from glimmer_export.exporter.training.state import BEST, LAST, remove_state, restore_state, save_state
 from glimmer_export.exporter.training.texts import RowText
-from glimmer_export.exporter.training.trainable import model_to_train, tensors_from_model, trained_config
+from glimmer_export.exporter.training.trainable import model_to_train, tensors_from_model
 from glimmer_export.exporter.training.trainer import Report, Trainer
 from glimmer_export.runtime.contract import OptionError, TrainingError
 from glimmer_export.runtime.text import read_tokenizer
@@ -43,10 +43,13 @@ if TYPE_CHECKING:
     from glimmer_export.exporter.memory import CorpusSource
     from glimmer_export.exporter.stages import GlimmerModel
     from glimmer_export.exporter.training.recipe import Recipe
+    from glimmer_export.runtime.candidates import PassageSource
+    from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["TrainingData", "train_checkpoint"]
 
 DEV_SEED = 0
+PACKAGES = ("glimmer-export", "torch", "numpy", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,8 @@ class _Run:
         progress, rows = self.trainer.progress, self.rows
         kept = progress.best_step if self.recipe.keep == "best" else 0
         return {
-            "date": utc_now(), "versions": package_versions(("glimmer-export", "torch", "numpy", "tokenizers")), "seed": self.settings["seed"], "start": self.start.digest, "recipe": self.settings["recipe"],
+            "date": utc_now(), "versions": package_versions(PACKAGES), "seed": self.settings["seed"],
+            "start": self.start.digest, "recipe": self.settings["recipe"],
             "rows": None if rows.train is None else rows.train.rows.counts.to_json(),
             "dev_rows": None if rows.dev is None else rows.dev.rows.counts.to_json(),
             "processes": self.processes.size, "steps": progress.steps, "kept_step": kept or progress.steps,
@@ -237,8 +241,7 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
             fix="name one, as `glimmer-export init` makes it of a T5",
         )
     config, tokenizer = generator_named(world.generator).start(architecture)
-    drawn = RandomWeights(config, seed=seed)
-    return Start(config, dict(drawn.stream()), tokenizer, f"random weights of seed {seed}")
+    return Start(config, random_weights(config, seed=seed), tokenizer, f"random weights of seed {seed}")
 
 
 @contextmanager
@@ -250,11 +253,13 @@ def _rows(
     text = RowText(tokenizer, start.config.shape)
     frozen = recipe.memory == "frozen" and data.store is not None
     with ExitStack() as opened:
-        source, stored, memory = None, None, None
+        source: PassageSource | None = None
+        stored: MemoryStore | None = None
+        memory: FrozenMemory | None = None
         if data.store is not None and checkpoint is not None:
             store, fits = open_store(data.store, read_checkpoint(checkpoint), own=frozen)
             source = opened.enter_context(store)
-            stored, memory = (store if fits else None), (FrozenMemory(store) if frozen else None)
+            stored, memory = store if fits else None, FrozenMemory(store) if frozen else None
         elif data.corpus is not None:
             searched = not data.given
             source = opened.enter_context(open_corpus(data.corpus, searched=searched, progress=shown))
@@ -279,14 +284,12 @@ def _rows(
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """The same sums in the same order each time; on a GPU as far as its libraries go."""
-    before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def _digest(collator: Collator | None) -> str:

@@ -50,7 +50,7 @@ def trained_config(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig
 def model_to_train(
     config: CheckpointConfig, tensors: Mapping[str, Tensor], recipe: Recipe, *, seed: int, device: torch.device
 ) -> GlimmerModel:
-    """The model of `trained_config` in FP32 with the checkpoint's weights, a score head drawn from `seed` if it has none.
+    """The model of `trained_config` in FP32 with the checkpoint's weights; if it lacks a score head, `seed` draws one.
 
     Parameters that the recipe freezes take no gradient. Raises as `trained_config`.
     """

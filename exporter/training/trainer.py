@@ -21,7 +21,6 @@ from glimmer_export.exporter.training.processes import Processes
 from glimmer_export.exporter.training.recipe import Phase, Recipe
 from glimmer_export.exporter.training.sampling import micro_batches
 from glimmer_export.exporter.training.sources import Source
-from glimmer_export.exporter.training.trainable import train_mode
 from glimmer_export.runtime.contract import TrainingError
 
 __all__ = ["Report", "Trainer"]
@@ -155,7 +154,7 @@ class Trainer:
                 # A mean over processes is taken of the gradients, so that each gives its sum as many times.
                 (losses.total(self._settings, tokens, len(rows)) * self._processes.size).backward()
             found = (losses.language_model, losses.ranking, losses.exact.sum(), losses.selected.sum())
-            sums = [total + float(value) for total, value in zip(sums, found, strict=True)]
+            sums = [total + float(value.detach()) for total, value in zip(sums, found, strict=True)]
         language_model, ranking, exact, selected = self._processes.sums(sums)
         loss = language_model / tokens + self.recipe.ranking_weight * ranking / len(rows)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.optimizer.max_gradient_norm or math.inf)
@@ -209,15 +208,15 @@ class Trainer:
         if self.recipe.precision != "auto":
             return self.recipe.precision == "bfloat16"
         if self._processes.device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
     def _not_finite(self, loss: float, norm: float) -> TrainingError:
         return TrainingError(
             f"training, step {self.progress.steps + 1}", expected="a finite loss and gradient",
             found=f"a loss of {loss} and a gradient of norm {norm}",
-            fix="lower learning_rate, or train in float32 (--set precision=float32); the weights of before the step are "
-            "kept in the training's folder",
+            fix="lower learning_rate, or train in float32 (--set precision=float32); the training's folder has the "
+            "weights of before the step",
         )
 
     def _work(self, phase: Phase) -> float:

@@ -25,9 +25,8 @@ def test_the_glimmer_paper():
 
 
 def test_changes_are_yaml_at_a_dotted_path():
-    recipe = read_recipe("demo", [
-        "learning_rate=2e-3", "optimizer.name=sgd", "phases.1.steps=7", "world.options.facts_per_passage=1", "steps=120",
-    ])
+    inside = ("optimizer.name=sgd", "phases.1.steps=7", "world.options.facts_per_passage=1")
+    recipe = read_recipe("demo", ["learning_rate=2e-3", *inside])
     assert (recipe.learning_rate, recipe.optimizer.name, recipe.phases[1].steps) == (2e-3, "sgd", 7)
     assert recipe.world.options == {"facts_per_passage": 1}
     assert recipe.optimizer.weight_decay == read_recipe("demo").optimizer.weight_decay
@@ -49,9 +48,10 @@ def test_a_phase_has_the_recipes_fields_where_it_has_none():
     ("change", "found"),
     [
         ("speed=1", "speed: Extra inputs"), ("steps=many", "steps: Input should be a valid integer"),
-        ("steps=0", "greater than or equal to 1"), ("dropout=1.0", "less than 1"), ("phases.99.steps=1", "nothing at 99"),
-        ("phases.0={}", "a whole phase at 0"), ("steps.x=1", "nothing at steps"), ("phases.0.steps.x=1", "has no fields"),
-        ("optimizer.momentum=1", "Extra inputs"), ("steps", "no value"), ("=1", "no field"), ("steps=[", "while parsing"),
+        ("steps=0", "greater than or equal to 1"), ("dropout=1.0", "less than 1"), ("steps", "no value"),
+        ("phases.99.steps=1", "nothing at 99"), ("phases.0={}", "a whole phase at 0"), ("=1", "no field"),
+        ("steps.x=1", "nothing at steps"), ("phases.0.steps.x=1", "has no fields"), ("steps=[", "while parsing"),
+        ("optimizer.momentum=1", "Extra inputs"),
         ("divergence=both", "rank_to_lm"), ("phases=[{steps: 1, tasks: []}]", "at least 1 item"),
     ],
 )  # fmt: skip

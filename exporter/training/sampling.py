@@ -109,12 +109,14 @@ class Sampler:
         kept = random.choice(where, min(1, len(where)), replace=False)
         others = np.setdiff1d(np.arange(len(candidates)), kept)
         drawn = others[_places(len(others), most - len(kept), random)]
-        return candidates[np.sort(np.concatenate([kept, drawn]))]
+        places: NDArray[np.int64] = np.sort(np.concatenate([kept, drawn]))
+        return candidates[places]
 
 
 def _places(count: int, most: int, random: Generator) -> NDArray[np.int64]:
     """At most `most` of so many places, rising."""
-    return np.sort(random.choice(count, min(most, count), replace=False))
+    places: NDArray[np.int64] = np.sort(random.choice(count, min(most, count), replace=False))
+    return places
 
 
 def _inserted(one: np.int32, others: NDArray[np.int32], random: Generator) -> NDArray[np.int32]:

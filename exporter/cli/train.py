@@ -21,7 +21,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_SEED
-from glimmer_export.exporter.config.read import NAME_OR_FILE, known
+from glimmer_export.exporter.config.read import NAME_OR_FILE, config_file, known
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import ARCHITECTURES
 
@@ -83,7 +83,8 @@ def train(
     )
     read: Recipe = read_recipe(recipe, changes or ())
     summary = train_checkpoint(
-        checkpoint, data, read, output, architecture=architecture, seed=seed, device=device, overwrite=overwrite
+        checkpoint, data, read, output, architecture=architecture, seed=seed, device=device, overwrite=overwrite,
+        inputs=[config_file("recipe", recipe)],
     )
     if not summary:
         return  # another process tells

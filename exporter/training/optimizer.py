@@ -13,14 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["optimizer_from_settings", "state_fault"]
 
-KEPT = {
-    "adafactor": {"step", "row_var", "col_var", "variance"},
-    "adamw": {"step", "exp_avg", "exp_avg_sq"},
-    "sgd": {"momentum_buffer"},
-}
-"""What is kept of each parameter."""
-
-
 def optimizer_from_settings(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer; its learning rate is set before each step."""
     decay = settings.weight_decay
@@ -42,18 +34,26 @@ def state_fault(settings: OptimizerSettings, optimizer: torch.optim.Optimizer, s
     for index, kept in moments.items():
         if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(kept, dict):
             return "moments of no parameter in its optimizer"
-        shape = parameters[index].shape
-        if not set(kept) <= KEPT[settings.name] or not all(_is_of(value, shape) for value in kept.values()):
+        if {name: _shape(value) for name, value in kept.items()} != _kept(settings.name, parameters[index].shape):
             return "other names or shapes in its optimizer"
     return None
 
 
-def _is_of(value: object, shape: torch.Size) -> bool:
-    """Whether this may be kept of a parameter: nothing, a number, or a tensor of its sizes, some of them summed up."""
-    if not isinstance(value, Tensor):
-        return value is None
-    sizes = zip(value.shape, shape, strict=False)
-    return not value.ndim or (value.ndim == len(shape) and all(size in (1, of) for size, of in sizes))
+def _kept(name: str, shape: torch.Size) -> dict[str, tuple[int, ...] | None]:
+    """What an optimizer keeps of a parameter, and the shape of each; None is nothing."""
+    match name:
+        case "adafactor" if len(shape) > 1:
+            return {"step": (), "row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])}
+        case "adafactor":
+            return {"step": (), "variance": tuple(shape)}
+        case "adamw":
+            return {"step": (), "exp_avg": tuple(shape), "exp_avg_sq": tuple(shape)}
+        case _:
+            return {"momentum_buffer": None}
+
+
+def _shape(value: object) -> object:
+    return tuple(value.shape) if isinstance(value, Tensor) else value
 
 
 def _form(value: object) -> Any:

@@ -64,16 +64,23 @@ def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path
         )
     for name, asked in settings.items():
         if (found := state["settings"].get(name)) != asked:
-            short = isinstance(asked, (str, int))
             raise OutputError(
-                f"unfinished training {directory}", found=str(found)[:120],
-                expected=f"{name} {asked}, as asked for" if short else f"the {name} of this version",
+                f"unfinished training {directory}", found=_difference(found, asked),
+                expected=f"the {name} of this one" if isinstance(asked, dict) else f"{name} {asked}, as asked for",
                 fix=f"run it with the options that it began with, or {remove}",
             )
     try:
         trainer.restore(state)
     except ValueError as error:
         raise OutputError(str(path), expected="the state of this training", found=str(error), fix=remove) from None
+
+
+def _difference(found: object, asked: object) -> str:
+    """What another training has instead: of fields, the first that differs."""
+    if isinstance(found, dict) and isinstance(asked, dict):
+        name = next((name for name in asked if found.get(name) != asked[name]), "")
+        return f"{name} {found.get(name)}"[:120]
+    return str(found)[:120]
 
 
 def _load(path: Path) -> Any:

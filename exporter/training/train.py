@@ -16,7 +16,7 @@ import torch
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.files.links import resolved
-from glimmer_export.exporter.files.publish import check_target
+from glimmer_export.exporter.files.publish import Inputs, check_target
 from glimmer_export.exporter.report import terminal
 from glimmer_export.exporter.report.origin import package_versions, utc_now
 from glimmer_export.exporter.stages import model_from_checkpoint
@@ -90,20 +90,22 @@ class Start:
 
 def train_checkpoint(
     checkpoint: Path | None, data: TrainingData, recipe: Recipe, output: Path, *, architecture: str = "glimmer",
-    seed: int = 0, device: str | None = None, overwrite: bool = False, console: Console | None = None,
+    seed: int = 0, device: str | None = None, overwrite: bool = False, inputs: Inputs = (),
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Train a checkpoint, or random weights for the recipe's world if there is none, and write the result to `output`.
 
     The state is kept in `<output>.training` until the checkpoint is written: the same command continues from it. There,
     and in the checkpoint's folder `training` later, are the log, one line of JSON a step, and TensorBoard's events.
-    Uses the processes that Accelerate started, and a GPU if there is one, unless `device` says otherwise.
+    Uses the processes that Accelerate started, and a GPU if there is one, unless `device` says otherwise. `inputs` are
+    paths that the output must be apart from, beside those of checkpoint and data.
     Returns what was trained, on what, for how long, and the scores of the written checkpoint on the dev rows. Raises
     CheckpointError, TokenizerError, QuestionFileError, CorpusError, StoreError, OptionError, OutputError (it exists; a
     state is damaged or of another training), TrainingError (no rows; a loss that is not finite).
     """
     named = [Path(task_file(name).path) for name in (*data.train, *data.dev)]
     corpus = list(data.corpus.paths) if data.corpus is not None else []
-    check_target(output, overwrite=overwrite, inputs=[checkpoint, data.store, *named, *corpus])
+    check_target(output, overwrite=overwrite, inputs=[checkpoint, data.store, *named, *corpus, *inputs])
     output = resolved(output)
     console = console or terminal.console(stderr=True)
     processes = started_processes(device)
@@ -160,8 +162,8 @@ class _Run:
 
             def save() -> None:
                 if log is not None:
+                    log.flush()  # first: what is told of steps behind the state is taken back
                     save_state(self.trainer, self.settings, self.work)
-                    log.flush()
                 self.processes.wait()
 
             def evaluate() -> float | None:

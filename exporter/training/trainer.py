@@ -122,6 +122,8 @@ class Trainer:
             name: type(value) for name, value in own.items()
         }:
             raise ValueError("other names or types in its progress")
+        if not 0 <= progress["phase"] <= len(self._schedule):
+            raise ValueError(f"a phase {progress['phase']} of {len(self._schedule)}")
         if fault := state_fault(self.recipe.optimizer, self.optimizer, state.get("optimizer")):
             raise ValueError(fault)
         self._source.restore(state.get("source"))

@@ -14,7 +14,7 @@ from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 from glimmer_export.exporter.training.batch import IGNORED, Batch
 
 __all__ = [
-    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode",
+    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode", "losses_of",
     "training_loss",
 ]  # fmt: skip
 
@@ -76,12 +76,21 @@ def training_loss(
     """
     encoded = _encode(model, batch.question, batch.passages, num_selected or model.config.num_selected)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
-    logits = model.decode(decoder_input_ids, encoded.states, encoded.mask).float()
-    answers = labels != IGNORED
+    logits = model.decode(decoder_input_ids, encoded.states, encoded.mask)
+    return losses_of(model, batch, encoded, logits, labels, settings)
+
+
+def losses_of(
+    model: GlimmerModel, batch: Batch, encoded: Encoded, logits: Tensor, labels: Tensor, settings: LossSettings
+) -> Losses:
+    """`training_loss` of a batch that has been read: logits (b, n, vocab) that should say labels (b, n)."""
+    logits, answers = logits.float(), labels != IGNORED
     ranking, selected = logits.new_zeros(()), batch.gold.any(1)
     if encoded.scores is not None and encoded.selected is not None:
         scores = encoded.scores.float()
-        alone = _likelihoods(model, batch, encoded, settings) if scores.shape[1] > 1 else torch.zeros_like(scores)
+        ranks = scores.shape[1] > 1 and settings.ranking_weight > 0
+        # Otherwise they diverge from themselves by nothing, and the score head has a gradient of 0.
+        alone = _likelihoods(model, batch, encoded, settings) if ranks else scores.detach()
         ranking = divergence(scores, alone, settings).sum()
         selected = batch.gold.gather(1, encoded.selected).any(1)
     return Losses(

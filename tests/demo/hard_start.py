@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from glimmer_export.exporter.checkpoint import random_weights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.demo.generator import hard_start
 from glimmer_export.exporter.demo.hard_relations import HARD_KINDS
-from glimmer_export.exporter.demo.hard_world import hard_start
 from glimmer_export.exporter.demo.relations import KINDS
 from glimmer_export.exporter.demo.tokenizer import SPECIAL_TOKENS, vocabulary
 from glimmer_export.exporter.demo.world import CHECKPOINT

@@ -21,6 +21,7 @@ from glimmer_export.runtime.contract.architecture import ScorePooling
 __all__ = ["demo_data", "init", "print_checkpoint"]
 
 POOLINGS: tuple[ScorePooling, ...] = get_args(ScorePooling)
+WORLD_NAMES = ("demo", "hard")
 MIN_CONTEXTS, MAX_CONTEXTS = 10, 50
 
 
@@ -122,6 +123,9 @@ def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
 
 def demo_data(
     output: Output,
+    world: Annotated[
+        str, one_of("--world", WORLD_NAMES, "hard: near misses, paraphrases, longer answers, many of them wrong.")
+    ] = WORLD_NAMES[0],
     questions: Annotated[
         int, typer.Option("--questions", min=1, max=MAX_QUESTIONS, help="How many test questions.")
     ] = 200,
@@ -130,16 +134,18 @@ def demo_data(
         int | None,
         typer.Option(
             "--contexts", min=MIN_CONTEXTS, max=MAX_CONTEXTS,
-            help="Passages of a question, near misses but for one; the checkpoint was trained with 10.",
+            help="Passages of a question, near misses but for one. Default: as the checkpoint was trained with.",
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
+    """Write the demo, or the hard world: a trained checkpoint, and a generated corpus with questions new to it."""
     from glimmer_export.exporter.demo.data import write_demo
 
-    summary = write_demo(output, num_questions=questions, seed=seed, num_contexts=contexts, overwrite=overwrite)
+    summary = write_demo(
+        output, world=world, num_questions=questions, seed=seed, num_contexts=contexts, overwrite=overwrite
+    )
     if as_json:
         print_json(summary)
     else:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.exporter.demo.hard_world import HARD_CHECKPOINT, HARD_CONTEXT, generate_hard_split
 from glimmer_export.exporter.demo.world import CHECKPOINT, NUM_CONTEXT, World, generate_split, write_world
 from glimmer_export.exporter.files.publish import publish_directory
+from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["WORLDS", "WrittenWorld", "write_demo"]
 
@@ -26,7 +28,10 @@ class WrittenWorld:
     generate: Callable[..., World]
 
 
-WORLDS = {"demo": WrittenWorld(CHECKPOINT, NUM_CONTEXT, generate_split)}
+WORLDS = {
+    "demo": WrittenWorld(CHECKPOINT, NUM_CONTEXT, generate_split),
+    "hard": WrittenWorld(HARD_CHECKPOINT, HARD_CONTEXT, generate_hard_split),
+}
 
 
 def write_demo(
@@ -41,12 +46,19 @@ def write_demo(
     """Write `checkpoint/`, `corpus.jsonl` and `questions.jsonl` of a world to a directory; returns their counts.
 
     Each seed gives another world of the test split, in which each question has `num_contexts` passages (None: as many
-    as the checkpoint was trained with). Raises OutputError if the directory exists or cannot be written.
+    as the checkpoint was trained with). Raises OutputError if the directory exists or cannot be written, and
+    OptionError for more questions than the world has.
     """
     chosen = WORLDS[world]
     num_contexts = num_contexts or chosen.num_contexts
     with publish_directory(output, overwrite=overwrite, inputs=[chosen.checkpoint]) as work:
-        written = chosen.generate("test", num_questions, seed, num_contexts=num_contexts)
+        try:
+            written = chosen.generate("test", num_questions, seed, num_contexts=num_contexts)
+        except ValueError as error:
+            raise OptionError(
+                f"{num_questions} questions", expected="as many as there are, or fewer", found=str(error),
+                fix="ask for fewer, or use several seeds",
+            ) from None
         (work / "checkpoint").mkdir()
         for path in chosen.checkpoint.iterdir():
             shutil.copyfile(path, work / "checkpoint" / path.name)  # not with the modes that the package's own have

@@ -13,18 +13,23 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from pathlib import Path
 
 from glimmer_export.exporter.demo.facts import Entity, ask, prompts, state_fact
 from glimmer_export.exporter.demo.hard_relations import HARD_KINDS
 from glimmer_export.exporter.demo.relations import Kind, Relation
 from glimmer_export.exporter.demo.world import TEST_NAMES_ONE_IN, Passage, Question, Split, World
 
-__all__ = ["HARD_CONTEXT", "HARD_TASKS", "generate_hard_split", "split_of_name"]
+__all__ = ["HARD_CHECKPOINT", "HARD_CONTEXT", "HARD_TASKS", "generate_hard_split", "split_of_name"]
 
+HARD_CHECKPOINT = Path(__file__).parent / "hard_checkpoint"
+"""The checkpoint that was trained on it, which travels with the package."""
 HARD_CONTEXT = 25
 HARD_TASKS = ("question", "slot")
 FACTS = (3, 5)
 CLAN_WORDS = 4
+MOST_CLANS = 50
+"""Of a kind: so many take one in 30 of the test split's names, and a new clan has none of these one time in 8."""
 QUESTIONS_PER_ENTITY = 3
 REDRAWN = 0.5
 NEAREST = 0.375
@@ -48,13 +53,18 @@ def generate_hard_split(
 ) -> World:
     """Generate `num_questions` questions of `split`, each with `num_contexts` passages (ten or more), and their corpus.
 
-    `facts_per_passage` are the least and the most; a passage with fewer is the last of its entity.
+    `facts_per_passage` are the least and the most; a passage with fewer is the last of its entity. Raises ValueError
+    for more different questions than there are.
     """
+    names = MOST_CLANS * CLAN_WORDS**3
+    available = sum(names * len(kind.relations) * len(HARD_TASKS) for kind in HARD_KINDS)
+    if num_questions > available:
+        raise ValueError(f"the hard world has {available} different questions")
     rng = random.Random(f"hard {split} {seed}")
     corpus: list[Passage] = []
     entities: list[Entity] = []
     neighbours: list[_Clan] = []
-    wanted = -(-num_questions // (QUESTIONS_PER_ENTITY * len(HARD_KINDS)))
+    wanted = min(names, -(-num_questions // (QUESTIONS_PER_ENTITY * len(HARD_KINDS))))
     for kind in HARD_KINDS:
         for clan in _clans(rng, kind, split, wanted, facts_per_passage, corpus):
             neighbours.append(clan)

@@ -129,10 +129,7 @@ def _entities(
     names = {kind.name: names_of_split(kind, split) for kind in KINDS}
     available = sum(len(names[kind.name]) * len(kind.relations) * len(TASKS[split]) for kind in KINDS)
     if num_questions > available:
-        raise ValueError(
-            f"the {split} split of the demo world has {available} different questions, {num_questions} were asked for: "
-            f"ask for fewer, or use several seeds"
-        )
+        raise ValueError(f"the {split} split of the demo world has {available} different questions")
     wanted = max(num_contexts, -(-num_questions // (QUESTIONS_PER_ENTITY * len(KINDS))))
     entities: list[Entity] = []
     corpus: list[Passage] = []

@@ -20,7 +20,7 @@ from glimmer_export.exporter.cli.options import CORPUS_FORMATS
 from glimmer_export.exporter.demo.data import WORLDS
 from glimmer_export.exporter.memory.corpus import FORMATS
 from glimmer_export.exporter.tolerances import TOLERANCES
-from glimmer_export.runtime.contract import LOG_PROBABILITY, OutputError
+from glimmer_export.runtime.contract import LOG_PROBABILITY, OptionError, OutputError
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import tree, write_rows
 from tests.corpus_files import write_tsv
@@ -260,6 +260,12 @@ def test_an_empty_folder_is_no_output_to_protect(cli, glimmer, tmp_path, monkeyp
     report = cli("demo-data", "--questions", "3", "-o", tmp_path / "demo", "--json").json
     assert report["questions"] == 3
     assert tree(tmp_path / "demo" / "checkpoint") == tree(glimmer.checkpoint)
+
+
+def test_demo_data_has_so_many_questions_and_no_more(refused, tmp_path):
+    said = refused(OptionError, "demo-data", "--questions", "48001", "-o", tmp_path / "demo")
+    assert "48000 different questions" in said
+    assert not (tmp_path / "demo").exists()
 
 
 def test_init_reports(cli, tmp_path):

@@ -94,6 +94,11 @@ def test_a_curriculum_may_ask_for_fewer_facts(facts):
     assert max(counts) == most
 
 
+def test_more_questions_than_there_are_is_an_error():
+    with pytest.raises(ValueError, match="172800 different questions"):
+        generate_hard_split("test", 172_801, seed=0)
+
+
 def test_all_is_known_to_the_tokenizer_and_fits(world):
     tokenizer = build_tokenizer(HARD_KINDS)
     config, written = hard_start("glimmer")

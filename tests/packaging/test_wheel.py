@@ -101,11 +101,12 @@ def test_configs_travel_as_data_of_the_exporter(names):
     assert configs <= names
 
 
-def test_demo_checkpoint_travels(names):
+@pytest.mark.parametrize("folder", ["checkpoint", "hard_checkpoint"])
+def test_demo_checkpoints_travel(names, folder):
     files = {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     }
-    assert {f"glimmer_export/exporter/demo/checkpoint/{name}" for name in files} <= names
+    assert {f"glimmer_export/exporter/demo/{folder}/{name}" for name in files} <= names
 
 
 def test_the_page_of_reports_travels(names):

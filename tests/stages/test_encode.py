@@ -26,6 +26,8 @@ TINY = {
 MODELS = {
     "glimmer": {},
     "glimmer, mean pooling": {"score_pooling": "mean"},
+    "glimmer, separate reranker": {"separate_reranker": True},
+    "glimmer, separate reranker, mean pooling": {"separate_reranker": True, "score_pooling": "mean"},
     "lumen": {"num_stage_a_layers": 0, "num_selected": None},
     "lumen, own question encoder": {
         "num_stage_a_layers": 0, "num_selected": None, "separate_question_encoder": True,
@@ -80,6 +82,8 @@ def composed(model: GlimmerModel, asked: Masked, read: Masked, m: int | None) ->
             rows.append((states.flatten(1, 2), model.readable_mask(mask, present).flatten(1)))
             continue
         scores, states = model.stage_a(question, mask, memory, present)
+        if model.config.separate_reranker:
+            states = model.join(question, memory)
         ranking = sorted(range(PASSAGES), key=lambda place: -float(scores[0, place]))
         kept = sorted(ranking[:m])
         states = model.stage_b(states[:, kept], mask, present[:, kept])

@@ -4,6 +4,7 @@
     configs/precision/NAME.yaml    policy    what is quantised, and how
     configs/parity/NAME.yaml       gate      what a bundle may lose
     configs/models/NAME.yaml       size      the shape of a random model
+    configs/training/NAME.yaml     recipe    how a checkpoint is trained
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ __all__ = [
     "validation_message",
 ]  # fmt: skip
 
-ConfigKind = Literal["target", "policy", "gate", "size"]
+ConfigKind = Literal["target", "policy", "gate", "size", "recipe"]
 Model = TypeVar("Model", bound="BaseModel")
 
-FOLDERS: dict[ConfigKind, str] = {"target": "targets", "policy": "precision", "gate": "parity", "size": "models"}
+FOLDERS: dict[ConfigKind, str] = {
+    "target": "targets", "policy": "precision", "gate": "parity", "size": "models", "recipe": "training",
+}
 """Where those of ours stand below `configs/`; a file in one of these needs to be named nowhere else."""
 YAML = (".yaml", ".yml")
 NAME_OR_FILE = "NAME|FILE"

@@ -5,13 +5,14 @@ A file is small, of plain values, and no key stands twice in a mapping.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 from glimmer_export.runtime.contract import GlimmerError, read_limited
 
-__all__ = ["MAX_YAML_BYTES", "configs_directory", "read_yaml"]
+__all__ = ["MAX_YAML_BYTES", "configs_directory", "read_yaml", "yaml_from_text"]
 
 
 def configs_directory() -> Path:
@@ -29,6 +30,7 @@ MAX_YAML_BYTES = 1 << 16
 MAX_VALUES = MAX_YAML_BYTES
 """With what aliases stand for: a file of that size can hold no more without them, and a few lines of them billions."""
 INTEGER_BITS = 64
+EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 
 
 def read_yaml(path: Path, *, error: type[GlimmerError], subject: str, expected: str, fix: str) -> Any:
@@ -38,13 +40,19 @@ def read_yaml(path: Path, *, error: type[GlimmerError], subject: str, expected: 
     too deep, has a tag that its value has not without it, a number of more than 64 bits, NaN or a lone surrogate; and
     where a key stands twice in one mapping: YAML's rules forbid it, and PyYAML would take the last one without a word.
     """
+    content = read_limited(path, limit_bytes=MAX_YAML_BYTES, error=error, subject=subject, fix=fix, expected=expected)
+    return yaml_from_text(content, error=error, subject=subject, expected=expected, fix=fix)
+
+
+def yaml_from_text(
+    content: bytes | str, *, error: type[GlimmerError], subject: str, expected: str, fix: str
+) -> Any:
+    """What YAML in UTF-8 holds; raises as `read_yaml`."""
     import yaml
 
     try:
-        content = read_limited(
-            path, limit_bytes=MAX_YAML_BYTES, error=error, subject=subject, fix=fix, expected=expected
-        )
-        return yaml.load(content.decode("utf-8-sig"), Loader=_loader())  # noqa: S506  # a SafeLoader
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        return yaml.load(text, Loader=_loader())  # noqa: S506  # a SafeLoader
     except RecursionError:
         raise error(subject, expected=expected, found="values that nest too deep", fix=fix) from None
     except (ValueError, OverflowError, yaml.YAMLError) as reason:
@@ -121,4 +129,6 @@ def _loader() -> Any:
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
+    # PyYAML takes 1e-4 for a word, as YAML 1.1 wants a point in a number; YAML 1.2 does not.
+    PlainValues.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789."))
     return PlainValues

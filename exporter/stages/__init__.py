@@ -2,11 +2,12 @@
 
 from glimmer_export.exporter.stages.codecs import CodecDecoder, SelectedMemory
 from glimmer_export.exporter.stages.cut import applies_scale, stage_from_model
+from glimmer_export.exporter.stages.greedy import GreedyAnswers, greedy_answers
 from glimmer_export.exporter.stages.load import model_from_checkpoint, model_from_weights
 from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 
 __all__ = [
-    "CodecDecoder", "Encoded", "GlimmerModel", "Masked", "SelectedMemory", "applies_scale", "model_from_checkpoint",
-    "model_from_weights", "stage_from_model",
+    "CodecDecoder", "Encoded", "GlimmerModel", "GreedyAnswers", "Masked", "SelectedMemory", "applies_scale",
+    "greedy_answers", "model_from_checkpoint", "model_from_weights", "stage_from_model",
 ]  # fmt: skip
 

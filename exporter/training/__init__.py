@@ -1,0 +1,1 @@
+"""Training: rows of questions and passages -> batches -> the papers' loss -> a checkpoint, by a recipe."""

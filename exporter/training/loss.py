@@ -14,7 +14,8 @@ from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 from glimmer_export.exporter.training.batch import IGNORED, Batch
 
 __all__ = [
-    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "losses_of", "training_loss",
+    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode", "losses_of",
+    "training_loss",
 ]  # fmt: skip
 
 Divergence = Literal["rank_to_lm", "lm_to_rank"]
@@ -153,7 +154,7 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
     at_once = max(1, settings.likelihood_rows // size)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
     found = []
-    with _evaluating(model) as dropping:
+    with evaluation_mode(model) as dropping:
         for part in (slice(start, start + at_once) for start in range(0, passages, at_once)):
             masks = batch.passages.mask[:, part]
             if encoded.reranked is None or dropping:
@@ -174,13 +175,13 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
 
 
 @contextmanager
-def _evaluating(model: GlimmerModel) -> Iterator[bool]:
-    """Evaluation mode for a while; says whether anything was dropped before."""
+def evaluation_mode(model: nn.Module) -> Iterator[bool]:
+    """Evaluation mode for a while, then each module's own again; says whether anything was dropped before."""
     modes = {module: module.training for module in model.modules()}
-    dropping = any(mode and module.p > 0 for module, mode in modes.items() if isinstance(module, nn.Dropout))
+    drops = any(module.p > 0 and module.training for module in modes if isinstance(module, nn.Dropout))
     model.eval()
     try:
-        yield dropping
+        yield drops
     finally:
-        for module, mode in modes.items():  # each its own: a part may be frozen in evaluation mode
-            module.training = mode
+        for module, training in modes.items():
+            module.training = training

@@ -44,6 +44,7 @@ class Policy(BaseModel):
     `where_it_pays`: products that are INT8 only if that is faster on the GPU in question (see
     `glimmer_export.calibration.worth`).
     `lazy_layer`: whether the layer that lazy stage A computes for one token is INT8. `embeddings`: whether tables are.
+    `half_tables`: the tables whose codes are FP16 instead, at a scale a row as INT8's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -55,3 +56,4 @@ class Policy(BaseModel):
     where_it_pays: Patterns = ()
     lazy_layer: bool
     embeddings: bool
+    half_tables: Patterns = ()

@@ -154,7 +154,11 @@ def _insert_int8(
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
-    tables = QuantizeEmbedding(scheme, keep=lambda name: name in done.kept)
+    # `only` asks what a group costs in INT8, whatever the policy makes of it.
+    half = frozenset(
+        name for name in lookups if options.only is None and _matches(policy.half_tables, options.name, name)
+    )
+    tables = QuantizeEmbedding(scheme, keep=lambda name: name in done.kept, half=half.__contains__)
     tables(model)
     done.int8 = [name for name in done.int8 if name not in tables.left]
     done.kept += tables.left

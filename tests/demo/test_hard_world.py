@@ -1,14 +1,23 @@
 """The hard world: reproducible, fair to the reader, split by names, and not to be solved by overlap of words."""
 
+import json
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.demo.data import write_demo
 from glimmer_export.exporter.demo.generator import hard_start
 from glimmer_export.exporter.demo.hard_relations import HARD_KINDS
-from glimmer_export.exporter.demo.hard_world import HARD_CONTEXT, HARD_TASKS, generate_hard_split, split_of_name
+from glimmer_export.exporter.demo.hard_world import (
+    HARD_CHECKPOINT,
+    HARD_CONTEXT,
+    HARD_TASKS,
+    generate_hard_split,
+    split_of_name,
+)
 from glimmer_export.exporter.demo.tokenizer import build_tokenizer
 from glimmer_export.exporter.training.generators import generate
 
@@ -156,3 +165,19 @@ def test_every_relation_is_asked_for_in_words_that_no_sentence_of_it_has():
 
 
 FUNCTION_WORDS = words("a and as at by did do does from has have in is it its of on or the to was were what when where")
+
+
+def test_the_checkpoint_is_of_this_world_and_small():
+    checkpoint = read_checkpoint(HARD_CHECKPOINT)
+    config, tokenizer = hard_start("glimmer")
+    assert checkpoint.config == config
+    assert checkpoint.tokenizer.read_bytes() == tokenizer
+    assert sum(path.stat().st_size for path in HARD_CHECKPOINT.iterdir()) <= 12_000_000
+
+
+def test_demo_data_writes_it(tmp_path):
+    summary = write_demo(tmp_path / "hard", world="hard", num_questions=3, seed=0)
+    assert (summary["questions"], summary["contexts"]) == (3, HARD_CONTEXT)
+    assert read_checkpoint(tmp_path / "hard" / "checkpoint").config.num_retrieved == HARD_CONTEXT
+    rows = (tmp_path / "hard" / "questions.jsonl").read_text().splitlines()
+    assert [len(json.loads(row)["ctx_ids"]) for row in rows] == [HARD_CONTEXT] * 3

@@ -12,8 +12,9 @@ from tests.exported import load_graph
 
 
 @pytest.mark.parametrize("scheme", [X86_VNNI, TENSORRT], ids=["x86-vnni", "tensorrt"])
+@pytest.mark.parametrize("half", [False, True], ids=["int8", "fp16"])
 @pytest.mark.parametrize("graph", ["memory_encoder", "decoder_step"])
-def test_rows_are_off_by_half_their_scale(glimmer, scheme, graph):
+def test_rows_are_off_by_half_a_step(glimmer, scheme, graph, half):
     path, inputs = next((path, inputs) for path, inputs in graphs_of(glimmer) if path.stem == graph)
     model = load_graph(path)
     before = {value.name: value for value in model.graph.initializers.values()}
@@ -21,9 +22,9 @@ def test_rows_are_off_by_half_their_scale(glimmer, scheme, graph):
                   and node.inputs[0].shape[0] == glimmer.shape.vocab_size)
     table, name = lookup.inputs[0].const_value.numpy(), lookup.outputs[0].name
     expected = every_value(model, inputs)[name]
-    assert QuantizeEmbedding(scheme, keep=lambda _: False)(model).modified
+    assert QuantizeEmbedding(scheme, keep=lambda _: False, half=lambda _: half)(model).modified
     found = every_value(model, inputs)[name]
-    scale = np.abs(table).max(axis=1) / scheme.weight_levels
+    scale = np.abs(table).max(axis=1) / (2.0**11 if half else scheme.weight_levels)
     ids = inputs["input_ids" if graph == "memory_encoder" else "decoder_input_ids"]
     assert (np.abs(found - expected) <= scale[ids][..., None] * 0.51).all()
     assert (found != expected).any()

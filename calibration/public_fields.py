@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["FIELDS", "Evidence", "evidence_from_outputs", "page_name", "passage_fields", "present_fields"]
+__all__ = [
+    "FIELDS", "Evidence", "evidence_from_outputs", "evidence_score", "page_name", "passage_fields", "present_fields",
+]  # fmt: skip
 
 FIELDS = {
     "id": ("id", "_id"),
@@ -68,6 +71,19 @@ def evidence_from_outputs(outputs: Sequence[dict[str, Any]]) -> tuple[Evidence, 
             raise ValueError('"output" whose "provenance" is a list of objects')
         found.append(frozenset(_page(entry) for entry in provenance))
     return tuple(found)
+
+
+def evidence_score(outputs: Sequence[dict[str, Any]]) -> float | None:
+    """The best `bleu_score` of a row's provenance, 0 to 1: how well KILT found the evidence in its own Wikipedia.
+
+    Entries without one were not found by comparing texts, and count as exact; None if there is no entry. Raises
+    ValueError as `evidence_from_outputs`, for a score that is no number.
+    """
+    entries = [entry for output in outputs for entry in output.get("provenance") or ()]
+    scores = [1.0 if entry.get("bleu_score") is None else entry["bleu_score"] for entry in entries]
+    if not all(type(score) in (int, float) and math.isfinite(score) for score in scores):
+        raise ValueError('"output" whose "provenance" has a "bleu_score" that is a number')
+    return max(map(float, scores), default=None)
 
 
 def page_name(value: object) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from glimmer_export.calibration.public_fields import (
     Evidence,
     evidence_from_outputs,
+    evidence_score,
     page_name,
     passage_fields,
     present_fields,
@@ -37,9 +38,10 @@ class Question:
     """One question. `answers` is empty if the file has none; any of them is right.
 
     `passages` are those that the file gives, best first: ids in a store, or texts; None if it gives none. `evidence`
-    is what KILT's gold names as proof, None in other layouts and if a row has no gold at all; `task` is the row's
-    own word for the task that it belongs to. `skipped` counts the passages that could not be taken, for having no text;
-    `unread` names the row's fields that mean nothing here.
+    is what KILT's gold names as proof, None in other layouts and if a row has no gold at all; `evidence_score` says how
+    well the best of it was found in KILT's Wikipedia. `task` is the row's own word for the task that it belongs to.
+    `skipped` counts the passages that could not be taken, for having no text; `unread` names the row's fields that mean
+    nothing here.
     """
 
     qid: str
@@ -51,6 +53,7 @@ class Question:
     task: str | None = None
     skipped: int = 0
     unread: tuple[str, ...] = field(default=(), compare=False)
+    evidence_score: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,10 @@ class Row:
         """The question of the row; its `qid` is empty if the row has no id."""
         asked = "input" if self._get("question") is None and self._get("input") is not None else "question"
         passages, skipped = self._passages()
+        evidence, score = self._evidence()
         return Question(
-            self.qid(), self._text(asked), self._answers(), passages, self._ids("gold_ids") or (), self._evidence(),
-            self._task(), skipped, tuple(name for name in self.data if name not in READ),
+            self.qid(), self._text(asked), self._answers(), passages, self._ids("gold_ids") or (), evidence,
+            self._task(), skipped, tuple(name for name in self.data if name not in READ), score,
         )
 
     def _get(self, key: str) -> Any:
@@ -127,10 +131,12 @@ class Row:
             raise self._error('"output" whose items are objects with an "answer" that is a string', "output")
         return tuple(item["answer"] for item in outputs if item.get("answer") is not None)
 
-    def _evidence(self) -> tuple[Evidence, ...] | None:
+    def _evidence(self) -> tuple[tuple[Evidence, ...] | None, float | None]:
+        """The evidence and its score."""
         self._outputs()
+        outputs = self._list("output")
         try:
-            return evidence_from_outputs(self._list("output")) if self.data.get("output") else None
+            return (evidence_from_outputs(outputs), evidence_score(outputs)) if outputs else (None, None)
         except ValueError as reason:
             raise self._error(str(reason), "output") from None
 

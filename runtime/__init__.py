@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         QuestionFileError,
         StoreError,
         TokenizerError,
+        TrainingError,
     )
     from glimmer_export.runtime.session import Session
     from glimmer_export.runtime.store import Hit, MemoryStore, Passage
@@ -93,6 +94,7 @@ __all__ = [
     "Session",
     "StoreError",
     "TokenizerError",
+    "TrainingError",
     "backend_names",
     "register_backend",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import SupportsIndex
+from typing import Protocol, SupportsIndex
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.passage_memory import PassageMemory, encode_passages, pad_ids
 from glimmer_export.runtime.placement import Placement
+from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.store import MemoryStore, Passage
 from glimmer_export.runtime.text import TextEncoder
 
@@ -29,6 +30,7 @@ __all__ = [
     "Given",
     "GivenRow",
     "PassageId",
+    "PassageSource",
     "Row",
     "candidates_from_given",
     "candidates_from_search",
@@ -54,6 +56,22 @@ class PassageId:
 Given = SupportsIndex | str | PassageId | Passage
 """A passage from the caller's own retriever: its id in the store (an int, numpy's too, or a str), or a text."""
 GivenRow = Iterable[Given]
+
+
+class PassageSource(Protocol):
+    """Where passages are found and looked up, as in a MemoryStore, whose errors are raised."""
+
+    def numbers(self, ids: Iterable[int | str]) -> list[int]:
+        """Passage numbers of ids, in their order."""
+        ...
+
+    def passages(self, numbers: Iterable[int]) -> list[Passage]:
+        """Passages by their numbers, in their order."""
+        ...
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The best passages for a question, best first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -138,14 +156,14 @@ def parts_of(rows: list[Row], most: int | None) -> Iterator[list[Row]]:
         yield rows[part * len(rows) // count : (part + 1) * len(rows) // count]
 
 
-def candidates_from_search(store: MemoryStore, question: str, top_k: int) -> list[Candidate]:
+def candidates_from_search(store: PassageSource, question: str, top_k: int) -> list[Candidate]:
     """The `top_k` best by the store's retrieval, best first; none where it finds none."""
     hits = store.search(question, top_k)
     passages = store.passages([hit.number for hit in hits])
     return [Candidate(passage, hit.number, hit.score) for passage, hit in zip(passages, hits, strict=True)]
 
 
-def candidates_from_given(store: MemoryStore | None, given: Iterable[Given]) -> list[Candidate]:
+def candidates_from_given(store: PassageSource | None, given: Iterable[Given]) -> list[Candidate]:
     """Passages as the caller ordered them.
 
     An int or a PassageId is an id; a str is an id if the store holds it, else a text if it has white space in
@@ -220,7 +238,7 @@ def _candidate_from_text(passage: Passage) -> Candidate:
     return Candidate(replace(passage, id=found_id), None, None)
 
 
-def _is_id(store: MemoryStore | None, value: str) -> bool:
+def _is_id(store: PassageSource | None, value: str) -> bool:
     try:
         return store is not None and bool(store.numbers([value]))
     except PassageError:

@@ -164,13 +164,17 @@ class TextEncoder:
         """The text of answer tokens, special tokens left out."""
         return self._tokenizer.decode(ids).strip()
 
-    def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
+    def _check(self, text: str, subject: str) -> None:
+        """Raise QuestionError for a text that must not be encoded."""
         if LONE_SURROGATE.search(text):
             raise QuestionError(
                 subject, expected="text that UTF-8 can write", found="a lone surrogate", fix="repair the text"
             )
         if (fault := self._tokenizer.length_fault(text)) is not None:
             raise QuestionError(subject, expected=fault[0], found=fault[1], fix="shorten the text")
+
+    def _encode(self, text: str, subject: str, *, eos: bool) -> list[int]:
+        self._check(text, subject)
         ids: list[int] = self._tokenizer.encode(text).ids
         # A text of no tokens is EOS all the same: nothing can be read of nothing.
         return [*ids, self._shape.eos_token_id] if eos or not ids else ids

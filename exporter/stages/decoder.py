@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.stages.encoder import FeedForwardLayer, SelfAttentionLayer
-from glimmer_export.exporter.stages.layers import Attention, RMSNorm
+from glimmer_export.exporter.stages.layers import Attention, Dropout, RMSNorm
 from glimmer_export.exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.stages.stack import Stack
 
 __all__ = ["CrossAttentionLayer", "DecoderBlock", "DecoderStack"]
 
@@ -22,11 +23,13 @@ class CrossAttentionLayer(nn.Module):
         super().__init__()
         self.EncDecAttention = Attention(config, relative_bias)
         self.layer_norm = RMSNorm(config)
+        self.dropout = Dropout()
 
     def forward(self, hidden_states: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """(b, t, d_model) over keys and values (b, heads, s, d_kv), `GlimmerModel.cross_bias` -> (b, t, d_model)."""
         query = self.EncDecAttention.query(self.layer_norm(hidden_states))
-        return hidden_states + self.EncDecAttention.attend(query, key, value, bias)
+        update: Tensor = self.dropout(self.EncDecAttention.attend(query, key, value, bias))
+        return hidden_states + update
 
     def absorbed(self, hidden_states: Tensor, encoder_hidden_states: Tensor, bias: Tensor) -> Tensor:
         """The same over the encoder's states (b, s, d_model) themselves."""
@@ -46,6 +49,19 @@ class DecoderBlock(nn.Module):
             FeedForwardLayer(config),
         ])
 
+    def forward(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, self_bias: Tensor, cross_bias: Tensor
+    ) -> Tensor:
+        """(b, t, d_model) over the encoder's states (b, s, d_model) -> (b, t, d_model)."""
+        key_value = self.cross_attention.EncDecAttention.key_value(encoder_hidden_states)
+        return self.over(hidden_states, *key_value, self_bias, cross_bias)
+
+    def over(self, hidden_states: Tensor, key: Tensor, value: Tensor, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
+        """The same over keys and values (b, heads, s, d_kv) of those states that are at hand."""
+        attended: Tensor = self.self_attention(hidden_states, self_bias)
+        output: Tensor = self.feed_forward(self.cross_attention(attended, key, value, cross_bias))
+        return output
+
     @property
     def self_attention(self) -> SelfAttentionLayer:
         """The block's first layer."""
@@ -62,7 +78,7 @@ class DecoderBlock(nn.Module):
         return cast(FeedForwardLayer, self.layer[2])
 
 
-class DecoderStack(nn.Module):
+class DecoderStack(Stack):
     """The decoder's blocks and final RMSNorm."""
 
     def __init__(self, config: CheckpointConfig) -> None:

@@ -7,8 +7,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
-from glimmer_export.exporter.stages.layers import Attention, FeedForward, RMSNorm, masked_bias
+from glimmer_export.exporter.stages.layers import Attention, Dropout, FeedForward, RMSNorm, masked_bias
 from glimmer_export.exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.stages.stack import Stack
 
 __all__ = ["EncoderBlock", "EncoderStack", "FeedForwardLayer", "SelfAttentionLayer"]
 
@@ -20,10 +21,11 @@ class SelfAttentionLayer(nn.Module):
         super().__init__()
         self.SelfAttention = Attention(config, relative_bias)
         self.layer_norm = RMSNorm(config)
+        self.dropout = Dropout()
 
     def forward(self, hidden_states: Tensor, bias: Tensor) -> Tensor:
         """(r, n, d_model), bias (r, heads, n, n) -> (r, n, d_model)."""
-        update: Tensor = self.SelfAttention(self.layer_norm(hidden_states), bias)
+        update: Tensor = self.dropout(self.SelfAttention(self.layer_norm(hidden_states), bias))
         return hidden_states + update
 
 
@@ -34,10 +36,11 @@ class FeedForwardLayer(nn.Module):
         super().__init__()
         self.DenseReluDense = FeedForward(config)
         self.layer_norm = RMSNorm(config)
+        self.dropout = Dropout()
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., d_model) -> (..., d_model)."""
-        update: Tensor = self.DenseReluDense(self.layer_norm(hidden_states))
+        update: Tensor = self.dropout(self.DenseReluDense(self.layer_norm(hidden_states)))
         return hidden_states + update
 
 
@@ -55,7 +58,7 @@ class EncoderBlock(nn.Module):
         return output
 
 
-class EncoderStack(nn.Module):
+class EncoderStack(Stack):
     """`num_layers` encoder blocks (may be none) and, if asked for, the final RMSNorm."""
 
     def __init__(self, config: CheckpointConfig, num_layers: int, *, final_norm: bool) -> None:
@@ -81,5 +84,5 @@ class EncoderStack(nn.Module):
     def forward(self, hidden_states: Tensor, bias: Tensor, layers: slice = slice(None)) -> Tensor:
         """Run the blocks that `layers` names, without the final norm: (r, n, d_model) -> (r, n, d_model)."""
         for block in list(self.block)[layers]:
-            hidden_states = block(hidden_states, bias)
+            hidden_states = self.run(block, hidden_states, bias)
         return hidden_states

@@ -110,5 +110,4 @@ class MemoryStageB(nn.Module):
 
     def forward(self, memory: Tensor, memory_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(b, k, n_p, d), (b, k, n_p) -> states (b, k * n_p, d) and mask (b, k * n_p)."""
-        states: Tensor = self.model.live_encoder.final_layer_norm(memory)
-        return states.flatten(1, 2), memory_mask.flatten(1)
+        return self.model.live_encoder.finish(memory).flatten(1, 2), memory_mask.flatten(1)

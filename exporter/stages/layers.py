@@ -1,6 +1,8 @@
-"""The layers of a T5 block under Hugging Face's weight names: RMSNorm, attention, feed-forward."""
+"""The layers of a T5 block under Hugging Face's weight names: RMSNorm, attention, feed-forward, dropout."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,18 @@ from torch import Tensor, nn
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.stages.relative_bias import RelativeBias
 
-__all__ = ["Attention", "FeedForward", "RMSNorm", "masked_bias"]
+__all__ = ["Attention", "Dropout", "FeedForward", "RMSNorm", "in_full_precision", "masked_bias"]
+
+
+class Dropout(nn.Dropout):
+    """T5's dropout. A model is made without: `GlimmerModel.set_dropout` gives all of them the rate."""
+
+    def __init__(self) -> None:
+        super().__init__(p=0.0)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(...) -> (...), and no operator for a tracer to see unless something is dropped."""
+        return super().forward(values) if self.training and self.p else values
 
 
 class RMSNorm(nn.Module):
@@ -37,6 +50,7 @@ class Attention(nn.Module):
         self.o = nn.Linear(config.inner_dim, config.d_model, bias=False)
         if relative_attention_bias is not None:
             self.relative_attention_bias = relative_attention_bias
+        self.dropout = Dropout()
 
     def forward(self, hidden_states: Tensor, bias: Tensor) -> Tensor:
         """Self-attention: (r, n, d_model), bias (r or 1, heads, n, n) -> (r, n, d_model)."""
@@ -53,7 +67,7 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Queries (r, heads, q, d_kv) over keys and values (r, heads, n, d_kv) -> (r, q, d_model)."""
         weights = torch.softmax(torch.matmul(query, key.transpose(-1, -2)) + bias, dim=-1)
-        context = torch.matmul(weights, value).transpose(1, 2)
+        context = torch.matmul(self.dropout(weights), value).transpose(1, 2)
         output: Tensor = self.o(context.flatten(2))
         return output
 
@@ -61,6 +75,7 @@ class Attention(nn.Module):
         """What the queries of (r, q, d_model) read in states (r, n, d_model), never projected -> (r, q, d_model).
 
         The same as `attend` over their keys and values: `q.K_j = (W_k^T q).x_j`, `sum_j a_j V_j = W_v sum_j a_j x_j`.
+        Graphs alone read so, and training never: nothing is dropped.
         """
         rows, of_heads = hidden_states.shape[:2], (hidden_states.shape[1], self.num_heads)
         probes = self.key_probes(hidden_states).transpose(0, 1).unflatten(0, rows).flatten(1, 2)
@@ -102,15 +117,28 @@ class FeedForward(nn.Module):
         else:
             self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.dropout = Dropout()
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(..., d_model) -> (..., d_model)."""
+        """(..., d_model) -> (..., d_model), under autocast in FP32."""
         if self.gated:
             product = nn.functional.gelu(self.wi_0(hidden_states), approximate="tanh") * self.wi_1(hidden_states)
         else:
             product = nn.functional.relu(self.wi(hidden_states))
-        output: Tensor = self.wo(product)
-        return output
+        return in_full_precision(self.wo, self.dropout(product))
+
+
+def in_full_precision(layer: nn.Module, values: Tensor) -> Tensor:
+    """`layer(values)` in FP32 even under autocast, if the layer's weights are.
+
+    T5's `wo` adds the largest numbers to the residual stream, and overflows or loses the small ones in half precision;
+    Hugging Face keeps its weights in FP32 too.
+    """
+    device = values.device.type
+    if torch.is_autocast_enabled(device) and all(weight.dtype == torch.float32 for weight in layer.parameters()):
+        with torch.autocast(device, enabled=False):
+            return cast(Tensor, layer(values.float()))
+    return cast(Tensor, layer(values))
 
 
 def masked_bias(bias: Tensor, keep: Tensor) -> Tensor:

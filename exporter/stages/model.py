@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.stages.decoder import DecoderStack
 from glimmer_export.exporter.stages.encoder import EncoderStack
-from glimmer_export.exporter.stages.layers import masked_bias
+from glimmer_export.exporter.stages.layers import Dropout, in_full_precision, masked_bias
+from glimmer_export.exporter.stages.stack import Stack
 
 __all__ = ["Encoded", "GlimmerModel", "Masked"]
 
@@ -46,6 +47,9 @@ class GlimmerModel(nn.Module):
     """LUMEN, GLIMMER, MemoryFiD or FiD (GLIMMER paper, section 3), as `config.architecture` says.
 
     Parameters are allocated, not initialised: load a state dict. Masks are 1 where a token counts.
+
+    For training there are T5's dropout (`set_dropout`, in training mode alone) and `set_gradient_checkpointing`. Under
+    torch.autocast in BF16 the residual stream, the norms, attention's softmax, `wo` and the score head stay in FP32.
     """
 
     def __init__(self, config: CheckpointConfig) -> None:
@@ -64,6 +68,23 @@ class GlimmerModel(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
+    def set_dropout(self, rate: float) -> None:
+        """Drop this share wherever T5 does, in every stack: while the model, or a part of it, is in training mode.
+
+        That is behind the embedding, of attention's weights, inside the feed-forward layer, of what each layer adds to
+        the residual stream, and behind a final norm. A stack that has none, as memory encoders by default, ends where
+        T5's was cut between two blocks, and drops nothing there; nor is anything dropped of memory read from a store.
+        """
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.p = rate
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:  # noqa: FBT001  # as nn.Module.requires_grad_
+        """Keep each layer's inputs alone for the backward pass, which computes the rest again; the same gradients."""
+        for module in self.modules():
+            if isinstance(module, Stack):
+                module.gradient_checkpointing = enabled
+
     def encode_memory(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Memory of passages (GLIMMER paper, section 3.1): (r, n) ids and mask -> (r, n, d_model)."""
         return self._encode(self.memory_encoder, input_ids, attention_mask)
@@ -81,8 +102,7 @@ class GlimmerModel(nn.Module):
         """
         traits = self.config.shape.traits
         if not traits.encodes_question:
-            normed: Tensor = self.live_encoder.final_layer_norm(memory.values)
-            return Encoded(normed.flatten(1, 2), memory.mask.flatten(1))
+            return Encoded(self.live_encoder.finish(memory.values).flatten(1, 2), memory.mask.flatten(1))
         states = self.encode_question(*question)
         if not traits.selects:
             return Encoded(*self.read(self.join(states, memory.values), question.mask, memory.mask))
@@ -124,7 +144,7 @@ class GlimmerModel(nn.Module):
 
     def scores(self, pooled: Tensor, memory_mask: Tensor) -> Tensor:
         """The score head: (b, k, d_model) -> (b, k), -inf for a passage that is all masked."""
-        scores: Tensor = self.score(pooled).squeeze(-1)
+        scores = in_full_precision(self.score, pooled).squeeze(-1)
         return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf)
 
     def stage_b(
@@ -135,9 +155,7 @@ class GlimmerModel(nn.Module):
         By default the layers behind stage A; a lazy stage A leaves its last layer to stage B.
         """
         first_layer = self.config.num_stage_a_layers if first_layer is None else first_layer
-        states = self.live_layers(states, question_mask, memory_mask, slice(first_layer, None))
-        normed: Tensor = self.live_encoder.final_layer_norm(states)
-        return normed
+        return self.live_encoder.finish(self.live_layers(states, question_mask, memory_mask, slice(first_layer, None)))
 
     def read(
         self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, first_layer: int | None = None
@@ -157,7 +175,11 @@ class GlimmerModel(nn.Module):
 
     def decode(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_mask: Tensor) -> Tensor:
         """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab)."""
-        return self.decode_over(decoder_input_ids, self.cross_key_values(encoder_hidden_states), encoder_mask)
+        hidden_states, self_bias, cross_bias = self._decoder_inputs(decoder_input_ids, encoder_mask)
+        for block in self.decoder.blocks():
+            # Keys and values inside what is checkpointed: of many passages they are most of a layer's activations.
+            hidden_states = self.decoder.run(block, hidden_states, encoder_hidden_states, self_bias, cross_bias)
+        return self.logits(hidden_states)
 
     def cross_key_values(self, encoder_hidden_states: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values (b, heads, s, d_kv) of states (b, s, d_model), for each decoder layer."""
@@ -169,18 +191,21 @@ class GlimmerModel(nn.Module):
         self, decoder_input_ids: Tensor, key_values: Sequence[tuple[Tensor, Tensor]], encoder_mask: Tensor
     ) -> Tensor:
         """`decode` over keys and values that are at hand: ids (b, t) and mask (b, s) -> logits (b, t, vocab)."""
-        hidden_states = self.shared(decoder_input_ids)
+        hidden_states, self_bias, cross_bias = self._decoder_inputs(decoder_input_ids, encoder_mask)
+        for block, (key, value) in zip(self.decoder.blocks(), key_values, strict=True):
+            hidden_states = block.over(hidden_states, key, value, self_bias, cross_bias)
+        return self.logits(hidden_states)
+
+    def _decoder_inputs(self, decoder_input_ids: Tensor, encoder_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embedded tokens (b, t, d_model), causal bias (1, heads, t, t) and `cross_bias`."""
+        hidden_states = self.decoder.dropout(self.shared(decoder_input_ids))
         positions = torch.arange(decoder_input_ids.shape[1], dtype=torch.int32, device=decoder_input_ids.device)
         self_bias = masked_bias(self.decoder.relative_bias(positions, positions), positions <= positions[:, None])
-        cross_bias = self.cross_bias(encoder_mask, positions, hidden_states.dtype)
-        for block, (key, value) in zip(self.decoder.blocks(), key_values, strict=True):
-            hidden_states = block.self_attention(hidden_states, self_bias.unsqueeze(0))
-            hidden_states = block.feed_forward(block.cross_attention(hidden_states, key, value, cross_bias))
-        return self.logits(hidden_states)
+        return hidden_states, self_bias.unsqueeze(0), self.cross_bias(encoder_mask, positions, hidden_states.dtype)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """The decoder's final norm and vocabulary projection: (..., d_model) -> (..., vocab)."""
-        hidden_states = self.decoder.final_layer_norm(hidden_states)
+        hidden_states = self.decoder.finish(hidden_states)
         if self.config.tie_word_embeddings:
             # T5 v1.0 scales what meets the tied embedding, as the embedding itself was never scaled down.
             return nn.functional.linear(hidden_states * self.config.d_model**-0.5, self.shared.weight)
@@ -232,9 +257,8 @@ class GlimmerModel(nn.Module):
 
     def _encode(self, stack: EncoderStack, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device)
-        states = stack(self.shared(input_ids), stack.bias(positions, attention_mask))
-        normed: Tensor = stack.final_layer_norm(states) if hasattr(stack, "final_layer_norm") else states
-        return normed
+        embedded = stack.dropout(self.shared(input_ids))
+        return stack.finish(stack(embedded, stack.bias(positions, attention_mask)))
 
     def live_positions(self, num_question: int, num_passage: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Positions (n_q,) and (n_p,) int32 of question and passage tokens in the live encoder.

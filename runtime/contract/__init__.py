@@ -41,6 +41,7 @@ from glimmer_export.runtime.contract.errors import (
     QuestionFileError,
     StoreError,
     TokenizerError,
+    TrainingError,
 )
 from glimmer_export.runtime.contract.files import (
     check_regular,
@@ -225,6 +226,7 @@ __all__ = [
     "StoreManifest",
     "TensorEntry",
     "TokenizerError",
+    "TrainingError",
     "boundaries_of",
     "boundary_of",
     "check_parity",

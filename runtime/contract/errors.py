@@ -29,6 +29,7 @@ __all__ = [
     "QuestionFileError",
     "StoreError",
     "TokenizerError",
+    "TrainingError",
 ]
 
 
@@ -66,6 +67,10 @@ class StoreError(GlimmerError):
 
 class TokenizerError(GlimmerError):
     """A tokenizer that is absent, unreadable or does not fit the model."""
+
+
+class TrainingError(GlimmerError):
+    """A training that cannot begin or go on: nothing to learn from, or a loss that is not finite."""
 
 
 class CorpusError(GlimmerError):

@@ -76,6 +76,27 @@ def test_kilts_evidence(tmp_path):
     assert (blind.evidence, blind.task, other.evidence, other.task) == (None, None, None, "5")
 
 
+@pytest.mark.parametrize(
+    ("provenances", "score"),
+    [
+        ([[{"wikipedia_id": "7", "bleu_score": 0.25}], [{"wikipedia_id": "8", "bleu_score": 0.75}, {"title": "x"}]], 1.0),
+        ([[{"bleu_score": 0.25}, {"bleu_score": 0.5}], None], 0.5),
+        ([[{"bleu_score": 0}]], 0.0), ([[{"bleu_score": None}]], 1.0), ([[], None], None), ([], None),
+    ],
+)
+def test_kilts_score_of_its_evidence(tmp_path, provenances, score):
+    row = {"input": "?", "output": [{"answer": "a", "provenance": one} for one in provenances]}
+    (question,) = read_questions(write(tmp_path, json.dumps(row)))
+    assert question.evidence_score == score
+
+
+@pytest.mark.parametrize("score", ["0.5", True, [], float("nan")])
+def test_a_score_of_evidence_that_is_no_number(tmp_path, score):
+    row = {"input": "?", "output": [{"answer": "a", "provenance": [{"bleu_score": score}]}]}
+    with pytest.raises(QuestionFileError, match=r'expected .*"bleu_score" that is a number|expected JSON'):
+        read_questions(write(tmp_path, json.dumps(row)))
+
+
 def test_fid(tmp_path):
     rows = [
         {"question": "who?", "answers": ["Ada"], "target": "Ada", "ctxs": [

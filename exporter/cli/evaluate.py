@@ -72,18 +72,18 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score models on files of questions, by task, with intervals, at any k and m; and compare them with the first."""
-    require("torch", "onnxruntime", *(["matplotlib"] if plot else []))
+    require("onnxruntime", *(["matplotlib"] if plot else []))
     from glimmer_export.exporter.evaluation import EvaluationRequest, Grid, ModelOptions
     from glimmer_export.exporter.evaluation import evaluate as evaluated
     from glimmer_export.exporter.evaluation.plot import plot_evaluation
-    from glimmer_export.exporter.evaluation.questions import read_tasks, task_files
+    from glimmer_export.exporter.evaluation.questions import paths_of, read_tasks, task_files
     from glimmer_export.exporter.evaluation.show import print_report, write_html
     from glimmer_export.exporter.memory import CorpusSource
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
 
     asked = task_files(questions)
-    read = [*models, *(corpus or ()), store, *(path for file in asked for path in file.paths)]
+    read = [*models, *(corpus or ()), store, *paths_of(asked)]
     picture = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=read)
     page = None if html is None else check_page(html, [*read, plot])
     request = EvaluationRequest(

@@ -21,8 +21,8 @@ ELEMENTS_AT_ONCE = 1 << 21
 def resampled_means(values: NDArray[np.float64], *, stream: int = 0) -> NDArray[np.float64]:
     """The mean of each figure in each resample: (questions, figures) -> (RESAMPLES, figures) float64.
 
-    NaN is a figure that a question does not have: a mean is that of the questions drawn that have it, and NaN where none
-    of them has. Another `stream` draws otherwise, as for the questions of another task.
+    NaN is a figure that a question does not have: a mean is that of the questions drawn that have it, NaN if none of
+    them has. Another `stream` draws otherwise, as for the questions of another task.
     """
     questions = len(values)
     generator = np.random.default_rng([SEED, stream])

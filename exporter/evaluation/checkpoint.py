@@ -91,13 +91,13 @@ class TorchAnswering:
         rows: list[Row] = []
         unread = {}
         for index, asked in enumerate(batch):
-            question = asked.question.question
-            unread[index] = Answer(question, None, error=asked.error)
+            words = asked.question.question
+            unread[index] = Answer(words, None, error=asked.error)
             try:
-                ids = self._text.question(question)
-                candidates = join_question(question, asked.candidates, self._text, self._shape)
+                ids = self._text.question(words)
+                candidates = join_question(words, asked.candidates, self._text, self._shape)
             except QuestionError as error:
-                unread[index] = Answer(question, None, error=asked.error or error)
+                unread[index] = Answer(words, None, error=asked.error or error)
             else:
                 if candidates:
                     rows.append(Row(index, ids, candidates))
@@ -121,8 +121,8 @@ class TorchAnswering:
                 reading.scores = found.scores[place, : len(taken)].cpu().numpy()
                 reading.selected = tuple(item for item in found.selected[place].tolist() if item < len(taken))
             text = self._text.decode(reading.tokens)
-            asked_question = batch[row.index].question.question
-            answers[row.index] = answer_of(asked_question, text, replace(row, candidates=taken), reading)
+            words = batch[row.index].question.question
+            answers[row.index] = answer_of(words, text, replace(row, candidates=taken), reading)
         return answers
 
     def _passages(self, rows: Sequence[Row]) -> Masked:

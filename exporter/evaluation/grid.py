@@ -85,4 +85,5 @@ def _numbers(text: str, numbers: str) -> tuple[int, ...]:
 
 
 def _refused(text: str, expected: str) -> OptionError:
-    return OptionError("option --grid", expected=expected, found=repr(text)[:80], fix="write --grid k=5,10 --grid m=1,5")
+    fix = "write it as in --grid k=5,10 --grid m=1,5"
+    return OptionError("option --grid", expected=expected, found=repr(text)[:80], fix=fix)

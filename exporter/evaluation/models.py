@@ -12,8 +12,8 @@ from glimmer_export.exporter.evaluation.grid import Cell
 from glimmer_export.exporter.evaluation.passages import Asked, Found
 from glimmer_export.runtime import Answer
 from glimmer_export.runtime.contract import Forms, ModelShape, OptionError
-from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.contract.kinds import BUNDLE, CHECKPOINT, kind_of
+from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["Answering", "Model", "ModelOptions", "labels_of", "open_models"]
 

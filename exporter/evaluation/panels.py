@@ -19,12 +19,13 @@ __all__ = ["Panel", "panels_of"]
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: what its curves show, and the names of its axes."""
+    """One picture: what its curves show, and the names of its axes; `counts`: whole numbers stand across."""
 
     title: str
     across: str
     up: str
     curves: tuple[Curve, ...]
+    counts: bool = True
 
 
 def panels_of(report: EvaluationReport) -> list[Panel]:
@@ -34,25 +35,22 @@ def panels_of(report: EvaluationReport) -> list[Panel]:
     if figure is None:
         return []
     up = f"{TITLES[figure]}, %" + ("" if len(report.tasks) == 1 else f", mean of {len(report.tasks)} tasks")
-    by_model = _curves(runs, figure, lambda run: run.cost.samples_per_tflop, lambda run: run.model)
-    panels = [Panel(f"{TITLES[figure]} by cost", "samples per TFLOP", up, tuple(by_model))]
-    by_k = [
-        curve
-        for curve in _curves(runs, figure, lambda run: run.cell.k, lambda run: _with(run.model, "m", run.cell.m))
-        if len(curve.points) > 1
-    ]
-    if by_k:
-        panels.append(Panel(f"{TITLES[figure]} by k", "k, passages retrieved", up, tuple(by_k)))
+    by_cost = _curves(
+        runs, figure, lambda run: run.cost.samples_per_tflop, lambda run: _with(run.model, "m", run.cell.m)
+    )
+    panels = [Panel(f"{TITLES[figure]} by cost", "samples per TFLOP", up, tuple(by_cost), counts=False)]
+    by_k = _curves(runs, figure, lambda run: run.cell.k, lambda run: _with(run.model, "m", run.cell.m))
+    panels.append(Panel(f"{TITLES[figure]} by k", "k, passages retrieved", up, _lines(by_k)))
+    ranking = [run for run in runs if run.cell.m is not None]
     for name in dict.fromkeys((figure, GOLD_IN_M)):
-        ranking = [run for run in runs if run.cell.m is not None]
-        by_m = [
-            curve
-            for curve in _curves(ranking, name, lambda run: run.cell.m or 0, lambda run: _with(run.model, "k", run.cell.k))
-            if len(curve.points) > 1
-        ]
-        if by_m:
-            panels.append(Panel(f"{TITLES[name]} by m", "m, passages read", f"{TITLES[name]}, %", tuple(by_m)))
-    return panels
+        by_m = _curves(ranking, name, lambda run: run.cell.m or 0, lambda run: _with(run.model, "k", run.cell.k))
+        panels.append(Panel(f"{TITLES[name]} by m", "m, passages read", f"{TITLES[name]}, %", _lines(by_m)))
+    return [panel for panel in panels if panel.curves]
+
+
+def _lines(curves: Iterable[Curve]) -> tuple[Curve, ...]:
+    """Those of more than a point."""
+    return tuple(curve for curve in curves if len(curve.points) > 1)
 
 
 def _with(model: str, name: str, value: int | None) -> str:

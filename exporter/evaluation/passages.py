@@ -6,20 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from glimmer_export.calibration.questions import Question, given_passages
+from glimmer_export.calibration.questions import given_passages
+from glimmer_export.exporter.evaluation.questions import TaskQuestion
 from glimmer_export.runtime.candidates import Candidate, PassageSource, candidates_from_given, candidates_from_search
 from glimmer_export.runtime.contract import GlimmerError, OptionError, PassageError, QuestionError
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Asked", "Found", "TaskQuestion", "find_passages"]
-
-
-@dataclass(frozen=True)
-class TaskQuestion:
-    """A question, and the name of its task."""
-
-    question: Question
-    task: str
+__all__ = ["Asked", "Found", "find_passages"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +28,8 @@ class Found:
     """Questions in their order, and the passages that they name.
 
     A candidate's number is its place in the store if there is one, and None for a text given beside it; without a store
-    it is the place among `texts`, where each passage stands once. `names_pages`: whether passages may have pages. `folder`
-    is for what models make of the texts.
+    it is the place among `texts`, where each passage stands once. `names_pages`: whether passages may have pages.
+    `folder` is for what models make of the texts.
     """
 
     asked: list[Asked]

@@ -39,6 +39,7 @@ def plot_evaluation(report: EvaluationReport, path: Path) -> None:
                     [point.x for point in points], [point.y for point in points], yerr=bars, marker="o", capsize=3,
                     label=visible(curve.label),
                 )
+            axes.locator_params(axis="x", integer=panel.counts)
             axes.set_title(panel.title)
             axes.set_xlabel(panel.across)
             axes.set_ylabel(panel.up)

@@ -176,17 +176,19 @@ def report_from_figures(
     )
     return EvaluationReport(
         tuple(models), questions, passages, passage_source, tuple(found), differences,
-        (*notes, *_unmeasured(found[0].scores, figures)),
+        (*notes, *filter(None, map(_unanswered, found)), *_unmeasured(found[0].scores, figures)),
     )
 
 
-def _scores(
-    figures: Mapping[str, NDArray[np.float64]], means: Mapping[str, NDArray[np.float64]], run: int, to: int | None = None
-) -> Scores:
+ByTask = Mapping[str, NDArray[np.float64]]
+
+
+def _scores(figures: ByTask, means: ByTask, run: int, to: int | None = None) -> Scores:
     """Of a run, or of a run less another."""
 
     def less(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values[run] if to is None else values[run] - values[to]
+        found: NDArray[np.float64] = values[run] if to is None else values[run] - values[to]
+        return found
 
     by_task, values, counts, resamples = {}, [], [], []
     for task, of_task in figures.items():
@@ -236,6 +238,13 @@ def _pairs(models: Sequence[EvaluatedModel], runs: Sequence[Run]) -> list[tuple[
             wanted = [*([] if same is None else [of_first[cells.index(same)]]), reference]
         pairs += [(index, to) for to in dict.fromkeys(wanted) if to != index]
     return pairs
+
+
+def _unanswered(run: Run) -> str:
+    """How many questions a run has no answers for, in words; nothing if it has them all."""
+    parts = [f"{count} could not be taken, {name}" for name, count in run.errors.items()]
+    parts += [f"for {run.unretrieved} no passage was found"] if run.unretrieved else []
+    return f"{run.name}: of {run.questions} questions {'; '.join(parts)}" if parts else ""
 
 
 def _unmeasured(scores: Scores, figures: Mapping[str, NDArray[np.float64]]) -> list[str]:

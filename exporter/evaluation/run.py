@@ -18,10 +18,11 @@ from glimmer_export.exporter.evaluation.bundle import BundleModel
 from glimmer_export.exporter.evaluation.figures import has_gold, question_figures
 from glimmer_export.exporter.evaluation.grid import Cell, Grid
 from glimmer_export.exporter.evaluation.models import Model, ModelOptions, labels_of, open_models
-from glimmer_export.exporter.evaluation.passages import Found, TaskQuestion, find_passages
+from glimmer_export.exporter.evaluation.passages import Found, find_passages
+from glimmer_export.exporter.evaluation.questions import TaskQuestion
 from glimmer_export.exporter.evaluation.report import Answered, EvaluatedModel, EvaluationReport, report_from_figures
 from glimmer_export.exporter.memory import CorpusSource
-from glimmer_export.exporter.training.passages import open_corpus
+from glimmer_export.exporter.memory.corpus_texts import open_corpus
 from glimmer_export.runtime import Answer
 from glimmer_export.runtime.candidates import PassageSource
 from glimmer_export.runtime.contract import OptionError, QuestionFileError
@@ -168,7 +169,7 @@ def _ask(
         for start in range(0, len(found.asked), options.batch_size):
             batch = found.asked[start : start + options.batch_size]
             for of_cell, replies in zip(answers, answering.answer(batch, cells), strict=True):
-                of_cell += replies
+                of_cell.extend(replies)
             advance(len(batch) * len(cells))
     return answers
 

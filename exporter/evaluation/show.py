@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["html_from_report", "print_report", "write_html"]
 
+MAIN = ("em", GOLD_IN_M)
 COMPARED = ("em", "f1", GOLD_IN_M)
 """What a terminal has room for; the page and the JSON have the differences of all."""
 TASK_TABLES = 8
 """Runs up to which a terminal shows each one's tasks."""
+DIFFERENCE_TABLES = 4
+"""Differences up to which a terminal shows those of each task."""
 AVERAGE = "average"
+POINTS = ("points", "95%", "0 inside")
 LIBRARIES = ("glimmer-export", "numpy", "torch", "onnxruntime", "rouge")
 
 
@@ -37,9 +41,13 @@ def print_report(report: EvaluationReport, console: Console) -> None:
             print_table(_tasks(run), console)
     else:
         console.print(f"{len(report.runs)} runs: the tasks of each are in --html and --json")
-    for difference in report.differences:
-        print_table(_difference(difference, COMPARED), console)
-    for note in report.notes:
+    if len(report.differences) <= DIFFERENCE_TABLES:
+        for difference in report.differences:
+            print_table(_difference(difference, COMPARED), console)
+    else:
+        for name in MAIN:
+            print_table(_differences(report, name), console)
+    for note in (*report.notes, _convention()):
         console.print(visible(note))
 
 
@@ -65,9 +73,8 @@ def _page(report: EvaluationReport, command: str) -> Page:
 
 def _sections(report: EvaluationReport) -> Iterator[Section]:
     yield Section("Models", texts=report.notes, tables=[_overview(report)])
-    pictures = [Picture(curves_svg(panel.curves, panel.across, panel.up), (panel.title,)) for panel in panels_of(report)]
-    if pictures:
-        yield Section("Curves", pictures=pictures)
+    pictures = [Picture(curves_svg(panel.curves, panel.across, panel.up)) for panel in panels_of(report)]
+    yield Section("Curves", pictures=pictures)
     for run in report.runs:
         yield Section.of(_tasks(run))
     for difference in report.differences:
@@ -82,28 +89,26 @@ def _convention() -> str:
 
 
 def _overview(report: EvaluationReport) -> ReportTable:
-    names = [name for name in COMPARED if any(name in run.scores.average for run in report.runs)]
+    names = [name for name in MAIN if any(name in run.scores.average for run in report.runs)]
     rows = [
         (
             run.model, str(run.cell.k), "-" if run.cell.m is None else str(run.cell.m),
-            f"{run.cost.samples_per_tflop:.4g}", f"{run.cost.paper_samples_per_tflop:.4g}",
-            *(_share(run.scores.average.get(name)) for name in names), str(sum(run.errors.values()) + run.unretrieved),
+            f"{run.cost.samples_per_tflop:.4g}", *(_share(run.scores.average.get(name)) for name in names),
         )
         for run in report.runs
     ]  # fmt: skip
-    columns = (
-        "model", "k", "m", "samples per TFLOP", "by the paper", *(TITLES[name] for name in names), "not answered"
-    )
-    tasks = "1 task" if len(report.tasks) == 1 else f"the average over {len(report.tasks)} tasks"
-    return ReportTable(f"{report.questions} questions, {tasks}", columns, rows, _convention())
+    tasks = "" if len(report.tasks) == 1 else f", average over {len(report.tasks)} tasks"
+    columns = ("model", "k", "m", "samples per TFLOP", *(TITLES[name] for name in names))
+    return ReportTable(f"{report.questions} questions{tasks}", columns, rows)
 
 
 def _tasks(run: Run) -> ReportTable:
     """A line a score, a column a task: one task has more scores than a terminal has room for columns."""
     columns = _columns(run.scores.tasks, run.scores.average)
     shown = [name for name in FIGURES if any(name in scores for scores in columns.values())]
+    counts = (max((score.questions for score in scores.values()), default=0) for scores in columns.values())
     rows = [
-        ("questions", *(str(max((score.questions for score in scores.values()), default=0)) for scores in columns.values())),
+        ("questions", *map(str, counts)),
         *((TITLES[name], *(_share(scores.get(name)) for scores in columns.values())) for name in shown),
     ]
     return ReportTable(run.name, ("", *columns), rows)
@@ -112,17 +117,27 @@ def _tasks(run: Run) -> ReportTable:
 def _difference(difference: Difference, names: tuple[str, ...]) -> ReportTable:
     columns = _columns(difference.scores.tasks, difference.scores.average)
     rows = [
-        (
-            TITLES[name], task, f"{100 * score.value + 0.0:+.2f}", f"{100 * score.low:+.2f} to {100 * score.high:+.2f}",
-            "yes" if score.holds_zero else "no",
-        )
+        (TITLES[name], task, *_points(score))
         for name in names
         for task, scores in columns.items()
         if (score := scores.get(name)) is not None
     ]
     return ReportTable(
-        f"{difference.run.name} less {difference.to.name}", ("", "task", "points", "95%", "0 inside"), rows
+        f"{difference.run.name} less {difference.to.name}", ("", "task", *POINTS), rows
     )
+
+
+def _differences(report: EvaluationReport, name: str) -> ReportTable:
+    """One figure's, of all runs."""
+    found = [(item, score) for item in report.differences if (score := item.scores.average.get(name)) is not None]
+    rows = [(item.run.name, item.to.name, *_points(score)) for item, score in found]
+    return ReportTable(f"{TITLES[name]}, differences", ("", "less", *POINTS), rows)
+
+
+def _points(score: Score) -> tuple[str, str, str]:
+    """A difference in points, its interval, and whether 0 is inside."""
+    ends = f"{100 * score.low:+.2f} to {100 * score.high:+.2f}"
+    return f"{100 * score.value + 0.0:+.2f}", ends, "yes" if score.holds_zero else "no"
 
 
 def _columns(
@@ -138,4 +153,4 @@ def _columns(
 
 
 def _share(score: Score | None) -> str:
-    return "-" if score is None else f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})"
+    return "-" if score is None else f"{score.value:.3f} ({score.low:.3f}-{score.high:.3f})"

@@ -1,4 +1,4 @@
-"""Small pictures as SVG: points in a square, bars of a histogram, curves; with ticks on their axes. Nothing is fetched."""
+"""Small pictures as SVG: points in a square, curves, bars of a histogram; with ticks on axes. Nothing is fetched."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""Files of questions that name their tasks on the command line: FILE=TASK."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.contract.files import is_there
+
+__all__ = ["TaskFile", "task_file", "task_name"]
+
+ENDINGS = {".gz", ".json", ".jsonl", ".ndjson", ".zst"}
+"""What is no part of a task's name, if that is the file's."""
+STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A file of rows, or a folder of files, and the task that they are of; None: each row's own, or the file's name."""
+
+    path: Path
+    task: str | None = None
+
+
+def task_file(argument: str) -> TaskFile:
+    """FILE, or FILE=TASK. What is there under the whole name is a file; otherwise the task stands behind the last `=`.
+
+    Raises OptionError for a task without a name, and if neither is there.
+    """
+    whole = Path(argument)
+    path, equals, task = argument.rpartition("=")
+    if whole == STDIN or is_there(whole) or not equals:
+        return TaskFile(whole)
+    if Path(path) != STDIN and not is_there(Path(path)):
+        raise OptionError(
+            f"rows {argument}", expected="a file, or FILE=TASK", found=f"neither {argument} nor {path}",
+            fix="name a file that is there",
+        )
+    if not task.strip():
+        raise OptionError(
+            f"rows {argument}", expected="FILE=TASK", found="no task behind the =", fix="name the task, or leave out ="
+        )
+    return TaskFile(Path(path), task.strip())
+
+
+def task_name(path: Path) -> str:
+    """A file's name without its endings."""
+    while path.suffix.lower() in ENDINGS:
+        path = path.with_suffix("")
+    return path.name

@@ -16,7 +16,7 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle import export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
-from glimmer_export.exporter.demo.world import write_demo
+from glimmer_export.exporter.demo.data import write_demo
 from glimmer_export.exporter.engines.folder import work_on_engines
 from glimmer_export.exporter.files.publish import replace_file
 from glimmer_export.exporter.memory import (

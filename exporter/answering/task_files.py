@@ -26,15 +26,16 @@ class TaskFile:
 def task_file(argument: str) -> TaskFile:
     """FILE, or FILE=TASK. What is there under the whole name is a file; otherwise the task stands behind the last `=`.
 
-    Raises OptionError for a task without a name, and if neither is there.
+    FILE may be a folder or a pattern too, or `-` for standard input. Raises OptionError for a task without a name, and
+    if neither is there.
     """
     whole = Path(argument)
     path, equals, task = argument.rpartition("=")
-    if whole == STDIN or is_there(whole) or not equals:
+    if not equals or _names_files(whole):
         return TaskFile(whole)
-    if Path(path) != STDIN and not is_there(Path(path)):
+    if not path or not _names_files(Path(path)):
         raise OptionError(
-            f"rows {argument}", expected="a file, or FILE=TASK", found=f"neither {argument} nor {path}",
+            f"rows {argument}", expected="a file, or FILE=TASK", found=f"neither {argument} nor {path or 'a file'}",
             fix="name a file that is there",
         )
     if not task.strip():
@@ -42,6 +43,11 @@ def task_file(argument: str) -> TaskFile:
             f"rows {argument}", expected="FILE=TASK", found="no task behind the =", fix="name the task, or leave out ="
         )
     return TaskFile(Path(path), task.strip())
+
+
+def _names_files(path: Path) -> bool:
+    """Whether a path is of something that is there, or a pattern of some files."""
+    return path == STDIN or is_there(path) or next(path.parent.glob(path.name or "."), None) is not None
 
 
 def task_name(path: Path) -> str:

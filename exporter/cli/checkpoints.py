@@ -23,6 +23,7 @@ __all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
 
 POOLINGS: tuple[ScorePooling, ...] = get_args(ScorePooling)
 TRAINED: tuple[DemoArchitecture, ...] = get_args(DemoArchitecture)
+MIN_CONTEXTS, MAX_CONTEXTS = 10, 50
 
 
 def init(
@@ -144,13 +145,20 @@ def demo_data(
         int, typer.Option("--questions", min=1, max=MAX_QUESTIONS, help="How many test questions.")
     ] = 200,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the generated world.")] = 0,
+    contexts: Annotated[
+        int | None,
+        typer.Option(
+            "--contexts", min=MIN_CONTEXTS, max=MAX_CONTEXTS,
+            help="Passages of a question, near misses but for one; the checkpoint was trained with 10.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write the demo: its trained checkpoint, and a generated corpus with test questions it has never seen."""
-    from glimmer_export.exporter.demo.world import write_demo
+    from glimmer_export.exporter.demo.data import write_demo
 
-    summary = write_demo(output, num_questions=questions, seed=seed, overwrite=overwrite)
+    summary = write_demo(output, num_questions=questions, seed=seed, num_contexts=contexts, overwrite=overwrite)
     if as_json:
         print_json(summary)
     else:

@@ -24,13 +24,17 @@ class Relation:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of entity. Its names are `first last`; `later_subject` opens every sentence after a passage's first."""
+    """A kind of entity; `later_subject` opens every sentence after a passage's first.
+
+    Its names are `first last`, or `first middle last` if there are middle words.
+    """
 
     name: str
     first: tuple[str, ...]
     last: tuple[str, ...]
     later_subject: str
     relations: tuple[Relation, ...]
+    middle: tuple[str, ...] = ()
 
 
 PLACE = (words.PLACES,)

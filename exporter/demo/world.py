@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
+from glimmer_export.exporter.demo.facts import Entity, ask, draw_value, prompts, state_fact
 from glimmer_export.exporter.demo.relations import KINDS, Kind, Relation
-from glimmer_export.exporter.files.publish import publish_directory
 
 __all__ = [
-    "CHECKPOINT", "NUM_CONTEXT", "TASKS", "Passage", "Question", "World", "generate_split", "names_of_split",
-    "withhold_gold", "write_demo", "write_world",
+    "CHECKPOINT", "NUM_CONTEXT", "TASKS", "Passage", "Question", "Split", "World", "generate_split", "names_of_split",
+    "withhold_gold", "write_world",
 ]  # fmt: skip
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+"""The demo checkpoint, which travels with the package."""
 
 Split = Literal["train", "test"]
 TASKS = {"train": ("question", "slot", "claim"), "test": ("question", "slot")}
@@ -37,7 +38,7 @@ TEST_NAMES_ONE_IN = 4
 QUESTIONS_PER_ENTITY = 3
 SMALLEST_GRID = 10
 SIBLINGS = 2
-NEAR_NAMES = 3
+NEAR_NAMES_ONE_IN = 3
 
 
 class Passage(TypedDict):
@@ -49,7 +50,7 @@ class Passage(TypedDict):
 
 
 class Question(TypedDict):
-    """One question; `ctx_ids` are `NUM_CONTEXT` distinct passages, the gold one anywhere among them."""
+    """One question; `ctx_ids` are distinct passages, the gold one anywhere among them."""
 
     qid: int
     task: str
@@ -67,21 +68,6 @@ class World:
     questions: list[Question]
 
 
-@dataclass(frozen=True)
-class Entity:
-    """An entity: its name, a value for each relation name, and the id of the passage that states it."""
-
-    kind: Kind
-    first: str
-    last: str
-    values: dict[str, str]
-    passage_of: dict[str, int]
-
-    @property
-    def name(self) -> str:
-        return f"{self.first} {self.last}"
-
-
 def names_of_split(kind: Kind, split: Split) -> list[tuple[str, str]]:
     """Every name of `kind` that belongs to `split`; the two splits partition the names."""
     return [
@@ -92,19 +78,21 @@ def names_of_split(kind: Kind, split: Split) -> list[tuple[str, str]]:
     ]
 
 
-def generate_split(split: Split, num_questions: int, seed: int, facts_per_passage: int = 2) -> World:
-    """Generate `num_questions` questions of `split` and the corpus they need.
+def generate_split(
+    split: Split, num_questions: int, seed: int, facts_per_passage: int = 2, num_contexts: int = NUM_CONTEXT
+) -> World:
+    """Generate `num_questions` questions of `split`, each with `num_contexts` passages (ten or more), and their corpus.
 
     Raises ValueError if the split has too few names for that many different questions.
     """
     rng = random.Random(f"{split} {seed}")
-    entities, corpus = _entities(rng, split, num_questions, facts_per_passage)
+    entities, corpus = _entities(rng, split, num_questions, facts_per_passage, num_contexts)
     neighbours = _Neighbours(entities, len(corpus))
     questions: list[Question] = []
-    for qid, (entity, relation, task) in enumerate(islice(_prompts(rng, entities, TASKS[split]), num_questions)):
-        text, answer = _ask(rng, task, entity, relation)
+    for qid, (entity, relation, task) in enumerate(islice(prompts(rng, entities, TASKS[split]), num_questions)):
+        text, answer = ask(rng, task, entity, relation)
         gold = entity.passage_of[relation.name]
-        context = [gold, *neighbours.distractors(rng, entity, relation)]
+        context = [gold, *neighbours.distractors(rng, entity, relation, num_contexts)]
         rng.shuffle(context)
         questions.append(
             Question(qid=qid, task=task, question=text, answers=[answer], ctx_ids=context, gold_ids=[gold])
@@ -136,7 +124,7 @@ def write_world(directory: Path, world: World) -> None:
 
 
 def _entities(
-    rng: random.Random, split: Split, num_questions: int, facts_per_passage: int
+    rng: random.Random, split: Split, num_questions: int, facts_per_passage: int, num_contexts: int
 ) -> tuple[list[Entity], list[Passage]]:
     names = {kind.name: names_of_split(kind, split) for kind in KINDS}
     available = sum(len(names[kind.name]) * len(kind.relations) * len(TASKS[split]) for kind in KINDS)
@@ -145,12 +133,12 @@ def _entities(
             f"the {split} split of the demo world has {available} different questions, {num_questions} were asked for: "
             f"ask for fewer, or use several seeds"
         )
-    wanted = -(-num_questions // (QUESTIONS_PER_ENTITY * len(KINDS)))
+    wanted = max(num_contexts, -(-num_questions // (QUESTIONS_PER_ENTITY * len(KINDS))))
     entities: list[Entity] = []
     corpus: list[Passage] = []
     for kind in KINDS:
-        for first, last in _name_grid(rng, kind, names[kind.name], wanted):
-            entities.append(_entity(rng, kind, first, last, facts_per_passage, corpus))
+        grid = _name_grid(rng, kind, names[kind.name], wanted)
+        entities += [_entity(rng, kind, name, facts_per_passage, corpus) for name in grid]
     return entities, corpus
 
 
@@ -169,63 +157,20 @@ def _name_grid(
 
 
 def _entity(
-    rng: random.Random, kind: Kind, first: str, last: str, facts_per_passage: int, corpus: list[Passage]
+    rng: random.Random, kind: Kind, name: tuple[str, str], facts_per_passage: int, corpus: list[Passage]
 ) -> Entity:
-    entity = Entity(kind, first, last, {}, {})
+    entity = Entity(kind, name, {}, {})
     relations = rng.sample(kind.relations, len(kind.relations))
     for start in range(0, len(relations), facts_per_passage):
         sentences = []
         for place, relation in enumerate(relations[start : start + facts_per_passage]):
-            value = _value(rng, relation, avoid=set(entity.values.values()))
-            subject = entity.name if place == 0 else kind.later_subject.format(last=last)
-            sentences.append(_sentence(rng.choice(relation.sentences), subject, value))
+            value = draw_value(rng, relation, avoid=set(entity.values.values()))
+            subject = entity.name if place == 0 else kind.later_subject.format(last=name[-1])
+            sentences.append(state_fact(rng.choice(relation.sentences), subject, value))
             entity.values[relation.name] = value
             entity.passage_of[relation.name] = len(corpus)
         corpus.append(Passage(id=len(corpus), title=entity.name, text=" ".join(sentences)))
     return entity
-
-
-def _value(rng: random.Random, relation: Relation, avoid: set[str]) -> str:
-    while True:
-        value = " ".join(rng.choice(choices) for choices in relation.values)
-        if value not in avoid:
-            return value
-
-
-def _sentence(template: str, subject: str, value: str) -> str:
-    article = "an" if value[0] in "aeiou" else "a"
-    text = template.replace("a {v}", f"{article} {{v}}").format(s=subject, v=value)
-    return text[0].upper() + text[1:]
-
-
-def _prompts(
-    rng: random.Random, entities: list[Entity], tasks: Sequence[str]
-) -> Iterator[tuple[Entity, Relation, str]]:
-    """Every fact in every task form, each entity once before any comes again, and no fact twice in one form."""
-    plans = []
-    for entity in entities:
-        facts = [(relation, rng.randrange(len(tasks))) for relation in entity.kind.relations]
-        rng.shuffle(facts)
-        plans.append(
-            [
-                (entity, relation, tasks[(task + lap) % len(tasks)])
-                for lap in range(len(tasks))
-                for relation, task in facts
-            ]
-        )
-    rng.shuffle(plans)
-    return chain.from_iterable(zip(*plans, strict=True))
-
-
-def _ask(rng: random.Random, task: str, entity: Entity, relation: Relation) -> tuple[str, str]:
-    value = entity.values[relation.name]
-    if task == "question":
-        return rng.choice(relation.questions).format(e=entity.name), value
-    if task == "slot":
-        return f"{entity.name} [SEP] {relation.name}", value
-    supported = rng.random() < 0.5
-    claimed = value if supported else _value(rng, relation, avoid={value})
-    return _sentence(rng.choice(relation.sentences), entity.name, claimed), "SUPPORTS" if supported else "REFUTES"
 
 
 class _Neighbours:
@@ -237,50 +182,33 @@ class _Neighbours:
         self.by_word: dict[tuple[str, str], list[Entity]] = defaultdict(list)
         for entity in entities:
             self.by_kind[entity.kind.name].append(entity)
-            self.by_word[entity.kind.name, entity.first].append(entity)
-            self.by_word[entity.kind.name, entity.last].append(entity)
+            for word in entity.words:
+                self.by_word[entity.kind.name, word].append(entity)
 
-    def distractors(self, rng: random.Random, entity: Entity, relation: Relation) -> list[int]:
-        """`NUM_CONTEXT - 1` passages that do not state the fact.
+    def distractors(self, rng: random.Random, entity: Entity, relation: Relation, num_contexts: int) -> list[int]:
+        """`num_contexts - 1` passages that do not state the fact.
 
-        The same entity with other relations, entities that share a word of the name and entities that do not, both
-        with the same relation, and one passage of any kind.
+        The same entity with other relations, entities that share a word of the name (a third, as far as there are) and
+        entities that do not, both with the same relation, and one passage of any kind.
         """
         chosen = {entity.passage_of[relation.name]}
         siblings = sorted(set(entity.passage_of.values()) - chosen)
         chosen.update(rng.sample(siblings, min(SIBLINGS, len(siblings))))
         near = [
             other
-            for word in (entity.first, entity.last)
+            for word in entity.words
             for other in self.by_word[entity.kind.name, word]
             if other is not entity
         ]
-        chosen.update(other.passage_of[relation.name] for other in rng.sample(near, min(NEAR_NAMES, len(near))))
+        num_near = min(num_contexts // NEAR_NAMES_ONE_IN, len(near))
+        chosen.update(other.passage_of[relation.name] for other in rng.sample(near, num_near))
         others = self.by_kind[entity.kind.name]
-        while len(chosen) < NUM_CONTEXT - 1:
+        while len(chosen) < num_contexts - 1:
             other = rng.choice(others)
             if other is not entity:
                 chosen.add(other.passage_of[relation.name])
-        while len(chosen) < NUM_CONTEXT:
+        while len(chosen) < num_contexts:
             passage = rng.randrange(self.num_passages)
             if passage not in entity.passage_of.values():
                 chosen.add(passage)
         return sorted(chosen - {entity.passage_of[relation.name]})
-
-
-CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The demo checkpoint, which travels with the package."""
-
-
-def write_demo(output: Path, *, num_questions: int, seed: int, overwrite: bool = False) -> dict[str, Any]:
-    """Write `checkpoint/`, `corpus.jsonl` and `questions.jsonl` to a directory; returns their counts.
-
-    Each seed gives another world of the test split. Raises OutputError if the directory exists or cannot be written.
-    """
-    with publish_directory(output, overwrite=overwrite, inputs=[CHECKPOINT]) as work:
-        world = generate_split("test", num_questions, seed)
-        (work / "checkpoint").mkdir()
-        for path in CHECKPOINT.iterdir():
-            shutil.copyfile(path, work / "checkpoint" / path.name)  # not with the modes that the package's own have
-        write_world(work, world)
-    return {"output": str(output), "passages": len(world.corpus), "questions": len(world.questions), "seed": seed}

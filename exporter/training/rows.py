@@ -79,8 +79,9 @@ class TrainingRows:
     """Rows in the order of their files. Everything but the texts is numbers in arrays: a million rows fit in memory.
 
     `question_ids` (tokens,) and `candidates` (passages,) int32 by row, the latter places in the table of `passages`,
-    best first; `gold` (passages,) int32 those of them that are relevant, and gold passages that were not retrieved.
-    `task` (rows,) int32 counts within `tasks`. `answers` are texts, to grade by.
+    best first. `gold` (passages,) int32 are the gold passages, whether they were retrieved or not; if a row has none
+    that is known, those of the candidates that have an answer, and of a world's row none. `task` (rows,) int32 counts
+    within `tasks`. `answers` are texts, to grade by.
     """
 
     def __init__(self, passages: PassageTable) -> None:
@@ -127,13 +128,15 @@ class TrainingRows:
 
 
 def rows_from_files(
-    files: Iterable[TaskFile], passages: PassageTable, options: RowOptions, *, progress: bool = False
+    files: Sequence[TaskFile], passages: PassageTable, options: RowOptions, *, progress: bool = False
 ) -> TrainingRows:
     """The rows of files in any layout that `answer` reads, with passages found or looked up in the table's source.
 
     A question that `answer` would not take is left out and counted, and so is one without an answer or passages.
-    Raises QuestionFileError as `answer` does, TrainingError for a file of which no row is left.
+    Raises QuestionFileError as `answer` does, also for a file that is named twice, and TrainingError for a file of
+    which no row is left.
     """
+    question_files([file.path for file in files])
     rows = TrainingRows(passages)
     read = [(file, path, read_questions(path)) for file in files for path in question_files(file.path)]
     what = "Looking passages up" if options.given else "Finding passages"
@@ -176,15 +179,18 @@ def _take(rows: TrainingRows, question: Question, task: str, options: RowOptions
     except (QuestionError, PassageError) as error:
         counts.left_out[type(error).__name__] += 1
         return
-    if not gold_places or options.relevance == "gold_or_answer":
-        answering = [has_answer(candidate.passage, question.answers) for candidate in candidates]
-        if options.relevance == "gold_or_answer" and not any(answering) and not {*places} & {*gold_places}:
-            counts.left_out[FILTERED if places else NO_PASSAGE] += 1
-            return
-        gold_places = gold_places or [place for place, found in zip(places, answering, strict=True) if found]
     if not places:
         counts.left_out[NO_PASSAGE] += 1
         return
+    if not {*places} & {*gold_places}:
+        answering = [
+            place for place, candidate in zip(places, candidates, strict=True)
+            if has_answer(candidate.passage, question.answers)
+        ]
+        if options.relevance == "gold_or_answer" and not answering:
+            counts.left_out[FILTERED] += 1
+            return
+        gold_places = gold_places or answering
     rows.append(question.question, ids, answers, task, places, gold_places)
 
 

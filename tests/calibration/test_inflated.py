@@ -24,7 +24,8 @@ from glimmer_export.exporter.bundle import export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
-from glimmer_export.exporter.demo.world import CHECKPOINT, write_demo
+from glimmer_export.exporter.demo.data import write_demo
+from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.runtime import Answer, Session
 from glimmer_export.runtime.backends import Backend

@@ -79,7 +79,7 @@ def test_kilts_evidence(tmp_path):
 @pytest.mark.parametrize(
     ("provenances", "score"),
     [
-        ([[{"wikipedia_id": "7", "bleu_score": 0.25}], [{"wikipedia_id": "8", "bleu_score": 0.75}, {"title": "x"}]], 1.0),
+        ([[{"bleu_score": 0.25}], [{"bleu_score": 0.75}, {"title": "x"}]], 1.0),
         ([[{"bleu_score": 0.25}, {"bleu_score": 0.5}], None], 0.5),
         ([[{"bleu_score": 0}]], 0.0), ([[{"bleu_score": None}]], 1.0), ([[], None], None), ([], None),
     ],

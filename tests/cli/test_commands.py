@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ import typer
 
 from glimmer_export.exporter.cli.app import app
 from glimmer_export.exporter.cli.options import CORPUS_FORMATS
-from glimmer_export.exporter.demo import world as demo_world
+from glimmer_export.exporter.demo.data import WORLDS
 from glimmer_export.exporter.memory.corpus import FORMATS
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime.contract import LOG_PROBABILITY, OutputError
@@ -203,7 +204,7 @@ def test_every_format_of_a_corpus_can_be_named():
 
 def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, tmp_path, monkeypatch):
     """Of export, the same is tested with the bundle that is exported twice."""
-    monkeypatch.setattr(demo_world, "CHECKPOINT", glimmer.checkpoint)
+    monkeypatch.setitem(WORLDS, "demo", replace(WORLDS["demo"], checkpoint=glimmer.checkpoint))
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS[:3])
     source = save_t5(make_t5("v1.1"), tmp_path / "t5")
     written = {"store": "manifest.json", "checkpoint": "config.json", "demo": "corpus.jsonl"}
@@ -233,7 +234,7 @@ def test_outputs_are_refused_and_with_overwrite_replaced(cli, refused, glimmer, 
 def test_what_is_read_is_not_overwritten(refused, glimmer, tmp_path, monkeypatch):
     bundle = copy_bundle(glimmer, tmp_path / "bundle")
     checkpoint = Path(shutil.copytree(glimmer.checkpoint, tmp_path / "folder" / "checkpoint"))
-    monkeypatch.setattr(demo_world, "CHECKPOINT", checkpoint)
+    monkeypatch.setitem(WORLDS, "demo", replace(WORLDS["demo"], checkpoint=checkpoint))
     corpus = write_rows(tmp_path / "folder" / "corpus.jsonl", CORPUS[:3])
     source = save_t5(make_t5("v1.1"), tmp_path / "t5")
     tokenizer = shutil.copy(glimmer.checkpoint / "tokenizer.json", tmp_path / "folder")
@@ -254,7 +255,7 @@ def test_what_is_read_is_not_overwritten(refused, glimmer, tmp_path, monkeypatch
 
 
 def test_an_empty_folder_is_no_output_to_protect(cli, glimmer, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_world, "CHECKPOINT", glimmer.checkpoint)
+    monkeypatch.setitem(WORLDS, "demo", replace(WORLDS["demo"], checkpoint=glimmer.checkpoint))
     (tmp_path / "demo").mkdir()
     report = cli("demo-data", "--questions", "3", "-o", tmp_path / "demo", "--json").json
     assert report["questions"] == 3

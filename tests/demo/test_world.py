@@ -74,6 +74,31 @@ def test_context_is_ten_distinct_passages_with_the_gold_one_anywhere(seed):
     assert places == set(range(NUM_CONTEXT))
 
 
+@settings(max_examples=5, deadline=None)
+@given(seed=seeds, num_questions=st.integers(1, 30), num_contexts=st.integers(10, 50))
+def test_context_is_as_large_as_asked_for(seed, num_questions, num_contexts):
+    world = generate_split("test", num_questions, seed, num_contexts=num_contexts)
+    assert len(world.questions) == num_questions
+    for question in world.questions:
+        assert len(question["ctx_ids"]) == len(set(question["ctx_ids"])) == num_contexts
+        assert set(question["gold_ids"]) <= set(question["ctx_ids"])
+
+
+def test_a_question_with_25_passages_has_more_names_that_share_a_word():
+    more, usual = (near_names(generate_split("test", 300, seed=1, num_contexts=count)) for count in (25, 10))
+    assert more > 1.5 * usual
+
+
+def near_names(world) -> float:
+    """Mean number of distractors whose title shares a word with the gold passage's."""
+    found = 0
+    for question in world.questions:
+        title = world.corpus[question["gold_ids"][0]]["title"]
+        others = [world.corpus[each]["title"] for each in question["ctx_ids"]]
+        found += sum(other != title and bool(set(other.split()) & set(title.split())) for other in others)
+    return found / len(world.questions)
+
+
 def test_gold_passage_states_the_answer(world):
     for question in world.questions:
         gold = world.corpus[question["gold_ids"][0]]

@@ -100,9 +100,10 @@ class TestFiles:
         rows = rows_from_files([TaskFile(folder)], PassageTable(text), GIVEN)
         assert [one.task for one in Read.all(rows)] == ["a.x", "b", "own"]
         assert rows.tasks == ["a.x", "b", "own"]
-        named = rows_from_files([TaskFile(folder, "all"), TaskFile(folder / "b.json")], PassageTable(text), GIVEN)
-        assert [one.task for one in Read.all(named)] == ["all", "all", "all", "b", "own"]
-        assert named.task.tolist() == [0, 0, 0, 1, 2]
+        other = (folder / "b.json").rename(tmp_path / "c.json")
+        named = rows_from_files([TaskFile(folder, "all"), TaskFile(other)], PassageTable(text), GIVEN)
+        assert [one.task for one in Read.all(named)] == ["all", "c", "own"]
+        assert named.task.tolist() == [0, 1, 2]
 
     def test_what_cannot_be_read_is_left_out_and_counted(self, given):
         rows = given(
@@ -126,6 +127,11 @@ class TestFiles:
         good, bad = write("good.jsonl", ROW), write("bad.jsonl", {**ROW, "answers": []}, {**ROW, "question": ""})
         with pytest.raises(TrainingError, match=r"bad.jsonl: .* found 0 of 2 questions, 1 left out: no answer, 1 left"):
             rows_from_files([TaskFile(good), TaskFile(bad)], PassageTable(text), GIVEN)
+
+    def test_a_file_that_is_named_twice_is_an_error(self, text, write):
+        file = write("a.jsonl", ROW)
+        with pytest.raises(QuestionFileError, match="each file once"):
+            rows_from_files([TaskFile(file, "a"), TaskFile(file.parent, "b")], PassageTable(text), GIVEN)
 
     def test_nothing_to_find_passages_in_is_an_error(self, text, write):
         with pytest.raises(OptionError, match="a corpus or a store"):
@@ -174,6 +180,7 @@ class TestTaskFile:
             ("a.jsonl", "a.jsonl", None), ("a.jsonl=NQ", "a.jsonl", "NQ"), ("a=b.jsonl", "a=b.jsonl", None),
             ("a=b.jsonl=x y", "a=b.jsonl", "x y"), ("c.jsonl=NQ", "c.jsonl=NQ", None), ("folder=f", "folder", "f"),
             ("c.jsonl=NQ=T", "c.jsonl=NQ", "T"), ("-", "-", None), ("-=T", "-", "T"),
+            ("a*.jsonl=T", "a*.jsonl", "T"), ("a*.jsonl", "a*.jsonl", None), ("c.jsonl*", "c.jsonl*", None),
             ("none.jsonl", "none.jsonl", None),
         ],
     )
@@ -183,7 +190,10 @@ class TestTaskFile:
 
     @pytest.mark.parametrize(
         ("argument", "message"),
-        [("none.jsonl=T", "neither none.jsonl=T nor none.jsonl"), ("a.jsonl=", "no task"), ("a.jsonl= ", "no task")],
+        [
+            ("b*.jsonl=T", "neither"), ("none.jsonl=T", "neither none.jsonl=T nor none.jsonl"),
+            ("a.jsonl=", "no task"), ("a.jsonl= ", "no task"), ("=T", "neither"), ("=", "neither"),
+        ],
     )
     def test_what_names_nothing_is_an_error(self, argument, message):
         with pytest.raises(OptionError, match=message):

@@ -78,7 +78,7 @@ def threads() -> int:
 
 def demo_checked(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
     """The demo checkpoint in FP32 on a world it never saw: what the first look needs; seconds by what was done."""
-    from glimmer_export.exporter.demo.world import write_demo
+    from glimmer_export.exporter.demo.data import write_demo
 
     model, clock = Model(work / "demo"), _Clock()
     if not model.folder.exists():
@@ -92,7 +92,7 @@ def demo_model(work: Path, scale: Scale) -> tuple[Model, dict[str, float]]:
     """The same in each precision too, calibrated on another world."""
     from glimmer_export.calibration.calibrate import CalibrationOptions
     from glimmer_export.calibration.questions import read_questions
-    from glimmer_export.exporter.demo.world import write_demo
+    from glimmer_export.exporter.demo.data import write_demo
 
     model, seconds = demo_checked(work, scale)
     clock = _Clock()

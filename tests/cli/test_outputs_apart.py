@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -62,8 +63,11 @@ COMMANDS = {
     "train-demo": Command({"output": FOLDER}, ()),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
-TEXTS_THAT_NAME_FILES = {"gate", "policy"}
-ALONE = {("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint"}
+TEXTS_THAT_NAME_FILES = {"gate", "policy", "questions"}
+ALONE = {
+    ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint",
+    ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",
+}  # fmt: skip
 """Options that do without another one."""
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
 LEFT_OUT = {
@@ -118,6 +122,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),
         "questions": write_rows(folder / "questions.jsonl", rows),
         "corpus": Path(shutil.copy(glimmer.corpus, folder / "corpus.jsonl")),
+        "models": copy_bundle(glimmer, folder / "models"),
         "bundle": copy_bundle(glimmer, folder / "bundle"), "reference": copy_bundle(glimmer, folder / "reference"),
         "checkpoint": Path(shutil.copytree(glimmer.checkpoint, folder / "checkpoint")),
         "store": Path(shutil.copytree(glimmer.store, folder / "store")),

@@ -29,20 +29,23 @@ def test_what_is_written_is_read(texts, expected):
 
 
 @pytest.mark.parametrize(
-    ("texts", "expected"),
+    ("text", "expected"),
     [
-        (["n=5"], "k=N,N,... or m=N,N,..."), (["K=5"], "k=N,N,... or"), (["5"], "k=N,N,... or"), (["k5"], "k=N,N,... or"),
-        (["k=5", "k=10"], "k once"), (["k="], "whole numbers"), (["k=5,"], "whole numbers"), (["k=5;10"], "whole numbers"),
-        (["k=-1"], "whole numbers"), (["k=2.5"], "whole numbers"), (["k=x"], "whole numbers"), (["m=²"], "whole numbers"),
-        (["k=0"], f"from 1 to {MAX_PASSAGES}"), ([f"m=5,{MAX_PASSAGES + 1}"], "numbers from 1"),
-        ([f"k={'9' * 5000}"], "whole numbers"),
+        *((text, "k=N,N,... or m=N,N,...") for text in ("n=5", "K=5", "5", "k5", "=5", "")),
+        *((text, "whole numbers") for text in ("k=", "k=5,", "k=5;10", "k=-1", "k=2.5", "m=²", f"k={'9' * 5000}")),
+        *((text, f"from 1 to {MAX_PASSAGES}") for text in ("k=0", f"m=5,{MAX_PASSAGES + 1}")),
     ],
 )  # fmt: skip
-def test_anything_else_is_refused_by_name(texts, expected):
+def test_anything_else_is_refused_by_name(text, expected):
     with pytest.raises(OptionError) as raised:
-        Grid.parse(texts)
+        Grid.parse([text])
     assert raised.value.subject == "option --grid"
     assert expected in raised.value.expected
+
+
+def test_a_key_is_named_once():
+    with pytest.raises(OptionError, match="expected k once"):
+        Grid.parse(["k=5", "m=1", "k=10"])
 
 
 @pytest.mark.parametrize(

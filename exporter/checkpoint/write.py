@@ -34,13 +34,15 @@ def write_checkpoint(
     tensors: Mapping[str, Tensor],
     tokenizer: Path | bytes | None = None,
     *,
+    beside: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
     on_tensor: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Write a checkpoint, one tensor at a time; beyond 4 GB of weights they are sharded, with an index.
 
     `tokenizer` is a tokenizer.json, or its content; beside it go the files by which transformers knows what pads and
-    what ends a text. `on_tensor(index, count)` is called before each tensor.
+    what ends a text. `beside` are files that say how it came about, by their paths in it. `on_tensor(index, count)` is
+    called before each tensor.
 
     Raises CheckpointError if tensors do not fit the config, TokenizerError if the tokenizer does not, and
     OutputError if the directory exists already or cannot be written.
@@ -53,6 +55,9 @@ def write_checkpoint(
     with publish_directory(directory, overwrite=overwrite) as work:
         content = _read(tokenizer) if isinstance(tokenizer, Path) else tokenizer
         for name, text in text_files(config, content).items():
+            (work / name).write_bytes(text)
+        for name, text in (beside or {}).items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(text)
         _write_weights(work, tensors, on_tensor)
 

@@ -25,6 +25,7 @@ from glimmer_export.exporter.cli import (
     parity,
     quantize,
     sensitivity,
+    train,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
 from glimmer_export.exporter.report.terminal import be_quiet, console
@@ -82,6 +83,7 @@ def _options(
 
 app.command("init", rich_help_panel=CHECKPOINTS)(checkpoints.init)
 app.command("convert", rich_help_panel=CHECKPOINTS)(convert.convert)
+app.command("train", rich_help_panel=CHECKPOINTS)(train.train)
 app.command("export", rich_help_panel=BUNDLES)(bundles.export)
 app.command("inspect", rich_help_panel=BUNDLES)(bundles.inspect)
 app.command("calibrate", rich_help_panel=BUNDLES)(calibrate.calibrate)
@@ -98,7 +100,6 @@ app.command("cost", rich_help_panel=MACHINES)(cost.cost)
 app.command("bench", rich_help_panel=MACHINES)(bench.bench)
 app.command("env", rich_help_panel=MACHINES)(env.env)
 app.command("demo-data", rich_help_panel=DEMO)(checkpoints.demo_data)
-app.command("train-demo", rich_help_panel=DEMO)(checkpoints.train_demo)
 
 command = get_command(app)
 """All of them as one, with its options read from the functions once: that is most of what a wrong use takes."""

@@ -14,15 +14,13 @@ from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
 from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
-from glimmer_export.exporter.demo.recipe import DemoArchitecture
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import ARCHITECTURES, OptionError
 from glimmer_export.runtime.contract.architecture import ScorePooling
 
-__all__ = ["demo_data", "init", "print_checkpoint", "train_demo"]
+__all__ = ["demo_data", "init", "print_checkpoint"]
 
 POOLINGS: tuple[ScorePooling, ...] = get_args(ScorePooling)
-TRAINED: tuple[DemoArchitecture, ...] = get_args(DemoArchitecture)
 MIN_CONTEXTS, MAX_CONTEXTS = 10, 50
 
 
@@ -120,23 +118,6 @@ def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
     )
     for note in summary.get("notes", ()):
         console().print(f"note: {visible(note)}", soft_wrap=True)
-
-
-def train_demo(
-    output: Output,
-    architecture: Annotated[DemoArchitecture, one_of("--architecture", TRAINED)] = TRAINED[0],
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the world, the weights and the order of batches.")
-    ] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Train the demo checkpoint again: a small model that reads a generated encyclopedia. Up to an hour."""
-    from glimmer_export.exporter.demo.train_demo import train_demo as train
-
-    summary = train(output, architecture=architecture, seed=seed, overwrite=overwrite)
-    if as_json:
-        print_json(summary)
 
 
 def demo_data(

@@ -28,6 +28,7 @@ EXTRAS = {
     "msgpack": "t5x",
     "tensorstore": "t5x",
     "pyarrow": "parquet",
+    "accelerate": "train",
     "ray": "ray",
     "pandas": "ray",
     "tantivy": "retrieval",

@@ -1,21 +1,16 @@
-"""The demo: a generated encyclopedia, the recipe that trains a small checkpoint on it, and that checkpoint."""
+"""The demo: a generated encyclopedia, its tokenizer, and the checkpoint that was trained on it (configs/training)."""
 
-from glimmer_export.exporter.demo.recipe import CURRICULUM, DemoArchitecture, Phase, demo_config
+from glimmer_export.exporter.demo.generator import demo_start
 from glimmer_export.exporter.demo.tokenizer import build_tokenizer
-from glimmer_export.exporter.demo.train_demo import train_demo
 from glimmer_export.exporter.demo.world import Passage, Question, World, generate_split, withhold_gold, write_world
 
 __all__ = [
-    "CURRICULUM",
-    "DemoArchitecture",
     "Passage",
-    "Phase",
     "Question",
     "World",
     "build_tokenizer",
-    "demo_config",
+    "demo_start",
     "generate_split",
-    "train_demo",
     "withhold_gold",
     "write_world",
 ]

@@ -13,7 +13,7 @@ from glimmer_export.exporter.demo.relations import Kind, Relation
 __all__ = ["HARD_KINDS"]
 
 ADDRESS = (words.MATERIALS, ("alley", "lane", "row", "square", "street"))
-PLACE = (words.PLACES, words.TOWN_ENDINGS)
+PLACE = (words.PLACES, ("abbey", "bridge", "market", "mills", "port"))
 DATE = (("early", "late", "mid"), words.MONTHS, words.YEARS)
 PART_OF_MONTH = (("beginning", "end", "middle"), ("of",), words.MONTHS, words.YEARS)
 ANIMAL = (words.COLOURS, words.ANIMALS)

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoToken
 
 from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
 from glimmer_export.exporter.huggingface.modeling import GlimmerEncoderOutput, GlimmerForConditionalGeneration
+from glimmer_export.exporter.training.loss import LossSettings
 
-__all__ = ["GlimmerConfig", "GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
+__all__ = ["GlimmerConfig", "GlimmerEncoderOutput", "GlimmerForConditionalGeneration", "LossSettings"]
 
 AutoConfig.register(GlimmerConfig.model_type, GlimmerConfig, exist_ok=True)
 AutoModel.register(GlimmerConfig, GlimmerForConditionalGeneration, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The reference torch model as a transformers model, with its `generate`: any decoding strategy, no cache."""
+"""The torch model as a transformers model: `generate` by any decoding strategy, without cache, and its training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils.generic import ModelOutput
 
+from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.huggingface.configuration import GlimmerConfig
 from glimmer_export.exporter.stages import GlimmerModel, Masked
+from glimmer_export.exporter.stages.model import Encoded
 from glimmer_export.exporter.stages.relative_bias import RelativeBias
+from glimmer_export.exporter.training.batch import IGNORED, Batch
+from glimmer_export.exporter.training.loss import LossSettings, decoder_rows, losses_of
 
 __all__ = ["GlimmerEncoderOutput", "GlimmerForConditionalGeneration"]
 
@@ -56,31 +60,27 @@ class GlimmerEncoder(nn.Module):
         read. Passages are required, whatever the signature says: transformers passes everything by name. Raises
         ValueError without them.
         """
-        model = self._model[0]
-        if passage_input_ids is None:
-            raise ValueError("passage_input_ids (batch, passages, tokens) is missing")
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        passage_mask = torch.ones_like(passage_input_ids) if passage_attention_mask is None else passage_attention_mask
-        question, passages = Masked(input_ids, mask), Masked(passage_input_ids, passage_mask)
-        encoded = model.encode_texts(question, passages, model.config.num_selected)
+        question, passages = _masked(input_ids, attention_mask), _passages(passage_input_ids, passage_attention_mask)
+        encoded = self._model[0].encode_texts(question, passages, self._model[0].config.num_selected)
         return GlimmerEncoderOutput(encoded.states, encoded.mask, encoded.scores, encoded.selected)
 
 
 class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' types are not read
-    """LUMEN, GLIMMER, MemoryFiD or FiD, as `config.architecture` says; its state dict is the checkpoint's."""
+    """LUMEN, GLIMMER, MemoryFiD or FiD, as `config.architecture` says; its state dict is the checkpoint's.
+
+    `loss_settings` says what `forward` makes a loss of; its defaults are the GLIMMER paper's.
+    """
 
     config_class = GlimmerConfig
     main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
     _is_stateful = False
 
     def __init__(self, config: GlimmerConfig) -> None:
         super().__init__(config)
-        self._settings = config.checkpoint_config
-        model = GlimmerModel(self._settings)
-        for name, part in model.named_children():
+        for name, part in GlimmerModel(config.checkpoint_config).named_children():
             self.add_module(name, part)
-        self._glimmer = [model]
-        self._encoder = [GlimmerEncoder(model)]
+        self.loss_settings = LossSettings()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -91,18 +91,38 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             super()._init_weights(module)
 
     @property
+    def _settings(self) -> CheckpointConfig:
+        settings: CheckpointConfig = self.config.checkpoint_config
+        return settings
+
+    @property
     def reference(self) -> GlimmerModel:
-        """The reference torch model whose weights these are."""
-        return self._glimmer[0]
+        """The torch model whose parts are the modules registered here, whoever has put them here.
+
+        T5's dropout is set on it, as no config holds the rate: `model.reference.set_dropout(0.1)`.
+        """
+        return GlimmerModel.of_children(self, self._settings)
 
     def get_encoder(self, *_: Any, **__: Any) -> GlimmerEncoder:
         """The part that `generate` runs once."""
-        return self._encoder[0]
+        return GlimmerEncoder(self.reference)
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding, which encoders and decoder share."""
-        embedding: nn.Module = self._glimmer[0].shared
+        embedding: nn.Module = self.shared
         return embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another in its place."""
+        self.shared = value
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The projection to the vocabulary, or None if the token embedding is that too."""
+        return getattr(self, "lm_head", None)
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another in its place."""
+        self.lm_head = new_embeddings
 
     def forward(
         self,
@@ -111,31 +131,60 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         passage_input_ids: Tensor | None = None,
         passage_attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
         encoder_outputs: GlimmerEncoderOutput | None = None,
         labels: Tensor | None = None,
+        *,
+        num_items_in_batch: Tensor | int | None = None,
         **_options: Any,
     ) -> Seq2SeqLMOutput:
         """Logits (b, t, vocab_size) of decoder_input_ids (b, t), and the loss if there are `labels` (b, t).
 
-        Labels of -100 count for nothing; without decoder_input_ids they are shifted right to make them, but not in
-        MemoryFiD, whose decoder reads the question first. With encoder_outputs the inputs before them are not read.
-        Raises ValueError if there is nothing to decode.
+        Labels of -100 count for nothing. Without decoder_input_ids the labels are shifted right to make them; in
+        MemoryFiD the question comes first, and the logits are those of the labels alone, 0 where a label is -100. With
+        encoder_outputs the passages are not read.
+
+        The loss is training's, by `loss_settings`: language modelling, a mean over answer tokens, and if the model
+        ranks the ranking loss, a mean over questions. `num_items_in_batch` is transformers' Trainer's: the answer
+        tokens of all batches of a step, whose losses it adds up. Each is then its share of the tokens.
+
+        Raises ValueError if there is nothing to decode, or no passage to take a ranking loss from.
         """
+        model = self.reference
+        question = None if input_ids is None else _masked(input_ids, attention_mask)
+        passages = None
         if encoder_outputs is None:
-            if input_ids is None:
+            if question is None:
                 raise ValueError("input_ids (batch, tokens) or encoder_outputs is missing")
-            encoder_outputs = self._encoder[0](input_ids, attention_mask, passage_input_ids, passage_attention_mask)
+            passages = _passages(passage_input_ids, passage_attention_mask)
+            encoded = model.encode_texts(question, passages, model.config.num_selected)
+        else:
+            encoded = _encoded(encoder_outputs)
+        wanted = labels
         if decoder_input_ids is None:
-            if labels is None or self._settings.shape.traits.prefixes_decoder:
-                raise ValueError("decoder_input_ids (batch, tokens), or labels if no question precedes, is missing")
-            decoder_input_ids = self._shifted(labels)
-        states, mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
-        assert states is not None
-        assert mask is not None
-        logits = self._glimmer[0].decode(decoder_input_ids, states, mask)
-        output: dict[str, Any] = {"logits": logits, "encoder_last_hidden_state": states}
-        if labels is not None:
-            output["loss"] = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+            prefixes = model.config.shape.traits.prefixes_decoder
+            if labels is None or (prefixes and question is None):
+                raise ValueError(
+                    "decoder_input_ids (batch, tokens) is missing, and what they are made of: labels, and input_ids if "
+                    "the decoder reads the question first"
+                )
+            decoder_input_ids, wanted = decoder_rows(model, question or _nothing(labels), labels)
+        logits = model.decode(decoder_input_ids, encoded.states, encoded.mask, decoder_attention_mask)
+        output: dict[str, Any] = {"logits": logits, "encoder_last_hidden_state": encoded.states}
+        if labels is not None and wanted is not None:
+            if passages is None:
+                passages = Masked(encoded.states.unsqueeze(1), encoded.mask.unsqueeze(1))
+                if model.config.shape.traits.selects and self.loss_settings.ranking_weight:
+                    raise ValueError(
+                        "the ranking loss is of passages: give passage_input_ids in place of encoder_outputs, or set "
+                        "loss_settings to LossSettings(ranking_weight=0)"
+                    )
+            gold = torch.zeros(passages.mask.shape[:2], dtype=torch.bool, device=labels.device)
+            batch = Batch(question or _nothing(labels), passages, labels, gold)
+            losses = losses_of(model, batch, encoded, logits, wanted, self.loss_settings)
+            share = 1 if num_items_in_batch is None else losses.tokens / num_items_in_batch
+            output["loss"] = losses.total(self.loss_settings) * share
+            output["logits"] = _of_labels(logits, wanted, labels)
         return Seq2SeqLMOutput(**output)
 
     def prepare_inputs_for_generation(
@@ -176,12 +225,35 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
             answers.extend(torch.cat([start, answer[len(prefix) :]]) for answer in tokens)
         return nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=self._settings.pad_token_id)
 
-    def _shifted(self, labels: Tensor) -> Tensor:
-        shifted = labels.new_full(labels.shape, self._settings.decoder_start_token_id)
-        shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self._settings.pad_token_id)
-        return shifted
+
+def _masked(ids: Tensor, mask: Tensor | None) -> Masked:
+    return Masked(ids, torch.ones_like(ids) if mask is None else mask)
+
+
+def _passages(ids: Tensor | None, mask: Tensor | None) -> Masked:
+    if ids is None:
+        raise ValueError("passage_input_ids (batch, passages, tokens) is missing")
+    return _masked(ids, mask)
+
+
+def _nothing(labels: Tensor) -> Masked:
+    """A question of no tokens for each row of labels, whose answer does not depend on it."""
+    return _masked(labels.new_zeros(len(labels), 0), None)
+
+
+def _encoded(outputs: GlimmerEncoderOutput) -> Encoded:
+    assert outputs.last_hidden_state is not None
+    assert outputs.attention_mask is not None
+    return Encoded(outputs.last_hidden_state, outputs.attention_mask)
+
+
+def _of_labels(logits: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
+    """Logits (b, n, vocab) that say `wanted` (b, n), in the places of labels (b, t): (b, t, vocab)."""
+    if wanted is labels:
+        return logits
+    placed = logits.new_zeros(*labels.shape, logits.shape[-1])
+    placed[labels != IGNORED] = logits[wanted != IGNORED]
+    return placed
 
 
 PASSAGES = ("passage_input_ids", "passage_attention_mask")
-IGNORED = -100
-"""A label that cross-entropy leaves out."""

@@ -11,15 +11,13 @@ forms must be the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.exporter.parity.figures import Interval, answers_equal, em_of, top_m_overlap
-from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB
+from glimmer_export.exporter.parity.figures import Interval, answers_equal, em_of, score_snr_db, top_m_overlap
 from glimmer_export.exporter.parity.graph_sets import GraphSet, Shared
 from glimmer_export.exporter.parity.inputs import MemorySource, Row, codec_name
 from glimmer_export.exporter.parity.sides import GraphSide, Reply, Side
@@ -213,21 +211,5 @@ def effect_of(
         em.delta, em.interval, answers_equal(references, mixed), top_m_overlap(references, mixed),
         log_prob_delta=float(changes.mean()) if some else None,
         log_prob_error=float(np.sqrt(np.square(changes).mean())) if some else None,
-        score_snr_db=_score_snr_db(before, after),
+        score_snr_db=score_snr_db(before, after),
     )
-
-
-def _score_snr_db(before: Sequence[Forced], after: Sequence[Forced]) -> float | None:
-    """Of all questions together: a shift of all scores of a question changes no choice, and is no error."""
-    signal = noise = 0.0
-    ranked = False
-    for one, other in zip(before, after, strict=True):
-        if one.scores is not None and other.scores is not None and len(one.scores) > 1:
-            ranked = True
-            signal += float(np.var(one.scores.astype(np.float64)))
-            noise += float(np.var(other.scores.astype(np.float64) - one.scores))
-    if not ranked:
-        return None
-    if noise == 0:
-        return math.inf
-    return LEAST_SNR_DB if signal == 0 or not math.isfinite(noise) else 10 * math.log10(signal / noise)

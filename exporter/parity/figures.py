@@ -8,11 +8,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean, median
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.answering.metrics import Grade, grade
+from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB
 from glimmer_export.exporter.parity.inputs import Row
 from glimmer_export.exporter.parity.sides import Reply
 
@@ -20,7 +22,7 @@ __all__ = [
     "MAX_EXAMPLES", "Answered", "Coverage", "Delta", "Difference", "FirstDifference", "Interval",
     "LogProbabilityDifference", "answers_equal", "coverage_of", "differences_of", "em_of", "equal_of_correct", "f1_of",
     "first_difference_of", "gold_in_top_m", "kendall_tau", "log_probability_difference", "mean_kendall_tau",
-    "paired_interval", "top_m_overlap",
+    "paired_interval", "score_snr_db", "top_m_overlap",
 ]  # fmt: skip
 
 Interval = tuple[float, float]
@@ -138,6 +140,37 @@ def mean_kendall_tau(references: Sequence[Reply], candidates: Sequence[Reply]) -
     return fmean(taus) if taus else None
 
 
+class Scored(Protocol):
+    """Whatever has scores (k,), or None."""
+
+    @property
+    def scores(self) -> NDArray[np.float32] | None:
+        """Of a question's passages."""
+
+
+def score_snr_db(references: Sequence[Scored], candidates: Sequence[Scored]) -> float | None:
+    """Variance of the reference's scores over a question's passages by that of their error, in dB; None if not ranked.
+
+    Of all questions together. A shift of all scores of a question changes no choice, and is no error. Infinite without
+    any error.
+    """
+    signal = noise = 0.0
+    ranked = False
+    for one, other in zip(references, candidates, strict=True):
+        if one.scores is not None and other.scores is not None and len(one.scores) > 1:
+            ranked = True
+            signal += float(np.var(one.scores.astype(np.float64)))
+            noise += float(np.var(other.scores.astype(np.float64) - one.scores))
+    return decibel(signal, noise) if ranked else None
+
+
+def decibel(signal: float, noise: float) -> float:
+    """Their ratio; infinite without noise, the least there is without a signal or if the noise is no number."""
+    if noise == 0:
+        return math.inf
+    return LEAST_SNR_DB if signal == 0 or not math.isfinite(noise) else 10 * math.log10(signal / noise)
+
+
 def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
     """Mean share of the passages that the reference reads which the candidate reads too.
 
@@ -223,12 +256,14 @@ class LogProbabilityDifference:
     """How far the log-probability of an answer stands from the reference's, in nats: mean and largest, of how many.
 
     Of the questions that both sides answer with the same tokens: of two answers it is no error that one is likelier.
-    Infinite if one side's is no number.
+    Infinite if one side's is no number. `snr_db` is the variance of the reference's over these questions by the mean
+    square of the difference, in dB, infinite without any.
     """
 
     questions: int
     mean_abs_difference: float
     max_abs_difference: float
+    snr_db: float
 
 
 def differences_of(rows: Sequence[Row], references: Sequence[Reply], candidates: Sequence[Reply]) -> list[Difference]:
@@ -260,15 +295,18 @@ def log_probability_difference(
     references: Sequence[Reply], candidates: Sequence[Reply]
 ) -> LogProbabilityDifference | None:
     """Compare; None if a side's graphs do not tell, and if no answers are equal."""
-    found = [
-        abs(other.log_probability - one.log_probability)
+    pairs = [
+        (one.log_probability, other.log_probability)
         for one, other in zip(references, candidates, strict=True)
         if one.tokens == other.tokens and one.log_probability is not None and other.log_probability is not None
     ]
-    if not found:
+    if not pairs:
         return None
-    numbers = [value if math.isfinite(value) else math.inf for value in found]
-    return LogProbabilityDifference(len(numbers), fmean(numbers), max(numbers))
+    before, after = np.array(pairs, np.float64).T
+    with np.errstate(invalid="ignore"):
+        found = np.nan_to_num(np.abs(after - before), nan=math.inf)
+        ratio = decibel(float(np.var(before)), float(np.square(found).mean()))
+    return LogProbabilityDifference(len(pairs), float(found.mean()), float(found.max()), ratio)
 
 
 @dataclass(frozen=True)

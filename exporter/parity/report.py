@@ -30,6 +30,7 @@ from glimmer_export.exporter.parity.figures import (
     gold_in_top_m,
     log_probability_difference,
     mean_kendall_tau,
+    score_snr_db,
     top_m_overlap,
 )
 from glimmer_export.exporter.parity.graph_errors import GraphError
@@ -94,7 +95,8 @@ class ParityReport:
     and metrics run from 0 to 1; None if there was nothing to measure: no selection in this architecture, no gold
     answers, no memory. `compared` says what the candidate computed, and which of its graphs witness something.
     `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
-    `log_probability` is None if a side is a bundle of before there was one, and if no answers are equal.
+    `score_snr_db` is None if nothing is ranked, `log_probability` if a side is a bundle of before there was one, and if
+    no answers are equal.
     `attribution` is None if it was not asked for, `gate` if there was none. `speed` is how many times faster the
     candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot; `samples` some of the answers, equal or not, for a page.
@@ -111,6 +113,7 @@ class ParityReport:
     answers_equal_of_correct: float | None
     top_m_overlap: float | None
     kendall_tau: float | None
+    score_snr_db: float | None
     gold_in_top_m: BothSides
     em: Delta
     f1: Delta
@@ -171,6 +174,7 @@ class ParityReport:
             "answers_equal_of_correct": self.answers_equal_of_correct,
             "top_m_overlap": self.top_m_overlap,
             "kendall_tau": self.kendall_tau,
+            "score_snr_db": self.score_snr_db,
             "gold_in_top_m": asdict(self.gold_in_top_m),
             **metrics,
             "first_difference": asdict(self.first_difference),
@@ -215,6 +219,7 @@ def report_from_replies(
         answers_equal_of_correct=equal_of_correct(asked, references, candidates),
         top_m_overlap=top_m_overlap(references, candidates),
         kendall_tau=mean_kendall_tau(references, candidates),
+        score_snr_db=score_snr_db(references, candidates),
         gold_in_top_m=BothSides(gold_in_top_m(asked, references), gold_in_top_m(asked, candidates)),
         em=em_of(asked, references, candidates),
         f1=f1_of(asked, references, candidates),

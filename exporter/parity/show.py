@@ -134,10 +134,12 @@ def _answers(report: ParityReport) -> ReportTable:
             else {
                 "log-probability of equal answers, nats, mean difference": f"{found.mean_abs_difference:.2g}",
                 "log-probability of equal answers, nats, largest": f"{found.max_abs_difference:.2g}",
+                "log-probability of equal answers, SNR dB": _db(found.snr_db),
             }
         ),
         "top-m overlap": _share(report.top_m_overlap),
         "Kendall tau of the scores": _share(report.kendall_tau),
+        "scores, SNR dB": "-" if report.score_snr_db is None else _db(report.score_snr_db),
     }  # fmt: skip
     if report.skipped_passages:
         both["passages skipped, without text"] = str(report.skipped_passages)

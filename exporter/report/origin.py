@@ -1,4 +1,4 @@
-"""If a report comes from: the command, the date, and the versions of what took part."""
+"""Where a report comes from: the command, the date, and the versions of what took part."""
 
 from __future__ import annotations
 

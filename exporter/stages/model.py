@@ -68,6 +68,15 @@ class GlimmerModel(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
+    @classmethod
+    def of_children(cls, owner: nn.Module, config: CheckpointConfig) -> GlimmerModel:
+        """The model whose parts are another module's children: those that it has now, and what takes their place."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.config, model.training = config, owner.training
+        model._modules = owner._modules  # noqa: SLF001  # the one dictionary: a weight stands in one place
+        return model
+
     def set_dropout(self, rate: float) -> None:
         """Drop this share wherever T5 does, in every stack: while the model, or a part of it, is in training mode.
 
@@ -173,9 +182,18 @@ class GlimmerModel(nn.Module):
         unflattened: Tensor = states.unflatten(0, (input_ids.shape[0], input_ids.shape[1]))
         return unflattened
 
-    def decode(self, decoder_input_ids: Tensor, encoder_hidden_states: Tensor, encoder_mask: Tensor) -> Tensor:
-        """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab)."""
-        hidden_states, self_bias, cross_bias = self._decoder_inputs(decoder_input_ids, encoder_mask)
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_mask: Tensor,
+        decoder_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Teacher-forced decoder: ids (b, t) over states (b, s, d_model) and mask (b, s) -> logits (b, t, vocab).
+
+        Where decoder_mask (b, t) is 0 there is padding that no later token attends to, as on the left of an answer.
+        """
+        hidden_states, self_bias, cross_bias = self._decoder_inputs(decoder_input_ids, encoder_mask, decoder_mask)
         for block in self.decoder.blocks():
             # Keys and values inside what is checkpointed: of many passages they are most of a layer's activations.
             hidden_states = self.decoder.run(block, hidden_states, encoder_hidden_states, self_bias, cross_bias)
@@ -196,12 +214,17 @@ class GlimmerModel(nn.Module):
             hidden_states = block.over(hidden_states, key, value, self_bias, cross_bias)
         return self.logits(hidden_states)
 
-    def _decoder_inputs(self, decoder_input_ids: Tensor, encoder_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embedded tokens (b, t, d_model), causal bias (1, heads, t, t) and `cross_bias`."""
+    def _decoder_inputs(
+        self, decoder_input_ids: Tensor, encoder_mask: Tensor, decoder_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embedded tokens (b, t, d_model), causal bias (b or 1, heads, t, t) and `cross_bias`."""
         hidden_states = self.decoder.dropout(self.shared(decoder_input_ids))
         positions = torch.arange(decoder_input_ids.shape[1], dtype=torch.int32, device=decoder_input_ids.device)
-        self_bias = masked_bias(self.decoder.relative_bias(positions, positions), positions <= positions[:, None])
-        return hidden_states, self_bias.unsqueeze(0), self.cross_bias(encoder_mask, positions, hidden_states.dtype)
+        keep = positions <= positions[:, None]
+        if decoder_mask is not None:
+            keep = keep & (decoder_mask[:, None, None, :] > 0)
+        self_bias = masked_bias(self.decoder.relative_bias(positions, positions).unsqueeze(0), keep)
+        return hidden_states, self_bias, self.cross_bias(encoder_mask, positions, hidden_states.dtype)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """The decoder's final norm and vocabulary projection: (..., d_model) -> (..., vocab)."""

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from glimmer_export.exporter.stages.model import Encoded, GlimmerModel, Masked
 from glimmer_export.exporter.training.batch import IGNORED, Batch
 
-__all__ = ["Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "training_loss"]
+__all__ = [
+    "Divergence", "Likelihood", "LossSettings", "Losses", "decoder_rows", "divergence", "evaluation_mode", "losses_of",
+    "training_loss",
+]  # fmt: skip
 
 Divergence = Literal["rank_to_lm", "lm_to_rank"]
 """KL(p_rank || p_LM), as the GLIMMER paper writes it, or KL(p_LM || p_rank), as Atlas's code computes it."""
@@ -73,12 +76,21 @@ def training_loss(
     """
     encoded = _encode(model, batch.question, batch.passages, num_selected or model.config.num_selected)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
-    logits = model.decode(decoder_input_ids, encoded.states, encoded.mask).float()
-    answers = labels != IGNORED
+    logits = model.decode(decoder_input_ids, encoded.states, encoded.mask)
+    return losses_of(model, batch, encoded, logits, labels, settings)
+
+
+def losses_of(
+    model: GlimmerModel, batch: Batch, encoded: Encoded, logits: Tensor, labels: Tensor, settings: LossSettings
+) -> Losses:
+    """`training_loss` of a batch that has been read: logits (b, n, vocab) that should say labels (b, n)."""
+    logits, answers = logits.float(), labels != IGNORED
     ranking, selected = logits.new_zeros(()), batch.gold.any(1)
     if encoded.scores is not None and encoded.selected is not None:
         scores = encoded.scores.float()
-        alone = _likelihoods(model, batch, encoded, settings) if scores.shape[1] > 1 else torch.zeros_like(scores)
+        ranks = scores.shape[1] > 1 and settings.ranking_weight > 0
+        # Otherwise they diverge from themselves by nothing, and the score head has a gradient of 0.
+        alone = _likelihoods(model, batch, encoded, settings) if ranks else scores.detach()
         ranking = divergence(scores, alone, settings).sum()
         selected = batch.gold.gather(1, encoded.selected).any(1)
     return Losses(
@@ -142,7 +154,7 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
     at_once = max(1, settings.likelihood_rows // size)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
     found = []
-    with _evaluating(model) as dropping:
+    with evaluation_mode(model) as dropping:
         for part in (slice(start, start + at_once) for start in range(0, passages, at_once)):
             masks = batch.passages.mask[:, part]
             if encoded.reranked is None or dropping:
@@ -163,11 +175,13 @@ def _likelihoods(model: GlimmerModel, batch: Batch, encoded: Encoded, settings: 
 
 
 @contextmanager
-def _evaluating(model: GlimmerModel) -> Iterator[bool]:
-    """Evaluation mode for a while; says whether anything was dropped before."""
-    training = model.training
+def evaluation_mode(model: nn.Module) -> Iterator[bool]:
+    """Evaluation mode for a while, then each module's own again; says whether anything was dropped before."""
+    modes = {module: module.training for module in model.modules()}
+    drops = any(module.p > 0 and module.training for module in modes if isinstance(module, nn.Dropout))
     model.eval()
     try:
-        yield training and any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+        yield drops
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training

@@ -91,7 +91,8 @@ class Recipe(_Fields):
     layers to tell passages apart. `start` copying: the output projection starts as the embedding, and half of the
     encoders' heads find a token's like elsewhere, which spares random weights most of the steps before anything is
     learned. `gold` among: the gold passage is one of the k, whatever was retrieved; `distractors`: the first of the
-    others, or random ones. `keep`: the state with the best exact match on the dev rows, or the last.
+    others, or random ones. `keep`: the state with the best exact match on the dev rows, or the last. If no dev rows are
+    given and there is a world, they are `dev_questions` of its test split.
     """
 
     steps: Count | None = None
@@ -121,6 +122,7 @@ class Recipe(_Fields):
     evaluate_every: Count = 1000
     save_every: Count = 500
     keep: Literal["best", "last"] = "best"
+    dev_questions: Count = 1000
     phases: tuple[Phase, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ MARKS[VECTORS] = ("embeddings", "encoder")
 NAME = {
     BUNDLE: "name the folder that `glimmer-export export` or `quantize` wrote",
     STORE: "name the folder that `glimmer-export memory build` wrote",
-    CHECKPOINT: "name a directory written by `glimmer-export init`, `convert` or `train-demo`",
+    CHECKPOINT: "name a directory written by `glimmer-export init`, `convert` or `train`",
     T5: "name a directory in Hugging Face's layout, as `save_pretrained` writes it",
 }
 NEXT = {

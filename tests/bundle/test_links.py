@@ -7,9 +7,9 @@ import pytest
 from glimmer_export.calibration.calibrate import CalibrationOptions
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
-from glimmer_export.exporter.demo.resume import remove_state
 from glimmer_export.exporter.engines.folder import work_on_engines
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.exporter.training.state import remove_state
 from glimmer_export.runtime.contract import PARITY_RECORD, OutputError
 from tests.bundle_factory import tree
 from tests.exported import QUESTIONS, copy_bundle

@@ -309,7 +309,7 @@ def test_questions_that_give_no_passages(refused, glimmer, tmp_path):
 def test_a_training_that_cannot_be_resumed(refused, tmp_path):
     (tmp_path / "out.training").mkdir()
     (tmp_path / "out.training" / "state.pt").write_bytes(b"PK\x03\x04 and no more")
-    assert "remove" in refused(OutputError, "train-demo", "-o", tmp_path / "out")
+    assert "remove" in refused(OutputError, "train", "--recipe", "demo", "-o", tmp_path / "out")
 
 
 def test_options_that_do_not_fit(refused, glimmer, exported, tmp_path):

@@ -46,7 +46,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_those_of_the_readme():
     assert {" ".join(path) for path in COMMANDS} >= {
-        "init", "export", "inspect", "memory build", "ask", "answer", "calibrate", "parity", "bench", "train-demo",
+        "init", "export", "inspect", "memory build", "ask", "answer", "calibrate", "parity", "bench", "train",
         "demo-data",
     }
 

@@ -98,7 +98,7 @@ CASES = [
     ("onnx_ir", "calibrate", "tools"),
     ("onnxruntime", "calibrate", "cpu"),
     ("torch", "parity", "export"),
-    ("torch", "train-demo", "export"),
+    ("torch", "train", "export"),
     ("matplotlib", "cost", "export"),
     ("matplotlib", "sensitivity", "export"),
     ("onnxruntime", "sensitivity", "cpu"),
@@ -135,7 +135,7 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
         "memory encoder": ["memory", "index", glimmer.store, "--encoder", folder / "encoder"],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
-        "train-demo": ["train-demo", "-o", output],
+        "train": ["train", "--recipe", "demo", "-o", output],
         "cost": ["cost", "--model", "small", "--plot", output.with_suffix(".svg")],
         "sensitivity": [
             "sensitivity", glimmer.bundle, "--questions", questions, "--plot", output.with_suffix(".svg")

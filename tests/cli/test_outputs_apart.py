@@ -60,10 +60,10 @@ COMMANDS = {
     "sensitivity": Command({"plot": FILE}, ("bundle", "questions", "store", "policy")),
     "cost": Command({"plot": FILE}, ("bundle",)),
     "bench": Command({"work": CHANGED, "html": FILE}, ("checkpoint", "work"), "--peers none"),
-    "train-demo": Command({"output": FOLDER}, ()),
+    "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
-TEXTS_THAT_NAME_FILES = {"gate", "policy", "questions"}
+TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}
 ALONE = {
     ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint",
     ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",
@@ -72,6 +72,7 @@ ALONE = {
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
 LEFT_OUT = {
     "memory index": {"encoder": ("embeddings", "ids"), "embeddings": ("encoder", "ids"), "ids": ("encoder",)},
+    "train": dict.fromkeys(("checkpoint", "dev", "recipe", "rows", "store"), ("corpus",)) | {"corpus": ("store",)},
 }
 """What does not go with the input that is tried."""
 WITHIN = {"memory index": "dense"}
@@ -121,6 +122,8 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),
         "questions": write_rows(folder / "questions.jsonl", rows),
+        "rows": write_rows(folder / "rows.jsonl", rows), "dev": write_rows(folder / "dev.jsonl", rows),
+        "recipe": write_recipe(folder / "recipe.yaml"),
         "corpus": Path(shutil.copy(glimmer.corpus, folder / "corpus.jsonl")),
         "models": copy_bundle(glimmer, folder / "models"),
         "bundle": copy_bundle(glimmer, folder / "bundle"), "reference": copy_bundle(glimmer, folder / "reference"),
@@ -128,6 +131,11 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "store": Path(shutil.copytree(glimmer.store, folder / "store")),
         "reference_store": Path(shutil.copytree(glimmer.store, folder / "reference-store")),
     }  # fmt: skip
+
+
+def write_recipe(path: Path) -> Path:
+    path.write_text("steps: 1\n", encoding="utf-8")
+    return path
 
 
 def ways(kind: str, output: str, source: Path, change: Path) -> Iterator[tuple[str, Path, Path]]:

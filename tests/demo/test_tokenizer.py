@@ -1,7 +1,7 @@
 """The demo tokenizer knows every word of the world and gives answers back."""
 
 from glimmer_export.exporter.answering import exact_match
-from glimmer_export.exporter.demo.recipe import demo_config
+from glimmer_export.exporter.demo.generator import demo_start
 from glimmer_export.exporter.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from glimmer_export.exporter.demo.world import generate_split
 
@@ -14,7 +14,7 @@ def test_special_tokens_have_the_ids_of_t5():
 
 
 def test_no_word_of_the_world_is_unknown_and_all_fits():
-    tokenizer, config = build_tokenizer(), demo_config("glimmer")
+    tokenizer, (config, _) = build_tokenizer(), demo_start("glimmer")
     assert tokenizer.get_vocab_size() == config.vocab_size
     unknown = tokenizer.token_to_id("<unk>")
     for split in ("train", "test"):
@@ -31,7 +31,7 @@ def test_no_word_of_the_world_is_unknown_and_all_fits():
 
 
 def test_answers_survive_the_round_trip():
-    tokenizer, config = build_tokenizer(), demo_config("glimmer")
+    tokenizer, (config, _) = build_tokenizer(), demo_start("glimmer")
     for question in generate_split("test", 3000, seed=0).questions:
         ids = tokenizer.encode(question["answers"][0]).ids
         assert len(ids) <= config.max_new_tokens

@@ -226,11 +226,11 @@ def unigram(folder: Path) -> None:
 
 
 def training(folder: Path) -> None:
-    """The state of a demo's training, interrupted."""
-    from glimmer_export.exporter.demo.resume import save_state
+    """The state of a training, interrupted."""
+    from glimmer_export.exporter.training.state import save_state
     from tests.fuzz.uses import trainer
 
-    save_state(trainer(), folder / "made")
+    save_state(trainer(), {"seed": 0}, folder / "made")
     _raise(folder / "made", folder)
 
 

@@ -170,20 +170,15 @@ def tokenizer_of_a_checkpoint(path: Path, _: Path) -> None:
 
 @cache
 def trainer() -> Any:
-    import torch
+    from tests.training.short import short_recipe, short_trainer
 
-    from glimmer_export.exporter.demo import demo_config
-    from glimmer_export.exporter.demo.recipe import Phase
-    from glimmer_export.exporter.demo.training import Training
-
-    short = (Phase(2, 1, 1, facts_per_passage=1, batch_size=2, learning_rate=1e-3),) * 2
-    return Training(demo_config("glimmer"), short, seed=0, device=torch.device("cpu"))
+    return short_trainer(short_recipe())
 
 
 def training(path: Path, _: Path) -> None:
-    from glimmer_export.exporter.demo.resume import restore_state
+    from glimmer_export.exporter.training.state import restore_state
 
-    restore_state(trainer(), path)
+    restore_state(trainer(), {"seed": 0}, path)
 
 
 def arguments_of_a_session(path: Path, _: Path) -> None:

@@ -20,6 +20,7 @@ from glimmer_export.exporter.parity.figures import (
     kendall_tau,
     log_probability_difference,
     paired_interval,
+    score_snr_db,
 )
 from glimmer_export.exporter.parity.graph_errors import LEAST_SNR_DB, ObservedGraph
 from glimmer_export.exporter.parity.inputs import Row
@@ -100,10 +101,26 @@ def test_how_sure_both_are_of_equal_answers():
 
     references = replies(((5,), -1.0), ((6,), -2.0), ((), -3.0), ((7,), -0.5), ((8,), -0.5))
     candidates = replies(((5,), -1.5), ((6,), -1.75), ((), -3.0), ((9,), -9.0), ((8,), None))
-    assert log_probability_difference(references, candidates) == LogProbabilityDifference(3, 0.25, 0.5)
+    # The variance of -1, -2 and -3 is 2/3, the mean square of 0.5, 0.25 and 0 is 0.3125 / 3.
+    found = log_probability_difference(references, candidates)
+    assert found == LogProbabilityDifference(3, 0.25, 0.5, pytest.approx(10 * math.log10(2 / 0.3125)))
+    assert log_probability_difference(references[:3], references[:3]) == LogProbabilityDifference(3, 0, 0, math.inf)
     assert log_probability_difference(references[3:], candidates[3:]) is None
     broken = log_probability_difference(references[:1], replies(((5,), math.nan)))
-    assert broken == LogProbabilityDifference(1, math.inf, math.inf)
+    assert broken == LogProbabilityDifference(1, math.inf, math.inf, LEAST_SNR_DB)
+
+
+def test_how_far_scores_stand_from_the_references():
+    def replies(*scores):
+        return [Reply((), scores=None if each is None else np.array(each, np.float32)) for each in scores]
+
+    references = replies([1, 3], [0, 4], [7], None)
+    shifted = replies([2, 4], [1, 5], [9], None)
+    assert score_snr_db(references, shifted) == math.inf
+    # Variances of 1 and 4, of an error of 0.25 and 0.
+    assert score_snr_db(references, replies([1, 4], [0, 4], [7], None)) == pytest.approx(10 * math.log10(5 / 0.25))
+    assert score_snr_db(references[:1], replies([1, math.nan])) == LEAST_SNR_DB
+    assert score_snr_db(references[2:], shifted[2:]) is None
 
 
 IO = GraphIO(

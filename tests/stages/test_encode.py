@@ -67,8 +67,7 @@ def composed(model: GlimmerModel, asked: Masked, read: Masked, m: int | None) ->
         )
         if not traits.has_memory:
             joined = torch.cat([ids.expand(PASSAGES, -1), texts[0]], 1)[None]
-            there = present[0].amax(-1, keepdim=True)
-            joined_mask = (torch.cat([mask.expand(PASSAGES, -1), present[0]], 1) * there)[None]
+            joined_mask = torch.cat([mask.expand(PASSAGES, -1), present[0]], 1)[None]
             rows.append((model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)))
             continue
         memory = model.encode_memory(texts[0], present[0])[None]

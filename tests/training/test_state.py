@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,81 +14,94 @@ import torch
 from rich.console import Console
 
 from glimmer_export.exporter.checkpoint import read_checkpoint
-from glimmer_export.exporter.demo import demo_config, train_demo
-from glimmer_export.exporter.demo.recipe import Phase
-from glimmer_export.exporter.demo.resume import restore_state, save_state
-from glimmer_export.exporter.demo.training import Training
+from glimmer_export.exporter.training import train as train_module
+from glimmer_export.exporter.training.state import save_state
+from glimmer_export.exporter.training.train import TrainingData, train_checkpoint
 from glimmer_export.runtime.contract import OutputError
-
-SHORT = (Phase(2, 1, 1, facts_per_passage=1, batch_size=2, learning_rate=1e-3),) * 2
-
-
-def trainer(seed=0) -> Training:
-    return Training(demo_config("glimmer"), SHORT, seed=seed, device=torch.device("cpu"))
+from tests.training.short import short_recipe
 
 
 class StopError(Exception):
     """Where a training is interrupted."""
 
 
-def stop(*_: object) -> None:
-    raise StopError
-
-
-def train(output: Path, **changes: object) -> str:
-    text = io.StringIO()
-    train_demo(output, **{"curriculum": SHORT, "num_test_questions": 5, "console": Console(file=text), **changes})
-    return text.getvalue()
-
-
-@pytest.fixture(scope="module")
-def begun() -> Training:
-    """A training that stopped after its first world."""
-    training = trainer()
-    with pytest.raises(StopError):
-        training.run(lambda report: None, world_done=stop)
-    return training
+def silent() -> Console:
+    return Console(file=io.StringIO())
 
 
 @pytest.fixture
-def unfinished(begun, tmp_path) -> Path:
-    """The folder that it left."""
-    save_state(begun, tmp_path / "out.training")
-    return tmp_path / "out.training"
+def train():
+    """Trains by the short recipe, fields of it changed, and gives what was told."""
+
+    def trained(output: Path, *, seed: int = 0, architecture: str = "glimmer", **changes: object) -> str:
+        text = io.StringIO()
+        console = Console(file=text, width=200)
+        recipe = short_recipe(**changes)
+        train_checkpoint(
+            None, TrainingData(), recipe, output, architecture=architecture, seed=seed, device="cpu", console=console
+        )
+        return text.getvalue()
+
+    return trained
 
 
-def test_train_demo_goes_on_and_ends_with_the_same_weights(unfinished, tmp_path):
-    assert "phase 1/2" not in train(tmp_path / "out")
+@pytest.fixture(scope="module")
+def left(tmp_path_factory) -> Path:
+    """The folder that a training left which was stopped after its first phase."""
+    output = tmp_path_factory.mktemp("unfinished") / "out"
+
+    def save_and_stop(*arguments: object) -> None:
+        save_state(*arguments)
+        raise StopError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "save_state", save_and_stop)
+        with pytest.raises(StopError):
+            train_checkpoint(None, TrainingData(), short_recipe(), output, device="cpu", console=silent())
+    return output.with_name("out.training")
+
+
+@pytest.fixture
+def unfinished(left, tmp_path) -> Path:
+    """A copy of it beside what will be the output."""
+    return shutil.copytree(left, tmp_path / "out.training")
+
+
+def test_a_training_goes_on_and_ends_with_the_same_weights(train, unfinished, tmp_path):
+    train(tmp_path / "out")
     train(tmp_path / "whole")
     resumed, whole = (read_checkpoint(tmp_path / name).tensors for name in ("out", "whole"))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
+    logs = [told(tmp_path / name) for name in ("out", "whole")]
+    assert logs[0] == logs[1]
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 4]  # the last is of the dev rows
 
 
-def test_a_lumen_is_the_same_training_without_the_score_head(unfinished, tmp_path):
-    train(tmp_path / "glimmer")
-    assert "phase 1/2" not in train(tmp_path / "out", architecture="lumen")
-    lumen, glimmer = (read_checkpoint(tmp_path / name) for name in ("out", "glimmer"))
+def told(checkpoint: Path) -> list[dict[str, float]]:
+    """The lines of a checkpoint's log, without their times."""
+    lines = map(json.loads, (checkpoint / "training" / "log.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_a_lumen_is_trained_with_a_score_head_that_is_dropped(train, tmp_path):
+    train(tmp_path / "lumen", architecture="lumen")
+    train(tmp_path / "plain", architecture="lumen", score_head=None)
+    lumen, plain = (read_checkpoint(tmp_path / name) for name in ("lumen", "plain"))
     assert (lumen.config.architecture, lumen.config.num_selected) == ("lumen", None)
-    assert set(glimmer.tensors) - set(lumen.tensors) == {"score.weight", "score.bias"}
-    assert all(torch.equal(weight, glimmer.tensors[name]) for name, weight in lumen.tensors.items())
-
-
-BEGINNING = (
-    "[{'steps': 2, 'num_passages': 1, 'num_selected': 1, 'facts_per_passage': 1, 'batch_size': 2, "
-    "'learning_rate': 0.001, 'pr"
-)
-"""As much of the other training's curriculum as an error says."""
+    assert lumen.config == plain.config
+    assert set(lumen.tensors) == set(plain.tensors)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected", "found"),
     [
         ({"seed": 1}, "seed 1, as asked for", "0"),
-        ({"curriculum": (*SHORT, SHORT[0])}, "the curriculum of this version", BEGINNING),
+        ({"learning_rate": 2e-3}, "the recipe of this one", "learning_rate 0.0001"),
+        ({"architecture": "lumen"}, "the config of this one", "architecture glimmer"),
     ],
 )
-def test_another_training_is_refused(unfinished, tmp_path, changes, expected, found):
+def test_another_training_is_refused(train, unfinished, tmp_path, changes, expected, found):
     before = (unfinished / "state.pt").read_bytes()
     with pytest.raises(OutputError) as caught:
         train(tmp_path / "out", **changes)
@@ -108,7 +123,7 @@ def damaged(content: bytes, damage: str) -> bytes:
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "half", "flipped", "text"])
-def test_a_damaged_state_is_named(unfinished, tmp_path, damage):
+def test_a_damaged_state_is_named(train, unfinished, tmp_path, damage):
     path = unfinished / "state.pt"
     path.write_bytes(content := damaged(path.read_bytes(), damage))
     with pytest.raises(OutputError, match=f"{path}: .* remove {unfinished}"):
@@ -143,44 +158,49 @@ def assign(value: object, *keys: object):
         without("optimizer"),
         without("progress"),
         without("model", "shared.weight"),
-        without("progress", "world"),
+        without("progress", "steps"),
+        without("source"),
+        without("source", "worlds"),
         without("optimizer", "param_groups"),
         without("optimizer", "state", 0, "exp_avg"),
         assign("glimmer", "settings"),
         assign(torch.zeros(3), "model", "shared.weight"),
         assign("far", "progress", "step"),
+        assign(10_000, "progress", "phase"),
+        assign(-1, "source", "worlds", "taken"),
+        assign({"nq": 1}, "source", "files"),
         assign([], "optimizer", "param_groups"),
         assign(torch.zeros(3), "optimizer", "state", 0, "exp_avg_sq"),
         assign({}, "optimizer", "state", 10_000),
         assign(3, "optimizer"),
     ],
 )
-def test_a_state_of_another_form_is_named(begun, unfinished, change):
+def test_a_state_of_another_form_is_named(train, unfinished, tmp_path, change):
     path = unfinished / "state.pt"
     state = torch.load(path, weights_only=True)
     change(state)
     torch.save(state, path)
     with pytest.raises(OutputError, match=str(path)):
-        restore_state(trainer(), unfinished)
+        train(tmp_path / "out")
 
 
-def test_foreign_content_is_named_and_not_executed(unfinished):
+def test_foreign_content_is_named_and_not_executed(train, unfinished, tmp_path):
     torch.save({"settings": Path("of a class")}, unfinished / "state.pt")
     with pytest.raises(OutputError, match="found a pickle that calls pathlib"):
-        restore_state(trainer(), unfinished)
+        train(tmp_path / "out")
     torch.save([1], unfinished / "state.pt")
     with pytest.raises(OutputError, match="found a list without them"):
-        restore_state(trainer(), unfinished)
+        train(tmp_path / "out")
 
 
-def test_files_of_others_in_the_folder_stay(unfinished, tmp_path):
+def test_files_of_others_in_the_folder_stay(train, unfinished, tmp_path):
     (unfinished / "diary.txt").write_text("mine", encoding="utf-8")
     (unfinished / ".state.pt.tmp").write_bytes(b"of a write that was killed")
     train(tmp_path / "out")
     assert [path.name for path in unfinished.iterdir()] == ["diary.txt"]
 
 
-def test_an_unfinished_store_of_the_same_name_is_no_state(tmp_path):
+def test_an_unfinished_store_of_the_same_name_is_no_state(train, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "plan.json").write_text("{}", encoding="utf-8")
     train(tmp_path / "out")
@@ -198,10 +218,10 @@ def files_of_at_most(num_bytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_named_and_the_last_state_stays(begun, unfinished, tmp_path):
+def test_a_full_disk_is_named_and_the_last_state_stays(train, unfinished, tmp_path):
     before = (unfinished / "state.pt").read_bytes()
     with files_of_at_most(100_000), pytest.raises(OutputError, match="a full disk"):
         train(tmp_path / "out")
     assert (unfinished / "state.pt").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"out.training"}
-    assert [path.name for path in unfinished.iterdir()] == ["state.pt"]
+    assert {path.name for path in unfinished.iterdir()} == {"state.pt", "log.jsonl", "tensorboard"}

@@ -1,9 +1,11 @@
-"""The state of a training on disk: saved after each world, and taken up again by the same training alone."""
+"""The state of a training on disk: saved every so many steps, and taken up again by the same training alone."""
 
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,28 +13,34 @@ from typing import Any
 import torch
 
 from glimmer_export.exporter.checkpoint.pickle_files import load_failure, torch_errors
-from glimmer_export.exporter.demo.training import Training
 from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
+from glimmer_export.exporter.training.log import LOG, TENSORBOARD
+from glimmer_export.exporter.training.trainer import Trainer
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
-__all__ = ["remove_state", "restore_state", "save_state"]
+__all__ = ["BEST", "LAST", "remove_state", "restore_state", "save_state"]
 
 STATE = "state.pt"
+BEST, LAST = "best", "last"
+"""Checkpoints beside the state: of the best exact match on the dev rows, and of before a step that failed."""
 
 
-def save_state(training: Training, directory: Path) -> None:
-    """Write the state into `directory`, in place of an older one; raises OutputError if it cannot be written."""
+def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
+    """Write the state into `directory`, in place of an older one; raises OutputError if it cannot be written.
+
+    `settings` is what decides the result, as plain data: only a training of the same may continue from the state.
+    """
     # torch.save to a file hides the system's error number, without which a full disk has no name.
     content = io.BytesIO()
-    torch.save({"settings": training.settings, **training.state()}, content)
+    torch.save({"settings": dict(settings), **trainer.state()}, content)
     with write_errors(directory):
         _check_own(directory)
         directory.mkdir(parents=True, exist_ok=True)
         replace_file(directory / STATE, content.getvalue())
 
 
-def restore_state(training: Training, directory: Path) -> None:
+def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
     """Continue from the state in `directory`, if there is one.
 
     Raises OutputError if it is damaged, is no such state, or is that of a training with other settings.
@@ -48,32 +56,39 @@ def restore_state(training: Training, directory: Path) -> None:
         return OutputError(str(path), expected="the state of a training", found=load_failure(error), fix=remove)
 
     with torch_errors(refused):
-        state = _load(path, training.device)
+        state = _load(path)
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         raise OutputError(
             str(path), expected="the state of a training, with its settings",
             found=f"a {type(state).__name__} without them", fix=remove,
         )
-    for name, asked in training.settings.items():
+    for name, asked in settings.items():
         if (found := state["settings"].get(name)) != asked:
-            short = isinstance(asked, (str, int))
             raise OutputError(
-                f"unfinished training {directory}", found=str(found)[:120],
-                expected=f"{name} {asked}, as asked for" if short else f"the {name} of this version",
+                f"unfinished training {directory}", found=_difference(found, asked),
+                expected=f"the {name} of this one" if isinstance(asked, dict) else f"{name} {asked}, as asked for",
                 fix=f"run it with the options that it began with, or {remove}",
             )
     try:
-        training.restore(state)
+        trainer.restore(state)
     except ValueError as error:
         raise OutputError(str(path), expected="the state of this training", found=str(error), fix=remove) from None
 
 
-def _load(path: Path, device: torch.device) -> Any:
+def _difference(found: object, asked: object) -> str:
+    """What another training has instead: of fields, the first that differs."""
+    if isinstance(found, dict) and isinstance(asked, dict):
+        name = next((name for name in asked if found.get(name) != asked[name]), "")
+        return f"{name} {found.get(name)}"[:120]
+    return str(found)[:120]
+
+
+def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not look at them
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} with another checksum than it was written with")
-    return torch.load(path, map_location=device, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_own(directory: Path) -> None:
@@ -82,10 +97,13 @@ def _check_own(directory: Path) -> None:
 
 
 def remove_state(directory: Path) -> None:
-    """Remove what `save_state` wrote, and the directory unless there is something else in it."""
+    """Remove what a training keeps in its folder, and the folder unless there is something else in it."""
     with write_errors(directory):
         _check_own(directory)
-        for name in (STATE, f".{STATE}.tmp"):
+        for name in (BEST, LAST, TENSORBOARD):
+            require_no_link(directory.parent, [f"{directory.name}/{name}"], subject=f"unfinished training {directory}")
+            shutil.rmtree(directory / name, ignore_errors=True)
+        for name in (STATE, f".{STATE}.tmp", LOG):
             (directory / name).unlink(missing_ok=True)
         if directory.is_dir():
             remove_unfinished(directory, STATE)

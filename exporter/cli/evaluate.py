@@ -34,7 +34,7 @@ def evaluate(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL...", help="Checkpoints and bundles; the first is compared with.")
     ],
-    questions: Annotated[
+    rows: Annotated[
         list[str],
         typer.Option(
             "--questions", metavar="FILE[=TASK]",
@@ -82,7 +82,7 @@ def evaluate(
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
 
-    asked = task_files(questions)
+    asked = task_files(rows)
     read = [*models, *(corpus or ()), store, *paths_of(asked)]
     picture = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=read)
     page = None if html is None else check_page(html, [*read, plot])

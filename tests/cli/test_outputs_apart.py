@@ -48,7 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
-    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "rows")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -63,7 +63,7 @@ COMMANDS = {
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
-TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}
+TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "recipe", "rows"}
 ALONE = {
     ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint",
     ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",

@@ -65,6 +65,7 @@ class CostRequest:
     live_proportion: str | None = None
     rerank_proportion: str | None = None
     score_pooling: str | None = None
+    separate_reranker: bool = False
     passages: int = 1_000_000
     target: str | None = None
     bundle: Path | None = None
@@ -111,8 +112,11 @@ def _of_preset(request: CostRequest) -> Resolved:
         request.stage_a, request.cross_attention, request.answer_tokens, request.target or "cpu"
     )
     architecture = request.architecture or "glimmer"
-    pooling = request.score_pooling or "first"
-    return Resolved(model_from_preset(request.model, architecture, workload, forms, cut, pooling), workload, None)
+    model = model_from_preset(
+        request.model, architecture, workload, forms, cut, request.score_pooling or "first",
+        separate_reranker=request.separate_reranker,
+    )
+    return Resolved(model, workload, None)
 
 
 def _proportion(text: str | None, option: str, default: Fraction) -> Fraction:
@@ -153,6 +157,7 @@ def _check_bundle_fits(request: CostRequest, manifest: BundleManifest) -> None:
         "--live-proportion": (request.live_proportion, None),
         "--rerank-proportion": (request.rerank_proportion, None),
         "--score-pooling": (request.score_pooling, None),
+        "--separate-reranker": (request.separate_reranker or None, None),
     }
     for option, (given, own) in decided.items():
         if given not in (None, own):
@@ -247,6 +252,7 @@ class CostReport:
                 "stage_b": model.shape.num_stage_b_layers,
                 "decoder": model.shape.num_decoder_layers,
             },
+            "separate_reranker": model.shape.separate_reranker,
             "forms": {"stage_a": model.forms.stage_a, "cross_attention": model.forms.cross_attention},
             "papers": {
                 name: {

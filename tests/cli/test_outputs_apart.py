@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "rows")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -66,6 +67,7 @@ TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "recipe", "rows"}
 ALONE = {
     ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint", ("init", "from_t5"): "from_fid",
     ("init", "from_fid"): "from_t5", ("init", "tokenizer"): "from_fid",
+    ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",
 }
 """Options that do without another one."""
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
@@ -124,6 +126,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "rows": write_rows(folder / "rows.jsonl", rows), "dev": write_rows(folder / "dev.jsonl", rows),
         "recipe": write_recipe(folder / "recipe.yaml"),
         "corpus": Path(shutil.copy(glimmer.corpus, folder / "corpus.jsonl")),
+        "models": copy_bundle(glimmer, folder / "models"),
         "bundle": copy_bundle(glimmer, folder / "bundle"), "reference": copy_bundle(glimmer, folder / "reference"),
         "checkpoint": Path(shutil.copytree(glimmer.checkpoint, folder / "checkpoint")),
         "store": Path(shutil.copytree(glimmer.store, folder / "store")),

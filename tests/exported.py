@@ -34,8 +34,8 @@ from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, 
 from tests.once import Once
 
 __all__ = [
-    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported", "copy_bundle",
-    "load_graph", "make_checkpoint", "question_answered", "update_manifest", "write_alone",
+    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "RERANKERS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported",
+    "copy_bundle", "load_graph", "make_checkpoint", "question_answered", "update_manifest", "write_alone",
 ]  # fmt: skip
 
 # So small a product is not worth a second thread, which waits for its core wherever something else runs there.
@@ -58,7 +58,7 @@ DEEP_MEMORY = {"num_memory_layers": 2, "num_decoder_layers": 1}
 FAST: dict[str, dict[str, Any]] = {
     "glimmer": GLIMMER,
     "glimmer, every option": {
-        **GLIMMER, **OPTIONS, **DEEP_MEMORY, **TWO_LAYERS, "separate_question_encoder": True,
+        **GLIMMER, **OPTIONS, **DEEP_MEMORY, **TWO_LAYERS, "separate_question_encoder": True, "separate_reranker": True,
     },
     "glimmer, exact algebra": GLIMMER,
     "glimmer, exact algebra, two layers": {**GLIMMER, **V1_0, **WIDE_HEADS, **TWO_LAYERS},
@@ -83,6 +83,11 @@ SLOW: dict[str, dict[str, Any]] = {
 }
 CODECS = {"glimmer, codecs": GLIMMER, "lumen, codecs": LUMEN}
 """Variants whose graphs decode every codec of a store; the others decode fp16 alone."""
+RERANKERS = {
+    "glimmer, separate reranker": {**GLIMMER, "separate_reranker": True},
+    "glimmer, separate reranker, two layers": {**GLIMMER, **V1_0, **TWO_LAYERS, "separate_reranker": True},
+}
+"""Stage A of its own layers, lazy; in the papers' form and with a mean it is among `every option`."""
 BOTH_FORMS = {
     "glimmer, both forms": GLIMMER, "memory_fid, both forms": {"architecture": "memory_fid", "memory_final_norm": True}
 }
@@ -90,7 +95,8 @@ BOTH_FORMS = {
 EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16",))
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
-    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0"), EXACT_ALGEBRA
+    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0", *RERANKERS),
+    EXACT_ALGEBRA,
 ) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=tuple(glimmer_export.runtime.contract.CODECS))) | dict.fromkeys(
     BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
 )
@@ -136,7 +142,7 @@ class Exported:
 
     @cached_property
     def directory(self) -> Path:
-        return self.once(self.variant, self._export)
+        return self.once(self.variant, self._export, for_all_runs=True)
 
     @cached_property
     def graphs(self) -> list[ExportedGraph]:
@@ -157,7 +163,7 @@ class Exported:
 
     @cached_property
     def store(self) -> Path:
-        return self.once(f"{self.variant}, store", self._build_store) / "store"
+        return self.once(f"{self.variant}, store", self._build_store, for_all_runs=True) / "store"
 
     @cached_property
     def model(self) -> GlimmerModel:
@@ -196,7 +202,7 @@ class Exported:
 
 def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
     """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
-    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS | BOTH_FORMS)[variant], **changes})
+    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS | RERANKERS | BOTH_FORMS)[variant], **changes})
     weights = random_weights(config, seed=len(SAME_WEIGHTS.get(variant, variant)))
     generator = torch.Generator().manual_seed(1)
     for name, weight in weights.items():

@@ -11,7 +11,12 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
-__all__ = ["STORAGE", "VARIANTS", "greedy_tokens", "make_t5", "random_mask", "random_tokens", "save_t5"]
+from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.stages import GlimmerModel, model_from_weights
+
+__all__ = [
+    "STORAGE", "VARIANTS", "fid_from_t5", "greedy_tokens", "make_t5", "random_mask", "random_tokens", "save_t5",
+]  # fmt: skip
 
 logging.disable_progress_bar()  # of saving, since transformers 5: it would stand among a command's errors
 
@@ -46,6 +51,26 @@ def make_t5(variant: str, *, seed: int = 0, **changes: object) -> T5ForCondition
         if fields["tie_word_embeddings"]:
             model.shared.weight.mul_(0.2)  # or each token would be followed by itself, whatever is read
     return model.requires_grad_(False).eval()
+
+
+def fid_from_t5(model: T5ForConditionalGeneration) -> GlimmerModel:
+    """The FiD that reads a text as this T5 does: question and passage are one text. With copies of its weights."""
+    theirs = model.config
+    same = (
+        "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_decoder_layers", "relative_attention_num_buckets",
+        "relative_attention_max_distance", "layer_norm_epsilon", "feed_forward_proj", "decoder_start_token_id",
+    )  # fmt: skip
+    config = CheckpointConfig(
+        architecture="fid", num_memory_layers=0, num_stage_a_layers=0, num_stage_b_layers=theirs.num_layers,
+        tie_word_embeddings=theirs.feed_forward_proj == "relu", question_layout="joined",
+        input_template="{question} {text}", **{name: getattr(theirs, name) for name in same},
+    )
+    weights = {
+        name.replace("encoder.", "live_encoder.", 1) if name.startswith("encoder.") else name: tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("embed_tokens.weight") and not (name == "lm_head.weight" and config.tie_word_embeddings)
+    }
+    return model_from_weights(config, weights)
 
 
 def save_t5(model: T5ForConditionalGeneration, directory: Path, storage: str = "safetensors") -> Path:

@@ -34,11 +34,12 @@ from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 
 GOLDEN = Path(__file__).with_name("golden")
-SCHEMA_5, SCHEMA_6, SCHEMA_7 = (GOLDEN / f"schema{number}" for number in (5, 6, 7))
+SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8 = (GOLDEN / f"schema{number}" for number in (5, 6, 7, 8))
 STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
-ANSWERS_5, ANSWERS_6, ANSWERS_7 = (
-    json.loads((folder / "answers.json").read_text(encoding="utf-8")) for folder in (SCHEMA_5, SCHEMA_6, SCHEMA_7)
+ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8 = (
+    json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    for folder in (SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8)
 )
 
 
@@ -108,21 +109,22 @@ def test_a_parity_record_is_read():
 
 
 EACH = pytest.mark.parametrize(
-    ("folder", "expected"), [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6), (SCHEMA_7, ANSWERS_7)],
-    ids=["schema 5", "schema 6", "schema 7"],
+    ("folder", "expected"),
+    [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6), (SCHEMA_7, ANSWERS_7), (SCHEMA_8, ANSWERS_8)],
+    ids=["schema 5", "schema 6", "schema 7", "schema 8"],
 )
 
 
 @EACH
 @pytest.mark.parametrize("store", ["store-fp16", "store-int8"])
-def test_a_bundle_of_schemas_5_to_7_answers_as_it_did(folder, expected, store):
+def test_a_bundle_of_schemas_5_to_8_answers_as_it_did(folder, expected, store):
     with Session.open(folder / "bundle", folder / store, threads=1) as session:
         assert_same_answers(session.answer_many(QUESTIONS), expected[store])
     assert not verify_store(folder / store).damaged
 
 
 @EACH
-def test_a_fid_of_schemas_5_to_7_answers_as_it_did(folder, expected):
+def test_a_fid_of_schemas_5_to_8_answers_as_it_did(folder, expected):
     given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
     with Session.open(folder / "bundle-fid", threads=1) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", PassageTruncatedWarning)
@@ -185,3 +187,11 @@ def test_files_of_before_they_named_their_format_are_taken(tmp_path):
     assert [*written][:2] == ["format", "schema_version"]
     assert written["format"] == "glimmer-store"
     assert written["schema_version"] == STORE_SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("bundle", ["bundle", "bundle-fid"])
+def test_a_bundle_of_schema_8_has_no_separate_reranker(bundle):
+    """It does not say so; what is written of it today does."""
+    assert "separate_reranker" not in json.loads((SCHEMA_8 / bundle / MANIFEST).read_text(encoding="utf-8"))["model"]
+    manifest = read_manifest(SCHEMA_8 / bundle)
+    assert (manifest.schema_version, manifest.model.separate_reranker) == (BUNDLE_SCHEMA_VERSION, False)

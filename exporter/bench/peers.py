@@ -178,7 +178,7 @@ def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Pa
     """Write a checkpoint's weights as a Hugging Face T5 into an empty directory.
 
     Memory and live encoder become one encoder, in that order; the relative-bias table is the memory encoder's, since a
-    T5 has one. What only GLIMMER has (the score head, a question encoder of its own) is left out.
+    T5 has one. What only GLIMMER has (the score head, a question encoder or reranker of its own) is left out.
     """
     import torch
     from transformers import T5Config
@@ -199,7 +199,7 @@ def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Pa
 def _t5_name(name: str, num_memory_layers: int) -> str | None:
     """What T5 calls a tensor of a checkpoint; None for one that it has not."""
     part, _, rest = name.partition(".")
-    if part in ("score", "question_encoder"):
+    if part in ("score", "question_encoder", "reranker"):
         return None
     if part == "memory_encoder":
         return f"encoder.{rest}" if rest.startswith("block.") else None

@@ -213,7 +213,8 @@ def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
     """Prefix of the nodes of the layer that lazy stage A computes for one token."""
     if stage != LIVE_STAGE_A or manifest.stage_a != "lazy":
         return None
-    return f"live_encoder.block.{manifest.model.num_stage_a_layers - 1}."
+    stack = "reranker" if manifest.model.separate_reranker else "live_encoder"
+    return f"{stack}.block.{manifest.model.num_stage_a_layers - 1}."
 
 
 def _check_keep(options: QuantizeOptions, done: dict[str, QuantizedGraph]) -> None:

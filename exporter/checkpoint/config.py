@@ -29,7 +29,8 @@ class CheckpointConfig(BaseModel):
     `num_selected` is None if nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
     passage in one text by `input_template`, passage_length tokens at most, instead of giving the question a block.
     EOS follows question and passage where `question_eos` and `passage_eos` say so; to what joins them the latter
-    applies. `cross_attention_bias` is FiD's table of relative positions in the decoder's cross-attention.
+    applies. `cross_attention_bias` is FiD's table of relative positions in the decoder's cross-attention. With
+    `separate_reranker` stage A's layers are a stack of their own, and stage B's are the whole live encoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
@@ -53,6 +54,7 @@ class CheckpointConfig(BaseModel):
     layer_norm_epsilon: float = Field(default=1e-6, gt=0, lt=1)
 
     separate_question_encoder: bool = False
+    separate_reranker: bool = False
     score_pooling: ScorePooling = "first"
     memory_final_norm: bool = False
     question_length: int = Field(default=48, ge=2, le=MAX_LENGTH)
@@ -100,6 +102,8 @@ class CheckpointConfig(BaseModel):
             raise ValueError(f"num_selected is {self.num_selected}, but {self.architecture} selects nothing: use null")
         if self.separate_question_encoder and not traits.encodes_question:
             raise ValueError(f"separate_question_encoder is set, but {self.architecture} has no question encoder")
+        if self.separate_reranker and not traits.selects:
+            raise ValueError(f"separate_reranker is set, but {self.architecture} ranks nothing")
         if self.memory_final_norm and not traits.has_memory:
             raise ValueError(f"memory_final_norm is set, but {self.architecture} has no memory")
         if self.question_layout == "joined" and self.architecture != "fid":
@@ -121,8 +125,13 @@ class CheckpointConfig(BaseModel):
 
     @property
     def num_live_layers(self) -> int:
-        """Layers that run when a question is asked: stage A and stage B."""
-        return self.num_stage_a_layers + self.num_stage_b_layers
+        """Layers of the live encoder: stage A and stage B, or stage B alone beside a separate reranker."""
+        return self.shape.num_live_layers
+
+    @property
+    def num_shared_layers(self) -> int:
+        """The live encoder's layers that stage A runs; none of a separate reranker."""
+        return self.shape.num_shared_layers
 
     @property
     def inner_dim(self) -> int:

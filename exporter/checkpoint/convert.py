@@ -11,7 +11,7 @@ from glimmer_export.exporter.checkpoint.fid import convert_fid
 from glimmer_export.exporter.checkpoint.huggingface import convert_huggingface
 from glimmer_export.exporter.checkpoint.init import summary
 from glimmer_export.exporter.checkpoint.t5x import convert_t5x, read_name_map
-from glimmer_export.exporter.checkpoint.tokenizer import check_agreement, find_tokenizer, without_special_tokens
+from glimmer_export.exporter.checkpoint.tokenizer import check_agreement, find_tokenizer, tokenizer_for
 from glimmer_export.exporter.checkpoint.write import is_written, write_checkpoint
 from glimmer_export.exporter.files.publish import check_target
 from glimmer_export.runtime.contract import CheckpointError, OptionError
@@ -87,10 +87,7 @@ def convert_checkpoint(
             f"Atlas has a token for the space before {SENTINEL}0>, as T5's published tokenizer.json does; one "
             "that is made of a sentencepiece model has none: name the tokenizer.json by --tokenizer"
         )
-    # Of a joined question and passage, passage_eos alone says what ends the text.
-    separate = converted.question_layout == "block" and converted.question_eos
-    if found is not None and not (converted.passage_eos or separate):
-        found = without_special_tokens(found)
+    found = tokenizer_for(converted, found)
     complete = present and is_written(output, converted, tensors, found)
     if not complete:
         write_checkpoint(output, converted, tensors, found, overwrite=overwrite, on_tensor=on_tensor)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
-from glimmer_export.exporter.checkpoint.initialise import score_weights
+from glimmer_export.exporter.checkpoint.initialise import reranker_weights, score_weights
 from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
-from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
+from glimmer_export.exporter.checkpoint.options import FROM_SCRATCH, ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.read import check_shapes, check_values
 from glimmer_export.exporter.checkpoint.t5_shape import T5Shape, read_t5_shape
 from glimmer_export.exporter.checkpoint.weight_files import CROSS_BIAS, WeightFiles, open_weights, say_left_out
@@ -19,7 +19,7 @@ from glimmer_export.runtime.contract import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["convert_t5", "t5_tensors"]
+__all__ = ["convert_t5", "partitioned", "t5_tensors"]
 
 SHARED, LM_HEAD = "shared.weight", "lm_head.weight"
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -32,8 +32,9 @@ def convert_t5(
 
     The encoder's first layers become the memory encoder, the rest the live encoder. Each part gets a copy of the
     encoder's relative-bias table, the live encoder its final norm (so does the memory encoder, with
-    `memory_final_norm`), a separate question encoder the memory encoder's weights. The score head is new, drawn from
-    `seed`. Every tensor keeps the dtype it was stored in; it is read when it is looked up, after a first look at all.
+    `memory_final_norm`), a separate question encoder the memory encoder's weights, a separate reranker those of the
+    first live layers, unless `options` want it from scratch. The score head is new. What is new is drawn from `seed`.
+    Every tensor keeps the dtype it was stored in; it is read when it is looked up, after a first look at all.
     `on_note` is told what is left out.
 
     Raises OptionError for an unknown architecture. Raises CheckpointError for a config that is not a T5's or asks for
@@ -44,15 +45,30 @@ def convert_t5(
     subject = f"T5 checkpoint {source}"
     config = config_from_options(options, shape, subject=subject)
     files = open_weights(source)
-    tensors = t5_tensors(files, config, shape, subject=subject)
+    tensors = partitioned(files, config, shape, options, seed=seed, subject=subject)
     say_left_out(files, on_note)
-    if config.shape.traits.selects:
-        tensors = tensors.joined(score_weights(config, seed=seed))
     return config, tensors
 
 
-def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str) -> LazyTensors:
+def partitioned(
+    files: WeightFiles, config: CheckpointConfig, shape: T5Shape, options: ModelOptions, *, seed: int, subject: str
+) -> LazyTensors:
+    """All tensors of a new model of this config: those of a T5 of this shape, and what no T5 has from `seed`."""
+    fresh = config.separate_reranker and options.separate_reranker == FROM_SCRATCH
+    tensors = t5_tensors(files, config, shape, subject=subject, without=("reranker.",) if fresh else ())
+    if fresh:
+        tensors = tensors.joined(reranker_weights(config, seed=seed))
+    if config.shape.traits.selects:
+        tensors = tensors.joined(score_weights(config, seed=seed))
+    return tensors
+
+
+def t5_tensors(
+    files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, subject: str, without: tuple[str, ...] = ()
+) -> LazyTensors:
     """The tensors of a model of this config, but for a score head, from those of a T5 of this shape.
+
+    `without` are the prefixes of those of ours that are to come from elsewhere.
 
     None is left out but copies of the embedding, and a cross-attention's table if the config has none.
 
@@ -66,7 +82,8 @@ def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, 
             fix="leave --memory-layers out; only a random model can be given layers that no T5 has",
         )
     found = files.shapes()
-    sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith("score.")}
+    others = ("score.", *without)
+    sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith(others)}
     # A T5 that is not tied, but that may leave out lm_head because it equals the embedding.
     if LM_HEAD in sources and LM_HEAD not in found and shape.tie_word_embeddings:
         sources[LM_HEAD] = SHARED
@@ -91,12 +108,12 @@ def t5_tensors(files: WeightFiles, config: CheckpointConfig, shape: T5Shape, *, 
 def _t5_name(name: str, config: CheckpointConfig) -> str:
     """Where T5 keeps the tensor that a checkpoint calls `name`."""
     part, _, rest = name.partition(".")
-    if part not in ("memory_encoder", "question_encoder", "live_encoder"):
+    if part not in ("memory_encoder", "question_encoder", "live_encoder", "reranker"):
         return name
     if rest.endswith("relative_attention_bias.weight") or not rest.startswith("block."):
         return f"encoder.{rest}"
     _, index, layer = rest.split(".", 2)
-    first = config.num_memory_layers if part == "live_encoder" else 0
+    first = config.num_memory_layers if part in ("live_encoder", "reranker") else 0
     return f"encoder.block.{int(index) + first}.{layer}"
 
 

@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.checkpoint.lazy_tensors import LazyTensors, TensorSpec
 from glimmer_export.exporter.checkpoint.weights import weight_shapes
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-__all__ = ["RandomWeights", "random_weights", "score_weights"]
+__all__ = ["RandomWeights", "random_weights", "reranker_weights", "score_weights"]
 
 
 class RandomWeights(LazyTensors):
@@ -35,11 +38,7 @@ class RandomWeights(LazyTensors):
 
         generator = torch.Generator().manual_seed(self._seed)
         for name, spec in self.specs.items():
-            deviation = _deviation(name, self._config)
-            if deviation is None:
-                yield name, torch.full(spec.shape, 0.0 if name.endswith(".bias") else 1.0)
-            else:
-                yield name, torch.randn(spec.shape, generator=generator).mul_(deviation)
+            yield name, _draw(name, spec.shape, self._config, generator)
 
     def _drawn(self, name: str) -> Tensor:
         return next(tensor for drawn, tensor in self.stream() if drawn == name)
@@ -57,6 +56,29 @@ def score_weights(config: CheckpointConfig, *, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn((1, config.d_model), generator=generator) * config.d_model**-0.5
     return {"score.weight": weight, "score.bias": torch.zeros(1)}
+
+
+def reranker_weights(config: CheckpointConfig, *, seed: int) -> LazyTensors:
+    """A separate reranker from scratch, float32; each tensor is drawn apart, so that none waits for another."""
+    import torch
+
+    shapes = {name: shape for name, shape in weight_shapes(config).items() if name.startswith("reranker.")}
+    places = {name: place for place, name in enumerate(shapes, start=1)}
+
+    def draw(name: str) -> Tensor:
+        state = np.random.SeedSequence([seed, places[name]]).generate_state(1, np.uint64)
+        return _draw(name, shapes[name], config, torch.Generator().manual_seed(int(state[0])))
+
+    return LazyTensors({name: TensorSpec(shape, torch.float32) for name, shape in shapes.items()}, draw)
+
+
+def _draw(name: str, shape: tuple[int, ...], config: CheckpointConfig, generator: torch.Generator) -> Tensor:
+    import torch
+
+    deviation = _deviation(name, config)
+    if deviation is None:
+        return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0)
+    return torch.randn(shape, generator=generator).mul_(deviation)
 
 
 def _deviation(name: str, config: CheckpointConfig) -> float | None:

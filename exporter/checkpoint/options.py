@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any
 
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig, parse_config
 from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
 from glimmer_export.runtime.contract import ARCHITECTURES, CheckpointError, OptionError
 
-__all__ = ["ModelOptions", "Partition", "config_from_options", "parse_proportion", "partition", "round_half_up"]
+__all__ = [
+    "FROM_SCRATCH", "FROM_T5", "RERANKERS", "ModelOptions", "Partition", "config_from_options", "parse_proportion",
+    "partition", "round_half_up",
+]  # fmt: skip
+
+RERANKERS = FROM_T5, FROM_SCRATCH = ("t5", "random")
+"""Where a separate reranker's weights come from (GLIMMER paper, table 1)."""
 
 PROPORTION = re.compile(r"\d{1,9}/\d{1,9}|\d{1,9}(\.\d{0,18})?|\.\d{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Encoder layers of each part, first to last."""
+    """Encoder layers of each part, first to last; those of a separate reranker's stage A stand beside the others."""
 
     num_memory_layers: int
     num_stage_a_layers: int
@@ -54,13 +62,15 @@ def partition(
     live_proportion: Fraction,
     rerank_proportion: Fraction,
     memory_layers: int | None = None,
+    separate_reranker: bool = False,
 ) -> Partition:
     """Cut an encoder of `num_layers` by depth (LUMEN paper, section 3; GLIMMER paper, section 3.2).
 
     The last `live_proportion` of the layers are live; of those the first `rerank_proportion` are stage A. Both round
     half up, and to at least one layer. An architecture without memory has all layers live, one without live layers
     all in memory, whatever the proportions. `memory_layers` replaces the memory encoder's own count: the deep memory
-    encoder of the LUMEN paper has more layers than the live ones leave.
+    encoder of the LUMEN paper has more layers than the live ones leave. With `separate_reranker` stage A has as many
+    layers as else, but in addition to the live ones, all of which are stage B.
 
     Raises OptionError for an unknown architecture, and CheckpointError if a part that it needs is left empty.
     """
@@ -85,14 +95,15 @@ def partition(
             found=f"none ({num_live} are live, by a live proportion of {live_proportion})",
             fix="lower --live-proportion or raise --memory-layers",
         )
-    if "stage_b" in parts and num_live == num_stage_a:
+    num_shared = 0 if separate_reranker else num_stage_a
+    if "stage_b" in parts and num_live == num_shared:
         raise CheckpointError(
             subject, expected="at least one layer in its stage B",
             found=f"none ({num_stage_a} of {num_live} live layers are stage A, by a rerank proportion of "
             f"{rerank_proportion})",
             fix="lower --rerank-proportion or raise --live-proportion",
         )
-    return Partition(num_memory, num_stage_a, num_live - num_stage_a)
+    return Partition(num_memory, num_stage_a, num_live - num_shared)
 
 
 PASSAGE_LENGTHS = {"glimmer": 304, "lumen": 208, "memory_fid": 208, "fid": 304}
@@ -101,11 +112,11 @@ NUM_SELECTED = 5
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Options of a new model, with the papers' defaults; None is the architecture's own default.
+    """Options of a new model, with the papers' defaults; None is that of its architecture or of what it is made of.
 
     Lengths are in tokens, EOS included. `num_selected` is 5, or all where fewer are retrieved; `passage_length` is
     304 in the GLIMMER paper and 208 in the LUMEN paper. `memory_layers` deepens the memory encoder beyond what the
-    proportions leave to it.
+    proportions leave to it. `separate_reranker` is one of RERANKERS, None for a stage A of the live encoder's layers.
     """
 
     architecture: str
@@ -115,45 +126,56 @@ class ModelOptions:
     separate_question_encoder: bool = False
     score_pooling: str = "first"
     memory_final_norm: bool = False
-    question_length: int = 48
+    question_length: int | None = None
     passage_length: int | None = None
-    question_template: str = "{question}"
-    passage_template: str = "{title} {text}"
+    question_template: str | None = None
+    passage_template: str | None = None
     num_retrieved: int = 25
     num_selected: int | None = None
-    max_new_tokens: int = 32
+    max_new_tokens: int | None = None
+    separate_reranker: str | None = None
 
 
-def config_from_options(options: ModelOptions, shape: T5Shape, *, subject: str) -> CheckpointConfig:
-    """The config of a T5 of `shape` cut as `options` say.
+INHERITED = {
+    "question_length": 48, "question_template": "{question}", "passage_template": "{title} {text}",
+    "max_new_tokens": 32,
+}  # fmt: skip
+"""What a model that is made of a trained one has from that, unless an option says otherwise; and else."""
 
-    Raises OptionError for an unknown architecture, and CheckpointError, naming the field, for an empty stage or options
-    that do not go together.
+
+def config_from_options(
+    options: ModelOptions, shape: T5Shape, *, subject: str, inherited: Mapping[str, Any] | None = None
+) -> CheckpointConfig:
+    """The config of a T5 of `shape` cut as `options` say; `inherited` are fields of the model that it is made of.
+
+    Raises OptionError for an unknown architecture or reranker, and CheckpointError, naming the field, for an empty
+    stage or options that do not go together.
     """
+    if options.separate_reranker not in (None, *RERANKERS):
+        raise OptionError(
+            "option --separate-reranker", expected=f"one of {', '.join(RERANKERS)}",
+            found=repr(options.separate_reranker), fix="choose one of these",
+        )
     cut = partition(
         options.architecture,
         shape.num_layers,
         live_proportion=options.live_proportion,
         rerank_proportion=options.rerank_proportion,
         memory_layers=options.memory_layers,
+        separate_reranker=options.separate_reranker is not None,
     )
     num_selected = options.num_selected
     if num_selected is None and ARCHITECTURES[options.architecture].selects:
         num_selected = min(NUM_SELECTED, options.num_retrieved)
-    passage_length = options.passage_length
-    if passage_length is None:
-        passage_length = PASSAGE_LENGTHS[options.architecture]
-    fields = {
+    fields = {**INHERITED, "passage_length": PASSAGE_LENGTHS[options.architecture], **(inherited or {})}
+    fields |= {name: value for name in (*INHERITED, "passage_length") if (value := getattr(options, name)) is not None}
+    fields |= {
         "architecture": options.architecture,
         "separate_question_encoder": options.separate_question_encoder,
+        "separate_reranker": options.separate_reranker is not None,
         "score_pooling": options.score_pooling,
         "memory_final_norm": options.memory_final_norm,
-        "question_length": options.question_length,
-        "passage_length": passage_length,
-        "question_template": options.question_template,
-        "passage_template": options.passage_template,
         "num_retrieved": options.num_retrieved,
         "num_selected": num_selected,
-        "max_new_tokens": options.max_new_tokens,
     }
     return parse_config(shape.checkpoint_fields() | asdict(cut) | fields, subject=subject)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAST", "SENTENCEPIECE", "check_agreement", "find_tokenizer", "open_sentencepiece", "sentencepiece_errors",
-    "tokenizer_configs", "without_special_tokens",
+    "tokenizer_configs", "tokenizer_for", "without_special_tokens",
 ]  # fmt: skip
 
 FAST, SENTENCEPIECE = "tokenizer.json", "spiece.model"
@@ -45,6 +45,13 @@ def find_tokenizer(source: Path | None, explicit: Path | None) -> bytes | None:
         return None
     content = _read(path)
     return _from_sentencepiece(path) if path.suffix == ".model" else content
+
+
+def tokenizer_for(config: CheckpointConfig, content: bytes | None) -> bytes | None:
+    """A tokenizer.json as a model of this config reads its texts: without EOS if none of them has one."""
+    # Of a joined question and passage, passage_eos alone says what ends the text.
+    separate = config.question_layout == "block" and config.question_eos
+    return content if content is None or config.passage_eos or separate else without_special_tokens(content)
 
 
 def without_special_tokens(content: bytes) -> bytes:

@@ -25,6 +25,8 @@ def _weights(config: CheckpointConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     if config.separate_question_encoder:
         yield from _encoder("question_encoder", config, config.num_memory_layers, final_norm=config.memory_final_norm)
     yield from _encoder("live_encoder", config, config.num_live_layers, final_norm=True)
+    if config.separate_reranker:
+        yield from _encoder("reranker", config, config.num_stage_a_layers, final_norm=False)
     if traits.selects:
         yield "score.weight", (1, config.d_model)
         yield "score.bias", (1,)

@@ -150,6 +150,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
 
     model = manifest.model
     parts = f"memory {model.num_memory_layers}, stage A {model.num_stage_a_layers}, stage B {model.num_stage_b_layers}"
+    parts += " (a separate reranker)" if model.separate_reranker else ""
     lengths = f"question {model.question_length}, passage {model.passage_length}"
     if model.question_layout == "joined":
         lengths = f"question and passage {model.passage_length}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,6 +14,7 @@ from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
 from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from glimmer_export.exporter.cli.run import may_download
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import ARCHITECTURES, OptionError
@@ -21,13 +23,26 @@ from glimmer_export.runtime.contract.architecture import ScorePooling
 __all__ = ["demo_data", "init", "print_checkpoint"]
 
 POOLINGS: tuple[ScorePooling, ...] = get_args(ScorePooling)
+RERANKERS = ("t5", "random")
+DIR_OR_ID = "DIR|OWNER/NAME"
 MIN_CONTEXTS, MAX_CONTEXTS = 10, 50
 
 
 def init(
     output: Output,
     from_t5: Annotated[
-        Path | None, typer.Option("--from-t5", help="Hugging Face T5 checkpoint to partition: v1.0, v1.1 or flan.")
+        Path | None,
+        typer.Option(
+            "--from-t5", metavar=DIR_OR_ID,
+            help="T5 to partition (v1.0, v1.1 or flan), in Hugging Face's layout; or its id on the hub.",
+        ),
+    ] = None,
+    from_fid: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-fid", metavar=DIR_OR_ID,
+            help="Trained FiD to partition: as `convert --from fid` reads it, or a fid checkpoint.",
+        ),
     ] = None,
     random: Annotated[
         str | None, typer.Option("--random", metavar=NAME_OR_FILE, help=f"Random weights of a size: {known('size')}.")
@@ -45,25 +60,39 @@ def init(
     separate_question_encoder: Annotated[
         bool, typer.Option("--separate-question-encoder", help="Weights of its own for the question encoder.")
     ] = False,
+    separate_reranker: Annotated[
+        str | None,
+        one_of("--separate-reranker", RERANKERS, "Own layers for stage A: copies of the first live ones, or new."),
+    ] = None,
     score_pooling: Annotated[
         str, one_of("--score-pooling", POOLINGS, "What the score reads: the first token, or the mean of all.")
     ] = POOLINGS[0],
     memory_final_norm: Annotated[
         bool, typer.Option("--memory-final-norm", help="Put T5's final layer norm behind the memory encoder.")
     ] = False,
-    question_length: Annotated[int, typer.Option("--question-length", help="Tokens, EOS included.")] = 48,
+    question_length: Annotated[
+        int | None, typer.Option("--question-length", help="Tokens, EOS included. Default: 48.")
+    ] = None,
     passage_length: Annotated[
-        int | None, typer.Option("--passage-length", help="Tokens, EOS included. Default: 304, or 208 as in LUMEN.")
+        int | None,
+        typer.Option("--passage-length", help="Tokens, EOS included. Default: the FiD's; 304, or 208 as in LUMEN."),
     ] = None,
     num_retrieved: Annotated[int, typer.Option("--top-k", "-k", help="Passages retrieved.")] = 25,
     num_selected: Annotated[
         int | None, typer.Option("--top-m", "-m", help="Passages read, in glimmer. Default: 5.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")] = 32,
-    question_template: Annotated[str, typer.Option("--question-template")] = "{question}",
-    passage_template: Annotated[str, typer.Option("--passage-template")] = "{title} {text}",
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="Longest answer. Default: the FiD's, or 32.")
+    ] = None,
+    question_template: Annotated[
+        str | None, typer.Option("--question-template", help="Default: the FiD's part, or {question}.")
+    ] = None,
+    passage_template: Annotated[
+        str | None, typer.Option("--passage-template", help="Default: the FiD's part, or {title} {text}.")
+    ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: the T5's own.")
+        Path | None,
+        typer.Option("--tokenizer", help="tokenizer.json or spiece.model. Default: that of the T5 or FiD."),
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of random weights and of the new score head.")
@@ -71,15 +100,18 @@ def init(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make a checkpoint: partition a Hugging Face T5 as the papers do, or draw random weights at a known size."""
+    """Make a checkpoint: partition a T5 or a trained FiD as the papers do, or draw random weights at a known size."""
     require("torch")
-    from glimmer_export.exporter.checkpoint.init import init_from_t5, init_random
+    from glimmer_export.exporter.checkpoint.hub import download_model, is_hub_id
+    from glimmer_export.exporter.checkpoint.init import init_from_fid, init_from_t5, init_random
     from glimmer_export.exporter.checkpoint.options import ModelOptions, parse_proportion
 
-    if (from_t5 is None) == (random is None):
+    sources = {"--from-t5": from_t5, "--from-fid": from_fid, "--random": random}
+    given = [option for option, value in sources.items() if value is not None]
+    if len(given) != 1:
         raise OptionError(
-            "init", expected="one of --from-t5 DIR and --random SIZE", found="both" if from_t5 else "neither",
-            fix="say what to make the checkpoint from",
+            "init", expected="one of --from-t5 DIR, --from-fid DIR and --random SIZE",
+            found=" and ".join(given) or "none of them", fix="say what to make the checkpoint from",
         )
     options = ModelOptions(
         architecture=architecture,
@@ -87,6 +119,7 @@ def init(
         rerank_proportion=parse_proportion(rerank_proportion, option="--rerank-proportion"),
         memory_layers=memory_layers,
         separate_question_encoder=separate_question_encoder,
+        separate_reranker=separate_reranker,
         score_pooling=score_pooling,
         memory_final_norm=memory_final_norm,
         question_length=question_length,
@@ -97,9 +130,16 @@ def init(
         num_selected=num_selected,
         max_new_tokens=max_new_tokens,
     )
+    make: Callable[..., dict[str, Any]] = partial(init_random, str(random))
+    if (source := from_t5 or from_fid) is not None:
+        directory = source
+        if is_hub_id(source):
+            may_download()
+            shown = console(stderr=True).is_terminal
+            directory = download_model(str(source), output=output, overwrite=overwrite, progress=shown)
+        make = partial(init_from_t5 if from_t5 else init_from_fid, directory, name=str(source))
     with tensor_progress() as on_tensor:
-        init = partial(init_random, str(random)) if from_t5 is None else partial(init_from_t5, from_t5)
-        summary = init(output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite, on_tensor=on_tensor)
+        summary = make(output, options, tokenizer=tokenizer, seed=seed, overwrite=overwrite, on_tensor=on_tensor)
     if as_json:
         print_json(summary)
         return
@@ -109,10 +149,11 @@ def init(
 def print_checkpoint(output: Path, summary: dict[str, Any]) -> None:
     """What was made, in a line, and what is to be known of it, each in another."""
     layers = ", ".join(f"{part} {count}" for part, count in summary["layers"].items())
+    reranker = ", stage_a beside the live encoder" if summary["separate_reranker"] else ""
     console().print(
         bold(f"{output}:"),
         f"{summary['architecture']} from {visible(summary['source'])}, "
-        f"{summary['parameters']:,} parameters; layers: {layers}; "
+        f"{summary['parameters']:,} parameters; layers: {layers}{reranker}; "
         f"tokenizer: {'yes' if summary['has_tokenizer'] else 'none, so it can be exported but not asked'}",
         soft_wrap=True,
     )

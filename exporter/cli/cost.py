@@ -46,6 +46,9 @@ def cost(
     score_pooling: Annotated[
         str | None, one_of("--score-pooling", POOLINGS, "What the score reads. Default: first.")
     ] = None,
+    separate_reranker: Annotated[
+        bool, typer.Option("--separate-reranker", help="Layers of its own for stage A, beside the live encoder.")
+    ] = False,
     passages: Annotated[int, typer.Option("--passages", help="Passages of the corpus, for the store.")] = 1_000_000,
     target: Annotated[
         str | None,
@@ -73,7 +76,7 @@ def cost(
             passage_tokens=passage_tokens, answer_tokens=answer_tokens, stage_a=stage_a,
             cross_attention=cross_attention, live_proportion=live_proportion,
             rerank_proportion=rerank_proportion, score_pooling=score_pooling,
-            passages=passages, target=target, bundle=bundle,
+            separate_reranker=separate_reranker, passages=passages, target=target, bundle=bundle,
         )
     )
     if place is not None:

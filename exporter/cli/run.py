@@ -9,10 +9,12 @@ from typing import Any
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["run"]
+__all__ = ["may_download", "run"]
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Tells the libraries of Hugging Face that commands download nothing; not the runtime's to say, which others import."""
+_said: set[str] = set()
+"""Those of OFFLINE that were said here, and not by the user."""
 
 UNREADABLE = range(0xDC80, 0xDD00)
 """What Python makes of a byte of the command line that is not of its encoding."""
@@ -23,8 +25,8 @@ def run() -> None:
 
     Raises OptionError for an argument that is no text: the libraries that open files take names in UTF-8 alone.
     """
-    for name in OFFLINE:
-        os.environ.setdefault(name, "1")
+    _said.update(name for name in OFFLINE if name not in os.environ)
+    os.environ.update(dict.fromkeys(_said, "1"))
     for argument in sys.argv[1:]:
         if any(ord(character) in UNREADABLE for character in argument):
             raise OptionError(
@@ -46,6 +48,12 @@ def run() -> None:
     except typer.Abort:
         sys.exit(1)
     sys.exit(code or 0)
+
+
+def may_download() -> None:
+    """Take OFFLINE back, for a command that is asked for a model of the hub; what the user has set stays."""
+    for name in _said:
+        os.environ.pop(name, None)
 
 
 def _usage_error() -> Any:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from glimmer_export.exporter.bundle.forms import FormOptions, choose_forms
-from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options, round_half_up
+from glimmer_export.exporter.checkpoint.options import FROM_T5, ModelOptions, config_from_options, round_half_up
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.read import config_label
 from glimmer_export.runtime.contract import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_CUT", "CostModel", "Proportions", "Workload", "check_same_size", "check_workload",
-    "model_from_manifest", "model_from_preset", "num_runs", "read_passages", "run_dims",
+    "model_from_manifest", "model_from_preset", "model_from_shape", "num_runs", "read_passages", "run_dims",
 ]  # fmt: skip
 
 LIMITS = {
@@ -102,7 +102,8 @@ class CostModel:
     """A model of one architecture in some form, and the cut that the other architectures would have at its size.
 
     `num_layers`, `num_live_layers` and `num_stage_a_layers` are those of the papers' formulas, which need all three
-    whatever the architecture. `fp16_boundaries` are a bundle's, None if the model is only a size.
+    whatever the architecture; a separate reranker's layers are not among the first two. `fp16_boundaries` are a
+    bundle's, None if the model is only a size.
     """
 
     name: str
@@ -147,7 +148,8 @@ class CostModel:
 
 
 def model_from_preset(
-    name: str, architecture: str, workload: Workload, forms: FormOptions, cut: Proportions, score_pooling: str
+    name: str, architecture: str, workload: Workload, forms: FormOptions, cut: Proportions, score_pooling: str,
+    *, separate_reranker: bool = False,
 ) -> CostModel:
     """A model of a known size.
 
@@ -159,6 +161,7 @@ def model_from_preset(
         live_proportion=cut.live,
         rerank_proportion=cut.rerank,
         score_pooling=score_pooling,
+        separate_reranker=FROM_T5 if separate_reranker else None,
         question_length=max(2, workload.question_tokens),
         passage_length=max(2, workload.passage_tokens),
         num_retrieved=workload.num_retrieved,
@@ -171,19 +174,23 @@ def model_from_preset(
 
 
 def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:
-    """The model of a bundle; parts that its architecture has not are cut as the papers do.
+    """The model of a bundle, as `model_from_shape`."""
+    return replace(
+        model_from_shape(name, manifest.model, manifest.forms, workload), fp16_boundaries=manifest.fp16_boundaries
+    )
+
+
+def model_from_shape(name: str, shape: ModelShape, forms: Forms, workload: Workload) -> CostModel:
+    """A model that is there; parts that its architecture has not are cut as the papers do.
 
     The decoder's cache is as long as the answer asks for: graphs take it at any length.
     """
-    shape = replace(manifest.model, max_new_tokens=max(manifest.model.max_new_tokens, workload.answer_tokens))
-    layers = (shape.num_memory_layers, shape.num_stage_a_layers, shape.num_stage_b_layers)
-    num_layers, num_live, num_stage_a = _cut_layers(sum(layers), DEFAULT_CUT)
+    shape = replace(shape, max_new_tokens=max(shape.max_new_tokens, workload.answer_tokens))
+    num_layers, num_live, num_stage_a = _cut_layers(shape.num_memory_layers + shape.num_live_layers, DEFAULT_CUT)
     if shape.traits.encodes_question:
-        num_live = shape.num_stage_a_layers + shape.num_stage_b_layers
+        num_live = shape.num_live_layers
         num_stage_a = shape.num_stage_a_layers or _share(DEFAULT_CUT.rerank, num_live)
-    return CostModel(
-        name, shape, manifest.forms, num_layers, num_live, num_stage_a, fp16_boundaries=manifest.fp16_boundaries
-    )
+    return CostModel(name, shape, forms, num_layers, num_live, num_stage_a)
 
 
 def check_same_size(model: CostModel, name: str) -> None:

@@ -71,7 +71,7 @@ def graph_macs(model: CostModel, graph: str, dims: Mapping[str, int]) -> int:
         case stages.LIVE_STAGE_A:
             macs = _stage_a(model, dims)
         case stages.LIVE_STAGE_B:
-            macs = _encoder(model, _stage_b_layers(model), rows, tokens)
+            macs = _encoder(model, shape.num_read_layers(model.forms.stage_a), rows, tokens)
         case stages.CROSS_KV:
             macs = shape.num_decoder_layers * 2 * model.projection * tokens
         case stages.DECODER_PREFILL | stages.DECODER_STEP:
@@ -92,7 +92,7 @@ def graph_weights(model: CostModel, graph: str) -> int:
         case stages.LIVE_STAGE_A:
             return shape.num_stage_a_layers * model.layer
         case stages.LIVE_STAGE_B:
-            return _stage_b_layers(model) * model.layer
+            return shape.num_read_layers(model.forms.stage_a) * model.layer
         case stages.CROSS_KV:
             return shape.num_decoder_layers * 2 * model.projection
         case stages.DECODER_PREFILL | stages.DECODER_STEP:
@@ -102,11 +102,6 @@ def graph_weights(model: CostModel, graph: str) -> int:
             return shape.num_decoder_layers * layer + shape.d_model * shape.vocab_size
         case _:
             raise ValueError(f"no formula for a graph {graph!r}")
-
-
-def _stage_b_layers(model: CostModel) -> int:
-    """Layers of `live_stage_b`: a lazy stage A leaves its last one to it."""
-    return model.shape.num_stage_b_layers + int(model.forms.stage_a == "lazy")
 
 
 def _encoder(model: CostModel, layers: int, rows: int, tokens: int) -> int:

@@ -28,6 +28,7 @@ def paper_stages(model: CostModel, architecture: str, workload: Workload) -> dic
     k, m = workload.num_retrieved, workload.num_selected
     joint, question = workload.joint_tokens, workload.question_tokens
     live, stage_a = model.num_live_layers, model.num_stage_a_layers
+    shared = 0 if model.shape.separate_reranker else stage_a
     cross = model.shape.num_decoder_layers * 2 * model.projection
     decoder = _decoder_token(model) * workload.answer_tokens
     on_question = question * (model.num_layers - live) * model.layer
@@ -48,7 +49,7 @@ def paper_stages(model: CostModel, architecture: str, workload: Workload) -> dic
         case "glimmer":
             return {
                 QUESTION_ENCODER: on_question, LIVE_STAGE_A: k * joint * stage_a * model.layer,
-                LIVE_STAGE_B: m * joint * (live - stage_a) * model.layer, CROSS_KV: m * joint * cross,
+                LIVE_STAGE_B: m * joint * (live - shared) * model.layer, CROSS_KV: m * joint * cross,
                 "decoder": decoder,
             }
         case _:

@@ -32,6 +32,7 @@ def print_report(report: CostReport, console: Console) -> None:
 
     work, model = report.workload, report.model
     forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
+    forms += ", separate reranker" if model.shape.separate_reranker else ""
     console.print(
         bold(f"{model.shape.architecture} {model.name}:"),
         f"k {work.num_retrieved}, "

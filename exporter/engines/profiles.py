@@ -149,8 +149,8 @@ def _encoder_tokens(manifest: BundleManifest, name: str, sizes: dict[str, int]) 
     """Tokens of one row that go through a whole encoder layer of a graph."""
     shape, lazy, stage = manifest.model, manifest.stage_a == "lazy", STAGES[stage_of(name)]
     layers = {
-        LIVE_STAGE_A: shape.num_stage_a_layers - lazy, LIVE_STAGE_B: shape.num_stage_b_layers + lazy, CROSS_KV: 0,
-        **dict.fromkeys(TOKEN_STAGES, 0),
+        LIVE_STAGE_A: shape.num_stage_a_layers - lazy, LIVE_STAGE_B: shape.num_read_layers(manifest.stage_a),
+        CROSS_KV: 0, **dict.fromkeys(TOKEN_STAGES, 0),
     }  # fmt: skip
     if not layers.get(stage.name, 1):
         return 0

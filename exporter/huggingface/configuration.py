@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
@@ -23,6 +23,8 @@ class GlimmerConfig(PretrainedConfig):  # type: ignore[misc]  # transformers' ty
     model_type = "glimmer"
     is_encoder_decoder = True
     has_no_defaults_at_init = True
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["encoder_last_hidden_state"]
+    """What Trainer does not gather while it evaluates: of base and 25 passages, 27 MB a question."""
 
     def __init__(self, **fields: Any) -> None:
         given = {name: fields.pop(name) for name in FIELDS if name in fields}

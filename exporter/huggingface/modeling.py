@@ -84,9 +84,13 @@ class GlimmerForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """What no file holds is computed again: transformers 5 makes a model without values, and fills in weights."""
+        """What no file holds is computed: transformers 5 makes a model without values, and fills in weights.
+
+        A table of positions that no file holds either, as in a model of a config alone, starts as T5's does.
+        """
         if isinstance(module, RelativeBias):
             module.compute_buckets(module.buckets.device)
+            nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
         else:
             super()._init_weights(module)
 

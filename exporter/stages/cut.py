@@ -62,9 +62,8 @@ def _stage_a(model: GlimmerModel, forms: Forms) -> nn.Module:
 
 
 def _stage_b(model: GlimmerModel, forms: Forms) -> nn.Module:
-    traits, depth = model.config.shape.traits, model.config.num_stage_a_layers
-    if not traits.encodes_question:
+    if not model.config.shape.traits.encodes_question:
         return MemoryStageB(model)
-    if not traits.selects or (forms.stage_a == "lazy" and depth == 1):
-        return ConditionedStageB(model)
-    return SelectingStageB(model, depth - 1 if forms.stage_a == "lazy" else depth)
+    shared = model.config.num_shared_layers
+    done = shared - 1 if shared and forms.stage_a == "lazy" else shared
+    return SelectingStageB(model, done) if done else ConditionedStageB(model)

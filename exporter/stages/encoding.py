@@ -59,9 +59,13 @@ class LiveStageA(nn.Module):
 
     def forward(
         self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k), rerank_states (b, k, n_q + n_p, d)."""
-        return self.model.stage_a(question_states, question_mask, memory, memory_mask)
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k), rerank_states (b, k, n_q + n_p, d).
+
+        A separate reranker has no rerank_states.
+        """
+        scores, states = self.model.stage_a(question_states, question_mask, memory, memory_mask)
+        return scores if self.model.config.separate_reranker else (scores, states)
 
 
 class SelectingStageB(nn.Module):
@@ -86,7 +90,8 @@ class SelectingStageB(nn.Module):
 class ConditionedStageB(nn.Module):
     """The whole live encoder: passages conditioned on the question (LUMEN paper, section 3).
 
-    LUMEN runs it on all k; GLIMMER, where its one-layer stage A was lazy, on the m that were selected.
+    LUMEN runs it on all k; GLIMMER on the m that were selected, if its one-layer stage A was lazy or its reranker is
+    separate.
     """
 
     def __init__(self, model: GlimmerModel) -> None:

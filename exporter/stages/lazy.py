@@ -1,7 +1,8 @@
 """Lazy stage A: the score reads one token, so stage A's last layer is computed for that token alone.
 
-The layer is run in full later, for the m survivors, as the first of stage B. For one token, attention is absorbed into
-the states it attends to: no key or value is projected, `2 * heads * d_model` multiply-adds a token instead of a layer.
+The layer is run in full later, for the m survivors, as the first of stage B; not so a separate reranker's, of which
+nothing is used but the scores. For one token, attention is absorbed into the states it attends to: no key or value is
+projected, `2 * heads * d_model` multiply-adds a token instead of a layer.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ class DeepLazyStageA(nn.Module):
 
     def forward(
         self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """(b, n_q, d), (b, n_q), (b, k, n_p, d), (b, k, n_p) -> scores (b, k), rerank_states (b, k, n_q + n_p, d).
 
-        The rerank_states are those before the last layer, which is stage B's to run.
+        The rerank_states are those before the last layer, which is stage B's to run; a separate reranker has none.
         """
         model = self.model
         last = model.config.num_stage_a_layers - 1
-        states = model.live_layers(model.join(question_states, memory), question_mask, memory_mask, slice(0, last))
+        states = model.rank_layers(model.join(question_states, memory), question_mask, memory_mask, slice(0, last))
         attention, feed_forward = _layer(model, last)
         positions = torch.cat(model.live_positions(question_mask.shape[1], memory_mask.shape[2], states.device))
         keep = model.joint_mask(question_mask, memory_mask).flatten(0, 1)[:, None, None, :] > 0
@@ -46,7 +47,8 @@ class DeepLazyStageA(nn.Module):
         query = normed[:, 0].unsqueeze(1)
         first = rows[:, 0].unsqueeze(1) + attention.SelfAttention.attend_absorbed(query, normed, bias)
         scored = feed_forward(first)[:, 0].unflatten(0, (states.shape[0], states.shape[1]))
-        return model.scores(scored, memory_mask), states
+        scores = model.scores(scored, memory_mask)
+        return scores if model.config.separate_reranker else (scores, states)
 
 
 class LazyStageA(nn.Module):
@@ -102,12 +104,12 @@ class LazyStageA(nn.Module):
 
 
 def _layer(model: GlimmerModel, index: int) -> tuple[SelfAttentionLayer, FeedForwardLayer]:
-    block = cast(EncoderBlock, model.live_encoder.block[index])
+    block = cast(EncoderBlock, model.ranking_stack.block[index])
     return cast(SelfAttentionLayer, block.layer[0]), cast(FeedForwardLayer, block.layer[1])
 
 
 def _bias_of_first_token(model: GlimmerModel, positions: Tensor) -> Tensor:
     """Bias of what the token at position 0 attends to: positions (n,) -> (heads, n)."""
     first = torch.zeros(1, dtype=torch.int32, device=positions.device)
-    bias: Tensor = model.live_encoder.relative_bias(first, positions)
+    bias: Tensor = model.ranking_stack.relative_bias(first, positions)
     return bias.squeeze(1)

@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
 
     states (b, s, d_model) and mask (b, s). Where the architecture ranks: scores (b, k), -inf for absent passages; the
     places `selected` (b, m) int64, ascending; and `reranked` (b, k, n, d_model), the un-normalised states of all k
-    behind stage A.
+    that stage B goes on from: those behind stage A, or question and memory beside a separate reranker.
     """
 
     states: Tensor
@@ -62,6 +62,8 @@ class GlimmerModel(nn.Module):
         if config.separate_question_encoder:
             self.question_encoder = EncoderStack(config, config.num_memory_layers, final_norm=config.memory_final_norm)
         self.live_encoder = EncoderStack(config, config.num_live_layers, final_norm=True)
+        if config.separate_reranker:
+            self.reranker = EncoderStack(config, config.num_stage_a_layers, final_norm=False)
         if traits.selects:
             self.score = nn.Linear(config.d_model, 1)
         self.decoder = DecoderStack(config)
@@ -116,6 +118,8 @@ class GlimmerModel(nn.Module):
         if not traits.selects:
             return Encoded(*self.read(self.join(states, memory.values), question.mask, memory.mask))
         scores, reranked = self.stage_a(states, question.mask, *memory)
+        if self.config.separate_reranker:
+            reranked = self.join(states, memory.values)
         best = torch.sort(-scores.detach(), dim=1, stable=True).indices[:, :num_selected]
         selected = torch.sort(best, dim=1).values
         rows = torch.arange(len(selected), device=selected.device)[:, None]
@@ -137,13 +141,13 @@ class GlimmerModel(nn.Module):
     def stage_a(
         self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The live layers that rank (GLIMMER paper, section 3.2).
+        """The layers that rank (GLIMMER paper, section 3.2): the first live ones, or the separate reranker's.
 
         question_states (b, n_q, d_model), memory (b, k, n_p, d_model) and their masks -> scores (b, k), -inf for a
         passage that is all masked, and the un-normalised rerank_states (b, k, n_q + n_p, d_model).
         """
         states = self.join(question_states, memory)
-        states = self.live_layers(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
+        states = self.rank_layers(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
         if self.config.score_pooling == "first":
             pooled = states[:, :, 0]
         else:
@@ -161,9 +165,9 @@ class GlimmerModel(nn.Module):
     ) -> Tensor:
         """The live layers from `first_layer` on and the final norm: (b, m, n_q + n_p, d_model) -> the same shape.
 
-        By default the layers behind stage A; a lazy stage A leaves its last layer to stage B.
+        By default the layers behind those that stage A ran; a lazy stage A leaves its last layer to stage B.
         """
-        first_layer = self.config.num_stage_a_layers if first_layer is None else first_layer
+        first_layer = self.config.num_shared_layers if first_layer is None else first_layer
         return self.live_encoder.finish(self.live_layers(states, question_mask, memory_mask, slice(first_layer, None)))
 
     def read(
@@ -294,10 +298,24 @@ class GlimmerModel(nn.Module):
 
     def live_layers(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice) -> Tensor:
         """Run some of the live layers, without the final norm: (b, k, n_q + n_p, d_model) -> the same shape."""
-        if not self.config.num_live_layers:
+        return self._joint_layers(self.live_encoder, states, question_mask, memory_mask, layers)
+
+    def rank_layers(self, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice) -> Tensor:
+        """The same with the stack that ranks."""
+        return self._joint_layers(self.ranking_stack, states, question_mask, memory_mask, layers)
+
+    @property
+    def ranking_stack(self) -> EncoderStack:
+        """The stack whose first layers are stage A: the separate reranker, or the live encoder."""
+        return self.reranker if self.config.separate_reranker else self.live_encoder
+
+    def _joint_layers(
+        self, stack: EncoderStack, states: Tensor, question_mask: Tensor, memory_mask: Tensor, layers: slice
+    ) -> Tensor:
+        if not len(stack.block):
             return states
         positions = torch.cat(self.live_positions(question_mask.shape[1], memory_mask.shape[2], states.device))
         mask = self.joint_mask(question_mask, memory_mask).flatten(0, 1)
-        output = self.live_encoder(states.flatten(0, 1), self.live_encoder.bias(positions, mask), layers)
+        output = stack(states.flatten(0, 1), stack.bias(positions, mask), layers)
         unflattened: Tensor = output.unflatten(0, (states.shape[0], states.shape[1]))
         return unflattened

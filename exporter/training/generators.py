@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
-from glimmer_export.exporter.demo.generator import demo_start
+from glimmer_export.exporter.demo.cloze import cloze_start, generate_cloze
+from glimmer_export.exporter.demo.generator import demo_start, hard_start
+from glimmer_export.exporter.demo.hard_world import generate_hard_split
 from glimmer_export.exporter.demo.world import World, generate_split
 from glimmer_export.runtime.contract import OptionError
 
@@ -30,7 +32,11 @@ class Generator:
     start: Callable[[str], tuple[CheckpointConfig, bytes]]
 
 
-GENERATORS = {generator.name: generator for generator in (Generator("demo", generate_split, demo_start),)}
+BUILT_IN = (
+    Generator("demo", generate_split, demo_start), Generator("demo-cloze", generate_cloze, cloze_start),
+    Generator("hard", generate_hard_split, hard_start),
+)
+GENERATORS = {generator.name: generator for generator in BUILT_IN}
 
 
 def register_generator(generator: Generator) -> None:

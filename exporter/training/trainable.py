@@ -12,17 +12,18 @@ from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.initialise import score_weights
 from glimmer_export.exporter.checkpoint.weights import MEMORY_PREFIXES, weight_shapes
 from glimmer_export.exporter.stages import GlimmerModel
+from glimmer_export.exporter.training.ranking_fid import RankingFid
 from glimmer_export.exporter.training.recipe import Recipe
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["model_to_train", "tensors_from_model", "train_mode", "trained_config"]
+__all__ = ["model_to_train", "tensors_from_model", "train_mode", "trained_model"]
 
 NOT_ITSELF = -6.0
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def trained_config(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig:
-    """The config of the model that is trained: the checkpoint's, or with stage A if the recipe adds a score head.
+def trained_model(config: CheckpointConfig, recipe: Recipe) -> GlimmerModel:
+    """The model that is trained, without weights: the checkpoint's, or one that ranks if the recipe adds a score head.
 
     Raises OptionError for a head on a model that has no layers to rank with, and a frozen memory where there is none.
     """
@@ -33,34 +34,35 @@ def trained_config(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig
             fix="pass --set memory=trained",
         )
     if recipe.score_head is None or traits.selects:
-        return config
-    if not (traits.encodes_question and recipe.score_head < config.num_live_layers):
+        return GlimmerModel(config)
+    if not recipe.score_head < config.num_live_layers:
         raise OptionError(
             "recipe, score_head", found=str(recipe.score_head),
             expected=f"fewer than the {config.num_live_layers} live layers of a {config.architecture}, or null",
             fix="pass --set score_head=null",
         )
+    if not traits.has_memory:
+        return RankingFid(config, recipe.score_head)
     ranking = {
         "architecture": "glimmer", "num_stage_a_layers": recipe.score_head,
         "num_stage_b_layers": config.num_live_layers - recipe.score_head, "num_selected": config.num_retrieved,
     }
-    return parse_config(config.model_dump() | ranking, subject="the model that is trained")
+    return GlimmerModel(parse_config(config.model_dump() | ranking, subject="the model that is trained"))
 
 
 def model_to_train(
     config: CheckpointConfig, tensors: Mapping[str, Tensor], recipe: Recipe, *, seed: int, device: torch.device
 ) -> GlimmerModel:
-    """The model of `trained_config` in FP32 with the checkpoint's weights; if it lacks a score head, `seed` draws one.
+    """`trained_model` in FP32 with the checkpoint's weights; if it lacks a score head, `seed` draws one.
 
-    Parameters that the recipe freezes take no gradient. Raises as `trained_config`.
+    Parameters that the recipe freezes take no gradient. Raises as `trained_model`.
     """
-    trained = trained_config(config, recipe)
+    model = trained_model(config, recipe)
     weights = {name: tensor.float().clone() for name, tensor in tensors.items()}
-    if "score.weight" in weight_shapes(trained) and "score.weight" not in weights:
-        weights |= score_weights(trained, seed=seed)
+    if hasattr(model, "score") and "score.weight" not in weights:
+        weights |= score_weights(config, seed=seed)
     if recipe.start == "copying":
-        _start_copying(trained, weights)
-    model = GlimmerModel(trained)
+        _start_copying(config, weights)
     model.load_state_dict(weights)
     model.set_dropout(recipe.dropout)
     model.set_gradient_checkpointing(recipe.gradient_checkpointing)

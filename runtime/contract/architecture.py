@@ -45,6 +45,9 @@ class ModelShape:
     `question_eos`, `passage_eos`: whether EOS follows a question and a passage, or what joins them (`passage_eos`).
     `cross_attention_bias`: whether the decoder's cross-attention has a table of relative positions (`joined` alone), so
     that where a key stands among the encoder's tokens tells.
+
+    `separate_reranker`: whether stage A's layers are a stack of their own beside the live encoder (GLIMMER paper, table
+    1), which stage B then runs whole, from question and memory on. Else they are the live encoder's first.
     """
 
     architecture: str
@@ -74,6 +77,7 @@ class ModelShape:
     question_eos: bool = True
     passage_eos: bool = True
     cross_attention_bias: bool = False
+    separate_reranker: bool = False
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -84,6 +88,20 @@ class ModelShape:
     def traits(self) -> ArchitectureTraits:
         """What this model's architecture has."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def num_shared_layers(self) -> int:
+        """The live encoder's layers that stage A runs, whose states stage B goes on from; 0 of a separate reranker."""
+        return 0 if self.separate_reranker else self.num_stage_a_layers
+
+    @property
+    def num_live_layers(self) -> int:
+        """Layers of the live encoder."""
+        return self.num_shared_layers + self.num_stage_b_layers
+
+    def num_read_layers(self, stage_a: str | None) -> int:
+        """Layers of stage B's graph, by the form of stage A: a lazy one leaves its last to it, if they share layers."""
+        return self.num_stage_b_layers + int(stage_a == "lazy" and self.num_shared_layers > 0)
 
     @property
     def decoder_prefix_length(self) -> int:

@@ -69,10 +69,11 @@ class GraphIO:
 class Forms:
     """Which of two equal algebraic forms the graphs have, and the store codecs that they decode.
 
-    `stage_a`: `lazy` computes only the scored token in stage A's last layer and leaves the layer to stage B; None
-    if nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states themselves, `cached` to keys
-    and values projected from them once; with `both_forms` the decoder's graphs are there in either, and this is the one
-    that answers. `log_probability`: the decoder has that output, as every graph that is exported today does.
+    `stage_a`: `lazy` computes only the scored token in stage A's last layer, and leaves the layer to stage B if it is
+    the live encoder's; None if nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states
+    themselves, `cached` to keys and values projected from them once; with `both_forms` the decoder's graphs are there
+    in either, and this is the one that answers. `log_probability`: the decoder has that output, as every graph that is
+    exported today does.
     """
 
     codecs: tuple[str, ...]
@@ -174,8 +175,8 @@ def _rerank_states(shape: ModelShape) -> IOTensor:
 
 
 def _hands_states_over(shape: ModelShape, forms: Forms) -> bool:
-    """Whether stage A leaves hidden states: not where its only layer is lazy."""
-    return forms.stage_a == "full" or shape.num_stage_a_layers > 1
+    """Whether stage A leaves states that stage B goes on from: not a separate reranker, nor one layer that is lazy."""
+    return not shape.separate_reranker and (forms.stage_a == "full" or shape.num_stage_a_layers > 1)
 
 
 def _reads_memory(shape: ModelShape, forms: Forms) -> bool:

@@ -42,7 +42,7 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 8
+BUNDLE_SCHEMA_VERSION = 9
 BUNDLE_FILE = FileKind("glimmer-bundle", BUNDLE_SCHEMA_VERSION, oldest=4)
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
@@ -277,6 +277,10 @@ def _check_shape(model: ModelShape, subject: str) -> None:
         least = 0 if name in (*TOKENS, *STACK_DEPTHS) else 1
         if not least <= value <= limit:
             raise BundleError(f"{subject}, {name}", expected=f"{least} to {limit}", found=str(value), fix=FIX)
+    if model.separate_reranker and not model.traits.selects:
+        raise BundleError(
+            f"{subject}, separate_reranker", expected="false if the architecture ranks nothing", found="true", fix=FIX
+        )
     joined = model.question_layout == "joined"
     if model.cross_attention_bias and not joined:
         raise BundleError(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, read_checkpoint
+from glimmer_export.exporter.checkpoint import CheckpointConfig, ModelOptions, convert_t5, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5
 from glimmer_export.exporter.stages import GlimmerModel, model_from_checkpoint
 from glimmer_export.exporter.tolerances import TOLERANCES
@@ -99,7 +99,8 @@ def stages(model: GlimmerModel, inputs: Inputs) -> tuple[Tensor | None, Tensor, 
     scores, states = None, model.join(question, memory)
     if model.config.shape.traits.selects:
         scores, states = model.stage_a(question, inputs.question_mask, memory, inputs.passage_mask)
-    return scores, states, model.stage_b(states, inputs.question_mask, inputs.passage_mask)
+    read = model.join(question, memory) if model.config.separate_reranker else states
+    return scores, states, model.stage_b(read, inputs.question_mask, inputs.passage_mask)
 
 
 def kept(states: Tensor, question_tokens: int) -> Tensor:
@@ -173,6 +174,35 @@ def test_a_separate_question_encoder_is_the_one_that_encodes_questions(tmp_path:
     donor = convert(other, options, tmp_path / "b").question_encoder.state_dict()
     model.question_encoder.load_state_dict(donor)
     assert_same_states(model, theirs, make_inputs(6, seed=14), 6, question_t5=other)
+
+
+def test_a_separate_reranker_starts_as_the_first_live_layers(tmp_path: Path) -> None:
+    """With a copy of their table; the live encoder beside it is whole."""
+    theirs = make_t5("v1.1", seed=17, **DEEP)
+    model = convert(theirs, replace(OPTIONS["glimmer"], separate_reranker="t5"), tmp_path)
+    config, weights = model.config, model.state_dict()
+    assert (config.num_stage_a_layers, config.num_stage_b_layers, config.num_live_layers) == (1, 3, 3)
+    for name, tensor in model.reranker.state_dict().items():
+        assert torch.equal(tensor, weights[f"live_encoder.{name}"]), name
+    assert_same_states(model, theirs, make_inputs(6, seed=17), 6)
+
+
+def test_a_reranker_from_scratch_is_drawn_from_the_seed_at_t5s_scales(tmp_path: Path) -> None:
+    source = save_t5(make_t5("v1.1", seed=18, **DEEP), tmp_path / "t5")
+    options = replace(OPTIONS["glimmer"], separate_reranker="random")
+    one, same, other = (dict(convert_t5(source, options, seed=seed)[1]) for seed in (3, 3, 4))
+    copied = dict(convert_t5(source, replace(options, separate_reranker="t5"), seed=3)[1])
+    ranking = {name for name in one if name.startswith("reranker.")}
+    assert set(one) == set(copied)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    drawn = {name for name in ranking if "layer_norm" not in name}
+    assert {name for name in one if not torch.equal(one[name], other[name])} == drawn | {"score.weight"}
+    assert {name for name in one if not torch.equal(one[name], copied[name])} == ranking
+    block = "reranker.block.0.layer"
+    for name, fan_in in ((f"{block}.0.SelfAttention.q", 32 * 8), (f"{block}.0.SelfAttention.k", 32),
+                         (f"{block}.0.SelfAttention.o", 32), (f"{block}.1.DenseReluDense.wo", 48)):  # fmt: skip
+        assert float(one[f"{name}.weight"].std()) == pytest.approx(fan_in**-0.5, rel=0.1), name
+    assert bool((one[f"{block}.0.layer_norm.weight"] == 1).all())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

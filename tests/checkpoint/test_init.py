@@ -11,7 +11,7 @@ import torch
 from glimmer_export.exporter.checkpoint import ModelOptions, init, read_checkpoint
 from glimmer_export.exporter.checkpoint.init import init_from_t5, init_random
 from glimmer_export.exporter.checkpoint.t5_shape import T5Shape
-from glimmer_export.runtime.contract import OptionError, OutputError, TokenizerError
+from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError, TokenizerError
 from tests.t5_factory import make_t5, save_t5
 
 OPTIONS = ModelOptions("glimmer", Fraction(2, 3), Fraction(1, 4))
@@ -33,6 +33,7 @@ def test_from_t5(tmp_path: Path) -> None:
     assert summary == {
         "checkpoint": str(tmp_path / "ckpt"), "source": str(source), "architecture": "glimmer",
         "layers": {"memory": 1, "stage_a": 1, "stage_b": 1, "decoder": 2}, "num_retrieved": 25, "num_selected": 5,
+        "separate_reranker": False,
         "parameters": sum(tensor.numel() for tensor in checkpoint.tensors.values()),
         "weight_bytes": sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
         "has_tokenizer": False, "notes": [], "seed": 5,
@@ -90,3 +91,50 @@ def test_an_existing_output_is_kept_unless_told(tmp_path: Path) -> None:
     init_random("tiny", tmp_path / "a", OPTIONS, seed=1, overwrite=True)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_random_model_has_a_random_reranker(tmp_path: Path) -> None:
+    summary = init_random("tiny", tmp_path / "a", ModelOptions("glimmer", separate_reranker="random"), seed=1)
+    assert (summary["layers"], summary["separate_reranker"]) == (
+        {"memory": 8, "stage_a": 1, "stage_b": 4, "decoder": 12}, True,
+    )
+    names = [name for name in read_checkpoint(tmp_path / "a").tensors if name.startswith("reranker.")]
+    assert {name.split(".")[2] for name in names} == {"0"}
+    with pytest.raises(OptionError, match="--separate-reranker: expected random, as no T5 is there"):
+        init_random("tiny", tmp_path / "b", ModelOptions("glimmer", separate_reranker="t5"))
+
+
+@pytest.mark.usefixtures("tiny_presets")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (ModelOptions("lumen", separate_reranker="random"), CheckpointError, "separate_reranker is set, but lumen"),
+        (ModelOptions("glimmer", separate_reranker="new"), OptionError, "one of t5, random, found 'new'"),
+    ],
+)
+def test_a_reranker_that_cannot_be_is_named(
+    options: ModelOptions, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        init_random("tiny", tmp_path / "a", options)
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_the_forms_that_training_wants_are_there(tmp_path: Path) -> None:
+    """Frozen and trained memory differ in training alone; these are the shapes that it may start from."""
+    forms = {
+        "lumen": ModelOptions("lumen", separate_question_encoder=True, memory_layers=20),
+        "glimmer": ModelOptions("glimmer", score_pooling="mean", memory_final_norm=True),
+        "memory_fid": ModelOptions("memory_fid"),
+        "fid": ModelOptions("fid"),
+    }
+    counts = {}
+    for name, options in forms.items():
+        init_random("tiny", tmp_path / name, options)
+        config = read_checkpoint(tmp_path / name).config
+        counts[name] = (config.num_memory_layers, config.num_live_layers, config.score_pooling)
+    assert counts == {
+        "lumen": (20, 4, "first"), "glimmer": (8, 4, "mean"), "memory_fid": (12, 0, "first"), "fid": (0, 12, "first"),
+    }
+    assert read_checkpoint(tmp_path / "lumen").config.separate_question_encoder

@@ -49,6 +49,26 @@ def test_the_papers_proportions(num_layers: int, expected: tuple[int, int, int])
     assert partition("lumen", num_layers, **PAPERS) == Partition(memory, 0, stage_a + stage_b)
 
 
+@given(st.integers(min_value=1, max_value=100), PROPORTIONS, PROPORTIONS)
+def test_a_separate_reranker_has_as_many_layers_beside_the_live_ones(
+    num_layers: int, live: Fraction, rerank: Fraction
+) -> None:
+    num_live = max(1, round_half_up(live * num_layers))
+    num_stage_a = max(1, round_half_up(rerank * num_live))
+    proportions = {"live_proportion": live, "rerank_proportion": rerank}
+    try:
+        cut = partition("glimmer", num_layers, **proportions, separate_reranker=True)
+    except CheckpointError:
+        assert num_live == num_layers
+    else:
+        assert cut == Partition(num_layers - num_live, num_stage_a, num_live)
+
+
+def test_a_separate_reranker_in_the_papers_proportions() -> None:
+    assert partition("glimmer", 12, **PAPERS, separate_reranker=True) == Partition(8, 1, 4)
+    assert partition("glimmer", 24, **PAPERS, separate_reranker=True) == Partition(16, 2, 8)
+
+
 def test_proportions_are_nothing_to_architectures_without_parts() -> None:
     assert partition("fid", 12, **PAPERS) == Partition(0, 0, 12)
     assert partition("memory_fid", 12, **PAPERS) == Partition(12, 0, 0)

@@ -65,6 +65,7 @@ def configs(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CheckpointConfig:
         feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])),
         tie_word_embeddings=draw(st.booleans()),
         separate_question_encoder=architecture in {"glimmer", "lumen"} and draw(st.booleans()),
+        separate_reranker=architecture == "glimmer" and draw(st.booleans()),
         memory_final_norm=architecture != "fid" and draw(st.booleans()),
         score_pooling=draw(st.sampled_from(["first", "mean"])),
         question_template=draw(st.sampled_from(["{question}", "question: {question}?"])),

@@ -91,6 +91,7 @@ def test_where_a_checkpoint_is_wanted(refused, places, command):
 
 def test_where_a_t5_is_wanted(refused, places):
     refuses(refused, CheckpointError, "init -o out --from-t5 X", ["bundle", "store", "checkpoint", "empty", "absent"])
+    refuses(refused, CheckpointError, "init -o out --from-fid X", ["bundle", "store", "empty", "absent"])
 
 
 @pytest.mark.parametrize(("command", "error"), FOR_OTHERS)

@@ -33,7 +33,7 @@ class Command:
 
 
 COMMANDS = {
-    "init": Command({"output": FOLDER}, ("from_t5", "tokenizer")),
+    "init": Command({"output": FOLDER}, ("from_t5", "from_fid", "tokenizer")),
     "convert": Command({"output": FOLDER}, ("source", "config", "names", "tokenizer"), "--from t5x"),
     "export": Command({"output": FOLDER}, ("checkpoint",)),
     "inspect": Command({}, ("bundle",)),
@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "rows")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -63,7 +64,11 @@ COMMANDS = {
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
 TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "recipe", "rows"}
-ALONE = {("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint"}
+ALONE = {
+    ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint", ("init", "from_t5"): "from_fid",
+    ("init", "from_fid"): "from_t5", ("init", "tokenizer"): "from_fid",
+    ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",
+}
 """Options that do without another one."""
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
 LEFT_OUT = {
@@ -113,7 +118,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
     np.save(folder / "embeddings.npy", np.zeros((len(CORPUS), 4), np.float32))
     rows = [{"question": "w0 w7", "answers": ["w1"]}, {"question": "w1", "answers": ["w2"]}]
     return {
-        "source": folder / "t5", "from_t5": folder / "t5", "config": folder / "config.json",
+        "source": folder / "t5", "from_t5": folder / "t5", "from_fid": folder / "t5", "config": folder / "config.json",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),
@@ -121,6 +126,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "rows": write_rows(folder / "rows.jsonl", rows), "dev": write_rows(folder / "dev.jsonl", rows),
         "recipe": write_recipe(folder / "recipe.yaml"),
         "corpus": Path(shutil.copy(glimmer.corpus, folder / "corpus.jsonl")),
+        "models": copy_bundle(glimmer, folder / "models"),
         "bundle": copy_bundle(glimmer, folder / "bundle"), "reference": copy_bundle(glimmer, folder / "reference"),
         "checkpoint": Path(shutil.copytree(glimmer.checkpoint, folder / "checkpoint")),
         "store": Path(shutil.copytree(glimmer.store, folder / "store")),

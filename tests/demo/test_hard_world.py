@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glimmer_export.exporter.demo.generator import hard_start
 from glimmer_export.exporter.demo.hard_relations import HARD_KINDS
 from glimmer_export.exporter.demo.hard_world import HARD_CONTEXT, HARD_TASKS, generate_hard_split, split_of_name
 from glimmer_export.exporter.demo.tokenizer import build_tokenizer
+from glimmer_export.exporter.training.generators import generate
 
 NUM_QUESTIONS = 300
 seeds = st.integers(min_value=0, max_value=2**32)
@@ -94,14 +96,27 @@ def test_a_curriculum_may_ask_for_fewer_facts(facts):
 
 def test_all_is_known_to_the_tokenizer_and_fits(world):
     tokenizer = build_tokenizer(HARD_KINDS)
+    config, written = hard_start("glimmer")
+    assert written.decode() == tokenizer.to_str(pretty=True)
+    assert config.vocab_size == tokenizer.get_vocab_size()
+    assert config.num_retrieved == HARD_CONTEXT
     unknown = tokenizer.token_to_id("<unk>")
     for passage in world.corpus:
         ids = tokenizer.encode(f"{passage['title']} {passage['text']}").ids
         assert unknown not in ids
-        assert len(ids) <= 80
+        assert len(ids) <= config.passage_length
     for question in world.questions:
-        assert unknown not in tokenizer.encode(question["question"]).ids
+        ids = tokenizer.encode(question["question"]).ids
+        assert unknown not in ids
+        assert len(ids) <= config.question_length
+        assert len(tokenizer.encode(question["answers"][0]).ids) <= config.max_new_tokens
         assert question["task"] in HARD_TASKS
+
+
+def test_a_recipe_may_name_it():
+    world = generate("hard", "train", 10, 0, {"facts_per_passage": [1, 1]})
+    assert len(world.questions) == 10
+    assert {passage["text"].count(".") for passage in world.corpus} == {1}
 
 
 def test_answers_have_three_to_eight_tokens():

@@ -154,7 +154,10 @@ TARGETS = {
             for storage in inputs.STORAGE
         ),
         Target(
-            "FiD", inputs.fid, ("*",), (("convert", "{input}", "--from", "fid", "-o", "{out}"),), quick=False, weight=2
+            "FiD", inputs.fid, ("*",),
+            (("convert", "{input}", "--from", "fid", "-o", "{out}"),
+             ("init", "--from-fid", "{input}", "-o", "{out}", "--live-proportion", "2/3")),
+            quick=False, weight=2,
         ),
         *(
             Target(

@@ -4,7 +4,8 @@ Run when a format gets another schema version, before the change that makes the 
 written again. What lies in `tests/golden` itself is of bundle schema 4, store schema 2, parity schema 1; `schema5` is
 of bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD that joins questions with passages;
 `schema6` is of bundle schema 6, with an FP16 bundle, whose graphs' inputs and outputs were all FP32 then; `schema7` is
-of bundle schema 7: its files do not name their format.
+of bundle schema 7: its files do not name their format; `schema8` is of bundle schema 8, before a reranker could be
+separate.
 """
 
 from __future__ import annotations

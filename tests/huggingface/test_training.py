@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 import glimmer_export.exporter.huggingface  # noqa: F401  # registers our models
 from glimmer_export.exporter.checkpoint import read_checkpoint, write_checkpoint
-from glimmer_export.exporter.stages import GlimmerModel, Masked, model_from_checkpoint
+from glimmer_export.exporter.stages import Masked, model_from_checkpoint
 from glimmer_export.exporter.stages.decoder import DecoderBlock
 from glimmer_export.exporter.stages.encoder import EncoderBlock
 from glimmer_export.exporter.tolerances import TOLERANCES
@@ -326,9 +325,20 @@ def test_a_part_in_evaluation_mode_stays_so(glimmer, inputs):
     assert all(mode != name.startswith("memory_encoder") for name, mode in modes.items())
 
 
+def test_a_model_of_a_config_alone_can_be_trained(directory, inputs):
+    """Every weight has a value: of norms 1, of tables of positions T5's deviation."""
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
+    for name, weight in model.named_parameters():
+        if "layer_norm" in name:
+            assert (weight == 1).all()
+        elif name != "score.bias":
+            deviation = model.config.d_model**-0.5 if "relative" in name else 0.02
+            assert 0.6 * deviation < weight.std() < 1.5 * deviation, name
+    assert all(gradient.isfinite().all() for gradient in gradients(model, inputs).values())
+
+
 def test_the_reference_follows_the_config(glimmer, inputs):
     model = AutoModel.from_pretrained(glimmer)
     model.config.num_selected = 1
-    assert isinstance(model.reference, GlimmerModel)
     assert model.get_encoder()(**{n: v for n, v in inputs.items() if n != "labels"}).selected.shape == (3, 1)
-    assert replace(model.loss_settings, ranking_weight=0).ranking_weight == 0

@@ -127,8 +127,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=9), "schema_version 4 to 8, found 9; install a newer"),
-        (lambda data: data.update(schema_version=3), "schema_version 4 to 8, found 3"),
+        (lambda data: data.update(schema_version=10), "schema_version 4 to 9, found 10; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 9, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),
@@ -147,6 +147,7 @@ def swap_inputs(data: dict[str, Any]) -> None:
         (lambda data: data["model"].update(d_model="32"), r"model\.d_model: expected int, found '32'"),
         (lambda data: data["model"].update(d_model=True), r"model\.d_model: expected int"),
         (lambda data: data["model"].update(d_model=64), "inputs and outputs"),
+        (lambda data: data["model"].update(separate_reranker=True), "live_stage_a: .* found rerank_states"),
         (lambda data: data["model"].update(num_selected=None), "num_selected: expected 1 to num_retrieved"),
         (lambda data: data["model"].update(num_selected=0), "num_selected"),
         (lambda data: data["model"].update(num_selected=9), "num_selected"),

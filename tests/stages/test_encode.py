@@ -26,6 +26,8 @@ TINY = {
 MODELS = {
     "glimmer": {},
     "glimmer, mean pooling": {"score_pooling": "mean"},
+    "glimmer, separate reranker": {"separate_reranker": True},
+    "glimmer, separate reranker, mean pooling": {"separate_reranker": True, "score_pooling": "mean"},
     "lumen": {"num_stage_a_layers": 0, "num_selected": None},
     "lumen, own question encoder": {
         "num_stage_a_layers": 0, "num_selected": None, "separate_question_encoder": True,
@@ -67,7 +69,8 @@ def composed(model: GlimmerModel, asked: Masked, read: Masked, m: int | None) ->
         )
         if not traits.has_memory:
             joined = torch.cat([ids.expand(PASSAGES, -1), texts[0]], 1)[None]
-            joined_mask = torch.cat([mask.expand(PASSAGES, -1), present[0]], 1)[None]
+            there = present[0].amax(-1, keepdim=True)
+            joined_mask = (torch.cat([mask.expand(PASSAGES, -1), present[0]], 1) * there)[None]
             rows.append((model.encode_joined(joined, joined_mask).flatten(1, 2), joined_mask.flatten(1)))
             continue
         memory = model.encode_memory(texts[0], present[0])[None]
@@ -80,6 +83,8 @@ def composed(model: GlimmerModel, asked: Masked, read: Masked, m: int | None) ->
             rows.append((states.flatten(1, 2), model.readable_mask(mask, present).flatten(1)))
             continue
         scores, states = model.stage_a(question, mask, memory, present)
+        if model.config.separate_reranker:
+            states = model.join(question, memory)
         ranking = sorted(range(PASSAGES), key=lambda place: -float(scores[0, place]))
         kept = sorted(ranking[:m])
         states = model.stage_b(states[:, kept], mask, present[:, kept])

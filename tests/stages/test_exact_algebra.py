@@ -95,6 +95,7 @@ def model_of(draw: Callable[[st.SearchStrategy[Any]], Any], architecture: str, s
         num_retrieved=4, num_selected=2 if architecture == "glimmer" else None,
         score_pooling=draw(st.sampled_from(["first", "mean"])) if stage_a == "full" else "first",
         separate_question_encoder=architecture != "memory_fid" and draw(st.booleans()),
+        separate_reranker=architecture == "glimmer" and draw(st.booleans()),
         feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])), tie_word_embeddings=draw(st.booleans()),
         relative_attention_num_buckets=8, relative_attention_max_distance=16,
     )  # fmt: skip

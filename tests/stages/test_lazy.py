@@ -18,14 +18,14 @@ FULL, LAZY = Forms(("fp16",), "full", "cached"), Forms(("fp16",), "lazy", "cache
 MARGIN = 1e-4
 
 
-def random_model(draw: st.DrawFn, stage_a: int) -> GlimmerModel:
+def random_model(draw: st.DrawFn, stage_a: int, *, separate: bool) -> GlimmerModel:
     config = CheckpointConfig(
         architecture="glimmer", vocab_size=16, d_model=draw(st.sampled_from([8, 24, 40])),
         d_kv=draw(st.integers(1, 12)), d_ff=draw(st.integers(1, 48)), num_heads=draw(st.integers(1, 5)),
         num_memory_layers=1,
         num_stage_a_layers=stage_a, num_stage_b_layers=draw(st.integers(1, 2)), num_decoder_layers=1,
         question_length=draw(st.integers(6, 12)), passage_length=16, num_retrieved=4, num_selected=2,
-        feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])),
+        feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu"])), separate_reranker=separate,
     )
     weights = random_weights(config, seed=draw(st.integers(0, 1000)))
     for name, weight in weights.items():
@@ -37,9 +37,9 @@ def random_model(draw: st.DrawFn, stage_a: int) -> GlimmerModel:
 
 
 @st.composite
-def cases(draw: st.DrawFn, stage_a: int):
+def cases(draw: st.DrawFn, stage_a: int, *, separate: bool = False):
     """A model, and question and memory with padding; now and then a passage is absent."""
-    model = random_model(draw, stage_a)
+    model = random_model(draw, stage_a, separate=separate)
     batch, passages = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     question, passage = draw(st.integers(1, 6)), draw(st.integers(1, 9))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
@@ -91,3 +91,27 @@ def test_lazy_equals_full(stage_a: int, data: st.DataObject) -> None:
         found = last(lazy_states, question_mask, memory_mask, selected)
     assert torch.equal(found[1], expected[1])
     assert close(found[0], expected[0])
+
+
+@pytest.mark.parametrize("stage_a", [1, 2])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_a_separate_reranker_gives_the_same_scores_in_both_forms_and_nothing_else(
+    stage_a: int, data: st.DataObject
+) -> None:
+    """Stage B is one module for both: the whole live encoder over the selected passages' memory."""
+    model, inputs, _ = data.draw(cases(stage_a, separate=True))
+    memory = inputs[2]
+    scores = stage_from_model(model, "live_stage_a", FULL)(*inputs)
+    lazy = stage_from_model(model, "live_stage_a", LAZY)
+    extra = [torch.ones(memory.shape[:2])] if applies_scale(lazy) else []
+    found = lazy(*inputs[:3], *extra, inputs[3])
+    assert isinstance(scores, torch.Tensor)
+    assert isinstance(found, torch.Tensor)
+    assert close(found, scores)
+    read = [stage_from_model(model, "live_stage_b", forms)(*inputs)[0] for forms in (FULL, LAZY)]
+    assert torch.equal(*read)
+    with torch.no_grad():
+        model.reranker.block[0].layer[0].SelfAttention.o.weight.mul_(-3)
+    assert not torch.equal(stage_from_model(model, "live_stage_a", FULL)(*inputs), scores)
+    assert torch.equal(stage_from_model(model, "live_stage_b", FULL)(*inputs)[0], read[0])

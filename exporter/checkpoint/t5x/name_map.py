@@ -12,13 +12,14 @@ from glimmer_export.runtime.contract import OptionError
 
 __all__ = ["ENTRIES", "STACKS", "layer_path", "name_map", "read_name_map"]
 
-STACKS = ("memory_encoder", "question_encoder", "live_encoder", "decoder")
+STACKS = ("memory_encoder", "question_encoder", "live_encoder", "reranker", "decoder")
 PARTS = ("block", "relative_attention_bias", "final_layer_norm")
 ENTRIES = {
     "shared": "token_embedder/embedding",
     "memory_encoder": "memory_encoder",
     "question_encoder": "question_encoder",
     "live_encoder": "live_encoder",
+    "reranker": "reranker",
     "decoder": "decoder",
     "lm_head": "decoder/logits_dense/kernel",
     "score.weight": "score/kernel",

@@ -55,7 +55,8 @@ def tensor_sources(
     """
     layers = {
         "memory_encoder": config.num_memory_layers, "question_encoder": config.num_memory_layers,
-        "live_encoder": config.num_live_layers, "decoder": config.num_decoder_layers,
+        "live_encoder": config.num_live_layers, "reranker": config.num_stage_a_layers,
+        "decoder": config.num_decoder_layers,
     }
     stacks = {stack: _stack(stack, names, found, num_layers) for stack, num_layers in layers.items()}
     sources: dict[str, Source] = {}

@@ -280,6 +280,19 @@ def test_one_array_may_be_read_twice(tmp_path: Path) -> None:
     assert first.data_ptr() != second.data_ptr()
 
 
+def test_a_separate_reranker_is_a_stack_of_its_own(tmp_path: Path) -> None:
+    """Under its own name, or where the map says: here the first live layer and its table, as a reranker begins."""
+    golden = DIRECTORY / "t5x_zarr"
+    config = KNOWN["glimmer"].model_copy(update={"separate_reranker": True, "num_stage_b_layers": 2})
+    names = {"memory_encoder": "passage_encoder"}
+    with pytest.raises(CheckpointError, match=r"no reranker\.block\.\*\.\S+ \(as reranker/layers_\*/attention/query"):
+        convert_t5x(golden, config, names)
+    found = convert_t5x(golden, config, {**names, "reranker": "live_encoder"}).tensors
+    ranking = [name for name in found if name.startswith("reranker.")]
+    assert {name.split(".")[2] for name in ranking} == {"0"}
+    assert all(torch.equal(found[name], found[name.replace("reranker", "live_encoder")]) for name in ranking)
+
+
 def test_a_map_is_read(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_text("memory_encoder: passage_encoder\nlive_encoder.block: enc/layers_{i+4}\nscore.bias: null\n")

@@ -25,6 +25,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT
+from glimmer_export.runtime.contract.kinds import CHECKPOINT, kind_of
 
 __all__ = ["evaluate"]
 
@@ -72,7 +73,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score models on files of questions, by task, with intervals, at any k and m; and compare them with the first."""
-    require("onnxruntime", *(["matplotlib"] if plot else []))
+    checkpoints = any(kind_of(path) == CHECKPOINT for path in models)
+    require(*(["torch"] if checkpoints else []), *(["matplotlib"] if plot else []))
     from glimmer_export.exporter.evaluation import EvaluationRequest, Grid, ModelOptions
     from glimmer_export.exporter.evaluation import evaluate as evaluated
     from glimmer_export.exporter.evaluation.plot import plot_evaluation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from glimmer_export.runtime.candidates import Candidate, PassageSource
 from glimmer_export.runtime.store import MemoryStore, Passage
 
 __all__ = ["CorpusTexts", "PassageTable", "open_corpus"]
+
+PART_SIZE = 4096
+"""Passages whose texts are read at a time."""
+
 
 class PassageTable:
     """Every passage that rows name, once, in the order in which they came; places count from 0.
@@ -74,6 +79,15 @@ class PassageTable:
             np.array(self.text.joined(question, passage.title, passage.text)[0], np.int32)
             for passage in self._passages([*places])
         ]
+
+    def contents(self) -> Iterator[bytes]:
+        """What a model reads of each passage, in the table's order, for a digest: tokens, or texts that it joins."""
+        for start in range(0, len(self), PART_SIZE):
+            places = range(start, min(start + PART_SIZE, len(self)))
+            if self.text.joins:
+                yield from (json.dumps([passage.title, passage.text]).encode() for passage in self._passages([*places]))
+            else:
+                yield from (np.asarray(self.ids(place), np.int32).tobytes() for place in places)
 
     def _append(self, passage: Passage, number: int | None, key: int | Passage | None) -> int:
         ids: list[int] = []

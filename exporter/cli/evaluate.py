@@ -33,13 +33,13 @@ __all__ = ["evaluate"]
 def evaluate(
     context: typer.Context,
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Checkpoints and bundles; the first is compared with.")
+        list[Path], typer.Argument(metavar="MODEL", help="Checkpoints and bundles; the first is compared with.")
     ],
-    rows: Annotated[
+    questions: Annotated[
         list[str],
         typer.Option(
             "--questions", metavar="FILE[=TASK]",
-            help="As for `answer`; repeatable. Default task: each row's own, or the file's name.",
+            help="FILE or FILE=TASK, as for `answer`. Default task: each row's own, or the file's name.",
         ),
     ],
     corpus: Annotated[
@@ -84,7 +84,7 @@ def evaluate(
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
 
-    asked = task_files(rows)
+    asked = task_files(questions)
     read = [*models, *(corpus or ()), store, *paths_of(asked)]
     picture = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=read)
     page = None if html is None else check_page(html, [*read, plot])

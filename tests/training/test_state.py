@@ -76,13 +76,19 @@ def test_a_training_goes_on_and_ends_with_the_same_weights(train, unfinished, tm
     assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
     logs = [told(tmp_path / name) for name in ("out", "whole")]
     assert logs[0] == logs[1]
-    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 4]  # the last is of the dev rows
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4]
 
 
 def told(checkpoint: Path) -> list[dict[str, float]]:
     """The lines of a checkpoint's log, without their times."""
     lines = map(json.loads, (checkpoint / "training" / "log.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_lengths_of_a_recipe_are_the_checkpoints_from_then_on(train, tmp_path):
+    train(tmp_path / "out", steps=1, question_length=20, passage_length=48)
+    config = read_checkpoint(tmp_path / "out").config
+    assert (config.question_length, config.passage_length) == (20, 48)
 
 
 def test_a_lumen_is_trained_with_a_score_head_that_is_dropped(train, tmp_path):

@@ -25,6 +25,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT
+from glimmer_export.runtime.contract.kinds import CHECKPOINT, kind_of
 
 __all__ = ["evaluate"]
 
@@ -32,13 +33,13 @@ __all__ = ["evaluate"]
 def evaluate(
     context: typer.Context,
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Checkpoints and bundles; the first is compared with.")
+        list[Path], typer.Argument(metavar="MODEL", help="Checkpoints and bundles; the first is compared with.")
     ],
-    rows: Annotated[
+    questions: Annotated[
         list[str],
         typer.Option(
             "--questions", metavar="FILE[=TASK]",
-            help="As for `answer`; repeatable. Default task: each row's own, or the file's name.",
+            help="FILE or FILE=TASK, as for `answer`. Default task: each row's own, or the file's name.",
         ),
     ],
     corpus: Annotated[
@@ -72,7 +73,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score models on files of questions, by task, with intervals, at any k and m; and compare them with the first."""
-    require("onnxruntime", *(["matplotlib"] if plot else []))
+    checkpoints = any(kind_of(path) == CHECKPOINT for path in models)
+    require(*(["torch"] if checkpoints else []), *(["matplotlib"] if plot else []))
     from glimmer_export.exporter.evaluation import EvaluationRequest, Grid, ModelOptions
     from glimmer_export.exporter.evaluation import evaluate as evaluated
     from glimmer_export.exporter.evaluation.plot import plot_evaluation
@@ -82,7 +84,7 @@ def evaluate(
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
 
-    asked = task_files(rows)
+    asked = task_files(questions)
     read = [*models, *(corpus or ()), store, *paths_of(asked)]
     picture = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=read)
     page = None if html is None else check_page(html, [*read, plot])

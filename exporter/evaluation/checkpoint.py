@@ -21,7 +21,7 @@ from glimmer_export.exporter.training.frozen_memory import CheckpointBundle
 from glimmer_export.runtime import Answer, Passage
 from glimmer_export.runtime.answer import answer_of
 from glimmer_export.runtime.candidates import Candidate, Row, join_question
-from glimmer_export.runtime.contract import Forms, ModelShape, QuestionError, TokenizerError
+from glimmer_export.runtime.contract import Forms, ModelShape, NotFiniteError, QuestionError, TokenizerError
 from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
@@ -71,7 +71,7 @@ class CheckpointModel:
         try:
             if options.store is not None:
                 store = self.open_store(options.store, verify=options.verify)
-            yield TorchAnswering(model, self._text, store)
+            yield TorchAnswering(str(self._checkpoint), model, self._text, store)
         finally:
             torch.set_num_threads(threads)
             if store is not None:
@@ -81,8 +81,8 @@ class CheckpointModel:
 class TorchAnswering:
     """Greedy answers of the whole model, of a batch at a time."""
 
-    def __init__(self, model: GlimmerModel, text: TextEncoder, store: MemoryStore | None) -> None:
-        self._model, self._text, self._store = model, text, store
+    def __init__(self, name: str, model: GlimmerModel, text: TextEncoder, store: MemoryStore | None) -> None:
+        self._name, self._model, self._text, self._store = name, model, text, store
         self._shape = model.config.shape
         self._memory = PassageStates(model, store)
 
@@ -113,6 +113,11 @@ class TorchAnswering:
         values, mask = (tensor[:, : cell.k].to(device) for tensor in passages)
         asked = Masked(*(tensor.to(device) for tensor in question))
         found = greedy_answers(self._model, asked, Masked(values, mask), cell.m)
+        if found.scores is not None and bool(found.scores.isnan().any()):
+            raise NotFiniteError(
+                self._name, expected="a finite score for every passage", found="NaN",
+                fix="take a state from before its training diverged",
+            )
         answers = {}
         for place, row in enumerate(rows):
             taken = row.candidates[: cell.k]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def labels_of(paths: Sequence[Path]) -> list[str]:
 
     A directory that is named twice is numbered.
     """
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.abspath(path)).parts for path in paths]  # noqa: PTH100 - a link keeps its own name
     labels = []
     for own in parts:
         others = [other for other in parts if other != own]

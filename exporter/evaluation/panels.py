@@ -1,8 +1,8 @@
-"""The curves that a report draws, in the form of the GLIMMER paper's figures 2, 3 and 5.
+"""The curves that a report draws, after the GLIMMER paper's figures 2, 3 and 5.
 
-2: what a model gets right over the questions that it answers for the same arithmetic. 3: over k, the passages
-retrieved, at fixed m, and over m at fixed k. 5: how often the gold passage is among the m that are read. A curve is a
-model; its bars are 95% intervals.
+What a model gets right, over the questions that it answers for the same arithmetic; over k at fixed m; over m at fixed
+k; and how often the gold passage is among the m. A model has a curve of its own, whose bars are 95% intervals: so have
+rerankers of other forms, which are other models.
 """
 
 from __future__ import annotations

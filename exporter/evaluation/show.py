@@ -93,7 +93,7 @@ def _overview(report: EvaluationReport) -> ReportTable:
     rows = [
         (
             run.model, str(run.cell.k), "-" if run.cell.m is None else str(run.cell.m),
-            f"{run.cost.samples_per_tflop:.4g}", *(_share(run.scores.average.get(name)) for name in names),
+            _rate(run.cost.samples_per_tflop), *(_share(run.scores.average.get(name)) for name in names),
         )
         for run in report.runs
     ]  # fmt: skip
@@ -150,6 +150,11 @@ def _columns(
     while name in tasks:
         name = f"({name})"
     return {**tasks, name: average}
+
+
+def _rate(value: float) -> str:
+    """Four digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _share(score: Score | None) -> str:

@@ -167,7 +167,7 @@ def curves_svg(curves: Sequence[Curve], across: str, up: str) -> Markup:
 def _ends(values: Sequence[float]) -> tuple[float, float]:
     """Of an axis: a little beyond the least and the greatest."""
     low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.5 * abs(low) or 0.5
+    margin = 0.05 * (high - low) or 0.05 * abs(low) or 0.5
     return low - margin, high + margin
 
 

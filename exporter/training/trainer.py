@@ -92,8 +92,9 @@ class Trainer:
         """Train to the end.
 
         `report` is called after each step; `evaluate` gives the exact match on the dev rows, None if there are none,
-        and `save` keeps the state, both after as many steps as the recipe says and at the end. Raises TrainingError
-        for a loss that is not finite, before the step, and for weights that give none, before they are kept.
+        and `save` keeps the state, both after as many steps as the recipe says; the state is kept at the end too.
+        Raises TrainingError for a loss that is not finite, before the step, and for weights that give none, before they
+        are kept.
         """
         recipe = self.recipe
         while self.progress.phase < len(self._schedule):
@@ -103,7 +104,9 @@ class Trainer:
             report(self._report(), figures)
             self._end_phase()
             ended, steps = self.progress.phase == len(self._schedule), self.progress.steps
-            evaluates, saves = (ended or steps % every == 0 for every in (recipe.evaluate_every, recipe.save_every))
+            saves = ended or steps % recipe.save_every == 0
+            # The last weights are graded when they are written, and before only if they may be the best.
+            evaluates = (ended and recipe.keep == "best") or steps % recipe.evaluate_every == 0
             if (evaluates or saves) and not self.is_sound():
                 raise self._not_finite("weights that give none")
             if evaluates:

@@ -48,7 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
-    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "rows")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -63,7 +63,7 @@ COMMANDS = {
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
-TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "recipe", "rows"}
+TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}
 ALONE = {
     ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint", ("init", "from_t5"): "from_fid",
     ("init", "from_fid"): "from_t5", ("init", "tokenizer"): "from_fid",
@@ -92,7 +92,8 @@ def functions(group: typer.Typer = app, words: str = "") -> dict[str, Callable[.
 
 def names_files(name: str, annotation: object) -> bool:
     """Whether an option or argument is a path, or several."""
-    return name in TEXTS_THAT_NAME_FILES or Path in (annotation, *get_args(annotation)) or any(
+    text = name in TEXTS_THAT_NAME_FILES and annotation is not int
+    return text or Path in (annotation, *get_args(annotation)) or any(
         Path in get_args(part) for part in get_args(annotation)
     )  # fmt: skip
 

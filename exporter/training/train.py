@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.files.links import resolved
 from glimmer_export.exporter.files.publish import Inputs, check_apart, check_target
@@ -25,7 +26,7 @@ from glimmer_export.exporter.training.frozen_memory import FrozenMemory, open_st
 from glimmer_export.exporter.training.generators import generate, generator_named
 from glimmer_export.exporter.training.log import TrainingLog, log_files, progress_line
 from glimmer_export.exporter.training.passages import PassageTable, open_corpus
-from glimmer_export.exporter.training.processes import Processes, started_processes
+from glimmer_export.exporter.training.processes import Processes, others_missed, started_processes
 from glimmer_export.exporter.training.rows import RowOptions, rows_from_files, rows_from_world, task_file
 from glimmer_export.exporter.training.sources import sources_from_recipe
 from glimmer_export.exporter.training.state import (
@@ -122,7 +123,8 @@ def train_checkpoint(
         rows = opened.enter_context(_rows(checkpoint, start, data, recipe, shown=processes.rank == 0))
         run = _Run(start, recipe, rows, processes, output, seed)
         opened.enter_context(_deterministic())
-        run.train(console)
+        with others_missed(processes):
+            run.train(console)
         if processes.rank > 0:
             return {}  # the first one grades for longer than others would wait
         result = run.finish(overwrite=overwrite)
@@ -274,7 +276,8 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
         read = read_checkpoint(checkpoint)
         RowText.of(read)
         assert read.tokenizer is not None
-        return Start(read.config, read.tensors, read.tokenizer.read_bytes(), checkpoint_digest(read))
+        config, tokenizer = read.config, read.tokenizer.read_bytes()
+        return Start(_with_lengths(config, recipe), read.tensors, tokenizer, checkpoint_digest(read))
     world = next((phase.world for phase in recipe.schedule() if phase.world is not None), None)
     if world is None:
         raise OptionError(
@@ -282,7 +285,14 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
             fix="name one, as `glimmer-export init` makes it of a T5",
         )
     config, tokenizer = generator_named(world.generator).start(architecture)
-    return Start(config, random_weights(config, seed=seed), tokenizer, f"random weights of seed {seed}")
+    weights = random_weights(config, seed=seed)
+    return Start(_with_lengths(config, recipe), weights, tokenizer, f"random weights of seed {seed}")
+
+
+def _with_lengths(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig:
+    lengths = {"question_length": recipe.question_length, "passage_length": recipe.passage_length}
+    given = {name: length for name, length in lengths.items() if length is not None}
+    return parse_config(config.model_dump() | given, subject="the recipe's lengths")
 
 
 @contextmanager
@@ -298,7 +308,7 @@ def _rows(
         stored: MemoryStore | None = None
         memory: FrozenMemory | None = None
         if data.store is not None and checkpoint is not None:
-            store, fits = open_store(data.store, read_checkpoint(checkpoint), own=frozen)
+            store, fits = open_store(data.store, replace(read_checkpoint(checkpoint), config=start.config), own=frozen)
             source = opened.enter_context(store)
             stored, memory = store if fits else None, FrozenMemory(store) if frozen else None
         elif data.corpus is not None:

@@ -85,6 +85,12 @@ def told(checkpoint: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+def test_lengths_of_a_recipe_are_the_checkpoints_from_then_on(train, tmp_path):
+    train(tmp_path / "out", steps=1, question_length=20, passage_length=48)
+    config = read_checkpoint(tmp_path / "out").config
+    assert (config.question_length, config.passage_length) == (20, 48)
+
+
 def test_a_lumen_is_trained_with_a_score_head_that_is_dropped(train, tmp_path):
     train(tmp_path / "lumen", architecture="lumen")
     train(tmp_path / "plain", architecture="lumen", score_head=None)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import nn
 
-from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.contract import OptionError, TrainingError
 
-__all__ = ["Processes", "started_processes"]
+__all__ = ["Processes", "others_missed", "started_processes"]
+
+
+GONE = ("gloo", "Connection closed by peer", "Connection reset by peer")
+"""What gloo's errors say, which are of no kind of their own."""
 
 
 class Processes:
@@ -78,6 +83,21 @@ class AcceleratedProcesses(Processes):
     def wait(self) -> None:
         """A barrier."""
         self._accelerator.wait_for_everyone()
+
+
+@contextmanager
+def others_missed(processes: Processes) -> Iterator[None]:
+    """Raise TrainingError if another process has ended: what it said is the error, not what this one meets."""
+    try:
+        yield
+    except RuntimeError as error:
+        ended = isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in GONE)
+        if processes.size == 1 or not ended:
+            raise
+        raise TrainingError(
+            f"process {processes.rank} of {processes.size}", expected="the others to go on", found="one that has ended",
+            fix="see to what that one says, and start all of them again",
+        ) from None
 
 
 def started_processes(device: str | None) -> Processes:

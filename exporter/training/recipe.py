@@ -32,8 +32,9 @@ class OptimizerSettings(_Fields):
     """How weights move.
 
     `adafactor` as T5X means it: steps relative to each parameter's root mean square, clipped at 1.0, second moments
-    that decay by step**-0.8, no momentum (torch.optim.Adafactor). `adamw` without weight decay is Adam. `sgd` has no
-    momentum: a step is the gradient, by which two trainings can be compared.
+    that decay by step**-0.8, no momentum (torch.optim.Adafactor, which holds the rate below step**-0.5 besides).
+    `adamw` without weight decay is Adam. `sgd` has no momentum: a step is the gradient, by which two trainings can be
+    compared.
     """
 
     name: Literal["adafactor", "adamw", "sgd"] = "adafactor"

@@ -26,7 +26,7 @@ from glimmer_export.exporter.training.frozen_memory import FrozenMemory, open_st
 from glimmer_export.exporter.training.generators import generate, generator_named
 from glimmer_export.exporter.training.log import TrainingLog, log_files, progress_line
 from glimmer_export.exporter.training.passages import PassageTable, open_corpus
-from glimmer_export.exporter.training.processes import Processes, started_processes
+from glimmer_export.exporter.training.processes import Processes, others_missed, started_processes
 from glimmer_export.exporter.training.rows import RowOptions, rows_from_files, rows_from_world, task_file
 from glimmer_export.exporter.training.sources import sources_from_recipe
 from glimmer_export.exporter.training.state import (
@@ -123,7 +123,8 @@ def train_checkpoint(
         rows = opened.enter_context(_rows(checkpoint, start, data, recipe, shown=processes.rank == 0))
         run = _Run(start, recipe, rows, processes, output, seed)
         opened.enter_context(_deterministic())
-        run.train(console)
+        with others_missed(processes):
+            run.train(console)
         if processes.rank > 0:
             return {}  # the first one grades for longer than others would wait
         result = run.finish(overwrite=overwrite)

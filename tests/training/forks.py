@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def fork(command: list[str], moment: str, stderr: str | None, environment: dict[
             os.dup2(errors.fileno(), 2)
         os.dup2(2, 1)
         code = _run(command, moment)
+    except BaseException:  # noqa: BLE001 - a fork ends here, whatever happens
+        traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 

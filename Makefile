@@ -13,6 +13,8 @@ MAKEFLAGS += --jobs=2
 BIN := .venv/bin
 INSTALLED := .venv/installed
 OPTIMUM := $(CURDIR)/.venv/optimum
+# What both runs of the tests make of torch alone, made by the first.
+export TESTS_ONCE := $(CURDIR)/.venv/once
 ZENSICAL := $(CURDIR)/.venv/docs
 OF_TRANSFORMERS := tests/huggingface tests/bench/test_optimum_peer.py tests/cli/test_optimum_command.py \
     $(addprefix tests/checkpoint/test_,convert_fid.py huggingface.py fid.py tokenizer.py) \
@@ -89,6 +91,7 @@ imports: setup
 
 # After the linters, so that what is cheap fails first.
 tests: setup lint types imports $(OPTIMUM)/installed
+	@rm -rf $(TESTS_ONCE)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # With transformers 4.57: what opens checkpoints, and what needs optimum.

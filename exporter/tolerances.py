@@ -57,6 +57,10 @@ TOLERANCES = {
         2e-6, 1e-4, "float32 products, rounded to five digits so that ties are ties; an encoder's vectors within fp32"
     ),
     "embedding": Tolerance(1e-5, 1e-7, "vectors of length 1, float32 products in batches of another shape"),
+    "training_processes": Tolerance(
+        2e-5, 1e-4, "gradients added up in another order at each of 20 steps: 1e-7 of a sum, which grows as the next "
+        "step's gradient follows from the weights"
+    ),
     "fp16_codec": Tolerance(
         1e-5, 2.0**-11, "11 significant bits: half a unit of the last; and float32 in a batch of another shape"
     ),
@@ -65,7 +69,8 @@ TOLERANCES = {
 rounded to FP16 with the ONNX reference evaluator's, of the largest element (`fp16_product`, `fp16_function`);
 an answer's log-probability with torch's log_softmax (`log_probability`); our torch model with Hugging Face's
 (`t5_...`), a layer of it with FiD's formula (`cross_attention`); vectors and their
-scores (`embedding`, `dense_score`); memory with what a store gives back of it (`..._codec`)."""
+scores (`embedding`, `dense_score`); memory with what a store gives back of it (`..._codec`); weights that two processes
+have trained with one's (`training_processes`)."""
 
 MIN_SNR_DB = {"fp16": 45.0, "int8": 25.0, "int8-fp16": 20.0}
 """Least signal-to-noise ratio of a quantised graph's outputs beside FP32's on the same inputs, in dB, by precision.

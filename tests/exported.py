@@ -142,7 +142,7 @@ class Exported:
 
     @cached_property
     def directory(self) -> Path:
-        return self.once(self.variant, self._export)
+        return self.once(self.variant, self._export, for_all_runs=True)
 
     @cached_property
     def graphs(self) -> list[ExportedGraph]:
@@ -163,7 +163,7 @@ class Exported:
 
     @cached_property
     def store(self) -> Path:
-        return self.once(f"{self.variant}, store", self._build_store) / "store"
+        return self.once(f"{self.variant}, store", self._build_store, for_all_runs=True) / "store"
 
     @cached_property
     def model(self) -> GlimmerModel:

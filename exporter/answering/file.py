@@ -31,7 +31,10 @@ from glimmer_export.runtime.contract import QuestionFileError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AnsweringReport", "answer_questions", "check_ids", "choice_to_json", "kilt_predictions", "ranked_pages"]
+__all__ = [
+    "AnsweringReport", "answer_questions", "check_ids", "choice_to_json", "kilt_predictions", "ranked_pages",
+    "scored_rows",
+]  # fmt: skip
 
 
 def kilt_predictions(questions: Sequence[Question], answers: Sequence[Answer]) -> str:
@@ -193,7 +196,8 @@ def answer_questions(
         advance(len(batch))
     if predictions is not None:
         replace_file(predictions, kilt_predictions(questions, answers).encode())
-    rows, notes = _scored(session, questions, answers)
+    store_names_pages = session.store is not None and session.store.names_pages
+    rows, notes = scored_rows(questions, answers, names_pages=store_names_pages)
     return AnsweringReport(
         backend=session.backend_choice,
         questions=len(questions),
@@ -211,16 +215,19 @@ def answer_questions(
     )
 
 
-def _scored(
-    session: Session, questions: Sequence[Question], answers: Sequence[Answer]
+def scored_rows(
+    questions: Sequence[Question], answers: Sequence[Answer], *, names_pages: bool
 ) -> tuple[list[Scored], tuple[str, ...]]:
-    """Every row's figures, and what there are none of."""
+    """Every row's figures, and what there are none of.
+
+    `names_pages`: whether passages of what was searched may have pages, those of the answers apart.
+    """
     notes = []
     rouge_l = rouge_l_scorer()
     if rouge_l is None and any(row.answers for row in questions):
         notes.append("Rouge-L is not measured: pip install 'glimmer-export[kilt]'")
     pages = [[page.wikipedia_id or "" for page in ranked_pages(answer)] for answer in answers]
-    names_pages = any(pages) or (session.store is not None and session.store.names_pages)
+    names_pages = names_pages or any(pages)
     given = list(zip(questions, answers, pages, strict=True))
 
     def scored(rouge_l: RougeL | None) -> list[Scored]:

@@ -19,6 +19,7 @@ from glimmer_export.exporter.cli import (
     convert,
     cost,
     env,
+    evaluate,
     lint,
     memory,
     parity,
@@ -94,6 +95,7 @@ app.command("build", rich_help_panel=BUNDLES)(build.build)
 app.add_typer(memory.app, name="memory", rich_help_panel=STORES)
 app.command("ask", rich_help_panel=ANSWERS)(answers.ask)
 app.command("answer", rich_help_panel=ANSWERS)(answers.answer)
+app.command("evaluate", rich_help_panel=ANSWERS)(evaluate.evaluate)
 app.command("cost", rich_help_panel=MACHINES)(cost.cost)
 app.command("bench", rich_help_panel=MACHINES)(bench.bench)
 app.command("env", rich_help_panel=MACHINES)(env.env)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_CUT", "CostModel", "Proportions", "Workload", "check_same_size", "check_workload",
-    "model_from_manifest", "model_from_preset", "num_runs", "read_passages", "run_dims",
+    "model_from_manifest", "model_from_preset", "model_from_shape", "num_runs", "read_passages", "run_dims",
 ]  # fmt: skip
 
 LIMITS = {
@@ -174,18 +174,23 @@ def model_from_preset(
 
 
 def model_from_manifest(name: str, manifest: BundleManifest, workload: Workload) -> CostModel:
-    """The model of a bundle; parts that its architecture has not are cut as the papers do.
+    """The model of a bundle, as `model_from_shape`."""
+    return replace(
+        model_from_shape(name, manifest.model, manifest.forms, workload), fp16_boundaries=manifest.fp16_boundaries
+    )
+
+
+def model_from_shape(name: str, shape: ModelShape, forms: Forms, workload: Workload) -> CostModel:
+    """A model that is there; parts that its architecture has not are cut as the papers do.
 
     The decoder's cache is as long as the answer asks for: graphs take it at any length.
     """
-    shape = replace(manifest.model, max_new_tokens=max(manifest.model.max_new_tokens, workload.answer_tokens))
+    shape = replace(shape, max_new_tokens=max(shape.max_new_tokens, workload.answer_tokens))
     num_layers, num_live, num_stage_a = _cut_layers(shape.num_memory_layers + shape.num_live_layers, DEFAULT_CUT)
     if shape.traits.encodes_question:
         num_live = shape.num_live_layers
         num_stage_a = shape.num_stage_a_layers or _share(DEFAULT_CUT.rerank, num_live)
-    return CostModel(
-        name, shape, manifest.forms, num_layers, num_live, num_stage_a, fp16_boundaries=manifest.fp16_boundaries
-    )
+    return CostModel(name, shape, forms, num_layers, num_live, num_stage_a)
 
 
 def check_same_size(model: CostModel, name: str) -> None:

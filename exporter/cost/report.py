@@ -21,6 +21,7 @@ from glimmer_export.exporter.cost.model import (
     check_workload,
     model_from_manifest,
     model_from_preset,
+    model_from_shape,
     run_dims,
 )
 from glimmer_export.exporter.cost.ours import StageCost, decoder_cache_bytes, passage_macs, stage_costs, store_codecs
@@ -34,9 +35,12 @@ from glimmer_export.exporter.cost.papers import (
 )
 from glimmer_export.exporter.cost.roofline import Floor, StepBytes, stage_floors, step_bytes
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import BundleManifest, OptionError
+from glimmer_export.runtime.contract import BundleManifest, Forms, ModelShape, OptionError
 
-__all__ = ["CONVENTION", "CostReport", "CostRequest", "Resolved", "TargetFloors", "cost_report", "resolve"]
+__all__ = [
+    "CONVENTION", "CostReport", "CostRequest", "QuestionCost", "Resolved", "TargetFloors", "cost_report",
+    "question_cost", "resolve",
+]  # fmt: skip
 
 NUM_RETRIEVED, NUM_SELECTED = 25, 5
 QUESTION_TOKENS, PASSAGE_TOKENS, ANSWER_TOKENS = 48, 304, 16
@@ -85,7 +89,7 @@ def resolve(request: CostRequest) -> Resolved:
     if request.bundle is None:
         return _of_preset(request)
     bundle = Bundle.open(request.bundle)
-    workload = _workload(request, bundle.manifest)
+    workload = _workload(request, bundle.manifest.model)
     _check_bundle_fits(request, bundle.manifest)
     _check_prefix(workload, bundle.manifest)
     model = model_from_manifest(str(request.bundle), bundle.manifest, workload)
@@ -119,8 +123,7 @@ def _proportion(text: str | None, option: str, default: Fraction) -> Fraction:
     return default if text is None else parse_proportion(text, option=option)
 
 
-def _workload(request: CostRequest, manifest: BundleManifest | None) -> Workload:
-    shape = manifest.model if manifest else None
+def _workload(request: CostRequest, shape: ModelShape | None) -> Workload:
     k = _first(request.k, shape.num_retrieved if shape else NUM_RETRIEVED)
     default_m = shape.num_selected if shape and shape.num_selected else NUM_SELECTED
     question_tokens = _first(request.question_tokens, shape.question_length if shape else QUESTION_TOKENS)
@@ -309,6 +312,37 @@ def cost_report(request: CostRequest) -> CostReport:
         step_bytes=step_bytes(model, workload),
         figure_2=check_figure_2(workload.answer_tokens),
         floors=floors,
+    )
+
+
+@dataclass(frozen=True)
+class QuestionCost:
+    """Multiply-adds of one question in our graphs, and by the paper's formula for the architecture."""
+
+    macs: int
+    paper_macs: int
+
+    @property
+    def samples_per_tflop(self) -> float:
+        """Questions for 10**12 multiply-adds in our graphs."""
+        return samples_per_tflop(self.macs)
+
+    @property
+    def paper_samples_per_tflop(self) -> float:
+        """The same by the paper's formula."""
+        return samples_per_tflop(self.paper_macs)
+
+
+def question_cost(name: str, shape: ModelShape, forms: Forms, *, k: int, m: int | None) -> QuestionCost:
+    """What `cost --bundle` says of a model in these forms, with its own lengths, at k retrieved and m selected.
+
+    `m` None: the model's own. Raises OptionError for counts that no model takes.
+    """
+    workload = _workload(CostRequest(k=k, m=m), shape)
+    model = model_from_shape(name, shape, forms, workload)
+    return QuestionCost(
+        sum(stage.macs for stage in stage_costs(model, workload).values()),
+        sum(paper_stages(model, shape.architecture, workload).values()),
     )
 
 

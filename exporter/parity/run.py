@@ -19,8 +19,9 @@ from glimmer_export.exporter.parity.options import ParityOptions, Progress, no_p
 from glimmer_export.exporter.parity.record import kept_records, record_parity
 from glimmer_export.exporter.parity.report import ParityReport
 from glimmer_export.exporter.parity.show import write_html
+from glimmer_export.exporter.report.page import check_page
 from glimmer_export.runtime.backends import Backend
-from glimmer_export.runtime.contract import PARITY_RECORD, OptionError, OutputError, read_manifest
+from glimmer_export.runtime.contract import PARITY_RECORD, OptionError, read_manifest
 
 __all__ = ["ParityRequest", "run_parity"]
 
@@ -70,7 +71,7 @@ def run_parity(
             fix="name one thing to compare the bundle with",
         )
     named_gate = None if request.gate is None else read_gate(request.gate)
-    html = None if request.html is None else _check_html(request.html, request)
+    html = None if request.html is None else check_page(request.html, [request.bundle, *request.inputs])
     ranges = None if html is None else _ranges(request)
     if named_gate is not None and request.bundle.is_dir():
         _check_record(request)
@@ -100,17 +101,6 @@ def _check_record(request: ParityRequest) -> None:
     same = request.reference is not None and os.path.realpath(request.reference) == os.path.realpath(bundle)
     check_file(bundle / PARITY_RECORD, [path for path in request.inputs if not (same and path == request.reference)])
     kept_records(bundle)
-
-
-def _check_html(path: Path, request: ParityRequest) -> Path:
-    """Where to write the page: not over anything but another page, nor where something is read from."""
-    place = check_file(path, [request.bundle, *request.inputs])
-    if path.exists() and path.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(
-            f"output {path}", expected="a new file, or an HTML page to replace", found=f"a file named {path.name}",
-            fix="name another",
-        )
-    return place
 
 
 def _ranges(request: ParityRequest) -> RangeTable | None:

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glimmer_export.exporter.files.publish import Inputs, check_file
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.report.origin import Origin
 from glimmer_export.exporter.report.tables import ReportTable, Verdict
 from glimmer_export.exporter.report.visible import visible_lines
+from glimmer_export.runtime.contract import OutputError
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["Page", "Picture", "Section", "html_from_page", "write_page"]
+__all__ = ["Page", "Picture", "Section", "check_page", "html_from_page", "write_page"]
 
 TEMPLATE = "page.html"
 
@@ -56,6 +58,20 @@ class Page:
     facts: str
     origin: Origin
     sections: Sequence[Section]
+
+
+def check_page(path: Path, inputs: Inputs = ()) -> Path:
+    """Where to write a page: not over anything but another page, nor where something is read from.
+
+    Raises OutputError, before any work is done.
+    """
+    place = check_file(path, inputs)
+    if path.exists() and path.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(
+            f"output {path}", expected="a new file, or an HTML page to replace", found=f"a file named {path.name}",
+            fix="name another",
+        )
+    return place
 
 
 def html_from_page(page: Page) -> str:

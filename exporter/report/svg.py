@@ -1,9 +1,10 @@
-"""Small pictures as SVG: points in a square, bars of a histogram, with ticks on their axes. Nothing is fetched."""
+"""Small pictures as SVG: points in a square, curves, bars of a histogram; with ticks on axes. Nothing is fetched."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["histogram_svg", "scatter_svg", "tick_places"]
+__all__ = ["Curve", "CurvePoint", "curves_svg", "histogram_svg", "scatter_svg", "tick_places"]
 
 SIDE = 380
 LEFT, BOTTOM, EDGE = 56, 40, 10
 WIDTH, HEIGHT = 240, 96
 TICKS = 5
+COLOURS = 5
+"""That the page has for curves; more curves than that begin again, dashed."""
+LINE = 16
 
 
 def tick_places(low: float, high: float) -> list[float]:
@@ -98,12 +102,88 @@ def histogram_svg(counts: Sequence[int] | NDArray[np.int64], low: float, high: f
     return _markup([*drawn, "</svg>"])
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point, and the ends of the bar through it."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points from left to right, under a name."""
+
+    label: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves_svg(curves: Sequence[Curve], across: str, up: str) -> Markup:
+    """Curves with bars through their points, under the names of the axes; the curves' own names stand below."""
+    points = [point for curve in curves for point in curve.points]
+    left, right = _ends([point.x for point in points])
+    low, high = _ends([value for point in points for value in (point.low, point.high)])
+    edge, floor, height = SIDE - EDGE, SIDE - BOTTOM, SIDE + LINE * len(curves)
+
+    def x_of(value: float) -> float:
+        return LEFT + (value - left) / (right - left) * (edge - LEFT)
+
+    def y_of(value: float) -> float:
+        return floor - (value - low) / (high - low) * (floor - EDGE)
+
+    drawn = [
+        f'<svg viewBox="0 0 {SIDE} {height}" width="{SIDE}" height="{height}" class="curves">',
+        f'<rect class="frame" x="{LEFT}" y="{EDGE}" width="{edge - LEFT}" height="{floor - EDGE}"/>',
+    ]
+    for value in tick_places(left, right):
+        x = x_of(value)
+        drawn.append(f'<line class="tick" x1="{x:.1f}" y1="{floor}" x2="{x:.1f}" y2="{floor + 4}"/>')
+        drawn.append(_text(x, floor + 16, f"{value:.4g}"))
+    for value in tick_places(low, high):
+        y = y_of(value)
+        drawn.append(f'<line class="tick" x1="{LEFT - 4}" y1="{y:.1f}" x2="{LEFT}" y2="{y:.1f}"/>')
+        drawn.append(_text(LEFT - 7, y + 4, f"{value:.4g}", "end"))
+    for number, curve in enumerate(curves):
+        style = f"curve c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
+        places = " ".join(f"{x_of(point.x):.1f},{y_of(point.y):.1f}" for point in curve.points)
+        drawn.append(f'<g class="{style}"><polyline points="{places}"/>')
+        for point in curve.points:
+            x = x_of(point.x)
+            drawn.append(f'<line x1="{x:.1f}" y1="{y_of(point.low):.1f}" x2="{x:.1f}" y2="{y_of(point.high):.1f}"/>')
+            drawn.append(f'<circle cx="{x:.1f}" cy="{y_of(point.y):.1f}" r="2.5"/>')
+        y = SIDE + LINE * number + 8
+        drawn.append(f'<line x1="{LEFT}" y1="{y - 4}" x2="{LEFT + 24}" y2="{y - 4}"/></g>')
+        drawn.append(_text(LEFT + 30, y, _escaped(curve.label), "start"))
+    middle = EDGE + (floor - EDGE) / 2
+    drawn += [
+        _text(LEFT + (edge - LEFT) / 2, SIDE - 6, _escaped(across)),
+        f'<g transform="rotate(-90 12 {middle})">{_text(12, middle, _escaped(up))}</g></svg>',
+    ]
+    return _markup(drawn)
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis: a little beyond the least and the greatest."""
+    low, high = min(values), max(values)
+    margin = 0.05 * (high - low) or 0.05 * abs(low) or 0.5
+    return low - margin, high + margin
+
+
+def _escaped(words: str) -> str:
+    """What may be anybody's, as it may stand in a page."""
+    from markupsafe import escape
+
+    return str(escape(words))
+
+
 def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
 
 
 def _markup(drawn: Sequence[str]) -> Markup:
-    """What was drawn of numbers and our own words alone is safe to stand in a page as it is."""
+    """What was drawn of numbers, our own words and escaped ones alone is safe to stand in a page as it is."""
     from markupsafe import Markup
 
     return Markup("".join(drawn))  # noqa: S704 - see the docstring

@@ -86,6 +86,7 @@ class FrozenMemory:
                 f"store {store.directory}", expected="a store with memory, which is to stay frozen", found="none",
                 fix="build one with a bundle of the checkpoint: `glimmer-export memory build`",
             )
+        self.codec = codec.layout.name
         self._store, self._device = store, torch.device(device)
         self._decode = CodecDecoder(codec.layout.name, store.manifest.d_model)
         self._arrays = {name: torch.tensor(values, device=self._device) for name, values in codec.arrays.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.exporter.demo.cloze import cloze_start, generate_cloze
 from glimmer_export.exporter.demo.generator import demo_start, hard_start
 from glimmer_export.exporter.demo.hard_world import generate_hard_split
 from glimmer_export.exporter.demo.world import World, generate_split
@@ -31,7 +32,10 @@ class Generator:
     start: Callable[[str], tuple[CheckpointConfig, bytes]]
 
 
-BUILT_IN = (Generator("demo", generate_split, demo_start), Generator("hard", generate_hard_split, hard_start))
+BUILT_IN = (
+    Generator("demo", generate_split, demo_start), Generator("demo-cloze", generate_cloze, cloze_start),
+    Generator("hard", generate_hard_split, hard_start),
+)
 GENERATORS = {generator.name: generator for generator in BUILT_IN}
 
 

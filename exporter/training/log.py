@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TextColumn
 
 from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
-from glimmer_export.exporter.files.whole_file import replace_file, write_errors
+from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,48 +29,65 @@ STEPS_PER_PLAIN_LINE = 50
 class TrainingLog:
     """`log.jsonl` and, if the package is there, the folder `tensorboard`, both below one directory.
 
-    Lines are held until `flush`, which goes with saving the state: a log never tells of steps that a resumed training
-    does again.
+    A step is written when it is told of. What is told of steps that a resumed training does again is taken back.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
-        """Continue behind `step`: what was told of later steps is taken back. Raises OutputError."""
-        self._directory = directory
-        self._lines: list[str] = []
-        self._writer: Any = None
-        path = directory / LOG
+        """Continue behind `step`. Raises OutputError."""
+        self._path = directory / LOG
+        self._events: _Events | None = None
         with write_errors(directory):
             require_no_link(directory.parent, [f"{directory.name}/{LOG}"], subject=f"unfinished training {directory}")
             directory.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                told = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                replace_file(path, "".join(line for line in told if _step(line) <= step).encode())
+            remove_unfinished(directory, LOG)
+            if self._path.exists():
+                told = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+                replace_file(self._path, "".join(line for line in told if _step(line) <= step).encode())
             if find_spec("tensorboard") is not None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._writer = SummaryWriter(str(directory / TENSORBOARD), purge_step=step + 1)
+                self._events = _Events(directory / TENSORBOARD, step)
 
     def add(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """One step's figures, or a dev evaluation's."""
-        self._lines.append(json.dumps({"step": step, **values}) + "\n")
-        if self._writer is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._writer.add_scalar(name, value, step)
+        """One step's figures, or a dev evaluation's; raises OutputError."""
+        with write_errors(self._path.parent):
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": step, **values}) + "\n")
+            if self._events is not None:
+                self._events.add(step, {name: value for name, value in values.items() if not isinstance(value, str)})
 
-    def flush(self) -> None:
-        """Write what was held; raises OutputError."""
-        with write_errors(self._directory):
-            with (self._directory / LOG).open("a", encoding="utf-8") as stream:
-                stream.writelines(self._lines)
-            self._lines.clear()
-            if self._writer is not None:
-                self._writer.flush()
 
-    def close(self) -> None:
-        """Nothing is told from here on."""
-        if self._writer is not None:
-            self._writer.close()
+class _Events:
+    """TensorBoard's events. Its own writer has a thread, of which a full disk makes a traceback and no error."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        """Continue behind `step` in a file of its own: TensorBoard reads files in the order of their names."""
+        require_no_link(
+            directory.parent.parent, [f"{directory.parent.name}/{directory.name}"],
+            subject=f"unfinished training {directory.parent}",
+        )
+        directory.mkdir(exist_ok=True)
+        self._path = directory / f"events.out.tfevents.{step:010d}"
+        for later in directory.glob("events.out.tfevents.*"):
+            if later.name >= self._path.name:
+                later.unlink()
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self._write(step=step + 1, file_version="brain.Event:2")
+        # By this TensorBoard forgets what earlier files tell of the steps from here on.
+        self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by their names; raises OSError."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=Summary(value=scalars))
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with self._path.open("ab") as stream:
+            RecordWriter(stream).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def log_files(directory: Path) -> dict[str, bytes]:

@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 
 __all__ = ["optimizer_from_settings", "state_fault"]
 
+T5X_EPSILONS = (1e-15, 1e-3)
+"""T5X adds 1e-30 to squared gradients, and torch bounds second moments by the square of its first epsilon.
+
+It also bounds the mean of a matrix's row moments by that epsilon itself. Its default, 1e-7, is more than those of a
+large model have, whose gradients of a norm of 1 are shared by 1e9 weights: all steps would have the full size.
+"""
+
+
 def optimizer_from_settings(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer; its learning rate is set before each step."""
     decay = settings.weight_decay
     match settings.name:
         case "adafactor":
-            return torch.optim.Adafactor(parameters, lr=0.0, weight_decay=decay)
+            return torch.optim.Adafactor(parameters, lr=0.0, eps=T5X_EPSILONS, weight_decay=decay)
         case "adamw":
             return torch.optim.AdamW(parameters, lr=0.0, weight_decay=decay, fused=True)
         case _:

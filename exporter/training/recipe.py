@@ -12,13 +12,14 @@ from typing_extensions import Self
 from glimmer_export.exporter.config.read import config_label, read_config, validation_message
 from glimmer_export.exporter.config.yaml_file import yaml_from_text
 from glimmer_export.runtime.contract import OptionError
-from glimmer_export.runtime.contract.manifest import MAX_DEPTH, MAX_PASSAGES
+from glimmer_export.runtime.contract.manifest import MAX_DEPTH, MAX_LENGTH, MAX_PASSAGES
 
 __all__ = ["Filter", "OptimizerSettings", "Phase", "Recipe", "World", "read_recipe"]
 
 MAX_STEPS = 1 << 31
 Count = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Passages = Annotated[int, Field(ge=1, le=MAX_PASSAGES)]
+Tokens = Annotated[int, Field(ge=2, le=MAX_LENGTH)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,8 +32,9 @@ class OptimizerSettings(_Fields):
     """How weights move.
 
     `adafactor` as T5X means it: steps relative to each parameter's root mean square, clipped at 1.0, second moments
-    that decay by step**-0.8, no momentum (torch.optim.Adafactor). `adamw` without weight decay is Adam. `sgd` has no
-    momentum: a step is the gradient, by which two trainings can be compared.
+    that decay by step**-0.8, no momentum (torch.optim.Adafactor, which holds the rate below step**-0.5 besides).
+    `adamw` without weight decay is Adam. `sgd` has no momentum: a step is the gradient, by which two trainings can be
+    compared.
     """
 
     name: Literal["adafactor", "adamw", "sgd"] = "adafactor"
@@ -85,7 +87,8 @@ class Recipe(_Fields):
     """How a checkpoint is trained. A field that is None is the checkpoint's own, or follows from the others.
 
     `steps` are those in all; with `phases`, at most so many. `batch_size` is that of a step, on all processes together,
-    `micro_batch_size` what one of them holds at once. `memory` frozen trains neither the memory encoder nor the
+    `micro_batch_size` what one of them holds at once. The lengths, in tokens, are written into the checkpoint too.
+    `memory` frozen trains neither the memory encoder nor the
     embedding that it reads, as a store is bound to both. `score_head`: a model that does not rank gets that many layers
     of stage A and a score head while it is trained, which are dropped at the end: the ranking loss teaches its live
     layers to tell passages apart. `start` copying: the output projection starts as the embedding, and half of the
@@ -100,6 +103,8 @@ class Recipe(_Fields):
     micro_batch_size: Count | None = None
     num_retrieved: Passages | None = None
     num_selected: Passages | None = None
+    question_length: Tokens | None = None
+    passage_length: Tokens | None = None
     learning_rate: Rate = 1e-4
     ramp: Literal["constant", "linear"] = "constant"
     optimizer: OptimizerSettings = OptimizerSettings()

@@ -6,13 +6,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.calibration.questions import Question, given_passages, question_files, read_questions
+from glimmer_export.exporter.answering.task_files import TaskFile, task_file, task_name
 from glimmer_export.exporter.demo.world import World
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.exporter.training.passages import PassageTable
@@ -21,50 +21,11 @@ from glimmer_export.exporter.training.relevance import RelevanceFilter, has_answ
 from glimmer_export.exporter.training.texts import RowText
 from glimmer_export.runtime.candidates import Candidate, PassageSource, candidates_from_given, candidates_from_search
 from glimmer_export.runtime.contract import OptionError, PassageError, QuestionError, TrainingError
-from glimmer_export.runtime.contract.files import is_there
 from glimmer_export.runtime.store import Passage
 
 __all__ = ["RowCounts", "RowOptions", "TaskFile", "TrainingRows", "rows_from_files", "rows_from_world", "task_file"]
 
-ENDINGS = {".gz", ".json", ".jsonl", ".ndjson", ".zst"}
-"""What is no part of a task's name, if that is the file's."""
-STDIN = Path("-")
 NO_ANSWER, NO_PASSAGE, FILTERED = "no answer", "no passage", "no relevant passage"
-
-
-@dataclass(frozen=True)
-class TaskFile:
-    """A file of rows, or a folder of files, and the task that they are of; None: each row's own, or the file's name."""
-
-    path: Path
-    task: str | None = None
-
-
-def task_file(argument: str) -> TaskFile:
-    """FILE, or FILE=TASK. What is there under the whole name is a file; otherwise the task stands behind the last `=`.
-
-    FILE may be a folder or a pattern too, or `-` for standard input. Raises OptionError for a task without a name, and
-    if neither is there.
-    """
-    whole = Path(argument)
-    path, equals, task = argument.rpartition("=")
-    if not equals or _names_files(whole):
-        return TaskFile(whole)
-    if not path or not _names_files(Path(path)):
-        raise OptionError(
-            f"rows {argument}", expected="a file, or FILE=TASK", found=f"neither {argument} nor {path or 'a file'}",
-            fix="name a file that is there",
-        )
-    if not task.strip():
-        raise OptionError(
-            f"rows {argument}", expected="FILE=TASK", found="no task behind the =", fix="name the task, or leave out ="
-        )
-    return TaskFile(Path(path), task.strip())
-
-
-def _names_files(path: Path) -> bool:
-    """Whether a path is of something that is there, or a pattern of some files."""
-    return path == STDIN or is_there(path) or next(path.parent.glob(path.name or "."), None) is not None
 
 
 @dataclass(frozen=True)
@@ -183,7 +144,7 @@ def rows_from_files(
         for file, path, questions in read:
             before = replace(rows.counts, left_out=Counter(rows.counts.left_out))
             for question in questions:
-                _take(rows, question, file.task or question.task or _name(path), options)
+                _take(rows, question, file.task or question.task or task_name(path), options)
                 advance(1)
             if rows.counts.kept == before.kept:
                 raise TrainingError(
@@ -253,13 +214,6 @@ def _answers(answers: Iterable[str], text: RowText, counts: RowCounts) -> list[t
         except QuestionError:
             counts.answers += 1
     return found
-
-
-def _name(path: Path) -> str:
-    """A file's name without its endings."""
-    while path.suffix.lower() in ENDINGS:
-        path = path.with_suffix("")
-    return path.name
 
 
 def rows_from_world(world: World, text: RowText, *, task: str | None = None) -> TrainingRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,14 +78,18 @@ class Sampler:
             raise ValueError(f"draws of other tasks than {', '.join(self._rows.tasks)}")
         self._step, self._draws = step, [int(count) for count in draws.values()]
 
-    def _numbers(self, tasks: Sequence[str] | None) -> list[int]:
+    def require(self, tasks: Iterable[str]) -> None:
+        """Raise TrainingError for a task of which there are no rows."""
         known = self._rows.tasks
-        if unknown := [task for task in tasks or () if task not in known]:
+        if unknown := [task for task in tasks if task not in known]:
             raise TrainingError(
                 f"task {unknown[0]}", expected=f"a task of the rows, {', '.join(known)}", found="no row of it",
                 fix="name tasks of the rows, or name their files FILE=TASK",
             )
-        return [known.index(task) for task in tasks or known]
+
+    def _numbers(self, tasks: Sequence[str] | None) -> list[int]:
+        self.require(tasks or ())
+        return [self._rows.tasks.index(task) for task in tasks or self._rows.tasks]
 
     def _next(self, task: int) -> int:
         """The row that comes next in a task."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from glimmer_export.exporter.training.batch import Batch
@@ -49,6 +49,10 @@ class FileSource:
     def __init__(self, collator: Collator, recipe: Recipe, *, seed: int) -> None:
         self._collator = collator
         self._sampler = Sampler(collator.rows, seed=seed, gold=recipe.gold, distractors=recipe.distractors)
+
+    def require(self, tasks: Iterable[str]) -> None:
+        """Raise TrainingError for a task without rows."""
+        self._sampler.require(tasks)
 
     def draw(self, phase: Phase, steps_left: int, num_retrieved: int) -> list[Draw]:  # noqa: ARG002 - they never end
         """Of the phase's tasks; raises TrainingError for one without rows."""
@@ -161,11 +165,19 @@ class MixedSource:
 
 
 def sources_from_recipe(recipe: Recipe, text: RowText, files: Collator | None, *, seed: int) -> Source:
-    """What the recipe's phases draw from; raises TrainingError for phases that want rows of files if there are none."""
+    """What the recipe's phases draw from.
+
+    Raises TrainingError for phases that want rows of files, or of a task, of which there are none, and OptionError for
+    a generator or an option of it that there is not: no phase is the first to find out.
+    """
     if files is None and any(phase.world is None for phase in recipe.schedule()):
         raise TrainingError(
             "training", expected="rows to train on, as the recipe's phases name no world", found="none",
             fix="name files: --train FILE",
         )
+    for world in (phase.world for phase in recipe.schedule() if phase.world is not None):
+        generate(world.generator, "train", 1, seed, world.options)
     source = None if files is None else FileSource(files, recipe, seed=seed)
+    if source is not None:
+        source.require(task for phase in recipe.schedule() if phase.world is None for task in phase.tasks or ())
     return MixedSource(source, WorldSource(text, recipe, seed=seed))

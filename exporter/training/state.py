@@ -19,11 +19,39 @@ from glimmer_export.exporter.training.log import LOG, TENSORBOARD
 from glimmer_export.exporter.training.trainer import Trainer
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
-__all__ = ["BEST", "LAST", "remove_state", "restore_state", "save_state"]
+__all__ = ["LAST", "best_of_step", "keep_best", "remove_state", "restore_state", "save_state"]
 
 STATE = "state.pt"
-BEST, LAST = "best", "last"
-"""Checkpoints beside the state: of the best exact match on the dev rows, and of before a step that failed."""
+BEST, LAST = "best-", "last"
+"""Checkpoints beside the state: that of the best exact match on the dev rows, with its step in the name, and the last
+good weights before a step that failed."""
+
+
+def best_of_step(directory: Path, step: int) -> Path:
+    """Where the checkpoint of a step is kept while it is the best.
+
+    A new best stands beside the one before until a state that knows of it is on the disk.
+    """
+    return directory / f"{BEST}{step}"
+
+
+def keep_best(directory: Path, step: int) -> None:
+    """Remove every best checkpoint but that of a step (0: all), and what killed writes have left; raises OutputError.
+
+    Raises it too if that checkpoint is not there.
+    """
+    kept = best_of_step(directory, step)
+    with write_errors(directory):
+        for name in (f"{BEST}*", f".{BEST}*.glimmer-*", f".{LAST}.glimmer-*"):
+            for path in directory.glob(name):
+                if path != kept:
+                    require_no_link(directory, [path.name], subject=f"unfinished training {directory}")
+                    shutil.rmtree(path, ignore_errors=True)
+    if step and not kept.is_dir():
+        raise OutputError(
+            f"unfinished training {directory}", expected=f"{kept.name}, the checkpoint that is its best so far",
+            found="none", fix=f"remove {directory} to begin anew",
+        )
 
 
 def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
@@ -40,15 +68,15 @@ def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -
         replace_file(directory / STATE, content.getvalue())
 
 
-def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> None:
-    """Continue from the state in `directory`, if there is one.
+def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> bool:
+    """Continue from the state in `directory`, if there is one, and say whether there is.
 
     Raises OutputError if it is damaged, is no such state, or is that of a training with other settings.
     """
     path = directory / STATE
     _check_own(directory)
     if not is_there(path):
-        return
+        return False
     remove = f"remove {directory} to begin anew"
     check_regular(path, error=OutputError, subject=str(path), fix=remove)
 
@@ -73,6 +101,7 @@ def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path
         trainer.restore(state)
     except ValueError as error:
         raise OutputError(str(path), expected="the state of this training", found=str(error), fix=remove) from None
+    return True
 
 
 def _difference(found: object, asked: object) -> str:
@@ -100,12 +129,13 @@ def remove_state(directory: Path) -> None:
     """Remove what a training keeps in its folder, and the folder unless there is something else in it."""
     with write_errors(directory):
         _check_own(directory)
-        for name in (BEST, LAST, TENSORBOARD):
+        for name in (STATE, LOG):  # the state first: without it nothing is taken up again
+            (directory / name).unlink(missing_ok=True)
+            if directory.is_dir():
+                remove_unfinished(directory, name)
+        keep_best(directory, 0)
+        for name in (LAST, TENSORBOARD):
             require_no_link(directory.parent, [f"{directory.name}/{name}"], subject=f"unfinished training {directory}")
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (STATE, f".{STATE}.tmp", LOG):
-            (directory / name).unlink(missing_ok=True)
-        if directory.is_dir():
-            remove_unfinished(directory, STATE)
     with suppress(OSError):
         directory.rmdir()

@@ -10,30 +10,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
+from glimmer_export.exporter.checkpoint.config import parse_config
 from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.files.links import resolved
-from glimmer_export.exporter.files.publish import Inputs, check_target
+from glimmer_export.exporter.files.publish import Inputs, check_apart, check_target
 from glimmer_export.exporter.report import terminal
 from glimmer_export.exporter.report.origin import package_versions, utc_now
-from glimmer_export.exporter.stages import model_from_checkpoint
+from glimmer_export.exporter.stages.load import model_from_weights
 from glimmer_export.exporter.training.collator import Collator
 from glimmer_export.exporter.training.dev import DevScores, dev_counts, scores_from_counts
 from glimmer_export.exporter.training.frozen_memory import FrozenMemory, open_store
 from glimmer_export.exporter.training.generators import generate, generator_named
 from glimmer_export.exporter.training.log import TrainingLog, log_files, progress_line
 from glimmer_export.exporter.training.passages import PassageTable, open_corpus
-from glimmer_export.exporter.training.processes import Processes, started_processes
+from glimmer_export.exporter.training.processes import Processes, others_missed, started_processes
 from glimmer_export.exporter.training.rows import RowOptions, rows_from_files, rows_from_world, task_file
 from glimmer_export.exporter.training.sources import sources_from_recipe
-from glimmer_export.exporter.training.state import BEST, LAST, remove_state, restore_state, save_state
+from glimmer_export.exporter.training.state import (
+    LAST,
+    best_of_step,
+    keep_best,
+    remove_state,
+    restore_state,
+    save_state,
+)
 from glimmer_export.exporter.training.texts import RowText
 from glimmer_export.exporter.training.trainable import model_to_train, tensors_from_model
-from glimmer_export.exporter.training.trainer import Report, Trainer
-from glimmer_export.runtime.contract import OptionError, TrainingError
+from glimmer_export.exporter.training.trainer import Progress, Report, Trainer
+from glimmer_export.runtime.contract import OptionError, OutputError, TrainingError
 from glimmer_export.runtime.text import read_tokenizer
 
 if TYPE_CHECKING:
@@ -105,8 +112,10 @@ def train_checkpoint(
     """
     named = [Path(task_file(name).path) for name in (*data.train, *data.dev)]
     corpus = list(data.corpus.paths) if data.corpus is not None else []
-    check_target(output, overwrite=overwrite, inputs=[checkpoint, data.store, *named, *corpus, *inputs])
+    inputs = [checkpoint, data.store, *named, *corpus, *inputs]
+    check_target(output, overwrite=overwrite, inputs=inputs)
     output = resolved(output)
+    check_apart(_work(output), inputs)
     console = console or terminal.console(stderr=True)
     processes = started_processes(device)
     with ExitStack() as opened:
@@ -114,21 +123,28 @@ def train_checkpoint(
         rows = opened.enter_context(_rows(checkpoint, start, data, recipe, shown=processes.rank == 0))
         run = _Run(start, recipe, rows, processes, output, seed)
         opened.enter_context(_deterministic())
-        run.train(console)
-        if processes.rank == 0:
-            result = run.finish(overwrite=overwrite)
-            remove_state(run.work)
-        processes.wait()
-    return result if processes.rank == 0 else {}
+        with others_missed(processes):
+            run.train(console)
+        if processes.rank > 0:
+            return {}  # the first one grades for longer than others would wait
+        result = run.finish(overwrite=overwrite)
+        remove_state(run.work)
+        return result
+
+
+def _work(output: Path) -> Path:
+    """The folder of a training that is not finished."""
+    return output.with_name(f"{output.name}.training")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Collators of the files' rows, None if there are none."""
+    """Collators of the files' rows, None if there are none; the codec of their memory, if a store has that."""
 
     text: RowText
     train: Collator | None
     dev: Collator | None
+    codec: str | None
 
 
 class _Run:
@@ -138,20 +154,20 @@ class _Run:
         self, start: Start, recipe: Recipe, rows: _Rows, processes: Processes, output: Path, seed: int
     ) -> None:
         self.start, self.recipe, self.rows, self.processes = start, recipe, rows, processes
-        self.output, self.work = output, output.with_name(f"{output.name}.training")
+        self.output, self.work = output, _work(output)
         model = model_to_train(start.config, start.tensors, recipe, seed=seed, device=processes.device)
         source = sources_from_recipe(recipe, rows.text, rows.train, seed=seed)
         self.trainer = Trainer(model, recipe, source, processes, seed=seed)
         self.settings = {
             "seed": seed, "config": start.config.model_dump(), "recipe": recipe.model_dump(mode="json"),
             "weights": start.digest, "rows": _digest(rows.train), "dev rows": _digest(rows.dev),
+            "memory": rows.codec,
         }
         self.first = self.processes.rank == 0
 
     def train(self, console: Console) -> None:
         """To the end of the schedule; the first process tells of it and keeps the state."""
-        restore_state(self.trainer, self.settings, self.work)
-        progress = self.trainer.progress
+        progress = self._resume()
         log = TrainingLog(self.work, progress.steps) if self.first else None
         with progress_line(console, shown=self.first) as show:
 
@@ -161,43 +177,69 @@ class _Run:
                     log.add(now.step, {"phase": now.phase, **figures, "seconds": round(progress.seconds, 3)})
 
             def save() -> None:
-                if log is not None:
-                    log.flush()  # first: what is told of steps behind the state is taken back
+                if self.first:
                     save_state(self.trainer, self.settings, self.work)
+                    keep_best(self.work, self._best_step())
                 self.processes.wait()
 
             def evaluate() -> float | None:
                 scores = self._scores(self.trainer.model)
                 if scores is not None and log is not None:
                     log.add(self.trainer.progress.steps, {"dev_em": scores.em, "dev_gold_in_m": scores.gold_in_m})
-                    if self.recipe.keep == "best" and scores.em > self.trainer.progress.best:
-                        self._write(self.work / BEST)
+                    if self.recipe.keep == "best" and scores.em > progress.best:
+                        self._write(best_of_step(self.work, progress.steps))
                 return None if scores is None else scores.em
 
             try:
                 self.trainer.run(report, evaluate, save)
             except TrainingError:
-                if self.first:
-                    self._write(self.work / LAST)
+                self._keep_last()
                 raise
-            finally:
-                if log is not None:
-                    log.close()
+
+    def _resume(self) -> Progress:
+        """Go on from the state, if there is one; raises OutputError if it is not the same in every process."""
+        restore_state(self.trainer, self.settings, self.work)
+        progress = self.trainer.progress
+        if len(steps := set(self.processes.all(progress.steps))) > 1:
+            raise OutputError(
+                f"unfinished training {self.work}", expected="the same state in every process",
+                found=f"states of the steps {', '.join(map(str, sorted(steps)))}",
+                fix="name an output on a disk that all machines share",
+            )
+        if self.first:
+            keep_best(self.work, self._best_step())
+        return progress
+
+    def _keep_last(self) -> None:
+        """Write the last good weights: those at hand, or of the state, or of the beginning."""
+        sound = self.trainer.is_sound()
+        if not self.first:
+            return
+        if sound or restore_state(self.trainer, self.settings, self.work):
+            self._write(self.work / LAST)
+        else:
+            write_checkpoint(
+                self.work / LAST, self.start.config, self.start.tensors, self.start.tokenizer, overwrite=True
+            )
+
+    def _best_step(self) -> int:
+        """The step whose weights are kept; 0 for those at hand."""
+        return self.trainer.progress.best_step if self.recipe.keep == "best" else 0
 
     def finish(self, *, overwrite: bool) -> dict[str, Any]:
-        """Write the checkpoint, and grade what was written: rounded weights, read back."""
-        best = self.work / BEST
+        """Grade the weights as they will be written, in the recipe's dtype, and write the checkpoint."""
         tensors: Mapping[str, Tensor] = tensors_from_model(self.trainer.model, self.start.config, self.recipe)
-        if self.recipe.keep == "best" and self.trainer.progress.best_step:
-            tensors = read_checkpoint(best).tensors
-        made = self._record()
+        if step := self._best_step():
+            tensors = read_checkpoint(best_of_step(self.work, step)).tensors
+        weights = {name: tensor.float() for name, tensor in tensors.items()}
+        scores = self._scores(model_from_weights(self.start.config, weights).to(self.processes.device))
+        made = self._record() | {"dev": None if scores is None else scores.to_json()}
         files = {"record.json": (json.dumps(made, indent=2) + "\n").encode(), **log_files(self.work)}
         write_checkpoint(
             self.output, self.start.config, tensors, self.start.tokenizer, overwrite=overwrite,
             beside={f"training/{name}": content for name, content in files.items()},
         )
-        scores = self._scores(model_from_checkpoint(read_checkpoint(self.output)).to(self.processes.device))
-        return {"checkpoint": str(self.output), **made, "dev": None if scores is None else scores.to_json()}
+        return {"checkpoint": str(self.output), **made}
 
     def _scores(self, model: GlimmerModel) -> DevScores | None:
         """Of the dev rows, which all processes share; after the training the first one has them alone."""
@@ -219,13 +261,12 @@ class _Run:
     def _record(self) -> dict[str, Any]:
         """What the checkpoint came of, as plain data."""
         progress, rows = self.trainer.progress, self.rows
-        kept = progress.best_step if self.recipe.keep == "best" else 0
         return {
             "date": utc_now(), "versions": package_versions(PACKAGES), "seed": self.settings["seed"],
             "start": self.start.digest, "recipe": self.settings["recipe"],
             "rows": None if rows.train is None else rows.train.rows.counts.to_json(),
             "dev_rows": None if rows.dev is None else rows.dev.rows.counts.to_json(),
-            "processes": self.processes.size, "steps": progress.steps, "kept_step": kept or progress.steps,
+            "processes": self.processes.size, "steps": progress.steps, "kept_step": self._best_step() or progress.steps,
             "seconds": progress.seconds,
         }
 
@@ -235,7 +276,8 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
         read = read_checkpoint(checkpoint)
         RowText.of(read)
         assert read.tokenizer is not None
-        return Start(read.config, read.tensors, read.tokenizer.read_bytes(), checkpoint_digest(read))
+        config, tokenizer = read.config, read.tokenizer.read_bytes()
+        return Start(_with_lengths(config, recipe), read.tensors, tokenizer, checkpoint_digest(read))
     world = next((phase.world for phase in recipe.schedule() if phase.world is not None), None)
     if world is None:
         raise OptionError(
@@ -243,7 +285,14 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
             fix="name one, as `glimmer-export init` makes it of a T5",
         )
     config, tokenizer = generator_named(world.generator).start(architecture)
-    return Start(config, random_weights(config, seed=seed), tokenizer, f"random weights of seed {seed}")
+    weights = random_weights(config, seed=seed)
+    return Start(_with_lengths(config, recipe), weights, tokenizer, f"random weights of seed {seed}")
+
+
+def _with_lengths(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig:
+    lengths = {"question_length": recipe.question_length, "passage_length": recipe.passage_length}
+    given = {name: length for name, length in lengths.items() if length is not None}
+    return parse_config(config.model_dump() | given, subject="the recipe's lengths")
 
 
 @contextmanager
@@ -259,7 +308,7 @@ def _rows(
         stored: MemoryStore | None = None
         memory: FrozenMemory | None = None
         if data.store is not None and checkpoint is not None:
-            store, fits = open_store(data.store, read_checkpoint(checkpoint), own=frozen)
+            store, fits = open_store(data.store, replace(read_checkpoint(checkpoint), config=start.config), own=frozen)
             source = opened.enter_context(store)
             stored, memory = store if fits else None, FrozenMemory(store) if frozen else None
         elif data.corpus is not None:
@@ -280,7 +329,7 @@ def _rows(
         if dev is None and recipe.world is not None:
             world = generate(recipe.world.generator, "test", recipe.dev_questions, DEV_SEED, recipe.world.options)
             dev = Collator(rows_from_world(world, text))
-        yield _Rows(text, train, dev)
+        yield _Rows(text, train, dev, None if memory is None else memory.codec)
 
 
 @contextmanager
@@ -295,13 +344,14 @@ def _deterministic() -> Iterator[None]:
 
 
 def _digest(collator: Collator | None) -> str:
-    """SHA-256 of rows: questions, answers, tasks, and the tokens of their passages, in their order."""
+    """SHA-256 of rows: questions, answers, tasks, and their passages, in their order."""
     digest = hashlib.sha256()
     if collator is not None:
         rows, table = collator.rows, collator.rows.passages
         for row, task in enumerate(rows.task.tolist()):
             fields = [rows.questions[row], rows.answers[row], rows.tasks[task]]
-            digest.update(json.dumps([*fields, rows.candidates[row].tolist()]).encode())
-        for place in range(len(table)):
-            digest.update(b"" if table.text.joins else np.asarray(table.ids(place), np.int32).tobytes())
+            passages = [places[row].tolist() for places in (rows.candidates, rows.gold)]
+            digest.update(json.dumps([*fields, *passages]).encode())
+        for content in table.contents():
+            digest.update(content)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from glimmer_export.exporter.training.sampling import micro_batches
 from glimmer_export.exporter.training.sources import Source
 from glimmer_export.runtime.contract import TrainingError
 
-__all__ = ["Report", "Trainer"]
+__all__ = ["Progress", "Report", "Trainer"]
 
 SMOOTHING = 0.04
 
@@ -76,7 +76,14 @@ class Trainer:
         )
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer_from_settings(recipe.optimizer, self._parameters)
-        self._forward = processes.wrap(_Forward(model, self._settings))
+        self._loss = _Forward(model, self._settings)
+        self._forward = processes.wrap(self._loss)
+        self._learned: tuple[Batch, int | None] | None = None
+        if (least := min(phase.batch_size or 0 for phase in self._schedule)) < processes.size:
+            raise TrainingError(
+                "training", expected=f"a row at least of each batch for each of {processes.size} processes",
+                found=f"a batch_size of {least}", fix="raise batch_size, or start fewer processes",
+            )
 
     def run(
         self, report: Callable[[Report, dict[str, float]], None], evaluate: Callable[[], float | None],
@@ -85,20 +92,39 @@ class Trainer:
         """Train to the end.
 
         `report` is called after each step; `evaluate` gives the exact match on the dev rows, None if there are none,
-        and `save` keeps the state, both after as many steps as the recipe says and at the end. Raises TrainingError
-        for a loss that is not finite: the state is then that of before the step.
+        and `save` keeps the state, both after as many steps as the recipe says; the state is kept at the end too.
+        Raises TrainingError for a loss that is not finite, before the step, and for weights that give none, before they
+        are kept.
         """
+        recipe = self.recipe
         while self.progress.phase < len(self._schedule):
             started = time.perf_counter()
             figures = self._step()
             self.progress.seconds += time.perf_counter() - started
-            self._end_phase()
             report(self._report(), figures)
-            ended = self.progress.phase == len(self._schedule)
-            if ended or self.progress.steps % self.recipe.evaluate_every == 0:
+            self._end_phase()
+            ended, steps = self.progress.phase == len(self._schedule), self.progress.steps
+            saves = ended or steps % recipe.save_every == 0
+            # The last weights are graded when they are written, and before only if they may be the best.
+            evaluates = (ended and recipe.keep == "best") or steps % recipe.evaluate_every == 0
+            if (evaluates or saves) and not self.is_sound():
+                raise self._not_finite("weights that give none")
+            if evaluates:
                 self._evaluate(evaluate)
-            if ended or self.progress.steps % self.recipe.save_every == 0:
+            if saves:
                 save()
+
+    def is_sound(self) -> bool:
+        """Whether the weights are finite, and give a finite loss on what was learned last.
+
+        A step can throw them far off, which no loss has told of yet. All processes ask this together.
+        """
+        sound = all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+        if sound and self._learned is not None:
+            with torch.no_grad():
+                losses: Losses = self._loss(*self._learned, self._autocast())
+            sound = bool(torch.isfinite(losses.total(self._settings)))
+        return sum(self._processes.all(int(not sound))) == 0
 
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs."""
@@ -161,10 +187,11 @@ class Trainer:
         loss = language_model / tokens + self.recipe.ranking_weight * ranking / len(rows)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.recipe.optimizer.max_gradient_norm or math.inf)
         if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
-            raise self._not_finite(loss, float(norm))
+            raise self._not_finite(f"a loss of {loss} and a gradient of norm {float(norm)}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self._learned = batch, phase.num_selected
         self._count(phase, loss, exact / len(rows))
         return {
             "loss": loss, "language_model": language_model / tokens, "ranking": ranking / len(rows),
@@ -213,12 +240,11 @@ class Trainer:
             return bool(torch.cuda.is_bf16_supported())
         return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
-    def _not_finite(self, loss: float, norm: float) -> TrainingError:
+    def _not_finite(self, found: str) -> TrainingError:
         return TrainingError(
-            f"training, step {self.progress.steps + 1}", expected="a finite loss and gradient",
-            found=f"a loss of {loss} and a gradient of norm {norm}",
+            f"training, after step {self.progress.steps}", expected="a finite loss and gradient", found=found,
             fix="lower learning_rate, or train in float32 (--set precision=float32); the training's folder has the "
-            "weights of before the step",
+            "last good weights as a checkpoint, `last`, to begin with",
         )
 
     def _work(self, phase: Phase) -> float:
@@ -229,10 +255,9 @@ class Trainer:
         progress, schedule = self.progress, self._schedule
         total = sum(self._work(each) * each.steps for each in schedule)
         left = sum(self._work(each) * each.steps for each in schedule[progress.phase :])
-        if progress.phase < len(schedule):
-            left -= self._work(schedule[progress.phase]) * progress.step
+        left -= self._work(self.phase) * progress.step
         return Report(
-            phase=min(progress.phase, len(schedule) - 1), num_phases=len(schedule), step=progress.steps,
+            phase=progress.phase, num_phases=len(schedule), step=progress.steps,
             loss=progress.loss, exact_match=progress.exact_match,
             dev_exact_match=None if progress.best < 0 else progress.best, fraction_done=1 - left / total,
             seconds_left=progress.seconds / progress.work * left,

@@ -101,6 +101,8 @@ CASES = [
     ("torch", "train", "export"),
     ("matplotlib", "cost", "export"),
     ("matplotlib", "sensitivity", "export"),
+    ("torch", "evaluate", "export"),
+    ("matplotlib", "evaluate", "export"),
     ("onnxruntime", "sensitivity", "cpu"),
     ("onnx", "lint", "tools"),
     ("onnxruntime", "lint", "cpu"),
@@ -139,6 +141,10 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
         "cost": ["cost", "--model", "small", "--plot", output.with_suffix(".svg")],
         "sensitivity": [
             "sensitivity", glimmer.bundle, "--questions", questions, "--plot", output.with_suffix(".svg")
+        ],
+        "evaluate": [
+            "evaluate", glimmer.checkpoint, "--corpus", corpus, "--questions", questions,
+            "--plot", output.with_suffix(".svg"),
         ],
         "lint": ["lint", glimmer.bundle, "--target", "t4"],
         "build": ["build", glimmer.bundle, "--target", "t4", "--compiler", "tensorrt-rtx"],
@@ -184,6 +190,14 @@ def test_a_device_answers_and_inspects_without_the_build_side(glimmer):
     assert done.returncode == 0, done.stderr
     done = run_without(build_side, "ask", glimmer.bundle, "--store", glimmer.store, "w1", "--json")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_device_evaluates_a_bundle_without_torch(glimmer, tmp_path):
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1", "answers": ["w2"]}])
+    asked = ("evaluate", glimmer.bundle, "--store", glimmer.store, "--questions", questions, "--json")
+    done = run_without("torch,transformers,onnxscript,optimum,polygraphy,matplotlib", *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["questions"] == 1
 
 
 def test_a_device_builds_engines_without_torch(glimmer, tmp_path):

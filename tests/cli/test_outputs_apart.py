@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
@@ -62,10 +63,11 @@ COMMANDS = {
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
-TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "recipe", "rows"}
+TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}
 ALONE = {
     ("parity", "checkpoint"): "reference", ("parity", "reference"): "checkpoint", ("init", "from_t5"): "from_fid",
     ("init", "from_fid"): "from_t5", ("init", "tokenizer"): "from_fid",
+    ("evaluate", "corpus"): "store", ("evaluate", "store"): "corpus",
 }
 """Options that do without another one."""
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
@@ -90,7 +92,8 @@ def functions(group: typer.Typer = app, words: str = "") -> dict[str, Callable[.
 
 def names_files(name: str, annotation: object) -> bool:
     """Whether an option or argument is a path, or several."""
-    return name in TEXTS_THAT_NAME_FILES or Path in (annotation, *get_args(annotation)) or any(
+    text = name in TEXTS_THAT_NAME_FILES and annotation is not int
+    return text or Path in (annotation, *get_args(annotation)) or any(
         Path in get_args(part) for part in get_args(annotation)
     )  # fmt: skip
 
@@ -124,6 +127,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "rows": write_rows(folder / "rows.jsonl", rows), "dev": write_rows(folder / "dev.jsonl", rows),
         "recipe": write_recipe(folder / "recipe.yaml"),
         "corpus": Path(shutil.copy(glimmer.corpus, folder / "corpus.jsonl")),
+        "models": copy_bundle(glimmer, folder / "models"),
         "bundle": copy_bundle(glimmer, folder / "bundle"), "reference": copy_bundle(glimmer, folder / "reference"),
         "checkpoint": Path(shutil.copytree(glimmer.checkpoint, folder / "checkpoint")),
         "store": Path(shutil.copytree(glimmer.store, folder / "store")),

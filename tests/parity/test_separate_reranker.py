@@ -48,8 +48,9 @@ def test_its_cost_is_that_of_its_graphs(source):
     assert report.papers["glimmer"]["live_stage_b"] == live
 
 
-def test_quantised_its_last_layer_stays_in_float_and_the_rest_agrees(source, tmp_path):
+def test_quantised_its_last_layer_stays_in_float_and_the_rest_agrees(exported, tmp_path):
     """In INT8 and FP16, rounded at every operator: the residual stream of the reranker is rescaled as any other."""
+    source = exported("glimmer, separate reranker, two layers")
     done = quantize_bundle(
         calibrated(source), tmp_path / "quantized", QuantizeOptions("int8-fp16", "tensorrt", gpu=ANY_SPEED)
     )

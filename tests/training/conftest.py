@@ -44,6 +44,16 @@ def corpus(tmp_path_factory) -> Path:
     return write_rows(tmp_path_factory.mktemp("training") / "corpus.jsonl", CORPUS)
 
 
+@pytest.fixture(scope="session")
+def given_rows(tmp_path_factory) -> Path:
+    """A file whose rows give their passages as texts."""
+    rows = [
+        {"question": f"w{place} w3", "answers": [f"w{place}", "w1 w2"], "ctxs": CORPUS[place : place + 3]}
+        for place in range(6)
+    ]
+    return write_rows(tmp_path_factory.mktemp("training") / "given.jsonl", rows)
+
+
 @pytest.fixture
 def write(tmp_path):
     """Writes rows to a file of this name."""

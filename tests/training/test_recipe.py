@@ -20,6 +20,7 @@ def test_each_of_ours_is_a_recipe(name):
 def test_the_glimmer_paper():
     recipe = read_recipe("glimmer-paper")
     assert (recipe.batch_size, recipe.learning_rate, recipe.dropout) == (128, 1e-4, 0.1)
+    assert (recipe.question_length, recipe.passage_length) == (48, 304)
     assert (recipe.ranking_weight, recipe.temperature) == (1, 1)
     assert (recipe.divergence, recipe.likelihood, recipe.optimizer.name) == ("rank_to_lm", "sum", "adafactor")
 

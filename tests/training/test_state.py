@@ -25,6 +25,11 @@ class StopError(Exception):
     """Where a training is interrupted."""
 
 
+def save_and_stop(*arguments: object) -> None:
+    save_state(*arguments)
+    raise StopError
+
+
 def silent() -> Console:
     return Console(file=io.StringIO())
 
@@ -50,10 +55,6 @@ def left(tmp_path_factory) -> Path:
     """The folder that a training left which was stopped after its first phase."""
     output = tmp_path_factory.mktemp("unfinished") / "out"
 
-    def save_and_stop(*arguments: object) -> None:
-        save_state(*arguments)
-        raise StopError
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_module, "save_state", save_and_stop)
         with pytest.raises(StopError):
@@ -75,13 +76,19 @@ def test_a_training_goes_on_and_ends_with_the_same_weights(train, unfinished, tm
     assert {path.name for path in tmp_path.iterdir()} == {"out", "whole"}
     logs = [told(tmp_path / name) for name in ("out", "whole")]
     assert logs[0] == logs[1]
-    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4, 4]  # the last is of the dev rows
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4]
 
 
 def told(checkpoint: Path) -> list[dict[str, float]]:
     """The lines of a checkpoint's log, without their times."""
     lines = map(json.loads, (checkpoint / "training" / "log.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_lengths_of_a_recipe_are_the_checkpoints_from_then_on(train, tmp_path):
+    train(tmp_path / "out", steps=1, question_length=20, passage_length=48)
+    config = read_checkpoint(tmp_path / "out").config
+    assert (config.question_length, config.passage_length) == (20, 48)
 
 
 def test_a_lumen_is_trained_with_a_score_head_that_is_dropped(train, tmp_path):
@@ -193,9 +200,29 @@ def test_foreign_content_is_named_and_not_executed(train, unfinished, tmp_path):
         train(tmp_path / "out")
 
 
+def test_a_state_without_its_best_checkpoint_is_named(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_state", save_and_stop)
+        with pytest.raises(StopError):
+            train(tmp_path / "out", keep="best", evaluate_every=2)
+    kept = tmp_path / "out.training" / "best-2"
+    assert read_checkpoint(kept).config.architecture == "glimmer"
+    shutil.rmtree(kept)
+    with pytest.raises(OutputError, match="best-2, the checkpoint that is its best so far"):
+        train(tmp_path / "out", keep="best", evaluate_every=2)
+
+
+def test_what_killed_writes_have_left_goes(train, unfinished, tmp_path):
+    for name in ("best-1", ".best-2.glimmer-new.0123456789abcdef", ".last.glimmer-new.0123456789abcdef"):
+        (unfinished / name).mkdir()
+    (unfinished / ".log.jsonl.0123456789abcdef.tmp").touch()
+    train(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
 def test_files_of_others_in_the_folder_stay(train, unfinished, tmp_path):
     (unfinished / "diary.txt").write_text("mine", encoding="utf-8")
-    (unfinished / ".state.pt.tmp").write_bytes(b"of a write that was killed")
+    (unfinished / ".state.pt.0123456789abcdef.tmp").write_bytes(b"of a write that was killed")
     train(tmp_path / "out")
     assert [path.name for path in unfinished.iterdir()] == ["diary.txt"]
 

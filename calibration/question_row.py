@@ -19,13 +19,18 @@ from glimmer_export.calibration.public_fields import (
 from glimmer_export.runtime.contract import QuestionFileError
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["LAYOUTS", "Question", "Row"]
+__all__ = ["LAYOUTS", "UNJOINED", "Question", "Row"]
 
 LAYOUTS = (
     'use KILT JSONL ("id", "input", "output"), a JSON array as FiD reads it ("question", "answers" or "target", '
     '"ctxs"), or JSONL rows with "question" and "answers" (NQ-open: "answer"), and optionally "qid", "ctxs" (Atlas: '
     '"passages"), "ctx_ids", "gold_ids"'
 )
+UNJOINED = (
+    "KILT publishes TriviaQA without questions: join them by id, as docs/guide/training.md does "
+    "(https://github.com/facebookresearch/KILT has the script)"
+)
+"""The fix for rows of KILT whose questions are missing."""
 ANSWERS = ("answers", "answer", "output", "target")
 """Where the answers stand: the first that has one. FiD and Atlas train on the one `target`, and grade by `answers`."""
 PASSAGES = ("ctxs", "passages")
@@ -66,6 +71,8 @@ class Row:
     def question(self) -> Question:
         """The question of the row; its `qid` is empty if the row has no id."""
         asked = "input" if self._get("question") is None and self._get("input") is not None else "question"
+        if self._get(asked) is None and self._get("output") is not None:
+            raise self._error('an "input" that is a string', "input", fix=UNJOINED)
         passages, skipped = self._passages()
         evidence, score = self._evidence()
         return Question(
@@ -76,9 +83,9 @@ class Row:
     def _get(self, key: str) -> Any:
         return self.data.get(key)
 
-    def _error(self, expected: str, key: str) -> QuestionFileError:
+    def _error(self, expected: str, key: str, *, fix: str = LAYOUTS) -> QuestionFileError:
         found = repr(self.data[key])[:80] if key in self.data else f'no "{key}" among {present_fields(self.data)}'
-        return QuestionFileError(self.subject, expected=expected, found=found, fix=LAYOUTS)
+        return QuestionFileError(self.subject, expected=expected, found=found, fix=fix)
 
     def qid(self) -> str:
         """The row's id, empty if it has none or a blank one."""

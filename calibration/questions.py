@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.calibration.json_rows import json_rows
-from glimmer_export.calibration.question_row import LAYOUTS, Question, Row
+from glimmer_export.calibration.question_row import LAYOUTS, UNJOINED, Question, Row
 from glimmer_export.calibration.spread import spread
 from glimmer_export.calibration.text_files import files_of, open_named
 from glimmer_export.runtime.candidates import PassageId
@@ -35,13 +35,20 @@ def read_questions(path: str | Path | Sequence[str | Path], limit: int | None = 
     and counted; passages that have scores come by their scores, best first, as in FiD.
 
     Raises QuestionFileError, with the line or the row counted from 1: not UTF-8, not JSON, in none of the known
-    layouts, a field of another type, answers under a name that is not known; or a file without questions.
+    layouts, a field of another type, answers under a name that is not known; or a file without questions, or with
+    rows of KILT that have none.
     """
     questions: list[Question] = []
     for file in question_files(path):
         found = [row.question() for row in _questions(file)]
         if not found:
             raise QuestionFileError(f"questions {file}", expected="at least one question", found="none", fix=LAYOUTS)
+        blank = not any(question.question.strip() for question in found)
+        if blank and any(question.evidence is not None for question in found):
+            raise QuestionFileError(
+                f"questions {file}", expected='an "input" with a question', found=f"{len(found)} rows, all without",
+                fix=UNJOINED,
+            )
         questions.extend(found)
     if any(not question.qid for question in questions):
         questions = _named(questions)

@@ -315,6 +315,18 @@ def test_a_row_in_no_known_layout_is_named(tmp_path, line, expected, array):
         assert ("row 2" if array else "line 3") in str(caught.value)
 
 
+@pytest.mark.parametrize("asked", ["", '"input": null, ', '"input": "", '])
+def test_kilts_rows_of_triviaqa_are_to_be_joined_with_their_questions(tmp_path, asked):
+    row = '{"id": "tc_3", ' + asked + '"output": [{"answer": "Sinclair Lewis"}]}'
+    with pytest.raises(QuestionFileError, match=r"join them by id, as docs/guide/training\.md does"):
+        read_questions(write(tmp_path, f"{row}\n{row}\n"))
+
+
+def test_a_row_of_kilt_may_lack_its_question_if_others_have_theirs(tmp_path):
+    rows = ['{"input": "", "output": [{"answer": "x"}]}', '{"input": "y?", "output": [{"answer": "x"}]}']
+    assert [question.question for question in read_questions(write(tmp_path, "\n".join(rows)))] == ["", "y?"]
+
+
 def test_a_file_that_is_not_text_is_named(tmp_path):
     with pytest.raises(QuestionFileError, match="UTF-8"):
         read_questions(write(tmp_path, b"\xff\xfe{"))

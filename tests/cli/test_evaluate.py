@@ -11,7 +11,7 @@ from glimmer_export.runtime.contract import BundleError, OptionError, OutputErro
 from tests.bundle_factory import write_rows
 from tests.calibrated import quantized
 from tests.evaluation.conftest import question_rows
-from tests.exported import QUESTIONS
+from tests.exported import CORPUS, QUESTIONS
 
 
 @pytest.fixture
@@ -124,3 +124,29 @@ def test_questions_are_graded_or_refused(cli, refused, glimmer, tmp_path):
     report = cli(*asked, gold, "--json").json
     assert set(report["runs"][0]["average"]) == {"gold_in_m", "gold_in_k"}
     assert any("exact match, token F1, accuracy are not measured" in note for note in report["notes"])
+
+
+def test_kilts_rows_are_graded_by_pages_as_answer_grades_them(cli, glimmer, tmp_path):
+    corpus = write_rows(
+        tmp_path / "pages.jsonl", [{**row, "wikipedia_id": str(place % 7)} for place, row in enumerate(CORPUS)]
+    )
+    rows = [
+        {"id": text, "input": text, "output": [{"answer": "w1", "provenance": [{"wikipedia_id": str(place % 7)}]}]}
+        for place, text in enumerate(QUESTIONS)
+    ]
+    questions, store = write_rows(tmp_path / "kilt.jsonl", rows), tmp_path / "store"
+    assert cli("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", store, "--threads", 1).code == 0
+    answered = cli("answer", glimmer.bundle, "--store", store, "--questions", questions, "--json").json
+    report = cli("evaluate", glimmer.bundle, glimmer.checkpoint, "--corpus", corpus, "--questions", questions, "--json")
+    expected = {name: answered[name] for name in ("em", "r_precision", "kilt_em", "kilt_f1")}
+    expected |= {f"recall@{k}": value for k, value in answered["recall"].items()}
+    for name, which in (("gold_in_m", lambda passage: passage["read"]), ("gold_in_k", lambda _: True)):
+        found = [
+            any(which(item) and item["wikipedia_id"] == str(place % 7) for item in answer["passages"])
+            for place, answer in enumerate(answered["answers"])
+        ]
+        expected[name] = sum(found) / len(found)
+    assert 0 < expected["gold_in_m"] < expected["gold_in_k"] < 1
+    for run in report.json["runs"]:
+        scores = run["tasks"]["kilt"]
+        assert {name: scores[name]["value"] for name in expected} == pytest.approx(expected)

@@ -8,6 +8,7 @@ once, by the same entry point's function.
 from __future__ import annotations
 
 import io
+import json
 import os
 import shlex
 import shutil
@@ -185,5 +186,16 @@ def _bring(directory: Path) -> None:
     (directory / "map.yaml").write_text("memory_encoder: passage_encoder\n", encoding="utf-8")
     (directory / "glimmer.json").write_text(KNOWN["glimmer"].model_dump_json(), encoding="utf-8")
     write_rows(directory / "new.jsonl", [{"id": 1, "title": "Changed", "text": "It was."}, {"id": "n", "text": "New."}])
+    _bring_triviaqa(directory)
     words = {f"w{number}": number for number in range(40)}
     Tokenizer(models.WordLevel(words, unk_token="w2")).save(str(directory / "tokenizer.json"))
+
+
+def _bring_triviaqa(directory: Path) -> None:
+    """TriviaQA's own questions, and KILT's rows of it, which have ids alone."""
+    (directory / "triviaqa-rc" / "qa").mkdir(parents=True)
+    for split, names in (("train", ["tc_1", "tc_2"]), ("dev", ["tc_3"])):
+        data = [{"QuestionId": name, "Question": f"Which is {name}?"} for name in names]
+        (directory / "triviaqa-rc" / "qa" / f"wikipedia-{split}.json").write_text(json.dumps({"Data": data}))
+        rows = [{"id": name, "output": [{"answer": name}]} for name in names]
+        write_rows(directory / f"triviaqa-{split}_id-kilt.jsonl", rows)

@@ -18,6 +18,7 @@ from glimmer_export.runtime.contract import (
 )
 from tests.bundle_factory import write_rows
 from tests.cli.conftest import snapshot
+from tests.docs.pages import DOCS
 from tests.exported import CORPUS, make_checkpoint
 
 CHANGES = (
@@ -43,6 +44,13 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def check_documented(*records: dict[str, object]) -> None:
+    """The page of formats names every field of the record and of the log."""
+    page = (DOCS / "format.md").read_text(encoding="utf-8")
+    section = page.partition("### Training\n")[2].partition("\n## ")[0]
+    assert {field for record in records for field in record if f"`{field}`" not in section} == set()
+
+
 @pytest.mark.parametrize(
     ("variant", "changes"),
     [("glimmer", {}), ("lumen", {}), ("memory_fid", {}), ("fid", {}), ("fid", JOINED)],
@@ -64,6 +72,7 @@ def test_each_architecture(cli, folder, tmp_path, variant, changes):
         log = (tmp_path / name / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(line)["step"] for line in log] == [1, 1, 2, 2]
         assert not (tmp_path / f"{name}.training").exists()
+        check_documented(record, *map(json.loads, log))
 
 
 GIVEN = ("--train", "given.jsonl", "--passages", "given")

@@ -74,7 +74,7 @@ def train(
 ) -> None:
     """Train a checkpoint by a recipe; interrupted, the same command goes on where it stopped.
 
-    Several GPUs, or CPU processes: torchrun --nproc-per-node N "$(command -v glimmer-export)" train ...
+    On several GPUs, or in several CPU processes: torchrun --nproc-per-node N --no-python glimmer-export train ...
     """
     require("torch")
     from glimmer_export.exporter.memory import CorpusSource

@@ -72,7 +72,10 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a checkpoint by a recipe; interrupted, the same command goes on where it stopped."""
+    """Train a checkpoint by a recipe; interrupted, the same command goes on where it stopped.
+
+    On several GPUs, or in several CPU processes: torchrun --nproc-per-node N --no-python glimmer-export train ...
+    """
     require("torch")
     from glimmer_export.exporter.memory import CorpusSource
     from glimmer_export.exporter.training.recipe import read_recipe

@@ -121,7 +121,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device has its own
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:  # each kind of device has its own
         raise OptionError(
             "option --device", expected="a device that torch has here", found=f"{name}: {str(error).splitlines()[0]}",
             fix="pass cpu, or leave it out",

@@ -334,9 +334,9 @@ def _rows(
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """The same sums in the same order each time; on a GPU as far as its libraries go, and with TF32 for FP32's products.
+    """The same sums in the same order each time; on a GPU as far as its libraries go.
 
-    What BF16 leaves in FP32 there, `wo` above all, would otherwise take most of a step.
+    There FP32's products are in TF32: what BF16 leaves to FP32, `wo` above all, would otherwise take most of a step.
     """
     before, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
     on_gpu = torch.cuda.is_available()

@@ -334,13 +334,19 @@ def _rows(
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """The same sums in the same order each time; on a GPU as far as its libraries go."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    """The same sums in the same order each time; on a GPU as far as its libraries go.
+
+    There FP32's products are in TF32: what BF16 leaves to FP32, `wo` above all, would otherwise take most of a step.
+    """
+    before, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    on_gpu = torch.cuda.is_available()
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    torch.set_float32_matmul_precision("high" if on_gpu else precision)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.set_float32_matmul_precision(precision)
 
 
 def _digest(collator: Collator | None) -> str:

@@ -218,7 +218,7 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 
 
 def test_every_optional_package_has_its_extra():
-    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum"}
+    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train"}
     assert set(EXTRAS.values()) == extras
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import write_rows
 from tests.cli.conftest import snapshot
 from tests.exported import CORPUS, copy_bundle
+from tests.small_files import small_files
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 QUESTION = "w20 w31"
@@ -62,17 +60,6 @@ def test_a_full_disk_while_writing_predictions(refused, glimmer, tmp_path, monke
     arguments = ("--store", glimmer.store, "--questions", questions, "--predictions", tmp_path / "out.jsonl")
     monkeypatch.setattr(os, "fsync", full_disk)
     refused(OutputError, "answer", glimmer.bundle, *arguments)
-
-
-@contextmanager
-def small_files(num_bytes: int) -> Iterator[None]:
-    """No file may grow beyond a size, whoever writes it: libraries meet the same refusal as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_while_calibrating(refused, tmp_path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from glimmer_export.exporter.checkpoint import Checkpoint, read_checkpoint
 from glimmer_export.exporter.training import trainer as trainer_module
 from glimmer_export.runtime.contract import OutputError, TrainingError
+from tests.small_files import small_files
 from tests.training.short import train_tiny
 
 
@@ -99,17 +98,6 @@ def test_a_batch_without_a_finite_loss_costs_no_step(train, monkeypatch, tmp_pat
     assert not (tmp_path / "out.training").exists()
 
 
-@contextmanager
-def files_of_at_most(num_bytes: int):
-    """The system refuses to write more into a file, as it does where a disk or a quota is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     ("num_bytes", "changes", "left"),
     [
@@ -119,7 +107,7 @@ def files_of_at_most(num_bytes: int):
     ids=["log", "best"],
 )
 def test_a_full_disk(train, tmp_path, num_bytes, changes, left):
-    with files_of_at_most(num_bytes), pytest.raises(OutputError, match="a full disk"):
+    with small_files(num_bytes), pytest.raises(OutputError, match="a full disk"):
         train(**changes)
     assert {path.name for path in tmp_path.iterdir()} == {"out.training"}
     assert {path.name for path in (tmp_path / "out.training").iterdir()} <= left
@@ -132,7 +120,7 @@ def test_a_full_disk_at_the_end(train, monkeypatch, tmp_path):
         patch.setattr("glimmer_export.exporter.training.train.remove_state", lambda _: None)
         train()
     shutil.rmtree(tmp_path / "out")
-    with files_of_at_most(50_000), pytest.raises(OutputError, match="a full disk"):
+    with small_files(50_000), pytest.raises(OutputError, match="a full disk"):
         train()
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.training" / "state.pt").exists()

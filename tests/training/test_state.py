@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from glimmer_export.exporter.training import train as train_module
 from glimmer_export.exporter.training.state import save_state
 from glimmer_export.exporter.training.train import TrainingData, train_checkpoint
 from glimmer_export.runtime.contract import OutputError
+from tests.small_files import small_files
 from tests.training.short import short_recipe
 
 
@@ -234,20 +233,9 @@ def test_an_unfinished_store_of_the_same_name_is_no_state(train, tmp_path):
     assert (tmp_path / "out.partial" / "plan.json").exists()
 
 
-@contextmanager
-def files_of_at_most(num_bytes: int):
-    """The system refuses to write more into a file, as it does where a disk or a quota is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_named_and_the_last_state_stays(train, unfinished, tmp_path):
     before = (unfinished / "state.pt").read_bytes()
-    with files_of_at_most(100_000), pytest.raises(OutputError, match="a full disk"):
+    with small_files(100_000), pytest.raises(OutputError, match="a full disk"):
         train(tmp_path / "out")
     assert (unfinished / "state.pt").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"out.training"}

@@ -55,15 +55,16 @@ class GraphOptions:
 class QuantizedGraph:
     """What was done.
 
-    `int8` and `kept` are the products and lookups that are INT8, and those in float; `scaled` those INT8 products whose
-    channels are balanced by a multiplication in front of them, as no weight before them could take it; `kept_fp32`
-    FP16's exceptions and their reasons; `fp16_io` the inputs and outputs that are FP16; `not_worth` those of `kept`
-    that INT8 would not speed up; `matched` the patterns of `keep` that named anything; `notes` what could not be done,
-    or may cost accuracy.
+    `int8` and `kept` are the products and lookups that are INT8, and those in float; `half_tables` the lookups of
+    neither, whose table is FP16 at a scale a row; `scaled` those INT8 products whose channels are balanced by a
+    multiplication in front of them, as no weight before them could take it; `kept_fp32` FP16's exceptions and their
+    reasons; `fp16_io` the inputs and outputs that are FP16; `not_worth` those of `kept` that INT8 would not speed up;
+    `matched` the patterns of `keep` that named anything; `notes` what could not be done, or may cost accuracy.
     """
 
     int8: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    half_tables: list[str] = field(default_factory=list)
     scaled: list[str] = field(default_factory=list)
     matched: set[str] = field(default_factory=set)
     kept_fp32: list[str] = field(default_factory=list)
@@ -134,7 +135,9 @@ def _insert_int8(
     for name in (*(linear.name for linear in find_linears(model.graph)), *lookups):
         asked = _keeps(options, name, done)
         kept = asked or stays_float(name, options) or (name in lookups and not policy.embeddings)
-        (done.kept if kept else done.int8).append(name)
+        # `only` asks what a group costs in INT8, whatever the policy makes of it.
+        half = name in lookups and options.only is None and _matches(policy.half_tables, options.name, name)
+        (done.kept if kept else done.half_tables if half else done.int8).append(name)
     _leave_unworthy(model.graph, options, done)
     if policy.equalize.values is not None:
         values = EqualizeValues(tracked, policy.equalize.values)
@@ -154,11 +157,7 @@ def _insert_int8(
     scaled = frozenset(name for name in names if _matches(policy.token_scales, options.name, name))
     ScaleTokens(tracked, scaled)(model)
     InsertQDQ(lambda name: value_bounds(tracked, name, options.method), scheme, names)(model)
-    # `only` asks what a group costs in INT8, whatever the policy makes of it.
-    half = frozenset(
-        name for name in lookups if options.only is None and _matches(policy.half_tables, options.name, name)
-    )
-    tables = QuantizeEmbedding(scheme, keep=lambda name: name in done.kept, half=half.__contains__)
+    tables = QuantizeEmbedding(scheme, keep=done.kept.__contains__, half=done.half_tables.__contains__)
     tables(model)
     done.int8 = [name for name in done.int8 if name not in tables.left]
     done.kept += tables.left

@@ -167,7 +167,9 @@ def _quantize(
     written = write_graph(model, name, weights)
     check_valid(written.path)
     check_operators(written.path)
-    precision = "-".join(part for part, used in (("int8", bool(done.int8)), ("fp16", fp16)) if used) or "fp32"
+    # A table that is FP16 is rounded too: such a graph is no FP32 reference, and builds no store for every precision.
+    rounded = bool(done.int8 or done.half_tables)
+    precision = "-".join(part for part, used in (("int8", rounded), ("fp16", fp16)) if used) or "fp32"
     path = written.path
     file = FileEntry.of(work, path)
     inputs, outputs = tensor_entries(io)

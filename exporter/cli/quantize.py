@@ -92,12 +92,12 @@ def _print(done: dict[str, QuantizedGraph]) -> None:
     from rich.table import Table
 
     table = Table()
-    for column in ("graph", "INT8 products", "in float", "residual scale", "FP32 for their range"):
+    for column in ("graph", "INT8 products", "FP16 tables", "in float", "residual scale", "FP32 for their range"):
         table.add_column(column, justify="left" if column == "graph" else "right", no_wrap=column == "graph")
     for name, graph in done.items():
         table.add_row(
-            visible(name), str(len(graph.int8)), str(len(graph.kept)), f"{graph.residual_scale:g}",
-            "\n".join(map(visible, graph.kept_fp32)) or "none",
+            visible(name), str(len(graph.int8)), str(len(graph.half_tables)), str(len(graph.kept)),
+            f"{graph.residual_scale:g}", "\n".join(map(visible, graph.kept_fp32)) or "none",
         )
     console().print(table)
     for name, graph in done.items():

@@ -103,12 +103,8 @@ class WorkFolder:
             return self._process(command) if of_its_own else self._here(lambda: exec(_compiled(step), {}))
         if step.source == MAKE_DEMO:
             return self._demo()
-        if step.source.endswith(BACKGROUND):
-            return self._start(step)
-        if step.source == STOP:
-            return self._stop()
-        if step.source.startswith("curl "):
-            return self._process(shlex.split(step.source))
+        if step.source == STOP or step.source.endswith(BACKGROUND) or step.source.startswith("curl "):
+            return self._with_server(step)
         return self._command(shlex.split(step.source), of_its_own=of_its_own)
 
     def _demo(self) -> tuple[int, str]:
@@ -130,6 +126,11 @@ class WorkFolder:
         if code == 0:
             self.printed[key] = printed
         return code, printed
+
+    def _with_server(self, step: Step) -> tuple[int, str]:
+        if step.source == STOP:
+            return self._stop()
+        return self._start(step) if step.source.endswith(BACKGROUND) else self._process(shlex.split(step.source))
 
     def _start(self, step: Step) -> tuple[int, str]:
         assert self.server is None, f"{step}\na second server"

@@ -146,6 +146,7 @@ def test_the_health_check_tells_a_sound_server_from_others(file):
 @pytest.mark.slow  # builds a wheel
 @each_file
 def test_a_wheel_is_built_of_what_it_copies(file, tmp_path):
+    (tmp_path / "source").mkdir()
     for sources, target in copied_from_here(file):
         for name in sources:
             place = tmp_path / "source" / target / ("" if (ROOT / name).is_dir() else name)

@@ -25,6 +25,7 @@ from glimmer_export.exporter.cli import (
     parity,
     quantize,
     sensitivity,
+    serve,
     train,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
@@ -95,6 +96,7 @@ app.command("build", rich_help_panel=BUNDLES)(build.build)
 app.add_typer(memory.app, name="memory", rich_help_panel=STORES)
 app.command("ask", rich_help_panel=ANSWERS)(answers.ask)
 app.command("answer", rich_help_panel=ANSWERS)(answers.answer)
+app.command("serve", rich_help_panel=ANSWERS)(serve.serve)
 app.command("evaluate", rich_help_panel=ANSWERS)(evaluate.evaluate)
 app.command("cost", rich_help_panel=MACHINES)(cost.cost)
 app.command("bench", rich_help_panel=MACHINES)(bench.bench)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 
@@ -35,6 +35,9 @@ REDRAWN = 0.5
 NEAREST = 0.375
 NEAR = 0.25
 """Shares of the context: names that share all but one word, then names that share one."""
+VALUE_WORDS = tuple(
+    sorted({word for kind in HARD_KINDS for each in kind.relations for choices in each.values for word in choices})
+)
 
 
 def split_of_name(kind: Kind, words: Sequence[str]) -> Split:
@@ -50,11 +53,15 @@ def generate_hard_split(
     seed: int,
     facts_per_passage: tuple[int, int] = FACTS,
     num_contexts: int = HARD_CONTEXT,
+    *,
+    scrambled: bool = False,
 ) -> World:
     """Generate `num_questions` questions of `split`, each with `num_contexts` passages (ten or more), and their corpus.
 
-    `facts_per_passage` are the least and the most; a passage with fewer is the last of its entity. Raises ValueError
-    for more different questions than there are.
+    `facts_per_passage` are the least and the most; a passage with fewer is the last of its entity. `scrambled` values
+    are as long, of the words of all values in any order: no word's kind tells its fact or its place, so that values
+    can only be copied word by word from the sentence that is asked for. Raises ValueError for more different questions
+    than there are.
     """
     names = MOST_CLANS * CLAN_WORDS**3
     available = sum(names * len(kind.relations) * len(HARD_TASKS) for kind in HARD_KINDS)
@@ -66,7 +73,7 @@ def generate_hard_split(
     neighbours: list[_Clan] = []
     wanted = min(names, -(-num_questions // (QUESTIONS_PER_ENTITY * len(HARD_KINDS))))
     for kind in HARD_KINDS:
-        for clan in _clans(rng, kind, split, wanted, facts_per_passage, corpus):
+        for clan in _clans(rng, _scrambled(kind) if scrambled else kind, split, wanted, facts_per_passage, corpus):
             neighbours.append(clan)
             entities += clan.entities
     clan_of = {entity.name: clan for clan in neighbours for entity in clan.entities}
@@ -112,6 +119,12 @@ class _Clan:
             if passage not in own and passage not in kept:
                 kept.append(passage)
         return kept
+
+
+def _scrambled(kind: Kind) -> Kind:
+    """The kind with any word in every place of its values."""
+    relations = [replace(relation, values=(VALUE_WORDS,) * len(relation.values)) for relation in kind.relations]
+    return replace(kind, relations=tuple(relations))
 
 
 def _shared(one: Entity, other: Entity) -> int:

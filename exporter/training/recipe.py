@@ -93,9 +93,10 @@ class Recipe(_Fields):
     of stage A and a score head while it is trained, which are dropped at the end: the ranking loss teaches its live
     layers to tell passages apart. `start` copying: the output projection starts as the embedding, and half of the
     encoders' heads find a token's like elsewhere, which spares random weights most of the steps before anything is
-    learned. `gold` among: the gold passage is one of the k, whatever was retrieved; `distractors`: the first of the
-    others, or random ones. `keep`: the state with the best exact match on the dev rows, or the last. If no dev rows are
-    given and there is a world, they are `dev_questions` of its test split.
+    learned; `copying_spans`: besides, one head of each stack goes on from the token said last, for answers of many.
+    `gold` among: the gold passage is one of the k, whatever was retrieved; `distractors`: the first of the others, or
+    random ones. `keep`: the state with the best exact match on the dev rows, or the last. If no dev rows are given and
+    there is a world, they are `dev_questions` of its test split.
     """
 
     steps: Count | None = None
@@ -116,7 +117,7 @@ class Recipe(_Fields):
     likelihood_rows: Count = 128
     memory: Literal["trained", "frozen"] = "trained"
     score_head: int | None = Field(default=None, ge=1, le=MAX_DEPTH)
-    start: Literal["checkpoint", "copying"] = "checkpoint"
+    start: Literal["checkpoint", "copying", "copying_spans"] = "checkpoint"
     world: World | None = None
     gold: Literal["as_retrieved", "among"] = "as_retrieved"
     distractors: Literal["first", "random"] = "first"

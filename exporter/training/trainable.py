@@ -19,6 +19,10 @@ from glimmer_export.runtime.contract import OptionError
 __all__ = ["model_to_train", "tensors_from_model", "train_mode", "trained_model"]
 
 NOT_ITSELF = -6.0
+ONE_BEFORE = 1
+"""The bucket of the word before."""
+SHARPNESS, LOUDNESS = 0.7, 2.0
+"""Of the decoder's head: so much that the word found stands out among some fifty, and in what the others write."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -61,8 +65,10 @@ def model_to_train(
     weights = {name: tensor.float().clone() for name, tensor in tensors.items()}
     if hasattr(model, "score") and "score.weight" not in weights:
         weights |= score_weights(config, seed=seed)
-    if recipe.start == "copying":
+    if recipe.start != "checkpoint":
         _start_copying(config, weights)
+    if recipe.start == "copying_spans":
+        _start_continuing(config, weights, seed=seed)
     model.load_state_dict(weights)
     model.set_dropout(recipe.dropout)
     model.set_gradient_checkpointing(recipe.gradient_checkpointing)
@@ -102,3 +108,28 @@ def _start_copying(config: CheckpointConfig, weights: dict[str, Tensor]) -> None
             weights[name.replace(".q.", ".k.")][:like] = values[:like] * config.d_kv**0.5
         if name.endswith("relative_attention_bias.weight"):
             values[0, : config.num_heads // 2] = NOT_ITSELF
+
+
+def _start_continuing(config: CheckpointConfig, weights: dict[str, Tensor], *, seed: int) -> None:
+    """An answer of several words goes on with the word that stands behind its last one in a passage.
+
+    One head of each stack, its last, starts as half of an induction head (Olsson et al. 2022): the encoders' attends to
+    the word before, and their first layer writes a sketch of it, a random projection; the decoder's finds the sketch of
+    the word it said last, and writes a sketch of the word that is there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    last_said, word_before, word_found = (
+        torch.randn(config.d_model, config.d_kv, generator=generator) * config.d_model**-0.5 for _ in range(3)
+    )
+    head = slice(config.inner_dim - config.d_kv, config.inner_dim)
+    for name, values in weights.items():
+        if name.endswith("encoder.block.0.layer.0.SelfAttention.v.weight"):
+            values[head] = last_said.T
+            weights[name.replace(".v.", ".o.")][:, head] = word_before
+        if "encoder" in name and name.endswith("relative_attention_bias.weight"):
+            values[ONE_BEFORE, -1] = -NOT_ITSELF
+        if name.endswith("EncDecAttention.q.weight"):
+            values[head] = last_said.T * SHARPNESS
+            weights[name.replace(".q.", ".k.")][head] = word_before.T * SHARPNESS
+            weights[name.replace(".q.", ".v.")][head] = word_found.T
+            weights[name.replace(".q.", ".o.")][:, head] = word_found * LOUDNESS

@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "serve": Command({}, ("bundle", "store", "config", "token_file")),
     "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},

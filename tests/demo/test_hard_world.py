@@ -103,6 +103,18 @@ def test_a_curriculum_may_ask_for_fewer_facts(facts):
     assert max(counts) == most
 
 
+def test_scrambled_values_have_their_lengths_and_are_stated(world):
+    """Their words come from all relations' lists: a value's kind tells nothing of the fact."""
+    made = generate_hard_split("train", NUM_QUESTIONS, 1, (2, 3), scrambled=True)
+    lengths = {len(each.values) for kind in HARD_KINDS for each in kind.relations}
+    firsts = {word for kind in HARD_KINDS for each in kind.relations for word in each.values[0]}
+    answers = [question["answers"][0] for question in made.questions]
+    assert {len(answer.split()) for answer in answers} == lengths
+    assert sum(answer.split()[0] in firsts for answer in answers) < len(answers) / 2
+    for question, answer in zip(made.questions, answers, strict=True):
+        assert answer.lower() in made.corpus[question["gold_ids"][0]]["text"].lower()
+
+
 def test_more_questions_than_there_are_is_an_error():
     with pytest.raises(ValueError, match="153600 different questions"):
         generate_hard_split("test", 153_601, seed=0)

@@ -260,7 +260,7 @@ class _Run:
 
     def written(self) -> dict[str, Any] | None:
         """The output's record if this training ended and wrote it, else None; raises OutputError as a state does."""
-        if not restore_state(self.trainer, self.settings, self.work) or not self.trainer.is_done:
+        if not restore_state(self.trainer, self.settings, self.work) or not self.trainer.is_done():
             return None
         found = read_json(_record(self.output), error=OutputError, fix="remove the output, or pass --overwrite")
         own = json.loads(json.dumps(self._record()))

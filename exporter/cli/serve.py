@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,8 +85,8 @@ def serve(
     """
     require("pydantic", "starlette", "uvicorn", "prometheus_client")
     from glimmer_export.exporter.config.serving import environment_settings, file_settings
+    from glimmer_export.runtime.serving import log_to, settings_from
     from glimmer_export.runtime.serving import serve as run
-    from glimmer_export.runtime.serving import settings_from
 
     given = {
         name: value for name, value in ctx.params.items()
@@ -94,4 +95,5 @@ def serve(
     from_file = {} if config is None else file_settings(config)
     settings = settings_from(given, environment_settings(os.environ), from_file)
     name = visible(str(settings.bundle))
+    log_to(sys.stderr)
     run(settings, began=lambda url: console().print(f"Serving {name} at {url}", soft_wrap=True), stopping=handled_by)

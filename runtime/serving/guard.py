@@ -24,7 +24,7 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """What says nothing of the store, of questions or of who asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 Observe = Callable[[Scope, int, float], None]
-"""Told of a request's scope, its status (0: the client left) and its seconds."""
+"""Told of a request's scope, its status and its seconds."""
 
 
 class Guard:
@@ -43,7 +43,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.monotonic(), 0
+        begun, status, complete = time.monotonic(), 0, False
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not REQUEST_ID.fullmatch(request_id):
@@ -51,7 +51,8 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 sent = MutableHeaders(scope=message)
@@ -68,8 +69,10 @@ class Guard:
                 await error_response(error, request_id)(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", request_id)
-            if status:
+            if status and not complete:
                 raise
+            if complete:
+                return
             failed = ServingError(500, "InternalError", "the server failed; its log says more under this request_id")
             await error_response(failed, request_id)(scope, receive, answer)
         finally:
@@ -77,9 +80,8 @@ class Guard:
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         if self._token is None and self._settings.is_loopback:
-            name = headers.get("host", "localhost").rsplit(":", 1)[0] if "host" in headers else "localhost"
-            host = headers.get("host", "")
-            if host and name.lower() not in LOCAL_NAMES and host.lower() not in LOCAL_NAMES:
+            host = headers.get("host", "localhost").lower()
+            if not {host, host.rpartition(":")[0]} & LOCAL_NAMES:
                 raise ServingError(
                     403, "OtherHost", "without a token this server answers to localhost alone", close=True
                 )

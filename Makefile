@@ -25,10 +25,11 @@ DEMO := demo-output
 GLIMMER := $(BIN)/glimmer-export
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types imports docs tests tests-optimum clean
+.PHONY: help setup demo serve test lint types imports docs tests tests-optimum clean
 
 help:
 	@echo 'make demo   export the demo checkpoint, build its memory store, quantise it, compare, ask three questions'
+	@echo 'make serve  answer over HTTP with the demo: http://127.0.0.1:8080, until Ctrl-C'
 	@echo 'make test   ruff, mypy, import-linter and pytest, as CI runs them'
 	@echo 'make docs   build the site of docs/ in site/; a link that leads nowhere is an error'
 	@echo 'make clean  remove .venv and $(DEMO)'
@@ -44,12 +45,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # The models of demo and tests are tiny: a second thread gains nothing, and on busy cores threads wait for each other
 # many times longer than they compute.
-demo tests: export OMP_NUM_THREADS := 1
+demo serve tests: export OMP_NUM_THREADS := 1
 
-demo: setup
+define BUNDLE_AND_STORE
 	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
 	$(GLIMMER) export $(DEMO)/world/checkpoint -o $(DEMO)/bundle --overwrite
 	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $(DEMO)/store --overwrite
+endef
+
+demo: setup
+	$(BUNDLE_AND_STORE)
 	$(GLIMMER) parity $(DEMO)/bundle --checkpoint $(DEMO)/world/checkpoint --store $(DEMO)/store \
 	    --questions $(DEMO)/world/questions.jsonl
 	$(GLIMMER) calibrate $(DEMO)/bundle --store $(DEMO)/store --questions $(DEMO)/world/questions.jsonl --samples 100
@@ -59,6 +64,13 @@ demo: setup
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "On which date was Iondax Syndicate founded?"
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Opttrix Refinery [SEP] product"
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Where is Maldale Cross located?"
+
+# The bundle and the store of an earlier `make demo`, or else new ones.
+serve: setup $(DEMO)/store/manifest.json
+	$(GLIMMER) serve $(DEMO)/bundle --store $(DEMO)/store
+
+$(DEMO)/store/manifest.json: | $(INSTALLED)
+	$(BUNDLE_AND_STORE)
 
 # optimum and the release of transformers that it needs, in a folder that goes before .venv's own.
 $(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)

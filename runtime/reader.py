@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from glimmer_export.runtime.backends import Array, Graph, Tensor
+from glimmer_export.runtime.backends import Array, CachingDevice, Graph, Tensor
 from glimmer_export.runtime.candidates import Row, memory_inputs, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
@@ -56,6 +56,12 @@ class Reader:
         self._codec = codec
         self._arrays = self._place.device.constants({} if codec is None else codec.arrays)
         self.max_batch = min(self._place.max_batches.values(), default=None)
+
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """How many passages the device's cache had, and had not; 0 and 0 if it has none."""
+        device = self._place.device
+        return device.passage_cache_counts if isinstance(device, CachingDevice) else (0, 0)
 
     def read(
         self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, stop_at_eos: bool = True,

@@ -173,6 +173,11 @@ class Session:
         """What memory is in; None if there is no memory."""
         return self._current.serving.codec
 
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """Passages that the GPU's cache had when they were read, and those that it had not; 0 and 0 without one."""
+        return self._current.serving.reader.passage_cache_counts
+
     def answer(
         self,
         question: str,

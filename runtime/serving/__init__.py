@@ -12,8 +12,10 @@ of ASGI.
 
 from __future__ import annotations
 
-from glimmer_export.runtime.serving.app import Service, create_app
+from glimmer_export.runtime.serving.app import create_app
+from glimmer_export.runtime.serving.log import log_to
 from glimmer_export.runtime.serving.server import serve
+from glimmer_export.runtime.serving.service import Service
 from glimmer_export.runtime.serving.settings import Settings, settings_from
 
-__all__ = ["Service", "Settings", "create_app", "serve", "settings_from"]
+__all__ = ["Service", "Settings", "create_app", "log_to", "serve", "settings_from"]

@@ -56,6 +56,7 @@ class Batch:
 
     jobs: Sequence[Job]
     is_full: bool
+    taken: float = field(default_factory=time.monotonic)
 
     @property
     def padded_tokens(self) -> int:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glimmer_export.runtime.serving.errors import ServingError, error_response
+from glimmer_export.runtime.serving.page import PAGE_PATHS
 from glimmer_export.runtime.serving.settings import Settings
 
 __all__ = ["Guard"]
@@ -20,11 +21,11 @@ __all__ = ["Guard"]
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | PAGE_PATHS
 """What says nothing of the store, of questions or of who asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 Observe = Callable[[Scope, int, float], None]
-"""Told of a request's scope, its status (0: the client left) and its seconds."""
+"""Told of a request's scope, its status and its seconds."""
 
 
 class Guard:
@@ -43,7 +44,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.monotonic(), 0
+        begun, status, complete = time.monotonic(), 0, False
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not REQUEST_ID.fullmatch(request_id):
@@ -51,7 +52,8 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 sent = MutableHeaders(scope=message)
@@ -67,6 +69,8 @@ class Guard:
             if not status:
                 await error_response(error, request_id)(scope, receive, answer)
         except Exception:
+            if complete:  # it was answered, and logged
+                return
             logger.exception("request %s failed", request_id)
             if status:
                 raise
@@ -77,9 +81,8 @@ class Guard:
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
         if self._token is None and self._settings.is_loopback:
-            name = headers.get("host", "localhost").rsplit(":", 1)[0] if "host" in headers else "localhost"
-            host = headers.get("host", "")
-            if host and name.lower() not in LOCAL_NAMES and host.lower() not in LOCAL_NAMES:
+            host = headers.get("host", "localhost").lower()
+            if not {host, host.rpartition(":")[0]} & LOCAL_NAMES:
                 raise ServingError(
                     403, "OtherHost", "without a token this server answers to localhost alone", close=True
                 )

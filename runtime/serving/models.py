@@ -11,8 +11,8 @@ from glimmer_export.runtime.candidates import Given, PassageId
 from glimmer_export.runtime.store import Passage
 
 __all__ = [
-    "AnswerIn", "AnswerList", "AnswerOut", "Document", "ErrorBody", "ErrorOut", "Health", "PassageOut", "RankedOut",
-    "given_of",
+    "AnswerEvent", "AnswerIn", "AnswerList", "AnswerOut", "Document", "DocumentOut", "ErrorBody", "ErrorOut", "Health",
+    "PassageOut", "RankedOut", "Refreshed", "RerankIn", "RerankOut", "RerankResult", "TokenEvent", "given_of",
 ]  # fmt: skip
 
 MAX_QUESTION = 20_000
@@ -158,6 +158,68 @@ class AnswerList(_Out):
     """The answers to several questions."""
 
     answers: list[AnswerOut]
+
+
+class TokenEvent(_Out):
+    """What the answer to a question has grown by; those of an answer, joined, are the answer."""
+
+    index: int
+    text: str
+
+
+class AnswerEvent(_Out):
+    """An answer, which is the last that is told of its question."""
+
+    index: int
+    answer: AnswerOut
+
+
+class RerankIn(BaseModel):
+    """What clients of rerankers send; what they send further, as `model`, is ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    query: Question
+    documents: Documents
+    top_n: Annotated[int | None, Field(ge=1, description="The best so many. Default: all.")] = None
+    return_documents: Annotated[bool, Field(description="Send the texts back.")] = False
+
+
+class DocumentOut(_Out):
+    """A document's text, and its id if it has one."""
+
+    id: int | str | None = None
+    title: str | None = None
+    text: str
+
+    @classmethod
+    def of(cls, passage: Passage) -> DocumentOut:
+        """As the runtime has it."""
+        return cls(id=passage.id, title=passage.title or None, text=passage.text)
+
+
+class RerankResult(_Out):
+    """`index` is the document's place among those sent; `score` the model's own, of which the softmax is relevance."""
+
+    index: int
+    relevance_score: float
+    score: float
+    document: DocumentOut | None = None
+
+
+class RerankOut(_Out):
+    """The best first."""
+
+    id: str
+    model: str
+    results: list[RerankResult]
+
+
+class Refreshed(_Out):
+    """The store's generation, and whether it is another than before."""
+
+    changed: bool
+    generation: int
 
 
 class Health(_Out):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -15,8 +16,10 @@ from glimmer_export.runtime.serving.errors import ServingError
 __all__ = ["protocol_with_deadline"]
 
 
-def protocol_with_deadline(receive_timeout_s: float) -> type[H11Protocol]:
-    """A protocol that takes a request only if all of it arrives in so many seconds.
+def protocol_with_deadline(
+    receive_timeout_s: float, refused: Callable[[str, int, float], None] = lambda path, status, seconds: None
+) -> type[H11Protocol]:
+    """A protocol that takes a request only if all of it arrives in so many seconds; what it refuses, `refused` is told.
 
     They are counted from the connection, and of a further request from its first byte; how long a connection may be
     idle in between is uvicorn's `timeout_keep_alive`. Without this a client that sends a byte a minute keeps its
@@ -56,6 +59,9 @@ def protocol_with_deadline(receive_timeout_s: float) -> type[H11Protocol]:
             """Whether the client has sent all of a request, or can send nothing more."""
             return self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}
 
+        def _unsupported_upgrade_warning(self) -> None:
+            """A request for another protocol is answered in this one."""
+
         def _begin(self) -> None:
             self._deadline = self.loop.call_later(receive_timeout_s, self._too_slow)
 
@@ -74,6 +80,7 @@ def protocol_with_deadline(receive_timeout_s: float) -> type[H11Protocol]:
                 return
             self._unset_keepalive_if_required()
             if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                refused("", error.status, 0.0)
                 body = error.body(uuid.uuid4().hex).model_dump_json().encode()
                 headers = [
                     (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import warnings
 from collections.abc import Callable
@@ -11,13 +12,17 @@ from pathlib import Path
 import uvicorn
 
 from glimmer_export.runtime.answer import PassageTruncatedWarning
-from glimmer_export.runtime.contract import OperatingSystemError, OptionError, read_limited
-from glimmer_export.runtime.serving.app import Service, create_app
+from glimmer_export.runtime.contract import BundleError, OperatingSystemError, OptionError, read_limited
+from glimmer_export.runtime.opening import check_witness
+from glimmer_export.runtime.serving.app import create_app
 from glimmer_export.runtime.serving.protocol import protocol_with_deadline
+from glimmer_export.runtime.serving.service import Service
 from glimmer_export.runtime.serving.settings import Settings
 from glimmer_export.runtime.session import Session
 
-__all__ = ["Stop", "read_token", "serve"]
+__all__ = ["Stop", "parity_fault", "read_token", "serve"]
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 30
@@ -65,9 +70,10 @@ def serve(
             settings.bundle, settings.store, threads=settings.threads, verify=settings.verify,
             retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
         ) as session:
-            service = Service.of(session, settings)
+            service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
+            protocol = protocol_with_deadline(settings.receive_timeout_s, service.metrics.request)
             config = uvicorn.Config(
-                create_app(service, token), http=protocol_with_deadline(settings.receive_timeout_s), ws="none",
+                create_app(service, token), http=protocol, ws="none",
                 loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
                 proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG,
             )
@@ -89,9 +95,23 @@ def read_token(path: Path) -> bytes:
     if len(content) < MIN_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in content):
         raise OptionError(
             f"token file {path}", expected=f"one line of {MIN_TOKEN_BYTES} or more printable characters",
-            found=f"{len(content)} bytes" if len(content) < MIN_TOKEN_BYTES else "others", fix=fix,
+            found=f"{len(content)} bytes" if len(content) < MIN_TOKEN_BYTES else "spaces, or what is no ASCII", fix=fix,
         )
     return content
+
+
+def parity_fault(session: Session, required: str | None) -> BundleError | None:
+    """Why the bundle does not pass for what runs it, None if it does or need not."""
+    choice = session.backend_choice
+    if required is None or choice is None:
+        return None
+    codec = None if session.codec is None else session.codec.layout.name
+    try:
+        check_witness(session.bundle, choice.name, codec=codec, required="device" if required == "device" else True)
+    except BundleError as error:
+        logger.error("not ready: %s", error)  # noqa: TRY400  # its message is all of it
+        return error
+    return None
 
 
 def _socket(host: str, port: int) -> socket.socket:

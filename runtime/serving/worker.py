@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 
 from glimmer_export.runtime.answer import Answer
-from glimmer_export.runtime.contract import GlimmerError
+from glimmer_export.runtime.contract import DeviceLostError
 from glimmer_export.runtime.serving.batching import Batch, Job, Line
 from glimmer_export.runtime.session import Session
 
@@ -18,16 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Answers what waits in a line. `on_batch` is told of every batch that is done, and of its seconds."""
+    """Answers what waits in a line. `on_batch` is told of a batch that is done, and of its milliseconds by stage."""
 
     def __init__(
-        self, session: Session, line: Line, on_batch: Callable[[Batch, float], None] = lambda batch, seconds: None
+        self, session: Session, line: Line,
+        on_batch: Callable[[Batch, Mapping[str, float]], None] = lambda batch, milliseconds: None,
     ) -> None:
         self._session, self._line, self._on_batch = session, line, on_batch
         self._thread = Thread(target=self._run, name="glimmer-serve", daemon=True)
         self.is_warm = Event()
         self.failure: Exception | None = None
-        """What the session raised as it was warmed up."""
+        """What the session raised as it was warmed up, or as its device was lost."""
         self.on_failure: Callable[[], None] = lambda: None
         """Called then."""
         self.batch_seconds = 0.0
@@ -52,16 +53,16 @@ class Worker:
             return
         self.is_warm.set()
         while (batch := self._line.take()) is not None:
-            begun = time.monotonic()
-            self._answer(batch.jobs)
-            seconds = time.monotonic() - begun
+            milliseconds = self._answer(batch.jobs)
+            seconds = time.monotonic() - batch.taken
             self.batch_seconds = seconds if not self.batch_seconds else 0.8 * self.batch_seconds + 0.2 * seconds
-            self._on_batch(batch, seconds)
+            self._on_batch(batch, milliseconds)
 
-    def _answer(self, jobs: Sequence[Job]) -> None:
+    def _answer(self, jobs: Sequence[Job]) -> Mapping[str, float]:
         """Answer jobs together; where that fails, each alone, so that one cannot fail another.
 
-        Not so one whose answer has begun to be told: it would be told again.
+        Not so one whose answer has begun to be told: it would be told again. Returns the milliseconds by stage, none if
+        it failed.
         """
         left = dict(enumerate(jobs))
         begun: set[int] = set()
@@ -76,29 +77,33 @@ class Worker:
                 on_text(text)
 
         try:
-            self._ask(jobs, end, tell if any(job.on_text is not None for job in jobs) else None)
-        except Exception as error:
-            if len(jobs) == 1:
-                if not isinstance(error, GlimmerError):
-                    logger.exception("a bug in answering")
+            return self._ask(jobs, end, tell if any(job.on_text is not None for job in jobs) else None)
+        except Exception as error:  # noqa: BLE001  # it is whoever's who asked
+            if isinstance(error, DeviceLostError):
+                self.failure = error
+                self.on_failure()
+            if len(jobs) == 1 or isinstance(error, DeviceLostError):
                 for job in left.values():
                     job.on_end(error)
-                return
+                return {}
             logger.warning("a batch of %d failed by %s; each is asked alone", len(jobs), type(error).__name__)
             for index, job in left.items():
                 if index in begun:
                     job.on_end(error)
                 else:
                     self._answer([job])
+            return {}
 
     def _ask(
         self, jobs: Sequence[Job], end: Callable[[int, Answer], None], tell: Callable[[int, str], None] | None
-    ) -> None:
+    ) -> Mapping[str, float]:
         work, questions = jobs[0].work, [job.question for job in jobs]
         if work.ranks_only:
-            for index, answer in enumerate(self._session.rank_many(questions, [job.passages or () for job in jobs])):
+            ranked = self._session.rank_many(questions, [job.passages or () for job in jobs])
+            for index, answer in enumerate(ranked):
                 end(index, answer)
-            return
-        self._session.answer_many(
+            return ranked[0].milliseconds
+        answers = self._session.answer_many(
             questions, work.top_k, work.top_m, passages=[job.passages for job in jobs], on_token=tell, on_answer=end
         )
+        return answers[0].milliseconds

@@ -22,6 +22,7 @@ OF_TRANSFORMERS := tests/huggingface tests/bench/test_optimum_peer.py tests/cli/
     tests/packaging/test_imports.py::test_optimum_cli_starts_without_our_heavy_imports \
     tests/packaging/test_wheel.py::test_optimum_finds_our_command_where_the_wheel_is_installed
 DEMO := demo-output
+PORT := 8080
 GLIMMER := $(BIN)/glimmer-export
 
 .DELETE_ON_ERROR:
@@ -29,7 +30,7 @@ GLIMMER := $(BIN)/glimmer-export
 
 help:
 	@echo 'make demo   export the demo checkpoint, build its memory store, quantise it, compare, ask three questions'
-	@echo 'make serve  answer over HTTP with the demo: http://127.0.0.1:8080, until Ctrl-C'
+	@echo 'make serve  serve the demo: a page to ask it questions, at http://127.0.0.1:8080; PORT=... is another port'
 	@echo 'make test   ruff, mypy, import-linter and pytest, as CI runs them'
 	@echo 'make docs   build the site of docs/ in site/; a link that leads nowhere is an error'
 	@echo 'make clean  remove .venv and $(DEMO)'
@@ -47,14 +48,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 # many times longer than they compute.
 demo serve tests: export OMP_NUM_THREADS := 1
 
-define BUNDLE_AND_STORE
+demo: setup
 	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
 	$(GLIMMER) export $(DEMO)/world/checkpoint -o $(DEMO)/bundle --overwrite
 	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $(DEMO)/store --overwrite
-endef
-
-demo: setup
-	$(BUNDLE_AND_STORE)
 	$(GLIMMER) parity $(DEMO)/bundle --checkpoint $(DEMO)/world/checkpoint --store $(DEMO)/store \
 	    --questions $(DEMO)/world/questions.jsonl
 	$(GLIMMER) calibrate $(DEMO)/bundle --store $(DEMO)/store --questions $(DEMO)/world/questions.jsonl --samples 100
@@ -65,12 +62,20 @@ demo: setup
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Opttrix Refinery [SEP] product"
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Where is Maldale Cross located?"
 
-# The bundle and the store of an earlier `make demo`, or else new ones.
-serve: setup $(DEMO)/store/manifest.json
-	$(GLIMMER) serve $(DEMO)/bundle --store $(DEMO)/store
+# What `make demo` has left is served as it is; each of these stands there whole or not at all.
+$(DEMO)/world: | setup
+	$(GLIMMER) demo-data -o $@ --questions 200
 
-$(DEMO)/store/manifest.json: | $(INSTALLED)
-	$(BUNDLE_AND_STORE)
+$(DEMO)/bundle: | $(DEMO)/world
+	$(GLIMMER) export $(DEMO)/world/checkpoint -o $@
+
+$(DEMO)/store: | $(DEMO)/bundle
+	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $@
+
+serve: | $(DEMO)/store
+	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || (sleep 2; $(BIN)/python -m webbrowser http://127.0.0.1:$(PORT)/ >/dev/null) &
+	@echo 'Open the page in a browser and ask it: When did Garvin Kingscroft get married?   Ctrl-C ends it.'
+	$(GLIMMER) serve $(DEMO)/bundle --store $(DEMO)/store --port $(PORT)
 
 # optimum and the release of transformers that it needs, in a folder that goes before .venv's own.
 $(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage", "answer_of"]
+__all__ = ["Answer", "PassageTruncatedWarning", "RankedPassage", "answer_of", "ranking_of"]
 
 
 class PassageTruncatedWarning(UserWarning):
@@ -116,6 +117,15 @@ def answer_of(question: str, text: str, row: Row, reading: Reading) -> Answer:
         for place, candidate in enumerate(row.candidates)
     )
     return Answer(question, text, tuple(reading.tokens), passages, log_probability=reading.log_probability)
+
+
+def ranking_of(question: str, row: Row, scores: Sequence[float]) -> Answer:
+    """No answer, with the candidates of `row` and their scores, none of which was read."""
+    passages = tuple(
+        RankedPassage(candidate.passage, candidate.retrieval_score, score, read=False, truncated=candidate.truncated)
+        for candidate, score in zip(row.candidates, scores, strict=True)
+    )
+    return Answer(question, None, passages=passages)
 
 
 def _error_to_dict(error: GlimmerError) -> dict[str, str]:

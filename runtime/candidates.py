@@ -39,6 +39,7 @@ __all__ = [
     "join_question",
     "memory_inputs",
     "parts_of",
+    "pieces_of",
     "row_of",
     "token_inputs",
 ]
@@ -154,6 +155,12 @@ def parts_of(rows: list[Row], most: int | None) -> Iterator[list[Row]]:
     count = -(-len(rows) // (most or len(rows) or 1))
     for part in range(count):
         yield rows[part * len(rows) // count : (part + 1) * len(rows) // count]
+
+
+def pieces_of(row: Row, most: int) -> Iterator[Row]:
+    """The row with as many passages at a time; none if it has none."""
+    for start in range(0, len(row.candidates), most):
+        yield replace(row, candidates=row.candidates[start : start + most])
 
 
 def candidates_from_search(store: PassageSource, question: str, top_k: int) -> list[Candidate]:

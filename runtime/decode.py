@@ -26,7 +26,7 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import DevicePlacement, Placement
 
-__all__ = ["Reading", "greedy_decode"]
+__all__ = ["OnStep", "Reading", "greedy_decode"]
 
 STEP = DECODER_STEP
 PREFILL = DECODER_PREFILL
@@ -56,6 +56,10 @@ class Reading:
     selected: tuple[int, ...] | None = None
 
 
+OnStep = Callable[[int, Reading, bool], None]
+"""Told of a row, its reading so far, and whether it has ended."""
+
+
 def greedy_decode(
     place: Placement,
     shape: ModelShape,
@@ -64,6 +68,7 @@ def greedy_decode(
     prefixes: Sequence[Sequence[int]],
     *,
     check_finite: bool = False,
+    on_step: OnStep | None = None,
 ) -> list[Reading]:
     """The answer of each row, of at most `max_new_tokens` tokens, EOS left out, with its log-probability.
 
@@ -76,6 +81,9 @@ def greedy_decode(
     step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the
     copies; NaN in the passages, the weights or the cache is in every step from then on. The log-probability of a token
     is looked at in every step: it is a number where the greatest logit is one.
+
+    `on_step` is called with a row, what there is of its answer, and whether that is all: at each of its tokens, and
+    once at its end, which for most rows comes before that of the batch.
     """
     asked = Asked(shape, encoder_hidden_states, encoder_attention_mask, prefixes, logits=check_finite)
     answers: list[Reading] = []
@@ -87,8 +95,15 @@ def greedy_decode(
                 if not answers:
                     known = 0.0 if LOG_PROBABILITY in step else None
                     answers = [Reading(log_probability=known) for _ in prefixes]
+                before = sorted(running)
                 _take(step, answers, running, shape, check_finite=check_finite)
                 remaining -= 1
+                if on_step is not None:
+                    for row in before:
+                        on_step(row, answers[row], row not in running)
+        if on_step is not None:
+            for row in sorted(running):
+                on_step(row, answers[row], True)
     return answers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from glimmer_export.runtime.backends import Array, Graph, Tensor
+from glimmer_export.runtime.backends import Array, CachingDevice, Graph, Tensor
 from glimmer_export.runtime.candidates import Row, memory_inputs, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
@@ -17,7 +17,7 @@ from glimmer_export.runtime.contract import (
     ModelShape,
     question_stage,
 )
-from glimmer_export.runtime.decode import Reading, greedy_decode
+from glimmer_export.runtime.decode import OnStep, Reading, greedy_decode
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
 from glimmer_export.runtime.rerank import check_scores, select_top_m
@@ -57,31 +57,59 @@ class Reader:
         self._arrays = self._place.device.constants({} if codec is None else codec.arrays)
         self.max_batch = min(self._place.max_batches.values(), default=None)
 
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """How many passages the device's cache had, and had not; 0 and 0 if it has none."""
+        device = self._place.device
+        return device.passage_cache_counts if isinstance(device, CachingDevice) else (0, 0)
+
     def read(
-        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, stop_at_eos: bool = True
+        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, stop_at_eos: bool = True,
+        on_step: OnStep | None = None,
     ) -> list[Reading]:
         """Answer a batch of questions, each from at least one candidate passage.
 
         `num_selected` is m; a row with fewer candidates reads them all. None if nothing is selected. Raises
-        NotFiniteError if it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens.
+        NotFiniteError if it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens. `on_step`
+        is that of `greedy_decode`, whose readings have scores and selected passages here.
         """
         place, shape = self._place, self._shape
         encoded, scores, selected = self._encode(rows, num_selected, clock)
         prefixes = [[shape.decoder_start_token_id] for _ in rows]
         if shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *row.question_ids] for prefix, row in zip(prefixes, rows, strict=True)]
+
+        def rank(index: int, reading: Reading) -> None:
+            if scores is not None and selected is not None:
+                count = len(rows[index].candidates)
+                reading.scores = scores[index, :count]
+                reading.selected = tuple(item for item in selected[index].tolist() if item < count)
+
+        def step(index: int, reading: Reading, ended: bool) -> None:  # noqa: FBT001  # as OnStep has it
+            assert on_step is not None
+            if ended:
+                rank(index, reading)
+            on_step(index, reading, ended)
+
         with clock.stage("decode"):
             readings = greedy_decode(
                 place, shape if stop_at_eos else replace(shape, eos_token_id=NO_TOKEN),
                 encoded["encoder_hidden_states"], encoded["encoder_attention_mask"], prefixes,
-                check_finite=self._check_finite,
+                check_finite=self._check_finite, on_step=None if on_step is None else step,
             )
-        if scores is not None and selected is not None:
-            for row, reading, scored, places in zip(rows, readings, scores, selected.tolist(), strict=True):
-                count = len(row.candidates)
-                reading.scores = scored[:count]
-                reading.selected = tuple(item for item in places if item < count)
+        for index, reading in enumerate(readings):
+            rank(index, reading)
         return readings
+
+    def rank(self, rows: Sequence[Row], clock: StageClock) -> list[Array]:
+        """Stage A's scores of each row's candidates, (k,) float32, if the architecture ranks; nothing is read.
+
+        Raises NotFiniteError if it is to check that.
+        """
+        assert self._codec is not None
+        fixed, memory = self._fetch(rows, self._codec, clock)
+        scores = self._score({**fixed, **memory}, rows, clock)[0]
+        return [scored[: len(row.candidates)] for row, scored in zip(rows, scores, strict=True)]
 
     def _encode(
         self, rows: Sequence[Row], num_selected: int | None, clock: StageClock
@@ -124,14 +152,22 @@ class Reader:
         clock: StageClock,
     ) -> tuple[Mapping[str, Tensor], Array, Array]:
         """Stage A: what stage B reads of the selected passages, the scores (b, k) and the selected (b, m)."""
-        with clock.stage(LIVE_STAGE_A):
-            ranked = dict(self._place.run(LIVE_STAGE_A, {**fixed, **memory}))
+        scores, ranked = self._score({**fixed, **memory}, rows, clock)
         with clock.stage("select"):
-            scores = self._place.fetch(ranked.pop("scores"))()
-            if self._check_finite:
-                check_scores(scores, [len(row.candidates) for row in rows])
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             selected = select_top_m(scores, num_selected)
             # Stage A leaves its states, or stage B begins with the memory.
             taken = self._place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
         return taken, scores, selected
+
+    def _score(
+        self, inputs: Mapping[str, Tensor], rows: Sequence[Row], clock: StageClock
+    ) -> tuple[Array, dict[str, Tensor]]:
+        """Stage A: the scores (b, k), and what else it gives."""
+        with clock.stage(LIVE_STAGE_A):
+            ranked = dict(self._place.run(LIVE_STAGE_A, inputs))
+        with clock.stage("select"):
+            scores = self._place.fetch(ranked.pop("scores"))()
+            if self._check_finite:
+                check_scores(scores, [len(row.candidates) for row in rows])
+        return scores, ranked

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, answer_of
+from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, answer_of, ranking_of
 from glimmer_export.runtime.arguments import items, words
 from glimmer_export.runtime.backends import Backend, Graph
 from glimmer_export.runtime.backends.registry import (
@@ -33,6 +33,7 @@ from glimmer_export.runtime.candidates import (
     checked_k_and_m,
     checked_passages,
     parts_of,
+    pieces_of,
     row_of,
 )
 from glimmer_export.runtime.clock import StageClock
@@ -46,11 +47,13 @@ from glimmer_export.runtime.contract import (
     StoreError,
     check_parity,
 )
+from glimmer_export.runtime.current_store import CurrentStore, Serving
+from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.forks import Home, leave_in_children
 from glimmer_export.runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
 from glimmer_export.runtime.passage_texts import Passage
+from glimmer_export.runtime.progress import OnAnswer, OnToken, Progress
 from glimmer_export.runtime.reader import Reader
-from glimmer_export.runtime.serving import CurrentStore, Serving
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
@@ -58,6 +61,8 @@ __all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
+RANKED_AT_ONCE = 8
+"""Rows of k passages that are ranked in one run: memory of thousands would not fit a small machine."""
 FIRST_WORD = 3
 """In T5's vocabulary and in those made like it the ids before are padding, EOS and what is unknown."""
 
@@ -168,6 +173,11 @@ class Session:
         """What memory is in; None if there is no memory."""
         return self._current.serving.codec
 
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """Passages that the GPU's cache had when they were read, and those that it had not; 0 and 0 without one."""
+        return self._current.serving.reader.passage_cache_counts
+
     def answer(
         self,
         question: str,
@@ -175,16 +185,17 @@ class Session:
         top_m: int | None = None,
         *,
         passages: GivenRow | None = None,
+        on_token: OnToken | None = None,
     ) -> Answer:
         """Answer one question.
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
         m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
-        them are ranked, or the first `top_k`. Raises QuestionError (no text, empty, too long), PassageError (unknown
-        id, no list), OptionError and NotFiniteError.
+        them are ranked, or the first `top_k`. `on_token` is that of `answer_many`. Raises QuestionError (no text,
+        empty, too long), PassageError (unknown id, no list), OptionError and NotFiniteError.
         """
         given = None if passages is None else [passages]
-        result = self.answer_many([question], top_k, top_m, passages=given)[0]
+        result = self.answer_many([question], top_k, top_m, passages=given, on_token=on_token)[0]
         if result.error is not None:
             raise result.error
         return result
@@ -196,6 +207,8 @@ class Session:
         top_m: int | None = None,
         *,
         passages: Iterable[GivenRow | None] | None = None,
+        on_token: OnToken | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> list[Answer]:
         """Answer questions in one batch, each as `answer` would; they may differ in k and in length.
 
@@ -204,6 +217,11 @@ class Session:
         passage_length gives a PassageTruncatedWarning. A question or passage that cannot be taken
         gives an Answer with its `error`, and the others their answers. Raises OptionError; and NotFiniteError where a
         score or a logit is NaN or infinite, which no question causes: what else the bundle answers is then in doubt.
+
+        `on_token(index, text)` is called with what the answer to question `index` has grown by; all that it was told of
+        an answer is, joined, the answer. `on_answer(index, answer)` is called once a question: as soon as its answer
+        has ended, which need not be the batch's end, so that its milliseconds are those until then. What these raise is
+        raised, and the batch is not finished.
         """
         self._home.check()
         with self._current.use() as serving:
@@ -225,17 +243,89 @@ class Session:
                 if row.candidates:
                     rows.append(row)
             self._warn_of_cut(rows)
-            read: dict[int, Answer] = {}
+            found = {
+                index: Answer(words(question), None, error=errors.get(index), milliseconds=clock.milliseconds())
+                for index, question in enumerate(asked)
+            }
+
+            def answered(row: Row, reading: Reading) -> Answer:
+                text = self.text.decode(reading.tokens)
+                answer = answer_of(words(asked[row.index]), text, row, reading)
+                found[row.index] = answer = replace(answer, milliseconds=clock.milliseconds())
+                return answer
+
+            progress = Progress(self.text, answered, on_token, on_answer)
+            if on_answer is not None:
+                for index in found.keys() - {row.index for row in rows}:
+                    on_answer(index, found[index])
             for part in parts_of(rows, serving.reader.max_batch):
-                readings = serving.reader.read(part, top_m or self._shape.num_selected, clock)
-                for row, reading in zip(part, readings, strict=True):
-                    text = self.text.decode(reading.tokens)
-                    read[row.index] = answer_of(words(asked[row.index]), text, row, reading)
+                serving.reader.read(
+                    part, top_m or self._shape.num_selected, clock, on_step=partial(progress.step, part)
+                )
         milliseconds = clock.milliseconds()
-        return [
-            replace(read.get(index, Answer(words(question), None, error=errors.get(index))), milliseconds=milliseconds)
-            for index, question in enumerate(asked)
-        ]
+        return [replace(found[index], milliseconds=milliseconds) for index in range(len(asked))]
+
+    def rank(self, question: str, passages: GivenRow) -> Answer:
+        """Score passages for one question; an answer without an answer, whose passages have the model's scores.
+
+        Raises as `answer`, and OptionError if the architecture does not rank.
+        """
+        result = self.rank_many([question], [passages])[0]
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def rank_many(self, questions: Iterable[str], passages: Iterable[GivenRow]) -> list[Answer]:
+        """Score the passages of each question, as many as there are, each as `rank` would; nothing is read or decoded.
+
+        A passage's score does not depend on the others: they are ranked as many at a time as the manifest's k. A
+        question or passage that cannot be taken gives an Answer with its `error`. Raises as `answer_many`, and
+        OptionError if the architecture does not rank.
+        """
+        self._home.check()
+        shape = self._shape
+        if not shape.traits.selects:
+            raise OptionError(
+                "session", expected="an architecture that ranks passages", found=shape.architecture,
+                fix="open a bundle of a GLIMMER",
+            )
+        with self._current.use() as serving:
+            asked = items("questions", questions, of="questions")
+            given = checked_passages(passages, len(asked), serving.store)
+            clock = StageClock()
+            rows: list[Row] = []
+            errors: dict[int, GlimmerError] = {}
+            for index, question in enumerate(asked):
+                try:
+                    rows.append(row_of(
+                        index, question, given[index], None, store=serving.store, text=self.text, shape=shape,
+                        clock=clock,
+                    ))
+                except (QuestionError, PassageError) as error:
+                    errors[index] = error
+            self._warn_of_cut(rows)
+            pieces = [piece for row in rows for piece in pieces_of(row, shape.num_retrieved)]
+            scores: dict[int, list[float]] = {row.index: [] for row in rows}
+            for part in parts_of(pieces, min(RANKED_AT_ONCE, serving.reader.max_batch or RANKED_AT_ONCE)):
+                for piece, scored in zip(part, serving.reader.rank(part, clock), strict=True):
+                    scores[piece.index] += scored.tolist()
+        ranked = {row.index: ranking_of(words(asked[row.index]), row, scores[row.index]) for row in rows}
+        milliseconds = clock.milliseconds()
+        unranked = {index: Answer(words(asked[index]), None, error=error) for index, error in errors.items()}
+        return [replace((ranked | unranked)[index], milliseconds=milliseconds) for index in range(len(asked))]
+
+    def passages(self, ids: Iterable[int | str]) -> list[Passage]:
+        """The store's passages by their ids, in that order, whatever is refreshed meanwhile.
+
+        Raises PassageError for an id that the store does not hold, OptionError without a store.
+        """
+        self._home.check()
+        with self._current.use() as serving:
+            if serving.store is None:
+                raise OptionError(
+                    "session", expected="a store to look passages up in", found="none", fix="open it with store=...",
+                )
+            return serving.store.passages(serving.store.numbers(ids))
 
     def refresh(self) -> int | None:
         """Answer from the store's newest generation from now on; its number, None if nothing of it has changed.

@@ -164,6 +164,10 @@ class TextEncoder:
         """The text of answer tokens, special tokens left out."""
         return self._tokenizer.decode(ids).strip()
 
+    def piece(self, number: int) -> str | None:
+        """The token of an id, None if there is none."""
+        return self._tokenizer.piece(number)
+
     def _check(self, text: str, subject: str) -> None:
         """Raise QuestionError for a text that must not be encoded."""
         if LONE_SURROGATE.search(text):

@@ -17,10 +17,11 @@ import time
 
 TYPE_CHECKING = False  # typing takes milliseconds, in which Ctrl-C is a traceback
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Any, Literal, NoReturn
 
-__all__ = ["Stopping"]
+__all__ = ["Stopping", "handled_by"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WATCHED = (*SIGNALS, signal.SIGALRM)
@@ -30,11 +31,32 @@ NATIVE_SECONDS = 2.0
 AGAIN_SECONDS = 0.001
 
 
+class handled_by:  # noqa: N801  # used as a function; contextlib takes milliseconds too
+    """A context in which Ctrl-C and SIGTERM call `handler`, each time, and interrupt nothing.
+
+    For a server, which has to finish what it is at, and then ends as if it were done.
+    """
+
+    def __init__(self, handler: Callable[[], None]) -> None:
+        self._handler = handler
+
+    def __enter__(self) -> None:
+        if Stopping.current is not None:
+            Stopping.current.handler = self._handler
+
+    def __exit__(self, *exception: object) -> None:
+        if Stopping.current is not None:
+            Stopping.current.handler = None
+
+
 class Stopping:
     """A context that Ctrl-C and SIGTERM end, and with it, and from then on, the process; an ignored signal stays so.
 
     A KeyboardInterrupt that no signal stands behind is exit code 130 too.
     """
+
+    current: Stopping | None = None
+    """The one that was entered last: there is one in a process."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -44,8 +66,11 @@ class Stopping:
         self.sender = -1
         self.heard = 0
         """How many signals Python has run a handler for."""
+        self.handler: Callable[[], None] | None = None
+        """What takes a signal in the place of KeyboardInterrupt."""
 
     def __enter__(self) -> Stopping:
+        Stopping.current = self
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, self._receive)
@@ -76,6 +101,9 @@ class Stopping:
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.heard += 1
+        if self.handler is not None:
+            self.handler()
+            return
         if self.over or self.number is not None:
             self._end(number)
         self.number = number

@@ -9,7 +9,10 @@ from itertools import chain
 
 from glimmer_export.exporter.demo.relations import Kind, Relation
 
-__all__ = ["Entity", "ask", "draw_value", "prompts", "state_fact"]
+__all__ = ["MISSING", "Entity", "ask", "draw_value", "prompts", "state_fact"]
+
+MISSING = "[SEP]"
+"""What stands in a text where words are missing."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def ask(rng: random.Random, task: str, entity: Entity, relation: Relation) -> tu
         return rng.choice(relation.questions).format(e=entity.name), value
     if task == "slot":
         return f"{entity.name} [SEP] {relation.name}", value
+    if task == "cloze":
+        return state_fact(rng.choice(relation.sentences), entity.name, MISSING), value
     supported = rng.random() < 0.5
     claimed = value if supported else draw_value(rng, relation, avoid={value})
     return state_fact(rng.choice(relation.sentences), entity.name, claimed), "SUPPORTS" if supported else "REFUTES"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -79,17 +80,24 @@ def names_of_split(kind: Kind, split: Split) -> list[tuple[str, str]]:
 
 
 def generate_split(
-    split: Split, num_questions: int, seed: int, facts_per_passage: int = 2, num_contexts: int = NUM_CONTEXT
+    split: Split,
+    num_questions: int,
+    seed: int,
+    facts_per_passage: int = 2,
+    num_contexts: int = NUM_CONTEXT,
+    tasks: Sequence[str] | None = None,
 ) -> World:
     """Generate `num_questions` questions of `split`, each with `num_contexts` passages (ten or more), and their corpus.
 
-    Raises ValueError if the split has too few names for that many different questions.
+    `tasks` are the forms they have (None: the split's). Raises ValueError if the split has too few names for that many
+    different questions.
     """
     rng = random.Random(f"{split} {seed}")
-    entities, corpus = _entities(rng, split, num_questions, facts_per_passage, num_contexts)
+    tasks = tasks or TASKS[split]
+    entities, corpus = _entities(rng, split, num_questions, facts_per_passage, num_contexts, len(tasks))
     neighbours = _Neighbours(entities, len(corpus))
     questions: list[Question] = []
-    for qid, (entity, relation, task) in enumerate(islice(prompts(rng, entities, TASKS[split]), num_questions)):
+    for qid, (entity, relation, task) in enumerate(islice(prompts(rng, entities, tasks), num_questions)):
         text, answer = ask(rng, task, entity, relation)
         gold = entity.passage_of[relation.name]
         context = [gold, *neighbours.distractors(rng, entity, relation, num_contexts)]
@@ -124,10 +132,10 @@ def write_world(directory: Path, world: World) -> None:
 
 
 def _entities(
-    rng: random.Random, split: Split, num_questions: int, facts_per_passage: int, num_contexts: int
+    rng: random.Random, split: Split, num_questions: int, facts_per_passage: int, num_contexts: int, num_tasks: int
 ) -> tuple[list[Entity], list[Passage]]:
     names = {kind.name: names_of_split(kind, split) for kind in KINDS}
-    available = sum(len(names[kind.name]) * len(kind.relations) * len(TASKS[split]) for kind in KINDS)
+    available = sum(len(names[kind.name]) * len(kind.relations) * num_tasks for kind in KINDS)
     if num_questions > available:
         raise ValueError(f"the {split} split of the demo world has {available} different questions")
     wanted = max(num_contexts, -(-num_questions // (QUESTIONS_PER_ENTITY * len(KINDS))))

@@ -19,7 +19,7 @@ from glimmer_export.exporter.training.log import LOG, TENSORBOARD
 from glimmer_export.exporter.training.trainer import Trainer
 from glimmer_export.runtime.contract import OutputError, check_regular, is_there
 
-__all__ = ["LAST", "best_of_step", "keep_best", "remove_state", "restore_state", "save_state"]
+__all__ = ["LAST", "best_of_step", "has_state", "keep_best", "remove_state", "restore_state", "save_state"]
 
 STATE = "state.pt"
 BEST, LAST = "best-", "last"
@@ -68,6 +68,11 @@ def save_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -
         replace_file(directory / STATE, content.getvalue())
 
 
+def has_state(directory: Path) -> bool:
+    """Whether a training has left a state in `directory`."""
+    return is_there(directory / STATE)
+
+
 def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path) -> bool:
     """Continue from the state in `directory`, if there is one, and say whether there is.
 
@@ -75,7 +80,7 @@ def restore_state(trainer: Trainer, settings: Mapping[str, Any], directory: Path
     """
     path = directory / STATE
     _check_own(directory)
-    if not is_there(path):
+    if not has_state(directory):
         return False
     remove = f"remove {directory} to begin anew"
     check_regular(path, error=OutputError, subject=str(path), fix=remove)
@@ -126,16 +131,19 @@ def _check_own(directory: Path) -> None:
 
 
 def remove_state(directory: Path) -> None:
-    """Remove what a training keeps in its folder, and the folder unless there is something else in it."""
+    """Remove what a training keeps in its folder, and the folder unless there is something else in it.
+
+    The state goes last: as long as it is there, the training's checkpoint can be known for its own.
+    """
     with write_errors(directory):
         _check_own(directory)
-        for name in (STATE, LOG):  # the state first: without it nothing is taken up again
-            (directory / name).unlink(missing_ok=True)
-            if directory.is_dir():
-                remove_unfinished(directory, name)
         keep_best(directory, 0)
         for name in (LAST, TENSORBOARD):
             require_no_link(directory.parent, [f"{directory.name}/{name}"], subject=f"unfinished training {directory}")
             shutil.rmtree(directory / name, ignore_errors=True)
+        for name in (LOG, STATE):
+            (directory / name).unlink(missing_ok=True)
+            if directory.is_dir():
+                remove_unfinished(directory, name)
     with suppress(OSError):
         directory.rmdir()

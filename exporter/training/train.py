@@ -32,6 +32,7 @@ from glimmer_export.exporter.training.sources import sources_from_recipe
 from glimmer_export.exporter.training.state import (
     LAST,
     best_of_step,
+    has_state,
     keep_best,
     remove_state,
     restore_state,
@@ -40,7 +41,8 @@ from glimmer_export.exporter.training.state import (
 from glimmer_export.exporter.training.texts import RowText
 from glimmer_export.exporter.training.trainable import model_to_train, tensors_from_model
 from glimmer_export.exporter.training.trainer import Progress, Report, Trainer
-from glimmer_export.runtime.contract import OptionError, OutputError, TrainingError
+from glimmer_export.runtime.contract import OptionError, OutputError, TrainingError, is_there
+from glimmer_export.runtime.contract.records import read_json
 from glimmer_export.runtime.text import read_tokenizer
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ __all__ = ["TrainingData", "train_checkpoint"]
 
 DEV_SEED = 0
 PACKAGES = ("glimmer-export", "torch", "numpy", "tokenizers")
+FOLDER, RECORD = "training", "record.json"
+"""In a trained checkpoint: what it came of."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,9 @@ def train_checkpoint(
 ) -> dict[str, Any]:
     """Train a checkpoint, or random weights for the recipe's world if there is none, and write the result to `output`.
 
-    The state is kept in `<output>.training` until the checkpoint is written: the same command continues from it. There,
-    and in the checkpoint's folder `training` later, are the log, one line of JSON a step, and TensorBoard's events.
+    The state is kept in `<output>.training` until the checkpoint is written: the same command continues from it, and
+    only removes it if all that was killed was its removal. There, and in the checkpoint's folder `training` later, are
+    the log, one line of JSON a step, and TensorBoard's events.
     Uses the processes that Accelerate started, and a GPU if there is one, unless `device` says otherwise. `inputs` are
     paths that the output must be apart from, beside those of checkpoint and data.
     Returns what was trained, on what, for how long, and the scores of the written checkpoint on the dev rows. Raises
@@ -113,7 +118,8 @@ def train_checkpoint(
     named = [Path(task_file(name).path) for name in (*data.train, *data.dev)]
     corpus = list(data.corpus.paths) if data.corpus is not None else []
     inputs = [checkpoint, data.store, *named, *corpus, *inputs]
-    check_target(output, overwrite=overwrite, inputs=inputs)
+    written = output.name not in ("", "..") and has_state(_work(resolved(output))) and is_there(_record(output))
+    check_target(output, overwrite=overwrite or written, inputs=inputs)  # what stands there may be this training's
     output = resolved(output)
     check_apart(_work(output), inputs)
     console = console or terminal.console(stderr=True)
@@ -122,6 +128,13 @@ def train_checkpoint(
         start = _start(checkpoint, recipe, architecture, seed)
         rows = opened.enter_context(_rows(checkpoint, start, data, recipe, shown=processes.rank == 0))
         run = _Run(start, recipe, rows, processes, output, seed)
+        record = run.written() if written else None
+        if all(processes.all(int(record is not None))) and record is not None:
+            if run.first:
+                remove_state(run.work)
+            return {"checkpoint": str(output), **record} if run.first else {}
+        if written:
+            check_target(output, overwrite=overwrite, inputs=inputs)
         opened.enter_context(_deterministic())
         with others_missed(processes):
             run.train(console)
@@ -135,6 +148,10 @@ def train_checkpoint(
 def _work(output: Path) -> Path:
     """The folder of a training that is not finished."""
     return output.with_name(f"{output.name}.training")
+
+
+def _record(output: Path) -> Path:
+    return output / FOLDER / RECORD
 
 
 @dataclass(frozen=True)
@@ -234,12 +251,21 @@ class _Run:
         weights = {name: tensor.float() for name, tensor in tensors.items()}
         scores = self._scores(model_from_weights(self.start.config, weights).to(self.processes.device))
         made = self._record() | {"dev": None if scores is None else scores.to_json()}
-        files = {"record.json": (json.dumps(made, indent=2) + "\n").encode(), **log_files(self.work)}
+        files = {RECORD: (json.dumps(made, indent=2) + "\n").encode(), **log_files(self.work)}
         write_checkpoint(
             self.output, self.start.config, tensors, self.start.tokenizer, overwrite=overwrite,
-            beside={f"training/{name}": content for name, content in files.items()},
+            beside={f"{FOLDER}/{name}": content for name, content in files.items()},
         )
         return {"checkpoint": str(self.output), **made}
+
+    def written(self) -> dict[str, Any] | None:
+        """The output's record if this training ended and wrote it, else None; raises OutputError as a state does."""
+        if not restore_state(self.trainer, self.settings, self.work) or not self.trainer.is_done():
+            return None
+        found = read_json(_record(self.output), error=OutputError, fix="remove the output, or pass --overwrite")
+        own = json.loads(json.dumps(self._record()))
+        # The seconds, to their last digit, are one training's alone.
+        return found if all(found.get(name) == own[name] for name in own.keys() - {"date", "versions"}) else None
 
     def _scores(self, model: GlimmerModel) -> DevScores | None:
         """Of the dev rows, which all processes share; after the training the first one has them alone."""

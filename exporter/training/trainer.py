@@ -97,13 +97,13 @@ class Trainer:
         are kept.
         """
         recipe = self.recipe
-        while self.progress.phase < len(self._schedule):
+        while not self.is_done():
             started = time.perf_counter()
             figures = self._step()
             self.progress.seconds += time.perf_counter() - started
             report(self._report(), figures)
             self._end_phase()
-            ended, steps = self.progress.phase == len(self._schedule), self.progress.steps
+            ended, steps = self.is_done(), self.progress.steps
             saves = ended or steps % recipe.save_every == 0
             # The last weights are graded when they are written, and before only if they may be the best.
             evaluates = (ended and recipe.keep == "best") or steps % recipe.evaluate_every == 0
@@ -156,6 +156,10 @@ class Trainer:
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**progress)
+
+    def is_done(self) -> bool:
+        """Whether no step is left."""
+        return self.progress.phase == len(self._schedule)
 
     @property
     def phase(self) -> Phase:

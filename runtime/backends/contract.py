@@ -15,8 +15,8 @@ from glimmer_export.runtime.contract import FormChoice, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = [
-    "Array", "Backend", "BackendKind", "BackendOptions", "ChoosingBackend", "Device", "DeviceGraph", "DeviceLoop",
-    "DeviceTensor", "Graph", "LoopIO", "LoopingGraph", "NotingBackend", "Spec", "Tensor", "TypedGraph",
+    "Array", "Backend", "BackendKind", "BackendOptions", "CachingDevice", "ChoosingBackend", "Device", "DeviceGraph",
+    "DeviceLoop", "DeviceTensor", "Graph", "LoopIO", "LoopingGraph", "NotingBackend", "Spec", "Tensor", "TypedGraph",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -159,6 +159,16 @@ class Device(Protocol):
 
     def memory(self, rows: Sequence[Sequence[PassageMemory]], num_tokens: int) -> Mapping[str, Tensor]:
         """What `padded_memory` lays out, on the device; beside the work that is queued already, if it can be."""
+        ...
+
+
+@runtime_checkable
+class CachingDevice(Protocol):
+    """A device that may keep the memory of passages that were read."""
+
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """How many passages it had when they were read, and how many it had not."""
         ...
 
 

@@ -111,6 +111,9 @@ CASES = [
     ("torch", "bench", "export"),
     ("transformers", "bench", "export"),
     ("optimum", "bench optimum", "optimum"),
+    ("starlette", "serve", "serve"),
+    ("uvicorn", "serve", "serve"),
+    ("prometheus_client", "serve", "serve"),
 ]
 """A package, the command that needs it, and the extra that brings it."""
 
@@ -128,6 +131,7 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
         "init": ["init", "--random", "small", "-o", output],
         "convert": ["convert", folder, "--from", "t5x", "-o", output],
         "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
+        "serve": ["serve", glimmer.bundle, "--store", glimmer.store, "--port", 0],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
         "memory on ray": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--runner", "ray"],
@@ -218,7 +222,9 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 
 
 def test_every_optional_package_has_its_extra():
-    extras = {"tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train"}
+    extras = {
+        "tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train", "serve",
+    }  # fmt: skip
     assert set(EXTRAS.values()) == extras
 
 

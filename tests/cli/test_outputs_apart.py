@@ -48,6 +48,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
+    "serve": Command({}, ("bundle", "store", "config", "token_file")),
     "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
@@ -61,6 +62,7 @@ COMMANDS = {
     "cost": Command({"plot": FILE}, ("bundle",)),
     "bench": Command({"work": CHANGED, "html": FILE}, ("checkpoint", "work"), "--peers none"),
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
+    "triton": Command({"output": FOLDER}, ("bundle", "store")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
 TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}

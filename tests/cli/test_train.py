@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.training.state import save_state
 from glimmer_export.runtime.contract import (
     CheckpointError,
     GlimmerError,
@@ -17,9 +19,10 @@ from glimmer_export.runtime.contract import (
     TrainingError,
 )
 from tests.bundle_factory import write_rows
-from tests.cli.conftest import snapshot
+from tests.cli.conftest import Done, snapshot
 from tests.docs.pages import DOCS
 from tests.exported import CORPUS, make_checkpoint
+from tests.small_files import small_files
 
 CHANGES = (
     "steps=2", "batch_size=2", "num_retrieved=3", "num_selected=1", "evaluate_every=1", "save_every=1",
@@ -73,6 +76,54 @@ def test_each_architecture(cli, folder, tmp_path, variant, changes):
         assert [json.loads(line)["step"] for line in log] == [1, 1, 2, 2]
         assert not (tmp_path / f"{name}.training").exists()
         check_documented(record, *map(json.loads, log))
+
+
+@pytest.fixture
+def training(folder, tmp_path) -> list[object]:
+    """Two steps of a command whose state is kept after each; options may follow."""
+    rows = ("--train", folder / "given.jsonl", "--passages", "given")
+    return ["train", folder / "glimmer", *rows, *SHORT, "--device", "cpu", "-o", tmp_path / "out"]
+
+
+def check_named(done: Done, error: str) -> None:
+    assert done.code == 2, done.err
+    assert f"\n{error}: " in f"\n{done.err}"
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_a_full_disk(cli, training, tmp_path, monkeypatch):
+    """After the first step's state was saved: with room again, the same command goes on behind it."""
+    with ExitStack() as disk, monkeypatch.context() as patch:
+
+        def save_and_fill(*arguments):
+            save_state(*arguments)
+            disk.enter_context(small_files(100))
+
+        patch.setattr("glimmer_export.exporter.training.train.save_state", save_and_fill)
+        done = cli(*training)
+    check_named(done, "OutputError")
+    assert "full disk" in done.err
+    assert not (tmp_path / "out").exists()
+    (first,) = [line for line in (tmp_path / "out.training" / "log.jsonl").open() if line.endswith("}\n")]
+    assert cli(*training).code == 0
+    lines = (tmp_path / "out" / "training" / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert lines[0] == first  # with its seconds: the step was not done again
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_loss_that_is_not_finite(cli, training, tmp_path):
+    """The weights of before are a checkpoint to begin with."""
+    spoilt = ("learning_rate=1e30", "optimizer={name: sgd}", "steps=10")
+    done = cli(*training, *(word for change in spoilt for word in ("--set", change)))
+    check_named(done, "TrainingError")
+    assert "lower learning_rate" in done.err
+    assert not (tmp_path / "out").exists()
+    last = read_checkpoint(tmp_path / "out.training" / "last")
+    assert all(bool(tensor.isfinite().all()) for tensor in last.tensors.values())
+    assert cli(training[0], last.directory, *training[2:-1], tmp_path / "next").code == 0
+    assert read_checkpoint(tmp_path / "next").config == last.config
 
 
 GIVEN = ("--train", "given.jsonl", "--passages", "given")

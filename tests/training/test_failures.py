@@ -11,6 +11,7 @@ import torch
 from glimmer_export.exporter.checkpoint import Checkpoint, read_checkpoint
 from glimmer_export.exporter.training import trainer as trainer_module
 from glimmer_export.runtime.contract import OutputError, TrainingError
+from tests.cli.conftest import snapshot
 from tests.small_files import small_files
 from tests.training.short import train_tiny
 
@@ -47,15 +48,6 @@ def spoil(monkeypatch):
         monkeypatch.setattr(torch.optim.SGD, "step", spoilt)
 
     return at
-
-
-def test_a_rate_that_is_far_too_high(train, tmp_path):
-    with pytest.raises(TrainingError, match="lower learning_rate"):
-        train(steps=10, learning_rate=1e30)
-    assert not (tmp_path / "out").exists()
-    last = read_checkpoint(tmp_path / "out.training" / "last")
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in last.tensors.values())
-    assert train("next", last).config == last.config
 
 
 def test_weights_that_a_step_has_spoilt_are_not_kept(train, spoil, tmp_path):
@@ -126,6 +118,53 @@ def test_a_full_disk_at_the_end(train, monkeypatch, tmp_path):
     assert (tmp_path / "out.training" / "state.pt").exists()
     assert same(train(), train("whole"))
     assert not (tmp_path / "out.training").exists()
+
+
+@pytest.fixture
+def kill(train, monkeypatch):
+    """Trains until the checkpoint is written, and the removal of the state comes to a function that is named."""
+
+    def until(name: str, **changes: object) -> None:
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"glimmer_export.exporter.training.{name}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(**changes)
+
+    return until
+
+
+@pytest.mark.parametrize("name", ["train.remove_state", "state.remove_unfinished"], ids=["before", "within"])
+def test_a_training_that_only_left_its_state_removes_it(train, kill, tmp_path, name):
+    changes = {"evaluate_every": 1, "keep": "best"}
+    kill(name, **changes)
+    assert (tmp_path / "out.training" / "state.pt").exists()
+    before = snapshot(tmp_path / "out")
+    train(**changes)
+    assert snapshot(tmp_path / "out") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_another_training_wrote_stays(train, kill, spoil, tmp_path):
+    """Beside a state of the same training, be it whole or not."""
+    train("other", seed=1)
+    kill("train.remove_state")
+    shutil.rmtree(tmp_path / "out")
+    shutil.copytree(tmp_path / "other", tmp_path / "out")
+    before = snapshot(tmp_path)
+    with pytest.raises(OutputError, match="a path that does not exist yet"):
+        train()
+    assert snapshot(tmp_path) == before
+    shutil.rmtree(tmp_path / "out.training")
+    (tmp_path / "out").rename(tmp_path / "aside")
+    spoil(2)
+    with pytest.raises(TrainingError):
+        train(save_every=1)
+    (tmp_path / "aside").rename(tmp_path / "out")
+    with pytest.raises(OutputError, match="a path that does not exist yet"):
+        train(save_every=1)
 
 
 def test_a_checkpoint_in_the_trainings_own_folder_is_no_input_of_it(train, checkpoint, tmp_path):

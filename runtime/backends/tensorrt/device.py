@@ -99,6 +99,11 @@ class CudaDevice:
         self.check()
         return self._tensors(*self._loader.load(rows, num_tokens))
 
+    @property
+    def passage_cache_counts(self) -> tuple[int, int]:
+        """How many passages the cache had, and had not."""
+        return self._loader.cache.hits, self._loader.cache.misses
+
     @contextmanager
     def reading(self, tensors: Iterable[CudaTensor]) -> Iterator[None]:
         """What is queued on the stream inside reads these: after their copies, and before they are written anew."""

@@ -32,13 +32,17 @@ class PassageCache:
     def __init__(self, capacity_bytes: int, take: Callable[[int], Lease]) -> None:
         self.capacity_bytes, self._take = capacity_bytes, take
         self.num_bytes = 0
+        self.hits = self.misses = 0
         self._leases: OrderedDict[Hashable, Lease] = OrderedDict()
 
     def get(self, key: Hashable) -> Lease | None:
         """A passage's memory, which counts as read now; None if it is not here."""
         lease = self._leases.get(key)
-        if lease is not None:
-            self._leases.move_to_end(key)
+        if lease is None:
+            self.misses += self.capacity_bytes > 0
+            return None
+        self.hits += 1
+        self._leases.move_to_end(key)
         return lease
 
     def put(self, key: Hashable, num_bytes: int) -> Lease | None:

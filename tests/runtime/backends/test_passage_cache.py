@@ -77,6 +77,7 @@ def test_a_passage_crosses_once(glimmer, engined, gpu, order):
         first, answer = copied(session, cuda, IDS[:4])
         again, answer_again = copied(session, cuda, IDS[:4])
         shifted, answer_shifted = copied(session, cuda, [IDS[2], *IDS[4:6], IDS[0]])
+        assert session.passage_cache_counts == (4 + 2, 4 + 2)
     codes = [glimmer.session.store.memory(number).codes.nbytes for number in range(6)]
     assert first - again == sum(codes[:4])
     assert shifted - again == sum(codes[4:6])

@@ -1,0 +1,62 @@
+"""Every address: what takes it, the models of what goes in and out, and the errors to be expected."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from glimmer_export.runtime.serving.answering import answer
+from glimmer_export.runtime.serving.chat import chat
+from glimmer_export.runtime.serving.chat_models import ChatChunk, ChatIn, ChatOut
+from glimmer_export.runtime.serving.models import (
+    AnswerEvent,
+    AnswerIn,
+    AnswerList,
+    AnswerOut,
+    Health,
+    PassageOut,
+    Refreshed,
+    RerankIn,
+    RerankOut,
+    TokenEvent,
+)
+from glimmer_export.runtime.serving.reranking import rerank
+from glimmer_export.runtime.serving.upkeep import healthz, metrics, passage, readyz, refresh
+
+__all__ = ["ENDPOINTS", "Endpoint"]
+
+ANSWERING = (400, 408, 413, 415, 429, 500, 503, 504)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`gives` are the models of a response, any one of them; `streams` those of its events, if it has any."""
+
+    method: str
+    path: str
+    handler: Callable[[Request], Awaitable[Response]]
+    takes: type[BaseModel] | None
+    gives: tuple[type[BaseModel], ...]
+    errors: tuple[int, ...] = ()
+    streams: tuple[type[BaseModel], ...] = ()
+
+    @property
+    def route(self) -> str:
+        """The path as starlette has it: an id may have slashes in it."""
+        return self.path.replace("{id}", "{id:path}")
+
+
+ENDPOINTS = (
+    Endpoint("POST", "/v1/answer", answer, AnswerIn, (AnswerOut, AnswerList), ANSWERING, (TokenEvent, AnswerEvent)),
+    Endpoint("POST", "/v1/rerank", rerank, RerankIn, (RerankOut,), ANSWERING),
+    Endpoint("POST", "/v1/chat/completions", chat, ChatIn, (ChatOut,), ANSWERING, (ChatChunk,)),
+    Endpoint("GET", "/v1/passages/{id}", passage, None, (PassageOut,), (400, 404, 500)),
+    Endpoint("POST", "/v1/refresh", refresh, None, (Refreshed,), (400, 500)),
+    Endpoint("GET", "/healthz", healthz, None, (Health,)),
+    Endpoint("GET", "/readyz", readyz, None, (Health,), (503,)),
+    Endpoint("GET", "/metrics", metrics, None, ()),
+)

@@ -1,0 +1,99 @@
+"""uvicorn's protocol with a deadline for receiving a request, and with its refusals as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from glimmer_export.runtime.serving.errors import ServingError
+
+__all__ = ["protocol_with_deadline"]
+
+
+def protocol_with_deadline(
+    receive_timeout_s: float, refused: Callable[[str, int, float], None] = lambda path, status, seconds: None
+) -> type[H11Protocol]:
+    """A protocol that takes a request only if all of it arrives in so many seconds; what it refuses, `refused` is told.
+
+    They are counted from the connection, and of a further request from its first byte; how long a connection may be
+    idle in between is uvicorn's `timeout_keep_alive`. Without this a client that sends a byte a minute keeps its
+    connection for ever.
+    """
+
+    class Protocol(H11Protocol):
+        """One connection."""
+
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._begin()
+
+        def data_received(self, data: bytes) -> None:
+            if self._deadline is None and not self._answering:
+                self._begin()
+            super().data_received(data)
+            if self._answering:
+                self._end()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.their_state is h11.IDLE:  # the request was whole, and no further one has begun
+                self._end()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end()
+            super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(ServingError(400, "BadHttp", msg))
+
+        @property
+        def _answering(self) -> bool:
+            """Whether the client has sent all of a request, or can send nothing more."""
+            return self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """A request for another protocol is answered in this one."""
+
+        def _begin(self) -> None:
+            self._deadline = self.loop.call_later(receive_timeout_s, self._too_slow)
+
+        def _end(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _too_slow(self) -> None:
+            self._deadline = None
+            self._refuse(ServingError(408, "TooSlow", f"the request did not arrive within {receive_timeout_s:g} s"))
+
+        def _refuse(self, error: ServingError) -> None:
+            """Say so if nothing has been said yet, and close; whoever works on the request sees the client gone."""
+            if self.transport.is_closing():
+                return
+            self._unset_keepalive_if_required()
+            if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                refused("", error.status, 0.0)
+                body = error.body(uuid.uuid4().hex).model_dump_json().encode()
+                headers = [
+                    (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                    (b"connection", b"close"),
+                ]
+                reason = HTTPStatus(error.status).phrase.encode()
+                response = h11.Response(status_code=error.status, headers=headers, reason=reason)
+                for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+            cycle: Any = self.cycle  # None before the first request
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            self.transport.close()
+
+    return Protocol

@@ -1,0 +1,131 @@
+"""A server that runs: its socket, its session, and the end of it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+
+import uvicorn
+
+from glimmer_export.runtime.answer import PassageTruncatedWarning
+from glimmer_export.runtime.contract import BundleError, OperatingSystemError, OptionError, read_limited
+from glimmer_export.runtime.opening import check_witness
+from glimmer_export.runtime.serving.app import create_app
+from glimmer_export.runtime.serving.protocol import protocol_with_deadline
+from glimmer_export.runtime.serving.service import Service
+from glimmer_export.runtime.serving.settings import Settings
+from glimmer_export.runtime.session import Session
+
+__all__ = ["Stop", "parity_fault", "read_token", "serve"]
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 30
+MAX_TOKEN_BYTES = 4096
+MIN_TOKEN_BYTES = 16
+Stop = Callable[[], None]
+"""Has a server finish what it is at, and end."""
+
+
+class _Server(uvicorn.Server):
+    """Signals are whoever's who started it; `began` is called when connections are taken."""
+
+    def __init__(self, config: uvicorn.Config, began: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._began = began
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._began()
+
+    def stop(self) -> None:
+        """Take no more connections, finish what is in flight, end; a second time, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def serve(
+    settings: Settings, *, began: Callable[[str], None] = lambda url: None,
+    stopping: Callable[[Stop], AbstractContextManager[None]] = lambda stop: nullcontext(),
+) -> None:
+    """Open a session and serve it until it is stopped; what is in flight is then finished.
+
+    `began` is told the URL when connections are taken, before the session is warm. `stopping` is given what stops the
+    server, and its context is that of serving: whoever has a signal to hear hears it there. Raises as `Session.open`
+    and `Session.warm_up`; OptionError for a token that is none, OperatingSystemError for an address that is not to be
+    had.
+    """
+    token = None if settings.token_file is None else read_token(settings.token_file)
+    with closing(_socket(settings.host, settings.port)) as listening:
+        warnings.filterwarnings("ignore", category=PassageTruncatedWarning)  # each is marked in its answer
+        with Session.open(
+            settings.bundle, settings.store, threads=settings.threads, verify=settings.verify,
+            retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
+        ) as session:
+            service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
+            protocol = protocol_with_deadline(settings.receive_timeout_s, service.metrics.request)
+            config = uvicorn.Config(
+                create_app(service, token), http=protocol, ws="none",
+                loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
+                proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG,
+            )
+            server = _Server(config, lambda: began(_url(listening)))
+            service.worker.on_failure = server.stop
+            with stopping(server.stop):
+                server.run([listening])
+            if service.worker.failure is not None:
+                raise service.worker.failure
+
+
+def read_token(path: Path) -> bytes:
+    """What a client must show: the file's one line. Raises OptionError if it is no text, or too short for a secret."""
+    fix = "write 32 random bytes in base64 or hex into it"
+    content = read_limited(
+        path, limit_bytes=MAX_TOKEN_BYTES, error=OptionError, subject=f"token file {path}", fix=fix,
+        expected="a line",
+    ).strip()
+    if len(content) < MIN_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in content):
+        raise OptionError(
+            f"token file {path}", expected=f"one line of {MIN_TOKEN_BYTES} or more printable characters",
+            found=f"{len(content)} bytes" if len(content) < MIN_TOKEN_BYTES else "spaces, or what is no ASCII", fix=fix,
+        )
+    return content
+
+
+def parity_fault(session: Session, required: str | None) -> BundleError | None:
+    """Why the bundle does not pass for what runs it, None if it does or need not."""
+    choice = session.backend_choice
+    if required is None or choice is None:
+        return None
+    codec = None if session.codec is None else session.codec.layout.name
+    try:
+        check_witness(session.bundle, choice.name, codec=codec, required="device" if required == "device" else True)
+    except BundleError as error:
+        logger.error("not ready: %s", error)  # noqa: TRY400  # its message is all of it
+        return error
+    return None
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    """One that listens; raises OperatingSystemError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OperatingSystemError(
+            f"address {host}:{port}", expected="one to listen on", found=error.strerror or str(error),
+            fix="choose another with --host and --port",
+        ) from None
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

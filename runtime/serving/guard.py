@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glimmer_export.runtime.serving.errors import ServingError, error_response
+from glimmer_export.runtime.serving.page import PAGE_PATHS
 from glimmer_export.runtime.serving.settings import Settings
 
 __all__ = ["Guard"]
@@ -20,7 +21,7 @@ __all__ = ["Guard"]
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | PAGE_PATHS
 """What says nothing of the store, of questions or of who asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 Observe = Callable[[Scope, int, float], None]
@@ -68,11 +69,11 @@ class Guard:
             if not status:
                 await error_response(error, request_id)(scope, receive, answer)
         except Exception:
-            logger.exception("request %s failed", request_id)
-            if status and not complete:
-                raise
-            if complete:
+            if complete:  # it was answered, and logged
                 return
+            logger.exception("request %s failed", request_id)
+            if status:
+                raise
             failed = ServingError(500, "InternalError", "the server failed; its log says more under this request_id")
             await error_response(failed, request_id)(scope, receive, answer)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +15,8 @@ from glimmer_export.runtime.serving.models import ErrorOut
 __all__ = ["openapi"]
 
 REFERENCE = "#/components/schemas/{model}"
+API_VERSION = "1"
+"""That of the paths, /v1: the package's own is no client's business."""
 COMMON_ERRORS = (401, 403)
 """Of a server that asks for a token, and of one that answers to localhost alone."""
 
@@ -34,7 +35,7 @@ def openapi() -> dict[str, Any]:
         paths.setdefault(item.path, {})[item.method.lower()] = _operation(item)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "glimmer-export serve", "version": version("glimmer-export")},
+        "info": {"title": "glimmer-export serve", "version": API_VERSION},
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],

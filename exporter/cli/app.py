@@ -27,6 +27,7 @@ from glimmer_export.exporter.cli import (
     sensitivity,
     serve,
     train,
+    triton,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
 from glimmer_export.exporter.report.terminal import be_quiet, console
@@ -98,6 +99,7 @@ app.command("ask", rich_help_panel=ANSWERS)(answers.ask)
 app.command("answer", rich_help_panel=ANSWERS)(answers.answer)
 app.command("serve", rich_help_panel=ANSWERS)(serve.serve)
 app.command("evaluate", rich_help_panel=ANSWERS)(evaluate.evaluate)
+app.command("triton", rich_help_panel=ANSWERS)(triton.triton)
 app.command("cost", rich_help_panel=MACHINES)(cost.cost)
 app.command("bench", rich_help_panel=MACHINES)(bench.bench)
 app.command("env", rich_help_panel=MACHINES)(env.env)

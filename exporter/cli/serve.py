@@ -11,8 +11,8 @@ import typer
 
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import RequireParity, Retrieval, Store, Threads
-from glimmer_export.exporter.cli.output import console
-from glimmer_export.exporter.cli.ranges import MAX_COUNT
+from glimmer_export.exporter.cli.output import console, print_json
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
 from glimmer_export.exporter.report.visible import visible
 
@@ -45,7 +45,8 @@ def serve(
         bool, typer.Option("--verify/--no-verify", help="Check the store's files against their digests first.")
     ] = True,
     passage_cache_bytes: Annotated[
-        int, typer.Option("--passage-cache-bytes", min=0, help="Of the GPU's memory, for passages read last.")
+        int,
+        typer.Option("--passage-cache-bytes", min=0, max=1 << 50, help="Of the GPU's memory, for passages read last."),
     ] = 0,
     require_parity: RequireParity = None,
     max_batch_tokens: Annotated[
@@ -56,16 +57,23 @@ def serve(
         ),
     ] = None,
     window_ms: Annotated[
-        float, typer.Option("--window-ms", min=0, max=10_000, help="To gather a batch for while the worker is busy.")
+        float,
+        typer.Option(
+            "--window-ms", min=0, max=500, callback=number, help="To gather a batch for while the worker is busy."
+        ),
     ] = 5.0,
     max_queue: Annotated[
         int, typer.Option("--max-queue", min=1, max=1_000_000, help="Questions that may wait; others get 429.")
     ] = 256,
     timeout_s: Annotated[
-        float, typer.Option("--timeout-s", min=0.001, max=3600, help="For an answer; later is 504.")
+        float,
+        typer.Option("--timeout-s", min=0.001, max=900, callback=number, help="For an answer; later is 504."),
     ] = 30.0,
     receive_timeout_s: Annotated[
-        float, typer.Option("--receive-timeout-s", min=0.001, max=3600, help="For a request to arrive whole.")
+        float,
+        typer.Option(
+            "--receive-timeout-s", min=0.001, max=900, callback=number, help="For a request to arrive whole."
+        ),
     ] = 10.0,
     max_body_bytes: Annotated[
         int, typer.Option("--max-body-bytes", min=1024, max=1 << 30, help="Of a request.")
@@ -77,6 +85,7 @@ def serve(
     log_questions: Annotated[
         bool, typer.Option("--log-questions", help="Write questions to the log, which has none otherwise.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
     """Answer over HTTP: /v1/answer and others, with batches, limits and metrics; SIGTERM finishes what is in flight.
 
@@ -85,15 +94,22 @@ def serve(
     """
     require("pydantic", "starlette", "uvicorn", "prometheus_client")
     from glimmer_export.exporter.config.serving import environment_settings, file_settings
-    from glimmer_export.runtime.serving import log_to, settings_from
+    from glimmer_export.runtime.serving import Settings, log_to, settings_from
     from glimmer_export.runtime.serving import serve as run
 
     given = {
         name: value for name, value in ctx.params.items()
-        if name != "config" and getattr(ctx.get_parameter_source(name), "name", None) == "COMMANDLINE"
+        if name in Settings.model_fields and getattr(ctx.get_parameter_source(name), "name", None) == "COMMANDLINE"
     }
     from_file = {} if config is None else file_settings(config)
     settings = settings_from(given, environment_settings(os.environ), from_file)
-    name = visible(str(settings.bundle))
+
+    def began(url: str) -> None:
+        if as_json:
+            print_json({"bundle": str(settings.bundle), "url": url})
+        else:
+            console().print(f"Serving {visible(str(settings.bundle))} at {url}", soft_wrap=True)
+        sys.stdout.flush()
+
     log_to(sys.stderr)
-    run(settings, began=lambda url: console().print(f"Serving {name} at {url}", soft_wrap=True), stopping=handled_by)
+    run(settings, began=began, stopping=handled_by)

@@ -34,8 +34,8 @@ from glimmer_export.runtime.contract import OutputError
 from glimmer_export.runtime.contract.files import is_there, open_file
 
 __all__ = [
-    "Inputs", "check_apart", "check_file", "check_place", "check_target", "new_directory", "publish_directory",
-    "recover", "replace_file", "swap_directory", "write_errors",
+    "TRITON_MARK", "Inputs", "check_apart", "check_file", "check_place", "check_target", "new_directory",
+    "publish_directory", "recover", "replace_file", "swap_directory", "write_errors",
 ]  # fmt: skip
 
 NEW, OLD = "glimmer-new", "glimmer-old"
@@ -119,6 +119,8 @@ def _make(target: Path, kind: str) -> Path:
 
 OURS = ("manifest.json", "questions.jsonl")
 """One of these stands in every bundle, store and demo; a checkpoint has a config.json, as other programs' have."""
+TRITON_MARK = "# Written by `glimmer-export triton`"
+"""How the config.pbtxt of a model begins that we wrote: a model repository has no file at its top."""
 MAX_CONFIG_BYTES = 1 << 20
 MOST_LINKS = 40
 """As many as Linux itself follows."""
@@ -255,9 +257,19 @@ def _is_device(path: Path) -> bool:
 def _is_ours(directory: Path) -> bool:
     if any((directory / name).exists() for name in OURS):
         return True
+    if directory.is_dir() and all(_is_our_model(path) for path in directory.iterdir()):
+        return True
     try:
         with open_file(directory / "config.json") as stream:
             config: Any = json.loads(stream.read(MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("model_type") == "glimmer"
+
+
+def _is_our_model(directory: Path) -> bool:
+    try:
+        with open_file(directory / "config.pbtxt") as stream:
+            return stream.read(len(TRITON_MARK)) == TRITON_MARK.encode()
+    except OSError:
+        return False

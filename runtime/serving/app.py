@@ -63,6 +63,7 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
             ClientDisconnect: _on_left, Exception: _on_error,
         },
     )
+    app.router.redirect_slashes = False
     app.state.service = service
 
     def observe(scope: Scope, status: int, seconds: float) -> None:

@@ -68,11 +68,11 @@ class Guard:
             if not status:
                 await error_response(error, request_id)(scope, receive, answer)
         except Exception:
-            logger.exception("request %s failed", request_id)
-            if status and not complete:
-                raise
-            if complete:
+            if complete:  # it was answered, and logged
                 return
+            logger.exception("request %s failed", request_id)
+            if status:
+                raise
             failed = ServingError(500, "InternalError", "the server failed; its log says more under this request_id")
             await error_response(failed, request_id)(scope, receive, answer)
         finally:

@@ -20,7 +20,7 @@ from glimmer_export.runtime.serving.service import Service
 from glimmer_export.runtime.serving.settings import Settings
 from glimmer_export.runtime.session import Session
 
-__all__ = ["Stop", "read_token", "serve"]
+__all__ = ["Stop", "parity_fault", "read_token", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def serve(
             settings.bundle, settings.store, threads=settings.threads, verify=settings.verify,
             retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
         ) as session:
-            service = Service.of(session, settings, not_ready=_parity_fault(session, settings.require_parity))
+            service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
             protocol = protocol_with_deadline(settings.receive_timeout_s, service.metrics.request)
             config = uvicorn.Config(
                 create_app(service, token), http=protocol, ws="none",
@@ -95,12 +95,12 @@ def read_token(path: Path) -> bytes:
     if len(content) < MIN_TOKEN_BYTES or not all(0x21 <= byte <= 0x7E for byte in content):
         raise OptionError(
             f"token file {path}", expected=f"one line of {MIN_TOKEN_BYTES} or more printable characters",
-            found=f"{len(content)} bytes" if len(content) < MIN_TOKEN_BYTES else "others", fix=fix,
+            found=f"{len(content)} bytes" if len(content) < MIN_TOKEN_BYTES else "spaces, or what is no ASCII", fix=fix,
         )
     return content
 
 
-def _parity_fault(session: Session, required: str | None) -> BundleError | None:
+def parity_fault(session: Session, required: str | None) -> BundleError | None:
     """Why the bundle does not pass for what runs it, None if it does or need not."""
     choice = session.backend_choice
     if required is None or choice is None:

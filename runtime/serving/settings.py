@@ -30,13 +30,13 @@ class Settings(BaseModel):
     threads: int | None = Field(None, ge=1, le=512)
     retrieval: str = "bm25"
     verify: bool = True
-    passage_cache_bytes: int = Field(0, ge=0)
+    passage_cache_bytes: int = Field(0, ge=0, le=1 << 50)
     require_parity: Literal["witnessed", "device"] | None = None
-    max_batch_tokens: int | None = Field(None, ge=1, le=1 << 31)
-    window_ms: float = Field(5.0, ge=0, le=10_000)
+    max_batch_tokens: int | None = Field(None, ge=1, lt=1 << 31)
+    window_ms: float = Field(5.0, ge=0, le=500)
     max_queue: int = Field(256, ge=1, le=1_000_000)
-    timeout_s: float = Field(30.0, gt=0, le=3600)
-    receive_timeout_s: float = Field(10.0, gt=0, le=3600)
+    timeout_s: float = Field(30.0, gt=0, le=900)
+    receive_timeout_s: float = Field(10.0, gt=0, le=900)
     max_body_bytes: int = Field(1 << 20, ge=1024, le=1 << 30)
     cors_origins: tuple[str, ...] = ()
     log_questions: bool = False

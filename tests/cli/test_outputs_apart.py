@@ -62,6 +62,7 @@ COMMANDS = {
     "cost": Command({"plot": FILE}, ("bundle",)),
     "bench": Command({"work": CHANGED, "html": FILE}, ("checkpoint", "work"), "--peers none"),
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
+    "triton": Command({"output": FOLDER}, ("bundle", "store")),
     "demo-data": Command({"output": FOLDER}, ()),
 }  # fmt: skip
 TEXTS_THAT_NAME_FILES = {"dev", "gate", "policy", "questions", "recipe", "rows"}

@@ -3,6 +3,10 @@
 What a page made is there for those after it, and a command that stands on several pages runs once. The README's run in
 processes of their own, by the entry point that is installed; those of the other pages in this one, which loads torch
 once, by the same entry point's function.
+
+A command with `&` at its end is a server: it gets a process of its own, and the page goes on as soon as it has printed
+what is shown of it. `kill %1` stops it, and the page may not leave it running. It listens at a free port, to which the
+page's own, 8080, is changed in what follows.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -41,6 +48,12 @@ COMMANDS = Path(sys.executable).parent
 README, DEMO, MAKE_DEMO = "README.md", "demo-output", "make demo"
 IN_A_SHELL = (". .venv/bin/activate", f"cd {DEMO}")
 """What a reader's shell does, and this one has done already."""
+BACKGROUND, STOP = " &", "kill %1"
+PORT, PORT_VARIABLE = "8080", "GLIMMER_SERVE_PORT"
+STOPPED = (0, 128 + signal.SIGTERM)
+"""How a server ends that a signal has stopped."""
+START_SECONDS = 120
+"""Within which a server says that it has begun, on a busy machine."""
 WIDTH = "120"
 """Columns of the terminal that the pages show."""
 
@@ -55,6 +68,8 @@ class WorkFolder:
         """What each command printed, by the command, less `--overwrite`."""
         self.faults: dict[str, list[str]] = {}
         """What went wrong on each page that was run."""
+        self.server: subprocess.Popen[bytes] | None = None
+        self.port = PORT
         _bring(self.path)
 
     def run_through(self, page: Path) -> list[str]:
@@ -63,16 +78,20 @@ class WorkFolder:
             name = str(each)
             if name not in self.faults:
                 self.faults[name] = [fault for step in steps(each) if step.note is None for fault in self._run(step)]
+                if self.server is not None:
+                    self.faults[name].append(f"{name} leaves a server running, or did not stop it\n{self._stop()[1]}")
         return self.faults[str(page)]
 
     def _run(self, step: Step) -> Iterator[str]:
+        if self.server is not None:
+            step = replace(step, source=self._at_port(step.source), shown=self._at_port(step.shown))
         shown = step.shown.replace(f"{DEMO}/", "") if step.source == MAKE_DEMO else step.shown
         code, printed = self._do(step)
         if code:
             yield f"{step}\nends with {code}\n{printed}"
         elif shown and not is_shown(shown, printed):
             yield f"{step}\nprints\n{printed}and not\n{shown}"
-        elif not printed.strip() and step.source not in IN_A_SHELL:
+        elif not printed.strip() and step.source not in (*IN_A_SHELL, STOP):
             yield f"{step}\nprints nothing"
 
     def _do(self, step: Step) -> tuple[int, str]:
@@ -84,6 +103,8 @@ class WorkFolder:
             return self._process(command) if of_its_own else self._here(lambda: exec(_compiled(step), {}))
         if step.source == MAKE_DEMO:
             return self._demo()
+        if step.source == STOP or step.source.endswith(BACKGROUND) or step.source.startswith("curl "):
+            return self._with_server(step)
         return self._command(shlex.split(step.source), of_its_own=of_its_own)
 
     def _demo(self) -> tuple[int, str]:
@@ -105,6 +126,49 @@ class WorkFolder:
         if code == 0:
             self.printed[key] = printed
         return code, printed
+
+    def _with_server(self, step: Step) -> tuple[int, str]:
+        if step.source == STOP:
+            return self._stop()
+        return self._start(step) if step.source.endswith(BACKGROUND) else self._process(shlex.split(step.source))
+
+    def _start(self, step: Step) -> tuple[int, str]:
+        assert self.server is None, f"{step}\na second server"
+        assert step.shown, f"{step}\nnothing is shown that says when it has begun"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
+        words, shown = shlex.split(step.source.removesuffix(BACKGROUND)), self._at_port(step.shown)
+        with self._log.open("wb") as log:
+            self.server = subprocess.Popen(
+                [COMMANDS / words[0], *words[1:]], cwd=self.path, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, PORT_VARIABLE: self.port, "COLUMNS": WIDTH},
+            )
+        end = time.monotonic() + START_SECONDS
+        while not is_shown(shown, self._log.read_text()):
+            if self.server.poll() is not None or time.monotonic() > end:
+                self._stop()
+                return 1, self._log.read_text()
+            time.sleep(0.05)
+        return 0, step.shown
+
+    def _stop(self) -> tuple[int, str]:
+        """Stop the server; 0 if it ends as one that was stopped, and what it has printed if not."""
+        assert self.server is not None, "no server to stop"
+        server, self.server = self.server, None
+        server.terminate()
+        try:
+            code = server.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            code = server.wait()
+        return (0, "") if code in STOPPED else (1, f"it ends with {code}\n{self._log.read_text()}")
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name("server.log")
+
+    def _at_port(self, text: str) -> str:
+        return text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{self.port}")
 
     def _process(self, command: list[str]) -> tuple[int, str]:
         # The README's reader has the environment on PATH; this process may have been started without.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from glimmer_export.runtime import Session
+from glimmer_export.runtime import BundleError, Session
 from glimmer_export.runtime.serving import Service, create_app, settings_from
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema8"
@@ -34,10 +34,12 @@ def client(session: Session) -> Iterator[TestClient]:
 
 
 @contextmanager
-def serving(session: Session, **settings: object) -> Iterator[tuple[TestClient, Service]]:
+def serving(
+    session: Session, *, ready: bool = True, not_ready: BundleError | None = None, **settings: object
+) -> Iterator[tuple[TestClient, Service]]:
     """A client of a server with these settings, and what answers there, warmed up."""
     found = settings_from(settings, {"bundle": BUNDLE, "store": STORE})
-    service = Service.of(session, found)
+    service = Service.of(session, found, not_ready=not_ready)
     with TestClient(create_app(service), base_url="http://localhost") as client:
-        assert service.worker.is_warm.wait(60)
+        assert not ready or service.worker.is_warm.wait(60)
         yield client, service

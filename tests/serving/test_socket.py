@@ -1,0 +1,158 @@
+"""What arrives on a socket: bytes that are no HTTP, requests that come too slowly, and connections that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from threading import Thread
+
+import pytest
+import uvicorn
+
+from glimmer_export.runtime.serving import Service, create_app, settings_from
+from glimmer_export.runtime.serving.protocol import protocol_with_deadline
+from tests.exported import QUESTIONS
+from tests.serving.conftest import BUNDLE, STORE
+
+LONG_S = 60
+DEADLINE_S = 0.4
+
+
+@pytest.fixture(scope="module")
+def address(session) -> Iterator[tuple[str, int]]:
+    """A server that takes a request only if it arrives soon."""
+    service = Service.of(session, settings_from({"bundle": BUNDLE, "store": STORE}))
+    config = uvicorn.Config(
+        create_app(service), http=protocol_with_deadline(DEADLINE_S), ws="none", lifespan="on", log_config=None,
+        timeout_graceful_shutdown=1, timeout_keep_alive=1,
+    )
+    server = uvicorn.Server(config)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        thread = Thread(target=lambda: asyncio.run(server.serve([listening])))
+        thread.start()
+        assert service.worker.is_warm.wait(LONG_S)
+        yield listening.getsockname()
+        server.should_exit = True
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+
+
+def exchange(address, *parts: bytes) -> bytes:
+    """Send these, and read until the server closes the connection."""
+    with socket.create_connection(address, timeout=LONG_S) as connection:
+        for part in parts:
+            connection.sendall(part)
+        return read_all(connection)
+
+
+def read_all(connection) -> bytes:
+    received = b""
+    try:
+        while part := connection.recv(1 << 16):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def request(body: bytes = b'{"question": "w1"}', *headers: bytes, length: int | None = None) -> bytes:
+    lines = [
+        b"POST /v1/answer HTTP/1.1", b"Host: localhost", b"Content-Type: application/json",
+        b"Content-Length: %d" % (len(body) if length is None else length), *headers,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def status(received: bytes) -> int:
+    assert received.startswith(b"HTTP/1.1 "), received
+    return int(received[9:12])
+
+
+def test_a_request_over_a_socket(address):
+    received = exchange(address, request(b'{"question": "w1"}', b"Connection: close"))
+    assert status(received) == 200
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["question"] == "w1"
+
+
+NOT_HTTP = [
+    b"\r\n\r\n\r\n\r\nhello\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"\xff" * 100 + b"\r\n\r\n",
+    b"GET /\xe9 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    request(b"", b"Content-Length: 5"), request(b"", b"Transfer-Encoding: gzip"),
+    b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+    (
+        b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnot a size\r\n"
+    ),
+    b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", NOT_HTTP, ids=lambda sent: repr(sent[:50]))
+def test_what_is_no_http_is_refused_in_json(address, sent, caplog):
+    received = exchange(address, sent)
+    assert 400 <= status(received) < 500
+    assert b"content-type: application/json" in received.lower()
+    assert json.loads(received.rpartition(b"\r\n\r\n")[2])["error"]["type"]
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /v1/ans", request(b'{"question"', length=100), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"],
+    ids=["nothing", "half a line", "half a body", "half the headers"],
+)
+def test_a_request_that_does_not_arrive_is_408(address, sent):
+    received = exchange(address, sent)
+    assert status(received) == 408
+    assert json.loads(received.rpartition(b"\r\n\r\n")[2])["error"]["type"] == "TooSlow"
+
+
+def test_a_further_request_on_a_connection_has_a_deadline_of_its_own(address):
+    with socket.create_connection(address, timeout=LONG_S) as connection:
+        connection.sendall(request())
+        received = b""
+        while b"content-length" not in received.lower() or len(received) < whole(received):
+            received += connection.recv(1 << 16)
+        assert status(received) == 200
+        connection.sendall(b"GET /hea")
+        assert status(read_all(connection)) == 408
+
+
+def whole(received: bytes) -> int:
+    """How many bytes a response has, by its headers."""
+    head, _, _ = received.partition(b"\r\n\r\n")
+    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    return len(head) + 4 + int(length.partition(b":")[2])
+
+
+def test_an_answer_may_take_longer_than_its_request(address, session, monkeypatch):
+    real, waited = session.answer_many, []
+
+    def slowly(*arguments, **options):
+        asyncio.run(asyncio.sleep(2 * DEADLINE_S))
+        waited.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(session, "answer_many", slowly)
+    assert status(exchange(address, request(b'{"question": "w1"}', b"Connection: close"))) == 200
+    assert waited
+
+
+def test_requests_that_come_together_are_answered_in_their_order(address):
+    bodies = [json.dumps({"question": question}).encode() for question in QUESTIONS[:3]]
+    sent = b"".join(map(request, bodies)) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    received = exchange(address, sent)
+    places = [received.index(f'"question":"{question}"'.encode()) for question in QUESTIONS[:3]]
+    assert places == sorted(places)
+    assert received.endswith(b'{"status":"ok"}')
+
+
+def test_a_body_that_is_too_large_is_not_read_to_its_end(address):
+    received = exchange(address, request(b" " * 1000, length=1 << 40))
+    assert status(received) == 413

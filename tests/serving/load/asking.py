@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -170,19 +172,20 @@ class Stream:
 
 async def ask_all(
     make: Callable[[], Client | Stream], questions: Sequence[str], truth: Truth, *, clients: int, requests: int,
-    after: Callable[[int], Awaitable[None]] | None = None, until_left: bool = False,
+    seconds: float = math.inf, after: Callable[[int], Awaitable[None]] | None = None, until_left: bool = False,
 ) -> Tally:
     """Have so many clients ask so many questions between them, each its next as soon as it has its last answer.
 
-    An answer must be that of a generation which was served at some time between request and response. `after` is awaited with the number of
-    requests done. With `until_left`, a client whose connection is closed asks no more; otherwise that is a fault.
+    An answer must be that of a generation which was served at some time between request and response. After `seconds`
+    none asks any more. `after` is awaited with the number of requests done. With `until_left`, a client whose
+    connection is closed asks no more; otherwise that is a fault.
     """
-    tally, numbers, done = Tally(), itertools.count(), itertools.count(1)
+    tally, numbers, done, end = Tally(), itertools.count(), itertools.count(1), time.monotonic() + seconds
 
     async def one(name: int) -> None:
         client = make()
         try:
-            while (number := next(numbers)) < requests:
+            while (number := next(numbers)) < requests and time.monotonic() < end:
                 question, request_id = questions[number % len(questions)], f"c{name}-r{number}"
                 oldest = truth.served
                 try:

@@ -76,8 +76,8 @@ def flipped(random: Random) -> Broken:
 
 
 def noise(random: Random) -> Broken:
-    starts = (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET ", b"\r\n" * 50,
-              b"EHLO here\r\n", b"\x05\x01\x00", b"POST /v1/answer HTTP/1.1\r\n", b"\x00" * 64)
+    starts = (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET ",
+              b"\r\n" * 50, b"EHLO here\r\n", b"\x05\x01\x00", b"POST /v1/answer HTTP/1.1\r\n", b"\x00" * 64)
     sent = random.choice(starts) + random.randbytes(random.choice((0, 1, 100, 5000, BOMB))) + b"\r\n\r\n"
     return Broken("noise", sent, MAY_PASS, hangs_up=True, silence=True)
 
@@ -88,7 +88,8 @@ def chunked(random: Random) -> Broken:
     bodies = (
         b"zz\r\n" + body + b"\r\n0\r\n\r\n", b"-5\r\n" + body + b"\r\n0\r\n\r\n", b"\r\n" + body + b"\r\n0\r\n\r\n",
         b"0x10\r\n" + body + b"\r\n0\r\n\r\n", b"f" * 40 + b"\r\n" + body, size + body + b"0\r\n\r\n",
-        size + b"\r\n" + body + b"XX0\r\n\r\n", b"1\r\n" + body + b"\r\n0\r\n\r\n", size + b";" + b"x" * BOMB + b"\r\n" + body,
+        size + b"\r\n" + body + b"XX0\r\n\r\n", b"1\r\n" + body + b"\r\n0\r\n\r\n",
+        size + b";" + b"x" * BOMB + b"\r\n" + body,
         b"0\r\n\r\n", size + b"\r\n" + body[:-1] + b"\r\n0\r\n\r\n", b"ffffff\r\n" + b" " * (2 << 20),
         b"1\r\n{\r\n" * 2000 + b"0\r\n\r\n", b"1\r\n{\r\n0\r\nX: " + b"y" * BOMB + b"\r\n\r\n",
     )
@@ -96,7 +97,8 @@ def chunked(random: Random) -> Broken:
     head = request(b"", path, headers=b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n")
     head = head if both else head.replace(b"Content-Length: 0\r\n", b"")
     if not both and random.random() < 0.2:
-        head = head.replace(b"Encoding: chunked", b"Encoding: " + random.choice((b"gzip", b"chunked, chunked", b"CHUNKED,", b"")))
+        coding = random.choice((b"gzip", b"chunked, chunked", b"CHUNKED,", b""))
+        head = head.replace(b"Encoding: chunked", b"Encoding: " + coding)
     return Broken("chunked", head + random.choice(bodies), MAY_PASS, hangs_up=True, silence=True)
 
 
@@ -133,8 +135,8 @@ def types(random: Random) -> Broken:
 def headers(random: Random) -> Broken:
     path, body = sound(random)
     json_type = b"Content-Type: application/json\r\n"
-    hosts = (b"", b"Host: a\r\nHost: b\r\n", b"Host: evil.example\r\n", b"Host:\r\n", b"Host: localhost.evil.example\r\n",
-             b"Host: [::1\r\n", b"Host: \xff\r\n", b"Host: evil@localhost:1\r\n")
+    hosts = (b"", b"Host: a\r\nHost: b\r\n", b"Host: evil.example\r\n", b"Host:\r\n",
+             b"Host: localhost.evil.example\r\n", b"Host: [::1\r\n", b"Host: \xff\r\n", b"Host: evil@localhost:1\r\n")
     if random.random() < 0.4:
         return Broken("headers", request(body, path, host=random.choice(hosts)))
     more = random.choice((
@@ -168,14 +170,17 @@ def values(random: Random) -> Broken:
     texts = (
         '{"question": "w0", "question": 5}', '{"question": ""}', '{"question": []}', '{"question": ["w0", ""]}',
         '{"question": "w0", "top_k": 0}', '{"question": "w0", "top_k": 1e400}', '{"question": "w0", "top_k": true}',
-        '{"question": "w0", "top_m": 9999}', '{"question": "w0", "passages": []}', '{"question": "w0", "passages": [[]]}',
+        '{"question": "w0", "top_m": 9999}', '{"question": "w0", "passages": []}',
+        '{"question": "w0", "passages": [[]]}',
         '{"question": "w0", "passages": [{"id": "no such"}]}', '{"question": "w0", "passages": [9223372036854775808]}',
         '{"question": "w0", "passages": [true]}', '{"question": "w0", "min_log_probability": NaN}',
         '{"question": "w0", "min_log_probability": 1}', '{"question": "w0", "extra": 1}', "[" * 100_000,
-        '{"question": ' + "[" * 5000 + "]" * 5000 + "}", '{"question": "' + "a " * 15_000 + '"}', "null", "5", '"w0"', "",
+        '{"question": ' + "[" * 5000 + "]" * 5000 + "}", '{"question": "' + "a " * 15_000 + '"}', "null", "5", '"w0"',
+        "",
         '{"question": "' + "w1 " * 6000 + '"}', '{"query": "w0"}', '{"query": "w0", "documents": "w1"}',
         '{"query": "w0", "documents": []}', '{"query": "w0", "documents": [null]}', '{"query": 5, "documents": ["a"]}',
-        '{"query": "w0", "documents": ["w1"], "top_n": 0}', '{"messages": []}', '{"messages": [{"role": "system", "content": "w0"}]}',
+        '{"query": "w0", "documents": ["w1"], "top_n": 0}', '{"messages": []}',
+        '{"messages": [{"role": "system", "content": "w0"}]}',
         '{"messages": [{"role": "user", "content": null}]}', '{"messages": "w0"}', '{"messages": [{"content": "w0"}]}',
         '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', '{"question": ' + "9" * 5000 + "}",
         '{"question": "w0", "passages": [' + "1," * 1500 + "1]}", '{"' + "k" * BOMB + '": 1}', '{"question": "   "}',
@@ -205,8 +210,10 @@ def pipelined(random: Random) -> Broken:
     """A sound one first, which keeps the connection open, and something behind it."""
     _, body = sound(random)
     first = request(b"", "/healthz", method=b"GET").replace(b"Connection: close\r\n", b"")
-    behind = (b"\x00\x01", b"GET", b"GET / HTTP/9.9\r\n\r\n", request(body + b"x", length=b"1"), first[:-2] + b"X\r\n\r\n", b"\r\n\r\n\xff")
-    return Broken("pipelined", first + random.choice(behind), MAY_PASS, hangs_up=random.random() < 0.5, silence=True)
+    behind = (b"\x00\x01", b"GET", b"GET / HTTP/9.9\r\n\r\n",
+              request(body + b"x", length=b"1"), first[:-2] + b"X\r\n\r\n", b"\r\n\r\n\xff")
+    hangs_up = random.random() < 0.5
+    return Broken("pipelined", first + random.choice(behind), MAY_PASS, hangs_up=hangs_up, silence=True)
 
 
 def too_much(random: Random) -> Broken:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from tests.serving.load.served import Served
 
 __all__ = ["malformed"]
 
-AT_ONCE = 16
 RECEIVE_TIMEOUT_S = 1.0
 GIVES_UP_S = 120
 """The server ends a request by its deadline; a connection that is still open now is never ended."""
@@ -27,15 +27,17 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 def malformed(subject: Subject) -> dict[str, Any]:
     """So many broken requests as `subject.requests`; the questions of one client go on all the while."""
     truth = subject.truth()
-    with Served(subject.bundle, subject.store, receive_timeout_s=RECEIVE_TIMEOUT_S) as served:
+    with subject.served(receive_timeout_s=RECEIVE_TIMEOUT_S) as served:
         found = _Found(served)
 
         async def all_of_it() -> Tally:
             seeds = iter(range(subject.requests))
-            going, tally = True, Tally()
+            going, tally, end = True, Tally(), time.monotonic() + subject.seconds
 
             async def send() -> None:
                 for seed in seeds:
+                    if time.monotonic() > end:
+                        break
                     await found.send(seed, broken(seed))
 
             async def ask() -> None:
@@ -47,7 +49,7 @@ def malformed(subject: Subject) -> dict[str, Any]:
                     tally.faults += part.faults
 
             asking = asyncio.create_task(ask())
-            await asyncio.gather(*(send() for _ in range(AT_ONCE)))
+            await asyncio.gather(*(send() for _ in range(subject.clients)))
             going = False
             await asking
             return tally
@@ -55,7 +57,10 @@ def malformed(subject: Subject) -> dict[str, Any]:
         tally = asyncio.run(all_of_it())
         figures = ended(served, tally)
         figures["faults"] = found.faults + figures["faults"]
-        return figures | {"broken": {kind: dict(count) for kind, count in sorted(found.outcomes.items())}}
+        return figures | {
+            "sent": sum(sum(count.values()) for count in found.outcomes.values()),
+            "broken": {kind: dict(count) for kind, count in sorted(found.outcomes.items())},
+        }
 
 
 class _Found:

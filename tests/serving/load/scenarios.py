@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import math
 import random
 import shutil
 import socket
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ from typing import Any
 import httpx
 
 from glimmer_export.runtime import Session
-from tests.serving.load.asking import Client, Stream, Tally, Truth, ask_all, expected_of, read_questions
+from tests.serving.load.asking import Client, Stream, Tally, Truth, ask_all, expected_of
 from tests.serving.load.served import Served
 
 __all__ = ["SCENARIOS", "Subject", "ended"]
@@ -50,11 +51,24 @@ class Subject:
     questions: Sequence[str]
     clients: int = 64
     requests: int = 20_000
+    seconds: float = math.inf
+    """After these, no further request is begun: a busy machine has done fewer by then."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Of `glimmer-export serve`, in the place of what a scenario chooses."""
 
-    @classmethod
-    def of(cls, bundle: Path, store: Path, questions: Path, *, clients: int, requests: int) -> Subject:
-        """With the questions of a file."""
-        return cls(bundle, store, read_questions(questions), clients, requests)
+    def served(self, **chosen: object) -> Served:
+        """A server of it, warmed up."""
+        return Served(self.bundle, self.store, **(chosen | self.options))
+
+    async def ask(
+        self, client: type[Client | Stream], served: Served, truth: Truth,
+        after: Callable[[int], Awaitable[None]] | None = None,
+    ) -> Tally:
+        """Have its clients ask."""
+        return await ask_all(
+            partial(client, served.host, served.port), self.questions, truth, clients=self.clients,
+            requests=self.requests, seconds=self.seconds, after=after,
+        )
 
     def truth(self) -> Truth:
         """What a session of this process answers."""
@@ -65,17 +79,14 @@ class Subject:
 def answers(subject: Subject) -> dict[str, Any]:
     """Every request is answered, with its own answer."""
     truth = subject.truth()
-    with Served(subject.bundle, subject.store) as served:
+    with subject.served() as served:
         began, cpu, own = time.perf_counter(), served.cpu_seconds, time.process_time()
-        tally = asyncio.run(
-            ask_all(partial(Client, served.host, served.port), subject.questions, truth, clients=subject.clients,
-                    requests=subject.requests)
-        )
-        seconds = time.perf_counter() - began
+        tally = asyncio.run(subject.ask(Client, served, truth))
+        seconds, done = time.perf_counter() - began, sum(tally.statuses.values())
         figures = {
-            "seconds": round(seconds, 1), "requests_per_second": round(subject.requests / seconds, 1),
-            "server_cpu_ms_per_request": round(1e3 * (served.cpu_seconds - cpu) / subject.requests, 2),
-            "clients_cpu_ms_per_request": round(1e3 * (time.process_time() - own) / subject.requests, 2),
+            "seconds": round(seconds, 1), "requests_per_second": round(done / seconds, 1),
+            "server_cpu_ms_per_request": round(1e3 * (served.cpu_seconds - cpu) / done, 2),
+            "clients_cpu_ms_per_request": round(1e3 * (time.process_time() - own) / done, 2),
             "questions_per_batch": round(
                 served.metric("glimmer_batch_questions_sum") / served.metric("glimmer_batch_questions_count"), 2
             ),
@@ -87,11 +98,8 @@ def answers(subject: Subject) -> dict[str, Any]:
 def overload(subject: Subject) -> dict[str, Any]:
     """More clients than may wait: each gets its own answer or 429, and none is lost."""
     truth = subject.truth()
-    with Served(subject.bundle, subject.store, max_queue=8) as served:
-        tally = asyncio.run(
-            ask_all(partial(Stream, served.host, served.port), subject.questions, truth, clients=subject.clients,
-                    requests=subject.requests)
-        )
+    with subject.served(max_queue=8) as served:
+        tally = asyncio.run(subject.ask(Stream, served, truth))
         _only(tally, {200, 429})
         if not tally.statuses[429]:
             tally.faults.append("nothing was refused: it was no overload")
@@ -104,7 +112,7 @@ def overload(subject: Subject) -> dict[str, Any]:
 def leaving(subject: Subject) -> dict[str, Any]:
     """Clients that hang up at any time, or are killed: the others get their answers, and nothing is left behind."""
     truth, chance = subject.truth(), random.Random(1)
-    with Served(subject.bundle, subject.store) as served:
+    with subject.served() as served:
         left = killed = 0
 
         async def leave(_done: int) -> None:
@@ -116,10 +124,7 @@ def leaving(subject: Subject) -> dict[str, Any]:
                 await asyncio.to_thread(_kill_clients, served, subject.questions[0])
                 killed += 8
 
-        tally = asyncio.run(
-            ask_all(partial(Stream, served.host, served.port), subject.questions, truth, clients=subject.clients,
-                    requests=subject.requests, after=leave)
-        )
+        tally = asyncio.run(subject.ask(Stream, served, truth, after=leave))
         _only(tally, {200})
         _until(lambda: served.metric("glimmer_queue_questions") == 0, "questions wait that nobody asks", tally)
         _until(lambda: served.num_connections == 0, "connections are open that nobody has", tally)
@@ -152,7 +157,7 @@ def refresh(subject: Subject) -> dict[str, Any]:
             truth.served = len(truth.generations) - 1
 
         faults: list[str] = []
-        with Served(subject.bundle, store) as served:
+        with replace(subject, store=store).served() as served:
             every = max(1, subject.requests // 8)
 
             changing = asyncio.Lock()
@@ -162,10 +167,7 @@ def refresh(subject: Subject) -> dict[str, Any]:
                     async with changing:
                         await asyncio.to_thread(change)
 
-            tally = asyncio.run(
-                ask_all(partial(Stream, served.host, served.port), subject.questions, truth, clients=subject.clients,
-                        requests=subject.requests, after=after)
-            )
+            tally = asyncio.run(subject.ask(Stream, served, truth, after=after))
             _only(tally, {200})
             tally.faults += faults
             changed = [
@@ -181,28 +183,25 @@ def refresh(subject: Subject) -> dict[str, Any]:
 
 
 def memory(subject: Subject) -> dict[str, Any]:
-    """Memory of the server over many requests; a tenth of them go before the first look."""
-    truth, samples = subject.truth(), []
-    with Served(subject.bundle, subject.store) as served:
-        every = max(1, subject.requests // 20)
+    """Memory of the server over many requests."""
+    truth, samples = subject.truth(), {}
+    with subject.served() as served:
+        every = max(1, min(1000, subject.requests // 20))
 
         async def after(done: int) -> None:
             if done % every == 0:
-                samples.append(round(served.rss_bytes / 2**20, 1))
+                samples[done] = round(served.rss_bytes / 2**20, 1)
 
-        tally = asyncio.run(
-            ask_all(partial(Stream, served.host, served.port), subject.questions, truth, clients=subject.clients,
-                    requests=subject.requests, after=after)
-        )
+        tally = asyncio.run(subject.ask(Stream, served, truth, after=after))
         _only(tally, {200})
-        return ended(served, tally) | {"requests": subject.requests, "rss_mib": samples}
+        return ended(served, tally) | {"rss_mib_by_requests": samples}
 
 
 def stopping(subject: Subject) -> dict[str, Any]:
     """SIGTERM in the midst of requests, at a random time: what the server took, it answered, and its exit code is 0."""
     truth, chance, whole, rounds = subject.truth(), random.Random(2), Tally(), []
     for number in range(max(2, subject.requests // 200)):
-        with Served(subject.bundle, subject.store) as served:
+        with subject.served() as served:
 
             async def stop(done: int, served: Served = served, at: int = chance.randint(1, 200)) -> None:
                 if done == at:
@@ -231,11 +230,14 @@ def latency(subject: Subject) -> dict[str, Any]:
     truth = subject.truth().generations[0]
     direct_ms, served_ms, faults = [], [], []
     with Session.open(subject.bundle, subject.store, threads=1) as session, \
-            Served(subject.bundle, subject.store) as served:
+            subject.served() as served:
         session.warm_up()
         connection = http.client.HTTPConnection(served.host, served.port, timeout=60)
         cpu, direct_cpu = served.cpu_seconds, 0.0
+        end = time.monotonic() + subject.seconds
         for number in range(subject.requests):
+            if time.monotonic() > end:
+                break
             question = subject.questions[number % len(subject.questions)]
             own, began = time.process_time(), time.perf_counter()
             session.answer(question)
@@ -252,11 +254,11 @@ def latency(subject: Subject) -> dict[str, Any]:
         connection.close()
         faults += _log_faults(served)
     return {
-        "requests": subject.requests,
+        "asked": len(served_ms),
         "session_p50_ms": round(median(direct_ms), 2), "server_p50_ms": round(median(served_ms), 2),
         "difference_of_p50_ms": round(median(served_ms) - median(direct_ms), 2),
-        "session_cpu_ms": round(1e3 * direct_cpu / subject.requests, 2),
-        "server_cpu_ms": round(1e3 * server_cpu / subject.requests, 2),
+        "session_cpu_ms": round(1e3 * direct_cpu / len(direct_ms), 2),
+        "server_cpu_ms": round(1e3 * server_cpu / len(served_ms), 2),
         "faults": faults,
     }
 
@@ -269,8 +271,8 @@ SCENARIOS: dict[str, Callable[[Subject], dict[str, Any]]] = {
 def _hang_up(served: Served, question: str, chance: float) -> None:
     """Send a request, or part of one, and go: by a FIN or a RST, at once or a little later."""
     body = json.dumps({"question": question, "stream": chance > 0.7}).encode()
-    head = b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    sent = head % len(body) + body
+    head = b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    sent = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
     with socket.create_connection((served.host, served.port)) as connection:
         connection.sendall(sent[: int(len(sent) * min(1.0, 2 * chance))])
         time.sleep(0.02 * (chance * 7 % 1))

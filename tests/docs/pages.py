@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CHECKED", "DOCS", "PAGES", "ROOT", "Step", "is_shown", "navigation", "steps"]
+__all__ = ["ANY", "CHECKED", "DOCS", "PAGES", "ROOT", "Step", "is_shown", "navigation", "steps"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

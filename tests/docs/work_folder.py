@@ -37,7 +37,7 @@ from glimmer_export.exporter.cli import main
 from tests.bundle_factory import write_rows
 from tests.checkpoint.golden.known import DIRECTORY as GOLDEN
 from tests.checkpoint.golden.known import KNOWN
-from tests.docs.pages import PAGES, ROOT, Step, is_shown, steps
+from tests.docs.pages import ANY, PAGES, ROOT, Step, is_shown, steps
 from tests.fid_factory import save_fid
 from tests.t5_factory import make_t5, save_t5
 
@@ -137,7 +137,7 @@ class WorkFolder:
         assert step.shown, f"{step}\nnothing is shown that says when it has begun"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = str(free.getsockname()[1])
-        words, shown = shlex.split(step.source.removesuffix(BACKGROUND)), self._at_port(step.shown)
+        words, shown = shlex.split(step.source.removesuffix(BACKGROUND)), f"{self._at_port(step.shown)}\n{ANY}"
         with self._log.open("wb") as log:
             self.server = subprocess.Popen(
                 [COMMANDS / words[0], *words[1:]], cwd=self.path, stdout=log, stderr=subprocess.STDOUT,

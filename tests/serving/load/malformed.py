@@ -96,17 +96,17 @@ class _Found:
 
     async def _exchange(self, request: Broken) -> bytes:
         reader, writer = await asyncio.open_connection(self._served.host, self._served.port)
-        with contextlib.suppress(ConnectionError):  # what the server sent before it hung up is there to be read
+        with contextlib.suppress(OSError):  # what the server sent before it hung up is there to be read
             writer.write(request.sent)
             await writer.drain()
             if request.hangs_up:
                 writer.write_eof()
         received = bytearray()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             while new := await reader.read(1 << 16):
                 received += new
         writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             await writer.wait_closed()
         return bytes(received)
 

@@ -22,13 +22,15 @@ OF_TRANSFORMERS := tests/huggingface tests/bench/test_optimum_peer.py tests/cli/
     tests/packaging/test_imports.py::test_optimum_cli_starts_without_our_heavy_imports \
     tests/packaging/test_wheel.py::test_optimum_finds_our_command_where_the_wheel_is_installed
 DEMO := demo-output
+PORT := 8080
 GLIMMER := $(BIN)/glimmer-export
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types imports docs tests tests-optimum clean
+.PHONY: help setup demo serve test lint types imports docs tests tests-optimum clean
 
 help:
 	@echo 'make demo   export the demo checkpoint, build its memory store, quantise it, compare, ask three questions'
+	@echo 'make serve  serve the demo: a page to ask it questions, at http://127.0.0.1:8080; PORT=... is another port'
 	@echo 'make test   ruff, mypy, import-linter and pytest, as CI runs them'
 	@echo 'make docs   build the site of docs/ in site/; a link that leads nowhere is an error'
 	@echo 'make clean  remove .venv and $(DEMO)'
@@ -44,7 +46,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # The models of demo and tests are tiny: a second thread gains nothing, and on busy cores threads wait for each other
 # many times longer than they compute.
-demo tests: export OMP_NUM_THREADS := 1
+demo serve tests: export OMP_NUM_THREADS := 1
 
 demo: setup
 	$(GLIMMER) demo-data -o $(DEMO)/world --questions 200 --overwrite
@@ -59,6 +61,21 @@ demo: setup
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "On which date was Iondax Syndicate founded?"
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Opttrix Refinery [SEP] product"
 	$(GLIMMER) ask $(DEMO)/bundle --store $(DEMO)/store "Where is Maldale Cross located?"
+
+# What `make demo` has left is served as it is; each of these stands there whole or not at all.
+$(DEMO)/world: | setup
+	$(GLIMMER) demo-data -o $@ --questions 200
+
+$(DEMO)/bundle: | $(DEMO)/world
+	$(GLIMMER) export $(DEMO)/world/checkpoint -o $@
+
+$(DEMO)/store: | $(DEMO)/bundle
+	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $@
+
+serve: | $(DEMO)/store
+	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || (sleep 2; $(BIN)/python -m webbrowser http://127.0.0.1:$(PORT)/ >/dev/null) &
+	@echo 'Open the page in a browser and ask it: When did Garvin Kingscroft get married?   Ctrl-C ends it.'
+	$(GLIMMER) serve $(DEMO)/bundle --store $(DEMO)/store --port $(PORT)
 
 # optimum and the release of transformers that it needs, in a folder that goes before .venv's own.
 $(OPTIMUM)/installed: constraints-optimum.txt $(INSTALLED)

@@ -23,6 +23,7 @@ from glimmer_export.runtime.serving.exchange import ClientLeftError
 from glimmer_export.runtime.serving.guard import Guard
 from glimmer_export.runtime.serving.log import log_request
 from glimmer_export.runtime.serving.openapi import openapi
+from glimmer_export.runtime.serving.page import page_routes
 from glimmer_export.runtime.serving.service import Service, service_of
 
 __all__ = ["create_app"]
@@ -56,6 +57,7 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
         routes=[
             *(Route(endpoint.route, endpoint.handler, methods=[endpoint.method]) for endpoint in ENDPOINTS),
             Route("/openapi.json", openapi_json),
+            *page_routes(),
         ],
         lifespan=lifespan,
         exception_handlers={

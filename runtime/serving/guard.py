@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glimmer_export.runtime.serving.errors import ServingError, error_response
+from glimmer_export.runtime.serving.page import PAGE_PATHS
 from glimmer_export.runtime.serving.settings import Settings
 
 __all__ = ["Guard"]
@@ -20,7 +21,7 @@ __all__ = ["Guard"]
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | PAGE_PATHS
 """What says nothing of the store, of questions or of who asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 Observe = Callable[[Scope, int, float], None]

@@ -113,8 +113,14 @@ def test_the_page_of_reports_travels(names):
     assert "glimmer_export/exporter/report/page.html" in names
 
 
+def test_the_page_of_the_server_travels(names):
+    static = files_below(ROOT / "runtime" / "serving" / "static")
+    assert {"index.html", "page.css", "page.js"} < static
+    assert {f"glimmer_export/runtime/serving/static/{name}" for name in static} <= names
+
+
 def test_nothing_else_travels(names):
-    kinds = (".html", ".py", ".typed", ".yaml", ".json", ".safetensors")
+    kinds = (".css", ".html", ".js", ".json", ".py", ".safetensors", ".svg", ".typed", ".yaml")
     for name in names:
         assert "test" not in name.split("/")[0]
         assert name.endswith(kinds) or ".dist-info/" in name, name

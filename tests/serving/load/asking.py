@@ -23,6 +23,8 @@ __all__ = ["Client", "Expected", "LeftError", "Stream", "Tally", "Truth", "ask_a
 NATS = TOLERANCES["log_probability"].atol
 """A question that shares its batch is padded to another length."""
 RECEIVE_S = 300
+IDLE_S = 10
+"""A connection that has been idle for longer is not used again: the server may be closing it."""
 Expected = dict[str, dict[str, Any]]
 """By question, all that a server says of it but the times."""
 
@@ -111,7 +113,10 @@ class Client:
     """One client, by httpx, with a connection that it keeps."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._client = httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=RECEIVE_S)
+        self._client = httpx.AsyncClient(
+            base_url=f"http://{host}:{port}", timeout=RECEIVE_S,
+            limits=httpx.Limits(keepalive_expiry=IDLE_S),
+        )
 
     async def ask(self, question: str, request_id: str) -> Response:
         """Post one question; raises LeftError."""
@@ -135,6 +140,7 @@ class Stream:
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = 0.0
 
     async def ask(self, question: str, request_id: str) -> Response:
         """Post one question; raises LeftError."""
@@ -144,6 +150,8 @@ class Stream:
             f"X-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         begun = False
+        if time.monotonic() - self._used > IDLE_S:
+            await self.close()
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(*self._address)
@@ -159,6 +167,7 @@ class Stream:
             begun = begun or bool(getattr(error, "partial", b""))
             await self.close()
             raise LeftError(repr(error), begun=begun) from error
+        self._used = time.monotonic()
         if headers.get("connection") == "close":
             await self.close()
         return Response(int(first.split()[1]), headers, content)

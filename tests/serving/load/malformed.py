@@ -18,7 +18,7 @@ from tests.serving.load.served import Served
 
 __all__ = ["malformed"]
 
-RECEIVE_TIMEOUT_S = 1.0
+RECEIVE_TIMEOUT_S = 3.0
 GIVES_UP_S = 120
 """The server ends a request by its deadline; a connection that is still open now is never ended."""
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")

@@ -158,7 +158,7 @@ def refresh(subject: Subject) -> dict[str, Any]:
 
         faults: list[str] = []
         with replace(subject, store=store).served() as served:
-            every = max(1, subject.requests // 8)
+            every = max(10, subject.requests // 8)
 
             changing = asyncio.Lock()
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from glimmer_export.runtime import answer as runtime_answer
 from glimmer_export.runtime.candidates import Given, PassageId
+from glimmer_export.runtime.contract import OptionError
 from glimmer_export.runtime.store import Passage
 
 __all__ = [
@@ -141,8 +142,16 @@ class AnswerOut(_Out):
 
     @classmethod
     def of(cls, found: runtime_answer.Answer, min_log_probability: float | None) -> AnswerOut:
-        """As the runtime has it, less the answer if it is not likely enough."""
+        """As the runtime has it, less the answer if it is not likely enough.
+
+        Raises OptionError if the bundle does not tell how likely an answer is.
+        """
         fields = found.to_dict()
+        if min_log_probability is not None and found.answer is not None and found.log_probability is None:
+            raise OptionError(
+                "min_log_probability", expected="a bundle whose graphs tell how likely an answer is",
+                found="one that was exported before they did", fix="export it again, or leave this out",
+            )
         abstained = (
             min_log_probability is not None and found.log_probability is not None
             and found.log_probability < min_log_probability

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import warnings
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def serve(
                 create_app(service, token), http=protocol, ws="none",
                 loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
                 proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG,
+                timeout_graceful_shutdown=math.ceil(settings.timeout_s + settings.receive_timeout_s),
             )
             server = _Server(config, lambda: began(_url(listening)))
             service.worker.on_failure = server.stop

@@ -100,6 +100,12 @@ def test_what_a_device_runs_brings_in_no_torch(module):
     assert not imported & {"onnx_ir", "onnxscript", "torch", "transformers"}
 
 
+def test_serving_brings_in_no_more_than_its_extra():
+    imported = packages_imported_by("import glimmer_export.runtime.serving")
+    assert {"pydantic", "starlette", "uvicorn"} <= imported
+    assert not imported & ((BUILD_SIDE | HEAVY) - {"pydantic"} | {"glimmer_export.exporter", "httpx"})
+
+
 @pytest.mark.parametrize("script", ["import glimmer_export.exporter.cli", HELP], ids=["import", "help"])
 def test_command_line_starts_without_heavy_imports(script):
     assert not packages_imported_by(script) & HEAVY

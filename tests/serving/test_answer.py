@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from glimmer_export.runtime import Session
 from tests.exported import CORPUS, QUESTIONS
+from tests.serving.conftest import GOLDEN, serving
 
 
 def without_time(answer: dict) -> dict:
@@ -48,6 +50,15 @@ def test_an_unlikely_answer_is_kept_back(client):
     assert kept["answer"] is None
     assert kept["abstained"]
     assert kept["passages"] == likely["passages"]
+
+
+def test_an_older_bundle_that_does_not_tell_how_likely_answers_are_cannot_keep_any_back():
+    with Session.open(GOLDEN.parent / "bundle", threads=1) as session, serving(session) as (client, _):
+        asked = {"question": "w1", "passages": ["w1 w2"]}
+        assert client.post("/v1/answer", json=asked).json()["log_probability"] is None
+        response = client.post("/v1/answer", json={**asked, "min_log_probability": -1})
+        assert response.status_code == 400
+        assert "min_log_probability" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("passage", CORPUS[:2], ids=["id is a text", "id is a number"])

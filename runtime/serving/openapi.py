@@ -21,8 +21,8 @@ COMMON_ERRORS = (401, 403)
 """Of a server that asks for a token, and of one that answers to localhost alone."""
 
 
-def openapi() -> dict[str, Any]:
-    """The whole document, of OpenAPI 3.1."""
+def openapi(*, asks_for_token: bool) -> dict[str, Any]:
+    """The whole document, of OpenAPI 3.1, for a server with a token or for one without."""
     taken = {item.takes for item in ENDPOINTS if item.takes is not None}
     given = {model for item in ENDPOINTS for model in (*item.gives, *item.streams)} | {ErrorOut}
     models: list[tuple[type[BaseModel], Any]] = [
@@ -32,7 +32,7 @@ def openapi() -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REFERENCE)
     paths: dict[str, Any] = {}
     for item in ENDPOINTS:
-        paths.setdefault(item.path, {})[item.method.lower()] = _operation(item)
+        paths.setdefault(item.path, {})[item.method.lower()] = _operation(item, asks_for_token=asks_for_token)
     return {
         "openapi": "3.1.0",
         "info": {"title": "glimmer-export serve", "version": API_VERSION},
@@ -44,7 +44,7 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _operation(item: Endpoint) -> dict[str, Any]:
+def _operation(item: Endpoint, *, asks_for_token: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if item.gives:
         content["application/json"] = {"schema": _any_of(item.gives)}
@@ -74,7 +74,7 @@ def _operation(item: Endpoint) -> dict[str, Any]:
         operation["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": _reference(item.takes)}}
         }
-    if item.path not in OPEN_PATHS:
+    if asks_for_token and item.path not in OPEN_PATHS:
         operation["security"] = [{"token": []}]
     return operation
 

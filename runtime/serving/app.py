@@ -47,7 +47,7 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
         yield
         await asyncio.to_thread(service.worker.stop)
 
-    schema = openapi()
+    schema = openapi(asks_for_token=token is not None)
 
     async def openapi_json(_request: Request) -> Response:
         return JSONResponse(schema)

@@ -90,8 +90,8 @@ class Line:
     """
 
     def __init__(self, max_waiting: int, max_batch_tokens: int, window_s: float) -> None:
-        self.max_batch_tokens = max_batch_tokens
-        self._max_waiting, self._window_s = max_waiting, window_s
+        self.max_waiting, self.max_batch_tokens = max_waiting, max_batch_tokens
+        self._window_s = window_s
         self._changed = Condition()
         self._waiting: list[Job] = []
         self._closed = False
@@ -104,9 +104,9 @@ class Line:
         with self._changed:
             if self._closed:
                 raise LineClosedError
-            if len(self._waiting) + len(jobs) > self._max_waiting:
+            if len(self._waiting) + len(jobs) > self.max_waiting:
                 self._drop_unwanted()
-            if len(self._waiting) + len(jobs) > self._max_waiting:
+            if len(self._waiting) + len(jobs) > self.max_waiting:
                 raise LineFullError
             self._waiting += jobs
             self._changed.notify_all()

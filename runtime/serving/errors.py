@@ -21,6 +21,8 @@ __all__ = ["ServingError", "error_response", "invalid", "of_glimmer"]
 ASKED_WRONG = (OptionError, PassageError, QuestionError)
 """Errors of what was asked; all others are the server's."""
 STORE_PLACE = "the store"
+MAX_NAME = 100
+"""Characters of a field's name, which may be a client's own."""
 
 
 class ServingError(Exception):
@@ -79,7 +81,7 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
 def invalid(error: ValidationError) -> ServingError:
     """A body that is not as the schema has it: the first few faults, without what was sent."""
     found: list[Any] = error.errors(include_url=False, include_context=False, include_input=False)
-    faults = [f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in found[:5]]
+    faults = [f"{'.'.join(map(str, item['loc']))[:MAX_NAME] or 'body'}: {item['msg']}" for item in found[:5]]
     if len(found) > len(faults):
         faults.append(f"and {len(found) - len(faults)} more")
     return ServingError(400, "InvalidRequest", "; ".join(faults))

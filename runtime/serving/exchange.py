@@ -113,6 +113,8 @@ class Desk:
         return Job(item.question, item.passages, work, tokens, row_tokens, **told)  # type: ignore[arg-type]
 
     def _wait_in_line(self, jobs: Sequence[Job]) -> None:
+        if len(jobs) > self._line.max_waiting:  # no later time would be a better one
+            raise ServingError(400, "InvalidRequest", f"question: at most {self._line.max_waiting} wait on this server")
         try:
             self._line.put(jobs)
         except LineFullError:

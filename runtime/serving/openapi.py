@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,12 +15,14 @@ from glimmer_export.runtime.serving.models import ErrorOut
 __all__ = ["openapi"]
 
 REFERENCE = "#/components/schemas/{model}"
+API_VERSION = "1"
+"""That of the paths, /v1: the package's own is no client's business."""
 COMMON_ERRORS = (401, 403)
 """Of a server that asks for a token, and of one that answers to localhost alone."""
 
 
-def openapi() -> dict[str, Any]:
-    """The whole document, of OpenAPI 3.1."""
+def openapi(*, asks_for_token: bool) -> dict[str, Any]:
+    """The whole document, of OpenAPI 3.1, for a server with a token or for one without."""
     taken = {item.takes for item in ENDPOINTS if item.takes is not None}
     given = {model for item in ENDPOINTS for model in (*item.gives, *item.streams)} | {ErrorOut}
     models: list[tuple[type[BaseModel], Any]] = [
@@ -31,10 +32,10 @@ def openapi() -> dict[str, Any]:
     _, definitions = models_json_schema(models, ref_template=REFERENCE)
     paths: dict[str, Any] = {}
     for item in ENDPOINTS:
-        paths.setdefault(item.path, {})[item.method.lower()] = _operation(item)
+        paths.setdefault(item.path, {})[item.method.lower()] = _operation(item, asks_for_token=asks_for_token)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "glimmer-export serve", "version": version("glimmer-export")},
+        "info": {"title": "glimmer-export serve", "version": API_VERSION},
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],
@@ -43,7 +44,7 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _operation(item: Endpoint) -> dict[str, Any]:
+def _operation(item: Endpoint, *, asks_for_token: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if item.gives:
         content["application/json"] = {"schema": _any_of(item.gives)}
@@ -73,7 +74,7 @@ def _operation(item: Endpoint) -> dict[str, Any]:
         operation["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": _reference(item.takes)}}
         }
-    if item.path not in OPEN_PATHS:
+    if asks_for_token and item.path not in OPEN_PATHS:
         operation["security"] = [{"token": []}]
     return operation
 

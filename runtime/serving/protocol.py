@@ -1,4 +1,4 @@
-"""uvicorn's protocol with a deadline for receiving a request, and with its refusals as JSON."""
+"""uvicorn's protocol with deadlines for a request to arrive and a response to be taken, and its refusals as JSON."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ def protocol_with_deadline(
     They are counted from the connection, and of a further request from its first byte; how long a connection may be
     idle in between is uvicorn's `timeout_keep_alive`. Without this a client that sends a byte a minute keeps its
     connection for ever.
+
+    A client that in as many seconds takes nothing of what is there for it is let go. Without this its response would
+    stay in memory, and a server that is to end would wait for it.
     """
 
     class Protocol(H11Protocol):
         """One connection."""
 
         _deadline: asyncio.TimerHandle | None = None
+        _taking: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -44,11 +48,23 @@ def protocol_with_deadline(
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.conn.their_state is h11.IDLE:  # the request was whole, and no further one has begun
+            self._watch()
+            if self._answering:  # a further request, which came whole behind this one
+                return
+            if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:  # no further one has begun
                 self._end()
+            elif self._deadline is None and not self.transport.is_closing():
+                self._unset_keepalive_if_required()
+                self._begin()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._end()
+            if self._taking is not None:
+                self._taking.cancel()
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
@@ -69,6 +85,19 @@ def protocol_with_deadline(
             if self._deadline is not None:
                 self._deadline.cancel()
                 self._deadline = None
+
+        def _watch(self) -> None:
+            """See to it that the client takes what has been written, of which it has not taken all yet."""
+            left = self.transport.get_write_buffer_size()
+            if left and self._taking is None:
+                self._taking = self.loop.call_later(receive_timeout_s, self._check_taken, left)
+
+        def _check_taken(self, before: int) -> None:
+            self._taking = None
+            if self.transport.get_write_buffer_size() >= before:
+                self.transport.abort()
+            else:
+                self._watch()
 
         def _too_slow(self) -> None:
             self._deadline = None
@@ -95,5 +124,6 @@ def protocol_with_deadline(
                 cycle.disconnected = True
                 cycle.message_event.set()
             self.transport.close()
+            self._watch()
 
     return Protocol

@@ -28,7 +28,7 @@ class Worker:
         self._thread = Thread(target=self._run, name="glimmer-serve", daemon=True)
         self.is_warm = Event()
         self.failure: Exception | None = None
-        """What the session raised as it was warmed up, or as its device was lost."""
+        """What the session raised as it was warmed up or its device was lost, or a bug that ended the thread."""
         self.on_failure: Callable[[], None] = lambda: None
         """Called then."""
         self.batch_seconds = 0.0
@@ -47,16 +47,15 @@ class Worker:
     def _run(self) -> None:
         try:
             self._session.warm_up()
+            self.is_warm.set()
+            while (batch := self._line.take()) is not None:
+                milliseconds = self._answer(batch.jobs)
+                seconds = time.monotonic() - batch.taken
+                self.batch_seconds = seconds if not self.batch_seconds else 0.8 * self.batch_seconds + 0.2 * seconds
+                self._on_batch(batch, milliseconds)
         except Exception as error:  # noqa: BLE001  # whatever it is, another thread tells it
             self.failure = error
             self.on_failure()
-            return
-        self.is_warm.set()
-        while (batch := self._line.take()) is not None:
-            milliseconds = self._answer(batch.jobs)
-            seconds = time.monotonic() - batch.taken
-            self.batch_seconds = seconds if not self.batch_seconds else 0.8 * self.batch_seconds + 0.2 * seconds
-            self._on_batch(batch, milliseconds)
 
     def _answer(self, jobs: Sequence[Job]) -> Mapping[str, float]:
         """Answer jobs together; where that fails, each alone, so that one cannot fail another.

@@ -172,3 +172,9 @@ def test_every_error_is_of_the_schemas_shape(client):
     schema = client.get("/openapi.json").json()["components"]["schemas"]["ErrorBody"]
     error = json.loads(client.get("/nothing").text)["error"]
     assert error.keys() == schema["properties"].keys()
+
+
+def test_an_error_does_not_say_back_a_long_name(client):
+    response = client.post("/v1/answer", json={"k" * 100_000: 1})
+    assert response.status_code == 400
+    assert len(response.content) < 1000

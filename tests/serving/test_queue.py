@@ -63,6 +63,27 @@ def test_a_full_queue_is_429_and_the_others_get_their_answers(gated, clients, se
         assert ask(client, QUESTIONS[3]).status_code == 200
 
 
+def test_more_questions_than_may_ever_wait_are_no_matter_of_time(session):
+    with serving(session, max_queue=2) as (client, _):
+        refused = ask(client, QUESTIONS[:3])
+        assert refused.status_code == 400
+        assert "retry-after" not in refused.headers
+        assert "at most 2" in refused.json()["error"]["message"]
+        assert ask(client, QUESTIONS[:2]).status_code == 200
+
+
+def test_a_worker_that_ends_by_a_bug_ends_the_server(session, monkeypatch):
+    """Or it would be ready for ever, and answer nothing."""
+    stopped = threading.Event()
+    with serving(session) as (client, service):
+        service.worker.on_failure = stopped.set
+        monkeypatch.setattr(service.worker, "_on_batch", lambda *_: 1 / 0)
+        assert ask(client).status_code == 200
+        assert stopped.wait(LONG_S)
+        assert client.get("/readyz").status_code == 503
+        assert isinstance(service.worker.failure, ZeroDivisionError)
+
+
 def test_what_waits_together_is_one_batch_and_no_answer_is_crossed(gated, clients, session):
     with serving(gated) as (client, service):
         first = clients.submit(ask, client, QUESTIONS[0])

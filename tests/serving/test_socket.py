@@ -7,8 +7,9 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from threading import Thread
+from threading import Event, Thread
 
+import psutil
 import pytest
 import uvicorn
 
@@ -156,3 +157,42 @@ def test_requests_that_come_together_are_answered_in_their_order(address):
 def test_a_body_that_is_too_large_is_not_read_to_its_end(address):
     received = exchange(address, request(b" " * 1000, length=1 << 40))
     assert status(received) == 413
+
+
+@pytest.mark.parametrize(
+    "begun", [request(b'{"question"', length=100), b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"],
+    ids=["half a body", "half a line", "half the headers"],
+)
+def test_half_a_request_that_comes_together_with_a_whole_one_has_a_deadline(address, begun, caplog):
+    received = exchange(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + begun)
+    assert status(received) == 200
+    assert status(received[whole(received) :]) == 408
+    assert "Traceback" not in caplog.text
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(address):
+    """Or it would hold the answer in memory for ever, and a server that is told to stop would wait for it."""
+    text = "w1 " * 5000
+    body = json.dumps({"question": ["w1"] * 64, "passages": [{"text": text, "id": name} for name in "abcd"]}).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(LONG_S)
+        connection.connect(address)
+        connection.sendall(request(body))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        until(lambda: not connections_of(address))
+
+
+def connections_of(address) -> list:
+    """What the server has open."""
+    held = psutil.Process().net_connections("tcp")
+    return [item for item in held if item.laddr == address and item.status != psutil.CONN_LISTEN]
+
+
+def until(condition) -> None:
+    ticks = Event()
+    for _ in range(100 * LONG_S):
+        if condition():
+            return
+        ticks.wait(0.01)
+    pytest.fail("it did not come about")

@@ -8,15 +8,16 @@ import logging
 import shutil
 
 import pytest
+from starlette.testclient import TestClient
 
 from glimmer_export.exporter.memory import append_passages
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.serving import log_to
+from glimmer_export.runtime.serving import Service, create_app, log_to, settings_from
 from glimmer_export.runtime.serving.endpoints import ENDPOINTS
 from glimmer_export.runtime.serving.server import parity_fault
 from tests.bundle_factory import write_rows
 from tests.exported import QUESTIONS
-from tests.serving.conftest import BUNDLE, GOLDEN, serving
+from tests.serving.conftest import BUNDLE, GOLDEN, STORE, serving
 
 
 def metrics(client) -> dict[str, float]:
@@ -72,6 +73,16 @@ def test_without_the_parity_that_is_required_it_is_never_ready(session, caplog):
         for response in (client.get("/readyz"), client.post("/v1/answer", json={"question": "w1"})):
             assert response.status_code == 503
             assert response.json()["error"]["type"] == "BundleError"
+
+
+@pytest.mark.parametrize("token", [None, b"a token of sixteen"])
+def test_the_schema_asks_for_a_token_if_the_server_does(session, token):
+    service = Service.of(session, settings_from({"bundle": BUNDLE, "store": STORE}))
+    with TestClient(create_app(service, token), base_url="http://localhost") as client:
+        operations = client.get("/openapi.json").json()["paths"]
+        refused = {path for path in ("/metrics", "/healthz") if client.get(path).status_code == 401}
+    said = {path for path in ("/metrics", "/healthz") if operations[path]["get"].get("security")}
+    assert said == refused == (set() if token is None else {"/metrics"})
 
 
 def test_the_schema_has_every_endpoint_and_no_reference_leads_nowhere(client):

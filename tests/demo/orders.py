@@ -69,7 +69,10 @@ class Order:
 
 
 ORDERS = (
-    Order("alpha 0 < 1/3", "alpha", ("memory_fid", 10, None), ("lumen", 10, None)),
+    Order(
+        "alpha 0 < 1/3, the latter with a score head in training", "alpha", ("memory_fid", 10, None),
+        ("lumen", 10, None),
+    ),
     Order("alpha 1/3 <= 1", "alpha", ("lumen", 10, None), ("fid", 10, None), or_equal=True),
     Order("the first 3 < the best 3 of 10, by one layer", "reranking", ("glimmer", 3, 3), ("glimmer", 10, 3)),
     Order("LUMEN on the first 3 < LUMEN on all 10", "alpha", ("lumen", 3, None), ("lumen", 10, None)),

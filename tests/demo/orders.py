@@ -35,6 +35,7 @@ ARMS = {
     "frozen": (GLIMMER, FROZEN),
     "frozen-tuned": (f"{GLIMMER} --separate-question-encoder", FROZEN),
     "reranker-t5": (f"{GLIMMER} --separate-reranker t5", ""),
+    "reranker-random": (f"{GLIMMER} --separate-reranker random", ""),
     "lumen": (LUMEN, RANKED),
     "lumen-plain": (LUMEN, ""),
     "memory_fid": ("--architecture memory_fid", ""),
@@ -48,7 +49,7 @@ EVALUATIONS = {
     "memory": ("frozen glimmer frozen-tuned", 10, ""),
     "alpha": ("lumen lumen-plain memory_fid fid", 10, "--grid k=3,10"),
     "grid": ("glimmer-two", 25, "--grid k=5,10,25 --grid m=1,3,10"),
-    "reranker": ("glimmer reranker-t5", 10, ""),
+    "reranker": ("glimmer reranker-t5 reranker-random", 10, ""),
 }
 """Arms, the first of which the others are compared with; passages a question has, in random order; options."""
 
@@ -82,6 +83,7 @@ ORDERS = (
     Order("m 1 <= 3, k 10", "grid", ("glimmer-two", 10, 1), ("glimmer-two", 10, 3), or_equal=True),
     Order("m 3 <= 10, k 10", "grid", ("glimmer-two", 10, 3), ("glimmer-two", 10, 10), or_equal=True),
     Order("shared <= separate reranker from T5", "reranker", ("glimmer", 10, 3), ("reranker-t5", 10, 3), or_equal=True),
+    Order("separate reranker from scratch < shared", "reranker", ("reranker-random", 10, 3), ("glimmer", 10, 3)),
     Order("memory frozen < trained", "memory", ("frozen", 10, 3), ("glimmer", 10, 3)),
     Order("frozen memory: question encoder frozen < tuned", "memory", ("frozen", 10, 3), ("frozen-tuned", 10, 3)),
 )

@@ -104,7 +104,11 @@ def test_ranges_that_still_grow_are_said(glimmer, monkeypatch):
 
 
 def test_a_graph_that_never_ran_is_said(glimmer, monkeypatch):
-    monkeypatch.setattr("glimmer_export.runtime.reader.greedy_decode", lambda *arguments, **options: [Reading([5])])
+    def decode(*arguments, on_step, **options):
+        on_step(0, reading := Reading([5]), True)
+        return [reading]
+
+    monkeypatch.setattr("glimmer_export.runtime.reader.greedy_decode", decode)
     found = calibrate(glimmer.bundle, glimmer.store, rows(QUESTIONS[3:4]), ONE_THREAD)
     assert found.table.graphs["decoder_step"] == {}
     assert any("decoder_step never ran" in warning for warning in found.table.warnings)

@@ -12,6 +12,10 @@ CODE = ("calibration", "exporter", "runtime")
 BLANKET = {"Exception", "BaseException"}
 ALLOWED = {
     "runtime/arguments.py, described": "a caller's own object may raise anything as it describes itself for a message",
+    "runtime/serving/guard.py, __call__": "a request that fails is logged and answered by 500, and the server goes on",
+    "runtime/serving/streams.py, __call__": "the same, of a stream, whose status has been sent",
+    "runtime/serving/worker.py, _run": "what ends the one worker is kept, and ends the server with its own error",
+    "runtime/serving/worker.py, _answer": "what a batch raises goes to those who asked, and the worker goes on",
     "exporter/bench/gpu/kernels.py, count_kernels": "what a profiler lacks on a machine ends no measurement",
     "exporter/bench/gpu/ours.py, open_each": "an engine that does not open is recorded, and the others are measured",
     "exporter/bench/gpu/runner.py, _child": "whatever a step raises is its result, and the next step begins",

@@ -226,7 +226,7 @@ def test_what_is_wrong_with_the_machine_stays_in_its_log(model, logged, monkeypa
 
 def test_every_graph_runs_before_the_model_is_ready(repository, logged, monkeypatch):
     calls = []
-    monkeypatch.setattr(SessionClass, "warm_up", calls.append)
+    monkeypatch.setattr(SessionClass, "warm_up", lambda session: calls.append("warm"))
     started(repository).finalize()
     assert len(calls) == 1
 

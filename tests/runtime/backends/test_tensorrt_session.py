@@ -261,7 +261,12 @@ def test_more_questions_than_engines_take_are_answered_in_parts(glimmer, engined
     questions = [QUESTIONS[index % len(QUESTIONS)] for index in range(count)]
     sizes = []
     read = Reader.read
-    monkeypatch.setattr(Reader, "read", lambda self, rows, *rest: sizes.append(len(rows)) or read(self, rows, *rest))
+
+    def counted(self, rows, *rest, **options):
+        sizes.append(len(rows))
+        return read(self, rows, *rest, **options)
+
+    monkeypatch.setattr(Reader, "read", counted)
     with opened(glimmer, engined(glimmer, batches=(1, 3))) as session:
         answers = session.answer_many(["", *questions])
     assert sizes == parts

@@ -15,6 +15,7 @@ import uvicorn
 
 from glimmer_export.runtime.serving import Service, create_app, settings_from
 from glimmer_export.runtime.serving.protocol import protocol_with_deadline
+from glimmer_export.runtime.serving.server import listening_socket
 from tests.exported import QUESTIONS
 from tests.serving.conftest import BUNDLE, STORE
 
@@ -39,6 +40,13 @@ def address(session) -> Iterator[tuple[str, int]]:
         server.should_exit = True
         thread.join(LONG_S)
         assert not thread.is_alive()
+
+
+def test_no_part_of_an_answer_waits_for_an_acknowledgement():
+    with closing(listening_socket("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def exchange(address, *parts: bytes) -> bytes:

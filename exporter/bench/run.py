@@ -108,10 +108,15 @@ def _measured(
     watch: LoadWatch,
 ) -> BenchReport:
     turns = len(contenders) * options.repeats
+
+    def sample_ceilings() -> None:
+        with watch.during("the ceilings"):
+            ceilings.sample()
+
     samples = measure(
         contenders, prepared.batches,
         BlockPlan(options.repeats, options.block_seconds, options.warmup, options.seconds),
-        answer_tokens=options.answer_tokens, watch=watch.during, between_rounds=ceilings.sample,
+        answer_tokens=options.answer_tokens, watch=watch.during, between_rounds=sample_ceilings,
         advance=lambda name, done: notify(f"Measuring {name}", done, turns),
     )
     notify("Measuring the memory encoder", turns, turns)

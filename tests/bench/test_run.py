@@ -73,7 +73,7 @@ def test_ratios_medians_and_rates_are_those_of_the_raw_times(bench_report):
 
 def test_each_is_watched_for_what_else_the_machine_does(bench_report):
     spans = bench_report.load.spans
-    names = ["ours", *bench_report.peers, "fetching", "the memory encoder", "live_stage_a alone"]
+    names = ["ours", *bench_report.peers, "fetching", "the ceilings", "the memory encoder", "live_stage_a alone"]
     assert sorted(spans) == sorted(names)
     # Of this machine, which may be busy: each has at least the time that it says itself.
     for name, times in {"ours": bench_report.end_to_end, **bench_report.peers}.items():

@@ -15,9 +15,11 @@ from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
     MEMORY_ENCODER,
     BundleError,
+    GlimmerError,
     ModelShape,
     OptionError,
     PassageError,
+    QuestionError,
 )
 from glimmer_export.runtime.passage_memory import PassageMemory, encode_passages, pad_ids
 from glimmer_export.runtime.placement import Placement
@@ -40,7 +42,7 @@ __all__ = [
     "memory_inputs",
     "parts_of",
     "pieces_of",
-    "row_of",
+    "rows_of",
     "token_inputs",
 ]
 
@@ -129,7 +131,22 @@ def checked_passages(passages: object, num_questions: int, store: MemoryStore | 
     return given
 
 
-def row_of(
+def rows_of(
+    questions: Sequence[object], given: Sequence[object], top_k: int | None, *, store: MemoryStore | None,
+    text: TextEncoder, shape: ModelShape, clock: StageClock,
+) -> tuple[list[Row], dict[int, GlimmerError]]:
+    """The rows of the questions that can be taken, as `_row_of` has them, and by their places why others cannot."""
+    rows: list[Row] = []
+    errors: dict[int, GlimmerError] = {}
+    for index, question in enumerate(questions):
+        try:
+            rows.append(_row_of(index, question, given[index], top_k, store=store, text=text, shape=shape, clock=clock))
+        except (QuestionError, PassageError) as error:
+            errors[index] = error
+    return rows, errors
+
+
+def _row_of(
     index: int, question: object, given: object, top_k: int | None, *, store: MemoryStore | None, text: TextEncoder,
     shape: ModelShape, clock: StageClock,
 ) -> Row:

@@ -46,7 +46,8 @@ __all__ = [
     "token_inputs",
 ]
 
-TEXTS_AT_ONCE = 16
+TEXTS_AT_ONCE = 8
+"""At base size on a CPU 25 passages took 1.0 s by eight of like length and 1.6 s by sixteen as they come (INT8)."""
 
 
 @dataclass(frozen=True)
@@ -300,21 +301,24 @@ def memory_inputs(
 def _encode_texts(
     tokenised: Sequence[Sequence[int]], codec: Codec, shape: ModelShape, place: Placement
 ) -> list[PassageMemory]:
-    """Given passages in the codec, a few at a time, so that many of them do not need much memory at once."""
-    encoded = []
+    """Given passages in the codec. A few of like length are encoded at a time: that takes little memory and padding."""
+    encoded: dict[int, PassageMemory] = {}
     at_once = min(TEXTS_AT_ONCE, place.max_batches.get(MEMORY_ENCODER, TEXTS_AT_ONCE))
+    by_length = sorted(range(len(tokenised)), key=lambda number: len(tokenised[number]))
     for start in range(0, len(tokenised), at_once):
-        batch = tokenised[start : start + at_once]
-        length = place.length(max(map(len, batch)), shape.passage_length)
-        for memory in encode_passages(place.graphs[MEMORY_ENCODER], batch, length):
+        numbers = by_length[start : start + at_once]
+        batch = [tokenised[number] for number in numbers]
+        length = place.length(len(batch[-1]), shape.passage_length)
+        memories = encode_passages(place.graphs[MEMORY_ENCODER], batch, length)
+        for number, memory in zip(numbers, memories, strict=True):
             try:
-                encoded.append(PassageMemory(codec.encode(memory)))
+                encoded[number] = PassageMemory(codec.encode(memory))
             except FloatingPointError:
                 raise BundleError(
                     "graph memory_encoder", expected="finite memory of a given passage", found="NaN or infinity",
                     fix="compare the bundle with its checkpoint: `glimmer-export parity`",
                 ) from None
-    return encoded
+    return [encoded[number] for number in range(len(tokenised))]
 
 
 def _text_ids(candidate: Candidate, text: TextEncoder) -> Sequence[int]:

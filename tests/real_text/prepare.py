@@ -2,17 +2,19 @@
 
     python -m tests.real_text.prepare ../shared/data/qa OUT
 
-Writes `tokenizer.json`, 6,000 lower-cased pieces of the passages and of the training rows' questions; `size.yaml` for
-`glimmer-export init --random`; and rows of five kinds. `cloze.jsonl` asks for the missing words of a stretch of a
-passage, `asked.jsonl` a question made of one of its sentences by rule (pseudo_questions.py); `window.jsonl` and
-`asked-window.jsonl` the same of windows of some 20 words about them. `nq.jsonl`, `squad.jsonl` and `near.jsonl` are the
-training rows: with the passages that they come with, and with a window of the gold one. The last 200 rows of each
-data set are left out of these, to watch a training by: `held.jsonl`, with the gold passage alone. `windows.jsonl` has
-all windows.
+Writes `tokenizer.json`, 6,000 lower-cased pieces of the passages and of the training rows' questions, `size.yaml` for
+`glimmer-export init --random`, and rows:
 
-No question of the dev rows is read for these. `DATASET.dev.jsonl` has the dev rows with their 20 passages, and
-`DATASET.withheld.jsonl` the same with random passages of the corpus in place of the gold one and of all that have an
-answer.
+- `cloze.jsonl` asks for the missing words of a stretch of a passage, `window.jsonl` of a window of some 20 words;
+- `asked.jsonl` has questions made of statements by rule (pseudo_questions.py), `asked-window.jsonl` of windows of some
+  20 words, `asked-wide.jsonl` of some 55;
+- `near.jsonl` and `near-wide.jsonl` have the training rows' questions with such windows of their gold passages,
+  `DATASET.jsonl` with the passages that they come with, but for the last 200 of each data set;
+- `held.jsonl` has those 400 with the gold passage alone, to watch a training by;
+- `DATASET.dev.jsonl` are the dev rows as they come, with 20 passages; `DATASET.withheld.jsonl` the same with random
+  passages of the corpus in place of the gold one and of all that have an answer.
+
+`windows.jsonl` has the texts of all windows. No dev row is read for what is trained on; the passages are those of all.
 """
 
 from __future__ import annotations

@@ -88,8 +88,7 @@ def evaluate(
     from glimmer_export.exporter.evaluation.plot import plot_evaluation
     from glimmer_export.exporter.evaluation.questions import paths_of, read_tasks, task_files
     from glimmer_export.exporter.evaluation.show import print_report, write_html
-    from glimmer_export.exporter.evaluation.work import remove_work
-    from glimmer_export.exporter.files.links import check_apart, resolved
+    from glimmer_export.exporter.evaluation.work import check_work, remove_work
     from glimmer_export.exporter.memory import CorpusSource
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
@@ -101,8 +100,7 @@ def evaluate(
     if work is None and (output := page or picture) is not None:
         work = output.with_name(f"{output.name}.partial")
     if work is not None:
-        check_apart(work, [*read, page, picture])
-        work = resolved(work)
+        work = check_work(work, [*read, page, picture])
     request = EvaluationRequest(
         tuple(models), None if not corpus else CorpusSource.of(corpus, corpus_format, chunk_words),
         ModelOptions(store, batch_size, threads, backend, verify), Grid.parse(grid or ()), passages == GIVEN, retrieval,

@@ -14,13 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from glimmer_export.exporter.evaluation.passages import Asked
-from glimmer_export.exporter.files.links import require_no_link_below
+from glimmer_export.exporter.files.links import Inputs, check_apart, require_no_link_below, resolved
+from glimmer_export.exporter.files.publish import check_place
 from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
 from glimmer_export.runtime import Answer, RankedPassage
 from glimmer_export.runtime.contract import GlimmerError, OutputError, errors, is_there, record_to_json
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 
-__all__ = ["EvaluationWork", "Kept", "Plan", "questions_digest", "remove_work"]
+__all__ = ["EvaluationWork", "Kept", "Plan", "check_work", "questions_digest", "remove_work"]
 
 PLAN, SPANS = "plan.json", "[0-9]*-[0-9]*.json"
 
@@ -125,6 +126,18 @@ class Kept:
 
     def _digest(self, path: Path, cells: Sequence[Sequence[Reply]]) -> str:
         return _sha256([self.plan, path.name, *([asdict(reply) for reply in of_cell] for of_cell in cells)])
+
+
+def check_work(directory: Path, inputs: Inputs) -> Path:
+    """Where the folder is to be, its links resolved; raises OutputError if it is not apart from `inputs`, or cannot be.
+
+    Nothing is left behind.
+    """
+    check_apart(directory, inputs)
+    place = resolved(directory)
+    with write_errors(directory):
+        check_place(place)
+    return place
 
 
 def remove_work(directory: Path) -> None:

@@ -104,7 +104,8 @@ def test_passages_are_given_or_of_a_corpus_too_and_questions_are_refused(glimmer
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from glimmer_export.exporter.evaluation import EvaluationRequest, Grid, ModelOptions, evaluate, read_tasks, run, task_files
+from glimmer_export.exporter import evaluation as subject
+from glimmer_export.exporter.evaluation import run
 from glimmer_export.exporter.evaluation.work import Kept
 bundle, store, questions, work = map(Path, sys.argv[1:])
 run.SPAN, real = 3, Kept.write
@@ -112,8 +113,9 @@ def write(kept, first, answers):
     if first == 6: os.kill(os.getpid(), signal.SIGKILL)
     real(kept, first, answers)
 Kept.write = write
-options = ModelOptions(store, batch_size=1, threads=1)
-evaluate(EvaluationRequest((bundle,), options=options, grid=Grid((2, 5), (1, 2)), work=work), read_tasks(task_files([str(questions)])))
+options, grid = subject.ModelOptions(store, batch_size=1, threads=1), subject.Grid((2, 5), (1, 2))
+request = subject.EvaluationRequest((bundle,), options=options, grid=grid, work=work)
+subject.evaluate(request, subject.read_tasks(subject.task_files([str(questions)])))
 """
 
 

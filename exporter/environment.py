@@ -15,6 +15,7 @@ from typing import Any
 from glimmer_export.runtime.backends import BackendKind
 from glimmer_export.runtime.backends.cuda import Cuda
 from glimmer_export.runtime.backends.registry import backend_kinds, open_backend
+from glimmer_export.runtime.backends.threads import allowed_cpus
 from glimmer_export.runtime.contract import GlimmerError, GraphIO, IOTensor
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
 
@@ -75,7 +76,7 @@ def describe_environment() -> Environment:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu_kind=cpu_kind(),
         bf16_instructions=bf16_instructions(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=len(allowed_cpus()),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpu=_gpu(),
         packages=_packages(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-__all__ = ["bf16_instructions", "cpu_kind"]
+__all__ = ["bf16_instructions", "cpu_flags", "cpu_kind"]
 
 CPUINFO = Path("/proc/cpuinfo")
 ARM = ("aarch64", "arm64")
@@ -18,17 +18,17 @@ def cpu_kind() -> str:
     """`x86-vnni`, `x86` or `arm`; an x86 machine that does not list its instructions counts as one without VNNI."""
     if platform.machine().lower() in ARM:
         return "arm"
-    return "x86-vnni" if VNNI & _flags() else "x86"
+    return "x86-vnni" if VNNI & cpu_flags() else "x86"
 
 
 def bf16_instructions() -> str:
     """What this CPU has for BF16, the widest; `none` if that is nothing or not listed."""
-    flags = _flags()
+    flags = cpu_flags()
     return next((name for name in BF16 if name in flags), "none")
 
 
-def _flags() -> set[str]:
-    """Instructions as Linux lists them of the first processor."""
+def cpu_flags() -> set[str]:
+    """Instructions as Linux lists them of the first processor; none where they are not listed."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -29,5 +29,5 @@ def prepared_options(once: Once) -> BenchOptions:
 def options_in(directory: Path) -> BenchOptions:
     return BenchOptions(
         checkpoint=directory / "checkpoint", k=5, m=2, question_tokens=11, passage_tokens=20, answer_tokens=3,
-        threads=1, repeats=3, warmup=1, peers=PEERS, peak_rss=False, work=directory / "work",
+        threads=1, repeats=3, block_seconds=0, peers=PEERS, peak_rss=False, work=directory / "work",
     )

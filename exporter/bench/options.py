@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
+from glimmer_export.runtime.backends.threads import allowed_cpus
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers", "peer_names"]
+__all__ = [
+    "BLOCK_SECONDS", "DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers",
+    "peer_names",
+]  # fmt: skip
 
 PAPER_FORM = "paper-form"
 INT8 = "int8"
@@ -20,6 +23,8 @@ DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
 FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 
+BLOCK_SECONDS = 3.0
+"""As long as trtexec measures if it is not told: the caches and the clock are then the contender's own."""
 OPTIONS = {"k": "--top-k", "m": "--top-m"}
 """Fields whose option has another name."""
 
@@ -48,8 +53,10 @@ class BenchOptions:
 
     One of `random` (a model size) and `checkpoint` (a directory) is given. `k` passages are ranked and `m` read;
     `question_tokens` and `passage_tokens` are lengths with EOS, `answer_tokens` is what every contender decodes,
-    whether or not it meets EOS. `batch_size` questions are answered in one run; `warmup` runs of each contender are
-    not counted, `repeats` are. `work` keeps what is exported for another bench; None: a temporary directory.
+    whether or not it meets EOS. `batch_size` questions are answered in one run. Each contender has `repeats` blocks of
+    runs back to back, of which `warmup` at the head are not counted and the others take at least `block_seconds`;
+    `seconds` bounds all blocks together, None for no bound. `work` keeps what is exported for another bench; None: a
+    temporary directory.
     """
 
     random: str | None = None
@@ -61,8 +68,10 @@ class BenchOptions:
     answer_tokens: int = 8
     threads: int | None = None
     batch_size: int = 1
-    repeats: int = 10
-    warmup: int = 2
+    repeats: int = 5
+    warmup: int = 1
+    block_seconds: float = BLOCK_SECONDS
+    seconds: float | None = None
     peers: tuple[str, ...] = DEFAULT_PEERS
     peak_rss: bool = True
     seed: int = 0
@@ -77,7 +86,7 @@ class BenchOptions:
             )
         least = {
             "k": 1, "m": 1, "question_tokens": 2, "passage_tokens": 2, "answer_tokens": 1, "batch_size": 1,
-            "repeats": 1, "warmup": 0,
+            "repeats": 1, "warmup": 1, "block_seconds": 0,
         }  # fmt: skip
         for name, minimum in least.items():
             if (value := getattr(self, name)) < minimum:
@@ -93,7 +102,7 @@ class BenchOptions:
     @property
     def num_threads(self) -> int:
         """CPU threads of every contender: those asked for, else one a CPU that this process may use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or len(allowed_cpus())
 
     @property
     def command(self) -> str:
@@ -103,9 +112,10 @@ class BenchOptions:
             "--top-k": self.k, "--top-m": self.m, "--question-tokens": self.question_tokens,
             "--passage-tokens": self.passage_tokens, "--answer-tokens": self.answer_tokens,
             "--threads": self.num_threads, "--batch-size": self.batch_size, "--repeats": self.repeats,
-            "--warmup": self.warmup,
+            "--warmup": self.warmup, "--block-seconds": f"{self.block_seconds:g}",
         }  # fmt: skip
         words = [word for option, value in numbers.items() for word in (option, str(value))]
+        words += ["--seconds", f"{self.seconds:g}"] if self.seconds is not None else []
         if self.peers != DEFAULT_PEERS:
             words += ["--peers", ",".join(self.peers) or NO_PEERS]
         words += ["--seed", str(self.seed)] if self.seed else []

@@ -1,7 +1,7 @@
-"""The guide's performance section, rendered from a bench's JSON.
+"""The guide's performance section and the README's table, rendered from the JSON of a bench on a quiet machine.
 
-`python -m glimmer_export.exporter.bench.readme BENCH.json` writes it between the two markers in docs/guide/bench.md,
-or with `--check` says by its exit code whether it stands there.
+`python -m glimmer_export.exporter.bench.readme BENCH.json` writes each between its two markers in docs/guide/bench.md
+and README.md, or with `--check` says by its exit code whether they stand there.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.exporter.bench.machine import threads_label
 from glimmer_export.exporter.files.publish import check_file, replace_file
 from glimmer_export.exporter.report.tables import times_faster
 from glimmer_export.runtime.contract import DECODER_STEP, LIVE_STAGE_B, MEMORY_ENCODER, GlimmerError, OutputError
 from glimmer_export.runtime.contract.files import read_limited
 from glimmer_export.runtime.contract.records import read_json
 
-__all__ = ["BEGIN", "END", "insert_section", "main", "section_from_bench"]
+__all__ = [
+    "BEGIN", "END", "TABLE_BEGIN", "TABLE_END", "insert_section", "main", "section_from_bench", "table_from_bench",
+]  # fmt: skip
 
 BEGIN = "<!-- bench: begin, written by python -m glimmer_export.exporter.bench.readme -->"
 END = "<!-- bench: end -->"
+TABLE_BEGIN = "<!-- bench table: begin, written by python -m glimmer_export.exporter.bench.readme -->"
+TABLE_END = "<!-- bench table: end -->"
+PAGES = (Path("docs/guide/bench.md"), Path("README.md"))
 MAX_PAGE_BYTES = 1 << 20
 LABELS = {
     "int8": "the same in INT8",
@@ -30,32 +36,50 @@ LABELS = {
 }
 
 
-def section_from_bench(bench: dict[str, Any]) -> str:
-    """Markdown of one bench: contenders, our stages, and what was measured where. `bench` is the JSON of `--json`."""
-    settings, machine = bench["settings"], bench["machine"]
-    ours, overhead = bench["end_to_end"], bench["overhead_share"]
+def table_from_bench(bench: dict[str, Any]) -> str:
+    """Markdown of what was measured and of the contenders. `bench` is the JSON of `--json`.
+
+    Raises OutputError for times that are worthless, or may be.
+    """
+    _require_quiet(bench)
+    settings, ours = bench["settings"], bench["end_to_end"]
     what = (
         f"{bench['model']['source'].capitalize()}, {bench['model']['precision'].upper()}, {settings['k']} passages "
         f"ranked and {settings['m']} read, {settings['question_tokens']} + {settings['passage_tokens']} tokens, "
-        f"{settings['answer_tokens']}-token answers, batch of {settings['batch_size']}, {settings['threads']} threads "
-        f"of {machine['cpu']}, {bench['date'][:10]}; medians of {settings['repeats']} interleaved runs:"
+        f"{settings['answer_tokens']}-token answers, batch of {settings['batch_size']}, {bench['date'][:10]}. Each had "
+        f"{len(ours['block_sizes'])} blocks in turn of questions back to back for at least "
+        f"{settings['block_seconds']:g} s, the first of each not counted; cold is the first of all:"
     )
-    ceilings = (
-        f"Ceilings measured in the same run: FP32 matrix product {_giga(bench, 'fp32_macs_per_second'):.1f} G "
-        f"multiply-adds/s, copy {_giga(bench, 'copy_bytes_per_second'):.1f} GB/s. The command:"
-    )
-    lines = [
+    return "\n".join([
         what,
         "",
-        "| | median ms | p95 ms | questions/s | beside ours | peak RSS |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| {_machine(bench)} | median ms | min ms | cold ms | questions/s | beside ours | peak RSS |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         _contender_row("**glimmer-export**", ours, ""),
         *(
             _contender_row(_label(name, peer), peer, times_faster(1 / bench["ratios"][name]))
             for name, peer in bench["peers"].items()
         ),
+    ])  # fmt: skip
+
+
+def section_from_bench(bench: dict[str, Any]) -> str:
+    """Markdown of one bench: contenders, our stages, and what was measured where. `bench` is the JSON of `--json`.
+
+    Raises OutputError for times that are worthless, or may be.
+    """
+    table = table_from_bench(bench)
+    ours, overhead, load = bench["end_to_end"], bench["overhead_share"], bench["load"]
+    ceilings = (
+        f"Ceilings measured in the same run: FP32 matrix product {_giga(bench, 'fp32_macs_per_second'):.1f} G "
+        f"multiply-adds/s, copy {_giga(bench, 'copy_bytes_per_second'):.1f} GB/s. Other processes had at most "
+        f"{_percent(load['foreign_share'])} of the CPUs meanwhile, steal was at most {_percent(load['steal_share'])}. "
+        "The command:"
+    )
+    lines = [
+        table,
         "",
-        "| our stage | median ms | share | of its ceiling |",
+        f"| our stage, {_machine(bench)} | median ms | share | of its ceiling |",
         "| --- | ---: | ---: | --- |",
         *(_stage_row(name, stage) for name, stage in bench["stages"].items() if stage["kind"] == "graph"),
         f"| outside the graphs | {overhead * ours['median_ms']:.1f} | {_percent(overhead)} | |",
@@ -71,44 +95,63 @@ def section_from_bench(bench: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def insert_section(page: str, section: str) -> str:
-    """The page with the section between its markers; raises OutputError if it does not have both."""
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise OutputError("the page", expected=f"the lines {BEGIN} and {END}", found="not both", fix="put them in")
-    return f"{head}{BEGIN}\n{section}\n{END}{tail}"
+def _require_quiet(bench: dict[str, Any]) -> None:
+    load = bench.get("load", {})
+    if load.get("worthless", True) is not False:
+        raise OutputError(
+            "the bench", expected="one of a machine that had nothing else to do",
+            found="; ".join(load.get("reasons", ["one that does not say"])), fix="measure again on a quiet machine",
+        )
+
+
+def _machine(bench: dict[str, Any]) -> str:
+    return threads_label(bench["settings"]["threads"], bench["machine"])
+
+
+def insert_section(page: str, bench: dict[str, Any]) -> str:
+    """The page with section and table between their markers; raises OutputError if it has neither pair."""
+    found = False
+    for first, last, text in ((BEGIN, END, section_from_bench), (TABLE_BEGIN, TABLE_END, table_from_bench)):
+        head, begin, rest = page.partition(first)
+        _, end, tail = rest.partition(last)
+        if begin and end:
+            page, found = f"{head}{first}\n{text(bench)}\n{last}{tail}", True
+    if not found:
+        raise OutputError(
+            "the page", expected=f"the lines {BEGIN} and {END}, or {TABLE_BEGIN} and {TABLE_END}",
+            found="no such pair", fix="put them in",
+        )
+    return page
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.readme", description=__doc__)
     parser.add_argument("bench", type=Path, help="what `glimmer-export bench --json` printed")
-    parser.add_argument("--page", type=Path, default=Path("docs/guide/bench.md"))
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page has another text")
+    parser.add_argument("--page", type=Path, action="append", help=f"default: {' and '.join(map(str, PAGES))}")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page has another text")
     options = parser.parse_args(arguments)
     try:
-        place = None if options.check else check_file(options.page, [options.bench])
         bench = read_json(options.bench, error=OutputError, fix="name what `glimmer-export bench --json` printed")
-        old = read_limited(
-            options.page, limit_bytes=MAX_PAGE_BYTES, error=OutputError, subject=f"output {options.page}",
+        pages = [_Page(page, bench, options) for page in options.page or PAGES]
+        for page in () if options.check else pages:
+            replace_file(page.place, page.new.encode())
+    except GlimmerError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 2
+    return int(options.check and any(page.new != page.old for page in pages))
+
+
+class _Page:
+    """One page with its old text and its new one; where it goes is looked at before anything is written."""
+
+    def __init__(self, path: Path, bench: dict[str, Any], options: argparse.Namespace) -> None:
+        self.place = path if options.check else check_file(path, [options.bench])
+        self.old = read_limited(
+            path, limit_bytes=MAX_PAGE_BYTES, error=OutputError, subject=f"output {path}",
             fix="name a page that is there",
-        ).decode()
-    except GlimmerError as error:
-        return _failed(error)
-    section = section_from_bench(bench)
-    try:
-        new = insert_section(old, section)
-        if place is not None:
-            replace_file(place, new.encode())
-    except GlimmerError as error:
-        return _failed(error)
-    return int(options.check and new != old)
-
-
-def _failed(error: GlimmerError) -> int:
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
-    return 2
+        ).decode()  # fmt: skip
+        self.new = insert_section(self.old, bench)
 
 
 def _int8_lines(gains: dict[str, float]) -> list[str]:
@@ -126,8 +169,8 @@ def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
     peak = times["peak_rss_bytes"]
     size = "" if peak is None else f"{peak / 1e9:.1f} GB"
     return (
-        f"| {label} | {times['median_ms']:,.0f} | {times['p95_ms']:,.0f} | {times['questions_per_second']:.2f} "
-        f"| {ratio} | {size} |"
+        f"| {label} | {times['median_ms']:,.0f} | {times['min_ms']:,.0f} | {times['cold_ms']:,.0f} "
+        f"| {times['questions_per_second']:.2f} | {ratio} | {size} |"
     )
 
 

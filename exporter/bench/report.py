@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from glimmer_export.exporter.bench.ceilings import CeilingRates
 from glimmer_export.exporter.bench.fetch import FetchTimes
+from glimmer_export.exporter.bench.load import Load
+from glimmer_export.exporter.bench.machine import cpu_label, threads_label
 from glimmer_export.exporter.files.publish import Inputs, check_file
 from glimmer_export.exporter.report.origin import Origin
 from glimmer_export.exporter.report.page import Page, Section, html_from_page, write_page
-from glimmer_export.exporter.report.tables import Bar, ReportTable, print_table, times_faster
+from glimmer_export.exporter.report.tables import Bar, ReportTable, Verdict, print_table, times_faster
+from glimmer_export.exporter.report.terminal import text
 from glimmer_export.runtime.contract import MEMORY_ENCODER
 
 if TYPE_CHECKING:
@@ -47,19 +50,24 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class ContenderTimes:
-    """One contender from end to end, a batch; `times_ms` are its counted runs in order.
+    """One contender from end to end, a batch; `times_ms` are its counted runs in order, `block_sizes` of each block.
 
-    `peak_rss_bytes` is that of a process of its own, None if it was not measured; `tokens_equal` the share of
-    answers that are ours, None if other answers are expected. Of our own graphs: `graph_bytes` on disk, and
-    `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
+    `first_ms` are the first of each block, which do not count; `cold_ms`, the first of these, is the contender's first
+    answer in this process. `peak_rss_bytes` is that of a process of its own, None if it was not measured;
+    `tokens_equal` the share of answers that are ours, None if other answers are expected. Of our own graphs:
+    `graph_bytes` on disk, and `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
     """
 
     passages: int
     median_ms: float
+    min_ms: float
     p95_ms: float
+    cold_ms: float
     questions_per_second: float
     peak_rss_bytes: int | None
     times_ms: tuple[float, ...]
+    block_sizes: tuple[int, ...]
+    first_ms: tuple[float, ...]
     tokens_equal: float | None = None
     overhead_share: float | None = None
     graph_bytes: int | None = None
@@ -69,7 +77,7 @@ class ContenderTimes:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """A bench: where, of what, ours, the peers, and this machine's ceilings.
+    """A bench: where, of what, ours, the peers, this machine's ceilings, and `load`: what else it did meanwhile.
 
     `ratios` are a peer's median over ours: above 1 we are faster. `overhead_share` is the median over runs of the share
     of the time from end to end that was spent outside the graphs. `fetch` are the times of reading k passages from a
@@ -85,6 +93,7 @@ class BenchReport:
     end_to_end: ContenderTimes
     peers: dict[str, ContenderTimes]
     ceilings: CeilingRates
+    load: Load
     fetch: dict[str, FetchTimes]
 
     @property
@@ -103,12 +112,13 @@ class BenchReport:
         ours = values["end_to_end"]
         values["overhead_share"] = ours.pop("overhead_share")
         del ours["tokens_equal"]
+        values["load"] = self.load.to_json()
         return {**values, "stages": ours.pop("stages"), "ratios": self.ratios, "int8_gains": int8_gains(self)}
 
     def print(self, console: Console) -> None:
-        """Tables: contenders, our stages, the store by codec; and the ceilings."""
+        """Tables: contenders, our stages, the store by codec; ceilings; and whether the times are worth anything."""
         print_table(_contender_table(self), console)
-        print_table(_stage_table("Our stages", self.stages), console)
+        print_table(_stage_table("Our stages", self.stages, _on(self)), console)
         for name, stage in self.stages.items():
             if stage.alone_ms is not None:
                 times = stage.alone_to_copy
@@ -124,6 +134,8 @@ class BenchReport:
         print_table(_fetch_table(self), console)
         for line in _remarks(self):
             console.print(line)
+        if self.load.sentence:
+            console.print(text(self.load.sentence, "bold red"))
 
 
 def int8_gains(report: BenchReport) -> dict[str, float]:
@@ -161,12 +173,13 @@ def html_from_report(report: BenchReport) -> str:
 
 def _page(report: BenchReport) -> Page:
     settings, machine, rates = report.settings, report.machine, report.ceilings
+    average = machine["load_average"]
     facts = (
         f"{settings['k']} passages ranked, {settings['m']} read; {settings['question_tokens']} + "
         f"{settings['passage_tokens']} tokens, {settings['answer_tokens']}-token answers; batch of "
-        f"{settings['batch_size']}; {settings['threads']} threads; {settings['repeats']} interleaved runs after "
-        f"{settings['warmup']} of warm-up. {machine['cpu']}, {machine['cpus']} CPUs, load "
-        f"{machine['load_average']:.2f} at the start."
+        f"{settings['batch_size']}; {settings['threads']} threads; {_blocks(report)}. {cpu_label(machine)}, "
+        f"{machine['cpus']} CPUs, load {'unknown' if average is None else f'{average:.2f}'} at the start. "
+        f"{report.load.sentence}"
     )
     note = (
         f"Orange is outside the graphs: {_percent(report.end_to_end.overhead_share)} of end to end. A stage bound by "
@@ -177,17 +190,23 @@ def _page(report: BenchReport) -> Page:
         ("INT8 matrix product", f"{rates.int8_macs_per_second / 1e9:.1f} G multiply-adds/s"),
         ("copy", f"{rates.copy_bytes_per_second / 1e9:.1f} GB/s"),
     ]
+    unsure = Verdict("worthless" if report.load.worthless else "not known to be worth anything", good=False)
     sections = [
-        Section("From end to end", tables=[_contender_table(report)], texts=_remarks(report)),
-        Section("Our stages", tables=[_stage_table("Our stages", report.stages, note)]),
+        Section(
+            "From end to end", tables=[_contender_table(report)], texts=_remarks(report),
+            verdict=None if report.load.worthless is False else unsure,
+        ),
+        Section.of(_stage_table("Our stages", report.stages, f"{note} {_on(report)}")),
     ]
     paper_form = report.peers.get("paper_form")
     if paper_form is not None:
-        sections.append(Section.of(_stage_table("Stages in the paper's form", paper_form.stages or {})))
+        sections.append(Section.of(_stage_table("Stages in the paper's form", paper_form.stages or {}, _on(report))))
     if report.fetch:
         sections.append(Section.of(_fetch_table(report)))
     sections.append(
-        Section.of(ReportTable("Ceilings of this machine, measured in the same run", ("", "rate"), ceilings))
+        Section.of(
+            ReportTable("Ceilings of this machine, measured in the same run", ("", "rate"), ceilings, _on(report))
+        )
     )
     origin = Origin(report.command, report.date, report.versions)
     return Page(f"glimmer-export bench: {report.model['source']}", facts, origin, sections)
@@ -198,16 +217,17 @@ def _contender_table(report: BenchReport) -> ReportTable:
     slowest = max(times.median_ms for times in contenders.values())
     rows = [
         (
-            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.p95_ms:.1f}",
-            f"{times.questions_per_second:.2f}",
+            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.min_ms:.1f}", f"{times.p95_ms:.1f}",
+            f"{times.cold_ms:.1f}", f"{times.questions_per_second:.2f}",
             times_faster(1 / report.ratios[name]) if name in report.ratios else "",
             _megabytes(times.peak_rss_bytes), Bar(times.median_ms / slowest, "ours" if name == "ours" else "peer"),
         )
         for name, times in contenders.items()
     ]  # fmt: skip
     return ReportTable(
-        f"{report.settings['repeats']} interleaved runs of {report.settings['batch_size']} question(s)",
-        ("", "passages", "median ms", "p95 ms", "per second", "beside ours", "peak MB", ""), rows,
+        f"{_blocks(report)}, of {report.settings['batch_size']} question(s) a run",
+        ("", "passages", "median ms", "min ms", "p95 ms", "cold ms", "per second", "beside ours", "peak MB", ""), rows,
+        _on(report),
     )  # fmt: skip
 
 
@@ -234,7 +254,18 @@ def _fetch_table(report: BenchReport) -> ReportTable:
     ]  # fmt: skip
     columns = ("bytes a token", "ms", "to a bare copy", "8 threads, ms", "to bare copies", "cold, ms", "encoded/s")
     title = f"Fetching {report.settings['k']} passages from the store"
-    return ReportTable(title, ("codec", *columns), rows)
+    return ReportTable(title, ("codec", *columns), rows, _on(report))
+
+
+def _blocks(report: BenchReport) -> str:
+    """How contenders took turns."""
+    number, seconds = len(report.end_to_end.block_sizes), report.settings["block_seconds"]
+    return f"{number} interleaved blocks each, back to back for at least {seconds:g} s, the first of each not counted"
+
+
+def _on(report: BenchReport) -> str:
+    """Where the figures of a table are from."""
+    return f"{threads_label(report.settings['threads'], report.machine)}."
 
 
 def _remarks(report: BenchReport) -> list[str]:

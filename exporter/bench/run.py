@@ -14,8 +14,17 @@ from statistics import median
 from glimmer_export.exporter.bench.ceilings import CeilingRates, Ceilings, StageWork, stage_work
 from glimmer_export.exporter.bench.contenders import SessionContender, measure_peak_rss, open_contenders
 from glimmer_export.exporter.bench.fetch import fetch_times
+from glimmer_export.exporter.bench.load import Load, LoadWatch
 from glimmer_export.exporter.bench.machine import describe_machine
-from glimmer_export.exporter.bench.measure import Contender, ContenderSpec, Samples, interleaved, measure, percentile_95
+from glimmer_export.exporter.bench.measure import (
+    BlockPlan,
+    Contender,
+    ContenderSpec,
+    Samples,
+    interleaved,
+    measure,
+    percentile_95,
+)
 from glimmer_export.exporter.bench.options import BenchOptions
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
 from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
@@ -26,7 +35,8 @@ from glimmer_export.runtime.contract import LIVE_STAGE_A, read_manifest
 __all__ = ["run_bench"]
 
 SETTINGS = (
-    "k", "m", "question_tokens", "passage_tokens", "answer_tokens", "batch_size", "repeats", "warmup", "seed",
+    "k", "m", "question_tokens", "passage_tokens", "answer_tokens", "batch_size", "repeats", "warmup", "block_seconds",
+    "seconds", "seed",
 )  # fmt: skip
 MODEL_FIELDS = (
     "d_model", "d_kv", "d_ff", "num_heads", "vocab_size", "num_memory_layers", "num_stage_a_layers",
@@ -44,14 +54,15 @@ def run_bench(
     notify: Callable[[str, int, int], None] = lambda *_: None,
     *,
     ceilings: Ceilings | None = None,
+    watch: LoadWatch | None = None,
 ) -> BenchReport:
-    """Prepare the contenders, measure them in turn, and report.
+    """Prepare the contenders, measure them in turn, and report, with what else the machine did meanwhile.
 
     `notify(what, done, of)` is told how far it is. Raises OptionError for options that do not fit, OutputError if
     the working directory holds something else, MissingExtraError where a peer's package is not installed.
     """
     options.check()
-    machine, date = describe_machine(), utc_now()
+    machine, date, watch = describe_machine(), utc_now(), watch or LoadWatch()
     place: AbstractContextManager[str] = (
         tempfile.TemporaryDirectory(prefix="glimmer-bench-") if options.work is None else nullcontext(str(options.work))
     )
@@ -61,16 +72,20 @@ def run_bench(
         prepared = prepare(options, Path(directory), notify)
         ours = prepared.specs[0]
         assert ours.store is not None
-        fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
+        with watch.during("fetching"):
+            fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
         peaks = _peaks(prepared, options, notify)
         contenders = open_contenders(prepared.specs)
         try:
-            report = _measured(options, prepared, contenders, peaks, notify, ceilings or Ceilings(options.num_threads))
+            report = _measured(
+                options, prepared, contenders, peaks, notify, ceilings or Ceilings(options.num_threads), watch
+            )
         finally:
             for contender in contenders.values():
                 if isinstance(contender, SessionContender):
                     contender.close()
-    return replace(report, machine=machine, date=date, fetch=fetch)
+    load = watch.load(machine["load_average"], cpus=machine["cpus"], threads=options.num_threads)
+    return replace(report, machine=machine, date=date, load=load, fetch=fetch)
 
 
 def _peaks(
@@ -90,19 +105,29 @@ def _measured(
     peaks: Mapping[str, int],
     notify: Callable[[str, int, int], None],
     ceilings: Ceilings,
+    watch: LoadWatch,
 ) -> BenchReport:
-    turns = len(contenders) * len(prepared.batches)
+    turns = len(contenders) * options.repeats
+
+    def sample_ceilings() -> None:
+        with watch.during("the ceilings"):
+            ceilings.sample()
+
     samples = measure(
-        contenders, prepared.batches, warmup=options.warmup, answer_tokens=options.answer_tokens,
-        between_runs=ceilings.sample, advance=lambda name, done: notify(f"Measuring {name}", done, turns),
+        contenders, prepared.batches,
+        BlockPlan(options.repeats, options.block_seconds, options.warmup, options.seconds),
+        answer_tokens=options.answer_tokens, watch=watch.during, between_rounds=sample_ceilings,
+        advance=lambda name, done: notify(f"Measuring {name}", done, turns),
     )
     notify("Measuring the memory encoder", turns, turns)
-    encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
+    with watch.during("the memory encoder"):
+        encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
     notify(f"Measuring {ALONE} alone", turns, turns)
     rates = ceilings.rates()
     ours = contenders[OURS]
     assert isinstance(ours, SessionContender)
-    alone_ms = ours.alone_ms(ALONE, prepared.batches[-1], ALONE_REPEATS)
+    with watch.during(f"{ALONE} alone"):
+        alone_ms = ours.alone_ms(ALONE, prepared.batches[-1], ALONE_REPEATS)
     times = {
         spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
         for spec in prepared.specs
@@ -131,6 +156,7 @@ def _measured(
         end_to_end=replace(end_to_end, stages=stages),
         peers=times,
         ceilings=rates,
+        load=Load(None, (), None, {}),
         fetch={},
     )
 
@@ -158,10 +184,14 @@ def _contender_times(
     times = ContenderTimes(
         passages=spec.num_passages,
         median_ms=samples.median_ms,
+        min_ms=samples.min_ms,
+        cold_ms=samples.cold_ms,
         p95_ms=percentile_95(samples.milliseconds),
         questions_per_second=1e3 * options.batch_size / samples.median_ms,
         peak_rss_bytes=peaks.get(spec.key),
         times_ms=tuple(samples.milliseconds),
+        block_sizes=tuple(samples.block_sizes),
+        first_ms=tuple(samples.first_ms),
     )
     if spec.library != "session":
         return times
@@ -170,10 +200,12 @@ def _contender_times(
     )
     work = stage_work(read_manifest(spec.model), workload, options.batch_size)
     outside = samples.outside_graphs()
+    ours_by_place = {place: answered.tokens for place, answered in zip(ours.places, ours.answered, strict=True)}
     pairs = [
         (mine == theirs)
-        for one, other in zip(samples.answered, ours.answered, strict=True)
-        for mine, theirs in zip(one.tokens, other.tokens, strict=True)
+        for place, answered in zip(samples.places, samples.answered, strict=True)
+        if place in ours_by_place
+        for mine, theirs in zip(answered.tokens, ours_by_place[place], strict=True)
     ]
     return replace(
         times,

@@ -59,6 +59,7 @@ def int8_bundle(bundle: Path, store: Path, questions: Sequence[BenchQuestion], o
     return output
 
 
+BATCHES = 8
 OURS = "ours"
 RECIPE = "bench.json"
 CODECS = ("fp16",)
@@ -70,7 +71,7 @@ Notify = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model with its contenders, and the questions of every run, warm-up first: `batches[run]`."""
+    """A model with its contenders, and the batches of questions that every block goes round through."""
 
     config: CheckpointConfig
     forms: Forms
@@ -120,9 +121,8 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
             specs.append(replace(spec, key=peer.key, model=quantized))
         else:
             specs.append(_peer_spec(directory, source.config, peer, spec))
-    runs = options.warmup + options.repeats
     questions = random_questions(
-        source.config, passages, count=runs * options.batch_size, num_tokens=options.question_tokens,
+        source.config, passages, count=BATCHES * options.batch_size, num_tokens=options.question_tokens,
         num_passages=most, seed=options.seed,
     )
     size = options.batch_size

@@ -10,8 +10,19 @@ import typer
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json
 from glimmer_export.exporter.cli.output import bold, console, print_json
-from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED, MAX_THREADS, MAX_TOKENS
+from glimmer_export.exporter.cli.ranges import (
+    MAX_COUNT,
+    MAX_PASSAGES,
+    MAX_QUESTIONS,
+    MAX_SECONDS,
+    MAX_SEED,
+    MAX_THREADS,
+    MAX_TOKENS,
+    number,
+)
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
+from glimmer_export.exporter.report.terminal import text
+from glimmer_export.exporter.report.visible import visible
 
 __all__ = ["bench"]
 
@@ -40,8 +51,19 @@ def bench(
         typer.Option("--threads", min=1, max=MAX_THREADS, help="CPU threads of every contender. Default: all CPUs."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", max=MAX_QUESTIONS, help="Questions of one run.")] = 1,
-    repeats: Annotated[int, typer.Option("--repeats", max=MAX_COUNT, help="Counted runs of each contender.")] = 10,
-    warmup: Annotated[int, typer.Option("--warmup", max=MAX_COUNT, help="Runs before these.")] = 2,
+    repeats: Annotated[int, typer.Option("--repeats", max=MAX_COUNT, help="Blocks of runs of each contender.")] = 5,
+    warmup: Annotated[int, typer.Option("--warmup", max=MAX_COUNT, help="Runs of each block that do not count.")] = 1,
+    block_seconds: Annotated[
+        float,
+        typer.Option("--block-seconds", max=MAX_SECONDS, callback=number, help="What counts of a block, at the least."),
+    ] = 3.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", min=0, max=MAX_SECONDS, callback=number,
+            help="Begin no further block of each if all blocks together would take longer.",
+        ),
+    ] = None,
     peers: Annotated[
         str, typer.Option("--peers", help="With commas: int8, paper-form, hf-fid-kN, optimum-fid-kN; or none.")
     ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",
@@ -65,7 +87,8 @@ def bench(
     options = BenchOptions(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,
         passage_tokens=passage_tokens, answer_tokens=answer_tokens, threads=threads, batch_size=batch_size,
-        repeats=repeats, warmup=warmup, peers=peer_names(peers), peak_rss=peak_rss, seed=seed, work=work,
+        repeats=repeats, warmup=warmup, block_seconds=block_seconds, seconds=seconds, peers=peer_names(peers),
+        peak_rss=peak_rss, seed=seed, work=work,
     )  # fmt: skip
     options.check()
     libraries = {peer.library for peer in parse_peers(options.peers)}
@@ -75,6 +98,8 @@ def bench(
         report = run_bench(options, notify)
     if as_json:
         print_json(report.to_json())
+        if report.load.sentence:
+            console(stderr=True).print(text("warning", "yellow"), visible(report.load.sentence))
     else:
         report.print(console())
     if html is not None and place is not None:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "num_threads", "sleep_while_waiting"]
+__all__ = ["allowed_cpus", "available_cores", "num_threads", "sleep_while_waiting"]
 
 ONE_THREAD_BYTES = 32 << 20
 """Weights of a model that one thread runs about as fast as two: they lie in the core's caches."""
@@ -36,10 +36,14 @@ def sleep_while_waiting(options: Any) -> None:
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
 
+def allowed_cpus() -> set[int]:
+    """Numbers of the CPUs that this process may use; of all where the system has no affinity, as macOS."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def available_cores() -> int:
     """Physical cores that this process may use at once: those of its affinity, within its control groups' quota."""
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = {_siblings(cpu) for cpu in cpus}
+    cores = {_siblings(cpu) for cpu in allowed_cpus()}
     return int(max(1, min(len(cores), _quota())))
 
 

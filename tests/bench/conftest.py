@@ -34,7 +34,7 @@ def bench_report(once: Once, bench_options: BenchOptions) -> BenchReport:
 @pytest.fixture(scope="session")
 def batch_report(bench_options: BenchOptions, bench_report: BenchReport) -> BenchReport:
     """Batches, in the same directory."""
-    return run_bench(replace(bench_options, batch_size=3, repeats=1, warmup=0), ceilings=small_ceilings())
+    return run_bench(replace(bench_options, batch_size=3, repeats=1), ceilings=small_ceilings())
 
 
 def small_ceilings() -> Ceilings:

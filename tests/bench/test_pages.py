@@ -13,7 +13,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from glimmer_export.exporter.bench.readme import BEGIN, END, main
+from glimmer_export.exporter.bench.load import Load
+from glimmer_export.exporter.bench.readme import BEGIN, END, TABLE_BEGIN, TABLE_END, main
 from glimmer_export.exporter.bench.report import check_html_target, html_from_report, write_html
 from glimmer_export.exporter.report.tables import times_faster
 from glimmer_export.runtime.contract import OutputError
@@ -42,6 +43,34 @@ def test_html_escapes(bench_report):
     ET.fromstring(text.encode())
 
 
+def test_every_table_names_the_cpu(bench_report):
+    found = {**bench_report.machine, "cpu": "A CPU of ours", "cpu_numbers": "", "instructions": ["vnni"]}
+    root = ET.fromstring(html_from_report(replace(bench_report, machine=found)))
+    tables = list(root.iter("table"))
+    notes = ["".join(note.itertext()) for note in root.iter("p")]
+    assert len(tables) == 6
+    of_times = len(tables) - 1  # the last is of versions
+    assert sum("1 thread of A CPU of ours (vnni)." in note for note in notes) == of_times
+
+
+def loaded(report, *, worthless, reason):
+    return replace(report, load=Load(worthless, (reason,) if reason else (), 0.5, report.load.spans))
+
+
+def test_a_bench_under_load_says_that_it_is_worthless(bench_report):
+    busy = loaded(bench_report, worthless=True, reason="other processes had 35.0% of the CPUs during int8")
+    said = "These times are worthless: other processes had 35.0% of the CPUs during int8."
+    assert said in html_from_report(busy)
+    assert '<span class="failed">worthless</span>' in html_from_report(busy)
+    assert said in printed(busy)
+    assert busy.to_json()["load"]["worthless"] is True
+    quiet = loaded(bench_report, worthless=False, reason="")
+    assert "worthless" not in html_from_report(quiet) + printed(quiet)
+    blind = loaded(bench_report, worthless=None, reason="there is no /proc/stat here")
+    assert "Nobody can tell whether this machine was quiet: there is no /proc/stat here." in printed(blind)
+    assert blind.to_json()["load"]["worthless"] is None
+
+
 def test_html_without_peers(bench_report):
     ET.fromstring(html_from_report(replace(bench_report, peers={})))
 
@@ -54,10 +83,14 @@ def test_where_no_html_can_be_written(tmp_path):
             check_html_target(place)
 
 
-def test_tables(bench_report):
+def printed(report) -> str:
     shown = io.StringIO()
-    bench_report.print(Console(width=100, file=shown))
-    text = shown.getvalue()
+    report.print(Console(width=200, file=shown))
+    return shown.getvalue()
+
+
+def test_tables(bench_report):
+    text = printed(bench_report)
     for name in ("ours", *bench_report.peers, *bench_report.stages):
         assert name in text
     assert "live_stage_a alone and warm" in text
@@ -67,24 +100,62 @@ def test_tables(bench_report):
 @pytest.fixture
 def written(bench_report, tmp_path):
     """A bench's JSON and a README with the two markers."""
-    (tmp_path / "bench.json").write_text(json.dumps(bench_report.to_json()), encoding="utf-8")
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    quiet = loaded(bench_report, worthless=False, reason="")
+    (tmp_path / "bench.json").write_text(json.dumps(quiet.to_json()), encoding="utf-8")
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", encoding="utf-8")
     return [str(tmp_path / "bench.json"), "--page", str(tmp_path / "README.md")]
 
 
 def test_the_readmes_section(bench_report, written, tmp_path):
     assert main([*written, "--check"]) == 1
-    assert "old" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "stale" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert main(written) == 0
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"\n{END}\nafter\n")
-    assert "old" not in text
+    assert "stale" not in text
     assert f"$ {bench_report.command}" in text
     assert f"| {times_faster(1 / bench_report.ratios['hf_fid_k5'])} |" in text
     assert "FiD, Hugging Face in torch, 5 passages" in text
     assert "| live_stage_b |" in text
     assert main([*written, "--check"]) == 0
+
+
+def test_a_page_with_the_table_alone(bench_report, written, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{TABLE_BEGIN}\n{TABLE_END}\nafter\n", encoding="utf-8")
+    assert main(written) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "FiD, Hugging Face in torch, 5 passages" in text
+    assert "live_stage_b" not in text
+    assert main([*written, "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("worthless", "reason", "said"),
+    [
+        (True, "steal", "found steal"),
+        (None, "no /proc/stat", "found no /proc/stat"),
+        ("absent", "", "found one that does not say"),
+    ],
+)
+def test_no_page_is_written_from_a_bench_under_load(bench_report, written, tmp_path, capsys, worthless, reason, said):
+    bench = loaded(bench_report, worthless=worthless, reason=reason).to_json()
+    if worthless == "absent":
+        del bench["load"]
+    (tmp_path / "bench.json").write_text(json.dumps(bench), encoding="utf-8")
+    before = (tmp_path / "README.md").read_bytes()
+    assert main(written) == 2
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_bytes() == before
+
+
+def test_of_two_pages_both_are_written_or_none(written, tmp_path):
+    other = tmp_path / "other.md"
+    other.write_text("no markers", encoding="utf-8")
+    before = (tmp_path / "README.md").read_bytes()
+    assert main([*written, "--page", str(other)]) == 2
+    assert (tmp_path / "README.md").read_bytes() == before
 
 
 def test_a_readme_without_markers(written, tmp_path, capsys):

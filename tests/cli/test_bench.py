@@ -8,6 +8,7 @@ import pytest
 
 import glimmer_export.exporter.bench.run as bench_run
 from glimmer_export.exporter.bench.ceilings import Ceilings
+from glimmer_export.exporter.bench.load import CpuCounts, LoadWatch
 from glimmer_export.runtime.contract import CheckpointError, OptionError, OutputError
 from tests.bench_work import prepared_options
 from tests.exported import make_checkpoint
@@ -15,12 +16,18 @@ from tests.exported import make_checkpoint
 SMALL = (
     "--top-k", 3, "--top-m", 2, "--question-tokens", 9, "--passage-tokens", 12, "--answer-tokens", 4, "--threads", 1,
 )
-QUICK = ("--repeats", 2, "--warmup", 0, "--no-peak-rss")
+QUICK = ("--repeats", 2, "--block-seconds", 0, "--no-peak-rss")
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     return make_checkpoint(tmp_path / "checkpoint", "glimmer", tokenizer=False)
+
+
+def busy_machine():
+    """Counters of a machine of a thousand CPUs; between two readings others had 350 of them."""
+    readings = iter(CpuCounts(10.0 * place, 1000, 3500.0 * place, 0.0, 0.0) for place in range(1000))
+    return lambda: next(readings)
 
 
 def test_json_and_html(cli, once, tmp_path, monkeypatch):
@@ -36,6 +43,12 @@ def test_json_and_html(cli, once, tmp_path, monkeypatch):
     assert report["ratios"] == {}
     assert report["end_to_end"]["questions_per_second"] > 0
     assert (tmp_path / "report.html").is_file()
+    assert (report["settings"]["repeats"], report["settings"]["seconds"]) == (2, None)
+    monkeypatch.setattr(bench_run, "LoadWatch", lambda: LoadWatch(busy_machine()))
+    done = cli(*arguments, "--peers", "none", "--json", "--seconds", 0)
+    assert done.json["load"]["worthless"] is True
+    assert done.json["end_to_end"]["block_sizes"] == [1]
+    assert "warning These times are worthless: other processes had 35.0% of the CPUs during" in done.err
     done = cli(*arguments, "--peers", "none", "--batch-size", 2)
     assert done.code == 0, done.err
     assert "ours" in done.out

@@ -34,16 +34,13 @@ from glimmer_export.runtime.candidates import (
     checked_passages,
     parts_of,
     pieces_of,
-    row_of,
+    rows_of,
 )
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
-    GlimmerError,
     ModelShape,
     OptionError,
-    PassageError,
-    QuestionError,
     StoreError,
     check_parity,
 )
@@ -229,19 +226,10 @@ class Session:
             top_k, top_m = checked_k_and_m(top_k, top_m, self._shape)
             given = checked_passages(passages, len(asked), serving.store)
             clock = StageClock()
-            rows: list[Row] = []
-            errors: dict[int, GlimmerError] = {}
-            for index, question in enumerate(asked):
-                try:
-                    row = row_of(
-                        index, question, given[index], top_k, store=serving.store, text=self.text, shape=self._shape,
-                        clock=clock,
-                    )
-                except (QuestionError, PassageError) as error:
-                    errors[index] = error
-                    continue
-                if row.candidates:
-                    rows.append(row)
+            taken, errors = rows_of(
+                asked, given, top_k, store=serving.store, text=self.text, shape=self._shape, clock=clock
+            )
+            rows = [row for row in taken if row.candidates]
             self._warn_of_cut(rows)
             found = {
                 index: Answer(words(question), None, error=errors.get(index), milliseconds=clock.milliseconds())
@@ -293,16 +281,7 @@ class Session:
             asked = items("questions", questions, of="questions")
             given = checked_passages(passages, len(asked), serving.store)
             clock = StageClock()
-            rows: list[Row] = []
-            errors: dict[int, GlimmerError] = {}
-            for index, question in enumerate(asked):
-                try:
-                    rows.append(row_of(
-                        index, question, given[index], None, store=serving.store, text=self.text, shape=shape,
-                        clock=clock,
-                    ))
-                except (QuestionError, PassageError) as error:
-                    errors[index] = error
+            rows, errors = rows_of(asked, given, None, store=serving.store, text=self.text, shape=shape, clock=clock)
             self._warn_of_cut(rows)
             pieces = [piece for row in rows for piece in pieces_of(row, shape.num_retrieved)]
             scores: dict[int, list[float]] = {row.index: [] for row in rows}

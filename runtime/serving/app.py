@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.serving.endpoints import ENDPOINTS
@@ -40,13 +38,6 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
 
     Where there is a `token`, clients must show it.
     """
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        service.worker.start()
-        yield
-        await asyncio.to_thread(service.worker.stop)
-
     schema = openapi(asks_for_token=token is not None)
 
     async def openapi_json(_request: Request) -> Response:
@@ -59,7 +50,6 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
             Route("/openapi.json", openapi_json),
             *page_routes(),
         ],
-        lifespan=lifespan,
         exception_handlers={
             HTTPException: _on_http, ServingError: _on_error, GlimmerError: _on_error, ClientLeftError: _on_left,
             ClientDisconnect: _on_left, Exception: _on_error,
@@ -72,7 +62,13 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
         service.metrics.request(paths.get(scope.get("endpoint"), ""), status, seconds)
         log_request(scope, status, seconds)
 
-    guarded = Guard(app, service.settings, token, observe)
+    async def with_worker(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(service, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    guarded = Guard(with_worker, service.settings, token, observe)
     origins = service.settings.cors_origins
     if not origins:
         return guarded
@@ -80,6 +76,19 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
         guarded, allow_origins=origins, allow_methods=["GET", "POST"],
         allow_headers=["authorization", "content-type", "x-request-id"], expose_headers=["x-request-id"],
     )
+
+
+async def _live(service: Service, receive: Receive, send: Send) -> None:
+    """ASGI's lifespan: the worker's. If it is cancelled, the server ends at once, and nothing is waited for."""
+    await receive()
+    service.worker.start()
+    await send({"type": "lifespan.startup.complete"})
+    try:
+        await receive()
+    except asyncio.CancelledError:
+        return
+    await asyncio.to_thread(service.worker.stop)
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

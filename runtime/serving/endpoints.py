@@ -24,7 +24,7 @@ from glimmer_export.runtime.serving.models import (
     RerankOut,
     TokenEvent,
 )
-from glimmer_export.runtime.serving.reranking import rerank
+from glimmer_export.runtime.serving.reranking import rerank, rerank_v2
 from glimmer_export.runtime.serving.upkeep import healthz, metrics, passage, readyz, refresh
 
 __all__ = ["ENDPOINTS", "Endpoint"]
@@ -53,6 +53,7 @@ class Endpoint:
 ENDPOINTS = (
     Endpoint("POST", "/v1/answer", answer, AnswerIn, (AnswerOut, AnswerList), ANSWERING, (TokenEvent, AnswerEvent)),
     Endpoint("POST", "/v1/rerank", rerank, RerankIn, (RerankOut,), ANSWERING),
+    Endpoint("POST", "/v2/rerank", rerank_v2, RerankIn, (RerankOut,), ANSWERING),
     Endpoint("POST", "/v1/chat/completions", chat, ChatIn, (ChatOut,), ANSWERING, (ChatChunk,)),
     Endpoint("GET", "/v1/passages/{id}", passage, None, (PassageOut,), (400, 404, 500)),
     Endpoint("POST", "/v1/refresh", refresh, None, (Refreshed,), (400, 500)),

@@ -16,7 +16,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.serving.models import ErrorBody, ErrorOut
 
-__all__ = ["ServingError", "error_response", "invalid", "of_glimmer"]
+__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down"]
 
 ASKED_WRONG = (OptionError, PassageError, QuestionError)
 """Errors of what was asked; all others are the server's."""
@@ -76,6 +76,11 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
         )
     kind = type(error).__name__ if isinstance(error, GlimmerError) else "InternalError"
     return ServingError(500, kind, "the server failed; its log says more under this request_id")
+
+
+def shutting_down() -> ServingError:
+    """What whoever asks a server that ends is told."""
+    return ServingError(503, "ShuttingDown", "the server takes no more questions", close=True)
 
 
 def invalid(error: ValidationError) -> ServingError:

@@ -14,7 +14,7 @@ from glimmer_export.runtime.answer import Answer
 from glimmer_export.runtime.candidates import Given
 from glimmer_export.runtime.contract import OptionError
 from glimmer_export.runtime.serving.batching import Job, Line, LineClosedError, LineFullError, Work
-from glimmer_export.runtime.serving.errors import ServingError
+from glimmer_export.runtime.serving.errors import ServingError, shutting_down
 from glimmer_export.runtime.serving.worker import Worker
 from glimmer_export.runtime.session import Session
 
@@ -125,7 +125,7 @@ class Desk:
                 retry_after_s=max(1, math.ceil(seconds)),
             ) from None
         except LineClosedError:
-            raise ServingError(503, "ShuttingDown", "the server takes no more questions", close=True) from None
+            raise shutting_down() from None
 
     def _too_late(self) -> ServingError:
         return ServingError(504, "Timeout", f"no answer within {self._timeout_s:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glimmer_export.runtime.serving.errors import ServingError, error_response
+from glimmer_export.runtime.serving.errors import ServingError, error_response, shutting_down
 from glimmer_export.runtime.serving.page import PAGE_PATHS
 from glimmer_export.runtime.serving.settings import Settings
 
@@ -40,7 +41,10 @@ class Guard:
         self._app, self._settings, self._token, self._observe = app, settings, token, observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises what the application raises once its response has begun; before, that is a 500."""
+        """Raises what the application raises once its response has begun; before, that is a 500.
+
+        What is cancelled before its response has begun is a 503: the server ends.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -68,6 +72,12 @@ class Guard:
         except ServingError as error:
             if not status:
                 await error_response(error, request_id)(scope, receive, answer)
+        except asyncio.CancelledError:
+            if complete:
+                return
+            if status:
+                raise
+            await error_response(shutting_down(), request_id)(scope, receive, answer)
         except Exception:
             if complete:  # it was answered, and logged
                 return

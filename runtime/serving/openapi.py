@@ -52,7 +52,7 @@ def _operation(item: Endpoint, *, asks_for_token: bool) -> dict[str, Any]:
         content["text/plain"] = {"schema": {"type": "string"}}
     if item.streams:
         content["text/event-stream"] = {
-            "schema": {"type": "string", "description": "The data of its events is JSON."},
+            "schema": {"description": "Events, each with JSON for its data."},
             "x-events": [_reference(model) for model in item.streams],
         }
     errors = sorted({*item.errors, *(() if item.path in OPEN_PATHS else COMMON_ERRORS)})

@@ -12,8 +12,38 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from glimmer_export.runtime.serving.errors import ServingError
+from glimmer_export.runtime.serving.lingering import LingeringTransport
 
 __all__ = ["protocol_with_deadline"]
+
+MAX_HEAD_BYTES = 16 << 10
+"""h11's own bound of a request's line and headers, which it holds only to those that come in parts."""
+BAD_HTTP, HEAD_TOO_LARGE = 400, 431
+
+
+class Connection(h11.Connection):
+    """h11's, which refuses a head that is too large however it comes.
+
+    `refusal` is the status of what it raised last.
+    """
+
+    refusal = BAD_HTTP
+
+    def next_event(self) -> Any:
+        """Raises h11.RemoteProtocolError."""
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.refusal = HEAD_TOO_LARGE if error.error_status_hint == HEAD_TOO_LARGE else BAD_HTTP
+            raise
+        if isinstance(event, h11.Request) and _head_bytes(event) > MAX_HEAD_BYTES:
+            self.refusal = HEAD_TOO_LARGE
+            raise h11.RemoteProtocolError("its head is too large")
+        return event
+
+
+def _head_bytes(request: h11.Request) -> int:
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
 def protocol_with_deadline(
@@ -26,20 +56,26 @@ def protocol_with_deadline(
     connection for ever.
 
     A client that in as many seconds takes nothing of what is there for it is let go. Without this its response would
-    stay in memory, and a server that is to end would wait for it.
+    stay in memory, and a server that is to end would wait for it. One that is refused while it may still be sending is
+    given as many to learn of it.
     """
 
     class Protocol(H11Protocol):
         """One connection."""
 
+        conn: Connection
         _deadline: asyncio.TimerHandle | None = None
         _taking: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            self.conn = Connection(h11.SERVER, MAX_HEAD_BYTES)
+            self.lingering = LingeringTransport(transport, self.loop, receive_timeout_s, self._may_be_sending)
+            super().connection_made(self.lingering)  # type: ignore[arg-type]
             self._begin()
 
         def data_received(self, data: bytes) -> None:
+            if self.lingering.is_lingering:
+                return
             if self._deadline is None and not self._answering:
                 self._begin()
             super().data_received(data)
@@ -65,10 +101,20 @@ def protocol_with_deadline(
             self._end()
             if self._taking is not None:
                 self._taking.cancel()
+            self.lingering.forget()
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(ServingError(400, "BadHttp", msg))
+            if self.conn.refusal == HEAD_TOO_LARGE:
+                self._refuse(ServingError(
+                    HEAD_TOO_LARGE, "HeadTooLarge", f"a request's line and headers may have {MAX_HEAD_BYTES} bytes"
+                ))
+            else:
+                self._refuse(ServingError(BAD_HTTP, "BadHttp", msg))
+
+        def _may_be_sending(self) -> bool:
+            """Whether the client has not sent all that it began with, or sends what is no HTTP."""
+            return self.conn.their_state in {h11.SEND_BODY, h11.ERROR} or bool(self.conn.trailing_data[0])
 
         @property
         def _answering(self) -> bool:
@@ -123,7 +169,7 @@ def protocol_with_deadline(
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
-            self.transport.close()
+            self.lingering.linger()
             self._watch()
 
     return Protocol

@@ -13,7 +13,7 @@ from glimmer_export.runtime.serving.exchange import Asked
 from glimmer_export.runtime.serving.models import DocumentOut, RerankIn, RerankOut, RerankResult, given_of
 from glimmer_export.runtime.serving.service import as_json, read_body, service_of
 
-__all__ = ["rerank"]
+__all__ = ["rerank", "rerank_v2"]
 
 
 async def rerank(request: Request) -> Response:
@@ -45,3 +45,8 @@ async def rerank(request: Request) -> Response:
     ]
     content = RerankOut(id=request.state.request_id, model=service.name, results=results)
     return as_json(content, exclude_none=True)
+
+
+async def rerank_v2(request: Request) -> Response:
+    """The same, at the address of version 2 of Cohere's interface."""
+    return await rerank(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from glimmer_export.runtime.contract import GlimmerError
-from glimmer_export.runtime.serving.errors import ServingError, of_glimmer
+from glimmer_export.runtime.serving.errors import ServingError, of_glimmer, shutting_down
 from glimmer_export.runtime.serving.exchange import ClientLeftError, Told
 
 __all__ = ["EventStream", "begun", "event"]
@@ -57,6 +58,8 @@ class EventStream(Response):
             return
         except (GlimmerError, ServingError) as error:
             await self._fail(of_glimmer(error, *self._places), send)
+        except asyncio.CancelledError:  # the server ends
+            await self._fail(shutting_down(), send)
         except Exception as error:
             logger.exception("request %s failed", self._request.state.request_id)
             await self._fail(of_glimmer(error), send)

@@ -17,6 +17,8 @@ from tests.calibration.passes.test_exact_rewrites import by_channel, folded_grap
 from tests.exported import REWRITTEN_VARIANTS
 
 INT8 = read_config("policy", "int8", Policy)
+PACKED = INT8.model_copy(update={"half_tables": ()})
+"""With tables in INT8 too."""
 EVERYTHING = INT8.model_copy(update={"keep": (), "lazy_layer": True, "embeddings": False})
 
 
@@ -130,7 +132,7 @@ def test_a_table_that_cannot_be_packed_is_named():
         }
     """)
     next(iter(model.graph)).name = "shared/Gather"
-    options = GraphOptions("graph", int8=True, fp16=False, scheme=TENSORRT, policy=INT8, method="max")
+    options = GraphOptions("graph", int8=True, fp16=False, scheme=TENSORRT, policy=PACKED, method="max")
     done = quantize_graph(model, by_channel(model, {"ids": np.int32([[0, 1]])}), options)
     assert (done.int8, done.kept) == ([], ["shared/Gather"])
     assert [note.split(":")[0] for note in done.notes] == ["shared/Gather"]

@@ -24,10 +24,12 @@ from glimmer_export.runtime.contract import (
     file_digest,
     read_parity_records,
 )
+from glimmer_export.runtime.serving.server import parity_fault
 from tests.bundle_factory import rewrite
 from tests.exported import copy_bundle
 from tests.parity.asked import answered_rows, write_gate
 from tests.parity.noise import noisy_bundle
+from tests.serving.conftest import serving
 
 OPTIONS = ParityOptions(threads=1)
 CPU, ROUNDED = "onnxruntime-cpu", "onnxruntime-cpu-fp16-rounded"
@@ -76,6 +78,14 @@ def test_a_record_says_what_it_rests_on(recorded, glimmer, rows):
     assert record.gate.verdict == "passed"
     assert record.report["coverage"]["answered"] == len(rows)
     Session.open(recorded, glimmer.store, threads=1, require_parity="device").close()
+
+
+@pytest.mark.parametrize("required", ["witnessed", "device"])
+def test_a_server_is_ready_where_a_record_witnesses_its_bundle(recorded, glimmer, required):
+    for bundle, status in ((recorded, 200), (glimmer.bundle, 503)):
+        with Session.open(bundle, glimmer.store, threads=1) as session, \
+                serving(session, not_ready=parity_fault(session, required)) as (client, _):
+            assert client.get("/readyz").status_code == status
 
 
 def test_the_digest_is_of_what_was_asked_and_of_nothing_else():

@@ -243,6 +243,57 @@ def test_a_stopped_server_finishes_what_is_in_flight(running, gated, clients, se
         ended.result(LONG_S)
 
 
+def test_a_server_that_is_told_twice_to_stop_ends_at_once_and_says_so(running, gated, clients, caplog):
+    with running() as (url, stop, ended):
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        body = {"question": QUESTIONS[0]}
+        waiting = clients.submit(httpx.post, f"{url}/v1/answer", json=body, timeout=LONG_S)
+        assert gated.entered.wait(LONG_S)
+        stop()
+        until(lambda: refuses(url))
+        assert not waiting.done()
+        stop()
+        refused = waiting.result(LONG_S)
+        assert not gated.gate.is_set()
+        ended.result(LONG_S)
+    assert refused.status_code == 503
+    assert refused.headers["connection"] == "close"
+    assert refused.json()["error"]["type"] == "ShuttingDown"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_stream_that_is_under_way_says_that_the_server_ends(running, gated, clients, caplog, monkeypatch):
+    begun, wait = threading.Event(), gated.answer_many
+
+    def begin(questions, *arguments, on_token, **options):
+        on_token(0, "some")
+        begun.set()
+        return wait(questions, *arguments, **options)
+
+    monkeypatch.setattr(gated, "answer_many", begin)
+    with running() as (url, stop, ended):
+        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        body = {"question": QUESTIONS[0], "stream": True}
+        waiting = clients.submit(httpx.post, f"{url}/v1/answer", json=body, timeout=LONG_S)
+        assert begun.wait(LONG_S)
+        stop()
+        stop()
+        told = waiting.result(LONG_S).text
+        ended.result(LONG_S)
+    assert told.startswith('event: token\ndata: {"index":0,"text":"some"}\n\nevent: error\ndata: ')
+    assert "ShuttingDown" in told
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_question_that_comes_while_the_server_ends_is_503(session):
+    with serving(session) as (client, service):
+        service.worker.stop()
+        refused = ask(client)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["type"] == "ShuttingDown"
+    assert refused.headers["connection"] == "close"
+
+
 def refuses(url) -> bool:
     try:
         httpx.get(f"{url}/healthz")

@@ -35,6 +35,26 @@ def test_the_best_few_have_the_relevance_that_they_have_among_all(client):
     assert len(client.post("/v1/rerank", json={**asked, "top_n": 500}).json()["results"]) == len(TEXTS)
 
 
+def test_cohere_version_2_asks_at_another_address(client):
+    asked = {"query": "w1 w2", "documents": TEXTS, "top_n": 2, "model": "any"}
+    first, second = (client.post(f"/{version}/rerank", json=asked).json()["results"] for version in ("v1", "v2"))
+    assert first == second
+
+
+def test_texts_are_scored_as_each_alone_whatever_their_lengths(client):
+    """They are encoded a few of like length at a time."""
+    texts = [f"w{number} " * (1 + 7 * number % 23) + "w1" for number in range(20)]
+    assert len({len(text.split()) for text in texts}) > 15
+
+    def scores(documents):
+        found = client.post("/v1/rerank", json={"query": "w1 w2", "documents": documents}).json()["results"]
+        return [item["score"] for item in sorted(found, key=lambda item: item["index"])]
+
+    together = scores(texts)
+    assert len(set(together)) == len(texts)
+    assert together == pytest.approx([scores([text])[0] for text in texts], abs=1e-4)
+
+
 def test_texts_and_stored_passages_are_scored_alike(client):
     row = CORPUS[1]
     forms = [{"title": row["title"], "text": row["text"], "rank_fields": []}, row["id"], {"id": row["id"]}]

@@ -59,11 +59,8 @@ def exchange(address, *parts: bytes) -> bytes:
 
 def read_all(connection) -> bytes:
     received = b""
-    try:
-        while part := connection.recv(1 << 16):
-            received += part
-    except ConnectionResetError:
-        pass
+    while part := connection.recv(1 << 16):
+        received += part
     return received
 
 
@@ -90,7 +87,6 @@ NOT_HTTP = [
     b"\r\n\r\n\r\n\r\nhello\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET /none HTTP/9.9\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"\xff" * 100 + b"\r\n\r\n",
     b"GET /\xe9 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
-    b"GET /none HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     request(b"", b"Content-Length: 5"), request(b"", b"Transfer-Encoding: gzip"),
     b"POST /v1/answer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
     (
@@ -165,6 +161,62 @@ def test_requests_that_come_together_are_answered_in_their_order(address):
 def test_a_body_that_is_too_large_is_not_read_to_its_end(address):
     received = exchange(address, request(b" " * 1000, length=1 << 40))
     assert status(received) == 413
+
+
+LARGE = {
+    "in one piece": [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"],
+    "in pieces": [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", *[b"X: " + b"x" * 1000 + b"\r\n"] * 20, b"\r\n"],
+    "a path": [b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+    "many headers": [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", b"".join(b"X%d: y\r\n" % item for item in range(5000)),
+        b"\r\n",
+    ],
+    "behind another": [b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nX: " + b"x" * 100_000],
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_head_is_bounded_however_it_comes(address, name, caplog):
+    received = exchange(address, *LARGE[name])
+    if name == "behind another":
+        assert status(received) == 200
+        received = received[whole(received) :]
+    assert status(received) == 431
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["type"] == "HeadTooLarge"
+    assert "Traceback" not in caplog.text
+
+
+REFUSED = {
+    413: request(b"", length=1 << 40), 400: b"no HTTP\r\n\r\n",
+    403: request(b"{", b"Host: evil.example", length=1 << 19).replace(b"Host: localhost\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSED)
+def test_whoever_is_refused_while_still_sending_reads_why_and_is_not_reset(address, refusal):
+    """If the system resets a connection, the client's drops the response that its program has not read yet."""
+    with socket.create_connection(address, timeout=LONG_S) as connection:
+        connection.sendall(REFUSED[refusal])
+        connection.recv(1, socket.MSG_PEEK)  # refused by now
+        for _ in range(30):
+            connection.sendall(b" " * 100_000)
+        assert status(read_all(connection)) == refusal
+
+
+def test_whoever_goes_on_sending_is_let_go(address):
+    def is_let_go() -> bool:
+        try:
+            connection.sendall(b" ")
+        except ConnectionError:
+            return True
+        return False
+
+    with socket.create_connection(address, timeout=LONG_S) as connection:
+        connection.sendall(REFUSED[413])
+        assert status(read_all(connection)) == 413
+        assert not is_let_go()
+        until(is_let_go)
+    until(lambda: not connections_of(address))
 
 
 @pytest.mark.parametrize(

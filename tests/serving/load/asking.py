@@ -18,7 +18,10 @@ import httpx
 from glimmer_export.exporter.tolerances import TOLERANCES
 from glimmer_export.runtime import Session
 
-__all__ = ["Client", "Expected", "LeftError", "Stream", "Tally", "Truth", "ask_all", "expected_of", "read_questions"]
+__all__ = [
+    "NATS", "Client", "Expected", "LeftError", "Stream", "Tally", "Truth", "ask_all", "expected_of", "read_questions",
+    "seen",
+]
 
 NATS = TOLERANCES["log_probability"].atol
 """A question that shares its batch is padded to another length."""
@@ -42,10 +45,14 @@ def expected_of(session: Session, questions: Sequence[str]) -> Expected:
 
 @dataclass
 class Truth:
-    """What is answered from each generation of a store that there has been; all before `served` are no longer."""
+    """What is answered from each generation of a store that there has been; all before `served` are no longer.
+
+    `exact` is whether an answer's words must be those; otherwise only its question and passages, and they are counted.
+    """
 
     generations: list[Expected]
     served: int = 0
+    exact: bool = True
 
 
 def seen(answer: dict[str, Any]) -> dict[str, Any]:
@@ -57,8 +64,10 @@ def seen(answer: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def differs(found: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether it is another answer."""
+def differs(found: dict[str, Any], expected: dict[str, Any], *, exact: bool = True) -> bool:
+    """Whether it is another answer; or, if it need not be exact, to another question or from other passages."""
+    if not exact:
+        return any(found[name] != expected[name] for name in ("question", "passages"))
     close = abs((found["log_probability"] or 0.0) - (expected["log_probability"] or 0.0)) <= NATS
     return not close or any(found[name] != expected[name] for name in ("question", "answer", "passages"))
 
@@ -73,8 +82,12 @@ class Tally:
     """Ids of requests whose connection ended before a response had begun."""
     taken: dict[str, int] = field(default_factory=dict)
     """Statuses by request id."""
+    other_words: int = 0
+    """Answers that differ from those expected, where they may."""
 
-    def check(self, request_id: str, question: str, response: Response, alternatives: Sequence[Expected]) -> None:
+    def check(
+        self, request_id: str, question: str, response: Response, alternatives: Sequence[Expected], *, exact: bool
+    ) -> None:
         """Count a response; it may be the answer of any of the alternatives, of this question, or a refusal."""
         self.statuses[response.status] += 1
         self.taken[request_id] = response.status
@@ -88,7 +101,9 @@ class Tally:
                 self.faults.append(f"{request_id}: {response.status} is no error of ours: {content}")
             return
         found = seen(content)
-        if all(differs(found, expected[question]) for expected in alternatives):
+        others = [expected[question] for expected in alternatives]
+        self.other_words += all(differs(found, other) for other in others)
+        if all(differs(found, other, exact=exact) for other in others):
             self.faults.append(f"{request_id}: {question!r} got {found['question']!r}: {found['answer']!r}")
 
 
@@ -206,7 +221,7 @@ async def ask_all(
                     if until_left:
                         return
                     continue
-                tally.check(request_id, question, response, truth.generations[oldest:])
+                tally.check(request_id, question, response, truth.generations[oldest:], exact=truth.exact)
                 if after is not None:
                     await after(next(done))
         finally:

@@ -27,7 +27,7 @@ from glimmer_export.runtime import Session
 from tests.serving.load.asking import Client, Stream, Tally, Truth, ask_all, expected_of
 from tests.serving.load.served import Served
 
-__all__ = ["SCENARIOS", "Subject", "ended"]
+__all__ = ["SCENARIOS", "Subject", "ended", "log_faults"]
 
 KILLED = """
 import json, socket, sys, time
@@ -55,6 +55,13 @@ class Subject:
     """After these, no further request is begun: a busy machine has done fewer by then."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Of `glimmer-export serve`, in the place of what a scenario chooses."""
+    cross_encoder: Path | None = None
+    """Where that of `rerank` is, or is to be written."""
+
+    @property
+    def threads(self) -> int:
+        """Of one graph run, here and in the server."""
+        return int(self.options.get("threads", 1))
 
     def served(self, **chosen: object) -> Served:
         """A server of it, warmed up."""
@@ -72,7 +79,7 @@ class Subject:
 
     def truth(self) -> Truth:
         """What a session of this process answers."""
-        with Session.open(self.bundle, self.store, threads=1) as session:
+        with Session.open(self.bundle, self.store, threads=self.threads) as session:
             return Truth([expected_of(session, self.questions)])
 
 
@@ -216,7 +223,7 @@ def stopping(subject: Subject) -> dict[str, Any]:
             lost = [item for item in tally.unanswered if logged.get(item) == 200]
             whole.faults += [f"round {number}: {item} was answered, and its client has no answer" for item in lost]
             whole.faults += [f"round {number}: {item}" for item in tally.faults]
-            whole.faults += [f"round {number}: {item}" for item in _log_faults(served)]
+            whole.faults += [f"round {number}: {item}" for item in log_faults(served)]
             if code:
                 whole.faults.append(f"round {number}: exit code {code}")
             whole.statuses += tally.statuses
@@ -229,7 +236,7 @@ def latency(subject: Subject) -> dict[str, Any]:
     """One client beside `Session.answer` in the client's process, taking turns; medians, and CPU time of either."""
     truth = subject.truth().generations[0]
     direct_ms, served_ms, faults = [], [], []
-    with Session.open(subject.bundle, subject.store, threads=1) as session, \
+    with Session.open(subject.bundle, subject.store, threads=subject.threads) as session, \
             subject.served() as served:
         session.warm_up()
         connection = http.client.HTTPConnection(served.host, served.port, timeout=60)
@@ -252,7 +259,7 @@ def latency(subject: Subject) -> dict[str, Any]:
                 faults.append(f"{question!r} got {found['answer']!r}")
         server_cpu = served.cpu_seconds - cpu
         connection.close()
-        faults += _log_faults(served)
+        faults += log_faults(served)
     return {
         "asked": len(served_ms),
         "session_p50_ms": round(median(direct_ms), 2), "server_p50_ms": round(median(served_ms), 2),
@@ -298,10 +305,11 @@ def ended(served: Served, tally: Tally) -> dict[str, Any]:
     """Figures of a tally, once the server has been stopped and its log looked through."""
     if code := served.stop():
         tally.faults.append(f"exit code {code}")
-    return {"statuses": dict(tally.statuses), "faults": tally.faults + _log_faults(served)}
+    return {"statuses": dict(tally.statuses), "faults": tally.faults + log_faults(served)}
 
 
-def _log_faults(served: Served) -> list[str]:
+def log_faults(served: Served) -> list[str]:
+    """What the log of a server has that must not be there."""
     return [f"log: {json.dumps(record)[:2000]}" for record in served.remarks()]
 
 

@@ -32,10 +32,11 @@ class Served:
 
     def __init__(self, bundle: Path, store: Path, **options: object) -> None:
         self.bundle, self.store = bundle, store
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        chosen = {"port": 0, "threads": 1, **options}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, "serve", bundle, "--store", store, "--port=0", "--threads=1", *words],
+            [sys.executable, "-c", SCRIPT, "serve", bundle, "--store", store, *words],
             stdout=subprocess.PIPE, stderr=self._log, stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "1000"},
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.once", "tests.exported"]
+pytest_plugins = ["tests.once", "tests.exported", "tests.traced"]
 
 TESTS = Path(__file__).resolve().parent
 BEGUN_FIRST = (

@@ -97,11 +97,14 @@ def partition(
         )
     num_shared = 0 if separate_reranker else num_stage_a
     if "stage_b" in parts and num_live == num_shared:
+        fix = "lower --rerank-proportion" if num_live > 1 else "raise --live-proportion"
+        if num_live == 1 and num_layers < 3:  # memory, stage A and stage B
+            fix = "give stage A layers of its own, --separate-reranker, or choose --architecture lumen"
         raise CheckpointError(
             subject, expected="at least one layer in its stage B",
             found=f"none ({num_stage_a} of {num_live} live layers are stage A, by a rerank proportion of "
             f"{rerank_proportion})",
-            fix="lower --rerank-proportion or raise --live-proportion",
+            fix=fix,
         )
     return Partition(num_memory, num_stage_a, num_live - num_shared)
 

@@ -61,6 +61,14 @@ def evaluate(
     passages: Passages = PASSAGE_SOURCES[0],
     retrieval: Retrieval = "bm25",
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with curves here.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", metavar="FOLDER",
+            help="Keep answers here until the end: the same command, given again, continues. Default: beside the page "
+            "or the plot.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curves into a .png or .svg.")
     ] = None,
@@ -80,6 +88,7 @@ def evaluate(
     from glimmer_export.exporter.evaluation.plot import plot_evaluation
     from glimmer_export.exporter.evaluation.questions import paths_of, read_tasks, task_files
     from glimmer_export.exporter.evaluation.show import print_report, write_html
+    from glimmer_export.exporter.evaluation.work import check_work, remove_work
     from glimmer_export.exporter.memory import CorpusSource
     from glimmer_export.exporter.report.page import check_page
     from glimmer_export.exporter.report.plot import check_plot
@@ -88,9 +97,14 @@ def evaluate(
     read = [*models, *(corpus or ()), store, *paths_of(asked)]
     picture = None if plot is None else check_plot(plot, overwrite=overwrite, inputs=read)
     page = None if html is None else check_page(html, [*read, plot])
+    if work is None and (output := page or picture) is not None:
+        work = output.with_name(f"{output.name}.partial")
+    if work is not None:
+        work = check_work(work, [*read, page, picture])
     request = EvaluationRequest(
         tuple(models), None if not corpus else CorpusSource.of(corpus, corpus_format, chunk_words),
         ModelOptions(store, batch_size, threads, backend, verify), Grid.parse(grid or ()), passages == GIVEN, retrieval,
+        work,
     )  # fmt: skip
     report = evaluated(request, read_tasks(asked, limit), question_progress)
     if picture is not None:
@@ -99,8 +113,10 @@ def evaluate(
         write_html(report, page, command=command_line(context))
     if as_json:
         print_json(report.to_json())
-        return
-    print_report(report, console())
-    for path in (plot, html):
-        if path is not None:
-            console().print("Wrote", bold(path))
+    else:
+        print_report(report, console())
+        for path in (plot, html):
+            if path is not None:
+                console().print("Wrote", bold(path))
+    if work is not None:
+        remove_work(work)

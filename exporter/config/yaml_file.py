@@ -57,7 +57,8 @@ def yaml_from_text(
         raise error(subject, expected=expected, found="values that nest too deep", fix=fix) from None
     except (ValueError, OverflowError, yaml.YAMLError) as reason:
         # The two in the middle are of escapes and directives that PyYAML does not look at. Its own take several lines.
-        raise error(subject, expected=expected, found=" ".join(str(reason).split()), fix=fix) from None
+        found = " ".join(str(reason).split()).removeprefix("found ")
+        raise error(subject, expected=expected, found=found, fix=fix) from None
 
 
 def _loader() -> Any:

@@ -15,7 +15,7 @@ from glimmer_export.exporter.memory import build_store
 from glimmer_export.runtime import Answer, Passage, PassageTruncatedWarning, Session
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.candidates import Candidate, Given, PassageId
-from glimmer_export.runtime.contract import MEMORY_ENCODER, BundleError, Forms, ModelShape
+from glimmer_export.runtime.contract import MANIFEST, MEMORY_ENCODER, BundleError, Forms, ModelShape, file_digest
 from glimmer_export.runtime.opening import text_of
 from glimmer_export.runtime.store import MemoryStore
 
@@ -33,6 +33,11 @@ class BundleModel:
         self.bundle = Bundle.open(path)
         self._builder: Path | None = None
         text_of(self.bundle)
+
+    @property
+    def digest(self) -> str:
+        """The manifest's, which has those of all files."""
+        return file_digest(self.bundle.directory / MANIFEST)
 
     @property
     def shape(self) -> ModelShape:
@@ -118,6 +123,9 @@ class SessionAnswering:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)
             return [self._answer(batch, cell) for cell in cells]
+
+    def forget(self) -> None:
+        """Nothing: a session's answers depend on their own batch alone."""
 
     def _answer(self, batch: Sequence[Asked], cell: Cell) -> list[Answer]:
         taken = [asked for asked in batch if asked.error is None]

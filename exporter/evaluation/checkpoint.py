@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS, choose_forms
 from glimmer_export.exporter.checkpoint import read_checkpoint
+from glimmer_export.exporter.checkpoint.digest import checkpoint_digest
 from glimmer_export.exporter.evaluation.grid import Cell
 from glimmer_export.exporter.evaluation.models import ModelOptions
 from glimmer_export.exporter.evaluation.passages import Asked, Found
@@ -21,7 +22,14 @@ from glimmer_export.exporter.training.frozen_memory import CheckpointBundle
 from glimmer_export.runtime import Answer, Passage
 from glimmer_export.runtime.answer import answer_of
 from glimmer_export.runtime.candidates import Candidate, Row, join_question
-from glimmer_export.runtime.contract import Forms, ModelShape, NotFiniteError, QuestionError, TokenizerError
+from glimmer_export.runtime.contract import (
+    Forms,
+    ModelShape,
+    NotFiniteError,
+    QuestionError,
+    TokenizerError,
+    file_digest,
+)
 from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
@@ -48,6 +56,12 @@ class CheckpointModel:
                 fix="put the tokenizer.json that the model was trained with into its directory",
             )
         self._text = TextEncoder.open(self._checkpoint.tokenizer, self.shape)
+
+    @property
+    def digest(self) -> str:
+        """Of config, weights and tokenizer, whatever files they came in."""
+        assert self._checkpoint.tokenizer is not None
+        return f"{checkpoint_digest(self._checkpoint)} {file_digest(self._checkpoint.tokenizer)}"
 
     @property
     def forms(self) -> Forms:
@@ -84,7 +98,7 @@ class TorchAnswering:
     def __init__(self, name: str, model: GlimmerModel, text: TextEncoder, store: MemoryStore | None) -> None:
         self._name, self._model, self._text, self._store = name, model, text, store
         self._shape = model.config.shape
-        self._memory = PassageStates(model, store)
+        self.forget()
 
     def answer(self, batch: Sequence[Asked], cells: Sequence[Cell]) -> list[list[Answer]]:
         """By cell, from memory that is read or computed once for all of them."""
@@ -105,6 +119,10 @@ class TorchAnswering:
             return [list(unread.values()) for _ in cells]
         question, passages = _padded([row.question_ids for row in rows]), self._passages(rows)
         return [list((unread | self._read(batch, rows, question, passages, cell)).values()) for cell in cells]
+
+    def forget(self) -> None:
+        """Passages are encoded beside others, whose lengths show in the last bits."""
+        self._memory = PassageStates(self._model, self._store)
 
     def _read(
         self, batch: Sequence[Asked], rows: Sequence[Row], question: Masked, passages: Masked, cell: Cell

@@ -42,6 +42,10 @@ class Answering(Protocol):
         """The answers of a batch by cell, each with its passages as they were ranked; raises what answering raises."""
         ...
 
+    def forget(self) -> None:
+        """Have what is answered next depend, to the last bit, on nothing that was answered before."""
+        ...
+
 
 class Model(Protocol):
     """A checkpoint or a bundle, read and found sound. `forms` are those of its graphs, `kind` says what it is."""
@@ -54,6 +58,11 @@ class Model(Protocol):
     @property
     def kind(self) -> str:
         """What it is."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that its answers depend on, but for a store."""
         ...
 
     @property

@@ -17,18 +17,23 @@ from glimmer_export.exporter.cost import question_cost
 from glimmer_export.exporter.evaluation.bundle import BundleModel
 from glimmer_export.exporter.evaluation.figures import has_gold, question_figures
 from glimmer_export.exporter.evaluation.grid import Cell, Grid
-from glimmer_export.exporter.evaluation.models import Model, ModelOptions, labels_of, open_models
-from glimmer_export.exporter.evaluation.passages import Found, find_passages
+from glimmer_export.exporter.evaluation.models import Answering, Model, ModelOptions, labels_of, open_models
+from glimmer_export.exporter.evaluation.passages import Asked, Found, find_passages
 from glimmer_export.exporter.evaluation.questions import TaskQuestion
 from glimmer_export.exporter.evaluation.report import Answered, EvaluatedModel, EvaluationReport, report_from_figures
+from glimmer_export.exporter.evaluation.work import EvaluationWork, Kept, Plan, questions_digest
 from glimmer_export.exporter.memory import CorpusSource
 from glimmer_export.exporter.memory.corpus_texts import open_corpus
+from glimmer_export.exporter.report.origin import package_versions
 from glimmer_export.runtime import Answer
 from glimmer_export.runtime.candidates import PassageSource
-from glimmer_export.runtime.contract import OptionError, QuestionFileError
+from glimmer_export.runtime.contract import MANIFEST, OptionError, QuestionFileError, file_digest
 
 __all__ = ["EvaluationRequest", "Progress", "evaluate", "no_progress"]
 
+SPAN = 256
+"""How many questions are asked and then kept, in whole batches."""
+PACKAGES = ("glimmer-export", "numpy", "onnxruntime", "tokenizers", "torch")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Called with what a phase does and of how many questions; yields what to call with the number that came to be done."""
 
@@ -45,6 +50,7 @@ class EvaluationRequest:
 
     Passages come from a `corpus`, or from the store of `options`, found by `retrieval`, which a corpus has by words
     alone; or they are those `given` with the questions, whose ids are then looked up in either.
+    Answers are kept in the folder `work`, if it is named, until `remove_work`: the same request continues from them.
     """
 
     models: tuple[Path, ...]
@@ -53,6 +59,7 @@ class EvaluationRequest:
     grid: Grid = field(default_factory=Grid)
     given: bool = False
     retrieval: str = "bm25"
+    work: Path | None = None
 
 
 def evaluate(
@@ -61,8 +68,9 @@ def evaluate(
     """Ask every model every question at every k and m of the grid, and compare with the first model.
 
     Raises, before anything is asked, OptionError for a request that says too much or too little, QuestionFileError for
-    questions that nothing can be graded by, StoreError for a store that is not every model's, and what reading models,
-    corpus and store raises; and what answering raises.
+    questions that nothing can be graded by, StoreError for a store that is not every model's, OutputError for a folder
+    of work that is damaged or another evaluation's, and what reading models, corpus and store raises; and what
+    answering raises.
     """
     _check(request)
     models = open_models(request.models)
@@ -79,12 +87,14 @@ def evaluate(
         _check_gradable(found)
         folder = open_files.enter_context(TemporaryDirectory(prefix="glimmer-evaluate-"))
         found = replace(found, folder=Path(folder))
+        work = None if request.work is None else EvaluationWork(request.work, _plan(request, models, cells, found))
         runs: list[Answered] = []
         figures: dict[str, list[NDArray[np.float64]]] = {}
         notes = _short(found, cells)
-        for model, label, of_model in zip(models, labels, cells, strict=True):
+        for place, (model, label, of_model) in enumerate(zip(models, labels, cells, strict=True)):
             with progress(f"Asking {label}", len(found.asked) * len(of_model)) as advance:
-                answers = _ask(model, found, of_model, request.options, advance)
+                kept = None if work is None else work.of_model(place)
+                answers = _ask(model, found, of_model, request.options, kept, advance)
             for cell, replies in zip(of_model, answers, strict=True):
                 cost = question_cost(label, model.shape, model.forms, k=cell.k, m=cell.m)
                 runs.append((label, cell, cost, *_unanswered(replies)))
@@ -161,17 +171,54 @@ def _check_gradable(found: Found) -> None:
 
 
 def _ask(
-    model: Model, found: Found, cells: Sequence[Cell], options: ModelOptions, advance: Callable[[int], None]
+    model: Model, found: Found, cells: Sequence[Cell], options: ModelOptions, kept: Kept | None,
+    advance: Callable[[int], None],
 ) -> list[list[Answer]]:
-    """One model's answers by cell, in the questions' order."""
+    """One model's answers by cell, in the questions' order; it is loaded if there are spans that were not kept."""
     answers: list[list[Answer]] = [[] for _ in cells]
-    with model.opened(found, options) as answering:
-        for start in range(0, len(found.asked), options.batch_size):
-            batch = found.asked[start : start + options.batch_size]
-            for of_cell, replies in zip(answers, answering.answer(batch, cells), strict=True):
-                of_cell.extend(replies)
-            advance(len(batch) * len(cells))
+    answering: Answering | None = None
+    step = max(1, SPAN // options.batch_size) * options.batch_size
+    with ExitStack() as loaded:
+        for first in range(0, len(found.asked), step):
+            span = found.asked[first : first + step]
+            of_span = None if kept is None else kept.read(first, span)
+            if of_span is not None:
+                advance(len(span) * len(cells))
+            else:
+                answering = answering or loaded.enter_context(model.opened(found, options))
+                of_span = _ask_span(answering, span, cells, options.batch_size, advance)
+                if kept is not None:
+                    kept.write(first, of_span)
+            _extend(answers, of_span)
     return answers
+
+
+def _ask_span(
+    answering: Answering, span: Sequence[Asked], cells: Sequence[Cell], batch_size: int, advance: Callable[[int], None]
+) -> list[list[Answer]]:
+    """The answers by cell to consecutive questions, whatever was asked before."""
+    answering.forget()
+    answers: list[list[Answer]] = [[] for _ in cells]
+    for start in range(0, len(span), batch_size):
+        batch = span[start : start + batch_size]
+        _extend(answers, answering.answer(batch, cells))
+        advance(len(batch) * len(cells))
+    return answers
+
+
+def _extend(answers: Sequence[list[Answer]], more: Sequence[Sequence[Answer]]) -> None:
+    for of_cell, replies in zip(answers, more, strict=True):
+        of_cell.extend(replies)
+
+
+def _plan(request: EvaluationRequest, models: Sequence[Model], cells: Sequence[Sequence[Cell]], found: Found) -> Plan:
+    options = request.options
+    return Plan(
+        models=tuple(model.digest for model in models), questions=questions_digest(found.asked),
+        store=None if options.store is None else file_digest(options.store / MANIFEST),
+        grid=tuple(str(cell) for of_model in cells for cell in of_model), batch_size=options.batch_size,
+        threads=options.threads, backend=options.backend, versions=package_versions(PACKAGES),
+    )
 
 
 def _unanswered(answers: Sequence[Answer]) -> tuple[dict[str, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,3 +123,22 @@ def test_fractions_are_read_as_they_are_printed(value: Fraction) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="option --live-proportion: expected a proportion above 0 and at most 1"):
         parse_proportion(text, option="--live-proportion")
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "live", "rerank", "fix"),
+    [
+        (12, "1/3", "1", {"rerank_proportion": Fraction(1, 4)}),
+        (12, "1/12", "1/4", {"live_proportion": Fraction(1, 2)}),
+        (3, "1/3", "1/4", {"live_proportion": Fraction(2, 3)}),
+        (2, "1/2", "1/4", {"separate_reranker": True}),
+    ],
+)
+def test_what_is_proposed_helps(num_layers: int, live: str, rerank: str, fix: dict[str, Any]) -> None:
+    asked = {"live_proportion": Fraction(live), "rerank_proportion": Fraction(rerank)}
+    with pytest.raises(CheckpointError) as raised:
+        partition("glimmer", num_layers, **asked)
+    (option,) = fix
+    assert f"--{option.replace('_', '-')}" in raised.value.fix
+    partition("glimmer", num_layers, **asked | fix)
+    partition("lumen", num_layers, **asked)

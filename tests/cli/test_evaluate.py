@@ -7,6 +7,8 @@ import shutil
 import pytest
 
 from glimmer_export.exporter.cost import CostRequest, cost_report
+from glimmer_export.exporter.evaluation import show
+from glimmer_export.exporter.evaluation.bundle import BundleModel
 from glimmer_export.runtime.contract import BundleError, OptionError, OutputError, QuestionFileError, StoreError
 from tests.bundle_factory import write_rows
 from tests.calibrated import quantized
@@ -48,6 +50,28 @@ def test_a_bundle_and_its_checkpoint_by_a_store(cli, glimmer, questions, tmp_pat
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert plot.read_bytes().startswith(b"<?xml")
     assert "option" not in cli(*arguments, "--overwrite").err
+    assert {path.name for path in tmp_path.iterdir()} == {questions.name, page.name, plot.name}
+
+
+def test_what_was_answered_is_kept_beside_the_page_until_it_is_written(
+    cli, refused, glimmer, questions, tmp_path, monkeypatch
+):
+    def fails(*arguments, **options):
+        raise OutputError("page", expected="room on the disk", found="a full disk", fix="free some space")
+
+    page = tmp_path / "page.html"
+    arguments = ("evaluate", glimmer.bundle, "--store", glimmer.store, "--questions", questions, "--threads", 1)
+    with monkeypatch.context() as full:
+        full.setattr(show, "write_html", fails)
+        assert cli(*arguments, "--html", page).code == 2
+    work = tmp_path / "page.html.partial"
+    assert {path.name for path in work.iterdir()} == {"plan.json", "0-00000.json"}
+    said = refused(OutputError, *arguments, "--html", page, "--grid", "m=1")
+    assert f"unfinished evaluation {work}: expected grid ('k 5, m 1',), as asked for, found ('k 5, m 2',)" in said
+    monkeypatch.setattr(BundleModel, "opened", fails)  # nothing is left to be asked
+    assert cli(*arguments, "--html", page).code == 0
+    assert page.is_file()
+    assert not work.exists()
 
 
 def test_tables_and_tasks_named_with_their_files(cli, glimmer, questions):

@@ -49,7 +49,7 @@ COMMANDS = {
     "ask": Command({}, ("bundle", "store")),
     "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
     "serve": Command({}, ("bundle", "store", "config", "token_file")),
-    "evaluate": Command({"html": FILE, "plot": FILE}, ("models", "corpus", "store", "questions")),
+    "evaluate": Command({"html": FILE, "plot": FILE, "work": CHANGED}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),

@@ -9,6 +9,7 @@ import pytest
 
 from glimmer_export.calibration import ranges_file
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
+from glimmer_export.exporter.evaluation import work
 from glimmer_export.runtime import contract
 from glimmer_export.runtime.contract import dense_layout
 from tests.docs.pages import DOCS
@@ -16,6 +17,7 @@ from tests.docs.pages import DOCS
 TEXT = (DOCS / "format.md").read_text(encoding="utf-8")
 RECORDS = {
     "Checkpoint": [CheckpointConfig],
+    "Evaluation": [work.Plan, work.Span, work.Reply],
     "manifest.json of a bundle": [
         contract.BundleManifest, contract.ModelShape, contract.GraphEntry, contract.TensorEntry,
         contract.QuantizationEntry, contract.FormChoice,

@@ -55,7 +55,9 @@ def bench(
     warmup: Annotated[int, typer.Option("--warmup", max=MAX_COUNT, help="Runs of each block that do not count.")] = 1,
     block_seconds: Annotated[
         float,
-        typer.Option("--block-seconds", max=MAX_SECONDS, callback=number, help="What counts of a block, at the least."),
+        typer.Option(
+            "--block-seconds", min=0, max=MAX_SECONDS, callback=number, help="What counts of a block, at the least."
+        ),
     ] = 3.0,
     seconds: Annotated[
         float | None,

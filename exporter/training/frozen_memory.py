@@ -58,11 +58,13 @@ def open_store(
     """A store, and whether a memory encoder and a tokenizer like the checkpoint's wrote it.
 
     If it must be the checkpoint's `own`, as its memory is to be read, raises StoreError for another's, as opening it
-    with a bundle would. Another's has passages and finds them, but its token ids and memory are not for this model.
+    with a bundle would, and for one of passages cut otherwise. Another's has passages and finds them, but its token ids
+    and memory are not for this model.
     Raises StoreError for a store that is absent, damaged or newer.
     """
     bundle = CheckpointBundle.of(checkpoint)
     if own:
+        _check_length(Path(directory), checkpoint.config.passage_length)
         return MemoryStore.open(directory, bundle, verify=verify), True
     theirs = read_store_manifest(Path(directory))
     wanted = bundle.manifest
@@ -73,6 +75,17 @@ def open_store(
         codecs=() if theirs.codec is None else (theirs.codec,),
     )
     return MemoryStore.open(directory, replace(bundle, manifest=as_theirs), verify=verify), fits
+
+
+def _check_length(directory: Path, wanted: int) -> None:
+    """Raise StoreError for passages cut otherwise: of the same weights too, these have another memory."""
+    if (found := read_store_manifest(directory).passage_length) != wanted:
+        raise StoreError(
+            f"store {directory}", found=f"{found}",
+            expected=f"passages of at most {wanted} tokens, the recipe's passage_length or else the checkpoint's",
+            fix=f"pass --set passage_length={found}, or build the store with a bundle of a checkpoint that was made "
+            f"with --passage-length {wanted}",
+        )
 
 
 class FrozenMemory:

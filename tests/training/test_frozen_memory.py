@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,15 @@ def test_another_checkpoints_store_has_passages_and_no_memory_for_this_one(glimm
     with store:
         assert not fits
         assert len(store.search("w1", 3)) == 3
+
+
+def test_a_store_of_other_lengths_is_said_to_be_one(glimmer, checkpoint):
+    """As a recipe may ask for: its memory encoder is the same, and the memory is not."""
+    length = checkpoint.config.passage_length
+    longer = replace(checkpoint, config=checkpoint.config.model_copy(update={"passage_length": length + 2}))
+    expected = rf"passages of at most {length + 2} tokens.*found {length}; pass --set passage_length={length}"
+    with pytest.raises(StoreError, match=expected):
+        open_store(glimmer.store, longer, own=True)
 
 
 def test_the_checkpoints_own_store_is_known_as_such(glimmer, checkpoint):

@@ -72,8 +72,11 @@ $(DEMO)/bundle: | $(DEMO)/world
 $(DEMO)/store: | $(DEMO)/bundle
 	$(GLIMMER) memory build $(DEMO)/bundle --corpus $(DEMO)/world/corpus.jsonl --codec int8 -o $@
 
+# The browser comes once something listens: how long that takes is the machine's affair.
 serve: | $(DEMO)/store
-	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || (sleep 2; $(BIN)/python -m webbrowser http://127.0.0.1:$(PORT)/ >/dev/null) &
+	@test -z "$$DISPLAY$$WAYLAND_DISPLAY" || for second in $$(seq 60); do sleep 1; \
+	    if $(BIN)/python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)))' 2>/dev/null; then \
+	        $(BIN)/python -m webbrowser http://127.0.0.1:$(PORT)/ >/dev/null; break; fi; done &
 	@echo 'Open the page in a browser and ask it: When did Garvin Kingscroft get married?   Ctrl-C ends it.'
 	$(GLIMMER) serve $(DEMO)/bundle --store $(DEMO)/store --port $(PORT)
 

@@ -1,4 +1,4 @@
-# glimmer-export on an NVIDIA T4, or any GPU of a driver from 525 on. From the top of a clone:
+# glimmer-export on an NVIDIA T4, or any GPU of a driver from 535 on. From the top of a clone:
 #     docker build -f docs/deploy/t4.Dockerfile -t glimmer-export:t4 .
 # CUDA's libraries, cuDNN and TensorRT come with the Python packages of gpu-cu12: NVIDIA's base image, which has but
 # CUDA's runtime, says which driver is needed.

@@ -41,11 +41,11 @@ async def chat(request: Request) -> Response:
         raise ServingError(400, "InvalidRequest", "messages: expected one of the user with some text")
     asked = [Asked(question)]
     service.note(request, asked)
-    told = service.desk.ask(request, asked, Work(), stream=body.stream)
+    told = service.desk.ask(request, asked, Work(), stream=bool(body.stream))
     reply = _Reply(service, request, question)
     if body.stream:
         options = body.stream_options
-        usage = options is not None and options.include_usage
+        usage = options is not None and bool(options.include_usage)
         return EventStream(reply.chunks(await begun(told), usage=usage), request, service.places, None)
     found = [item.answer async for item in told if item.answer is not None]
     return as_json(reply.whole(found[0]))

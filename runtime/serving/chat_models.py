@@ -16,6 +16,8 @@ __all__ = [
 MAX_MESSAGES = 1000
 MAX_PARTS = 100
 IGNORED = "Taken and ignored."
+Text = Annotated[str, Field(max_length=1 << 20)]
+"""Of what was said before: a question has a bound of its own."""
 
 
 class _In(BaseModel):
@@ -32,17 +34,14 @@ class ContentPart(_In):
     """A part of a message; those without text, such as images, are not read."""
 
     type: str
-    text: Annotated[str, Field(max_length=MAX_QUESTION)] | None = None
+    text: Text | None = None
 
 
 class ChatMessage(_In):
     """One message of a conversation."""
 
     role: str
-    content: (
-        Annotated[str, Field(max_length=1 << 20)]
-        | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None
-    ) = None
+    content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS)] | None = None
 
     @property
     def text(self) -> str:
@@ -55,7 +54,7 @@ class ChatMessage(_In):
 class StreamOptions(_In):
     """What goes with a stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class ChatIn(_In):
@@ -66,7 +65,7 @@ class ChatIn(_In):
     """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     model: Annotated[Any, Field(description=IGNORED)] = None
     temperature: Annotated[Any, Field(description=IGNORED)] = None

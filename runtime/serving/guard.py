@@ -25,6 +25,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | PAGE_PATHS
 """What says nothing of the store, of questions or of who asks."""
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+OTHER_SITES = frozenset({"cross-site", "same-site"})
+"""What browsers say of a request, of which no script can change it: pages of another port are `same-site`."""
 Observe = Callable[[Scope, int, float], None]
 """Told of a request's scope, its status and its seconds."""
 
@@ -34,7 +36,7 @@ class Guard:
 
     Where there is no token, a page of a browser must not reach this server under another name than this machine's:
     only a request whose Host is that is taken. So that a page cannot send one unseen either, a body must be said to be
-    JSON, which browsers ask leave for.
+    JSON, which browsers ask leave for; and for a POST that has none, they say that it is another site's.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, token: bytes | None, observe: Observe) -> None:
@@ -92,10 +94,14 @@ class Guard:
     def _check(self, method: str, path: str, headers: Headers) -> None:
         if self._token is None and self._settings.is_loopback:
             host = headers.get("host", "localhost").lower()
-            if not {host, host.rpartition(":")[0]} & LOCAL_NAMES:
+            if not {host, host.rpartition(":")[0]} & {*LOCAL_NAMES, self._settings.host.lower()}:
                 raise ServingError(
                     403, "OtherHost", "without a token this server answers to localhost alone", close=True
                 )
+        if self._token is None and method == "POST" and headers.get("sec-fetch-site") in OTHER_SITES:
+            named = self._settings.cors_origins
+            if "*" not in named and headers.get("origin") not in named:
+                raise ServingError(403, "OtherSite", "this server takes nothing from other sites' pages", close=True)
         if self._token is not None and path not in OPEN_PATHS and method != "OPTIONS":
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # latin-1 is what headers are in, and takes any of them

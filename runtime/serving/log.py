@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from starlette.types import Scope
 
-__all__ = ["ACCESS", "Lines", "log_request", "log_to"]
+__all__ = ["ACCESS", "Lines", "log_refused", "log_request", "log_to"]
 
 ACCESS = logging.getLogger("glimmer_export.runtime.serving.access")
 FIELDS = "glimmer_fields"
@@ -43,6 +43,11 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     }
     fields |= {name: state[name] for name in ("num_questions", "questions") if name in state}
     ACCESS.info("request", extra={FIELDS: fields})
+
+
+def log_refused(request_id: str, status: int) -> None:
+    """Something was refused before its line and headers could be read."""
+    ACCESS.info("refused", extra={FIELDS: {"request_id": request_id, "status": status}})
 
 
 def log_to(stream: TextIO) -> None:

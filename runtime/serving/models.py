@@ -191,7 +191,7 @@ class RerankIn(BaseModel):
     query: Question
     documents: Documents
     top_n: Annotated[int | None, Field(ge=1, description="The best so many. Default: all.")] = None
-    return_documents: Annotated[bool, Field(description="Send the texts back.")] = False
+    return_documents: Annotated[bool | None, Field(description="Send the texts back.")] = None
 
 
 class DocumentOut(_Out):

@@ -19,6 +19,7 @@ __all__ = ["protocol_with_deadline"]
 MAX_HEAD_BYTES = 16 << 10
 """h11's own bound of a request's line and headers, which it holds only to those that come in parts."""
 BAD_HTTP, HEAD_TOO_LARGE = 400, 431
+HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class Connection(h11.Connection):
@@ -47,9 +48,11 @@ def _head_bytes(request: h11.Request) -> int:
 
 
 def protocol_with_deadline(
-    receive_timeout_s: float, refused: Callable[[str, int, float], None] = lambda path, status, seconds: None
+    receive_timeout_s: float, refused: Callable[[int, str], None] = lambda status, request_id: None
 ) -> type[H11Protocol]:
-    """A protocol that takes a request only if all of it arrives in so many seconds; what it refuses, `refused` is told.
+    """A protocol that takes a request only if all of it arrives in so many seconds.
+
+    What it refuses, `refused` is told: the status, and the id that the client has of it.
 
     They are counted from the connection, and of a further request from its first byte; how long a connection may be
     idle in between is uvicorn's `timeout_keep_alive`. Without this a client that sends a byte a minute keeps its
@@ -155,11 +158,12 @@ def protocol_with_deadline(
                 return
             self._unset_keepalive_if_required()
             if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                refused("", error.status, 0.0)
-                body = error.body(uuid.uuid4().hex).model_dump_json().encode()
+                request_id = uuid.uuid4().hex
+                refused(error.status, request_id)
+                body = error.body(request_id).model_dump_json().encode()
                 headers = [
                     (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-                    (b"connection", b"close"),
+                    (b"connection", b"close"), (b"x-request-id", request_id.encode()), *HEADERS,
                 ]
                 reason = HTTPStatus(error.status).phrase.encode()
                 response = h11.Response(status_code=error.status, headers=headers, reason=reason)

@@ -72,7 +72,7 @@ def serve(
             retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
         ) as session:
             service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
-            protocol = protocol_with_deadline(settings.receive_timeout_s, service.metrics.request)
+            protocol = protocol_with_deadline(settings.receive_timeout_s, service.refused)
             config = uvicorn.Config(
                 create_app(service, token), http=protocol, ws="none",
                 loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,

@@ -15,6 +15,7 @@ from glimmer_export.runtime.contract import GlimmerError
 from glimmer_export.runtime.serving.batching import Line
 from glimmer_export.runtime.serving.errors import ServingError, invalid
 from glimmer_export.runtime.serving.exchange import Asked, Desk
+from glimmer_export.runtime.serving.log import log_refused
 from glimmer_export.runtime.serving.metrics import Metrics
 from glimmer_export.runtime.serving.settings import Settings
 from glimmer_export.runtime.serving.worker import Worker
@@ -71,6 +72,11 @@ class Service:
             raise ServingError(503, type(self.not_ready).__name__, "the bundle has no parity record that witnesses it")
         if not self.worker.is_warm.is_set():
             raise ServingError(503, "WarmingUp", "not yet warmed up", retry_after_s=1)
+
+    def refused(self, status: int, request_id: str) -> None:
+        """Count and log what did not come to be a request."""
+        self.metrics.request("", status, 0.0)
+        log_refused(request_id, status)
 
     def note(self, request: Request, asked: list[Asked]) -> None:
         """Have the log say what was asked: how much of it, and the questions themselves only if it may have them."""

@@ -64,6 +64,27 @@ def test_chunks_joined_are_the_answer(client, session, usage):
     assert ends[-1] in {"stop", "length"}
 
 
+def test_what_is_null_is_as_if_it_were_left_out(client, session):
+    """OpenAI's schema allows it of all that may be left out, and clients in typed languages send it."""
+    ignored = dict.fromkeys(("temperature", "n", "tools", "max_tokens", "stop", "user"))
+    response = client.post("/v1/chat/completions", json=asked(stream=None, stream_options=None, **ignored))
+    assert response.json()["choices"][0]["message"]["content"] == session.answer(QUESTION).answer
+    response = client.post("/v1/chat/completions", json=asked(stream=True, stream_options={"include_usage": None}))
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert '"usage"' not in response.text
+
+
+LONG = "w1 " * 10_000
+
+
+@pytest.mark.parametrize("long", [LONG, [{"type": "text", "text": LONG}]], ids=["whole", "in parts"])
+def test_what_was_said_before_may_be_long(client, session, long):
+    conversation = [{"role": "user", "content": long}, {"role": "user", "content": QUESTION}]
+    found = client.post("/v1/chat/completions", json={"messages": conversation}).json()
+    assert found["choices"][0]["message"]["content"] == session.answer(QUESTION).answer
+    assert client.post("/v1/chat/completions", json={"messages": conversation[:1]}).status_code == 400
+
+
 @pytest.mark.parametrize(
     "messages", [[], [{"role": "system", "content": "w1"}], [{"role": "user"}], [{"role": "user", "content": " "}]]
 )

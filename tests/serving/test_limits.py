@@ -113,6 +113,25 @@ def test_without_a_token_it_answers_to_no_other_name(client, host):
     refused(client.get("/healthz", headers={"host": host}), 403, "OtherHost")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "127.1.2.3"])
+def test_it_answers_to_the_address_that_it_listens_on(session, host):
+    with serving(session, ready=False, host=host) as (client, _):
+        assert client.get("/healthz", headers={"host": f"{host}:8080"}).status_code == 200
+        refused(client.get("/healthz", headers={"host": "evil.example"}), 403, "OtherHost")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_cannot_send_what_has_no_body(client, session, site):
+    sent = {"origin": "https://page.example", "sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+    refused(client.post("/v1/refresh", headers=sent), 403, "OtherSite")
+    for own in ("same-origin", "none"):
+        assert client.post("/v1/refresh", headers={"sec-fetch-site": own}).status_code == 200
+    with serving(session, ready=False, cors_origins=("https://page.example",)) as (open_to_it, _):
+        assert open_to_it.post("/v1/refresh", headers=sent).status_code == 200
+        other = {**sent, "origin": "https://other.example"}
+        refused(open_to_it.post("/v1/refresh", headers=other), 403, "OtherSite")
+
+
 def test_no_other_site_is_let_in_unless_it_is_named(client, session):
     origin = {"origin": "https://page.example"}
     asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}

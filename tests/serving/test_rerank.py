@@ -35,6 +35,13 @@ def test_the_best_few_have_the_relevance_that_they_have_among_all(client):
     assert len(client.post("/v1/rerank", json={**asked, "top_n": 500}).json()["results"]) == len(TEXTS)
 
 
+def test_what_is_null_is_as_if_it_were_left_out(client):
+    asked = {"query": "w1 w2", "documents": TEXTS}
+    given = {**asked, "top_n": None, "return_documents": None, "model": None, "rank_fields": None}
+    first, second = (client.post("/v1/rerank", json=body).json()["results"] for body in (asked, given))
+    assert first == second
+
+
 def test_cohere_version_2_asks_at_another_address(client):
     asked = {"query": "w1 w2", "documents": TEXTS, "top_n": 2, "model": "any"}
     first, second = (client.post(f"/{version}/rerank", json=asked).json()["results"] for version in ("v1", "v2"))

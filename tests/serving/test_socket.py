@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from glimmer_export.runtime.serving import Service, create_app, settings_from
+from glimmer_export.runtime.serving.log import Lines
 from glimmer_export.runtime.serving.protocol import protocol_with_deadline
 from glimmer_export.runtime.serving.server import listening_socket
 from tests.exported import QUESTIONS
@@ -28,8 +29,8 @@ def address(session) -> Iterator[tuple[str, int]]:
     """A server that takes a request only if it arrives soon."""
     service = Service.of(session, settings_from({"bundle": BUNDLE, "store": STORE}))
     config = uvicorn.Config(
-        create_app(service), http=protocol_with_deadline(DEADLINE_S), ws="none", lifespan="on", log_config=None,
-        timeout_graceful_shutdown=1, timeout_keep_alive=1,
+        create_app(service), http=protocol_with_deadline(DEADLINE_S, service.refused), ws="none", lifespan="on",
+        log_config=None, timeout_graceful_shutdown=1, timeout_keep_alive=1,
     )
     server = uvicorn.Server(config)
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
@@ -116,6 +117,19 @@ def test_a_request_that_does_not_arrive_is_408(address, sent):
     received = exchange(address, sent)
     assert status(received) == 408
     assert json.loads(received.rpartition(b"\r\n\r\n")[2])["error"]["type"] == "TooSlow"
+
+
+@pytest.mark.parametrize(
+    ("sent", "refusal"), [(b"no HTTP\r\n\r\n", 400), (b"POST /v1/ans", 408), (b"X" * 100_000, 431)], ids=[400, 408, 431]
+)
+def test_what_is_refused_has_an_id_that_the_log_has_too(address, sent, refusal, caplog):
+    caplog.set_level("INFO", "glimmer_export.runtime.serving.access")
+    head, _, body = exchange(address, sent).partition(b"\r\n\r\n")
+    assert status(head) == refusal
+    request_id = json.loads(body)["error"]["request_id"]
+    assert f"x-request-id: {request_id}" in head.decode().lower().split("\r\n")
+    logged = [json.loads(Lines().format(record)) for record in caplog.records if record.message == "refused"]
+    assert [(line["request_id"], line["status"]) for line in logged] == [(request_id, refusal)]
 
 
 def test_a_further_request_on_a_connection_has_a_deadline_of_its_own(address):

@@ -217,8 +217,8 @@ def counted_forms(size: str) -> list[dict[str, Any]]:
     return rows
 
 
-RUN = (FROZEN, checkpointed(FROZEN), GLIMMER)
-"""What is run at base size: 10 GB of memory hold each."""
+RUN = (FROZEN, checkpointed(FROZEN), GLIMMER, SEPARATE, LUMEN, LUMEN_PAPER, MEMORY_FID, FID)
+"""What is run at base size: 14 GB of memory hold each."""
 
 
 def run_step(form: Form) -> dict[str, Any]:

@@ -157,14 +157,17 @@ class Asked(TorchDispatchMode):
 
 
 def step_batch(config: CheckpointConfig, questions: int, *, from_store: bool) -> Batch:
-    """Questions and passages as long as they may be, nothing masked."""
+    """Questions and passages of any tokens, as long as they may be, nothing masked."""
     n_q, n_p, k = config.question_length, config.passage_length, config.num_retrieved
-    ids = torch.ones(questions, k, n_p, dtype=torch.int64)
-    values = torch.ones(questions, k, n_p, config.d_model) if from_store else ids
-    question = torch.ones(questions, n_q, dtype=torch.int64)
+
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(2, config.vocab_size, shape)
+
+    values = torch.randn(questions, k, n_p, config.d_model) if from_store else tokens(questions, k, n_p)
     return Batch(
-        Masked(question, question.clone()), Masked(values, ids.clone()),
-        torch.ones(questions, ANSWER_TOKENS, dtype=torch.int64), torch.zeros(questions, k, dtype=torch.bool),
+        Masked(tokens(questions, n_q), torch.ones(questions, n_q, dtype=torch.int64)),
+        Masked(values, torch.ones(questions, k, n_p, dtype=torch.int64)),
+        tokens(questions, ANSWER_TOKENS), torch.zeros(questions, k, dtype=torch.bool),
     )
 
 

@@ -7,7 +7,7 @@ are traced anew each time: a test may register one under any name, and they are 
 from __future__ import annotations
 
 import hashlib
-import pickle
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,14 @@ def _write(directory: Path, graph: ir.Model, stage: nn.Module) -> None:
         array = value.const_value.numpy()
         if (source := places.get(_place(array))) is not None:
             views[name] = source, array.shape, array.strides
-    (directory / "views.pickle").write_bytes(pickle.dumps(views))
+    (directory / "views.json").write_text(json.dumps(views), encoding="utf-8")
     onnx.save(ir.serde.serialize_model(graph), directory / "graph.onnx")
 
 
 def _read(directory: Path, stage: nn.Module) -> ir.Model:
     graph = ir.serde.deserialize_model(onnx.load(directory / "graph.onnx"))
     weights = _weights(stage)
-    for name, (source, shape, strides) in pickle.loads((directory / "views.pickle").read_bytes()).items():
+    for name, (source, shape, strides) in json.loads((directory / "views.json").read_text(encoding="utf-8")).items():
         view = np.lib.stride_tricks.as_strided(weights[source], shape, strides)
         graph.graph.initializers[name].const_value = ir.tensor(view, name=name)
     return graph

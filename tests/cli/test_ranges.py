@@ -11,8 +11,7 @@ from tests.cli.every_command import COMMANDS
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ITS_OWN = ("init", "cost")
 """Commands whose numbers have their range in the model's config, which other programs write too."""
-VALUES = [2**70, -(2**70), 2**31 * 2**32, 10**400, "nan", "inf", "-inf"]
-NO_INTEGER = "1e3"
+VALUES = [2**70, -(2**70), 2**31 * 2**32, 10**400, "1e3", "nan", "inf", "-inf"]
 NUMBERS = [(command, name) for command in COMMANDS for name in command.of_kind(int, float)]
 
 
@@ -25,7 +24,10 @@ def test_every_number_has_a_most_where_the_options_stand_or_in_the_models_config
 def test_numbers_out_of_range_are_wrong_use(cli, tmp_path, monkeypatch, command, name):
     monkeypatch.chdir(tmp_path)
     option = command.option(name)
-    for value in VALUES if name in command.of_kind(float) else (*VALUES, NO_INTEGER):
+    takes_a_thousand = name in command.of_kind(float) and command.infos[name].max >= 1e3
+    for value in VALUES:
+        if value == "1e3" and takes_a_thousand:
+            continue
         done = cli(*command.words("nowhere"), f"{option}={value}")
         assert done.code == 2, done.out
         assert option in done.err or command.path[0] in ITS_OWN, done.err

@@ -153,25 +153,17 @@ class FidContender:
         return Answered(tokens)
 
 
-def fid_model(library: str, directory: Path, threads: int) -> Any:
-    """Open a T5 in torch (`hf`) or as optimum exported it (`optimum`); it never stops at EOS.
-
-    `threads` holds for torch in the whole process.
-    """
+def fid_model(directory: Path, precision: str) -> Any:
+    """A Hugging Face T5 with PyTorch's fused attention, in `fp32` or `bf16`, which decodes past EOS."""
     import torch
+    from transformers import T5ForConditionalGeneration
 
-    torch.set_num_threads(threads)
-    model: Any
-    if library == "optimum":
-        from glimmer_export.exporter.bench.peers import open_ort_model
-
-        model = open_ort_model(directory, threads=threads)
-    else:
-        from transformers import T5ForConditionalGeneration
-
-        model = T5ForConditionalGeneration.from_pretrained(directory, local_files_only=True).eval()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model: Any = T5ForConditionalGeneration.from_pretrained(
+        directory, local_files_only=True, dtype=dtype, attn_implementation="sdpa"
+    )
     model.generation_config.eos_token_id = None
-    return model
+    return model.eval()
 
 
 def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Path) -> None:

@@ -52,6 +52,7 @@ def write_language_model(directory: Path, shape: LanguageModelShape | None = Non
     import torch
     from ctranslate2.converters import TransformersConverter
     from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils import logging as transformers_logging
 
     shape = shape or LanguageModelShape()
     config = Qwen2Config(
@@ -60,6 +61,8 @@ def write_language_model(directory: Path, shape: LanguageModelShape | None = Non
         num_key_value_heads=shape.num_key_value_heads, tie_word_embeddings=True, bos_token_id=None, eos_token_id=EOS,
         initializer_range=shape.d_model**-0.5,  # its own 0.02 makes a model that repeats what it reads
     )  # fmt: skip
+    bar_is_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -72,7 +75,8 @@ def write_language_model(directory: Path, shape: LanguageModelShape | None = Non
             model.save_pretrained(float_model)
             del model
             (float_model / "tokenizer.json").write_bytes(word_tokenizer(shape.vocab_size))
-            names = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "pad_token": "t0", "eos_token": f"t{EOS}"}
+            special = {"unk_token": "t0", "pad_token": "t0", "eos_token": f"t{EOS}"}
+            names = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
             (float_model / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
             TransformersConverter(str(float_model)).convert(str(work / "int8"), quantization="int8")
             for path in [*float_model.iterdir()]:
@@ -84,6 +88,8 @@ def write_language_model(directory: Path, shape: LanguageModelShape | None = Non
             (work / SHAPE).write_text(json.dumps({"state_bytes_per_token": shape.state_bytes_per_token}))
     finally:
         logging.disable(level)
+        if bar_is_on:
+            transformers_logging.enable_progress_bar()
 
 
 def state_bytes_per_token(directory: Path) -> int:

@@ -15,7 +15,9 @@ from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.runtime.backends.threads import allowed_cpus
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["BLOCK_SECONDS", "DEFAULT_PEERS", "BenchOptions", "PeerShapes", "bundle_peers", "check_lengths", "peer_names"]
+__all__ = [
+    "BLOCK_SECONDS", "DEFAULT_PEERS", "BenchOptions", "PeerShapes", "bundle_peers", "check_lengths", "peer_names",
+]  # fmt: skip
 
 DEFAULT_PEERS = ("int8", "paper-form", "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
@@ -44,8 +46,9 @@ class BenchOptions:
     whether or not it meets EOS. `batch_size` questions are answered in one run. Each contender has `repeats` blocks of
     runs back to back, of which `warmup` at the head are not counted and the others take at least `block_seconds`;
     `seconds` bounds all blocks together, None for no bound. `bundles` are further contenders by name, made of the same
-    checkpoint. `peak_rss` and `fetch`: whether to measure each one's peak memory, and reading the store by codec. `work`
-    keeps what is exported for another bench; None: a temporary directory.
+    checkpoint. `peak_rss` and `store`: whether to measure each one's peak memory, and what is done with a store:
+    encoding passages, and reading them by codec. `work` keeps what is exported for another bench; None: a temporary
+    directory.
     """
 
     random: str | None = None
@@ -64,7 +67,7 @@ class BenchOptions:
     peers: tuple[str, ...] = DEFAULT_PEERS
     bundles: tuple[tuple[str, Path], ...] = ()
     peak_rss: bool = True
-    fetch: bool = True
+    store: bool = True
     seed: int = 0
     work: Path | None = None
     shapes: PeerShapes = PeerShapes()

@@ -19,8 +19,8 @@ EXPORT_APART = (
     "PYTHONPATH=.venv/optimum, and then without both with the same --work"
 )
 FIXES = {
-    OPENVINO: "pip install -c constraints.txt openvino, or leave the peer out",
-    CTRANSLATE2: "pip install -c constraints.txt ctranslate2, or leave the peer out",
+    OPENVINO: "pip install -c constraints.txt '.[openvino]', or leave the peer out",
+    CTRANSLATE2: "pip install -c constraints.txt '.[peers]', or leave the peer out",
     "transformers": "pip install -c constraints.txt '.[export]'",
     OPTIMUM: EXPORT_APART,
 }

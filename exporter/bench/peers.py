@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from glimmer_export.exporter.checkpoint import CheckpointConfig
 
-__all__ = ["FidContender", "export_with_optimum", "fid_model", "fid_tokens", "ort_model_from_t5", "write_t5"]
+__all__ = [
+    "FidContender", "attention_of_t5", "export_with_optimum", "fid_model", "fid_tokens", "ort_model_from_t5",
+    "write_t5",
+]  # fmt: skip
 
 TASK = "text2text-generation-with-past"
 
@@ -153,14 +156,21 @@ class FidContender:
         return Answered(tokens)
 
 
+def attention_of_t5() -> str:
+    """`sdpa`, PyTorch's fused attention, where the installed transformers has it for T5 (5.x), else `eager`."""
+    from transformers import T5PreTrainedModel
+
+    return "sdpa" if getattr(T5PreTrainedModel, "_supports_sdpa", False) else "eager"
+
+
 def fid_model(directory: Path, precision: str) -> Any:
-    """A Hugging Face T5 with PyTorch's fused attention, in `fp32` or `bf16`, which decodes past EOS."""
+    """A Hugging Face T5 in `fp32` or `bf16` which decodes past EOS, its attention as `attention_of_t5` says."""
     import torch
     from transformers import T5ForConditionalGeneration
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     model: Any = T5ForConditionalGeneration.from_pretrained(
-        directory, local_files_only=True, dtype=dtype, attn_implementation="sdpa"
+        directory, local_files_only=True, dtype=dtype, attn_implementation=attention_of_t5()
     )
     model.generation_config.eos_token_id = None
     return model.eval()

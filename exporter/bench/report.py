@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "BenchReport", "ContenderTimes", "StageTimes", "check_html_target", "engine_label", "html_from_report", "int8_gains", "write_html",
+    "BenchReport", "ContenderTimes", "StageTimes", "check_html_target", "engine_label", "html_from_report",
+    "int8_gains", "write_html",
 ]  # fmt: skip
 
 
@@ -51,14 +52,17 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class ContenderTimes:
-    """One contender from end to end, a batch. `form`, `engine` and `precision` say who: the engine is a package whose
-    version is among the report's. `times_ms` are its counted runs in order, `block_sizes` of each block.
+    """One contender from end to end, a batch.
+
+    `form`, `engine` and `precision` say who: the engine is a package whose version is among the report's. `times_ms`
+    are its counted runs in order, `block_sizes` of each block.
 
     `first_ms` are the first of each block, which do not count; `cold_ms`, the first of these, is the contender's first
     answer in this process. `peak_rss_bytes` is that of a process of its own, None if it was not measured;
     `tokens_equal` the share of answers that are ours, None if other answers are expected. Of our own graphs:
     `graph_bytes` on disk, and `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
-    `stored_bytes_per_token` are kept of a passage from before any question, None of whoever reads its text.
+    `stored_bytes_per_token` are kept of a passage from before any question, None of whoever reads its text. `attention`
+    is the implementation that transformers ran, None of all others.
     """
 
     form: str
@@ -80,6 +84,7 @@ class ContenderTimes:
     memory_encoder_ms: float | None = None
     stages: dict[str, StageTimes] | None = None
     stored_bytes_per_token: float | None = None
+    attention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,7 +232,8 @@ def _contender_table(report: BenchReport) -> ReportTable:
     slowest = max(times.median_ms for times in contenders.values())
     rows = [
         (
-            name, engine_label(times.engine, report.versions), times.precision.upper(), str(times.passages), f"{times.median_ms:.1f}", f"{times.min_ms:.1f}", f"{times.p95_ms:.1f}",
+            name, engine_label(times.engine, report.versions), times.precision.upper(), str(times.passages),
+            f"{times.median_ms:.1f}", f"{times.min_ms:.1f}", f"{times.p95_ms:.1f}",
             f"{times.cold_ms:.1f}", f"{times.questions_per_second:.2f}",
             times_faster(1 / report.ratios[name]) if name in report.ratios else "",
             _megabytes(times.peak_rss_bytes), Bar(times.median_ms / slowest, "ours" if name == "ours" else "peer"),
@@ -236,7 +242,8 @@ def _contender_table(report: BenchReport) -> ReportTable:
     ]  # fmt: skip
     return ReportTable(
         f"{_blocks(report)}, of {report.settings['batch_size']} question(s) a run",
-        ("", "engine", "precision", "passages", "median ms", "min ms", "p95 ms", "cold ms", "per second", "beside ours", "peak MB", ""), rows,
+        ("", "engine", "precision", "passages",
+         "median ms", "min ms", "p95 ms", "cold ms", "per second", "beside ours", "peak MB", ""), rows,
         _on(report),
     )  # fmt: skip
 

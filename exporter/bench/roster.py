@@ -55,8 +55,9 @@ STEMS = {
 }
 RUN = rf"(?:-(?P<engine>{OPENVINO}))?(?:-(?P<precision>bf16|int8))?"
 PEER_NAMES = (
-    "int8, openvino, openvino-bf16 or openvino-int8 (ours); paper-form and rerank-layers-N, alone or with -int8, -openvino, "
-    "-openvino-bf16 or -openvino-int8; hf-fid-kN or hf-fid-kN-bf16; optimum-fid-kN and cross-encoder, alone or with "
+    "int8, openvino, openvino-bf16 or openvino-int8 (ours); paper-form and rerank-layers-N, alone or with -int8, "
+    "-openvino, -openvino-bf16 or -openvino-int8; hf-fid-kN or hf-fid-kN-bf16; optimum-fid-kN and cross-encoder, alone "
+    "or with "
     "-int8, -openvino or -openvino-bf16; llm-kN, llm-kv-kN"
 )
 

@@ -27,8 +27,9 @@ from glimmer_export.exporter.bench.measure import (
     percentile_95,
 )
 from glimmer_export.exporter.bench.options import BenchOptions
-from glimmer_export.exporter.bench.roster import ENGINES, OURS, STORED_STATES
+from glimmer_export.exporter.bench.peers import attention_of_t5
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
+from glimmer_export.exporter.bench.roster import ENGINES, HF_FID, OURS, STORED_STATES
 from glimmer_export.exporter.bench.workplace import CODEC, Prepared, prepare
 from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.exporter.report.origin import package_versions, utc_now
@@ -75,7 +76,7 @@ def run_bench(
         ours = prepared.specs[0]
         assert ours.store is not None
         fetch = {}
-        if options.fetch:
+        if options.store:
             with watch.during("fetching"):
                 fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
         peaks = _peaks(prepared, options, notify)
@@ -137,9 +138,11 @@ def _measured(
         answer_tokens=options.answer_tokens, watch=watch.during, between_rounds=sample_ceilings,
         advance=lambda name, done: notify(f"Measuring {name}", done, turns),
     )
-    notify("Measuring the memory encoder", turns, turns)
-    with watch.during("the memory encoder"):
-        encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
+    encoders = {}
+    if options.store:
+        notify("Measuring the memory encoder", turns, turns)
+        with watch.during("the memory encoder"):
+            encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
     notify(f"Measuring {ALONE} alone", turns, turns)
     rates = ceilings.rates()
     ours = contenders[OURS]
@@ -150,10 +153,10 @@ def _measured(
         spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
         for spec in prepared.specs
     }
-    for name, milliseconds in encoders.items():
-        contender = contenders[name]
-        assert isinstance(contender, SessionContender)
-        times[name] = replace(times[name], memory_encoder_ms=milliseconds, graph_bytes=contender.graph_bytes)
+    for name, contender in contenders.items():
+        if isinstance(contender, SessionContender):
+            graph_bytes = contender.graph_bytes
+            times[name] = replace(times[name], memory_encoder_ms=encoders.get(name), graph_bytes=graph_bytes)
     end_to_end = times.pop(OURS)
     stages = dict(end_to_end.stages or {})
     stages[ALONE] = _with_alone(stages[ALONE], alone_ms, rates)
@@ -202,6 +205,7 @@ def _contender_times(
     times = ContenderTimes(
         form=spec.form,
         engine=spec.engine,
+        attention=attention_of_t5() if spec.form == HF_FID else None,
         precision=spec.precision,
         passages=spec.num_passages,
         stored_bytes_per_token=_stored_bytes(spec),

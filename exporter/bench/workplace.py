@@ -29,7 +29,6 @@ from glimmer_export.exporter.bench.roster import (
     OURS,
     PAPER_FORM,
     RERANK_LAYERS,
-    STORED_STATES,
     Peer,
     parse_peers,
 )
@@ -248,14 +247,16 @@ class _Peers:
         run = replace(ours, key=peer.key, form=peer.form, engine=peer.engine, precision=peer.precision)
         if peer.is_ours:
             return replace(run, model=self._ours(peer, ours.model))
-        makers = {
-            HF_FID: self._t5, OPTIMUM_FID: self._optimum, CROSS_ENCODER: self._cross_encoder,
-            LANGUAGE_MODEL: self._language_model, STORED_STATES: self._language_model,
-        }
-        return replace(
-            run, model=makers[peer.form](peer), store=None, num_selected=None,
-            num_passages=peer.num_passages or ours.num_passages,
-        )
+        if peer.form == HF_FID:
+            model = self._t5()
+        elif peer.form == OPTIMUM_FID:
+            model = self._optimum(peer)
+        elif peer.form == CROSS_ENCODER:
+            model = self._cross_encoder(peer)
+        else:
+            model = self._language_model()
+        passages = peer.num_passages or ours.num_passages
+        return replace(run, model=model, store=None, num_selected=None, num_passages=passages)
 
     def _ours(self, peer: Peer, plain: Path) -> Path:
         checkpoint, bundle = self._directory / "checkpoint", plain
@@ -273,7 +274,7 @@ class _Peers:
         quantized = self._directory / f"{bundle.name}-int8"
         return int8_bundle(bundle, self._store, self._seen, quantized, threads=self._options.num_threads)
 
-    def _t5(self, peer: Peer) -> Path:
+    def _t5(self) -> Path:
         t5 = self._directory / "t5"
         if not t5.exists():
             from glimmer_export.exporter.bench.peers import write_t5
@@ -288,7 +289,7 @@ class _Peers:
         if not fp32.exists():
             from glimmer_export.exporter.bench.peers import export_with_optimum
 
-            export_with_optimum(self._t5(peer), fp32)
+            export_with_optimum(self._t5(), fp32)
         if peer.precision != "int8":
             return fp32
         int8 = self._directory / f"{OPTIMUM}-int8"
@@ -312,7 +313,7 @@ class _Peers:
         plain = PLAIN_GRAPH if peer.engine == OPENVINO else FP32_GRAPH
         return directory / (INT8_GRAPH if peer.precision == "int8" else plain)
 
-    def _language_model(self, peer: Peer) -> Path:
+    def _language_model(self) -> Path:
         from glimmer_export.exporter.bench.language_model import write_language_model
 
         directory = self._directory / LANGUAGE_MODEL

@@ -70,8 +70,8 @@ def bench(
         str,
         typer.Option(
             "--peers",
-            help="With commas: int8, openvino, paper-form, rerank-layers-N, hf-fid-kN, optimum-fid-kN, llm-kN, llm-kv-kN, "
-            "cross-encoder, with -int8, -bf16, -openvino or -openvino-bf16 behind; or none.",
+            help="With commas: int8, openvino, paper-form, rerank-layers-N, hf-fid-kN, optimum-fid-kN, llm-kN, "
+            "llm-kv-kN, cross-encoder, with -int8, -bf16, -openvino or -openvino-bf16 behind; or none.",
         ),
     ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",
     bundle: Annotated[
@@ -81,8 +81,8 @@ def bench(
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
     ] = True,
-    fetch: Annotated[
-        bool, typer.Option("--fetch/--no-fetch", help="Time reading passages from the store, in every codec.")
+    store: Annotated[
+        bool, typer.Option("--store/--no-store", help="Time encoding passages, and reading them in every codec.")
     ] = True,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Only export what is not in --work yet; nothing is measured.")
@@ -105,10 +105,10 @@ def bench(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,
         passage_tokens=passage_tokens, answer_tokens=answer_tokens, threads=threads, batch_size=batch_size,
         repeats=repeats, warmup=warmup, block_seconds=block_seconds, seconds=seconds, peers=peer_names(peers),
-        bundles=bundle_peers(bundle or ()), peak_rss=peak_rss, fetch=fetch, seed=seed, work=work,
+        bundles=bundle_peers(bundle or ()), peak_rss=peak_rss, store=store, seed=seed, work=work,
     )  # fmt: skip
     options.check()
-    place = check_html_target(html, [checkpoint, work])
+    place = check_html_target(html, [checkpoint, work, *(path for _, path in options.bundles)])
     if prepare:
         with step_bar() as notify:
             made = prepare_bench(options, notify)

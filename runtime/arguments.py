@@ -65,7 +65,7 @@ def whole_number(name: str, value: object, *, least: int, most: int = MAX_WHOLE_
 
 def share(name: str, value: object) -> float:
     """A number above 0 and up to 1, numpy's too; raises OptionError for anything else, a bool or NaN among it."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value <= 1:
+    if not isinstance(value, bool) and isinstance(value, numbers.Real) and 0 < float(value) <= 1:
         return float(value)
     raise OptionError(name, expected="a number above 0, at most 1", found=described(value), fix="choose one of these")
 

@@ -95,7 +95,7 @@ def test_any_k_and_m(glimmer, top_k, top_m):
 
 @pytest.mark.parametrize("variant", [name for name in FAST if name.startswith("glimmer")])
 def test_with_a_mass_each_reads_as_if_its_m_were_that_many(exported, variant):
-    """Whatever the others of its batch read: the scores of these models are random, so masses of all kinds are there."""
+    """Whatever the others of its batch read: random scores have masses of all kinds."""
     source = exported(variant)
     scores = [np.array(source.session.answer(question, top_m=4).scores) for question in QUESTIONS]
     spread = float(max(np.ptp(row) for row in scores))

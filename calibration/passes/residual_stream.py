@@ -42,7 +42,8 @@ class ResidualStream:
 def find_norms(graph: ir.Graph) -> list[Norm]:
     """Every `x / sqrt(mean(x^2) + epsilon)`, with the weight that multiplies it if there is one.
 
-    Bundles of before December 2026 have `x * (1 / sqrt(...))`, which is found too. The lazy stage A's normalisation of memory codes is no such pattern: it works on `x * x`, and its scale is folded.
+    Bundles of before December 2026 have `x * (1 / sqrt(...))`, which is found too. The lazy stage A's normalisation of
+    memory codes is no such pattern: it works on `x * x`, and its scale is folded.
     """
     return [norm for node in graph if (norm := _norm_at(node)) is not None]
 

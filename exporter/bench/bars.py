@@ -24,6 +24,7 @@ from glimmer_export.runtime.contract import (
     DECODER_STEP,
     LIVE_STAGE_A,
     LIVE_STAGE_B,
+    QUESTION_ENCODER,
     GlimmerError,
     OutputError,
 )
@@ -33,7 +34,6 @@ __all__ = ["BARS", "Bar", "main", "page_from_runs"]
 
 PAGE = Path("docs/measurements/speed.md")
 MAX_PAGE_BYTES = 1 << 20
-QUESTION_ENCODER = "question_encoder"
 STAGES = (QUESTION_ENCODER, "fetch", LIVE_STAGE_A, LIVE_STAGE_B, CROSS_KV, DECODER_STEP)
 GATED = {
     "ours": "it is the reference",

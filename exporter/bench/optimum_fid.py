@@ -6,7 +6,7 @@ graph of the steps after it takes back with its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, ContenderSpec
 from glimmer_export.exporter.bench.peer_graphs import open_peer_graph, quantize_as_users_do
 from glimmer_export.exporter.files.publish import publish_directory
+from glimmer_export.runtime.backends import Array
 
 __all__ = ["OptimumFid", "OptimumGraphs", "quantize_optimum"]
 
 ENCODER, FIRST, NEXT = "encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
+PRESENT = "present."
 START = 0
 """T5's decoder starts with its padding token."""
 
@@ -55,10 +57,17 @@ class OptimumFid:
         mask = np.ones(states.shape[:2], np.int64)
         given = {"input_ids": np.full((len(batch), 1), START, np.int64), "encoder_attention_mask": mask}
         found = self._graphs.first({**given, "encoder_hidden_states": states})
-        past = {name.replace("present", "past_key_values"): found[name] for name in found if name != "logits"}
+        past = _past(found)
         tokens = [found["logits"][:, -1].argmax(-1)]
         while len(tokens) < self._spec.answer_tokens:
             found = self._graphs.next({**given, "input_ids": tokens[-1][:, None].astype(np.int64), **past})
-            past |= {name.replace("present", "past_key_values"): found[name] for name in found if name != "logits"}
+            past |= _past(found)
             tokens.append(found["logits"][:, -1].argmax(-1))
         return Answered(np.stack(tokens, 1).tolist())
+
+
+def _past(found: Mapping[str, Array]) -> dict[str, Array]:
+    """What a graph of the decoder gives to the next, by the names that it has there."""
+    return {
+        name.replace(PRESENT, "past_key_values.", 1): value for name, value in found.items() if name.startswith(PRESENT)
+    }

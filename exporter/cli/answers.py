@@ -14,12 +14,14 @@ from glimmer_export.exporter.cli.options import (
     Backend,
     BatchSize,
     BundleArgument,
+    CompileCache,
     Json,
     Limit,
     NumRetrieved,
     NumSelected,
     Passages,
     Questions,
+    RecordedPrecision,
     RequireParity,
     Retrieval,
     Store,
@@ -48,6 +50,8 @@ def ask(
     top_m: NumSelected = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -60,7 +64,8 @@ def ask(
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
         bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-        require_parity=required_parity(require_parity),
+        require_parity=required_parity(require_parity), compute_precision=compute_precision,
+        compile_cache=compile_cache,
     ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
@@ -87,6 +92,8 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -101,7 +108,8 @@ def answer(
     with (
         Session.open(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            require_parity=required_parity(require_parity),
+            require_parity=required_parity(require_parity), compute_precision=compute_precision,
+            compile_cache=compile_cache,
         ) as session,
         question_progress("Answering", len(rows)) as advance,
         warnings.catch_warnings(),
@@ -137,7 +145,8 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
         out.print(table)
     if cut := sum(item.truncated for item in result.passages):
         out.print(f"{cut} of the passages were longer than passage_length and were cut")
-    out.print(text(f"by {choice.name}", "dim"))
+    rounded = "" if choice.compute_precision == "fp32" else f" in {choice.compute_precision}"
+    out.print(text(f"by {choice.name}{rounded}", "dim"))
     for note in choice.notes:
         out.print(text(note, "dim"))
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))

@@ -20,6 +20,8 @@ __all__ = [
     "BatchTokens",
     "BundleArgument",
     "BundleOption",
+    "CompileCache",
+    "ComputePrecision",
     "CorpusFormat",
     "Json",
     "Limit",
@@ -29,6 +31,7 @@ __all__ = [
     "Overwrite",
     "Passages",
     "Questions",
+    "RecordedPrecision",
     "RequireParity",
     "Retrieval",
     "Store",
@@ -40,6 +43,8 @@ __all__ = [
 
 
 GIVEN = "given"
+COMPUTE_PRECISIONS = ("auto", "fp32", "bf16")
+"""Those of the runtime's registry, which takes long to import."""
 PASSAGE_SOURCES = ("retrieve", GIVEN)
 REQUIRED_PARITY = ("witnessed", "device")
 CORPUS_FORMATS = (*(f"{layout}{packed}" for layout in ("jsonl", "tsv") for packed in ("", ".gz", ".zst")), "parquet")
@@ -61,6 +66,27 @@ BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
+CompileCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--compile-cache", help="Directory of this user's alone where openvino keeps what it compiled. Default: none."
+    ),
+]
+ComputePrecision = Annotated[
+    str,
+    one_of(
+        "--compute-precision", COMPUTE_PRECISIONS[1:],
+        "What the CPU computes float operators in: bf16 of openvino, or of onnxruntime-cpu on ARM.",
+    ),
+]
+RecordedPrecision = Annotated[
+    str,
+    one_of(
+        "--compute-precision", COMPUTE_PRECISIONS,
+        "What the CPU computes float operators in: bf16 of openvino, or of onnxruntime-cpu on ARM; auto: bf16 where "
+        "a passed parity record witnesses it, else fp32.",
+    ),
+]
 CorpusFormat = Annotated[
     str | None, one_of("--corpus-format", CORPUS_FORMATS, "Default: by the ending of the file's name.")
 ]

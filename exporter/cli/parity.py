@@ -13,6 +13,8 @@ from glimmer_export.exporter.cli.options import (
     PASSAGE_SOURCES,
     BatchSize,
     BundleArgument,
+    CompileCache,
+    ComputePrecision,
     Json,
     Limit,
     NumRetrieved,
@@ -25,7 +27,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
-from glimmer_export.runtime.contract import CPU_BACKEND
+from glimmer_export.runtime.contract import CPU_BACKEND, FP32
 
 __all__ = ["parity"]
 
@@ -63,6 +65,8 @@ def parity(
             "--backend", help="What runs the bundle's graphs: as for `answer`, or onnxruntime-cpu-fp16-rounded."
         ),
     ] = CPU_BACKEND,
+    compute_precision: ComputePrecision = FP32,
+    compile_cache: CompileCache = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
     batch_size: BatchSize = 8,
@@ -83,7 +87,9 @@ def parity(
         retrieval=retrieval,
     )
     rows = read_questions(questions, limit)
-    with parity_backend(backend, bundle, threads) as chosen:
+    with parity_backend(
+        backend, bundle, threads, compute_precision=compute_precision, compile_cache=compile_cache
+    ) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
             question_files=tuple(question_files(questions)), command=command_line(context),

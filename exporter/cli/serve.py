@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import RequireParity, Retrieval, Store, Threads
+from glimmer_export.exporter.cli.options import (
+    CompileCache,
+    RecordedPrecision,
+    RequireParity,
+    Retrieval,
+    Store,
+    Threads,
+)
 from glimmer_export.exporter.cli.output import console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
@@ -39,6 +46,8 @@ def serve(
         bool, typer.Option("--insecure", help="Listen on any address without a token.")
     ] = False,
     backend: Annotated[str, typer.Option("--backend", help="What runs the graphs, as for `answer`.")] = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     threads: Threads = None,
     retrieval: Retrieval = "bm25",
     verify: Annotated[

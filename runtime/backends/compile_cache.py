@@ -49,13 +49,13 @@ class CompileCache:
 
     def _key(self, graph: Path, precision: str, threads: int) -> str:
         parts = [
-            file_digest(graph), *self._weights(graph), *map(_version, DISTRIBUTIONS), platform.machine(), platform.processor(),
-            *sorted(cpu_flags()), precision, str(threads),
+            file_digest(graph), *self._weights(graph), *map(_version, DISTRIBUTIONS), platform.machine(),
+            platform.processor(), *sorted(cpu_flags()), precision, str(threads),
         ]  # fmt: skip
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def _weights(self, graph: Path) -> list[str]:
-        """Digests that tell weights: the manifest's, which was looked at and has theirs; else those of what is beside."""
+        """Digests that tell the weights: the manifest's, which has theirs; without one, those of what is beside it."""
         if self._bundle is not None and self._bundle in graph.parents and is_there(self._bundle / MANIFEST):
             return [file_digest(self._bundle / MANIFEST)]
         return [file_digest(path) for path in sorted(graph.parent.iterdir()) if path.is_file() and path != graph]

@@ -6,7 +6,7 @@ for it (`compile_cache.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,7 @@ from glimmer_export.runtime.backends.openvino_library import DEVICE, OpenVinoMod
 from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.backends.threads import num_threads
 from glimmer_export.runtime.contract import BF16, FP32, OPENVINO_BACKEND, BackendError, BundleError, GraphIO
+from glimmer_export.runtime.contract.graph_io import IOTensor
 from glimmer_export.runtime.cpu_kind import bf16_instructions
 
 __all__ = ["KINDS", "OpenVinoBackend", "check_bf16"]
@@ -77,12 +78,7 @@ class OpenVinoBackend:
         cache = None if self._cache is None else self._cache.place(path, self.compute_precision, wanted)
         model = OpenVinoModel(path, self.compute_precision, wanted, subject=subject, refused=refused, cache=cache)
         for expected, actual in ((io.inputs, model.inputs), (io.outputs, model.outputs)):
-            asked = [(tensor.name, tensor.dtype, len(tensor.dims)) for tensor in expected]
-            for one, other in zip(asked, actual, strict=False):
-                if one[1] != other[1] and (one[0], one[2]) == (other[0], other[2]):
-                    raise BundleError(f"{subject}, {one[0]}", expected=one[1], found=other[1], fix="export it again")
-            if asked != actual:
-                raise BundleError(subject, expected=f"I/O {asked}", found=f"{actual}", fix="export it again")
+            _check_io(subject, expected, actual)
         if model.threads < wanted:
             self._notes[f"openvino: {model.threads} threads, as many as it finds cores, not {wanted}"] = None
         return OpenVinoGraph(model, io, subject)
@@ -111,9 +107,23 @@ class OpenVinoGraph:
         other shapes than its contract has.
         """
         wanted = cast("dict[str, Array]", in_types(inputs, self.dtypes, self._subject))
-        outputs = dict(zip(self._outputs, self._model.run(self._outputs, wanted), strict=True))
+        outputs = dict(zip(self._outputs, self._model.run(wanted.values()), strict=True))
         self._shapes.check(wanted, outputs)
         return outputs
+
+
+def _check_io(subject: str, expected: Sequence[IOTensor], actual: Sequence[tuple[frozenset[str], str, int]]) -> None:
+    """Raise BundleError if these are other tensors, or in another order; of a tensor's names any will do."""
+    asked = [(tensor.name, tensor.dtype, len(tensor.dims)) for tensor in expected]
+    found = []
+    for place, (names, dtype, rank) in enumerate(actual):
+        name = asked[place][0] if place < len(asked) else ""
+        found.append((name if name in names else min(names, default=""), dtype, rank))
+    for one, other in zip(asked, found, strict=False):
+        if one[1] != other[1] and (one[0], one[2]) == (other[0], other[2]):
+            raise BundleError(f"{subject}, {one[0]}", expected=one[1], found=other[1], fix="export it again")
+    if asked != found:
+        raise BundleError(subject, expected=f"I/O {asked}", found=f"{found}", fix="export it again")
 
 
 def _open(options: BackendOptions) -> OpenVinoBackend:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,8 @@ def settings_for(openvino: Any, precision: str, threads: int) -> tuple[dict[str,
 class OpenVinoModel:
     """A graph that OpenVINO has compiled for the CPU. Safe from several threads: each has an infer request of its own.
 
-    `inputs` and `outputs` have name, numpy's type and rank of each; `threads` is how many run it.
+    `inputs` and `outputs` have names, numpy's type and rank of each: a tensor that passes through operators that do
+    nothing has a name from each of them. `threads` is how many run it.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class OpenVinoModel:
             found = {name: self._compiled.get_property(name) for name in numerics}
             self.threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
             self.inputs, self.outputs = (
-                [(port.get_any_name(), _dtype_of(port), len(port.get_partial_shape())) for port in side]
+                [(frozenset(port.get_names()), _dtype_of(port), len(port.get_partial_shape())) for port in side]
                 for side in (self._compiled.inputs, self._compiled.outputs)
             )
         for name, wanted in numerics.items():
@@ -137,20 +138,23 @@ class OpenVinoModel:
                 )
         self._requests = local()
 
-    def run(self, outputs: list[str], inputs: Mapping[str, Array]) -> list[Array]:
-        """Run once, and copy what comes; raises BackendError if the graph fails, DeviceMemoryError for want of memory.
+    def run(self, inputs: Iterable[Array]) -> list[Array]:
+        """Run once on arrays in the order of `inputs`, and copy what comes in that of `outputs`.
 
-        The arrays are read where they are, and not any more once this returns.
+        The arrays are read where they are, and not any more once this returns. Raises BackendError if the graph fails,
+        DeviceMemoryError for want of memory.
         """
         with self._failed:
             request = getattr(self._requests, "request", None)
             if request is None:
                 request = self._requests.request = self._compiled.create_infer_request()
-            held = [np.ascontiguousarray(array) for array in inputs.values()]
-            for name, array in zip(inputs, held, strict=True):
-                request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
+            held = [np.ascontiguousarray(array) for array in inputs]
+            for place, array in enumerate(held):
+                request.set_input_tensor(place, self._openvino.Tensor(array, shared_memory=True))
             request.infer()
-            found: list[Array] = [request.get_tensor(name).data.copy() for name in outputs]
+            found: list[Array] = [
+                request.get_output_tensor(place).data.copy() for place in range(len(self.outputs))
+            ]
         return found
 
 

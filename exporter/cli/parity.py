@@ -17,6 +17,7 @@ from glimmer_export.exporter.cli.options import (
     ComputePrecision,
     Json,
     Limit,
+    Mass,
     NumRetrieved,
     NumSelected,
     Passages,
@@ -69,6 +70,7 @@ def parity(
     compile_cache: CompileCache = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    mass: Mass = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
     threads: Threads = None,
@@ -82,7 +84,7 @@ def parity(
     from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(
-        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, batch_size=batch_size,
+        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, mass=mass, batch_size=batch_size,
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
         retrieval=retrieval,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,8 @@ class OpenOptions:
                 found=options.compute_precision if options.compile_cache is None else str(options.compile_cache),
                 fix="give them to that backend, or name one here",
             )
+        if options.compile_cache is not None:
+            _check_beside(options.compile_cache, [options.bundle, options.store])
         if options.passage_cache_bytes and not isinstance(options.backend, str):
             raise OptionError(
                 "passage_cache_bytes", expected="0 with a backend that is open", found=str(options.passage_cache_bytes),
@@ -151,6 +154,17 @@ def warn_of_other_cpu(bundle: Bundle) -> None:
         f"FP32 bundle again with `glimmer-export quantize BUNDLE --target cpu --cpu {here}`",
         stacklevel=3,
     )
+
+
+def _check_beside(cache: Path, read: Sequence[Path | None]) -> None:
+    """A bundle with a file that its manifest does not vouch for is refused, and a store is read-only here."""
+    place = cache.resolve()
+    for directory in read:
+        if directory is not None and (place == (other := directory.resolve()) or other in place.parents):
+            raise OptionError(
+                "compile_cache", expected="a directory apart from bundle and store", found=str(cache),
+                fix="name another",
+            )
 
 
 def _backend(value: object) -> Any:

@@ -28,6 +28,7 @@ from glimmer_export.exporter.cli.options import (
     Store,
     Threads,
     Verify,
+    check_cache,
     required_parity,
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
@@ -63,6 +64,7 @@ def ask(
     from glimmer_export.exporter.answering import choice_to_json
     from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
 
+    check_cache(compile_cache, bundle, store)
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
         bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
@@ -107,6 +109,7 @@ def answer(
     from glimmer_export.exporter.answering import answer_questions
     from glimmer_export.runtime import PassageTruncatedWarning, Session
 
+    check_cache(compile_cache, bundle, store, *question_files(questions))
     rows = read_questions(questions, limit)
     with (
         Session.open(

@@ -39,6 +39,7 @@ __all__ = [
     "StoreArgument",
     "Threads",
     "Verify",
+    "check_cache",
     "required_parity",
 ]  # fmt: skip
 
@@ -154,6 +155,14 @@ Verify = Annotated[
         "headers alone: what is damaged may then give wrong answers. The bundle is checked either way.",
     ),
 ]
+
+
+def check_cache(directory: Path | None, *inputs: Path | None) -> None:
+    """Raise OutputError if a compile cache would lie in what is read, or around it: it is written to."""
+    from glimmer_export.exporter.files.links import check_apart
+
+    if directory is not None:
+        check_apart(directory, inputs)
 
 
 def required_parity(option: str | None) -> bool | Literal["device"]:

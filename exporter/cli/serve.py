@@ -18,6 +18,7 @@ from glimmer_export.exporter.cli.options import (
     Retrieval,
     Store,
     Threads,
+    check_cache,
 )
 from glimmer_export.exporter.cli.output import console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
@@ -114,6 +115,7 @@ def serve(
     }
     from_file = {} if config is None else file_settings(config)
     settings = settings_from(given, environment_settings(os.environ), from_file)
+    check_cache(settings.compile_cache, settings.bundle, settings.store, config, settings.token_file)
 
     def began(url: str) -> None:
         if as_json:

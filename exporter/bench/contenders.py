@@ -20,6 +20,7 @@ from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
 from glimmer_export.exporter.bench.roster import (
     CROSS_ENCODER,
+    FASTER,
     HF_FID,
     LANGUAGE_MODEL,
     OPENVINO,
@@ -29,7 +30,7 @@ from glimmer_export.exporter.bench.roster import (
 )
 from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph
-from glimmer_export.runtime.backends.registry import load_graphs, open_backend
+from glimmer_export.runtime.backends.registry import AUTO, LoadedBackend, load_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     BF16,
@@ -40,13 +41,14 @@ from glimmer_export.runtime.contract import (
     MEMORY_ENCODER,
     OPENVINO_BACKEND,
     STAGES,
+    BackendError,
 )
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]
 
-BACKENDS = {ORT: CPU_BACKEND, OPENVINO: OPENVINO_BACKEND}
+BACKENDS = {ORT: CPU_BACKEND, OPENVINO: OPENVINO_BACKEND, FASTER: AUTO}
 NO_TOKEN = -1
 ALONE_WARMUP = 3
 
@@ -62,17 +64,14 @@ class SessionContender:
         opened = Bundle.open(spec.model)
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
-        self._backend = open_backend(
-            BACKENDS[spec.engine], opened.directory, threads=spec.threads,
-            compute_precision=BF16 if spec.precision == BF16 else FP32,
-        )
         store = MemoryStore.open(spec.store, opened)
-        loaded = load_graphs(self._backend, opened.directory, opened.manifest, store.manifest.codec)
+        loaded = _loaded(spec, opened, store.manifest.codec)
+        self._close = loaded.close
         manifest = opened.manifest
         entries = [manifest.graphs[name] for name in manifest.stages(store.manifest.codec).values()]
         self._files = [file for entry in entries for file in entry.files]
         self._files += [manifest.weights] if manifest.weights else []
-        self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.items()}
+        self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.graphs.items()}
         shape = replace(opened.manifest.model, eos_token_id=NO_TOKEN, max_new_tokens=spec.answer_tokens)
         endless = replace(opened, manifest=replace(opened.manifest, model=shape))
         self._session = Session(endless, store, dict(self._graphs), opened.text, store.codec)
@@ -122,7 +121,24 @@ class SessionContender:
     def close(self) -> None:
         """Release the store's files, and the backend."""
         self._session.close()
-        self._backend.close()
+        self._close()
+
+
+def _loaded(spec: ContenderSpec, bundle: Bundle, codec: str) -> LoadedBackend:
+    """The graphs in the engine of `spec`, in its precision and no other."""
+    precision = BF16 if spec.precision == BF16 else FP32
+    loaded = load_backend(
+        BACKENDS[spec.engine], bundle.directory, bundle.manifest, codec, threads=spec.threads,
+        compute_precision=AUTO if spec.engine == FASTER and precision == BF16 else precision,
+        witnessed=lambda _, asked: asked == BF16,
+    )
+    if spec.engine == FASTER and loaded.computes.get(OPENVINO_BACKEND) != precision:
+        loaded.close()
+        raise BackendError(
+            f"--peers {spec.key.replace('_', '-')}", expected=f"OpenVINO in {precision} to choose from",
+            found=loaded.choice.refused.get(OPENVINO_BACKEND, f"{loaded.choice.name} alone"), fix="leave it out",
+        )
+    return loaded
 
 
 class _TimedGraph:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from glimmer_export.exporter.bench.roster import CTRANSLATE2, OPENVINO, OPTIMUM_FID, Peer
+from glimmer_export.exporter.bench.roster import CTRANSLATE2, FASTER, OPENVINO, OPTIMUM_FID, Peer
 from glimmer_export.runtime.contract import MissingExtraError
 
 __all__ = ["OPTIMUM", "require_engines"]
@@ -38,7 +38,8 @@ def require_engines(peers: Sequence[Peer], directory: Path) -> None:
 
 def _needed(peer: Peer, directory: Path) -> list[str]:
     """Packages, not those that every bench needs."""
-    packages = [peer.engine] if peer.engine in FIXES else []
+    engine = OPENVINO if peer.engine == FASTER else peer.engine
+    packages = [engine] if engine in FIXES else []
     if peer.form == OPTIMUM_FID:
         return packages + ([] if (directory / OPTIMUM).exists() else [OPTIMUM])
     return packages + ([] if peer.is_ours else ["transformers"])

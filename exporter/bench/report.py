@@ -11,7 +11,7 @@ from glimmer_export.exporter.bench.ceilings import CeilingRates
 from glimmer_export.exporter.bench.fetch import FetchTimes
 from glimmer_export.exporter.bench.load import Load
 from glimmer_export.exporter.bench.machine import cpu_label, threads_label
-from glimmer_export.exporter.bench.roster import ENGINES
+from glimmer_export.exporter.bench.roster import ENGINES, FASTER, OPENVINO, ORT
 from glimmer_export.exporter.files.publish import Inputs, check_file
 from glimmer_export.exporter.report.origin import Origin
 from glimmer_export.exporter.report.page import Page, Section, html_from_page, write_page
@@ -249,7 +249,9 @@ def _contender_table(report: BenchReport) -> ReportTable:
 
 
 def engine_label(engine: str, versions: Mapping[str, str]) -> str:
-    """What a table calls an engine: its name and version."""
+    """What a table calls an engine: its name and version; both where each graph has the faster of two."""
+    if engine == FASTER:
+        return f"the faster of {engine_label(ORT, versions)} and {engine_label(OPENVINO, versions)}, graph by graph"
     return f"{ENGINES.get(engine, engine)} {versions.get(engine, '')}".strip()
 
 

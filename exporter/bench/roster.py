@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = [
-    "CROSS_ENCODER", "CTRANSLATE2", "ENGINES", "HF_FID", "LANGUAGE_MODEL", "OPENVINO", "OPTIMUM_FID", "ORT", "OURS",
-    "PAPER_FORM", "PEER_NAMES", "RERANK_LAYERS", "STORED_STATES", "TORCH", "Peer", "parse_peers",
+    "CROSS_ENCODER", "CTRANSLATE2", "ENGINES", "FASTER", "HF_FID", "LANGUAGE_MODEL", "OPENVINO", "OPTIMUM_FID", "ORT",
+    "OURS", "PAPER_FORM", "PEER_NAMES", "RERANK_LAYERS", "STORED_STATES", "TORCH", "Peer", "parse_peers",
 ]  # fmt: skip
 
 OURS = "ours"
@@ -25,12 +25,14 @@ LANGUAGE_MODEL, STORED_STATES = "llm", "llm-kv"
 CROSS_ENCODER = "cross-encoder"
 
 ORT, OPENVINO, TORCH, CTRANSLATE2 = "onnxruntime", "openvino", "torch", "ctranslate2"
+FASTER = "auto"
+"""Each graph in whichever of ONNX Runtime and OpenVINO ran it faster the first time, as the backend `auto` does."""
 ENGINES = {ORT: "ONNX Runtime", OPENVINO: "OpenVINO", TORCH: "torch", CTRANSLATE2: "CTranslate2"}
 """Packages that run a contender -> what people call them."""
 OPENVINO_TOO = ((ORT, "fp32"), (ORT, "int8"), (OPENVINO, "fp32"), (OPENVINO, "bf16"))
 OUR_ENGINES = (*OPENVINO_TOO, (OPENVINO, "int8"))
 RUNS = {
-    OURS: OUR_ENGINES,
+    OURS: (*OUR_ENGINES, (FASTER, "fp32"), (FASTER, "bf16"), (FASTER, "int8")),
     PAPER_FORM: OUR_ENGINES,
     RERANK_LAYERS: OUR_ENGINES,
     HF_FID: ((TORCH, "fp32"), (TORCH, "bf16")),
@@ -53,9 +55,10 @@ STEMS = {
     STORED_STATES: rf"-{STORED_STATES}-k{COUNT}",
     CROSS_ENCODER: f"-{CROSS_ENCODER}",
 }
-RUN = rf"(?:-(?P<engine>{OPENVINO}))?(?:-(?P<precision>bf16|int8))?"
+RUN = rf"(?:-(?P<engine>{OPENVINO}|{FASTER}))?(?:-(?P<precision>bf16|int8))?"
 PEER_NAMES = (
-    "int8, openvino, openvino-bf16 or openvino-int8 (ours); paper-form and rerank-layers-N, alone or with -int8, "
+    "int8, openvino or auto, the latter two alone or with -bf16 or -int8 (ours); paper-form and rerank-layers-N, alone "
+    "or with -int8, "
     "-openvino, -openvino-bf16 or -openvino-int8; hf-fid-kN or hf-fid-kN-bf16; optimum-fid-kN and cross-encoder, alone "
     "or with "
     "-int8, -openvino or -openvino-bf16; llm-kN, llm-kv-kN"

@@ -56,8 +56,8 @@ GROUPS = (
     ),
     Group(
         "best",
-        ("int8", "openvino-bf16", "hf-fid-k5-bf16", "hf-fid-k25-bf16", "optimum-fid-k5-int8",
-         "optimum-fid-k5-openvino-bf16", "llm-k5", "llm-kv-k5"),
+        ("int8", "openvino-bf16", "openvino-int8", "auto-int8", "hf-fid-k5-bf16", "hf-fid-k25-bf16",
+         "optimum-fid-k5-int8", "optimum-fid-k5-openvino-bf16", "llm-k5", "llm-kv-k5"),
         with_bundles=True,
     ),
     Group(

@@ -70,7 +70,7 @@ def bench(
         str,
         typer.Option(
             "--peers",
-            help="With commas: int8, openvino, paper-form, rerank-layers-N, hf-fid-kN, optimum-fid-kN, llm-kN, "
+            help="With commas: int8, openvino, auto, paper-form, rerank-layers-N, hf-fid-kN, optimum-fid-kN, llm-kN, "
             "llm-kv-kN, cross-encoder, with -int8, -bf16, -openvino or -openvino-bf16 behind; or none.",
         ),
     ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",

@@ -16,6 +16,7 @@ from glimmer_export.runtime.contract import MissingExtraError, OptionError
     [
         ("int8", ("ours", "onnxruntime", "int8", None)),
         ("openvino", ("ours", "openvino", "fp32", None)),
+        ("auto-int8", ("ours", "auto", "int8", None)),
         ("paper-form", ("paper-form", "onnxruntime", "fp32", None)),
         ("paper-form-openvino-bf16", ("paper-form", "openvino", "bf16", None)),
         ("rerank-layers-2-int8", ("rerank-layers", "onnxruntime", "int8", 2)),
@@ -36,7 +37,7 @@ def test_every_form_has_one_name_for_each_of_its_runs():
     for form, runs in RUNS.items():
         stem = STEMS[form].partition("(")[0].lstrip("-") + ("3" if "(" in STEMS[form] else "")
         names = {
-            "-".join(filter(None, (stem, engine if engine == "openvino" else "", precision)))
+            "-".join(filter(None, (stem, engine if engine in ("openvino", "auto") else "", precision)))
             for engine, precision in runs
         }
         names = {name.removesuffix("-fp32") for name in names if name != "fp32"}
@@ -51,7 +52,7 @@ def test_every_form_has_one_name_for_each_of_its_runs():
              "rerank-layers-0", "cross-encoder-k5", "llm-k5-bf16", "optimum-fid-k5-bf16", "int8-int8"],
 )  # fmt: skip
 def test_a_name_of_no_peer(name):
-    with pytest.raises(OptionError, match=f"--peers: expected int8, openvino, .* found '{name}'"):
+    with pytest.raises(OptionError, match=f"--peers: expected int8, openvino or auto, .* found '{name}'"):
         parse_peers([name])
 
 
@@ -66,6 +67,7 @@ def test_a_bundle_has_a_name_and_a_place(text):
     ("name", "absent", "fix"),
     [
         ("openvino-bf16", "openvino", "openvino"),
+        ("auto", "openvino", "openvino"),
         ("cross-encoder-openvino", "openvino", "leave the peer out"),
         ("llm-k5", "ctranslate2", r"pip install -c constraints.txt '\.\[peers\]'"),
         ("hf-fid-k5", "transformers", r"\.\[export\]"),

@@ -236,7 +236,7 @@ def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
         ({"repeats": 0}, "--repeats: expected at least 1"),
         ({"warmup": 0}, "--warmup: expected at least 1"),
         ({"block_seconds": -1}, "--block-seconds: expected at least 0"),
-        ({"peers": ("hf-fid",)}, "--peers: expected int8, openvino, .*, found 'hf-fid'"),
+        ({"peers": ("hf-fid",)}, "--peers: expected int8, openvino or auto, .*, found 'hf-fid'"),
         ({"peers": ("rerank-layers-3",)}, "--peers rerank-layers-3: expected fewer than the 3 live layers"),
         ({"bundles": (("paper-form", Path("x")),)}, "--bundle: expected a name that no other contender has"),
         ({"peers": ("paper-form", "paper-form")}, "each peer once"),

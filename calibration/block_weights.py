@@ -1,9 +1,9 @@
 """A weight -> codes of 4 or 8 bits in blocks of 32 along what it multiplies.
 
 What MatMulNBits reads: unsigned codes, a scale and a zero point for each block of a column, `w = (code - zero) scale`.
-Rounding and k-quant are those behind ONNX Runtime's `MatMulNBitsQuantizer`, called array by array: it lays out k-quant's
-zero points for an even number of blocks alone. Its GPTQ is not used: in 1.31 it takes the factor of the inverse moments
-the wrong way round, so that no error is made up, and gives what rounding to nearest gives.
+Rounding and k-quant are those behind ONNX Runtime's `MatMulNBitsQuantizer`, called array by array, as it lays out
+k-quant's zero points for an even number of blocks alone. Its GPTQ is not used: in 1.31 it takes the factor of the
+inverse moments the wrong way round, makes no error up, and gives what rounding to nearest gives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DAMPING = 0.01
 class BlockCodes:
     """A weight (K, N): `codes` (N, blocks, 32) and `zero_points` (N, blocks) uint8, `scales` (N, blocks) float32.
 
-    Codes behind the K-th of a column are padding.
+    Codes behind the K-th of a column are padding, and stand for zeros.
     """
 
     bits: int
@@ -66,9 +66,10 @@ def round_to_nearest(weight: NDArray[np.float32], bits: int, _: NDArray[np.float
     scales = np.zeros((columns, blocks), np.float32)
     quantize = {4: quantize_matmul_4bits, 8: quantize_matmul_8bits}[bits]
     quantize(packed, np.ascontiguousarray(weight, np.float32), scales, zero_points, BLOCK_SIZE, columns, rows, False)
-    return BlockCodes(
-        bits, _unpacked(packed, bits, BLOCK_SIZE), scales, _unpacked(zero_points, bits, blocks)
-    )
+    found = BlockCodes(bits, _unpacked(packed, bits, BLOCK_SIZE), scales, _unpacked(zero_points, bits, blocks))
+    padding = found.codes[:, -1, rows - (blocks - 1) * BLOCK_SIZE :]
+    padding[...] = found.zero_points[:, -1:]  # so that it stands for nothing
+    return found
 
 
 def k_quant(weight: NDArray[np.float32], bits: int, _: NDArray[np.float64] | None = None) -> BlockCodes:
@@ -101,9 +102,9 @@ def k_quant(weight: NDArray[np.float32], bits: int, _: NDArray[np.float64] | Non
 def gptq(weight: NDArray[np.float32], bits: int, moments: NDArray[np.float64] | None) -> BlockCodes:
     """Rounded row by row, what each row loses being made up by those after it (Frantar et al. 2022, arXiv 2210.17323).
 
-    `moments` (K, K) are the mean products of the channels that the product reads, on real inputs. Scales and zero points
-    are k-quant's, and rows are taken by how much they carry, the most first. Raises CalibrationError if there are no
-    moments, or nothing but zeros was ever read.
+    `moments` (K, K) are the mean products of the channels that the product reads, on real inputs. Scales and zero
+    points are k-quant's, and rows are taken by how much they carry, the most first. Raises CalibrationError if there
+    are no moments, or nothing but zeros was ever read.
     """
     if moments is None or not np.diag(moments).any():
         raise CalibrationError(

@@ -114,4 +114,4 @@ def _open(options: BackendOptions) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(options.threads, lean=options.lean)
 
 
-KINDS = (BackendKind(CPU_BACKEND, "onnxruntime", _open, in_auto=True),)
+KINDS = (BackendKind(CPU_BACKEND, "onnxruntime", _open, in_auto=True, few_bit_weights=True),)

@@ -6,7 +6,7 @@ package it needs, how it is opened and whether `auto` tries it. The list below i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,15 @@ from glimmer_export.runtime.backends.contract import (
     Graph,
     NotingBackend,
 )
-from glimmer_export.runtime.contract import BackendError, BundleError, BundleManifest, OptionError
+from glimmer_export.runtime.contract import (
+    BLOCK_DOMAIN,
+    BLOCK_OPERATOR,
+    BackendError,
+    BundleError,
+    BundleManifest,
+    OptionError,
+    weight_bits_of,
+)
 
 __all__ = [
     "AUTO",
@@ -35,6 +43,7 @@ __all__ = [
     "load_graphs",
     "open_backend",
     "register_backend",
+    "require_weights",
 ]
 
 AUTO = "auto"
@@ -129,8 +138,27 @@ def as_run_by(backend: Backend, manifest: BundleManifest) -> BundleManifest:
     return manifest.chosen(choice)
 
 
+def require_weights(backend: str, manifest: BundleManifest, graphs: Iterable[str]) -> None:
+    """Raise BackendError if one of these graphs has weights of few bits, and the backend of this name runs none.
+
+    A name that no backend here has is left to what loads the graphs.
+    """
+    kind = next((kind for kind in backend_kinds() if kind.name == backend), None)
+    if kind is None or kind.few_bit_weights:
+        return
+    for name in graphs:
+        if (bits := weight_bits_of(manifest.graphs[name].precision)) is not None:
+            able = ", ".join(kind.name for kind in backend_kinds() if kind.few_bit_weights)
+            raise BackendError(
+                f"backend {backend}", expected="graphs whose weights are not of few bits",
+                found=f"{name} with weights of {bits} bits, of {BLOCK_DOMAIN}'s {BLOCK_OPERATOR}",
+                fix=f"choose {able}, or quantise the FP32 bundle without --weight-only",
+            )
+
+
 def load_graphs(backend: Backend, bundle: Path, manifest: BundleManifest, codec: str | None) -> dict[str, Graph]:
     """A bundle's graphs for memory in a codec, by their stages, on a backend; raises BundleError or BackendError."""
+    require_weights(backend.name, manifest, manifest.stages(codec).values())
     io = manifest.io()
     return {
         stage: backend.load(bundle / manifest.graphs[name].files[0].path, io[name])
@@ -151,6 +179,7 @@ def load_backend(
     refused: dict[str, str] = {}
 
     def load(name: str) -> LoadedBackend:
+        require_weights(name, manifest, manifest.stages(codec).values())
         backend = open_backend(name, bundle, threads=threads, passage_cache_bytes=passage_cache_bytes)
         with ExitStack() as failed:
             failed.callback(backend.close)

@@ -52,7 +52,8 @@ Quantizer = Callable[[NDArray[np.float32], int, "NDArray[np.float64] | None"], B
 
 def quantizer(algorithm: str) -> Quantizer:
     """The function of one of ALGORITHMS."""
-    return {"k-quant": k_quant, "gptq": gptq, "rtn": round_to_nearest}[algorithm]
+    known: dict[str, Quantizer] = {"k-quant": k_quant, "gptq": gptq, "rtn": round_to_nearest}
+    return known[algorithm]
 
 
 def round_to_nearest(weight: NDArray[np.float32], bits: int, _: NDArray[np.float64] | None = None) -> BlockCodes:
@@ -91,11 +92,9 @@ def k_quant(weight: NDArray[np.float32], bits: int, _: NDArray[np.float64] | Non
         )
         before = BlockCodes(bits, rounded.codes[part], rounded.scales[part], rounded.zero_points[part])
         nearer = _square_error(found, rows) < _square_error(before, rows)
-        for old, new in zip(
-            (before.codes, before.scales, before.zero_points), (found.codes, found.scales, found.zero_points),
-            strict=True,
-        ):
-            old[nearer] = new[nearer]
+        before.codes[nearer] = found.codes[nearer]
+        before.scales[nearer] = found.scales[nearer]
+        before.zero_points[nearer] = found.zero_points[nearer]
     return rounded
 
 
@@ -173,7 +172,7 @@ def _packed(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return np.ascontiguousarray(codes)
     even = np.zeros((*codes.shape[:-1], codes.shape[-1] + codes.shape[-1] % 2), np.uint8)
     even[..., : codes.shape[-1]] = codes
-    return even[..., ::2] | even[..., 1::2] << 4
+    return np.asarray(even[..., ::2] | even[..., 1::2] << 4, np.uint8)
 
 
 def _unpacked(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:

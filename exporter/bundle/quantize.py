@@ -271,7 +271,7 @@ def _check_matched(option: str, patterns: Collection[str], done: dict[str, Quant
             )
 
 
-def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
+def _check_options(options: QuantizeOptions, stages: Sequence[str]) -> None:
     if options.weight_only is not None:
         check_weight_only_options(options.weight_only, stages, precision=options.precision, target=options.target)
     elif options.precision == "fp32":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glimmer_export.calibration.calibrate import CalibrationOptions
@@ -48,6 +48,10 @@ class WeightOnlyOptions:
     store: Path | None = None
     questions: Sequence[Question] = ()
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+
+    def narrow(self) -> WeightOnly:
+        """What becomes of a graph, without what was found by asking questions."""
+        return WeightOnly(WEIGHT_BITS[self.bits], self.algorithm, self.accuracy_level, self.eight_bit)
 
     def entry(self, graphs: Sequence[str], eight_bit: Sequence[str]) -> WeightOnlyEntry:
         """How a manifest states it; `eight_bit` with the policy's."""
@@ -106,13 +110,7 @@ def weights_of_graphs(
     """
     chosen = [name for name in names if stage_of(name) in (options.graphs or WEIGHT_GRAPHS)]
     moments = _moments(bundle, chosen, options, on_question) if options.algorithm == GPTQ else {}
-    return {
-        name: WeightOnly(
-            WEIGHT_BITS[options.bits], options.algorithm, options.accuracy_level, options.eight_bit,
-            moments.get(name, {}),
-        )
-        for name in chosen
-    }
+    return {name: replace(options.narrow(), moments=moments.get(name, {})) for name in chosen}
 
 
 def _moments(

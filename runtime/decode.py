@@ -121,7 +121,8 @@ def _take(
     tokens, log_probabilities = step["next_token"], step.get(LOG_PROBABILITY)
     if check_finite:
         if "logits" in step:
-            _check_finite(step["logits"].max(axis=1)[rows])  # NaN if there is one
+            logits = step["logits"]
+            _check_finite(logits.reshape(len(logits), -1).max(axis=1)[rows])  # NaN if there is one
         if log_probabilities is not None:
             _check_finite(log_probabilities[rows, 0])
     for row in rows:

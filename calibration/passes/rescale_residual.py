@@ -66,7 +66,8 @@ class RescaleResidual(InPlacePass):
             for node in norm.nodes[:3]:
                 self.tracked.multiply(str(node.outputs[0].name), self.scale**2)
             self.tracked.multiply(str(norm.nodes[3].outputs[0].name), self.scale)
-            self.tracked.multiply(str(norm.nodes[4].outputs[0].name), 1 / self.scale)
+            if norm.nodes[4].op_type == "Reciprocal":
+                self.tracked.multiply(str(norm.nodes[4].outputs[0].name), 1 / self.scale)
         return PassResult(model, modified=True)
 
     def _scale_writer(self, graph: ir.Graph, value: ir.Value) -> None:

@@ -40,9 +40,10 @@ class ResidualStream:
 
 
 def find_norms(graph: ir.Graph) -> list[Norm]:
-    """Every `x * rsqrt(mean(x^2) + epsilon)`, with the weight that multiplies it if there is one.
+    """Every `x / sqrt(mean(x^2) + epsilon)`, with the weight that multiplies it if there is one.
 
-    The lazy stage A's normalisation of memory codes is no such pattern: it works on `x * x`, and its scale is folded.
+    Bundles of before December 2026 have `x * (1 / sqrt(...))`, which is found too. The lazy stage A's normalisation of
+    memory codes is no such pattern: it works on `x * x`, and its scale is folded.
     """
     return [norm for node in graph if (norm := _norm_at(node)) is not None]
 
@@ -80,12 +81,19 @@ def _norm_at(node: ir.Node) -> Norm | None:
         return None
     stream = node.inputs[0]
     nodes = [node]
-    for operator in ("ReduceMean", "Add", "Sqrt", "Reciprocal", "Mul"):
+    for operators in (("ReduceMean",), ("Add",), ("Sqrt",), ("Div", "Reciprocal")):
         following = _only_consumer(nodes[-1].outputs[0])
-        if following is None or following.op_type != operator:
+        if following is None or following.op_type not in operators:
             return None
         nodes.append(following)
-    if stream is None or stream not in nodes[-1].inputs or not any(constant(value) for value in nodes[2].inputs):
+    if nodes[-1].op_type == "Reciprocal":
+        following = _only_consumer(nodes[-1].outputs[0])
+        if following is None or following.op_type != "Mul":
+            return None
+        nodes.append(following)
+    normed = nodes[-1]
+    divides = normed.op_type == "Mul" or normed.inputs[1] is nodes[-2].outputs[0]
+    if stream is None or stream not in normed.inputs or not divides or not any(map(constant, nodes[2].inputs)):
         return None
     weighted = _only_consumer(nodes[-1].outputs[0])
     if weighted is not None and weighted.op_type == "Mul" and any(_is_vector(value) for value in weighted.inputs):

@@ -172,7 +172,7 @@ def run_stage(
         outputs = stage(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return {
-        tensor.name: output.numpy().astype(tensor.dtype, copy=False)
+        tensor.name: output.contiguous().numpy().astype(tensor.dtype, copy=False)
         for tensor, output in zip(io.outputs, outputs, strict=True)
     }
 

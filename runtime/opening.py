@@ -17,6 +17,7 @@ from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import OptionError, TokenizerError, check_parity, computation_of
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["OpenOptions", "check_witness", "codec_without_store", "text_of", "warn_of_other_cpu"]
@@ -35,12 +36,14 @@ class OpenOptions:
     retrieval: str
     backend: Backend | str
     passage_cache_bytes: int
+    draft_tokens: int | None
     require_parity: bool | Literal["device"]
 
     @classmethod
     def of(
         cls, bundle: str | os.PathLike[str], store: str | os.PathLike[str] | None, *, threads: int | None,
         verify: bool, retrieval: str, backend: Any, passage_cache_bytes: int, require_parity: bool | str,
+        draft_tokens: int | None = None,
     ) -> OpenOptions:
         """Raises OptionError for one of another type, out of its range, or that does not fit the others."""
         options = cls(
@@ -51,6 +54,8 @@ class OpenOptions:
             retrieval=one_of("retrieval", retrieval, RETRIEVALS),
             backend=_backend(backend),
             passage_cache_bytes=whole_number("passage_cache_bytes", passage_cache_bytes, least=0),
+            draft_tokens=None if draft_tokens is None
+            else whole_number("draft_tokens", draft_tokens, least=0, most=MAX_DRAFT_TOKENS),
             require_parity=_required(require_parity),
         )
         if options.passage_cache_bytes and not isinstance(options.backend, str):

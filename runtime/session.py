@@ -68,13 +68,13 @@ class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
     `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None if there is no
-    memory. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
+    memory. `draft_tokens` is that of `open`. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
     its process.
     """
 
     def __init__(
         self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder,
-        codec: Codec | None,
+        codec: Codec | None, *, draft_tokens: int | None = 0,
     ) -> None:
         self._loaded: LoadedBackend | None = None
         self._warned_of_cut = False
@@ -84,6 +84,7 @@ class Session:
         self.graphs = graphs
         self.text = text
         self._shape = bundle.manifest.model
+        self._draft_tokens = draft_tokens if bundle.manifest.takes_drafts else 0
         self._current = CurrentStore(self._serving(store, codec), self._release)
         leave_in_children(self)
 
@@ -98,6 +99,7 @@ class Session:
         retrieval: str = "bm25",
         backend: Backend | str = AUTO,
         passage_cache_bytes: int = 0,
+        draft_tokens: int | None = None,
         require_parity: bool | Literal["device"] = False,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
@@ -105,7 +107,9 @@ class Session:
         `backend` is one of `backend_names()`, with `auto` for the best that works here, or a backend of the caller's,
         which is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as
         suit model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
-        TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
+        TensorRT. `draft_tokens` are the tokens of an answer that are guessed from the passages read and verified in one
+        run of the decoder, at most; 0 decodes them one by one, None guesses where that saves time, and a bundle or an
+        engine that takes none decodes one by one. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
         `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
         computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
@@ -114,7 +118,7 @@ class Session:
         """
         options = OpenOptions.of(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            passage_cache_bytes=passage_cache_bytes, require_parity=require_parity,
+            passage_cache_bytes=passage_cache_bytes, require_parity=require_parity, draft_tokens=draft_tokens,
         )
         opened, backend, required = Bundle.open(options.bundle), options.backend, options.require_parity
         if required:
@@ -136,7 +140,7 @@ class Session:
                 opened = replace(opened, manifest=as_run_by(backend, opened.manifest))
                 check(opened, backend.name)
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
-                session = cls(opened, memory, graphs, text, codec)
+                session = cls(opened, memory, graphs, text, codec, draft_tokens=options.draft_tokens)
             else:
                 if backend != AUTO and opened.manifest.cross_attention_choice is None:
                     check(opened, backend)  # before anything is loaded; of two forms, engines tell which it is
@@ -150,7 +154,7 @@ class Session:
                 logger.info("%s is run by %s", opened, loaded.choice.name)
                 for better, reason in loaded.choice.refused.items():
                     logger.info("%s is not: %s", better, reason)
-                session = cls(opened, memory, loaded.graphs, text, codec)
+                session = cls(opened, memory, loaded.graphs, text, codec, draft_tokens=options.draft_tokens)
                 session._loaded = loaded
             failed.pop_all()
         return session
@@ -365,7 +369,9 @@ class Session:
         self.close()
 
     def _serving(self, store: MemoryStore | None, codec: Codec | None) -> Serving:
-        reader = Reader(self.graphs, self._shape, self.text, store, codec, check_finite=True)
+        reader = Reader(
+            self.graphs, self._shape, self.text, store, codec, check_finite=True, draft_tokens=self._draft_tokens
+        )
         return Serving(store, codec, reader)
 
     def _release(self) -> None:

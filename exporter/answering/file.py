@@ -107,6 +107,11 @@ class AnsweringReport:
         return sum(answer.error is None and not answer.passages for answer in self.answers)
 
     @property
+    def decoder_runs(self) -> int:
+        """Runs of the decoder, of every answer until its end."""
+        return sum(answer.decoder_runs for answer in self.answers)
+
+    @property
     def em(self) -> float | None:
         """Exact match over all rows that have a gold."""
         return self.scores.em
@@ -128,6 +133,7 @@ class AnsweringReport:
             **self.scores.to_json(),
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
+            "decoder_runs": self.decoder_runs,
             "milliseconds": self.milliseconds,
             "answers": [answer.to_dict() for answer in self.answers],
         }
@@ -154,6 +160,7 @@ class AnsweringReport:
             table.add_row("graded, for having answers", str(self.scores.graded))
         for name, score in named_scores(self.scores):
             table.add_row(name, "not measured: no row has answers" if score == "-" else score)
+        table.add_row("decoder runs", str(self.decoder_runs))
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)

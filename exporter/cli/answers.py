@@ -14,6 +14,7 @@ from glimmer_export.exporter.cli.options import (
     Backend,
     BatchSize,
     BundleArgument,
+    DraftTokens,
     Json,
     Limit,
     NumRetrieved,
@@ -48,6 +49,7 @@ def ask(
     top_m: NumSelected = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    draft_tokens: DraftTokens = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -60,7 +62,7 @@ def ask(
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
         bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-        require_parity=required_parity(require_parity),
+        draft_tokens=draft_tokens, require_parity=required_parity(require_parity),
     ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
@@ -87,6 +89,7 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    draft_tokens: DraftTokens = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -101,7 +104,7 @@ def answer(
     with (
         Session.open(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            require_parity=required_parity(require_parity),
+            draft_tokens=draft_tokens, require_parity=required_parity(require_parity),
         ) as session,
         question_progress("Answering", len(rows)) as advance,
         warnings.catch_warnings(),
@@ -123,7 +126,7 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
     out = console()
     out.print(text("no passage found", "dim") if result.answer is None else bold(result.answer))
     if result.log_probability is not None:
-        out.print(text(f"log-probability {result.log_probability:.3f}", "dim"))
+        out.print(text(f"log-probability {result.log_probability:.3f}, decoder runs {result.decoder_runs}", "dim"))
     table = Table()
     found_by = retrieval.upper() if retrieval == "bm25" else retrieval
     for column in ("rank", "id", found_by, "score", "read", "title"):

@@ -10,6 +10,7 @@ import typer
 from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 
 __all__ = [
     "CORPUS_FORMATS",
@@ -21,6 +22,7 @@ __all__ = [
     "BundleArgument",
     "BundleOption",
     "CorpusFormat",
+    "DraftTokens",
     "Json",
     "Limit",
     "NumRetrieved",
@@ -63,6 +65,14 @@ BundleArgument = Annotated[
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
 CorpusFormat = Annotated[
     str | None, one_of("--corpus-format", CORPUS_FORMATS, "Default: by the ending of the file's name.")
+]
+DraftTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-tokens", min=0, max=MAX_DRAFT_TOKENS,
+        help="Tokens that are guessed from the passages read and verified together, at most; 0 for none. Default: "
+        "where it saves time.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[

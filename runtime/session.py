@@ -31,6 +31,7 @@ from glimmer_export.runtime.candidates import (
     GivenRow,
     Row,
     checked_k_and_m,
+    checked_mass,
     checked_passages,
     parts_of,
     pieces_of,
@@ -68,7 +69,9 @@ class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
     `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None if there is no
-    memory. `draft_tokens` is that of `open`. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
+    memory. `draft_tokens` is that of `open`.
+
+    Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
     its process.
     """
 
@@ -77,6 +80,7 @@ class Session:
         codec: Codec | None, *, draft_tokens: int | None = 0,
     ) -> None:
         self._loaded: LoadedBackend | None = None
+        self._requires_parity = False
         self._warned_of_cut = False
         self._home = Home("session")
         self._refreshing = Lock()
@@ -109,10 +113,11 @@ class Session:
         suit model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
         TensorRT. `draft_tokens` are the tokens of an answer that are guessed from the passages read and verified in one
         run of the decoder, at most; 0 decodes them one by one, None guesses where that saves time, and a bundle or an
-        engine that takes none decodes one by one. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
-        `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
-        refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
-        computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
+        engine that takes none decodes one by one. `verify=False` skips the digests of the store's files, which take a
+        second a gigabyte. `retrieval` is `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two
+        rankings. `require_parity` refuses a bundle that has no record of a parity run whose gate it passed and which
+        witnesses what this session computes (the table is in `runtime/contract/witness.py`); "device" takes none that
+        was rounded on the CPU in the
         place of the device. Warns if a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
         TokenizerError, BackendError, OptionError or MissingExtraError.
         """
@@ -157,6 +162,7 @@ class Session:
                 session = cls(opened, memory, loaded.graphs, text, codec, draft_tokens=options.draft_tokens)
                 session._loaded = loaded
             failed.pop_all()
+        session._requires_parity = bool(required)
         return session
 
     @property
@@ -185,18 +191,21 @@ class Session:
         top_k: int | None = None,
         top_m: int | None = None,
         *,
+        mass: float | None = None,
         passages: GivenRow | None = None,
         on_token: OnToken | None = None,
     ) -> Answer:
         """Answer one question.
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
-        m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
-        them are ranked, or the first `top_k`. `on_token` is that of `answer_many`. Raises QuestionError (no text,
-        empty, too long), PassageError (unknown id, no list), OptionError and NotFiniteError.
+        m). With a `mass`, above 0 and at most 1, it reads no more of these than hold that share of softmax(scores),
+        which is faster and not exact: `parity --mass` tells what it costs. `passages` takes the retrieval's place: ids
+        of the store, or texts, which are encoded on the spot; all of them are ranked, or the first `top_k`. `on_token`
+        is that of `answer_many`. Raises QuestionError (no text, empty, too long), PassageError (unknown id, no list),
+        OptionError and NotFiniteError.
         """
         given = None if passages is None else [passages]
-        result = self.answer_many([question], top_k, top_m, passages=given, on_token=on_token)[0]
+        result = self.answer_many([question], top_k, top_m, mass=mass, passages=given, on_token=on_token)[0]
         if result.error is not None:
             raise result.error
         return result
@@ -207,6 +216,7 @@ class Session:
         top_k: int | None = None,
         top_m: int | None = None,
         *,
+        mass: float | None = None,
         passages: Iterable[GivenRow | None] | None = None,
         on_token: OnToken | None = None,
         on_answer: OnAnswer | None = None,
@@ -228,6 +238,7 @@ class Session:
         with self._current.use() as serving:
             asked = items("questions", questions, of="questions")
             top_k, top_m = checked_k_and_m(top_k, top_m, self._shape)
+            mass = checked_mass(mass, self._shape, witnessed=self._requires_parity)
             given = checked_passages(passages, len(asked), serving.store)
             clock = StageClock()
             taken, errors = rows_of(
@@ -252,7 +263,7 @@ class Session:
                     on_answer(index, found[index])
             for part in parts_of(rows, serving.reader.max_batch):
                 serving.reader.read(
-                    part, top_m or self._shape.num_selected, clock, on_step=partial(progress.step, part)
+                    part, top_m or self._shape.num_selected, clock, mass=mass, on_step=partial(progress.step, part)
                 )
         milliseconds = clock.milliseconds()
         return [replace(found[index], milliseconds=milliseconds) for index in range(len(asked))]

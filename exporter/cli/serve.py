@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import DraftTokens, RequireParity, Retrieval, Store, Threads
+from glimmer_export.exporter.cli.options import DraftTokens, Mass, RequireParity, Retrieval, Store, Threads
 from glimmer_export.exporter.cli.output import console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
@@ -49,6 +49,7 @@ def serve(
         typer.Option("--passage-cache-bytes", min=0, max=1 << 50, help="Of the GPU's memory, for passages read last."),
     ] = 0,
     draft_tokens: DraftTokens = None,
+    mass: Mass = None,
     require_parity: RequireParity = None,
     max_batch_tokens: Annotated[
         int | None,

@@ -11,7 +11,7 @@ import numpy as np
 from glimmer_export.runtime.backends.contract import Array, BackendKind, BackendOptions
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
-from glimmer_export.runtime.backends.threads import num_threads, sleep_while_waiting
+from glimmer_export.runtime.backends.threads import num_threads, sleep_soon
 from glimmer_export.runtime.contract import CPU_BACKEND, BundleError, GraphIO
 
 __all__ = ["KINDS", "OnnxRuntimeBackend", "OnnxRuntimeLoader"]
@@ -33,7 +33,7 @@ class OnnxRuntimeLoader:
         """Options of one session: they may hold files of its graph's."""
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        sleep_while_waiting(options)
+        sleep_soon(options, self._onnxruntime.__version__)
         return options
 
     def _session(self, path: Path, io: GraphIO) -> OrtSession:

@@ -10,7 +10,7 @@ import numpy as np
 
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.backends.threads import num_threads, sleep_while_waiting
+from glimmer_export.runtime.backends.threads import num_threads, sleep_soon
 from glimmer_export.runtime.contract import StoreError, read_limited
 from glimmer_export.runtime.contract.dense_layout import EncoderSettings
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
@@ -112,10 +112,11 @@ def _session(graph: Path, threads: int | None) -> OrtSession:
     def refused(reason: str) -> StoreError:
         return StoreError(f"encoder {graph}", expected="a graph that ONNX Runtime can load", found=reason, fix=FIX)
 
-    options = import_onnxruntime("sentence encoder").SessionOptions()
+    onnxruntime = import_onnxruntime("sentence encoder")
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = num_threads(threads, graph)
-    sleep_while_waiting(options)
+    sleep_soon(options, onnxruntime.__version__)
     return OrtSession(graph, options, subject=f"encoder {graph}", refused=refused)
 
 

@@ -208,8 +208,8 @@ def options_of_a_session(path: Path, _: Path) -> None:
 
     random = _random(path)
     options = {
-        "threads": 1, "verify": False, "retrieval": "bm25", "backend": "auto", "passage_cache_bytes": 0, "draft_tokens": 2,
-        "require_parity": False,
+        "threads": 1, "verify": False, "retrieval": "bm25", "backend": "auto", "passage_cache_bytes": 0,
+        "draft_tokens": 2, "require_parity": False,
     }
     name = random.choice([*options, "bundle", "store"])
     paths = {"bundle": BUNDLE, "store": STORE, name: _argument(random)} if name in ("bundle", "store") else {}

@@ -25,11 +25,12 @@ from glimmer_export.runtime import Session
 from glimmer_export.runtime.backends import OnnxRuntimeBackend
 
 SPINNING = "session.intra_op.allow_spinning"
-SETTINGS: dict[str, tuple[int, bool]] = {
-    "onnxruntime": (0, True), "onnxruntime, waiting": (0, False), "1": (1, True), "2": (2, True),
-    "2, waiting": (2, False),
+LENGTH = "session.intra_op.spin_duration_us"
+SETTINGS: dict[str, tuple[int, int]] = {
+    "onnxruntime": (0, LONG := 10_000), "onnxruntime, waiting": (0, 0), "1": (1, 0), "2": (2, LONG),
+    "2, waiting": (2, 0), "2, 20 us": (2, 20), "2, 50 us": (2, 50),
 }  # fmt: skip
-"""Threads, 0 for ONNX Runtime's own choice, and whether they spin."""
+"""Threads, 0 for ONNX Runtime's own choice, and for how many microseconds they spin before they sleep."""
 
 
 def compute() -> None:
@@ -40,16 +41,16 @@ def compute() -> None:
 
 
 class Threads(OnnxRuntimeBackend):
-    """ONNX Runtime with so many threads, which spin for work or sleep."""
+    """ONNX Runtime with so many threads, which spin for work so long before they sleep."""
 
-    def __init__(self, threads: int, *, spinning: bool) -> None:
+    def __init__(self, threads: int, microseconds: int) -> None:
         super().__init__(threads)
-        self._spinning = spinning
+        self._microseconds = microseconds
 
     def _make_options(self) -> Any:
         options = super()._make_options()
-        if self._spinning:
-            options.add_session_config_entry(SPINNING, "1")
+        options.add_session_config_entry(SPINNING, "1" if self._microseconds else "0")
+        options.add_session_config_entry(LENGTH, str(self._microseconds))
         return options
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     sessions = {
         setting: Session.open(
             options.bundle, options.store, verify=False,
-            backend=Threads(SETTINGS[setting][0], spinning=SETTINGS[setting][1]),
+            backend=Threads(*SETTINGS[setting]),
         )
         for setting in settings
     }

@@ -1,10 +1,11 @@
-"""How many threads run a graph: no more than there are cores for them, one for a small model, and none that spins."""
+"""How many threads run a graph: no more than there are cores, one for a small model, and none that spins for long."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from glimmer_export.runtime.backends import OnnxRuntimeBackend, threads
@@ -83,5 +84,33 @@ def test_onnxruntime_is_told_and_says_nothing(glimmer, capfd, monkeypatch):
     for name, io in read_manifest(glimmer.bundle).io().items():
         backend.load(glimmer.graph(name), io)
     assert {options.intra_op_num_threads for options in made} == {1}
-    assert {options.get_session_config_entry("session.intra_op.allow_spinning") for options in made} == {"0"}
+    waits = {threads_wait(options) for options in made}
+    assert waits <= {SLEEPS, SLEEPS_SOON}
+    assert len(waits) == 1
     assert capfd.readouterr().err == ""
+
+
+SLEEPS, SLEEPS_SOON = ("0", None, "1"), ("1", "20", "1")
+
+
+def threads_wait(options) -> tuple[str | None, ...]:
+    """Whether they spin, for how many microseconds, and whether a run's end stops them."""
+
+    def entry(name: str) -> str | None:
+        try:
+            return options.get_session_config_entry(f"session.{name}")
+        except RuntimeError:
+            return None
+
+    return entry("intra_op.allow_spinning"), entry("intra_op.spin_duration_us"), entry("force_spinning_stop")
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("1.23.2", SLEEPS), ("1.25.1", SLEEPS), ("1.26.0", SLEEPS_SOON), ("1.31.1", SLEEPS_SOON), ("2.0.0", SLEEPS_SOON),
+     ("1.31.0.dev20261101", SLEEPS_SOON)],
+)
+def test_threads_spin_only_where_a_time_can_be_given(version, expected):
+    options = onnxruntime.SessionOptions()
+    threads.sleep_soon(options, version)
+    assert threads_wait(options) == expected

@@ -27,7 +27,7 @@ from glimmer_export.runtime.drafts import Drafts, kept_of
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import DevicePlacement, Placement
 
-__all__ = ["OnStep", "Reading", "greedy_decode"]
+__all__ = ["Asked", "OnStep", "Reading", "SingleSteps", "decoder_steps", "greedy_decode"]
 
 STEP = DECODER_STEP
 PREFILL = DECODER_PREFILL
@@ -95,7 +95,7 @@ def greedy_decode(
     asked = Asked(shape, encoder_hidden_states, encoder_attention_mask, prefixes, logits=check_finite)
     answers = _Answers(len(prefixes), shape, check_finite=check_finite, on_step=on_step)
     if drafts is not None and drafts.tokens:
-        _decode_drafted(_SingleSteps(place, asked), drafts, answers, asked)
+        _decode_drafted(SingleSteps(place, asked), drafts, answers, asked)
         return answers.readings
     remaining = shape.max_new_tokens
     with decoder_steps(place, asked) as steps:
@@ -106,7 +106,7 @@ def greedy_decode(
     return answers.readings
 
 
-def _decode_drafted(steps: _SingleSteps, drafts: Drafts, answers: _Answers, asked: Asked) -> None:
+def _decode_drafted(steps: SingleSteps, drafts: Drafts, answers: _Answers, asked: Asked) -> None:
     """A run for the first token, and then runs of a token and its draft, or of a token where no row has a draft."""
     shape, readings = asked.shape, answers.readings
     (first,) = steps.next(1)
@@ -228,7 +228,7 @@ def decoder_steps(place: Placement, asked: Asked) -> Iterator[DecoderSteps]:
             with opened as loop:
                 yield _LoopedSteps(place, asked, loop)
             return
-    yield _SingleSteps(place, asked)
+    yield SingleSteps(place, asked)
 
 
 def step_loop(shape: ModelShape) -> LoopIO:
@@ -274,7 +274,7 @@ class _LoopedSteps:
         return found + looked() if looked is not None else found
 
 
-class _SingleSteps:
+class SingleSteps:
     """Steps that are a run each, of graphs on the host or on a device."""
 
     def __init__(self, place: Placement, asked: Asked) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,10 @@ from glimmer_export.exporter.cli.ranges import (
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract import OptionError
+
+if TYPE_CHECKING:
+    from glimmer_export.exporter.bench import BenchOptions
 
 __all__ = ["bench"]
 
@@ -76,6 +80,13 @@ def bench(
     work: Annotated[
         Path | None, typer.Option("--work", help="Keep here what is exported, for the next bench of the same model.")
     ] = None,
+    draft_trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft-trace",
+            help="Time nothing but a recorded trace of drafts, replayed by our graphs beside plain decoding.",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with a bar per stage here.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -93,6 +104,9 @@ def bench(
         peak_rss=peak_rss, seed=seed, work=work,
     )  # fmt: skip
     options.check()
+    if draft_trace is not None:
+        _replay(options, draft_trace, html, as_json=as_json)
+        return
     libraries = {peer.library for peer in parse_peers(options.peers)}
     require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
     place = check_html_target(html, [checkpoint, work])
@@ -108,3 +122,21 @@ def bench(
         write_html(report, place)
         if not as_json:
             console().print("Wrote", bold(html))
+
+
+def _replay(options: BenchOptions, draft_trace: Path, html: Path | None, *, as_json: bool) -> None:
+    from glimmer_export.exporter.bench.draft_replay import replay_trace
+    from glimmer_export.exporter.bench.draft_trace import read_trace
+    from glimmer_export.exporter.report.progress import step_bar
+
+    if html is not None:
+        raise OptionError(
+            "--html", expected="no report of a replayed trace", found=str(html), fix="leave it out, or --draft-trace"
+        )
+    trace = read_trace(draft_trace)
+    with step_bar() as notify:
+        report = replay_trace(options, trace, notify)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        report.print(console())

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glimmer_export.exporter.bench.contenders import BACKENDS
 from glimmer_export.exporter.bench.draft_trace import DraftTrace, Run
 from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.load import Load, LoadWatch
 from glimmer_export.exporter.bench.machine import describe_machine
 from glimmer_export.exporter.bench.measure import ContenderSpec
-from glimmer_export.exporter.bench.options import INT8, NO_PEERS, BenchOptions
+from glimmer_export.exporter.bench.options import BenchOptions
 from glimmer_export.exporter.bench.workplace import Notify, prepare
 from glimmer_export.exporter.report.origin import utc_now
 from glimmer_export.runtime import PassageId, Session
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["DraftReport", "Replayed", "replay_trace"]
 
 SECONDS = 60.0
-"""Of each precision, if no bound is given."""
+"""Of each bundle, if no bound is given."""
+INT8 = "int8"
 LEAST = 8
 """Groups of questions that are replayed in any case."""
 ASKED = 5
@@ -46,7 +48,7 @@ ASKED = 5
 
 @dataclass(frozen=True)
 class Replayed:
-    """One precision: milliseconds of decoding a group of questions, plain and with drafts, and of its other stages.
+    """One bundle: milliseconds of decoding a group of questions, plain and with drafts, and of its other stages.
 
     `questions` of the trace were replayed in `groups` of the batch's size; the times are means over them, and `runs`
     the decoder's, plain and with drafts. `ratio` and `end_to_end` are plain over drafted.
@@ -72,13 +74,13 @@ class Replayed:
 
 @dataclass(frozen=True)
 class DraftReport:
-    """A trace's replay by precision, where and when."""
+    """A trace's replay by bundle, where and when."""
 
     source: str
     draft_tokens: int
     tokens_a_run: float
     batch_size: int
-    precisions: Mapping[str, Replayed]
+    bundles: Mapping[str, Replayed]
     machine: Mapping[str, Any]
     date: str
     load: Load
@@ -87,11 +89,11 @@ class DraftReport:
         """All of it."""
         found = {
             name: {**asdict(row), "ratio": row.ratio, "end_to_end": row.end_to_end}
-            for name, row in self.precisions.items()
+            for name, row in self.bundles.items()
         }
         return {
             "source": self.source, "draft_tokens": self.draft_tokens, "tokens_a_run": self.tokens_a_run,
-            "batch_size": self.batch_size, "precisions": found, "machine": dict(self.machine), "date": self.date,
+            "batch_size": self.batch_size, "bundles": found, "machine": dict(self.machine), "date": self.date,
             "load": self.load.to_json(),
         }
 
@@ -107,9 +109,9 @@ class DraftReport:
                 f"batch {self.batch_size}"
             )
         )
-        for column in ("precision", "questions", "runs", "decoding, ms", "with drafts", "ratio", "end to end"):
-            table.add_column(column, justify="left" if column == "precision" else "right")
-        for name, row in self.precisions.items():
+        for column in ("bundle", "questions", "runs", "decoding, ms", "with drafts", "ratio", "end to end"):
+            table.add_column(column, justify="left" if column == "bundle" else "right")
+        for name, row in self.bundles.items():
             table.add_row(
                 name, str(row.questions), f"{row.runs[0]} -> {row.runs[1]}", f"{row.plain_ms:.1f}",
                 f"{row.drafted_ms:.1f}", f"{row.ratio:.2f}x", f"{row.end_to_end:.2f}x",
@@ -122,12 +124,14 @@ class DraftReport:
 def replay_trace(
     options: BenchOptions, trace: DraftTrace, notify: Notify = lambda *_: None, *, watch: LoadWatch | None = None
 ) -> DraftReport:
-    """Prepare our graphs of the options' size, in FP32 and, if it is among the peers, INT8, and replay the trace.
+    """Prepare our graphs of the options' size, in FP32 and, if it is among the peers, INT8, and replay a trace.
+
+    Further bundles of the options are replayed too.
 
     A group of `batch_size` questions is decoded plain and with drafts in turn, from random states of the options'
     lengths. Raises as `run_bench`.
     """
-    options = replace(options, peers=(INT8,) if INT8 in options.peers else (NO_PEERS,))
+    options = replace(options, peers=tuple(peer for peer in options.peers if peer == INT8))
     options.check()
     machine, date, watch = describe_machine(), utc_now(), watch or LoadWatch()
     place: AbstractContextManager[str] = (
@@ -137,10 +141,9 @@ def replay_trace(
     with place as directory:
         prepared = prepare(options, Path(directory), notify)
         for number, spec in enumerate(prepared.specs):
-            name = "int8" if number else "fp32"
-            notify(f"Replaying in {name}", number, len(prepared.specs))
-            with watch.during(name):
-                found[name] = _replayed(spec, options, trace, prepared.batches)
+            notify(f"Replaying with {spec.key}", number, len(prepared.specs))
+            with watch.during(spec.key):
+                found[spec.key] = _replayed(spec, options, trace, prepared.batches)
     load = watch.load(machine["load_average"], cpus=machine["cpus"], threads=options.num_threads)
     return DraftReport(
         trace.source, trace.draft_tokens, trace.tokens / trace.runs, options.batch_size, found, machine, date, load
@@ -183,7 +186,7 @@ def _opened(spec: ContenderSpec) -> Iterator[tuple[Placement, Session]]:
     bundle = Bundle.open(spec.model)
     assert spec.store is not None
     assert bundle.text is not None
-    backend = open_backend(spec.backend, bundle.directory, threads=spec.threads)
+    backend = open_backend(BACKENDS[spec.engine], bundle.directory, threads=spec.threads)
     try:
         store = MemoryStore.open(spec.store, bundle)
         graphs = load_graphs(backend, bundle.directory, bundle.manifest, store.manifest.codec)

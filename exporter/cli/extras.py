@@ -37,6 +37,7 @@ EXTRAS = {
     "tantivy": "retrieval",
     "faiss": "dense",
     "rouge": "kilt",
+    "ctranslate2": "peers",
 }
 """The extra that brings each optional package."""
 

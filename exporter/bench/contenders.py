@@ -31,13 +31,22 @@ from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.backends.registry import load_graphs, open_backend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CPU_BACKEND, CROSS_KV, DECODER_STEP, MEMORY_ENCODER, STAGES
+from glimmer_export.runtime.contract import (
+    BF16,
+    CPU_BACKEND,
+    CROSS_KV,
+    DECODER_STEP,
+    FP32,
+    MEMORY_ENCODER,
+    OPENVINO_BACKEND,
+    STAGES,
+)
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["BACKENDS", "SessionContender", "measure_peak_rss", "open_contenders"]
 
-BACKENDS = {ORT: CPU_BACKEND, OPENVINO: "openvino"}
+BACKENDS = {ORT: CPU_BACKEND, OPENVINO: OPENVINO_BACKEND}
 NO_TOKEN = -1
 ALONE_WARMUP = 3
 
@@ -53,7 +62,10 @@ class SessionContender:
         opened = Bundle.open(spec.model)
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
-        self._backend = open_backend(BACKENDS[spec.engine], opened.directory, threads=spec.threads)
+        self._backend = open_backend(
+            BACKENDS[spec.engine], opened.directory, threads=spec.threads,
+            compute_precision=BF16 if spec.precision == BF16 else FP32,
+        )
         store = MemoryStore.open(spec.store, opened)
         loaded = load_graphs(self._backend, opened.directory, opened.manifest, store.manifest.codec)
         manifest = opened.manifest

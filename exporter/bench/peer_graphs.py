@@ -9,6 +9,7 @@ from typing import Any
 
 from glimmer_export.exporter.bench.roster import OPENVINO
 from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.backends.openvino_library import import_openvino
 from glimmer_export.runtime.contract import BackendError
 
 __all__ = ["PeerGraph", "open_peer_graph", "quantize_as_users_do"]
@@ -41,9 +42,7 @@ PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def _in_openvino(path: Path, precision: str, threads: int) -> PeerGraph:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     hint = PRECISIONS[precision]
     compiled: Any = core.compile_model(
         core.read_model(path), "CPU",

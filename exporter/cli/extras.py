@@ -18,6 +18,7 @@ EXTRAS = {
     "polygraphy": "tools",
     "typing_extensions": "tools",
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "torch": "export",
     "transformers": "export",
     "onnxscript": "export",

@@ -60,7 +60,7 @@ class OpenOptions:
     compile_cache: Path | None
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - those of `Session.open`
         cls, bundle: str | os.PathLike[str], store: str | os.PathLike[str] | None, *, threads: int | None,
         verify: bool, retrieval: str, backend: Any, passage_cache_bytes: int, require_parity: bool | str,
         compute_precision: str = AUTO, compile_cache: str | os.PathLike[str] | None = None,

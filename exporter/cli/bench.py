@@ -110,6 +110,7 @@ def bench(
     from glimmer_export.exporter.bench import BenchOptions, prepare_bench, run_bench
     from glimmer_export.exporter.bench.options import bundle_peers, peer_names
     from glimmer_export.exporter.bench.report import check_html_target, write_html
+    from glimmer_export.exporter.files.publish import check_apart
     from glimmer_export.exporter.report.progress import step_bar
 
     options = BenchOptions(
@@ -119,10 +120,13 @@ def bench(
         bundles=bundle_peers(bundle or ()), peak_rss=peak_rss, store=store, seed=seed, work=work,
     )  # fmt: skip
     options.check()
+    traces = [] if draft_trace is None else [draft_trace]
+    place = check_html_target(html, [checkpoint, work, *traces, *(path for _, path in options.bundles)])
     if draft_trace is not None:
+        if work is not None:
+            check_apart(work, traces)
         _replay(options, draft_trace, html, as_json=as_json)
         return
-    place = check_html_target(html, [checkpoint, work, *(path for _, path in options.bundles)])
     if prepare:
         with step_bar() as notify:
             made = prepare_bench(options, notify)

@@ -147,6 +147,8 @@ def _quantize(
     bundle: Bundle, name: str, io: GraphIO, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
     weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
+    from glimmer_export.calibration.passes.merge_products import DECODERS, MergeProducts
+
     manifest, stage = bundle.manifest, stage_of(name)
     named = options.graphs is None or stage in options.graphs
     int8 = "int8" in options.precision and named
@@ -164,6 +166,8 @@ def _quantize(
     done = QuantizedGraph()
     if int8 or fp16:
         done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
+    if stage in DECODERS:
+        MergeProducts()(model)
     written = write_graph(model, name, weights)
     check_valid(written.path)
     check_operators(written.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 import reprlib
@@ -23,6 +24,7 @@ __all__ = [
     "one_of",
     "path_of",
     "question_text",
+    "share",
     "threads_of",
     "whole_number",
     "words",
@@ -59,6 +61,13 @@ def whole_number(name: str, value: object, *, least: int, most: int = MAX_WHOLE_
         expected = f"a whole number from {least}" + ("" if most == MAX_WHOLE_NUMBER else f" to {most}")
         raise OptionError(name, expected=expected, found=described(value), fix="choose one of these")
     return number
+
+
+def share(name: str, value: object) -> float:
+    """A number above 0 and up to 1, numpy's too; raises OptionError for anything else, a bool or NaN among it."""
+    if not isinstance(value, bool) and isinstance(value, numbers.Real) and 0 < float(value) <= 1:
+        return float(value)
+    raise OptionError(name, expected="a number above 0, at most 1", found=described(value), fix="choose one of these")
 
 
 def as_index(value: object) -> int | None:

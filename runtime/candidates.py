@@ -8,7 +8,15 @@ from typing import Protocol, SupportsIndex
 
 import numpy as np
 
-from glimmer_export.runtime.arguments import MAX_PASSAGES, as_index, described, items, question_text, whole_number
+from glimmer_export.runtime.arguments import (
+    MAX_PASSAGES,
+    as_index,
+    described,
+    items,
+    question_text,
+    share,
+    whole_number,
+)
 from glimmer_export.runtime.backends import Tensor
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
@@ -37,6 +45,7 @@ __all__ = [
     "candidates_from_given",
     "candidates_from_search",
     "checked_k_and_m",
+    "checked_mass",
     "checked_passages",
     "join_question",
     "memory_inputs",
@@ -114,6 +123,26 @@ def checked_k_and_m(top_k: object, top_m: object, shape: ModelShape) -> tuple[in
             fix="leave it out, or lower top_k",
         )
     return k, m
+
+
+def checked_mass(mass: object, shape: ModelShape, *, witnessed: bool) -> float | None:
+    """The share of the scores' softmax that is read, None for all m passages; raises OptionError if that cannot be.
+
+    `witnessed`: only what a parity record witnesses may be answered, which is the reading of m passages.
+    """
+    if mass is None:
+        return None
+    if witnessed:
+        raise OptionError(
+            "mass", expected="None where a parity record is required, which is of all m passages",
+            found=described(mass), fix="judge it by `glimmer-export parity --mass`, and require no record",
+        )
+    if not shape.traits.selects:
+        raise OptionError(
+            "mass", expected=f"None, as {shape.architecture} reads all passages", found=described(mass),
+            fix="leave it out",
+        )
+    return share("mass", mass)
 
 
 def checked_passages(passages: object, num_questions: int, store: MemoryStore | None) -> list[object]:

@@ -71,12 +71,15 @@ class Placement:
         """The length, at most `limit`, that `tokens` tokens are padded to here: no longer than need be."""
         return min(tokens, limit)
 
-    def select(self, tensors: Mapping[str, Tensor], selected: Array) -> Mapping[str, Tensor]:
+    def select(
+        self, tensors: Mapping[str, Tensor], selected: Array, read: Array | None = None
+    ) -> Mapping[str, Tensor]:
         """Stage B's inputs of the k passages' tensors (b, k, ...) and of the m selected (b, m) int32.
 
-        Only the selected passages' rows, which are then in the order 0..m-1.
+        Only the selected passages' rows, which are then in the order 0..m-1; those that `read` (b, m) bool leaves out
+        are masked.
         """
-        taken = take_selected(_arrays(tensors), selected)
+        taken = take_selected(_arrays(tensors), selected, read)
         return {**taken, "selected": np.tile(np.arange(selected.shape[1], dtype=np.int32), (len(selected), 1))}
 
     def zeros(self, graph: str, dims: Mapping[str, tuple[int, ...]]) -> Mapping[str, Tensor]:
@@ -110,9 +113,16 @@ class DevicePlacement(Placement):
         """Rounded up to a multiple of BUCKET."""
         return min(-(-tokens // BUCKET) * BUCKET, limit)
 
-    def select(self, tensors: Mapping[str, Tensor], selected: Array) -> Mapping[str, Tensor]:
-        """All k passages, and which of them the graph is to gather."""
-        return {**tensors, "selected": selected}
+    def select(
+        self, tensors: Mapping[str, Tensor], selected: Array, read: Array | None = None
+    ) -> Mapping[str, Tensor]:
+        """All k passages, and which of them the graph is to gather; what is not read is masked on the host."""
+        if read is None or read.all():
+            return {**tensors, "selected": selected}
+        mask = self.fetch(tensors["memory_mask"])().copy()
+        rows, places = np.nonzero(~read)
+        mask[rows, selected[rows, places]] = 0
+        return {**tensors, "memory_mask": mask, "selected": selected}
 
     def loop(
         self, graph: str, io: LoopIO, shapes: Mapping[str, tuple[int, ...]], most: int

@@ -20,7 +20,7 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.decode import OnStep, Reading, greedy_decode
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import placement_of
-from glimmer_export.runtime.rerank import check_scores, select_top_m
+from glimmer_export.runtime.rerank import check_scores, select_by_mass, select_top_m
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
@@ -64,17 +64,18 @@ class Reader:
         return device.passage_cache_counts if isinstance(device, CachingDevice) else (0, 0)
 
     def read(
-        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, stop_at_eos: bool = True,
-        on_step: OnStep | None = None,
+        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock, *, mass: float | None = None,
+        stop_at_eos: bool = True, on_step: OnStep | None = None,
     ) -> list[Reading]:
         """Answer a batch of questions, each from at least one candidate passage.
 
-        `num_selected` is m; a row with fewer candidates reads them all. None if nothing is selected. Raises
+        `num_selected` is m; a row with fewer candidates reads them all, and with a `mass` one reads no more than
+        `select_by_mass` takes. None if nothing is selected. Raises
         NotFiniteError if it is to check that. Without `stop_at_eos` every answer has max_new_tokens tokens. `on_step`
         is that of `greedy_decode`, whose readings have scores and selected passages here.
         """
         place, shape = self._place, self._shape
-        encoded, scores, selected = self._encode(rows, num_selected, clock)
+        encoded, scores, selected = self._encode(rows, num_selected, mass, clock)
         prefixes = [[shape.decoder_start_token_id] for _ in rows]
         if shape.traits.prefixes_decoder:
             prefixes = [[*prefix, *row.question_ids] for prefix, row in zip(prefixes, rows, strict=True)]
@@ -83,7 +84,7 @@ class Reader:
             if scores is not None and selected is not None:
                 count = len(rows[index].candidates)
                 reading.scores = scores[index, :count]
-                reading.selected = tuple(item for item in selected[index].tolist() if item < count)
+                reading.selected = tuple(item for item in selected[index] if item < count)
 
         def step(index: int, reading: Reading, ended: bool) -> None:  # noqa: FBT001  # as OnStep has it
             assert on_step is not None
@@ -112,15 +113,15 @@ class Reader:
         return [scored[: len(row.candidates)] for row, scored in zip(rows, scores, strict=True)]
 
     def _encode(
-        self, rows: Sequence[Row], num_selected: int | None, clock: StageClock
-    ) -> tuple[Mapping[str, Tensor], Array | None, Array | None]:
-        """What the decoder reads, scores (b, k) and selected (b, m). What it was made of is let go before decoding."""
+        self, rows: Sequence[Row], num_selected: int | None, mass: float | None, clock: StageClock
+    ) -> tuple[Mapping[str, Tensor], Array | None, list[list[int]] | None]:
+        """What the decoder reads, scores (b, k) and each row's selected. What it was made of goes before decoding."""
         place, shape = self._place, self._shape
         scores = selected = None
         if self._codec is not None:
             fixed, memory = self._fetch(rows, self._codec, clock)
             if num_selected is not None:
-                memory, scores, selected = self._select(rows, fixed, memory, num_selected, clock)
+                memory, scores, selected = self._select(rows, fixed, memory, num_selected, mass, clock)
             inputs: Mapping[str, Tensor] = {**fixed, **memory}
         else:
             with clock.stage("fetch"):
@@ -149,16 +150,20 @@ class Reader:
 
     def _select(
         self, rows: Sequence[Row], fixed: Mapping[str, Tensor], memory: Mapping[str, Tensor], num_selected: int,
-        clock: StageClock,
-    ) -> tuple[Mapping[str, Tensor], Array, Array]:
-        """Stage A: what stage B reads of the selected passages, the scores (b, k) and the selected (b, m)."""
+        mass: float | None, clock: StageClock,
+    ) -> tuple[Mapping[str, Tensor], Array, list[list[int]]]:
+        """Stage A: what stage B reads of the selected passages, the scores (b, k), and which each row reads."""
         scores, ranked = self._score({**fixed, **memory}, rows, clock)
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
-            selected = select_top_m(scores, num_selected)
+            if mass is None:
+                selected, read = select_top_m(scores, num_selected), None
+            else:
+                selected, read = select_by_mass(scores, num_selected, mass)
             # Stage A leaves its states, or stage B begins with the memory.
-            taken = self._place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected)
-        return taken, scores, selected
+            taken = self._place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected, read)
+        kept = selected if read is None else [row[own] for row, own in zip(selected, read, strict=True)]
+        return taken, scores, [row.tolist() for row in kept]
 
     def _score(
         self, inputs: Mapping[str, Tensor], rows: Sequence[Row], clock: StageClock

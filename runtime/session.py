@@ -31,6 +31,7 @@ from glimmer_export.runtime.candidates import (
     GivenRow,
     Row,
     checked_k_and_m,
+    checked_mass,
     checked_passages,
     parts_of,
     pieces_of,
@@ -77,6 +78,7 @@ class Session:
         codec: Codec | None,
     ) -> None:
         self._loaded: LoadedBackend | None = None
+        self._requires_parity = False
         self._warned_of_cut = False
         self._home = Home("session")
         self._refreshing = Lock()
@@ -153,6 +155,7 @@ class Session:
                 session = cls(opened, memory, loaded.graphs, text, codec)
                 session._loaded = loaded
             failed.pop_all()
+        session._requires_parity = bool(required)
         return session
 
     @property
@@ -181,18 +184,21 @@ class Session:
         top_k: int | None = None,
         top_m: int | None = None,
         *,
+        mass: float | None = None,
         passages: GivenRow | None = None,
         on_token: OnToken | None = None,
     ) -> Answer:
         """Answer one question.
 
         Retrieves `top_k` passages (None: the manifest's k) and reads the best `top_m` of them (None: the manifest's
-        m). `passages` takes the retrieval's place: ids of the store, or texts, which are encoded on the spot; all of
-        them are ranked, or the first `top_k`. `on_token` is that of `answer_many`. Raises QuestionError (no text,
-        empty, too long), PassageError (unknown id, no list), OptionError and NotFiniteError.
+        m). With a `mass`, above 0 and at most 1, it reads no more of these than hold that share of softmax(scores),
+        which is faster and not exact: `parity --mass` tells what it costs. `passages` takes the retrieval's place: ids
+        of the store, or texts, which are encoded on the spot; all of them are ranked, or the first `top_k`. `on_token`
+        is that of `answer_many`. Raises QuestionError (no text, empty, too long), PassageError (unknown id, no list),
+        OptionError and NotFiniteError.
         """
         given = None if passages is None else [passages]
-        result = self.answer_many([question], top_k, top_m, passages=given, on_token=on_token)[0]
+        result = self.answer_many([question], top_k, top_m, mass=mass, passages=given, on_token=on_token)[0]
         if result.error is not None:
             raise result.error
         return result
@@ -203,6 +209,7 @@ class Session:
         top_k: int | None = None,
         top_m: int | None = None,
         *,
+        mass: float | None = None,
         passages: Iterable[GivenRow | None] | None = None,
         on_token: OnToken | None = None,
         on_answer: OnAnswer | None = None,
@@ -224,6 +231,7 @@ class Session:
         with self._current.use() as serving:
             asked = items("questions", questions, of="questions")
             top_k, top_m = checked_k_and_m(top_k, top_m, self._shape)
+            mass = checked_mass(mass, self._shape, witnessed=self._requires_parity)
             given = checked_passages(passages, len(asked), serving.store)
             clock = StageClock()
             taken, errors = rows_of(
@@ -248,7 +256,7 @@ class Session:
                     on_answer(index, found[index])
             for part in parts_of(rows, serving.reader.max_batch):
                 serving.reader.read(
-                    part, top_m or self._shape.num_selected, clock, on_step=partial(progress.step, part)
+                    part, top_m or self._shape.num_selected, clock, mass=mass, on_step=partial(progress.step, part)
                 )
         milliseconds = clock.milliseconds()
         return [replace(found[index], milliseconds=milliseconds) for index in range(len(asked))]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from glimmer_export.calibration.questions import Question, given_passages
@@ -107,6 +107,12 @@ class AnsweringReport:
         return sum(answer.error is None and not answer.passages for answer in self.answers)
 
     @property
+    def passages_read(self) -> float | None:
+        """Passages that the decoder read for a question, their mean over those answered; None if none was."""
+        counts = [len(answer.selected) for answer in self.answers if answer.answer is not None]
+        return fmean(counts) if counts else None
+
+    @property
     def em(self) -> float | None:
         """Exact match over all rows that have a gold."""
         return self.scores.em
@@ -125,6 +131,7 @@ class AnsweringReport:
             "unretrieved": self.unretrieved,
             "skipped_passages": self.skipped_passages,
             "truncated_passages": self.truncated_passages,
+            "passages_read": self.passages_read,
             **self.scores.to_json(),
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
@@ -150,6 +157,8 @@ class AnsweringReport:
             table.add_row("passages skipped, without text", str(self.skipped_passages))
         if self.truncated_passages:
             table.add_row("passages cut to passage_length", str(self.truncated_passages))
+        if self.passages_read is not None:
+            table.add_row("passages read, a question", f"{self.passages_read:.2f}")
         if self.scores.graded not in (0, self.questions):
             table.add_row("graded, for having answers", str(self.scores.graded))
         for name, score in named_scores(self.scores):
@@ -171,6 +180,7 @@ def answer_questions(
     predictions: Path | None = None,
     top_k: int | None = None,
     top_m: int | None = None,
+    mass: float | None = None,
     batch_size: int = 8,
     inputs: Sequence[Path | None] = (),
     advance: Callable[[int], None] = lambda _: None,
@@ -190,7 +200,7 @@ def answer_questions(
     for start in range(0, len(questions), batch_size):
         batch = questions[start : start + batch_size]
         passages = [given_passages(question) for question in batch] if given else None
-        found = session.answer_many([row.question for row in batch], top_k, top_m, passages=passages)
+        found = session.answer_many([row.question for row in batch], top_k, top_m, mass=mass, passages=passages)
         answers.extend(found)
         batches.append(found[0].milliseconds)
         advance(len(batch))

@@ -16,6 +16,7 @@ from glimmer_export.exporter.cli.options import (
     BundleArgument,
     Json,
     Limit,
+    Mass,
     NumRetrieved,
     NumSelected,
     Passages,
@@ -46,6 +47,7 @@ def ask(
     ] = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    mass: Mass = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
     require_parity: RequireParity = None,
@@ -64,7 +66,7 @@ def ask(
     ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
-            result = session.answer(question, top_k, top_m, passages=given)
+            result = session.answer(question, top_k, top_m, mass=mass, passages=given)
         choice = session.backend_choice
     assert choice is not None
     if as_json:
@@ -83,6 +85,7 @@ def answer(
     ] = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    mass: Mass = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
     retrieval: Retrieval = "bm25",
@@ -109,7 +112,7 @@ def answer(
         warnings.simplefilter("ignore", PassageTruncatedWarning)  # counted in the report
         report = answer_questions(
             session, rows, given=passages == GIVEN, predictions=predictions, top_k=top_k, top_m=top_m,
-            batch_size=batch_size, inputs=(bundle, store, *question_files(questions)), advance=advance,
+            mass=mass, batch_size=batch_size, inputs=(bundle, store, *question_files(questions)), advance=advance,
         )
     if as_json:
         print_json(report.to_json())

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from glimmer_export.exporter.cli.choices import one_of
-from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS
+from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS, number
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "CorpusFormat",
     "Json",
     "Limit",
+    "Mass",
     "NumRetrieved",
     "NumSelected",
     "Output",
@@ -68,6 +69,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead
 Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, max=MAX_COUNT, help="Take N questions only, in even steps over the file."),
+]
+Mass = Annotated[
+    float | None,
+    typer.Option(
+        "--mass", min=0.001, max=1, callback=number,
+        help="Read no more of the m passages than hold this share of the scores' softmax. Default: all m.",
+    ),
 ]
 NumRetrieved = Annotated[
     int | None,

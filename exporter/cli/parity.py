@@ -15,6 +15,7 @@ from glimmer_export.exporter.cli.options import (
     BundleArgument,
     Json,
     Limit,
+    Mass,
     NumRetrieved,
     NumSelected,
     Passages,
@@ -65,6 +66,7 @@ def parity(
     ] = CPU_BACKEND,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
+    mass: Mass = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
     threads: Threads = None,
@@ -78,7 +80,7 @@ def parity(
     from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(
-        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, batch_size=batch_size,
+        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, mass=mass, batch_size=batch_size,
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
         retrieval=retrieval,
     )

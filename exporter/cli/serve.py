@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import RequireParity, Retrieval, Store, Threads
+from glimmer_export.exporter.cli.options import Mass, RequireParity, Retrieval, Store, Threads
 from glimmer_export.exporter.cli.output import console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
@@ -48,6 +48,7 @@ def serve(
         int,
         typer.Option("--passage-cache-bytes", min=0, max=1 << 50, help="Of the GPU's memory, for passages read last."),
     ] = 0,
+    mass: Mass = None,
     require_parity: RequireParity = None,
     max_batch_tokens: Annotated[
         int | None,

@@ -222,7 +222,7 @@ class _Comparison:
                 self._session, self._graphs.of(codec), self._reference.graphs.of(codec), self._reference.forms,
                 self._rows, self._memory, self._own, options=options, advance=advance,
             )
-        own = self._side(self._session.graphs, self._candidate_memory, margins=True)
+        own = self._side(self._session.graphs, self._candidate_memory, margins=True, mass=options.mass)
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
         return report_from_replies(
             (self._reference.name, self._name), self._rows, (references, candidates), options,
@@ -287,9 +287,11 @@ class _Comparison:
             None if options.exact_memory else self._memory, self._num_selected,
         )
 
-    def _side(self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False) -> GraphSide:
+    def _side(
+        self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False, mass: float | None = None
+    ) -> GraphSide:
         text, shape = self._session.text, self._manifest.model
-        return GraphSide(graphs, shape, text, source, self._num_selected, margins=margins)
+        return GraphSide(graphs, shape, text, source, self._num_selected, margins=margins, mass=mass)
 
     def _answer_both(
         self, reference: Side, candidate: Side, progress: Progress

@@ -171,18 +171,27 @@ def decibel(signal: float, noise: float) -> float:
     return LEAST_SNR_DB if signal == 0 or not math.isfinite(noise) else 10 * math.log10(signal / noise)
 
 
-def top_m_overlap(references: Sequence[Reply], candidates: Sequence[Reply]) -> float | None:
+def top_m_overlap(
+    references: Sequence[Reply], candidates: Sequence[Reply], *, of_candidate: bool = False
+) -> float | None:
     """Mean share of the passages that the reference reads which the candidate reads too.
 
-    Of the questions if there was a choice: with no more passages than are read, both read all, and if that is so
-    of every question, the share is of those. None without a selection.
+    `of_candidate`, for one that chose to read fewer: of those that it reads, the share that the reference does too. Of
+    the questions if there was a choice: with no more passages than are read, both read all, and if that is so of every
+    question, the share is of those. None without a selection.
     """
     pairs = [(one, other) for one, other in zip(references, candidates, strict=True) if one.selected]
     shares = [
-        len({*(one.selected or ())} & {*(other.selected or ())}) / len(one.selected or ())
+        len({*(one.selected or ())} & {*(other.selected or ())}) / len((other if of_candidate else one).selected or ())
         for one, other in [pair for pair in pairs if _had_choice(pair[0])] or pairs
     ]
     return fmean(shares) if shares else None
+
+
+def passages_read(replies: Sequence[Reply]) -> float | None:
+    """Mean number of passages read of a question, where they were selected; None if nowhere."""
+    counts = [len(reply.selected) for reply in replies if reply.selected is not None]
+    return fmean(counts) if counts else None
 
 
 def num_ranked(references: Sequence[Reply]) -> int:

@@ -23,6 +23,7 @@ class ParityOptions:
     """How to compare.
 
     `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
+    `mass`: the candidate reads no more of the m than hold that share of the scores' softmax, None for all;
     `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
     of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
     reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
@@ -33,6 +34,7 @@ class ParityOptions:
     given_passages: bool = False
     top_k: int | None = None
     top_m: int | None = None
+    mass: float | None = None
     batch_size: int = 8
     observed_runs: int = 8
     exact_memory: bool = False

@@ -30,6 +30,7 @@ from glimmer_export.exporter.parity.figures import (
     gold_in_top_m,
     log_probability_difference,
     mean_kendall_tau,
+    passages_read,
     score_snr_db,
     top_m_overlap,
 )
@@ -97,8 +98,10 @@ class ParityReport:
     `memory_max_abs_err` is the candidate's store, decoded, against what the reference's memory encoder gives.
     `score_snr_db` is None if nothing is ranked, `log_probability` if a side is a bundle of before there was one, and if
     no answers are equal.
-    `attribution` is None if it was not asked for, `gate` if there was none. `speed` is how many times faster the
-    candidate answered the same batches, in turn (the median; retrieval not counted), None beside torch. `score_pairs`
+    `mass` is what the candidate's reading was bound by, None if it read all m; of what it then reads, `top_m_overlap`
+    is the share that the reference reads too. `attribution` is None if it was not asked for, `gate` if there was none.
+    `speed` is how many times faster the candidate answered the same batches, in turn (the median; retrieval not
+    counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot; `samples` some of the answers, equal or not, for a page.
     """
 
@@ -112,6 +115,7 @@ class ParityReport:
     answers_equal: float | None
     answers_equal_of_correct: float | None
     top_m_overlap: float | None
+    passages_read: BothSides
     kendall_tau: float | None
     score_snr_db: float | None
     gold_in_top_m: BothSides
@@ -123,6 +127,7 @@ class ParityReport:
     memory_max_abs_err: float | None
     graphs: dict[str, GraphError]
     speed: float | None = None
+    mass: float | None = None
     attribution: dict[str, PartEffect] | None = None
     gate: GateResult | None = None
     skipped_passages: int = 0
@@ -173,6 +178,8 @@ class ParityReport:
             "answers_equal": self.answers_equal,
             "answers_equal_of_correct": self.answers_equal_of_correct,
             "top_m_overlap": self.top_m_overlap,
+            "mass": self.mass,
+            "passages_read": asdict(self.passages_read),
             "kendall_tau": self.kendall_tau,
             "score_snr_db": self.score_snr_db,
             "gold_in_top_m": asdict(self.gold_in_top_m),
@@ -217,7 +224,8 @@ def report_from_replies(
         selects=selects,
         answers_equal=answers_equal(references, candidates),
         answers_equal_of_correct=equal_of_correct(asked, references, candidates),
-        top_m_overlap=top_m_overlap(references, candidates),
+        top_m_overlap=top_m_overlap(references, candidates, of_candidate=options.mass is not None),
+        passages_read=BothSides(passages_read(references), passages_read(candidates)),
         kendall_tau=mean_kendall_tau(references, candidates),
         score_snr_db=score_snr_db(references, candidates),
         gold_in_top_m=BothSides(gold_in_top_m(asked, references), gold_in_top_m(asked, candidates)),
@@ -229,6 +237,7 @@ def report_from_replies(
         memory_max_abs_err=memory_max_abs_err,
         graphs=graphs,
         speed=speed,
+        mass=options.mass,
         attribution=attribution,
         skipped_passages=rows.skipped_passages,
         truncated_passages=rows.truncated_passages,

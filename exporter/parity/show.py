@@ -120,6 +120,9 @@ def _answers(report: ParityReport) -> ReportTable:
         rows.append((name, _share(metric.reference), _share(metric.candidate), difference))
     gold = report.gold_in_top_m
     rows.append(("gold passage read", _share(gold.reference), _share(gold.candidate), ""))
+    if report.mass is not None:
+        read = report.passages_read
+        rows.append(("passages read", _number(read.reference), _number(read.candidate), f"mass {report.mass:g}"))
     if report.reference.graph_bytes and report.candidate.graph_bytes:
         sizes = (decimal(report.reference.graph_bytes), decimal(report.candidate.graph_bytes))
         rows.append(("graphs", *sizes, f"{report.candidate.graph_bytes / report.reference.graph_bytes:.2f}x"))

@@ -60,8 +60,9 @@ class GraphSide:
         num_selected: int | None,
         *,
         margins: bool = False,
+        mass: float | None = None,
     ) -> None:
-        self._text, self._source, self._num_selected = text, source, num_selected
+        self._text, self._source, self._num_selected, self._mass = text, source, num_selected, mass
         self._steps: list[NDArray[np.float32]] = []
         if margins:
             noted = {name: _Margins(graphs[name], self._steps) for name in TOKEN_STAGES if name in graphs}
@@ -77,7 +78,7 @@ class GraphSide:
             self._steps.clear()
             self._source.prepare([number for row in taken for number in row.numbers])
             asked = [candidates.Row(place, row.ids, row.candidates) for place, row in enumerate(taken)]
-            readings = self._reader.read(asked, self._num_selected, StageClock())
+            readings = self._reader.read(asked, self._num_selected, StageClock(), mass=self._mass)
             for place, (row, reading) in enumerate(zip(taken, readings, strict=True)):
                 replies[id(row)] = Reply(
                     tokens=tuple(reading.tokens),

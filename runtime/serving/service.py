@@ -49,7 +49,7 @@ class Service:
             settings.max_queue, settings.max_batch_tokens or ROWS_OF_A_BATCH * longest_row, settings.window_ms / 1e3
         )
         metrics = Metrics(session, line)
-        worker = Worker(session, line, metrics.batch)
+        worker = Worker(session, line, settings.mass, metrics.batch)
         return cls(session, settings, worker, Desk(session, line, worker, settings.timeout_s), metrics, not_ready)
 
     @property

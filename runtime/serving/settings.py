@@ -31,6 +31,7 @@ class Settings(BaseModel):
     retrieval: str = "bm25"
     verify: bool = True
     passage_cache_bytes: int = Field(0, ge=0, le=1 << 50)
+    mass: float | None = Field(None, gt=0, le=1)
     require_parity: Literal["witnessed", "device"] | None = None
     max_batch_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     window_ms: float = Field(5.0, ge=0, le=500)
@@ -55,8 +56,8 @@ class Settings(BaseModel):
 def settings_from(*sources: Mapping[str, Any]) -> Settings:
     """Settings of several mappings, of which an earlier one goes before a later one; None is as if it were not there.
 
-    Raises OptionError for an unknown name, a value that is none, and for a server that anybody may reach without a
-    token.
+    Raises OptionError for an unknown name, a value that is none, a mass where a parity record is required, and for a
+    server that anybody may reach without a token.
     """
     merged: dict[str, Any] = {}
     for source in reversed(sources):
@@ -69,6 +70,11 @@ def settings_from(*sources: Mapping[str, Any]) -> Settings:
             found="; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()),
             fix="correct these",
         ) from None
+    if settings.mass is not None and settings.require_parity is not None:
+        raise OptionError(
+            "mass", expected="none with require_parity, whose records are of all m passages", found=str(settings.mass),
+            fix="judge it by `glimmer-export parity --mass`, and require no record",
+        )
     if not (settings.is_loopback or settings.token_file or settings.insecure):
         raise OptionError(
             f"host {settings.host}", expected="a token for a server that other machines can reach", found="none",

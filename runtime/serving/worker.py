@@ -18,13 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Answers what waits in a line. `on_batch` is told of a batch that is done, and of its milliseconds by stage."""
+    """Answers what waits in a line. `mass` is that of `Session.answer`.
+
+    `on_batch` is told of a batch that is done, and of its milliseconds by stage.
+    """
 
     def __init__(
-        self, session: Session, line: Line,
+        self, session: Session, line: Line, mass: float | None = None,
         on_batch: Callable[[Batch, Mapping[str, float]], None] = lambda batch, milliseconds: None,
     ) -> None:
-        self._session, self._line, self._on_batch = session, line, on_batch
+        self._session, self._line, self._mass, self._on_batch = session, line, mass, on_batch
         self._thread = Thread(target=self._run, name="glimmer-serve", daemon=True)
         self.is_warm = Event()
         self.failure: Exception | None = None
@@ -103,6 +106,7 @@ class Worker:
                 end(index, answer)
             return ranked[0].milliseconds
         answers = self._session.answer_many(
-            questions, work.top_k, work.top_m, passages=[job.passages for job in jobs], on_token=tell, on_answer=end
+            questions, work.top_k, work.top_m, mass=self._mass, passages=[job.passages for job in jobs], on_token=tell,
+            on_answer=end,
         )
         return answers[0].milliseconds

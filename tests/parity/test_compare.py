@@ -212,6 +212,18 @@ def test_top_k_and_top_m_hold_for_both(glimmer):
         assert_good(report, glimmer, len(rows), ranked=top_k > 1)
 
 
+def test_a_mass_bounds_the_candidate_alone(glimmer):
+    """What it still reads is among what torch reads, so that the overlap is whole, of the candidate's passages."""
+    rows = [question(text) for text in QUESTIONS]
+    report = compare(glimmer, rows, ParityOptions(top_m=4, mass=0.55, threads=1))
+    read = [len(glimmer.session.answer(text, top_m=4, mass=0.55).selected) for text in QUESTIONS]
+    assert report.passages_read.candidate == np.mean(read) < report.passages_read.reference == 4
+    assert report.top_m_overlap == 1.0
+    assert (data := report.to_json())["mass"] == 0.55
+    assert data["passages_read"] == {"reference": 4.0, "candidate": np.mean(read)}
+    assert compare(glimmer, rows).to_json()["mass"] is None
+
+
 def test_metrics_are_of_the_rows_that_have_answers(glimmer):
     answers = [glimmer.session.answer(text) for text in QUESTIONS]
     right = [reference_answer(glimmer, answer.question, [item.passage.id for item in answer.passages]).tokens

@@ -15,6 +15,7 @@ from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.config.read import config_names
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
 from glimmer_export.exporter.parity.gate import judge, read_gate
+from glimmer_export.runtime import Session
 from glimmer_export.runtime.contract import MANIFEST, GateCheck, OptionError, OutputError
 from glimmer_export.runtime.store import Passage
 from tests.bundle_factory import rewrite
@@ -51,6 +52,23 @@ def report(glimmer, close, rows):
 def run(source, bundle, rows, gate="default", **rest):
     rest = {"reference": source.bundle, "options": OPTIONS, **rest}
     return run_parity(ParityRequest(bundle, store=source.store, gate=gate, **rest), rows)
+
+
+def test_a_mass_is_judged_and_not_recorded(glimmer, close, rows, tmp_path):
+    """What a record lets a session require is a bundle that reads all m."""
+    bundle = shutil.copytree(close, tmp_path / "bundle")
+    gate = write_gate(tmp_path)
+    report = run(glimmer, bundle, rows, gate, options=ParityOptions(threads=1, mass=1.0))
+    assert report.gate.verdict == "passed"
+    assert not (bundle / "parity.json").exists()
+    assert run(glimmer, bundle, rows, gate, options=ParityOptions(threads=1)).gate.verdict == "passed"
+    recorded = (bundle / "parity.json").read_bytes()
+    assert run(glimmer, bundle, rows, gate, options=ParityOptions(threads=1, mass=0.01)).gate.verdict == "failed"
+    assert (bundle / "parity.json").read_bytes() == recorded
+    with Session.open(bundle, glimmer.store, threads=1, backend="onnxruntime-cpu", require_parity=True) as session:
+        assert session.answer("w1 w2").error is None
+        with pytest.raises(OptionError, match="parity record"):
+            session.answer("w1 w2", mass=0.5)
 
 
 def missed(gate):

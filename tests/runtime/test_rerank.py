@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimmer_export.runtime.rerank import select_top_m, take_selected
+from glimmer_export.runtime.rerank import select_by_mass, select_top_m, take_selected
 
 # Few values, so that ties are common; -inf for a passage that is absent.
 SCORE = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0])
@@ -48,6 +50,56 @@ def test_any_scores(row, num_selected):
 )  # fmt: skip
 def test_by_hand(scores, num_selected, expected):
     assert select_top_m(np.array([scores], np.float32), num_selected).tolist() == [expected]
+
+
+@given(rows=ROWS, num_selected=st.integers(1, 9), mass=st.sampled_from([0.001, 0.3, 0.5, 0.7501, 0.97, 1.0]))
+def test_no_more_are_read_than_hold_the_mass(rows, num_selected, mass):
+    scores = np.array([[0.0, *row] for row in rows], np.float32)
+    selected, read = select_by_mass(scores, num_selected, mass)
+    assert selected.dtype == np.int32
+    assert read.shape == selected.shape
+    counts = []
+    for row, found, kept in zip(scores.tolist(), selected.tolist(), read.tolist(), strict=True):
+        assert found == sorted(found)
+        ranking = sorted(range(len(row)), key=lambda place: (-row[place], place))
+        total, count = 0.0, 0
+        while count < min(num_selected, len(row)) and total < mass:
+            total += math.exp(row[ranking[count]]) / sum(map(math.exp, row))
+            count += 1
+        present = [place for place in ranking[:count] if math.isfinite(row[place])]
+        own = [place for place, one in zip(found, kept, strict=True) if one and math.isfinite(row[place])]
+        assert own == sorted(present)
+        counts.append(sum(kept))
+    assert selected.shape[1] == max(counts)
+
+
+@pytest.mark.parametrize(
+    ("scores", "mass", "expected"),
+    [
+        ([0.0, math.log(2), math.log(7)], 0.69, [2]),
+        ([0.0, math.log(2), math.log(7)], 0.71, [1, 2]),
+        ([0.0, math.log(2), math.log(7)], 0.9001, [0, 1, 2]),
+        ([1e30, 0.0, 0.0], 1.0, [0]),
+        ([-np.inf, 5.0, 4.0], 0.01, [1]),
+        ([np.nan, 5.0, 4.0], 0.01, [0, 1, 2]),
+    ],
+)  # fmt: skip
+def test_mass_by_hand(scores, mass, expected):
+    selected, read = select_by_mass(np.array([scores], np.float32), 3, mass)
+    assert selected[read].tolist() == expected
+
+
+def test_what_is_not_read_is_masked_and_takes_no_room():
+    lengths = np.array([[7, 2, 3], [1, 6, 4]])
+    memory = {
+        "memory": np.random.default_rng(0).standard_normal((2, 3, 7, 4)).astype(np.float16),
+        "memory_mask": (np.arange(7) < lengths[..., None]).astype(np.int32),
+    }
+    before = memory["memory_mask"].copy()
+    taken = take_selected(memory, np.array([[0, 2], [0, 2]], np.int32), np.array([[False, True], [True, True]]))
+    assert taken["memory"].shape == (2, 2, 4, 4)
+    assert taken["memory_mask"].sum(axis=2).tolist() == [[0, 3], [1, 4]]
+    assert (memory["memory_mask"] == before).all()
 
 
 def test_selected_memory_ends_with_the_longest_selected_passage():

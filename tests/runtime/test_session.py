@@ -22,7 +22,7 @@ from glimmer_export.runtime.contract import (
     TokenizerError,
 )
 from tests.bundle_factory import rewrite, write_rows
-from tests.exported import CORPUS, QUESTIONS, VARIANTS, copy_bundle
+from tests.exported import CORPUS, FAST, QUESTIONS, VARIANTS, copy_bundle
 from tests.reference_answers import ROWS, assert_same_answer, assert_same_scores, reference_answer
 
 IDS = [row["id"] for row in CORPUS]
@@ -91,6 +91,41 @@ def test_any_k_and_m(glimmer, top_k, top_m):
     assert len(ids) == (top_k or 5)
     assert len(answer.selected) == min(len(ids), top_m or glimmer.shape.num_selected)
     assert_same_answer(answer, reference_answer(glimmer, question, ids, top_m))
+
+
+@pytest.mark.parametrize("variant", [name for name in FAST if name.startswith("glimmer")])
+def test_with_a_mass_each_reads_as_if_its_m_were_that_many(exported, variant):
+    """Whatever the others of its batch read: random scores have masses of all kinds."""
+    source = exported(variant)
+    scores = [np.array(source.session.answer(question, top_m=4).scores) for question in QUESTIONS]
+    spread = float(max(np.ptp(row) for row in scores))
+    shares = [np.sort(np.exp(row - row.max()))[::-1] / np.exp(row - row.max()).sum() for row in scores]
+    mass = float(np.median([row[:2].sum() for row in shares]))
+    answers = source.session.answer_many(QUESTIONS, top_m=4, mass=mass)
+    assert spread > 0
+    assert len({len(answer.selected) for answer in answers}) > 1
+    for question, share, answer in zip(QUESTIONS, shares, answers, strict=True):
+        expected = 1 + int((np.cumsum(share)[:-1][:3] < mass).sum())
+        plain = source.session.answer(question, top_m=expected)
+        assert answer.selected == plain.selected
+        assert answer.token_ids == plain.token_ids
+        assert answer.log_probability == pytest.approx(plain.log_probability, abs=1e-4)
+        assert_same_scores(answer, plain)
+
+
+def test_a_mass_of_all_reads_m(glimmer):
+    assert glimmer.session.answer(QUESTIONS[0], mass=1).selected == glimmer.session.answer(QUESTIONS[0]).selected
+
+
+@pytest.mark.parametrize("mass", [0, -0.1, 1.01, True, "0.5", float("nan"), float("inf"), [0.5]])
+def test_a_mass_is_a_share(glimmer, mass):
+    with pytest.raises(OptionError, match="mass"):
+        glimmer.session.answer(QUESTIONS[0], mass=mass)
+
+
+def test_what_reads_all_passages_has_no_mass(exported):
+    with pytest.raises(OptionError, match="lumen reads all passages"):
+        exported("lumen").session.answer(QUESTIONS[0], mass=0.5)
 
 
 def test_m_may_exceed_the_passages_of_some_rows(glimmer):

@@ -44,7 +44,8 @@ def test_the_earlier_source_goes_before_the_later(tmp_path):
     [
         {"max_que": 1}, {"max_queue": 0}, {"max_queue": "many"}, {"port": 70_000}, {"window_ms": float("nan")},
         {"timeout_s": 0}, {"timeout_s": float("inf")}, {"insecure": "perhaps"}, {"bundle": 1}, {"host": ""},
-        {"require_parity": "yes"}, {"max_body_bytes": 3}, {"cors_origins": "https://a.example"},
+        {"require_parity": "yes"}, {"mass": 0}, {"mass": 1.5}, {"mass": 0.5, "require_parity": "device"},
+        {"max_body_bytes": 3}, {"cors_origins": "https://a.example"},
     ],
     ids=str,
 )

@@ -58,6 +58,18 @@ def test_answers_are_the_cpus(exported, engined, gpu, variant, order):
             assert_same(answer, expected)
 
 
+@pytest.mark.parametrize("variant", ["glimmer", "glimmer, exact algebra, two layers"])
+def test_a_mass_reads_as_few_as_on_the_cpu(exported, engined, gpu, variant):
+    """Stage B takes one m for a batch: where a row reads fewer, its mask says so."""
+    source = exported(variant)
+    gpu(order=1)
+    expected = source.session.answer_many(QUESTIONS, top_m=3, mass=0.55)
+    assert len({len(answer.selected) for answer in expected}) > 1
+    with opened(source, engined(source)) as session:
+        for answer, other in zip(session.answer_many(QUESTIONS, top_m=3, mass=0.55), expected, strict=True):
+            assert_same(answer, other)
+
+
 @pytest.mark.parametrize("variant", ["glimmer", pytest.param("memory_fid", marks=pytest.mark.slow)])
 def test_an_fp16_bundle_hands_over_fp16_on_the_device(exported, gpu, tmp_path, variant):
     """Encoder states, keys and values and the cache are of the engines' types from the first step on."""

@@ -1,4 +1,4 @@
-"""Products that read one value as one product, and apart again: q, k and v of a decoder's self-attention, wi_0 and wi_1.
+"""Products that read one value as one product, and apart again: q, k and v of a self-attention, wi_0 and wi_1.
 
 A decoder step multiplies one token by each weight: what that takes is to start each product and to read its weight.
 Passes and patterns know the products by their own names, so graphs are merged when all else is done, and split when
@@ -154,7 +154,8 @@ def _split(graph: ir.Graph, merged: _Product) -> None:
     leaves, end = merged.leaf.split(JOIN), 0
     for leaf, width, output in zip(leaves, _sizes(split), split.outputs, strict=True):
         start, end = end, end + width
-        made = _made(graph, merged, leaf, [_columns(value, start, end) for value in merged.parts], width, str(output.name))
+        parts = [_columns(value, start, end) for value in merged.parts]
+        made = _made(graph, merged, leaf, parts, width, str(output.name))
         graph.insert_before(split, made)
         _take_over(made[-1].outputs[0], output)
     sizes = split.inputs[1]
@@ -218,7 +219,7 @@ def _resize(value: ir.Value, width: int) -> None:
 
 def _width(value: ir.Value) -> int:
     assert value.const_value is not None
-    return int(value.const_value.shape[-1])
+    return int(value.const_value.shape.numpy()[-1])
 
 
 def _sizes(split: ir.Node) -> list[int]:
@@ -237,8 +238,9 @@ def _joined(parts: Sequence[ir.Value]) -> NDArray[Any] | ir.LazyTensor:
 
     if not any(isinstance(tensor, ir.LazyTensor) for tensor in tensors):
         return join()
-    rows, sizes = list(tensors[0].shape[:-1]), [int(tensor.shape[-1]) for tensor in tensors]
-    lazy = ir.LazyTensor(lambda: ir.tensor(join()), tensors[0].dtype, ir.Shape([*rows, sum(sizes)]))
+    rows = tensors[0].shape.numpy()[:-1]
+    shape = ir.Shape([*rows, sum(_width(value) for value in parts)])
+    lazy = ir.LazyTensor(lambda: ir.tensor(join()), tensors[0].dtype, shape)
     contents = tuple(tensor.meta.get(CONTENT) if isinstance(tensor, ir.LazyTensor) else None for tensor in tensors)
     if None not in contents:
         lazy.meta[CONTENT] = contents

@@ -22,7 +22,7 @@ from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
 __all__ = ["BackendState", "Environment", "describe_environment"]
 
 PACKAGES = (
-    "numpy", "tokenizers", "safetensors", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-cu12",
+    "numpy", "tokenizers", "safetensors", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12",
     "tensorrt-cu13", "tensorrt-rtx-cu12", "cuda-python", "onnx", "onnx-ir", "onnxscript", "polygraphy", "torch",
     "transformers", "optimum", "optimum-onnx", "tantivy", "faiss-cpu", "pyarrow", "ray",
 )

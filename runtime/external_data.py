@@ -15,7 +15,7 @@ from pathlib import Path
 
 from glimmer_export.runtime.contract import GlimmerError, map_regular
 
-__all__ = ["check_external_data", "external_data"]
+__all__ = ["check_external_data", "external_data", "tensor_places", "varint"]
 
 VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
 MAX_MADE_ELEMENTS = 1 << 28
@@ -62,15 +62,15 @@ def fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     place, groups = 0, 0
     value: memoryview | int
     while place < len(content):
-        tag, place = _varint(content, place)
+        tag, place = varint(content, place)
         number, wire = tag >> 3, tag & 7
         value = 0
         if wire == VARINT:
-            value, place = _varint(content, place)
+            value, place = varint(content, place)
         elif wire in (LENGTH, FIXED64, FIXED32):
             length = 8 if wire == FIXED64 else 4
             if wire == LENGTH:
-                length, place = _varint(content, place)
+                length, place = varint(content, place)
             if place + length > len(content):
                 raise ValueError("a field that is longer than its message")
             value = content[place : place + length]
@@ -91,11 +91,12 @@ def packed_varints(content: memoryview) -> Iterator[int]:
     """The numbers, without sign, of a repeated field that is packed; raises ValueError as `fields`."""
     place = 0
     while place < len(content):
-        number, place = _varint(content, place)
+        number, place = varint(content, place)
         yield number
 
 
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
+def varint(content: memoryview, place: int) -> tuple[int, int]:
+    """The number, without sign, that stands at a place, and the place behind it; raises ValueError as `fields`."""
     number = shift = 0
     while True:
         if place >= len(content) or shift > 63:
@@ -285,7 +286,7 @@ def _tensors(content: memoryview, message: int, depth: int) -> Iterator[External
     if not depth:
         raise ValueError("messages nested too deep")
     if message == TENSOR:
-        yield from _places(content)
+        yield from tensor_places(content)
         return
     if message == GRAPH:
         check_made_constants(content)
@@ -294,7 +295,8 @@ def _tensors(content: memoryview, message: int, depth: int) -> Iterator[External
             yield from _tensors(value, CHILDREN[message][number], depth - 1)
 
 
-def _places(content: memoryview) -> Iterator[ExternalData]:
+def tensor_places(content: memoryview) -> Iterator[ExternalData]:
+    """Where a serialised TensorProto says that its values are, if that is elsewhere; raises ValueError as `fields`."""
     tensor = read_tensor(content)
     pairs = [_pair(pair) for pair in tensor.external]
     if not pairs:

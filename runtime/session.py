@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,8 @@ from glimmer_export.runtime.backends.registry import (
     BackendChoice,
     LoadedBackend,
     as_run_by,
+    backend_kind,
+    compute_precision_of,
     load_backend,
     load_graphs,
 )
@@ -48,7 +50,15 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.current_store import CurrentStore, Serving
 from glimmer_export.runtime.decode import Reading
 from glimmer_export.runtime.forks import Home, leave_in_children
-from glimmer_export.runtime.opening import OpenOptions, check_witness, codec_without_store, text_of, warn_of_other_cpu
+from glimmer_export.runtime.opening import (
+    OpenOptions,
+    check_witness,
+    codec_without_store,
+    compute_precision_in,
+    text_of,
+    warn_of_other_cpu,
+    witnessed_here,
+)
 from glimmer_export.runtime.passage_texts import Passage
 from glimmer_export.runtime.progress import OnAnswer, OnToken, Progress
 from glimmer_export.runtime.reader import Reader
@@ -101,6 +111,8 @@ class Session:
         backend: Backend | str = AUTO,
         passage_cache_bytes: int = 0,
         require_parity: bool | Literal["device"] = False,
+        compute_precision: str = AUTO,
+        compile_cache: str | os.PathLike[str] | None = None,
     ) -> Session:
         """Open a bundle and, unless all passages will be given as texts, the store that its checkpoint wrote.
 
@@ -111,12 +123,16 @@ class Session:
         `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
         refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
         computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
-        place of the device. Warns if a bundle was quantised for another kind of CPU. Raises BundleError, StoreError,
-        TokenizerError, BackendError, OptionError or MissingExtraError.
+        place of the device. `compute_precision` is what float operators are computed in: "fp32"; "bf16", of `openvino`
+        and of `onnxruntime-cpu` on ARM, where the CPU has instructions for it; or "auto", which is BF16 where a passed
+        parity record witnesses it. `compile_cache` is a directory of this user's alone, where `openvino` keeps what it
+        compiled. Warns if a bundle was quantised for another kind of CPU, or that directory cannot be written. Raises
+        BundleError, StoreError, TokenizerError, BackendError, OptionError or MissingExtraError.
         """
         options = OpenOptions.of(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
             passage_cache_bytes=passage_cache_bytes, require_parity=require_parity,
+            compute_precision=compute_precision, compile_cache=compile_cache,
         )
         opened, backend, required = Bundle.open(options.bundle), options.backend, options.require_parity
         if required:
@@ -136,19 +152,24 @@ class Session:
             check = partial(check_witness, codec=name, required=required)
             if not isinstance(backend, str):
                 opened = replace(opened, manifest=as_run_by(backend, opened.manifest))
-                check(opened, backend.name)
+                check(opened, backend.name, compute_precision_in(backend))
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
                 session = cls(opened, memory, graphs, text, codec)
             else:
+                witnessed = partial(witnessed_here, opened, name)
                 if backend != AUTO and opened.manifest.cross_attention_choice is None:
-                    check(opened, backend)  # before anything is loaded; of two forms, engines tell which it is
+                    # Before anything is loaded; of two forms, engines tell which it is.
+                    precision = compute_precision_of(backend_kind(backend), options.compute_precision, witnessed)
+                    check(opened, backend, precision)
                 loaded = load_backend(
                     backend, opened.directory, opened.manifest, name, threads=options.threads,
-                    passage_cache_bytes=options.passage_cache_bytes,
+                    passage_cache_bytes=options.passage_cache_bytes, compute_precision=options.compute_precision,
+                    compile_cache=options.compile_cache, witnessed=witnessed, required=bool(required),
                 )
                 failed.callback(loaded.close)
                 opened = replace(opened, manifest=loaded.manifest)
-                check(opened, loaded.choice.name)
+                for one, precision in loaded.computes.items():
+                    check(opened, one, precision)
                 logger.info("%s is run by %s", opened, loaded.choice.name)
                 for better, reason in loaded.choice.refused.items():
                     logger.info("%s is not: %s", better, reason)
@@ -162,6 +183,11 @@ class Session:
     def backend_choice(self) -> BackendChoice | None:
         """What runs the graphs, why nothing better does, and what it has to say of it; None if they were given."""
         return None if self._loaded is None else replace(self._loaded.choice, notes=self._loaded.notes())
+
+    @property
+    def computes(self) -> Mapping[str, str]:
+        """The compute precision of each backend that may run a graph, `fp32` or `bf16`; none if they were given."""
+        return {} if self._loaded is None else self._loaded.computes
 
     @property
     def store(self) -> MemoryStore | None:

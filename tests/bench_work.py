@@ -12,15 +12,19 @@ from tests.optimum_line import HAS_OPTIMUM
 
 __all__ = ["PEERS", "prepared_options"]
 
-PEERS = ("int8", "paper-form", "hf-fid-k2", "hf-fid-k5", *(["optimum-fid-k2"] if HAS_OPTIMUM else []))
-"""The peer of optimum is measured where that is installed."""
+OF_OPTIMUM = ("optimum-fid-k2", "optimum-fid-k2-int8")
+PEERS = (
+    "int8", "paper-form", "rerank-layers-2", "hf-fid-k2", "hf-fid-k2-bf16", "hf-fid-k5",
+    *(OF_OPTIMUM if HAS_OPTIMUM else ()),
+)  # fmt: skip
+"""The peers of optimum are measured where that is installed."""
 
 
 def prepared_options(once: Once) -> BenchOptions:
     """Options of a bench whose work is done but for the measuring; its folder is read only."""
 
     def make(directory: Path) -> None:
-        make_checkpoint(directory / "checkpoint", "glimmer", tokenizer=False)
+        make_checkpoint(directory / "checkpoint", "glimmer", tokenizer=False, num_stage_b_layers=2)
         prepare(options_in(directory), directory / "work")
 
     return options_in(once("bench", make))

@@ -258,4 +258,7 @@ def scored_rows(
 
 def choice_to_json(choice: BackendChoice) -> dict[str, Any]:
     """What ran the graphs, why nothing better did, and what of it was slower than it might be."""
-    return {"name": choice.name, "refused": dict(choice.refused), "notes": list(choice.notes)}
+    return {
+        "name": choice.name, "compute_precision": choice.compute_precision, "refused": dict(choice.refused),
+        "notes": list(choice.notes),
+    }

@@ -2,6 +2,6 @@
 
 from glimmer_export.exporter.bench.options import DEFAULT_PEERS, BenchOptions
 from glimmer_export.exporter.bench.report import BenchReport
-from glimmer_export.exporter.bench.run import run_bench
+from glimmer_export.exporter.bench.run import prepare_bench, run_bench
 
-__all__ = ["DEFAULT_PEERS", "BenchOptions", "BenchReport", "run_bench"]
+__all__ = ["DEFAULT_PEERS", "BenchOptions", "BenchReport", "prepare_bench", "run_bench"]

@@ -18,16 +18,35 @@ from typing import Any
 
 from glimmer_export.exporter.bench.inputs import BenchQuestion
 from glimmer_export.exporter.bench.measure import Answered, Contender, ContenderSpec
+from glimmer_export.exporter.bench.roster import (
+    CROSS_ENCODER,
+    HF_FID,
+    LANGUAGE_MODEL,
+    OPENVINO,
+    OPTIMUM_FID,
+    ORT,
+    STORED_STATES,
+)
 from glimmer_export.runtime import PassageId, Session
 from glimmer_export.runtime.backends import Array, Graph
 from glimmer_export.runtime.backends.registry import load_graphs, open_backend
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CROSS_KV, DECODER_STEP, MEMORY_ENCODER, STAGES
+from glimmer_export.runtime.contract import (
+    BF16,
+    CPU_BACKEND,
+    CROSS_KV,
+    DECODER_STEP,
+    FP32,
+    MEMORY_ENCODER,
+    OPENVINO_BACKEND,
+    STAGES,
+)
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]
 
+BACKENDS = {ORT: CPU_BACKEND, OPENVINO: OPENVINO_BACKEND}
 NO_TOKEN = -1
 ALONE_WARMUP = 3
 
@@ -43,7 +62,10 @@ class SessionContender:
         opened = Bundle.open(spec.model)
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
-        self._backend = open_backend(spec.backend, opened.directory, threads=spec.threads)
+        self._backend = open_backend(
+            BACKENDS[spec.engine], opened.directory, threads=spec.threads,
+            compute_precision=BF16 if spec.precision == BF16 else FP32,
+        )
         store = MemoryStore.open(spec.store, opened)
         loaded = load_graphs(self._backend, opened.directory, opened.manifest, store.manifest.codec)
         manifest = opened.manifest
@@ -121,22 +143,67 @@ class _TimedGraph:
         return outputs
 
 
-def open_contenders(specs: Sequence[ContenderSpec]) -> dict[str, Contender]:
-    """Open each by its key; FiDs that differ only in their number of passages share one model."""
-    models: dict[Path, Any] = {}
+def open_contenders(
+    specs: Sequence[ContenderSpec], batches: Sequence[Sequence[BenchQuestion]] = ()
+) -> dict[str, Contender]:
+    """Open each by its key; those that differ only in their number of passages share one model.
+
+    Whoever keeps the states of passages computes those of `batches` now, before anything is timed.
+    """
+    models: dict[tuple[Path, str, str], Any] = {}
     opened: dict[str, Contender] = {}
     for spec in specs:
-        if spec.library == "session":
+        if spec.store is not None:
             opened[spec.key] = SessionContender(spec)
             continue
-        from glimmer_export.exporter.bench.peers import FidContender, fid_model
-
-        if spec.model not in models:
+        shared = (spec.model, spec.engine, spec.precision)
+        if shared not in models:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                models[spec.model] = fid_model(spec.library, spec.model, spec.threads)
-        opened[spec.key] = FidContender(spec, models[spec.model])
+                models[shared] = _peer_model(spec)
+        opened[spec.key] = _peer(spec, models[shared], batches)
     return opened
+
+
+def _peer_model(spec: ContenderSpec) -> Any:
+    if spec.form == HF_FID:
+        from glimmer_export.exporter.bench.peers import fid_model
+
+        return fid_model(spec.model, spec.precision)
+    if spec.form == OPTIMUM_FID:
+        from glimmer_export.exporter.bench.optimum_fid import OptimumGraphs
+
+        return OptimumGraphs(spec.model, spec.engine, spec.precision, spec.threads)
+    if spec.form == CROSS_ENCODER:
+        from glimmer_export.exporter.bench.cross_encoder import CrossEncoder
+
+        return CrossEncoder(spec.model, engine=spec.engine, precision=spec.precision, threads=spec.threads)
+    from ctranslate2 import Generator
+
+    return Generator(
+        str(spec.model), device="cpu", compute_type=spec.precision, intra_threads=spec.threads, inter_threads=1
+    )
+
+
+def _peer(spec: ContenderSpec, model: Any, batches: Sequence[Sequence[BenchQuestion]]) -> Contender:
+    if spec.form == HF_FID:
+        from glimmer_export.exporter.bench.peers import FidContender
+
+        return FidContender(spec, model)
+    if spec.form == OPTIMUM_FID:
+        from glimmer_export.exporter.bench.optimum_fid import OptimumFid
+
+        return OptimumFid(spec, model)
+    if spec.form == CROSS_ENCODER:
+        from glimmer_export.exporter.bench.cross_encoder import Ranker
+
+        return Ranker(spec, model)
+    assert spec.form in (LANGUAGE_MODEL, STORED_STATES), spec.form
+    from glimmer_export.exporter.bench.language_model import LanguageModel
+
+    reader = LanguageModel(spec, model)
+    reader.prefill(batches)
+    return reader
 
 
 BATCHES = 2
@@ -162,9 +229,10 @@ def _main() -> None:
     job: dict[str, Any] = json.load(sys.stdin)
     paths = {name: None if job["spec"][name] is None else Path(job["spec"][name]) for name in ("model", "store")}
     spec = ContenderSpec(**{**job["spec"], **paths})
-    contender = open_contenders([spec])[spec.key]
-    for batch in job["batches"]:
-        contender.answer([BenchQuestion(**question) for question in batch])
+    batches = [[BenchQuestion(**question) for question in batch] for batch in job["batches"]]
+    contender = open_contenders([spec], batches)[spec.key]
+    for batch in batches:
+        contender.answer(batch)
     sys.stdout.write(f"{_peak_bytes()}\n")
 
 

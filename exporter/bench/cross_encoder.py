@@ -2,7 +2,8 @@
 
 It reads question and passage together, each pair through all of its layers (Nogueira and Cho 2019). Its graphs are
 what its users would run in ONNX Runtime: attention, GELU and layer norms fused by ONNX Runtime's own optimiser, in
-FP32, and from that in INT8 by its dynamic quantisation.
+FP32, and from that in INT8 by its dynamic quantisation; OpenVINO gets the graph as it was before that, which it fuses
+itself.
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.measure import Answered, ContenderSpec
+from glimmer_export.exporter.bench.peer_graphs import open_peer_graph, quantize_as_users_do
+from glimmer_export.exporter.bench.roster import ORT
 from glimmer_export.exporter.files.publish import publish_directory
 from glimmer_export.runtime.backends import Array
 
-__all__ = ["CrossEncoder", "CrossEncoderShape", "pair_ids", "write_cross_encoder"]
+__all__ = ["CrossEncoder", "CrossEncoderShape", "Ranker", "pair_ids", "write_cross_encoder"]
 
 OPSET = 17
 """The newest whose operators the optimiser knows."""
-FP32_GRAPH, INT8_GRAPH = "fp32.onnx", "int8.onnx"
+FP32_GRAPH, INT8_GRAPH, PLAIN_GRAPH = "fp32.onnx", "int8.onnx", "plain.onnx"
 BOS, PAD, EOS = 0, 1, 2
 NUM_SPECIAL = 5
 MAX_TOKENS = 512
+AT_ONCE = 5
+"""Pairs of a bench that go through it together."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,13 @@ class CrossEncoderShape:
 
 
 def write_cross_encoder(directory: Path, shape: CrossEncoderShape | None = None, *, seed: int = 0) -> None:
-    """Write `fp32.onnx` and `int8.onnx` into a new directory: (batch, tokens) int64 ids and mask -> (batch,) scores.
+    """Write `fp32.onnx`, `int8.onnx` and `plain.onnx` into a new directory.
+
+    Each: (batch, tokens) int64 ids and mask -> (batch,) scores.
 
     Raises OutputError if the directory exists or cannot be written.
     """
-    import onnx
     import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers.optimizer import optimize_model
     from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
@@ -68,7 +75,7 @@ def write_cross_encoder(directory: Path, shape: CrossEncoderShape | None = None,
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 model = XLMRobertaForSequenceClassification(config).eval()
-            traced, fp32 = work / "traced.onnx", work / FP32_GRAPH
+            traced, fp32 = work / PLAIN_GRAPH, work / FP32_GRAPH
             torch.onnx.export(
                 model, (ids, torch.ones_like(ids)), str(traced), dynamo=False, opset_version=OPSET,
                 input_names=["input_ids", "attention_mask"], output_names=["scores"],
@@ -80,12 +87,7 @@ def write_cross_encoder(directory: Path, shape: CrossEncoderShape | None = None,
             if fused.get_fused_operator_statistics()["Attention"] != shape.num_layers:
                 raise RuntimeError(f"ONNX Runtime's optimiser fused {fused.get_fused_operator_statistics()}")
             fused.save_model_to_file(str(fp32))
-            traced.unlink()
-            # Of what its own fused operators give it knows no type.
-            quantize_dynamic(
-                fp32, work / INT8_GRAPH, weight_type=QuantType.QInt8, per_channel=True,
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
+            quantize_as_users_do(fp32, work / INT8_GRAPH)
     finally:
         logging.disable(level)
 
@@ -102,16 +104,10 @@ def pair_ids(question_ids: Sequence[int], passage_ids: Sequence[int]) -> list[in
 
 
 class CrossEncoder:
-    """One of its graphs in ONNX Runtime on the CPU."""
+    """One of its graphs on the CPU."""
 
-    def __init__(self, graph: Path, *, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # As our own backend has it, so that a comparison of times is of the graphs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: Path, *, threads: int, engine: str = ORT, precision: str = "fp32") -> None:
+        self._run = open_peer_graph(graph, engine, precision, threads)
 
     def scores(self, pairs: Sequence[Sequence[int]], *, at_once: int) -> Array:
         """Scores of pairs, (n,) float32; `at_once` go through it together, those of like length."""
@@ -123,5 +119,19 @@ class CrossEncoder:
             for row, place in enumerate(places):
                 ids[row, : len(pairs[place])] = pairs[place]
             inputs = {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int64)}
-            found[places] = self._session.run(None, inputs)[0][:, 0]
+            found[places] = self._run(inputs)["scores"][:, 0]
         return found
+
+
+class Ranker:
+    """Scores all passages of each question of a bench."""
+
+    def __init__(self, spec: ContenderSpec, model: CrossEncoder) -> None:
+        self._spec, self._model = spec, model
+
+    def answer(self, batch: Sequence[BenchQuestion]) -> Answered:
+        """Scores of each question's passages, in their order; no answer."""
+        count = self._spec.num_passages
+        pairs = [pair_ids(item.token_ids, ids) for item in batch for ids in item.passage_ids[:count]]
+        scores = self._model.scores(pairs, at_once=AT_ONCE).reshape(len(batch), count)
+        return Answered([], scores=scores.tolist())

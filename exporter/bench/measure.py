@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from glimmer_export.exporter.bench.inputs import BenchQuestion
-from glimmer_export.runtime.contract import CPU_BACKEND
+from glimmer_export.exporter.bench.roster import ORT, OURS
 
 __all__ = [
     "Answered", "BlockPlan", "Contender", "ContenderSpec", "Samples", "interleaved", "measure", "percentile_95",
@@ -28,18 +28,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Answered:
-    """Answer tokens a question, and the milliseconds of each graph and of each step outside the graphs."""
+    """Answer tokens a question, and the milliseconds of each graph and of each step outside the graphs.
+
+    Whoever only ranks has no tokens but scores, one a passage of each question.
+    """
 
     tokens: list[list[int]]
     graphs: dict[str, float] = field(default_factory=dict)
     host: dict[str, float] = field(default_factory=dict)
+    scores: list[list[float]] | None = None
 
 
 class Contender(Protocol):
     """One opened contender."""
 
     def answer(self, batch: Sequence[BenchQuestion]) -> Answered:
-        """Answer a batch in one run, every answer of exactly as many tokens as the bench asks for."""
+        """Answer or rank a batch in one run, every answer of exactly as many tokens as the bench asks for."""
         ...
 
 
@@ -47,19 +51,20 @@ class Contender(Protocol):
 class ContenderSpec:
     """What it takes to open a contender, here or in a process of its own.
 
-    `library` is `session`, `hf` or `optimum`; `model` a bundle, a Hugging Face T5, or what optimum exported of it.
-    `num_passages` are read; of them a session ranks all and reads `num_selected`. `backend` runs a session's graphs.
+    `form`, `engine` and `precision` are a peer's; `model` is a bundle, a Hugging Face T5, or where a peer's graphs are.
+    `num_passages` are read; of them a session, which has a `store`, ranks all and reads `num_selected`.
     """
 
     key: str
-    library: str
     model: Path
     store: Path | None
     num_passages: int
     num_selected: int | None
     answer_tokens: int
     threads: int
-    backend: str = CPU_BACKEND
+    form: str = OURS
+    engine: str = ORT
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,8 @@ def _checked(
 ) -> Callable[[Sequence[BenchQuestion]], Answered]:
     def answer(batch: Sequence[BenchQuestion]) -> Answered:
         answered = contender.answer(batch)
+        if answered.scores is not None:
+            return answered
         lengths = {len(tokens) for tokens in answered.tokens}
         if lengths != {answer_tokens}:
             raise RuntimeError(f"{name} answered with {sorted(lengths)} tokens instead of {answer_tokens}")

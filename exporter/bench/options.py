@@ -4,47 +4,37 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glimmer_export.exporter.bench.cross_encoder import CrossEncoderShape
+from glimmer_export.exporter.bench.language_model import LanguageModelShape
+from glimmer_export.exporter.bench.roster import OURS, parse_peers
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.runtime.backends.threads import allowed_cpus
 from glimmer_export.runtime.contract import OptionError
 
 __all__ = [
-    "BLOCK_SECONDS", "DEFAULT_PEERS", "INT8", "PAPER_FORM", "BenchOptions", "Peer", "check_lengths", "parse_peers",
-    "peer_names",
+    "BLOCK_SECONDS", "DEFAULT_PEERS", "BenchOptions", "PeerShapes", "bundle_peers", "check_lengths", "peer_names",
 ]  # fmt: skip
 
-PAPER_FORM = "paper-form"
-INT8 = "int8"
-OUR_PEERS = (INT8, PAPER_FORM)
-DEFAULT_PEERS = (INT8, PAPER_FORM, "hf-fid-k5", "hf-fid-k25")
+DEFAULT_PEERS = ("int8", "paper-form", "hf-fid-k5", "hf-fid-k25")
 NO_PEERS = "none"
-FID_PEER = re.compile(r"(?P<library>hf|optimum)-fid-k(?P<passages>[1-9]\d{0,3})", re.ASCII)
 
 BLOCK_SECONDS = 3.0
 """As long as trtexec measures if it is not told: the caches and the clock are then the contender's own."""
 OPTIONS = {"k": "--top-k", "m": "--top-m"}
 """Fields whose option has another name."""
+BUNDLE_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Peer:
-    """One contender beside ours.
+class PeerShapes:
+    """Widths and depths of the peers that have not our weights; None for the models that they are named after."""
 
-    `library` is `session` (our graphs in INT8, or GLIMMER in the paper's form), `hf` or `optimum` (FiD).
-    `num_passages` is what a FiD reads; None if the bench's own k and m hold. `key` is the name in reports.
-    """
-
-    name: str
-    library: str
-    num_passages: int | None
-
-    @property
-    def key(self) -> str:
-        """The name as a JSON key."""
-        return self.name.replace("-", "_")
+    cross_encoder: CrossEncoderShape | None = None
+    language_model: LanguageModelShape | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +45,10 @@ class BenchOptions:
     `question_tokens` and `passage_tokens` are lengths with EOS, `answer_tokens` is what every contender decodes,
     whether or not it meets EOS. `batch_size` questions are answered in one run. Each contender has `repeats` blocks of
     runs back to back, of which `warmup` at the head are not counted and the others take at least `block_seconds`;
-    `seconds` bounds all blocks together, None for no bound. `work` keeps what is exported for another bench; None: a
-    temporary directory.
+    `seconds` bounds all blocks together, None for no bound. `bundles` are further contenders by name, made of the same
+    checkpoint. `peak_rss` and `store`: whether to measure each one's peak memory, and what is done with a store:
+    encoding passages, and reading them by codec. `work` keeps what is exported for another bench; None: a temporary
+    directory.
     """
 
     random: str | None = None
@@ -73,9 +65,12 @@ class BenchOptions:
     block_seconds: float = BLOCK_SECONDS
     seconds: float | None = None
     peers: tuple[str, ...] = DEFAULT_PEERS
+    bundles: tuple[tuple[str, Path], ...] = ()
     peak_rss: bool = True
+    store: bool = True
     seed: int = 0
     work: Path | None = None
+    shapes: PeerShapes = PeerShapes()
 
     def check(self) -> None:
         """Raise OptionError for options out of their range or that do not go together."""
@@ -97,7 +92,12 @@ class BenchOptions:
                 "--top-m", expected=f"at most the {self.k} passages of --top-k", found=str(self.m),
                 fix="lower --top-m or raise --top-k",
             )
-        parse_peers(self.peers)
+        keys = [OURS, *(peer.key for peer in parse_peers(self.peers)), *(_key(name) for name, _ in self.bundles)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise OptionError(
+                    "--bundle", expected="a name that no other contender has", found=repr(key), fix="name it otherwise"
+                )
 
     @property
     def num_threads(self) -> int:
@@ -118,31 +118,33 @@ class BenchOptions:
         words += ["--seconds", f"{self.seconds:g}"] if self.seconds is not None else []
         if self.peers != DEFAULT_PEERS:
             words += ["--peers", ",".join(self.peers) or NO_PEERS]
+        for name, bundle in self.bundles:
+            words += ["--bundle", f"{name}={bundle}"]
         words += ["--seed", str(self.seed)] if self.seed else []
         return shlex.join(["glimmer-export", "bench", *source, *words])
-
-
-def parse_peers(names: tuple[str, ...]) -> tuple[Peer, ...]:
-    """Peers by name, in order; raises OptionError for one that is unknown or named twice."""
-    peers: list[Peer] = []
-    for name in names:
-        match = FID_PEER.fullmatch(name)
-        if match is None and name not in OUR_PEERS:
-            raise OptionError(
-                "--peers", expected=f"{INT8}, {PAPER_FORM}, hf-fid-kN, optimum-fid-kN, with N passages, or {NO_PEERS}",
-                found=repr(name), fix="choose among these, with commas between them",
-            )
-        if any(peer.name == name for peer in peers):
-            raise OptionError("--peers", expected="each peer once", found=f"{name} twice", fix="name it once")
-        peers.append(
-            Peer(name, "session", None) if match is None else Peer(name, match["library"], int(match["passages"]))
-        )
-    return tuple(peers)
 
 
 def peer_names(text: str) -> tuple[str, ...]:
     """The names of `--peers` as written on a command line: with commas between them, or none."""
     return () if text.strip() == NO_PEERS else tuple(name.strip() for name in text.split(","))
+
+
+def bundle_peers(texts: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    """What `--bundle` gives: NAME=DIR each; raises OptionError for another form."""
+    found = []
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path or BUNDLE_NAME.fullmatch(name) is None:
+            raise OptionError(
+                "--bundle", expected="NAME=DIR, the name of lower-case letters, digits and hyphens", found=repr(text),
+                fix="name the bundle, then say where it is",
+            )
+        found.append((name, Path(path)))
+    return tuple(found)
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def check_lengths(options: BenchOptions, config: CheckpointConfig, subject: str) -> None:

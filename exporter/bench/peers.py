@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from glimmer_export.exporter.checkpoint import CheckpointConfig
 
-__all__ = ["FidContender", "export_with_optimum", "fid_model", "fid_tokens", "ort_model_from_t5", "write_t5"]
+__all__ = [
+    "FidContender", "attention_of_t5", "export_with_optimum", "fid_model", "fid_tokens", "ort_model_from_t5",
+    "write_t5",
+]  # fmt: skip
 
 TASK = "text2text-generation-with-past"
 
@@ -153,25 +156,24 @@ class FidContender:
         return Answered(tokens)
 
 
-def fid_model(library: str, directory: Path, threads: int) -> Any:
-    """Open a T5 in torch (`hf`) or as optimum exported it (`optimum`); it never stops at EOS.
+def attention_of_t5() -> str:
+    """`sdpa`, PyTorch's fused attention, where the installed transformers has it for T5 (5.x), else `eager`."""
+    from transformers import T5PreTrainedModel
 
-    `threads` holds for torch in the whole process.
-    """
+    return "sdpa" if getattr(T5PreTrainedModel, "_supports_sdpa", False) else "eager"
+
+
+def fid_model(directory: Path, precision: str) -> Any:
+    """A Hugging Face T5 in `fp32` or `bf16` which decodes past EOS, its attention as `attention_of_t5` says."""
     import torch
+    from transformers import T5ForConditionalGeneration
 
-    torch.set_num_threads(threads)
-    model: Any
-    if library == "optimum":
-        from glimmer_export.exporter.bench.peers import open_ort_model
-
-        model = open_ort_model(directory, threads=threads)
-    else:
-        from transformers import T5ForConditionalGeneration
-
-        model = T5ForConditionalGeneration.from_pretrained(directory, local_files_only=True).eval()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    model: Any = T5ForConditionalGeneration.from_pretrained(
+        directory, local_files_only=True, dtype=dtype, attn_implementation=attention_of_t5()
+    )
     model.generation_config.eos_token_id = None
-    return model
+    return model.eval()
 
 
 def write_t5(config: CheckpointConfig, tensors: dict[str, Tensor], directory: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.exporter.bench.labels import contender_label, contenders_of, engine_of
 from glimmer_export.exporter.bench.machine import threads_label
 from glimmer_export.exporter.files.publish import check_file, replace_file
 from glimmer_export.exporter.report.tables import times_faster
@@ -19,7 +20,8 @@ from glimmer_export.runtime.contract.files import read_limited
 from glimmer_export.runtime.contract.records import read_json
 
 __all__ = [
-    "BEGIN", "END", "TABLE_BEGIN", "TABLE_END", "insert_section", "main", "section_from_bench", "table_from_bench",
+    "BEGIN", "END", "TABLE_BEGIN", "TABLE_END", "insert_section", "main", "require_quiet", "section_from_bench",
+    "table_from_bench",
 ]  # fmt: skip
 
 BEGIN = "<!-- bench: begin, written by python -m glimmer_export.exporter.bench.readme -->"
@@ -28,12 +30,6 @@ TABLE_BEGIN = "<!-- bench table: begin, written by python -m glimmer_export.expo
 TABLE_END = "<!-- bench table: end -->"
 PAGES = (Path("docs/guide/bench.md"), Path("README.md"))
 MAX_PAGE_BYTES = 1 << 20
-LABELS = {
-    "int8": "the same in INT8",
-    "paper_form": "GLIMMER in the paper's form (full stage A, cached cross-attention)",
-    "hf": "FiD, Hugging Face in torch",
-    "optimum": "FiD, exported by optimum, ONNX Runtime",
-}
 
 
 def table_from_bench(bench: dict[str, Any]) -> str:
@@ -41,10 +37,10 @@ def table_from_bench(bench: dict[str, Any]) -> str:
 
     Raises OutputError for times that are worthless, or may be.
     """
-    _require_quiet(bench)
+    require_quiet(bench)
     settings, ours = bench["settings"], bench["end_to_end"]
     what = (
-        f"{bench['model']['source'].capitalize()}, {bench['model']['precision'].upper()}, {settings['k']} passages "
+        f"{bench['model']['source'].capitalize()}, {settings['k']} passages "
         f"ranked and {settings['m']} read, {settings['question_tokens']} + {settings['passage_tokens']} tokens, "
         f"{settings['answer_tokens']}-token answers, batch of {settings['batch_size']}, {bench['date'][:10]}. Each had "
         f"{len(ours['block_sizes'])} blocks in turn of questions back to back for at least "
@@ -53,13 +49,12 @@ def table_from_bench(bench: dict[str, Any]) -> str:
     return "\n".join([
         what,
         "",
-        f"| {_machine(bench)} | median ms | min ms | cold ms | questions/s | beside ours | peak RSS |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        _contender_row("**glimmer-export**", ours, ""),
-        *(
-            _contender_row(_label(name, peer), peer, times_faster(1 / bench["ratios"][name]))
-            for name, peer in bench["peers"].items()
+        (
+            f"| {_machine(bench)} | engine | precision | median ms | min ms | cold ms | questions/s | beside ours "
+            "| peak RSS |"
         ),
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(_contender_row(bench, key, times) for key, times in contenders_of(bench).items()),
     ])  # fmt: skip
 
 
@@ -95,7 +90,8 @@ def section_from_bench(bench: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _require_quiet(bench: dict[str, Any]) -> None:
+def require_quiet(bench: dict[str, Any]) -> None:
+    """Raise OutputError for a bench whose times are worthless, or may be."""
     load = bench.get("load", {})
     if load.get("worthless", True) is not False:
         raise OutputError(
@@ -165,18 +161,15 @@ def _int8_lines(gains: dict[str, float]) -> list[str]:
     return [f"INT8 against FP32: {gained}; its graphs are {_percent(gains['size'])} of the size.", ""]
 
 
-def _contender_row(label: str, times: dict[str, Any], ratio: str) -> str:
+def _contender_row(bench: dict[str, Any], key: str, times: dict[str, Any]) -> str:
     peak = times["peak_rss_bytes"]
-    size = "" if peak is None else f"{peak / 1e9:.1f} GB"
-    return (
-        f"| {label} | {times['median_ms']:,.0f} | {times['min_ms']:,.0f} | {times['cold_ms']:,.0f} "
-        f"| {times['questions_per_second']:.2f} | {ratio} | {size} |"
-    )
-
-
-def _label(name: str, peer: dict[str, Any]) -> str:
-    label = LABELS.get(name) or LABELS.get(name.partition("_")[0], name)
-    return label if name in ("int8", "paper_form") else f"{label}, {peer['passages']} passages"
+    cells = (
+        contender_label(key, times), engine_of(bench, times), times["precision"].upper(), f"{times['median_ms']:,.0f}",
+        f"{times['min_ms']:,.0f}", f"{times['cold_ms']:,.0f}", f"{times['questions_per_second']:.2f}",
+        times_faster(1 / bench["ratios"][key]) if key in bench["ratios"] else "",
+        "" if peak is None else f"{peak / 1e9:.1f} GB",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def _stage_row(name: str, stage: dict[str, Any]) -> str:

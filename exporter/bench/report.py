@@ -11,6 +11,7 @@ from glimmer_export.exporter.bench.ceilings import CeilingRates
 from glimmer_export.exporter.bench.fetch import FetchTimes
 from glimmer_export.exporter.bench.load import Load
 from glimmer_export.exporter.bench.machine import cpu_label, threads_label
+from glimmer_export.exporter.bench.roster import ENGINES
 from glimmer_export.exporter.files.publish import Inputs, check_file
 from glimmer_export.exporter.report.origin import Origin
 from glimmer_export.exporter.report.page import Page, Section, html_from_page, write_page
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "BenchReport", "ContenderTimes", "StageTimes", "check_html_target", "html_from_report", "int8_gains", "write_html",
+    "BenchReport", "ContenderTimes", "StageTimes", "check_html_target", "engine_label", "html_from_report",
+    "int8_gains", "write_html",
 ]  # fmt: skip
 
 
@@ -50,14 +52,22 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class ContenderTimes:
-    """One contender from end to end, a batch; `times_ms` are its counted runs in order, `block_sizes` of each block.
+    """One contender from end to end, a batch.
+
+    `form`, `engine` and `precision` say who: the engine is a package whose version is among the report's. `times_ms`
+    are its counted runs in order, `block_sizes` of each block.
 
     `first_ms` are the first of each block, which do not count; `cold_ms`, the first of these, is the contender's first
     answer in this process. `peak_rss_bytes` is that of a process of its own, None if it was not measured;
     `tokens_equal` the share of answers that are ours, None if other answers are expected. Of our own graphs:
     `graph_bytes` on disk, and `memory_encoder_ms`, the median of one batch of passages through the memory encoder.
+    `stored_bytes_per_token` are kept of a passage from before any question, None of whoever reads its text. `attention`
+    is the implementation that transformers ran, None of all others.
     """
 
+    form: str
+    engine: str
+    precision: str
     passages: int
     median_ms: float
     min_ms: float
@@ -73,6 +83,8 @@ class ContenderTimes:
     graph_bytes: int | None = None
     memory_encoder_ms: float | None = None
     stages: dict[str, StageTimes] | None = None
+    stored_bytes_per_token: float | None = None
+    attention: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,8 @@ class BenchReport:
             f"copy {rates.copy_bytes_per_second / 1e9:.1f} GB/s."
         )
         console.print(f"Outside the graphs: {_percent(self.end_to_end.overhead_share)} of end to end.")
-        print_table(_fetch_table(self), console)
+        if self.fetch:
+            print_table(_fetch_table(self), console)
         for line in _remarks(self):
             console.print(line)
         if self.load.sentence:
@@ -198,9 +211,11 @@ def _page(report: BenchReport) -> Page:
         ),
         Section.of(_stage_table("Our stages", report.stages, f"{note} {_on(report)}")),
     ]
-    paper_form = report.peers.get("paper_form")
-    if paper_form is not None:
-        sections.append(Section.of(_stage_table("Stages in the paper's form", paper_form.stages or {}, _on(report))))
+    sections += [
+        Section.of(_stage_table(f"Stages of {name}", peer.stages, _on(report)))
+        for name, peer in report.peers.items()
+        if peer.stages
+    ]
     if report.fetch:
         sections.append(Section.of(_fetch_table(report)))
     sections.append(
@@ -217,7 +232,8 @@ def _contender_table(report: BenchReport) -> ReportTable:
     slowest = max(times.median_ms for times in contenders.values())
     rows = [
         (
-            name, str(times.passages), f"{times.median_ms:.1f}", f"{times.min_ms:.1f}", f"{times.p95_ms:.1f}",
+            name, engine_label(times.engine, report.versions), times.precision.upper(), str(times.passages),
+            f"{times.median_ms:.1f}", f"{times.min_ms:.1f}", f"{times.p95_ms:.1f}",
             f"{times.cold_ms:.1f}", f"{times.questions_per_second:.2f}",
             times_faster(1 / report.ratios[name]) if name in report.ratios else "",
             _megabytes(times.peak_rss_bytes), Bar(times.median_ms / slowest, "ours" if name == "ours" else "peer"),
@@ -226,9 +242,15 @@ def _contender_table(report: BenchReport) -> ReportTable:
     ]  # fmt: skip
     return ReportTable(
         f"{_blocks(report)}, of {report.settings['batch_size']} question(s) a run",
-        ("", "passages", "median ms", "min ms", "p95 ms", "cold ms", "per second", "beside ours", "peak MB", ""), rows,
+        ("", "engine", "precision", "passages",
+         "median ms", "min ms", "p95 ms", "cold ms", "per second", "beside ours", "peak MB", ""), rows,
         _on(report),
     )  # fmt: skip
+
+
+def engine_label(engine: str, versions: Mapping[str, str]) -> str:
+    """What a table calls an engine: its name and version."""
+    return f"{ENGINES.get(engine, engine)} {versions.get(engine, '')}".strip()
 
 
 def _stage_table(title: str, stages: Mapping[str, StageTimes], note: str = "") -> ReportTable:

@@ -14,6 +14,7 @@ from statistics import median
 from glimmer_export.exporter.bench.ceilings import CeilingRates, Ceilings, StageWork, stage_work
 from glimmer_export.exporter.bench.contenders import SessionContender, measure_peak_rss, open_contenders
 from glimmer_export.exporter.bench.fetch import fetch_times
+from glimmer_export.exporter.bench.language_model import state_bytes_per_token
 from glimmer_export.exporter.bench.load import Load, LoadWatch
 from glimmer_export.exporter.bench.machine import describe_machine
 from glimmer_export.exporter.bench.measure import (
@@ -26,13 +27,15 @@ from glimmer_export.exporter.bench.measure import (
     percentile_95,
 )
 from glimmer_export.exporter.bench.options import BenchOptions
+from glimmer_export.exporter.bench.peers import attention_of_t5
 from glimmer_export.exporter.bench.report import BenchReport, ContenderTimes, StageTimes
-from glimmer_export.exporter.bench.workplace import OURS, Prepared, prepare
+from glimmer_export.exporter.bench.roster import ENGINES, HF_FID, OURS, STORED_STATES
+from glimmer_export.exporter.bench.workplace import CODEC, Prepared, prepare
 from glimmer_export.exporter.cost.model import Workload
 from glimmer_export.exporter.report.origin import package_versions, utc_now
-from glimmer_export.runtime.contract import LIVE_STAGE_A, read_manifest
+from glimmer_export.runtime.contract import LIVE_STAGE_A, OptionError, codec_layout, read_manifest
 
-__all__ = ["run_bench"]
+__all__ = ["prepare_bench", "run_bench"]
 
 SETTINGS = (
     "k", "m", "question_tokens", "passage_tokens", "answer_tokens", "batch_size", "repeats", "warmup", "block_seconds",
@@ -42,7 +45,7 @@ MODEL_FIELDS = (
     "d_model", "d_kv", "d_ff", "num_heads", "vocab_size", "num_memory_layers", "num_stage_a_layers",
     "num_stage_b_layers", "num_decoder_layers",
 )  # fmt: skip
-PACKAGES = ("glimmer-export", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+PACKAGES = ("glimmer-export", "numpy", *ENGINES, "optimum", "optimum-onnx", "transformers")
 PASSAGES_AT_ONCE = 8
 ENCODER_REPEATS = 5
 ALONE = LIVE_STAGE_A
@@ -72,10 +75,12 @@ def run_bench(
         prepared = prepare(options, Path(directory), notify)
         ours = prepared.specs[0]
         assert ours.store is not None
-        with watch.during("fetching"):
-            fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
+        fetch = {}
+        if options.store:
+            with watch.during("fetching"):
+                fetch = fetch_times(ours.model, ours.store, Path(directory), options.k, lambda what: notify(what, 0, 1))
         peaks = _peaks(prepared, options, notify)
-        contenders = open_contenders(prepared.specs)
+        contenders = open_contenders(prepared.specs, prepared.batches)
         try:
             report = _measured(
                 options, prepared, contenders, peaks, notify, ceilings or Ceilings(options.num_threads), watch
@@ -86,6 +91,20 @@ def run_bench(
                     contender.close()
     load = watch.load(machine["load_average"], cpus=machine["cpus"], threads=options.num_threads)
     return replace(report, machine=machine, date=date, load=load, fetch=fetch)
+
+
+def prepare_bench(options: BenchOptions, notify: Callable[[str, int, int], None] = lambda *_: None) -> Path:
+    """Export what the bench of these options needs and its `work` has not yet; returns that folder.
+
+    Raises OptionError without one, and what `run_bench` raises before it measures.
+    """
+    options.check()
+    if options.work is None:
+        raise OptionError(
+            "--prepare", expected="--work DIR, which keeps what is exported", found="none", fix="name a folder"
+        )
+    prepare(options, options.work, notify)
+    return options.work
 
 
 def _peaks(
@@ -119,9 +138,11 @@ def _measured(
         answer_tokens=options.answer_tokens, watch=watch.during, between_rounds=sample_ceilings,
         advance=lambda name, done: notify(f"Measuring {name}", done, turns),
     )
-    notify("Measuring the memory encoder", turns, turns)
-    with watch.during("the memory encoder"):
-        encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
+    encoders = {}
+    if options.store:
+        notify("Measuring the memory encoder", turns, turns)
+        with watch.during("the memory encoder"):
+            encoders = _encoder_times(contenders, prepared.passages[:PASSAGES_AT_ONCE])
     notify(f"Measuring {ALONE} alone", turns, turns)
     rates = ceilings.rates()
     ours = contenders[OURS]
@@ -132,10 +153,10 @@ def _measured(
         spec.key: _contender_times(spec, samples[spec.key], samples[OURS], peaks, options, rates)
         for spec in prepared.specs
     }
-    for name, milliseconds in encoders.items():
-        contender = contenders[name]
-        assert isinstance(contender, SessionContender)
-        times[name] = replace(times[name], memory_encoder_ms=milliseconds, graph_bytes=contender.graph_bytes)
+    for name, contender in contenders.items():
+        if isinstance(contender, SessionContender):
+            graph_bytes = contender.graph_bytes
+            times[name] = replace(times[name], memory_encoder_ms=encoders.get(name), graph_bytes=graph_bytes)
     end_to_end = times.pop(OURS)
     stages = dict(end_to_end.stages or {})
     stages[ALONE] = _with_alone(stages[ALONE], alone_ms, rates)
@@ -182,7 +203,12 @@ def _contender_times(
     rates: CeilingRates,
 ) -> ContenderTimes:
     times = ContenderTimes(
+        form=spec.form,
+        engine=spec.engine,
+        attention=attention_of_t5() if spec.form == HF_FID else None,
+        precision=spec.precision,
         passages=spec.num_passages,
+        stored_bytes_per_token=_stored_bytes(spec),
         median_ms=samples.median_ms,
         min_ms=samples.min_ms,
         cold_ms=samples.cold_ms,
@@ -193,7 +219,7 @@ def _contender_times(
         block_sizes=tuple(samples.block_sizes),
         first_ms=tuple(samples.first_ms),
     )
-    if spec.library != "session":
+    if spec.store is None:
         return times
     workload = Workload(
         options.k, options.m, options.question_tokens, options.passage_tokens, options.answer_tokens, corpus_passages=1
@@ -213,6 +239,16 @@ def _contender_times(
         overhead_share=median(part / total for part, total in zip(outside, samples.milliseconds, strict=True)),
         stages=_stages(samples, work, rates),
     )
+
+
+def _stored_bytes(spec: ContenderSpec) -> float | None:
+    """Bytes that are kept of a token of a passage from before the question; None of whoever reads the text."""
+    if spec.store is not None:
+        manifest = read_manifest(spec.model)
+        return float(codec_layout(CODEC, manifest.model.d_model).bytes_per_token)
+    if spec.form == STORED_STATES:
+        return float(state_bytes_per_token(spec.model))
+    return None
 
 
 def _stages(samples: Samples, work: Mapping[str, StageWork], rates: CeilingRates) -> dict[str, StageTimes]:

@@ -18,7 +18,20 @@ from glimmer_export.exporter.bench.inputs import (
     word_tokenizer,
 )
 from glimmer_export.exporter.bench.measure import ContenderSpec
-from glimmer_export.exporter.bench.options import INT8, BenchOptions, Peer, check_lengths, parse_peers
+from glimmer_export.exporter.bench.options import BenchOptions, check_lengths
+from glimmer_export.exporter.bench.packages import OPTIMUM, require_engines
+from glimmer_export.exporter.bench.roster import (
+    CROSS_ENCODER,
+    HF_FID,
+    LANGUAGE_MODEL,
+    OPENVINO,
+    OPTIMUM_FID,
+    OURS,
+    PAPER_FORM,
+    RERANK_LAYERS,
+    Peer,
+    parse_peers,
+)
 from glimmer_export.exporter.bundle import FormOptions, choose_forms, export_bundle
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
@@ -36,13 +49,13 @@ from glimmer_export.exporter.files.links import require_no_link
 from glimmer_export.exporter.files.publish import check_apart, publish_directory
 from glimmer_export.exporter.files.whole_file import remove_unfinished, replace_file, write_errors
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.runtime.contract import Forms, OutputError, read_manifest
+from glimmer_export.runtime.contract import Forms, OptionError, OutputError, read_manifest
 from glimmer_export.runtime.contract.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OURS", "Prepared", "prepare"]
+__all__ = ["CODEC", "Prepared", "prepare"]
 
 CALIBRATION_QUESTIONS = 4
 """Random weights and tokens have no rare outliers; a real model is calibrated on more."""
@@ -60,10 +73,9 @@ def int8_bundle(bundle: Path, store: Path, questions: Sequence[BenchQuestion], o
 
 
 BATCHES = 8
-OURS = "ours"
 RECIPE = "bench.json"
-CODECS = ("fp16",)
-PAPER_FORMS = FormOptions(stage_a="full", cross_attention="cached", codecs=CODECS)
+CODEC = "fp16"
+PAPER_FORMS = FormOptions(stage_a="full", cross_attention="cached", codecs=(CODEC,))
 
 Notify = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
@@ -87,10 +99,12 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
     else, and what reading, exporting and building raise.
     """
     peers = parse_peers(options.peers)
-    most = max([options.k, *(peer.num_passages or 0 for peer in peers)])
+    require_engines(peers, directory)
+    most = max([options.k, *(peer.num_passages for peer in peers)])
     if options.checkpoint is not None:
         check_apart(directory, [options.checkpoint])
     source = _Source(options)
+    _check_depths(peers, source.config)
     _begin(directory, {**source.recipe, "passages": 2 * most, "passage_tokens": options.passage_tokens,
                        "question_tokens": options.question_tokens, "seed": options.seed})  # fmt: skip
     steps = 4 + len(peers)
@@ -99,35 +113,36 @@ def prepare(options: BenchOptions, directory: Path, notify: Notify = lambda *_: 
         write_checkpoint(
             directory / "checkpoint", source.config, source.tensors(), word_tokenizer(source.config.vocab_size)
         )
-    ours = FormOptions(answer_tokens=options.answer_tokens, codecs=CODECS)
+    ours = FormOptions(answer_tokens=options.answer_tokens, codecs=(CODEC,))
     notify("Exporting our graphs", 1, steps)
-    bundle = _bundle(directory, source.config, ours)
+    forms = choose_forms(source.config, ours)
+    bundle = _bundle(directory / "checkpoint", directory / f"bundle-{forms.stage_a}-{forms.cross_attention}", ours)
     passages = random_passages(source.config, 2 * most, options.passage_tokens, seed=options.seed)
     notify("Encoding passages", 2, steps)
     store = _store(directory, bundle, passages, options.num_threads)
-    spec = ContenderSpec(
-        OURS, "session", bundle, store, options.k, options.m, options.answer_tokens, options.num_threads
+    seen = random_questions(
+        source.config, passages, count=CALIBRATION_QUESTIONS, num_tokens=options.question_tokens,
+        num_passages=min(most, options.k), seed=options.seed + 1,
     )
-    specs = [spec]
+    made = _Peers(directory, source.config, options, store, seen)
+    specs = [
+        ContenderSpec(OURS, bundle, store, options.k, options.m, options.answer_tokens, options.num_threads)
+    ]
     for place, peer in enumerate(peers):
-        notify(f"{'Calibrating' if peer.name == INT8 else 'Exporting'} {peer.name}", 3 + place, steps)
-        if peer.name == INT8:
-            seen = random_questions(
-                source.config, passages, count=CALIBRATION_QUESTIONS, num_tokens=options.question_tokens,
-                num_passages=options.k, seed=options.seed + 1,
-            )
-            quantized = directory / f"{bundle.name}-int8"
-            int8_bundle(bundle, store, seen, quantized, threads=options.num_threads)
-            specs.append(replace(spec, key=peer.key, model=quantized))
-        else:
-            specs.append(_peer_spec(directory, source.config, peer, spec))
+        notify(f"Preparing {peer.name}", 3 + place, steps)
+        specs.append(made.spec(peer, specs[0]))
+    for name, other in options.bundles:
+        precision = "int8" if read_manifest(other).quantization else "fp32"
+        specs.append(
+            replace(specs[0], key=name.replace("-", "_"), model=other, form=name, precision=precision)
+        )
     questions = random_questions(
         source.config, passages, count=BATCHES * options.batch_size, num_tokens=options.question_tokens,
         num_passages=most, seed=options.seed,
     )
     size = options.batch_size
     batches = tuple(tuple(questions[start : start + size]) for start in range(0, len(questions), size))
-    return Prepared(source.config, choose_forms(source.config, ours), tuple(specs), batches, tuple(passages))
+    return Prepared(source.config, forms, tuple(specs), batches, tuple(passages))
 
 
 class _Source:
@@ -183,12 +198,30 @@ def _begin(directory: Path, recipe: dict[str, object]) -> None:
         )
 
 
-def _bundle(directory: Path, config: CheckpointConfig, options: FormOptions) -> Path:
-    forms = choose_forms(config, options)
-    path = directory / f"bundle-{forms.stage_a}-{forms.cross_attention}"
+def _bundle(checkpoint: Path, path: Path, options: FormOptions) -> Path:
     if not path.exists():
-        export_bundle(directory / "checkpoint", path, options)
+        export_bundle(checkpoint, path, options)
     return path
+
+
+def _check_depths(peers: Sequence[Peer], config: CheckpointConfig) -> None:
+    for peer in peers:
+        if peer.form == RERANK_LAYERS and ((peer.number or 0) >= config.num_live_layers or config.separate_reranker):
+            raise OptionError(
+                f"--peers {peer.name}",
+                expected=f"fewer than the {config.num_live_layers} live layers, and no reranker beside them",
+                found="a reranker of its own" if config.separate_reranker else str(peer.number), fix="leave it out",
+            )
+
+
+def _write_deeper(checkpoint: Path, deeper: Path, num_layers: int) -> None:
+    """Write a checkpoint of the same weights, of whose live layers the first `num_layers` are stage A."""
+    found = read_checkpoint(checkpoint)
+    config = found.config
+    moved = {"num_stage_a_layers": num_layers, "num_stage_b_layers": config.num_live_layers - num_layers}
+    write_checkpoint(
+        deeper, config.model_copy(update=moved), dict(found.tensors), word_tokenizer(config.vocab_size)
+    )
 
 
 def _store(directory: Path, bundle: Path, passages: list[tuple[int, ...]], threads: int) -> Path:
@@ -200,22 +233,90 @@ def _store(directory: Path, bundle: Path, passages: list[tuple[int, ...]], threa
     return path
 
 
-def _peer_spec(directory: Path, config: CheckpointConfig, peer: Peer, ours: ContenderSpec) -> ContenderSpec:
-    if peer.library == "session":
-        return replace(ours, key=peer.key, model=_bundle(directory, config, PAPER_FORMS))
-    t5 = directory / "t5"
-    if not t5.exists():
-        from glimmer_export.exporter.bench.peers import write_t5
+class _Peers:
+    """What peers answer with, each part made once."""
 
-        checkpoint = read_checkpoint(directory / "checkpoint")
-        with publish_directory(t5) as work:
-            write_t5(checkpoint.config, dict(checkpoint.tensors), work)
-    model = t5
-    if peer.library == "optimum" and not (model := directory / "optimum").exists():
-        from glimmer_export.exporter.bench.peers import export_with_optimum
+    def __init__(
+        self, directory: Path, config: CheckpointConfig, options: BenchOptions, store: Path,
+        seen: Sequence[BenchQuestion],
+    ) -> None:
+        self._directory, self._config, self._options, self._store, self._seen = directory, config, options, store, seen
 
-        export_with_optimum(t5, model)
-    return replace(
-        ours, key=peer.key, library=peer.library, model=model, store=None, num_passages=peer.num_passages or 0,
-        num_selected=None,
-    )
+    def spec(self, peer: Peer, ours: ContenderSpec) -> ContenderSpec:
+        """The contender, with its part of the directory there."""
+        run = replace(ours, key=peer.key, form=peer.form, engine=peer.engine, precision=peer.precision)
+        if peer.is_ours:
+            return replace(run, model=self._ours(peer, ours.model))
+        if peer.form == HF_FID:
+            model = self._t5()
+        elif peer.form == OPTIMUM_FID:
+            model = self._optimum(peer)
+        elif peer.form == CROSS_ENCODER:
+            model = self._cross_encoder(peer)
+        else:
+            model = self._language_model()
+        passages = peer.num_passages or ours.num_passages
+        return replace(run, model=model, store=None, num_selected=None, num_passages=passages)
+
+    def _ours(self, peer: Peer, plain: Path) -> Path:
+        checkpoint, bundle = self._directory / "checkpoint", plain
+        if peer.form == PAPER_FORM:
+            bundle = _bundle(checkpoint, self._directory / "bundle-full-cached", PAPER_FORMS)
+        if peer.form == RERANK_LAYERS:
+            name = f"rerank-layers-{peer.number}"
+            deeper = self._directory / f"checkpoint-{name}"
+            if not deeper.exists():
+                _write_deeper(checkpoint, deeper, peer.number or 1)
+            forms = FormOptions(answer_tokens=self._options.answer_tokens, codecs=(CODEC,))
+            bundle = _bundle(deeper, self._directory / f"bundle-{name}", forms)
+        if peer.precision != "int8":
+            return bundle
+        quantized = self._directory / f"{bundle.name}-int8"
+        return int8_bundle(bundle, self._store, self._seen, quantized, threads=self._options.num_threads)
+
+    def _t5(self) -> Path:
+        t5 = self._directory / "t5"
+        if not t5.exists():
+            from glimmer_export.exporter.bench.peers import write_t5
+
+            checkpoint = read_checkpoint(self._directory / "checkpoint")
+            with publish_directory(t5) as work:
+                write_t5(checkpoint.config, dict(checkpoint.tensors), work)
+        return t5
+
+    def _optimum(self, peer: Peer) -> Path:
+        fp32 = self._directory / OPTIMUM
+        if not fp32.exists():
+            from glimmer_export.exporter.bench.peers import export_with_optimum
+
+            export_with_optimum(self._t5(), fp32)
+        if peer.precision != "int8":
+            return fp32
+        int8 = self._directory / f"{OPTIMUM}-int8"
+        if not int8.exists():
+            from glimmer_export.exporter.bench.optimum_fid import quantize_optimum
+
+            quantize_optimum(fp32, int8)
+        return int8
+
+    def _cross_encoder(self, peer: Peer) -> Path:
+        from glimmer_export.exporter.bench.cross_encoder import (
+            FP32_GRAPH,
+            INT8_GRAPH,
+            PLAIN_GRAPH,
+            write_cross_encoder,
+        )
+
+        directory = self._directory / CROSS_ENCODER
+        if not directory.exists():
+            write_cross_encoder(directory, self._options.shapes.cross_encoder)
+        plain = PLAIN_GRAPH if peer.engine == OPENVINO else FP32_GRAPH
+        return directory / (INT8_GRAPH if peer.precision == "int8" else plain)
+
+    def _language_model(self) -> Path:
+        from glimmer_export.exporter.bench.language_model import write_language_model
+
+        directory = self._directory / LANGUAGE_MODEL
+        if not directory.exists():
+            write_language_model(directory, self._options.shapes.language_model)
+        return directory

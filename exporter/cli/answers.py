@@ -14,6 +14,7 @@ from glimmer_export.exporter.cli.options import (
     Backend,
     BatchSize,
     BundleArgument,
+    CompileCache,
     Json,
     Limit,
     Mass,
@@ -21,11 +22,13 @@ from glimmer_export.exporter.cli.options import (
     NumSelected,
     Passages,
     Questions,
+    RecordedPrecision,
     RequireParity,
     Retrieval,
     Store,
     Threads,
     Verify,
+    check_cache,
     required_parity,
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
@@ -50,6 +53,8 @@ def ask(
     mass: Mass = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -59,10 +64,12 @@ def ask(
     from glimmer_export.exporter.answering import choice_to_json
     from glimmer_export.runtime import Passage, PassageTruncatedWarning, Session
 
+    check_cache(compile_cache, bundle, store)
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
         bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-        require_parity=required_parity(require_parity),
+        require_parity=required_parity(require_parity), compute_precision=compute_precision,
+        compile_cache=compile_cache,
     ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
@@ -90,6 +97,8 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -100,11 +109,13 @@ def answer(
     from glimmer_export.exporter.answering import answer_questions
     from glimmer_export.runtime import PassageTruncatedWarning, Session
 
+    check_cache(compile_cache, bundle, store, *question_files(questions))
     rows = read_questions(questions, limit)
     with (
         Session.open(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            require_parity=required_parity(require_parity),
+            require_parity=required_parity(require_parity), compute_precision=compute_precision,
+            compile_cache=compile_cache,
         ) as session,
         question_progress("Answering", len(rows)) as advance,
         warnings.catch_warnings(),
@@ -140,7 +151,8 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
         out.print(table)
     if cut := sum(item.truncated for item in result.passages):
         out.print(f"{cut} of the passages were longer than passage_length and were cut")
-    out.print(text(f"by {choice.name}", "dim"))
+    rounded = "" if choice.compute_precision == "fp32" else f" in {choice.compute_precision}"
+    out.print(text(f"by {choice.name}{rounded}", "dim"))
     for note in choice.notes:
         out.print(text(note, "dim"))
     out.print(", ".join(f"{stage} {value:.1f} ms" for stage, value in result.milliseconds.items()))

@@ -67,11 +67,26 @@ def bench(
         ),
     ] = None,
     peers: Annotated[
-        str, typer.Option("--peers", help="With commas: int8, paper-form, hf-fid-kN, optimum-fid-kN; or none.")
+        str,
+        typer.Option(
+            "--peers",
+            help="With commas: int8, openvino, paper-form, rerank-layers-N, hf-fid-kN, optimum-fid-kN, llm-kN, "
+            "llm-kv-kN, cross-encoder, with -int8, -bf16, -openvino or -openvino-bf16 behind; or none.",
+        ),
     ] = "int8,paper-form,hf-fid-k5,hf-fid-k25",
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option("--bundle", metavar="NAME=DIR", help="Another bundle of the same checkpoint, beside ours."),
+    ] = None,
     peak_rss: Annotated[
         bool, typer.Option("--peak-rss/--no-peak-rss", help="Run each once more in a process of its own, for its peak.")
     ] = True,
+    store: Annotated[
+        bool, typer.Option("--store/--no-store", help="Time encoding passages, and reading them in every codec.")
+    ] = True,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only export what is not in --work yet; nothing is measured.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of weights, passages and questions.")] = 0,
     work: Annotated[
         Path | None, typer.Option("--work", help="Keep here what is exported, for the next bench of the same model.")
@@ -81,8 +96,8 @@ def bench(
 ) -> None:
     """Time whole questions beside peers of the same weights, stage by stage, against what this machine can do."""
     require("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "polygraphy")
-    from glimmer_export.exporter.bench import BenchOptions, run_bench
-    from glimmer_export.exporter.bench.options import parse_peers, peer_names
+    from glimmer_export.exporter.bench import BenchOptions, prepare_bench, run_bench
+    from glimmer_export.exporter.bench.options import bundle_peers, peer_names
     from glimmer_export.exporter.bench.report import check_html_target, write_html
     from glimmer_export.exporter.report.progress import step_bar
 
@@ -90,12 +105,15 @@ def bench(
         random=random, checkpoint=checkpoint, k=k, m=m, question_tokens=question_tokens,
         passage_tokens=passage_tokens, answer_tokens=answer_tokens, threads=threads, batch_size=batch_size,
         repeats=repeats, warmup=warmup, block_seconds=block_seconds, seconds=seconds, peers=peer_names(peers),
-        peak_rss=peak_rss, seed=seed, work=work,
+        bundles=bundle_peers(bundle or ()), peak_rss=peak_rss, store=store, seed=seed, work=work,
     )  # fmt: skip
     options.check()
-    libraries = {peer.library for peer in parse_peers(options.peers)}
-    require(*(["transformers"] if libraries - {"session"} else []), *(["optimum"] if "optimum" in libraries else []))
-    place = check_html_target(html, [checkpoint, work])
+    place = check_html_target(html, [checkpoint, work, *(path for _, path in options.bundles)])
+    if prepare:
+        with step_bar() as notify:
+            made = prepare_bench(options, notify)
+        console().print("Prepared", bold(made))
+        return
     with step_bar() as notify:
         report = run_bench(options, notify)
     if as_json:

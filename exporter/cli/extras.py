@@ -18,6 +18,7 @@ EXTRAS = {
     "polygraphy": "tools",
     "typing_extensions": "tools",
     "onnxruntime": "cpu",
+    "openvino": "openvino",
     "torch": "export",
     "transformers": "export",
     "onnxscript": "export",
@@ -37,6 +38,7 @@ EXTRAS = {
     "tantivy": "retrieval",
     "faiss": "dense",
     "rouge": "kilt",
+    "ctranslate2": "peers",
 }
 """The extra that brings each optional package."""
 

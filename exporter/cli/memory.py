@@ -15,6 +15,7 @@ from glimmer_export.exporter.cli.options import (
     BackendName,
     BatchTokens,
     BundleArgument,
+    ComputePrecision,
     CorpusFormat,
     Json,
     Output,
@@ -67,6 +68,7 @@ def build(
     batch_tokens: BatchTokens = 4096,
     threads: Threads = None,
     backend: BackendName = "onnxruntime-cpu",
+    compute_precision: ComputePrecision = "fp32",
     index: Annotated[
         str, one_of("--index", ("auto", *INDEX_ENGINES), "Full-text index. auto: tantivy above 100,000 passages.")
     ] = "auto",
@@ -101,6 +103,7 @@ def build(
         bundle, source, output, codec=codec, overwrite=overwrite, restart=restart,
         int8_memory=int8_memory, batch_tokens=batch_tokens, passages_per_shard=passages_per_shard, threads=threads,
         progress=not as_json, index=index, backend=backend,
+        compute_precision=compute_precision,
         runner=choose_runner(runner, ray_address=ray_address, ray_actors=ray_actors),
     )
     if as_json:

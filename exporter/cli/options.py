@@ -20,6 +20,8 @@ __all__ = [
     "BatchTokens",
     "BundleArgument",
     "BundleOption",
+    "CompileCache",
+    "ComputePrecision",
     "CorpusFormat",
     "Json",
     "Limit",
@@ -30,17 +32,21 @@ __all__ = [
     "Overwrite",
     "Passages",
     "Questions",
+    "RecordedPrecision",
     "RequireParity",
     "Retrieval",
     "Store",
     "StoreArgument",
     "Threads",
     "Verify",
+    "check_cache",
     "required_parity",
 ]  # fmt: skip
 
 
 GIVEN = "given"
+COMPUTE_PRECISIONS = ("auto", "fp32", "bf16")
+"""Those of the runtime's registry, which takes long to import."""
 PASSAGE_SOURCES = ("retrieve", GIVEN)
 REQUIRED_PARITY = ("witnessed", "device")
 CORPUS_FORMATS = (*(f"{layout}{packed}" for layout in ("jsonl", "tsv") for packed in ("", ".gz", ".zst")), "parquet")
@@ -62,6 +68,27 @@ BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Directory written by `glimmer-export export`.")
 ]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Directory written by `glimmer-export export`.")]
+CompileCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--compile-cache", help="Directory of this user's alone where openvino keeps what it compiled. Default: none."
+    ),
+]
+ComputePrecision = Annotated[
+    str,
+    one_of(
+        "--compute-precision", COMPUTE_PRECISIONS[1:],
+        "What the CPU computes float operators in: bf16 of openvino, or of onnxruntime-cpu on ARM.",
+    ),
+]
+RecordedPrecision = Annotated[
+    str,
+    one_of(
+        "--compute-precision", COMPUTE_PRECISIONS,
+        "What the CPU computes float operators in: bf16 of openvino, or of onnxruntime-cpu on ARM; auto: bf16 where "
+        "a passed parity record witnesses it, else fp32.",
+    ),
+]
 CorpusFormat = Annotated[
     str | None, one_of("--corpus-format", CORPUS_FORMATS, "Default: by the ending of the file's name.")
 ]
@@ -128,6 +155,14 @@ Verify = Annotated[
         "headers alone: what is damaged may then give wrong answers. The bundle is checked either way.",
     ),
 ]
+
+
+def check_cache(directory: Path | None, *inputs: Path | None) -> None:
+    """Raise OutputError if a compile cache would lie in what is read, or around it: it is written to."""
+    from glimmer_export.exporter.files.links import check_apart
+
+    if directory is not None:
+        check_apart(directory, inputs)
 
 
 def required_parity(option: str | None) -> bool | Literal["device"]:

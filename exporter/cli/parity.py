@@ -13,6 +13,8 @@ from glimmer_export.exporter.cli.options import (
     PASSAGE_SOURCES,
     BatchSize,
     BundleArgument,
+    CompileCache,
+    ComputePrecision,
     Json,
     Limit,
     Mass,
@@ -23,10 +25,11 @@ from glimmer_export.exporter.cli.options import (
     Retrieval,
     Store,
     Threads,
+    check_cache,
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
-from glimmer_export.exporter.config.read import NAME_OR_FILE, known
-from glimmer_export.runtime.contract import CPU_BACKEND
+from glimmer_export.exporter.config.read import NAME_OR_FILE, config_file, known
+from glimmer_export.runtime.contract import CPU_BACKEND, FP32
 
 __all__ = ["parity"]
 
@@ -64,6 +67,8 @@ def parity(
             "--backend", help="What runs the bundle's graphs: as for `answer`, or onnxruntime-cpu-fp16-rounded."
         ),
     ] = CPU_BACKEND,
+    compute_precision: ComputePrecision = FP32,
+    compile_cache: CompileCache = None,
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
     mass: Mass = None,
@@ -84,11 +89,15 @@ def parity(
         exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
         retrieval=retrieval,
     )
-    rows = read_questions(questions, limit)
-    with parity_backend(backend, bundle, threads) as chosen:
+    rows, files = read_questions(questions, limit), question_files(questions)
+    read = (bundle, checkpoint, reference, store, reference_store, *files)
+    check_cache(compile_cache, *read, None if gate is None else config_file("gate", gate))
+    with parity_backend(
+        backend, bundle, threads, compute_precision=compute_precision, compile_cache=compile_cache
+    ) as chosen:
         request = ParityRequest(
             bundle, checkpoint, reference, store, options, gate, html, chosen,
-            question_files=tuple(question_files(questions)), command=command_line(context),
+            question_files=tuple(files), command=command_line(context),
         )  # fmt: skip
         report = run_parity(request, rows, question_progress)
     if as_json:

@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import Mass, RequireParity, Retrieval, Store, Threads
+from glimmer_export.exporter.cli.options import (
+    CompileCache,
+    Mass,
+    RecordedPrecision,
+    RequireParity,
+    Retrieval,
+    Store,
+    Threads,
+    check_cache,
+)
 from glimmer_export.exporter.cli.output import console, print_json
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
@@ -39,6 +48,8 @@ def serve(
         bool, typer.Option("--insecure", help="Listen on any address without a token.")
     ] = False,
     backend: Annotated[str, typer.Option("--backend", help="What runs the graphs, as for `answer`.")] = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    compile_cache: CompileCache = None,
     threads: Threads = None,
     retrieval: Retrieval = "bm25",
     verify: Annotated[
@@ -104,6 +115,7 @@ def serve(
     }
     from_file = {} if config is None else file_settings(config)
     settings = settings_from(given, environment_settings(os.environ), from_file)
+    check_cache(settings.compile_cache, settings.bundle, settings.store, config, settings.token_file)
 
     def began(url: str) -> None:
         if as_json:

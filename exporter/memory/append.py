@@ -157,7 +157,9 @@ def check_same_writer(store: Path, manifest: StoreManifest, bundle: Bundle) -> N
     if precision != manifest.precision:
         raise StoreError(
             f"store {store}", expected=f"memory of precision {precision}, as {bundle} writes it",
-            found=f"{manifest.precision}", fix=f"take the bundle in {manifest.precision} that built the store",
+            found=f"{manifest.precision}",
+            fix="build the store anew: an append computes in FP32" if "bf16" in str(manifest.precision)
+            else f"take the bundle in {manifest.precision} that built the store",
         )
 
 

@@ -15,15 +15,16 @@ from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
 from glimmer_export.exporter.memory.generations import put_manifest
-from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
+from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder, open_planned
 from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.backends.registry import backend_kind, open_backend
+from glimmer_export.runtime.backends.registry import backend_kind
 from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
+    FP32,
     MEMORY_ENCODER,
     STORE_SCHEMA_VERSION,
     TEXTS,
@@ -69,6 +70,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     codec: str | None = None, overwrite: bool = False, restart: bool = False, int8_memory: bool = False,
     batch_tokens: int = 4096, passages_per_shard: int = 4096, threads: int | None = None, index: str = AUTO,
     progress: bool = False, runner: Runner | None = None, backend: str = CPU_BACKEND,
+    compute_precision: str = FP32,
 ) -> BuildSummary:
     """Encode every passage of a corpus with a bundle's memory encoder and write the store `output`.
 
@@ -79,8 +81,8 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     encoder write the store, whose memory every answer then rests on. `index` is the engine of the full-text index,
     `fts5` or `tantivy`: `auto` takes tantivy where there are more passages than FTS5 is quick with. `runner` encodes
     the shards, None: in this process; the store's bytes are the same. `backend` is the name of what runs the encoder,
-    which a build that goes on keeps to. A corpus that is a path alone is read by the
-    ending of its name, its texts uncut.
+    and `compute_precision` what it computes float operators in, which a build that goes on keeps to. A corpus that is a
+    path alone is read by the ending of its name, its texts uncut.
 
     Raises BundleError, BackendError (the backend does not work here), OptionError (an INT8 memory encoder, a codec that
     no graph decodes, another index, an unknown backend),
@@ -103,11 +105,11 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
     require_engine(engine)
     plan = plan_build(
         bundle, scanned, codec=codec, passages_per_shard=passages_per_shard, batch_tokens=batch_tokens,
-        index_engine=engine, backend=backend_kind(backend).name,
+        index_engine=engine, backend=backend_kind(backend).name, compute_precision=compute_precision,
     )
     runner = runner or LocalRunner()
     if plan.codec is not None and isinstance(runner, LocalRunner):
-        open_backend(plan.backend, bundle.directory, threads=threads).close()  # an error here leaves nothing behind
+        open_planned(plan, bundle, threads).close()  # an error here leaves nothing behind
     with write_errors(output):
         _present(output, plan, overwrite=overwrite)  # nor does one here
         with work_directory(output) as work:
@@ -158,7 +160,7 @@ def _freeze_codec(work: Work, plan: BuildPlan, bundle: Bundle, corpus: Corpus, t
         return
 
     def fit() -> dict[str, Array]:
-        with closing(open_backend(plan.backend, bundle.directory, threads=threads)) as backend:
+        with closing(open_planned(plan, bundle, threads)) as backend:
             graph = memory_encoder(bundle, backend)
             return fit_codec(name, plan.d_model, corpus_sample(plan, corpus, text, graph))
 

@@ -27,8 +27,10 @@ from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codec_file import open_codec, read_codec
 from glimmer_export.runtime.codecs import Codec, decode_fp16, encode_fp16
 from glimmer_export.runtime.contract import (
+    BF16,
     CODEC_ARRAYS,
     CPU_BACKEND,
+    FP32,
     MEMORY_ENCODER,
     BundleError,
     FileEntry,
@@ -38,6 +40,7 @@ from glimmer_export.runtime.contract import (
     StoreManifest,
     TokenizerError,
     codec_layout,
+    computed_in_bf16,
     shard_name,
 )
 from glimmer_export.runtime.passage_memory import encode_passages
@@ -61,7 +64,8 @@ class BuildPlan:
     None. Shards of one would be read wrongly with the arrays of the other. `sample_passages` is how many passages in
     even steps through the corpus they are fitted to, 0 where they are not fitted here.
 
-    `backend` runs the encoder: another one's memory differs in the last bits. The number of threads is not here: it may
+    `backend` runs the encoder: another one's memory differs in the last bits, and in `compute_precision` bf16 in more
+    than these. The number of threads is not here: it may
     change from one run to the next, on a machine that is busier.
     """
 
@@ -81,6 +85,7 @@ class BuildPlan:
     batch_tokens: int
     index_engine: str
     backend: str = CPU_BACKEND
+    compute_precision: str = FP32
 
     @property
     def num_shards(self) -> int:
@@ -103,12 +108,12 @@ class BuildPlan:
 
 def plan_build(
     bundle: Bundle, corpus: Corpus, *, codec: str | None, passages_per_shard: int, batch_tokens: int, index_engine: str,
-    arrays: FileEntry | None = None, backend: str = CPU_BACKEND,
+    arrays: FileEntry | None = None, backend: str = CPU_BACKEND, compute_precision: str = FP32,
 ) -> BuildPlan:
     """The plan for a bundle and a corpus; `arrays` are those of the codec in a store that is appended to.
 
     `codec` None: the bundle's own where its graphs decode one alone, else fp16. `backend` is the name of what runs the
-    memory encoder.
+    memory encoder, `compute_precision` what its float operators are computed in.
 
     Raises TokenizerError for a bundle that cannot read text, OptionError for a codec that its graphs do not decode.
     """
@@ -136,7 +141,7 @@ def plan_build(
         codec=stored,
         arrays_sha256=arrays.sha256 if arrays else None,
         sample_passages=SAMPLE_PASSAGES if fits else 0,
-        precision=encoder.precision if encoder else None,
+        precision=_precision(encoder.precision, compute_precision) if encoder else None,
         graph_sha256=tuple(file.sha256 for file in encoder.files) if encoder else (),
         d_model=manifest.model.d_model,
         passage_length=manifest.model.passage_length,
@@ -144,7 +149,12 @@ def plan_build(
         batch_tokens=batch_tokens,
         index_engine=index_engine,
         backend=backend,
+        compute_precision=compute_precision,
     )
+
+
+def _precision(graph: str, compute_precision: str) -> str:
+    return computed_in_bf16(graph) if compute_precision == BF16 else graph
 
 
 def check_codec(bundle: Bundle, codec: str) -> str:

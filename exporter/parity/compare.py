@@ -49,6 +49,7 @@ from glimmer_export.runtime.backends.registry import open_backend
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
+    FP32,
     MEMORY_ENCODER,
     BundleError,
     BundleManifest,
@@ -58,6 +59,7 @@ from glimmer_export.runtime.contract import (
     computation_of,
 )
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
+from glimmer_export.runtime.opening import compute_precision_in
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
@@ -69,6 +71,7 @@ class _Reference:
     """What the candidate is compared with: as graphs, which can be observed and mixed, and how it encodes memory.
 
     `torch` answers in the graphs' place where the reference is a checkpoint; `bundle` is the reference if it is one.
+    `compute_precision` is that of the float operators.
     """
 
     name: SideName
@@ -77,6 +80,7 @@ class _Reference:
     encode: Encode
     torch: TorchReference | None = None
     bundle: Bundle | None = None
+    compute_precision: str = FP32
 
 
 def compare_with_checkpoint(
@@ -160,7 +164,10 @@ def compare_with_bundle(
         if manifest.model.traits.has_memory:
             encode = partial(encode_passages, graphs.graph(MEMORY_ENCODER))
         name = SideName.of_bundle(reference, manifest, reference_backend)
-        side = _Reference(name, graphs, manifest.forms, encode, bundle=other)
+        side = _Reference(
+            name, graphs, manifest.forms, encode, bundle=other,
+            compute_precision=compute_precision_in(reference_backend),
+        )
         return _compare(session, side, questions, options, backend, progress)
 
 
@@ -193,6 +200,7 @@ class _Comparison:
         self._manifest = session.bundle.manifest
         self._num_selected = options.top_m or self._manifest.model.num_selected
         self._name = SideName.of_bundle(session.bundle.directory, self._manifest, backend)
+        self._compute_precision = compute_precision_in(backend)
         self._own: StoredMemory | None = None
         self._memory: MemorySource = TokensAlone(rows.table)
         self._candidate_memory = self._encoded = self._memory
@@ -235,7 +243,7 @@ class _Comparison:
     def _shared(self) -> Shared:
         """What both sides have the same of and compute alike; of torch and graphs nothing."""
         reference = self._reference
-        if reference.bundle is None:
+        if reference.bundle is None or self._compute_precision != reference.compute_precision:
             return Shared()
         codecs = (codec_name(self._session.codec), codec_name(self._memory.codec))
         return Shared.of(self._session.bundle, self._name.backend, reference.bundle, reference.name.backend, codecs)
@@ -243,7 +251,7 @@ class _Comparison:
     def _compared(self) -> Compared:
         made = computation_of(
             self._manifest, self._name.backend, codec_name(self._session.codec), cpu_kind=cpu_kind(),
-            bf16_instructions=bf16_instructions(),
+            bf16_instructions=bf16_instructions(), compute_precision=self._compute_precision,
         )
         return compared_graphs(self._manifest, made, self._reference.name.precision, self._shared())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from glimmer_export.calibration.rounding import RoundingBackend
 from glimmer_export.runtime.backends import Backend
 from glimmer_export.runtime.backends.registry import AUTO, backend_names, open_backend
-from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.contract import FP32, OptionError
 
 __all__ = ["ParityOptions", "Progress", "no_progress", "parity_backend"]
 
@@ -56,16 +56,29 @@ def parity_backends() -> tuple[str, ...]:
 
 
 @contextmanager
-def parity_backend(name: str, bundle: Path, threads: int | None) -> Iterator[Backend]:
+def parity_backend(
+    name: str, bundle: Path, threads: int | None, *, compute_precision: str = FP32, compile_cache: Path | None = None
+) -> Iterator[Backend]:
     """A backend for a bundle's graphs by its name, closed at the end.
 
-    Raises OptionError for an unknown one, BackendError if it cannot run here, BundleError for damaged engines.
+    Raises OptionError for an unknown one, or one without that compute precision or a compile cache, BackendError if it
+    cannot run here, BundleError for damaged engines.
     """
     if name not in parity_backends():
         raise OptionError(
             f"backend {name!r}", expected=f"one of {', '.join(parity_backends())}", found="none of that name",
             fix="choose one of these",
         )
-    rounding = name == RoundingBackend.name
-    with closing(RoundingBackend(threads) if rounding else open_backend(name, bundle, threads=threads)) as backend:
+    if name == RoundingBackend.name:
+        if compute_precision != FP32 or compile_cache is not None:
+            raise OptionError(
+                f"backend {name}", expected="neither a compute precision nor a compile cache",
+                found=compute_precision if compile_cache is None else str(compile_cache), fix="leave it out",
+            )
+        backend: Backend = RoundingBackend(threads)
+    else:
+        backend = open_backend(
+            name, bundle, threads=threads, compute_precision=compute_precision, compile_cache=compile_cache
+        )
+    with closing(backend):
         yield backend

@@ -34,7 +34,7 @@ from glimmer_export.runtime.contract.parity_record import PARITY_FILE
 
 __all__ = ["kept_records", "questions_digest", "record_parity", "report_versions"]
 
-LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+LIBRARIES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """What runs a backend's graphs, if it is not ONNX Runtime."""
 TOO_NEW = "install a newer glimmer-export"
 

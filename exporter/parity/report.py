@@ -40,7 +40,8 @@ from glimmer_export.exporter.parity.inputs import Rows
 from glimmer_export.exporter.parity.options import ParityOptions
 from glimmer_export.exporter.parity.sides import Reply
 from glimmer_export.runtime.backends import Backend
-from glimmer_export.runtime.contract import BundleManifest, Computation, GateResult
+from glimmer_export.runtime.contract import BF16, BundleManifest, Computation, GateResult, computed_in_bf16
+from glimmer_export.runtime.opening import compute_precision_in
 
 __all__ = ["BothSides", "ParityReport", "Sample", "SideName", "report_from_replies"]
 
@@ -64,9 +65,13 @@ class SideName:
     @classmethod
     def of_bundle(cls, path: Path, manifest: BundleManifest, backend: Backend) -> SideName:
         """A bundle that a backend runs."""
-        graphs = manifest.graphs
+        rounded = compute_precision_in(backend) == BF16
+        graphs = {
+            name: computed_in_bf16(item.precision) if rounded else item.precision
+            for name, item in manifest.graphs.items()
+        }
         size = sum(file.bytes for file in manifest.graph_files())
-        return cls("bundle", str(path), backend.name, {name: item.precision for name, item in graphs.items()}, size)
+        return cls("bundle", str(path), backend.name, graphs, size)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from glimmer_export.runtime.contract import FormChoice, GraphIO
+from glimmer_export.runtime.contract import FP32, FormChoice, GraphIO
 from glimmer_export.runtime.passage_memory import PassageMemory
 
 __all__ = [
@@ -114,13 +114,16 @@ class BackendOptions:
 
     `bundle` is the directory whose graphs will be loaded. `threads` are the CPU threads of one graph run, None for as
     many as suit it. `passage_cache_bytes` of a device's memory keep the passages that were read last. `lean` is for
-    runs whose memory counts more than their time.
+    runs whose memory counts more than their time. `compute_precision` is what float operators are computed in: `fp32`,
+    or `bf16` of a kind that has `check_bf16`. `compile_cache` is a directory that keeps what was compiled.
     """
 
     bundle: Path
     threads: int | None = None
     passage_cache_bytes: int = 0
     lean: bool = False
+    compute_precision: str = FP32
+    compile_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ class BackendKind:
     package that it needs. `open` raises BackendError if it cannot work here. `in_auto`: `auto` tries it, unless it is
     `slow_on_cpu_codes` and the graphs were quantised for a CPU. `has_passage_cache`: it takes `passage_cache_bytes`.
     `check` is for a backend that opens only with what was built of a bundle: it starts as far as that goes without one,
-    and says with what.
+    and says with what. `check_bf16` raises BackendError where it cannot compute FP32 graphs in BF16; None: never.
+    `has_compile_cache`: it takes `compile_cache`. `cpu`: it is one of those for the CPU that `auto` chooses among.
     """
 
     name: str
@@ -141,6 +145,9 @@ class BackendKind:
     slow_on_cpu_codes: bool = False
     has_passage_cache: bool = False
     check: Callable[[], str] | None = None
+    check_bf16: Callable[[], None] | None = None
+    has_compile_cache: bool = False
+    cpu: bool = False
 
 
 class Device(Protocol):

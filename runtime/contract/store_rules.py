@@ -14,6 +14,8 @@ from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, 
 __all__ = ["MAX_GENERATION", "check_store_manifest"]
 
 MAX_GENERATION = 2**31 - 1
+ROUNDED = ("bf16", "int8-bf16")
+"""What a memory encoder computes in where the backend rounds to BF16, whatever its graph's own precision."""
 MAX_COUNT = 2**63 - 1
 """What SQLite numbers passages by."""
 MAX_SIZES = {"d_model": 1 << 24, "passage_length": 1 << 16, "passages_per_shard": MAX_COUNT, "chunk_words": MAX_COUNT}
@@ -75,7 +77,7 @@ def _sizes(manifest: StoreManifest) -> Iterator[Fault]:
 
 
 def _codec(manifest: StoreManifest) -> Iterator[Fault]:
-    if manifest.precision not in ((None,) if manifest.codec is None else PRECISIONS):
+    if manifest.precision not in ((None,) if manifest.codec is None else (*PRECISIONS, *ROUNDED)):
         yield "precision", "that of the memory encoder, null if there is no memory", manifest.precision
     arrays, snr = manifest.codec_arrays, manifest.codec_snr
     layout = _layout(manifest)

@@ -8,9 +8,11 @@ witnesses it if both are the same, and besides:
 | --- | --- |
 | a device's backend (`tensorrt`, `tensorrt-rtx`, `onnxruntime-cuda`, `onnxruntime-tensorrt`) | that backend |
 | `onnxruntime-cpu-fp16-rounded` | TensorRT's backends, in their place: "rounded, not the device" |
-| `onnxruntime-cpu` | `onnxruntime-cpu`, unless a graph has FP16: the CPU provider computes that in FP32 |
+| `onnxruntime-cpu`, `openvino` | that backend, unless a graph has FP16: on the CPU it is computed in FP32 |
 
-Nothing witnesses a session that runs FP16 graphs on the CPU provider.
+Nothing witnesses a session that runs FP16 graphs on the CPU. A session that runs its graphs on both backends of the CPU
+is witnessed where a record of each is: every graph of it took part in one of the two. A backend that computes the float
+operators in BF16 (`--compute-precision`) has another precision than in FP32, and a record of its own.
 """
 
 from __future__ import annotations
@@ -30,9 +32,16 @@ from glimmer_export.runtime.contract.parity_record import (
     read_parity_records,
 )
 
-__all__ = ["CPU_BACKEND", "ROUNDING_BACKEND", "Computation", "check_parity", "computation_of", "computes_fp16_in_fp32"]
+__all__ = [
+    "BF16", "CPU_BACKEND", "CPU_BACKENDS", "FP32", "OPENVINO_BACKEND", "ROUNDING_BACKEND", "Computation",
+    "check_parity", "computation_of", "computed_in_bf16", "computes_fp16_in_fp32", "is_witnessed",
+]  # fmt: skip
 
 CPU_BACKEND = "onnxruntime-cpu"
+OPENVINO_BACKEND = "openvino"
+CPU_BACKENDS = frozenset({CPU_BACKEND, OPENVINO_BACKEND})
+FP32, BF16 = "fp32", "bf16"
+"""What a backend may compute the float operators in, whatever type a graph's tensors have."""
 ROUNDING_BACKEND = "onnxruntime-cpu-fp16-rounded"
 STANDS_FOR = {ROUNDING_BACKEND: frozenset({"tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt"})}
 """Backends that a record of another may stand for."""
@@ -44,7 +53,8 @@ SATURATING = "x86"
 class Computation:
     """What runs a bundle's graphs, and how.
 
-    `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`;
+    `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`,
+    and `bf16` or `int8-bf16` where the backend rounds to that;
     `instruction_set` the CPU's where the answers hang on it, else None; `codec` that of the memory which is read, None
     if there is none; `cross_attention` the form that answers, None if the bundle has one alone.
     """
@@ -57,13 +67,18 @@ class Computation:
 
 
 def computation_of(
-    manifest: BundleManifest, backend: str, codec: str | None, *, cpu_kind: str, bf16_instructions: str
+    manifest: BundleManifest, backend: str, codec: str | None, *, cpu_kind: str, bf16_instructions: str,
+    compute_precision: str = FP32,
 ) -> Computation:
-    """What a backend makes of a bundle's graphs for memory in a codec, on a CPU of this kind and with these."""
+    """What a backend makes of a bundle's graphs for memory in a codec, on a CPU of this kind and with these.
+
+    `compute_precision` is what the backend computes float operators in.
+    """
     parts = _parts(manifest, codec)
-    if backend == CPU_BACKEND:
+    if backend in CPU_BACKENDS:
         parts -= {"fp16"}
-    on_cpu = backend in (CPU_BACKEND, ROUNDING_BACKEND)
+        parts |= {BF16} if compute_precision == BF16 else set()
+    on_cpu = backend in (*CPU_BACKENDS, ROUNDING_BACKEND)
     needed = []
     if on_cpu and "bf16" in parts:
         needed.append(bf16_instructions)
@@ -75,9 +90,14 @@ def computation_of(
     return Computation(backend, precision, " and ".join(needed) or None, codec, form)
 
 
+def computed_in_bf16(precision: str) -> str:
+    """What a graph of a precision is computed in by a backend of the CPU whose float operators round to BF16."""
+    return f"int8-{BF16}" if "int8" in precision else BF16
+
+
 def computes_fp16_in_fp32(manifest: BundleManifest, backend: str, codec: str | None) -> bool:
     """Whether FP16's overflows and roundings do not show."""
-    return backend == CPU_BACKEND and "fp16" in _parts(manifest, codec)
+    return backend in CPU_BACKENDS and "fp16" in _parts(manifest, codec)
 
 
 def check_parity(
@@ -124,6 +144,15 @@ def check_parity(
             )
 
 
+def is_witnessed(directory: Path, manifest: BundleManifest, wanted: Computation) -> bool:
+    """Whether a parity run of this very bundle passed its gate and witnesses what is `wanted`; None is no error."""
+    try:
+        check_parity(directory, manifest, wanted)
+    except BundleError:
+        return False
+    return True
+
+
 def _witness(record: ParityRecord, wanted: Computation, manifest: BundleManifest) -> str | None:
     """How a record witnesses a computation: DEVICE, ROUNDED, or None if it does not.
 
@@ -145,6 +174,11 @@ def _parts(manifest: BundleManifest, codec: str | None) -> set[str]:
     return {part for name in graphs for part in manifest.graphs[name].precision.split("-")}
 
 
+def _rounds(wanted: Computation) -> bool:
+    """Whether the backend rounds to BF16, which no graph's own types say on the CPU."""
+    return BF16 in wanted.precision.split("-")
+
+
 def _describe(wanted: Computation) -> str:
     details = [wanted.precision, *([wanted.instruction_set] if wanted.instruction_set else [])]
     memory = "" if wanted.codec is None else f" with memory in {wanted.codec}"
@@ -164,7 +198,7 @@ def _command(directory: Path, manifest: BundleManifest, wanted: Computation | No
     """The parity run that would witness it; a bundle beside a bundle needs no torch."""
     if wanted is not None and computes_fp16_in_fp32(manifest, wanted.backend, wanted.codec):
         return (
-            f"open it on the device that its FP16 is for: the CPU provider computes FP16 in FP32, which no record "
+            f"open it on the device that its FP16 is for: the CPU computes FP16 in FP32, which no record "
             f"witnesses (for TensorRT run `glimmer-export parity {directory} --reference FP32_BUNDLE --store STORE "
             f"--questions FILE --backend {ROUNDING_BACKEND} --gate default`, or with `--backend tensorrt` there)"
         )
@@ -172,9 +206,10 @@ def _command(directory: Path, manifest: BundleManifest, wanted: Computation | No
     plain = all(graph.precision == "fp32" for graph in manifest.graphs.values())
     reference = "--reference FP32_BUNDLE"
     if plain:
-        on_cpu = backend in (CPU_BACKEND, ROUNDING_BACKEND)
+        on_cpu = backend in (*CPU_BACKENDS, ROUNDING_BACKEND)
         reference = "--checkpoint CHECKPOINT" if on_cpu else f"--reference {directory}"
     return (
         f"run `glimmer-export parity {directory} {reference} --store STORE --questions FILE --backend {backend} "
+        f"{'--compute-precision bf16 ' if backend in CPU_BACKENDS and wanted and _rounds(wanted) else ''}"
         "--gate default` here"
     )

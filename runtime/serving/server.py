@@ -70,6 +70,7 @@ def serve(
         with Session.open(
             settings.bundle, settings.store, threads=settings.threads, verify=settings.verify,
             retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
+            compute_precision=settings.compute_precision, compile_cache=settings.compile_cache,
         ) as session:
             service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
             protocol = protocol_with_deadline(settings.receive_timeout_s, service.refused)
@@ -104,12 +105,14 @@ def read_token(path: Path) -> bytes:
 
 def parity_fault(session: Session, required: str | None) -> BundleError | None:
     """Why the bundle does not pass for what runs it, None if it does or need not."""
-    choice = session.backend_choice
-    if required is None or choice is None:
+    if required is None:
         return None
     codec = None if session.codec is None else session.codec.layout.name
     try:
-        check_witness(session.bundle, choice.name, codec=codec, required="device" if required == "device" else True)
+        for backend, precision in session.computes.items():
+            check_witness(
+                session.bundle, backend, precision, codec=codec, required="device" if required == "device" else True
+            )
     except BundleError as error:
         logger.error("not ready: %s", error)  # noqa: TRY400  # its message is all of it
         return error

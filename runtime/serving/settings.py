@@ -27,6 +27,8 @@ class Settings(BaseModel):
     token_file: Path | None = None
     insecure: bool = False
     backend: str = "auto"
+    compute_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile_cache: Path | None = None
     threads: int | None = Field(None, ge=1, le=512)
     retrieval: str = "bm25"
     verify: bool = True

@@ -9,11 +9,17 @@ import pytest
 from glimmer_export.exporter.bench.cross_encoder import (
     FP32_GRAPH,
     INT8_GRAPH,
+    PLAIN_GRAPH,
     CrossEncoder,
     CrossEncoderShape,
+    Ranker,
     pair_ids,
     write_cross_encoder,
 )
+from glimmer_export.exporter.bench.inputs import BenchQuestion
+from glimmer_export.exporter.bench.measure import ContenderSpec
+from glimmer_export.runtime.contract import BackendError
+from glimmer_export.runtime.cpu_kind import cpu_flags
 
 SHAPE = CrossEncoderShape(vocab_size=200, d_model=64, d_ff=128, num_layers=2, num_heads=4)
 
@@ -63,3 +69,30 @@ def test_a_pair_is_cut_at_the_longest_it_takes():
     assert pair_ids([7, 1], [8, 9, 1]) == [0, 12, 2, 2, 13, 14, 2]
     long = pair_ids([7, 1], range(2, 900))
     assert (len(long), long[-1]) == (512, 2)
+
+
+def test_in_openvino(written, pairs):
+    pytest.importorskip("openvino", reason="the engine: the extra openvino")
+    expected = CrossEncoder(written / FP32_GRAPH, threads=1).scores(pairs, at_once=5)
+    found = CrossEncoder(written / PLAIN_GRAPH, threads=1, engine="openvino").scores(pairs, at_once=5)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if not {"avx512_bf16", "amx_bf16"} & cpu_flags():
+        with pytest.raises(BackendError, match="to compute in bf16"):
+            CrossEncoder(written / PLAIN_GRAPH, threads=1, engine="openvino", precision="bf16")
+        return
+    rounded = CrossEncoder(written / PLAIN_GRAPH, threads=1, engine="openvino", precision="bf16")
+    difference = np.abs(rounded.scores(pairs, at_once=5) - expected).max()
+    assert 1e-4 < difference < 0.5 * np.std(expected)
+
+
+def test_a_bench_has_the_scores_of_every_question_in_its_passages_order(written):
+    random = np.random.default_rng(1)
+    rows = [(*random.integers(3, 190, length).tolist(), 1) for length in (6, 20, 9, 7, 20, 12)]
+    asked = [BenchQuestion("", rows[0], (0, 1), tuple(rows[1:3])), BenchQuestion("", rows[3], (2, 3), tuple(rows[4:]))]
+    model = CrossEncoder(written / FP32_GRAPH, threads=1)
+    ranker = Ranker(ContenderSpec("cross_encoder", written / FP32_GRAPH, None, 2, None, 8, 1, "cross-encoder"), model)
+    answered = ranker.answer(asked)
+    pairs = [[pair_ids(item.token_ids, ids) for ids in item.passage_ids] for item in asked]
+    expected = [[model.scores([pair], at_once=1)[0] for pair in row] for row in pairs]
+    np.testing.assert_allclose(answered.scores, expected, atol=1e-5)
+    assert answered.tokens == []

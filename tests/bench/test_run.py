@@ -98,9 +98,38 @@ def test_stages_say_which_ceiling_and_how_much_of_it(bench_report):
         first.alone_ms / 1e3 * rates.copy_bytes_per_second / first.memory_bytes
     )
     assert all(stages[name].kind == "host" and stages[name].ceiling_share is None for name in HOST)
+    deeper = bench_report.peers["rerank_layers_2"].stages
+    assert deeper["live_stage_a"].bound == "arithmetic"  # its first layer is computed in full
     paper_form = bench_report.peers["paper_form"].stages
     assert set(paper_form) == {*GRAPHS, *HOST, "cross_kv"}
     assert {paper_form[name].bound for name in ("live_stage_a", "cross_kv")} == {"arithmetic"}
+
+
+def test_each_says_which_form_in_which_engine_and_precision(bench_report):
+    found = bench_report.to_json()
+    runs = {key: (one["form"], one["engine"], one["precision"]) for key, one in found["peers"].items()}
+    assert runs["rerank_layers_2"] == ("rerank-layers", "onnxruntime", "fp32")
+    assert runs["int8"] == ("ours", "onnxruntime", "int8")
+    assert runs["hf_fid_k2_bf16"] == ("hf-fid", "torch", "bf16")
+    assert {engine for _, engine, _ in runs.values()} <= set(found["versions"])
+    assert found["peers"]["hf_fid_k2"]["attention"] in ("sdpa", "eager")
+    assert found["end_to_end"]["attention"] is None
+    assert found["end_to_end"]["stored_bytes_per_token"] == 2 * found["model"]["d_model"]
+    assert found["peers"]["hf_fid_k2"]["stored_bytes_per_token"] is None
+
+
+def test_a_bundle_by_its_path_answers_beside_ours(bench_options, bench_report):
+    """Such as an older release's."""
+    other = bench_options.work / "bundle-lazy-absorbed-int8"
+    options = replace(bench_options, peers=(), bundles=(("before-int8", other),), store=False)
+    report = run_bench(options, ceilings=small_ceilings())
+    before = report.peers["before_int8"]
+    assert (before.form, before.engine, before.precision) == ("before-int8", "onnxruntime", "int8")
+    assert before.tokens_equal is not None
+    assert before.stages
+    assert report.fetch == {}
+    assert report.end_to_end.memory_encoder_ms is None
+    assert replace(options, threads=1).command.endswith(f"--peers none --bundle before-int8={other}")
 
 
 def test_both_forms_give_the_same_answers(bench_report, batch_report):
@@ -121,6 +150,8 @@ def test_every_contender_decodes_just_so_many_tokens(bench_options):
     assert answers["hf_fid_k2"] == answers.get("optimum_fid_k2", answers["hf_fid_k2"])
     assert answers["hf_fid_k2"] != answers["hf_fid_k5"]
     assert answers[OURS][0] != answers[OURS][1]
+    # The same weights and the same passages, but those read may be others where two layers rank.
+    assert answers["rerank_layers_2"] != answers["hf_fid_k2"]
     one_by_one = [row for question in batch for row in contenders["hf_fid_k5"].answer([question]).tokens]
     assert answers["hf_fid_k5"] == one_by_one
 
@@ -205,8 +236,9 @@ def test_random_weights_and_a_temporary_directory(monkeypatch, tmp_path):
         ({"repeats": 0}, "--repeats: expected at least 1"),
         ({"warmup": 0}, "--warmup: expected at least 1"),
         ({"block_seconds": -1}, "--block-seconds: expected at least 0"),
-        ({"peers": ("hf-fid",)}, "--peers: expected int8, paper-form, .*, found 'hf-fid'"),
-        ({"peers": ("hf-fid-k0",)}, "found 'hf-fid-k0'"),
+        ({"peers": ("hf-fid",)}, "--peers: expected int8, openvino, .*, found 'hf-fid'"),
+        ({"peers": ("rerank-layers-3",)}, "--peers rerank-layers-3: expected fewer than the 3 live layers"),
+        ({"bundles": (("paper-form", Path("x")),)}, "--bundle: expected a name that no other contender has"),
         ({"peers": ("paper-form", "paper-form")}, "each peer once"),
         ({"random": "base"}, "one of --random SIZE and --checkpoint DIR, found both"),
         ({"checkpoint": None}, "found neither"),

@@ -46,12 +46,12 @@ COMMANDS = {
     "memory compact": Command({"store": CHANGED}, ()),
     "memory verify": Command({}, ("store",)),
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
-    "ask": Command({}, ("bundle", "store")),
-    "answer": Command({"predictions": FILE}, ("bundle", "store", "questions")),
-    "serve": Command({}, ("bundle", "store", "config", "token_file")),
+    "ask": Command({"compile_cache": FOLDER}, ("bundle", "store"), "w1"),
+    "answer": Command({"predictions": FILE, "compile_cache": FOLDER}, ("bundle", "store", "questions")),
+    "serve": Command({"compile_cache": FOLDER}, ("bundle", "store", "config", "token_file")),
     "evaluate": Command({"html": FILE, "plot": FILE, "work": CHANGED}, ("models", "corpus", "store", "questions")),
     "parity": Command(
-        {"html": FILE, "bundle": RECORD},
+        {"html": FILE, "bundle": RECORD, "compile_cache": FOLDER},
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
     ),
     "calibrate": Command({"bundle": CHANGED}, ("questions", "store")),
@@ -122,6 +122,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
     rows = [{"question": "w0 w7", "answers": ["w1"]}, {"question": "w1", "answers": ["w2"]}]
     return {
         "source": folder / "t5", "from_t5": folder / "t5", "from_fid": folder / "t5", "config": folder / "config.json",
+        "token_file": folder / "names.yaml",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),

@@ -26,7 +26,7 @@ KEPT = (
     "em_delta_interval", "answers_equal", "answers_equal_of_correct", "top_m_overlap",
 )  # fmt: skip
 """Of a parity report."""
-HEADER = "| mass | passages read | exact match | of its loss, 95% | answers equal | equal of the correct | gold read |"
+HEADER = "| mass | passages read | exact match | difference (95%) | answers equal | equal of the correct | gold read |"
 
 
 def measure(folder: Path, mass: str, options: str) -> None:

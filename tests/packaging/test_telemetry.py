@@ -22,6 +22,7 @@ MAIN = "from glimmer_export.exporter.cli import main; main()"
 STRACE = shutil.which("strace")
 COMMANDS = {
     "ask": ["ask", "BUNDLE", "w1 w2", "--store", "STORE"],
+    "ask by openvino": ["ask", "BUNDLE", "w1 w2", "--store", "STORE", "--backend", "openvino"],
     "answer": ["answer", "BUNDLE", "--store", "STORE", "--questions", "QUESTIONS", "--predictions", "written"],
     "memory build": ["memory", "build", "BUNDLE", "--corpus", "CORPUS", "-o", "written"],
     "quantize": ["quantize", "BUNDLE", "-o", "written"],

@@ -20,7 +20,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder"]
+__all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder", "open_planned"]
 
 Finished = Generator[tuple[int, ShardRecord], None, None]
 """Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
@@ -64,7 +64,7 @@ class ShardEncoder:
         self._backend: Backend | None = None
         if plan.codec is not None:
             codec = frozen_codec(store, plan.codec, plan.d_model)
-            self._backend = open_backend(plan.backend, bundle.directory, threads=threads)
+            self._backend = open_planned(plan, bundle, threads)
             self._encoder = Encoder(memory_encoder(bundle, self._backend), codec)
 
     def encode(
@@ -80,6 +80,13 @@ class ShardEncoder:
         """Close the backend."""
         if self._backend is not None:
             self._backend.close()
+
+
+def open_planned(plan: BuildPlan, bundle: Bundle, threads: int | None) -> Backend:
+    """The plan's backend, to be closed by the caller; raises BackendError where it does not work here."""
+    return open_backend(
+        plan.backend, bundle.directory, threads=threads, compute_precision=plan.compute_precision
+    )
 
 
 def memory_encoder(bundle: Bundle, backend: Backend) -> Graph:

@@ -26,7 +26,7 @@ def choice(bundle, **options):
 def test_without_a_gpu_it_is_the_cpu(glimmer):
     found = choice(glimmer.bundle)
     assert found.name == CPU
-    assert list(found.refused) == ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"]
+    assert list(found.refused) == ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino"]
     assert "expected the package tensorrt, found none" in found.refused["tensorrt"]
     assert "CUDAExecutionProvider" in found.refused["onnxruntime-cuda"]
     assert "tensorrt" not in sys.modules
@@ -89,7 +89,7 @@ def test_a_damaged_engine_is_a_reason_and_leaves_nothing_behind(glimmer, engined
 
 
 def test_a_named_backend_is_taken_or_fails(glimmer):
-    for name in set(BACKEND_NAMES) - {"auto", CPU}:
+    for name in set(BACKEND_NAMES) - {"auto", "openvino", CPU}:
         with pytest.raises(BackendError):
             Session.open(glimmer.bundle, backend=name)
 

@@ -69,9 +69,9 @@ class GraphExporter:
         prepend = [] if prefix is None else [Prepend(prefix.graph, prefix.replaces)]
         Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)
         filled = self._filled(graph)
+        parameters = sum(value.const_value.size for value in graph.graph.initializers.values() if value.const_value)
         if stage_of(name) in DECODERS:
             MergeProducts()(graph)
-        parameters = sum(value.const_value.size for value in graph.graph.initializers.values() if value.const_value)
         written = write_graph(graph, name, self._weights)
         del graph
         error = None

@@ -190,9 +190,18 @@ def _made(
 
 
 def _split_behind(product: _Product) -> ir.Node | None:
-    readers = product.output.consumers()
-    name = f"{product.parent}.{product.leaf}/Split"
-    return next((node for node in readers if node.op_type == "Split" and node.name == name), None)
+    """The Split that takes a merged product apart, if it is as its name says; a graph may come from anywhere."""
+    name, leaves = f"{product.parent}.{product.leaf}/Split", product.leaf.split(JOIN)
+    for node in product.output.consumers():
+        sizes = node.inputs[1] if len(node.inputs) > 1 else None
+        if node.op_type != "Split" or node.name != name or sizes is None or sizes.const_value is None:
+            continue
+        if node.attributes.get_int("axis", 0) != -1:
+            continue
+        matches = len(node.outputs) == len(leaves) == sizes.const_value.size == len(set(leaves))
+        if matches and min(_sizes(node)) > 0 and sum(_sizes(node)) == _width(product.parts[0]):
+            return node
+    return None
 
 
 def _remove(graph: ir.Graph, product: _Product) -> None:
@@ -226,7 +235,7 @@ def _sizes(split: ir.Node) -> list[int]:
     sizes = split.inputs[1]
     assert sizes is not None
     assert sizes.const_value is not None
-    return [int(size) for size in sizes.const_value.numpy()]
+    return [int(size) for size in sizes.const_value.numpy().reshape(-1)]
 
 
 def _joined(parts: Sequence[ir.Value]) -> NDArray[Any] | ir.LazyTensor:

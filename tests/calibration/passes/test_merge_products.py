@@ -10,6 +10,7 @@ import pytest
 
 from glimmer_export.calibration.load_graph import load_graph as load_apart
 from glimmer_export.calibration.passes.convert_fp16 import ConvertFp16
+from glimmer_export.calibration.passes.edit import initializer
 from glimmer_export.calibration.passes.merge_products import MergeProducts, SplitProducts
 from glimmer_export.calibration.passes.round_fp16 import RoundFp16
 from glimmer_export.calibration.policy import Policy
@@ -137,3 +138,14 @@ def test_other_stages_are_left_as_they_are(exported):
     for path, _ in graphs_of(exported("glimmer")):
         written = ir.load(path)
         assert SplitProducts()(written).modified == path.name.startswith(DECODERS)
+
+
+@pytest.mark.parametrize("sizes", [[32, 32, 31], [64, 32], [96, 0, 0], [-32, 64, 64]], ids=str)
+def test_a_split_that_is_not_as_its_name_says_is_left_alone(exported, sizes):
+    written = ir.load(exported("glimmer, exact algebra").graph("decoder_step"))
+    (split,) = (node for node in written.graph if node.name == f"decoder.block.1.layer.0.SelfAttention.{QKV}/Split")
+    split.replace_input_with(1, initializer(written.graph, "others", np.array(sizes, np.int64)))
+    SplitProducts()(written)
+    assert split in list(written.graph)
+    assert "decoder.block.1.layer.0.SelfAttention.o/MatMul" in {node.name for node in written.graph}
+    assert named(written)[f"{QKV}/MatMul"] == 1

@@ -30,7 +30,9 @@ from glimmer_export.runtime.contract import (
     stage_of,
 )
 
-__all__ = ["FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings"]
+__all__ = [
+    "FEW_SAMPLES", "GROWTH", "Calibration", "CalibrationOptions", "calibrate", "coverage_warnings", "in_other_form",
+]  # fmt: skip
 
 FEW_SAMPLES = 100
 """After n samples the next one is the largest yet with a chance of 1 in n + 1: from here on, less than 1%."""
@@ -163,7 +165,7 @@ def calibrate(
     before: dict[tuple[str, str], float] = {}
     answers: list[Answer] = []
     with closing(backend), Session.open(bundle, store, threads=options.threads, backend=backend) as session:
-        other = _in_other_form(session, backend)
+        other = in_other_form(session, backend)
         for done, index in enumerate(sample):
             if done == last_tenth:
                 before = _amax(backend.collectors)
@@ -198,7 +200,7 @@ def calibrate(
     return Calibration(table, len(answers), nothing_retrieved, counted, skipped)
 
 
-def _in_other_form(session: Session, backend: CollectingBackend) -> Session | None:
+def in_other_form(session: Session, backend: CollectingBackend) -> Session | None:
     """The same with a decoder of the form that does not answer; None if there is one form.
 
     What stands before the decoder is not looked at again.

@@ -6,7 +6,7 @@ padding enters no range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,8 +60,8 @@ class InstrumentedGraph:
     tensors: tuple[ObservedTensor, ...]
 
 
-def instrument(path: Path) -> InstrumentedGraph:
-    """Make every float tensor that depends on the inputs of the graph in `path` an output.
+def instrument(path: Path, only: Collection[str] | None = None) -> InstrumentedGraph:
+    """Make every float tensor that depends on the inputs of the graph in `path` an output, or those that `only` names.
 
     What comes of weights and constants alone is left out: it is known without running. External data stays where it
     is. Tensors inside control flow are not seen.
@@ -89,9 +89,11 @@ def instrument(path: Path) -> InstrumentedGraph:
     del model.graph.output[:]
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(tensor.name, types[tensor.name].type.tensor_type.elem_type, None)
-        for tensor in tensors.values() if not tensor.is_input and _is_read(tensor)
+        for tensor in tensors.values()
+        if not tensor.is_input and (_is_read(tensor) if only is None else tensor.name in only)
     )
-    return InstrumentedGraph(model.SerializeToString(), tuple(tensors.values()))
+    seen = tuple(tensor for tensor in tensors.values() if only is None or tensor.name in only)
+    return InstrumentedGraph(model.SerializeToString(), seen)
 
 
 def _is_read(tensor: ObservedTensor) -> bool:
@@ -245,10 +247,14 @@ class CollectingBackend:
     def load(self, path: Path, io: GraphIO) -> Graph:
         """Load a graph, and its instrumented copy; its name is the file's."""
         plain = self.plain[path.stem] = self._backend.load(path, io)
-        self.collectors[path.stem] = GraphCollector(
-            path, io, limit=self._limit, threads=self._threads, fixed_keys=self._fixed_keys
-        )
-        return _CollectedGraph(plain, self.collectors[path.stem], self)
+        collector = self.collector(path, io)
+        if collector is not None:
+            self.collectors[path.stem] = collector
+        return _CollectedGraph(plain, collector, self)
+
+    def collector(self, path: Path, io: GraphIO) -> GraphCollector | None:
+        """What looks at a graph's tensors; None if nothing does."""
+        return GraphCollector(path, io, limit=self._limit, threads=self._threads, fixed_keys=self._fixed_keys)
 
     def close(self) -> None:
         """Close the plain graphs' backend."""
@@ -256,13 +262,16 @@ class CollectingBackend:
 
 
 class GraphCollector:
-    """The ranges of one graph's tensors while samples run."""
+    """The ranges of one graph's tensors, or of those that `only` names, while samples run."""
 
-    def __init__(self, path: Path, io: GraphIO, *, limit: int, threads: int | None, fixed_keys: bool) -> None:
+    def __init__(
+        self, path: Path, io: GraphIO, *, limit: int, threads: int | None, fixed_keys: bool,
+        only: Collection[str] | None = None,
+    ) -> None:
         self.name = path.stem
         self.runs = 0
         self._io, self._limit, self._fixed_keys = io, limit, fixed_keys
-        graph = instrument(path)
+        graph = instrument(path, only)
         self._tensors = {tensor.name: tensor for tensor in graph.tensors}
         self._session = _session(graph, path, threads)
         self._outputs = [name for name, _, _ in self._session.outputs]
@@ -311,7 +320,7 @@ class GraphCollector:
                 if isinstance(dim, str) and dim in keep:
                     values = values.take(keep[dim], axis=axis)
         try:
-            self.ranges[tensor.name].observe(values.astype(np.float32, copy=False))
+            self.note(tensor.name, values.astype(np.float32, copy=False))
         except FloatingPointError as reason:
             raise CalibrationError(
                 f"graph {self.name}, tensor {tensor.name}", expected="finite values in an FP32 graph",
@@ -319,13 +328,19 @@ class GraphCollector:
             ) from None
 
 
+    def note(self, name: str, values: Array) -> None:
+        """Take up the values of one tensor, padding left out; raises FloatingPointError if one is not finite."""
+        self.ranges[name].observe(values)
+
+
 class _CollectedGraph:
-    def __init__(self, plain: Graph, collector: GraphCollector, backend: CollectingBackend) -> None:
+    def __init__(self, plain: Graph, collector: GraphCollector | None, backend: CollectingBackend) -> None:
         self._plain, self._collector, self._backend = plain, collector, backend
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._plain.run(inputs)
-        self._collector.observe(inputs, self._backend.encoder_attention_mask)
+        if self._collector is not None:
+            self._collector.observe(inputs, self._backend.encoder_attention_mask)
         if "encoder_attention_mask" in outputs:
             self._backend.encoder_attention_mask = outputs["encoder_attention_mask"]
         return outputs

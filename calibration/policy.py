@@ -45,6 +45,7 @@ class Policy(BaseModel):
     `glimmer_export.calibration.worth`).
     `lazy_layer`: whether the layer that lazy stage A computes for one token is INT8. `embeddings`: whether tables are.
     `half_tables`: the tables whose codes are FP16 instead, at a scale a row as INT8's.
+    `eight_bit`: of weights of 4 bits (`--weight-only int4`), the products that have 8 instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -57,3 +58,4 @@ class Policy(BaseModel):
     lazy_layer: bool
     embeddings: bool
     half_tables: Patterns = ()
+    eight_bit: Patterns = ()

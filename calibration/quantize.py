@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glimmer_export.calibration.calibrators import bounds, calibrator
 from glimmer_export.calibration.fp16 import check_fp16
@@ -20,10 +21,25 @@ from glimmer_export.calibration.worth import COPIES, Gpu, asks_given_keys, not_w
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["GraphOptions", "QuantizedGraph", "quantize_graph", "stays_float"]
+__all__ = ["GraphOptions", "QuantizedGraph", "WeightOnly", "has_eight_bits", "quantize_graph", "stays_float"]
 
 FEED_FORWARD_STRENGTH = 0.5
 """Of FP16's equalisation, which only has to keep the feed-forward product within range."""
+
+
+@dataclass(frozen=True)
+class WeightOnly:
+    """Weights of few bits beside float activations: `bits` 4 or 8, `algorithm` one of WEIGHT_ALGORITHMS.
+
+    `accuracy_level` is MatMulNBits'; `eight_bit` are regular expressions, beside the policy's, of what has 8 bits among
+    4. `moments` are, by the tensor that products read, the mean products of its channels (channels, channels): GPTQ's.
+    """
+
+    bits: int
+    algorithm: str
+    accuracy_level: int
+    eight_bit: tuple[str, ...] = ()
+    moments: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class GraphOptions:
     None elsewhere; `method` a calibrator. `gpus` are the machines on one of which INT8 has to be faster, where the
     policy asks for that; none ask for nothing. `only` names the nodes that become INT8 whatever the policy keeps, all
     others staying in float; None leaves it to the policy. `fp16_io` are the inputs and outputs that are FP16 (of
-    `fp16`).
+    `fp16`). `weight_only` comes first: what it replaces is not asked about INT8; None replaces nothing.
     """
 
     name: str
@@ -49,19 +65,22 @@ class GraphOptions:
     gpus: tuple[Gpu, ...] = ()
     only: Collection[str] | None = None
     fp16_io: frozenset[str] = frozenset()
+    weight_only: WeightOnly | None = None
 
 
 @dataclass
 class QuantizedGraph:
     """What was done.
 
-    `int8` and `kept` are the products and lookups that are INT8, and those in float; `half_tables` the lookups of
+    `blocks` are the products with weights of few bits, by their bits; `int8` and `kept` are the products and lookups
+    that are INT8, and those in float; `half_tables` the lookups of
     neither, whose table is FP16 at a scale a row; `scaled` those INT8 products whose channels are balanced by a
     multiplication in front of them, as no weight before them could take it; `kept_fp32` FP16's exceptions and their
     reasons; `fp16_io` the inputs and outputs that are FP16; `not_worth` those of `kept` that INT8 would not speed up;
     `matched` the patterns of `keep` that named anything; `notes` what could not be done, or may cost accuracy.
     """
 
+    blocks: dict[str, int] = field(default_factory=dict)
     int8: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     half_tables: list[str] = field(default_factory=list)
@@ -77,8 +96,8 @@ class QuantizedGraph:
 def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOptions) -> QuantizedGraph:
     """Rewrite an exported FP32 graph in place; `tracked` are its ranges.
 
-    Exact rewrites come first, on FP32 weights: position bias centred, channels balanced, the residual stream scaled.
-    Then Q/DQ, then FP16.
+    Products with weights of few bits come first. Then, on FP32 weights, exact rewrites: position bias centred, channels
+    balanced, the residual stream scaled. Then Q/DQ, then FP16.
     Raises CalibrationError if FP16 would overflow on the calibration data, or a range is missing.
     """
     from glimmer_export.calibration.passes.centre_position_bias import CentrePositionBias
@@ -90,6 +109,11 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
 
     done = QuantizedGraph()
     FoldWeights()(model)
+    if options.weight_only is not None:
+        _replace_products(model, options, options.weight_only, done)
+    if not (options.int8 or options.fp16):
+        done.kept = [linear.name for linear in find_linears(model.graph)]
+        return done
     if options.int8:
         shared = shared_weights(model.graph)
         done.notes += [f"{name}: left in float, as its weight is not its own" for name in shared]
@@ -116,6 +140,18 @@ def quantize_graph(model: ir.Model, tracked: TrackedRanges, options: GraphOption
         done.kept_fp32, done.fp16_io = convert.kept_fp32, sorted(options.fp16_io)
         done.notes += check_fp16(model.graph, tracked)
     return done
+
+
+def _replace_products(model: ir.Model, options: GraphOptions, weights: WeightOnly, done: QuantizedGraph) -> None:
+    from glimmer_export.calibration.block_weights import quantizer
+    from glimmer_export.calibration.passes.block_products import BlockProducts, block_candidates
+
+    for linear in block_candidates(model.graph):
+        asked = _keeps(options, linear.name, done)
+        if not asked and (options.only is None or linear.name in options.only):
+            done.blocks[linear.name] = 8 if has_eight_bits(linear.name, options, weights) else weights.bits
+            done.matched |= {item for item in weights.eight_bit if _matches((item,), options.name, linear.name)}
+    BlockProducts(done.blocks, quantizer(weights.algorithm), weights.accuracy_level, weights.moments)(model)
 
 
 def _insert_int8(
@@ -208,6 +244,11 @@ def stays_float(node: str, options: GraphOptions) -> bool:
         return node not in options.only
     lazy = options.lazy_layer is not None and not options.policy.lazy_layer and node.startswith(options.lazy_layer)
     return lazy or _matches((*options.policy.keep, *options.keep), options.name, node)
+
+
+def has_eight_bits(node: str, options: GraphOptions, weights: WeightOnly) -> bool:
+    """Whether a product's weight has 8 bits where others have 4."""
+    return weights.bits == 8 or _matches((*options.policy.eight_bit, *weights.eight_bit), options.name, node)
 
 
 def _keeps(options: GraphOptions, node: str, done: QuantizedGraph) -> bool:

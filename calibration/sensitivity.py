@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,13 @@ from glimmer_export.calibration.groups import CountingBackend, Group, find_group
 from glimmer_export.calibration.load_graph import load_graph
 from glimmer_export.calibration.losses import Asked, Losses, Observation, losses, observe
 from glimmer_export.calibration.policy import Policy
-from glimmer_export.calibration.quantize import GraphOptions, quantize_graph, stays_float
+from glimmer_export.calibration.quantize import (
+    GraphOptions,
+    WeightOnly,
+    has_eight_bits,
+    quantize_graph,
+    stays_float,
+)
 from glimmer_export.calibration.questions import Question, given_passages
 from glimmer_export.calibration.ranges import RangeTable
 from glimmer_export.calibration.scheme import Scheme
@@ -77,12 +83,17 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True)
 class Quantization:
-    """How groups are quantised. `lazy_layers`: by graph, the prefix of nodes that are computed for one token."""
+    """How groups are quantised. `lazy_layers`: by graph, the prefix of nodes that are computed for one token.
+
+    `weight_only`: to weights of 4 bits beside float activations, those that are kept having 8; None to INT8, those that
+    are kept staying in float.
+    """
 
     table: RangeTable
     scheme: Scheme
     policy: Policy
     lazy_layers: dict[str, str] = field(default_factory=dict)
+    weight_only: WeightOnly | None = None
 
     @property
     def stages(self) -> dict[str, str]:
@@ -128,7 +139,8 @@ class Sensitivity:
     """Groups by loss, the worst first; `keep` is the greedy list.
 
     Measured with several groups quantised at once: `everything`, what the `policy` leaves, and all but `keep`. Each has
-    a prediction beside it, the sum of its groups' losses.
+    a prediction beside it, the sum of its groups' losses. What weights of 8 bits lose that are kept among those of 4 is
+    measured with the rest, and is none of the sum.
     """
 
     questions: int
@@ -193,9 +205,15 @@ def sensitivity(
                 not_answered=len(asked) - len(bench.reference.places),
                 groups=rows,
                 everything=bench.losses(groups),
-                policy=bench.losses([row.group for row in rows if not row.kept_by_policy]),
+                policy=bench.losses(
+                    [row.group for row in rows if not row.kept_by_policy],
+                    [row.group for row in rows if row.kept_by_policy],
+                ),
                 keep=keep,
-                without_kept=bench.losses([group for group in groups if group.pattern not in kept]),
+                without_kept=bench.losses(
+                    [group for group in groups if group.pattern not in kept],
+                    [group for group in groups if group.pattern in kept],
+                ),
             )
 
 
@@ -222,25 +240,32 @@ class _Bench:
         ]
         self._not_asked = len(asked) - len(self._asked)
 
-    def losses(self, groups: Collection[Group]) -> Losses:
-        """Of these groups quantised together, all else in float."""
+    def losses(self, groups: Collection[Group], kept: Collection[Group] = ()) -> Losses:
+        """Of these groups quantised together, all else in float; of weights alone, what is `kept` in 8 bits."""
         session = self._session
-        swapped = {stage: self._quantized(stage, groups) for stage in {group.graph for group in groups}}
+        kept = kept if self._quantization.weight_only is not None else ()
+        stages = {group.graph for group in (*groups, *kept)}
+        swapped = {stage: self._quantized(stage, groups, kept) for stage in stages}
         graphs = {**session.graphs, **swapped}
         changed = Session(session.bundle, session.store, graphs, session.text, session.codec)
         found = observe(changed, self._asked, batch_size=self._options.batch_size, advance=self._advance)
         self._advance(self._not_asked)
         return losses(_renumbered(self.reference), found)
 
-    def _quantized(self, stage: str, groups: Collection[Group]) -> Graph:
+    def _quantized(self, stage: str, groups: Collection[Group], kept: Collection[Group]) -> Graph:
         import onnx_ir
 
         bundle, quantization = self._session.bundle, self._quantization
         name = quantization.stages[stage]
-        nodes = frozenset(node for group in groups if group.graph == stage for node in group.nodes)
+        nodes = frozenset(node for group in (*groups, *kept) if group.graph == stage for node in group.nodes)
         model = load_graph(bundle.graph_path(name))
         ranges = TrackedRanges(quantization.table.graphs.get(name, {}))
-        quantize_graph(model, ranges, _graph_options(stage, quantization, only=nodes))
+        options = _graph_options(stage, quantization, only=nodes)
+        if (weights := options.weight_only) is not None:  # whatever the policy makes of it
+            weights = replace(weights, eight_bit=tuple(group.pattern for group in kept))
+            policy = options.policy.model_copy(update={"eight_bit": ()})
+            options = replace(options, weight_only=weights, policy=policy)
+        quantize_graph(model, ranges, options)
         # A folder for each: a loaded graph may still read its file, which must not be written over.
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.onnx"
@@ -256,17 +281,23 @@ def _renumbered(reference: Observation) -> Observation:
 
 
 def _groups(path: Path, name: str, quantization: Quantization) -> list[Group]:
+    from glimmer_export.calibration.passes.block_products import block_candidates
     from glimmer_export.calibration.passes.fold_weights import FoldWeights
 
     model = load_graph(path)
     FoldWeights()(model)
-    return find_groups(model.graph, name, embeddings=quantization.policy.embeddings)
+    groups = find_groups(model.graph, name, embeddings=quantization.policy.embeddings)
+    if quantization.weight_only is None:
+        return groups
+    able = {linear.name for linear in block_candidates(model.graph)}
+    return [group for group in groups if able.issuperset(group.nodes)]
 
 
 def _graph_options(name: str, quantization: Quantization, *, only: Collection[str] | None) -> GraphOptions:
     return GraphOptions(
-        name, int8=True, fp16=False, scheme=quantization.scheme, policy=quantization.policy,
+        name, int8=quantization.weight_only is None, fp16=False, scheme=quantization.scheme, policy=quantization.policy,
         method=quantization.table.method, lazy_layer=quantization.lazy_layers.get(name), only=only,
+        weight_only=quantization.weight_only,
     )
 
 
@@ -289,7 +320,11 @@ def _rows(
     rows = []
     for group in groups:
         by_policy = _graph_options(group.graph, quantization, only=None)
-        kept = all(stays_float(node, by_policy) for node in group.nodes)
+        weights = by_policy.weight_only
+        kept = all(
+            stays_float(node, by_policy) if weights is None else has_eight_bits(node, by_policy, weights)
+            for node in group.nodes
+        )
         rows.append(GroupLoss(group, found[group], worked[group] / all_work, group.weights / all_weights, kept))
     return sorted(rows, key=lambda row: -row.losses.loss)
 

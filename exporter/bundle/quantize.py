@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING
 from glimmer_export.calibration.fp16 import fp16_boundaries
 from glimmer_export.calibration.load_graph import load_graph
 from glimmer_export.calibration.policy import DEFAULT_POLICY, Policy
-from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, quantize_graph
+from glimmer_export.calibration.quantize import GraphOptions, QuantizedGraph, WeightOnly, quantize_graph
 from glimmer_export.calibration.ranges_file import codec_of_graphs, read_ranges
 from glimmer_export.calibration.scheme import ARM, TENSORRT, X86, X86_VNNI, Scheme
 from glimmer_export.calibration.tracked import TrackedRanges
 from glimmer_export.calibration.worth import Gpu
+from glimmer_export.exporter.bundle.weight_only import (
+    WeightOnlyOptions,
+    check_weight_only_options,
+    weights_of_graphs,
+)
 from glimmer_export.exporter.config.read import config_file, config_label, config_names, read_config
 from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines.cross_attention import reckoned_form
 from glimmer_export.exporter.files.publish import check_target, publish_directory
-from glimmer_export.exporter.graphs.check import check_operators, check_valid
+from glimmer_export.exporter.graphs.check import BLOCK_OPERATORS, check_operators, check_valid
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
@@ -35,6 +40,7 @@ from glimmer_export.runtime.contract import (
     GraphIO,
     OptionError,
     QuantizationEntry,
+    WeightOnlyEntry,
     boundary_of,
     record_to_json,
     stage_of,
@@ -57,10 +63,12 @@ SCHEMES = {"x86-vnni": X86_VNNI, "x86": X86, "arm": ARM}
 class QuantizeOptions:
     """How to quantise a bundle.
 
-    `precision` int8, fp16 or int8-fp16; `target` cpu or tensorrt; `cpu` the kind of CPU, None for this machine's;
+    `precision` int8, fp16, int8-fp16 or, with `weight_only`, fp32; `target` cpu or tensorrt; `cpu` the kind of CPU,
+    None for this machine's;
     `graphs` those to make INT8 (of fp16: FP16), None for all; `method` None for the table's; `keep` regular
     expressions, searched in `graph/node`, of what stays in float (of fp16: in FP32). `gpu` is the machine of
     configs/targets on which the decoder's INT8 has to be faster, None for any of them, ANY_SPEED for none.
+    `weight_only` has weights of few bits in some graphs; None in none.
     """
 
     precision: str
@@ -71,6 +79,7 @@ class QuantizeOptions:
     method: str | None = None
     cpu: str | None = None
     gpu: str | None = None
+    weight_only: WeightOnlyOptions | None = None
 
 
 def quantize_bundle(
@@ -79,30 +88,40 @@ def quantize_bundle(
     options: QuantizeOptions,
     *,
     overwrite: bool = False,
+    inputs: Sequence[Path] = (),
     on_graph: Callable[[str, int, int], None] = lambda *_: None,
+    on_question: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, QuantizedGraph]:
     """Quantise into a new bundle; `on_graph(name, index, count)` is called before each graph.
 
+    If the algorithm of `weight_only` asks questions, `on_question(done, count)` is called after each. `inputs` are
+    further paths that are read and must lie apart from the new bundle.
+
     The new bundle has the graphs that were calibrated, those for the codec of the store they were calibrated on, and
-    if there are two forms of cross-attention both. What is returned is by stage, or by graph of such a form. The
+    if there are two forms of cross-attention both; of `fp32` all, as no range is asked. What is returned is by stage,
+    or by graph of such a form. The
     table of ranges stays with the FP32 bundle: a device has no use for it. What FP16 graphs hand to each other is FP16
     where `fp16_boundaries` finds room for it; of the rest the notes say why. Raises CalibrationError (no table, or
     FP16 would overflow), OptionError, BundleError for a bundle that is no FP32 one, ExportError and OutputError.
     Nothing is written if one is raised.
     """
-    check_target(output, overwrite=overwrite, inputs=[bundle_dir, config_file("policy", options.policy)])
+    check_target(output, overwrite=overwrite, inputs=[bundle_dir, config_file("policy", options.policy), *inputs])
     bundle = Bundle.open(bundle_dir)
     manifest = bundle.manifest
     if manifest.quantization is not None:
         raise BundleError(
             str(bundle), expected="an FP32 bundle", found="one that is quantised already", fix="quantise the FP32 one"
         )
-    table = read_ranges(bundle_dir, manifest)
-    names = [name for name in manifest.graphs if name in table.graphs]
+    table = None if options.precision == "fp32" else read_ranges(bundle_dir, manifest)
+    names = [name for name in manifest.graphs if table is None or name in table.graphs]
     _check_options(options, list(dict.fromkeys(map(stage_of, names))))
-    codec = codec_of_graphs(table.graphs, manifest)
+    codec = None if table is None else codec_of_graphs(table.graphs, manifest)
+    ranges = {} if table is None else table.graphs
+    few_bits: dict[str, WeightOnly] = {}
+    if options.weight_only is not None:
+        few_bits = weights_of_graphs(bundle, names, options.weight_only, on_question=on_question)
     io = {name: graph for name, graph in manifest.io().items() if name in names}
-    crossing = fp16_boundaries(io, table.graphs, [name for name in names if _is_fp16(options, stage_of(name))])
+    crossing = fp16_boundaries(io, ranges, [name for name in names if _is_fp16(options, stage_of(name))])
     halves = tuple(name for name, reason in crossing.items() if reason is None)
     io = with_fp16(io, halves)
     kind = (options.cpu or cpu_kind()) if options.target == "cpu" else None
@@ -115,21 +134,30 @@ def quantize_bundle(
                 shown = name.removesuffix(f".{codec}")
                 on_graph(shown, index, len(names))
                 scheme = SCHEMES.get(str(kind), TENSORRT)
-                entries[name], graph = _quantize(bundle, name, io[name], table, options, scheme, work, weights)
+                graph_options = _graph_options(bundle, name, io[name], table, options, scheme)
+                graph_options = replace(graph_options, weight_only=few_bits.get(name))
+                entries[name], graph = _quantize(
+                    bundle, name, io[name], TrackedRanges(ranges.get(name, {})), graph_options, work, weights
+                )
                 graph.notes += _crossing_notes(io[name], crossing) if _is_fp16(options, stage_of(name)) else []
                 done[shown] = graph
-        _check_keep(options, done)
+        _check_matched("--keep", options.keep, done)
+        _check_matched("--eight-bit", () if options.weight_only is None else options.weight_only.eight_bit, done)
         if manifest.tokenizer is not None:
             shutil.copyfile(bundle_dir / manifest.tokenizer.path, work / manifest.tokenizer.path)
+        having = [name for name in few_bits if done[name.removesuffix(f".{codec}")].blocks]
+        policy = read_config("policy", options.policy, Policy)
         entry = QuantizationEntry(
-            target=options.target, cpu_kind=kind, method=options.method or table.method,
+            target=options.target, cpu_kind=kind,
+            method=None if table is None else options.method or table.method,
             residual_scales={
                 name: graph.residual_scale
                 for name, graph in zip(names, done.values(), strict=True) if graph.residual_scale != 1
             },
-            policy=options.policy if "int8" in options.precision else None, keep=options.keep,
+            policy=options.policy if "int8" in options.precision or having else None, keep=options.keep,
+            weight_only=_weight_only(options, policy, having),
         )
-        codecs = () if codec is None else (codec,)
+        codecs = manifest.codecs if table is None else () if codec is None else (codec,)
         written = replace(
             manifest, graphs=entries, weights=weights.entry(work), codecs=codecs, calibration=(), quantization=entry,
             fp16_boundaries=halves,
@@ -143,43 +171,57 @@ def quantize_bundle(
     return done
 
 
-def _quantize(
-    bundle: Bundle, name: str, io: GraphIO, table: RangeTable, options: QuantizeOptions, scheme: Scheme, work: Path,
-    weights: WeightsFile,
-) -> tuple[GraphEntry, QuantizedGraph]:
-    from glimmer_export.calibration.passes.merge_products import DECODERS, MergeProducts
+def _weight_only(options: QuantizeOptions, policy: Policy, having: Sequence[str]) -> WeightOnlyEntry | None:
+    """What the manifest says of the graphs that came to have weights of few bits."""
+    if options.weight_only is None or not having:
+        return None
+    narrow = options.weight_only.bits == "int4"
+    return options.weight_only.entry(having, (*policy.eight_bit, *options.weight_only.eight_bit) if narrow else ())
 
-    manifest, stage = bundle.manifest, stage_of(name)
+
+def _graph_options(
+    bundle: Bundle, name: str, io: GraphIO, table: RangeTable | None, options: QuantizeOptions, scheme: Scheme
+) -> GraphOptions:
+    stage = stage_of(name)
     named = options.graphs is None or stage in options.graphs
-    int8 = "int8" in options.precision and named
-    fp16 = _is_fp16(options, stage)
-    graph_options = GraphOptions(
-        stage, int8=int8, fp16=fp16, scheme=scheme, policy=read_config("policy", options.policy, Policy),
-        method=options.method or table.method, keep=options.keep, lazy_layer=lazy_layer(manifest, stage),
-        gpus=_gpus(options),
+    return GraphOptions(
+        stage, int8="int8" in options.precision and named, fp16=_is_fp16(options, stage), scheme=scheme,
+        policy=read_config("policy", options.policy, Policy),
+        method="" if table is None else options.method or table.method, keep=options.keep,
+        lazy_layer=lazy_layer(bundle.manifest, stage), gpus=_gpus(options),
         fp16_io=frozenset(
             tensor.name for tensor in (*io.inputs, *io.outputs)
             if boundary_of(tensor.name) and tensor.dtype == "float16"
         ),
     )
+
+
+def _quantize(
+    bundle: Bundle, name: str, io: GraphIO, ranges: TrackedRanges, options: GraphOptions, work: Path,
+    weights: WeightsFile,
+) -> tuple[GraphEntry, QuantizedGraph]:
+    from glimmer_export.calibration.passes.merge_products import DECODERS, MergeProducts
+
     model = load_graph(bundle.graph_path(name))
     done = QuantizedGraph()
-    if int8 or fp16:
-        done = quantize_graph(model, TrackedRanges(table.graphs.get(name, {})), graph_options)
-    if stage in DECODERS:
+    if options.int8 or options.fp16 or options.weight_only is not None:
+        done = quantize_graph(model, ranges, options)
+    if options.name in DECODERS:
         MergeProducts()(model)
     written = write_graph(model, name, weights)
     check_valid(written.path)
-    check_operators(written.path)
+    check_operators(written.path, allowed=BLOCK_OPERATORS if done.blocks else {})
     # A table that is FP16 is rounded too: such a graph is no FP32 reference, and builds no store for every precision.
     rounded = bool(done.int8 or done.half_tables)
-    precision = "-".join(part for part, used in (("int8", rounded), ("fp16", fp16)) if used) or "fp32"
+    few = None if options.weight_only is None or not done.blocks else f"w{options.weight_only.bits}"
+    parts = ("int8" if rounded else None, "fp16" if options.fp16 else None, few)
+    precision = "-".join(part for part in parts if part)
     path = written.path
     file = FileEntry.of(work, path)
     inputs, outputs = tensor_entries(io)
     entry = replace(
-        manifest.graphs[name], precision=precision, files=(file,), weight_bytes=written.weight_bytes, inputs=inputs,
-        outputs=outputs,
+        bundle.manifest.graphs[name], precision=precision or "fp32", files=(file,), weight_bytes=written.weight_bytes,
+        inputs=inputs, outputs=outputs,
     )
     return entry, done
 
@@ -223,17 +265,29 @@ def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
     return f"{stack}.block.{manifest.model.num_stage_a_layers - 1}."
 
 
-def _check_keep(options: QuantizeOptions, done: dict[str, QuantizedGraph]) -> None:
-    """Raise OptionError for a pattern of `keep` that names nothing."""
-    for pattern in options.keep:
+def _check_matched(option: str, patterns: Collection[str], done: dict[str, QuantizedGraph]) -> None:
+    """Raise OptionError for a pattern that names nothing."""
+    for pattern in patterns:
         if not any(pattern in graph.matched for graph in done.values()):
             raise OptionError(
-                "--keep", expected="a pattern that names a product, as `graph/node`",
+                option, expected="a pattern that names a product, as `graph/node`",
                 found=f"{pattern!r}, which names none", fix="look names up in the report of `quantize --json`",
             )
 
 
-def _check_options(options: QuantizeOptions, stages: Collection[str]) -> None:
+def _check_options(options: QuantizeOptions, stages: Sequence[str]) -> None:
+    if options.weight_only is not None:
+        check_weight_only_options(options.weight_only, stages, precision=options.precision, target=options.target)
+    elif options.precision == "fp32":
+        raise OptionError(
+            "--precision", expected="a precision other than that of the bundle", found="fp32",
+            fix="choose another, or give --weight-only",
+        )
+    if options.graphs is not None and options.precision == "fp32":
+        raise OptionError(
+            "--graphs", expected="none for --precision fp32", found=", ".join(options.graphs),
+            fix="say which graphs have weights of few bits: --weight-graphs",
+        )
     unknown = sorted(set(options.graphs or ()) - set(stages))
     if unknown:
         raise OptionError(

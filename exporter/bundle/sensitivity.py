@@ -22,6 +22,12 @@ from glimmer_export.calibration.sensitivity import (
 )
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.bundle.quantize import SCHEMES, lazy_layer
+from glimmer_export.exporter.bundle.weight_only import (
+    GPTQ,
+    WEIGHT_GRAPHS,
+    WeightOnlyOptions,
+    check_weight_only_options,
+)
 from glimmer_export.exporter.config.read import read_config
 from glimmer_export.runtime.contract import (
     MEMORY_ENCODER,
@@ -42,7 +48,7 @@ STORE_NOTE = (
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """What was measured, of what, and for which budget."""
+    """What was measured, of what, and for which budget; `weight_only` int4 where weights alone were quantised."""
 
     bundle: str
     target: str
@@ -51,6 +57,7 @@ class SensitivityReport:
     cost: str
     notes: tuple[str, ...]
     sensitivity: Sensitivity
+    weight_only: str | None = None
 
     def together(self) -> list[tuple[str, Losses, tuple[float | None, float]]]:
         """What was measured together: its name, its losses, and the sums of its groups' score and logit noise."""
@@ -62,16 +69,19 @@ class SensitivityReport:
         ]
 
     def yaml(self) -> str:
-        """The lines of a policy that keep the list, and nothing else, in float."""
+        """The lines of a policy that keep the list, and nothing else, in float; of weights alone, in 8 bits."""
         keep = self.sensitivity.keep
         lines = [f"  - '{item.pattern}'" for item in keep]
+        if self.weight_only is not None:
+            return "\n".join(["eight_bit:" if lines else "eight_bit: []", *lines])
         return "\n".join(["lazy_layer: true", "keep:" if lines else "keep: []", *lines])
 
     def to_json(self) -> dict[str, Any]:
         """Groups by loss, then what was measured together, then the list."""
         found = self.sensitivity
         return {
-            "bundle": self.bundle, "target": self.target, "policy": self.policy, "questions": found.questions,
+            "bundle": self.bundle, "target": self.target, "policy": self.policy, "weight_only": self.weight_only,
+            "questions": found.questions,
             "not_answered": found.not_answered, "notes": list(self.notes),
             "groups": [
                 {
@@ -107,9 +117,12 @@ def bundle_sensitivity(
     *,
     target: str,
     policy: str = DEFAULT_POLICY,
+    weight_only: WeightOnlyOptions | None = None,
     progress: Progress,
 ) -> SensitivityReport:
     """Measure; `target` is cpu, for this machine's kind, or tensorrt.
+
+    With `weight_only` groups have weights of 4 bits, and what is kept has 8; its graphs are measured.
 
     Raises BundleError for a bundle that is quantised already, OptionError, and what `sensitivity` raises.
     """
@@ -125,6 +138,8 @@ def bundle_sensitivity(
         raise OptionError(
             "--graphs", expected=f"some of {', '.join(stages)}", found=unknown[0], fix="choose from these"
         )
+    if weight_only is not None:
+        options = _of_weights(options, weight_only, stages, target)
     if options.cost not in COSTS:
         raise OptionError("--cost", expected=f"one of {', '.join(COSTS)}", found=options.cost, fix="choose one")
     lazy = {name: prefix for name in stages if (prefix := lazy_layer(manifest, name)) is not None}
@@ -134,6 +149,7 @@ def bundle_sensitivity(
         table=replace(table, graphs={name: table.graphs[name] for name in answering}),
         scheme=TENSORRT if target == "tensorrt" else SCHEMES[cpu_kind()],
         policy=read_config("policy", policy, Policy), lazy_layers=lazy,
+        weight_only=None if weight_only is None else weight_only.narrow(),
     )
     found = sensitivity(bundle, store, questions, quantization, options, progress=progress)
     notes: tuple[str, ...] = (STORE_NOTE,) if any(row.group.graph == MEMORY_ENCODER for row in found.groups) else ()
@@ -143,4 +159,18 @@ def bundle_sensitivity(
     skipped = sum(questions[index].skipped for index in taken) if options.given else 0
     if skipped:
         notes += (f"{skipped} passages without text were skipped",)
-    return SensitivityReport(str(bundle), target, policy, options.budget, options.cost, notes, found)
+    bits = None if weight_only is None else weight_only.bits
+    return SensitivityReport(str(bundle), target, policy, options.budget, options.cost, notes, found, bits)
+
+
+def _of_weights(
+    options: SensitivityOptions, weight_only: WeightOnlyOptions, stages: Sequence[str], target: str
+) -> SensitivityOptions:
+    """Of the decoder's graphs if no others are named; raises OptionError for what does not go together."""
+    if weight_only.bits != "int4" or weight_only.algorithm == GPTQ:
+        raise OptionError(
+            "--weight-only", expected="int4, by an algorithm that asks no questions",
+            found=f"{weight_only.bits}, {weight_only.algorithm}", fix="choose int4, and k-quant or rtn",
+        )
+    check_weight_only_options(weight_only, stages, precision="fp32", target=target)
+    return replace(options, graphs=options.graphs or tuple(name for name in stages if name in WEIGHT_GRAPHS))

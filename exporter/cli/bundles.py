@@ -227,14 +227,21 @@ def form_reason(choice: FormChoice) -> str:
 
 
 def _quantised(manifest: BundleManifest) -> str:
-    """For which machine, by what calibrator, with which residual scales."""
+    """For which machine, by what calibrator, with which residual scales, and which graphs have weights of few bits."""
     entry = manifest.quantization
     if entry is None:
         return "no"
     where = entry.target if entry.cpu_kind is None else f"{entry.target} ({entry.cpu_kind})"
     scales = ", ".join(f"{name} {scale:g}" for name, scale in entry.residual_scales.items())
     calibrator = f"calibrator {entry.method}" if entry.method else "not calibrated"
-    return f"for {where}, {calibrator}, residual scale {scales or '1'}"
+    found = [f"for {where}, {calibrator}, residual scale {scales or '1'}"]
+    if (few := entry.weight_only) is not None:
+        mixed = f", 8 for {', '.join(few.eight_bit)}" if few.eight_bit else ""
+        found.append(
+            f"weights of {few.bits} bits{mixed} in blocks of {few.block_size} by {few.algorithm}, accuracy level "
+            f"{few.accuracy_level}: {', '.join(few.graphs)}"
+        )
+    return "; ".join(found)
 
 
 def _names(names: list[str]) -> str:

@@ -26,6 +26,7 @@ from glimmer_export.exporter.cli.output import bold, console, print_json, print_
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract import WEIGHT_ALGORITHMS, OptionError
 from glimmer_export.runtime.contract.manifest import QUANTIZATION_TARGETS
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ def sensitivity(
     cost: Annotated[
         str, one_of("--cost", COSTS, "Share of what: multiply-adds, weights, or the larger of a group's two.")
     ] = COSTS[-1],
+    weight_only: Annotated[
+        str | None,
+        one_of("--weight-only", ("int4",), "Weights of 4 bits alone, instead of INT8. --graphs: the decoder's."),
+    ] = None,
+    algorithm: Annotated[
+        str | None, one_of("--algorithm", ("k-quant", "rtn"), "How --weight-only rounds. Default: k-quant.")
+    ] = None,
     threads: Threads = None,
     backend: BackendName = "onnxruntime-cpu",
     plot: Annotated[
@@ -66,12 +74,13 @@ def sensitivity(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Quantise each group of products alone, say what it loses, and which to keep in float for a budget."""
+    """Quantise each group of products alone, say what it loses, and which to keep in float (in 8 bits) for a budget."""
     require("onnx", "onnx_ir", "onnxruntime", "yaml", *(["matplotlib"] if plot else []))
     from glimmer_export.calibration.questions import question_files, read_questions
     from glimmer_export.calibration.sensitivity import SensitivityOptions
     from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
     from glimmer_export.exporter.bundle.sensitivity_plot import plot_sensitivity
+    from glimmer_export.exporter.bundle.weight_only import WeightOnlyOptions
     from glimmer_export.exporter.config.read import config_file
     from glimmer_export.exporter.report.plot import check_plot
 
@@ -83,8 +92,11 @@ def sensitivity(
         samples=samples, given=passages == GIVEN, budget=budget, cost=cost, threads=threads,
         backend=backend, graphs=None if graphs is None else tuple(name.strip() for name in graphs.split(",")),
     )
+    if algorithm is not None and weight_only is None:
+        raise OptionError("--algorithm", expected="--weight-only beside it", found="none", fix="leave it out")
+    few_bits = None if weight_only is None else WeightOnlyOptions(weight_only, algorithm or WEIGHT_ALGORITHMS[0])
     report = bundle_sensitivity(
-        bundle, store, read_questions(questions), options, target=target, policy=policy,
+        bundle, store, read_questions(questions), options, target=target, policy=policy, weight_only=few_bits,
         progress=lambda total: question_progress("Measuring", total),
     )
     if place is not None:
@@ -101,7 +113,9 @@ def _print(report: SensitivityReport) -> None:
     from rich.table import Table
 
     out, found = console(), report.sensitivity
-    table = Table(title=f"Each group alone in INT8 for {report.target}, policy {visible(report.policy)}")
+    few = report.weight_only is not None
+    what, kept = ("4 bits", "8 bits") if few else ("INT8", "float")
+    table = Table(title=f"Each group alone in {what} for {report.target}, policy {visible(report.policy)}")
     for column in ("group", "score noise", "logit noise", "loss", "top-m", "answers", "work", "weights", "policy"):
         table.add_column(column, justify="left" if column in ("group", "policy") else "right", no_wrap=True)
     for row in found.groups:
@@ -109,19 +123,19 @@ def _print(report: SensitivityReport) -> None:
         table.add_row(
             visible(row.group.pattern), _noise(losses.score_noise), _noise(losses.logit_noise), _noise(losses.loss),
             _share(losses.top_m_overlap), _share(losses.answers_equal), _share(row.work), _share(row.weights),
-            "float" if row.kept_by_policy else "",
+            kept if row.kept_by_policy else "",
         )
     out.print(table)
     together = Table(title="Together, measured and by addition of the groups")
-    for column in ("in INT8", "score noise", "sum", "logit noise", "sum", "top-m", "answers"):
-        together.add_column(column, justify="left" if column == "in INT8" else "right", no_wrap=True)
+    for column in (f"in {what}", "score noise", "sum", "logit noise", "sum", "top-m", "answers"):
+        together.add_column(column, justify="left" if column == f"in {what}" else "right", no_wrap=True)
     for name, losses, (scores, logits) in report.together():
         together.add_row(
             name, _noise(losses.score_noise), _noise(scores), _noise(losses.logit_noise), _noise(logits),
             _share(losses.top_m_overlap), _share(losses.answers_equal),
         )
     out.print(together)
-    keep = Table(title=f"To keep in float for {report.budget:.1%}, by {report.cost}")
+    keep = Table(title=f"To keep in {kept} for {report.budget:.1%}, by {report.cost}")
     for column in ("group", "loss", "cost", "cost so far", "loss left"):
         keep.add_column(column, justify="left" if column == "group" else "right", no_wrap=True)
     for item in found.keep:

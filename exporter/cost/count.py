@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glimmer_export.runtime.contract import BundleError
+from glimmer_export.runtime.contract import BLOCK_DOMAIN, BLOCK_OPERATOR, BundleError
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class _Counter:
         found = None
         if any(attribute.type in bodies for attribute in node.attribute):
             found = f"{node.op_type}, which has a body"
-        elif node.domain not in ("", "ai.onnx"):
+        elif node.domain not in ("", "ai.onnx") and not _is_block_product(node):
             found = f"{node.domain}.{node.op_type}"
         elif node.op_type in UNCOUNTED:
             found = node.op_type
@@ -130,7 +130,7 @@ class _Counter:
 
         absent = [name for name in node.input if name and name not in self.types]
         found = f"{absent[0]}, which nothing before it gives" if absent else None
-        if not onnx.defs.has(node.op_type, node.domain):
+        if not _is_block_product(node) and not onnx.defs.has(node.op_type, node.domain):
             found = f"{node.op_type}, which ONNX does not have"
         if found:
             raise BundleError(
@@ -179,6 +179,11 @@ class _Counter:
     def _infer(self, node: onnx.NodeProto) -> None:
         import onnx
 
+        if _is_block_product(node):
+            element = self.types[node.input[0]].tensor_type.elem_type
+            shape = (*self._shape(node, node.input[0])[:-1], _attribute(node, "N", 0))
+            self.types[node.output[0]] = onnx.helper.make_tensor_type_proto(element, shape)
+            return
         inputs = [name for name in node.input if name]
         try:
             with self._library_errors(_label(node)):
@@ -209,6 +214,11 @@ class _Counter:
 
 def _label(node: onnx.NodeProto) -> str:
     return f"node {node.name or ', '.join(node.output)}"
+
+
+def _is_block_product(node: onnx.NodeProto) -> bool:
+    """Whether a node is ONNX Runtime's product with weights of few bits, which ONNX itself does not know."""
+    return (node.domain, node.op_type) == (BLOCK_DOMAIN, BLOCK_OPERATOR)
 
 
 def _matmul(_node: onnx.NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
@@ -244,6 +254,7 @@ MULTIPLY_ADDS: dict[str, Callable[[onnx.NodeProto, Sequence[Shape], Shape], int]
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
+    BLOCK_OPERATOR: _matmul,
     "Gemm": _gemm,
     "Einsum": _einsum,
 }

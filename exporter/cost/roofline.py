@@ -14,8 +14,10 @@ from glimmer_export.exporter.config.targets import Target
 from glimmer_export.exporter.cost.model import CostModel, Workload, run_dims
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
 from glimmer_export.runtime.contract import (
+    BLOCK_SIZE,
     DECODER_STEP,
     LIVE_STAGE_B,
+    WEIGHT_BITS,
     IOTensor,
     boundaries_of,
     boundary_of,
@@ -28,6 +30,8 @@ WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 STATE_BYTES = {"fp32": 4, "fp16": 2, "int8": 2}
 """Bytes of a state between graphs that may be FP16; INT8 is a matter of matrix products, not of what they hand over."""
 FP32 = 4
+BLOCK_BITS = {f"w{bits}": bits + (8 * FP32 + bits) / BLOCK_SIZE for bits in WEIGHT_BITS.values()}
+"""Of a weight of few bits, with its share of a scale and a zero point."""
 STORED_BYTES = {"float16": 2, "int8": 1, "int32": 4, "uint8": 1}
 """Inputs whose dtype the precision does not change: the store's codes, ids and masks."""
 
@@ -56,6 +60,8 @@ class Floor:
 class StepBytes:
     """What a decoder step must move, at least: `weights` once for all questions, by precision; `states` for each.
 
+    Among the precisions are weights of few bits alone, `w4` and `w8`, beside FP32 for what is one weight a head.
+
     `states` are what it attends to, its cache in and out, and logits, with what may be FP16 between graphs in `fp32`
     and in `fp16`, and as the `bundle` has it if there is one.
     """
@@ -75,7 +81,12 @@ def step_bytes(model: CostModel, workload: Workload) -> StepBytes:
         io = with_fp16(graphs, boundaries)[DECODER_STEP]
         tensors = (*io.inputs, *io.outputs)
         states[name] = sum(_elements(tensor, dims) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
-    weights = {precision: graph_weights(model, DECODER_STEP) * size for precision, size in WEIGHT_BYTES.items()}
+    count = graph_weights(model, DECODER_STEP)
+    weights = {precision: count * size for precision, size in WEIGHT_BYTES.items()}
+    by_head = 0
+    if model.forms.cross_attention == "absorbed":  # those for keys and values, which stay as they are
+        by_head = 2 * model.shape.num_decoder_layers * model.projection
+    weights |= {name: by_head * FP32 + int((count - by_head) * bits / 8) for name, bits in BLOCK_BITS.items()}
     return StepBytes(weights, states)
 
 

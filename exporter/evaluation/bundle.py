@@ -68,7 +68,7 @@ class BundleModel:
         own, other = self.bundle.manifest, bundle.manifest
         encoder = other.graphs.get(MEMORY_ENCODER)
         return (
-            (encoder is None or "int8" not in encoder.precision)
+            (encoder is None or encoder.precision in ("fp32", "fp16"))
             and (own.memory_digest, own.tokenizer_digest) == (other.memory_digest, other.tokenizer_digest)
             and self._codec in (*other.codecs, None)
         )

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +21,8 @@ from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, impo
 from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.codecs import CODECS
 from glimmer_export.runtime.contract import (
+    BLOCK_DOMAIN,
+    BLOCK_OPERATOR,
     LOG_PROBABILITY,
     ExportError,
     Forms,
@@ -38,8 +41,8 @@ if TYPE_CHECKING:
     from glimmer_export.exporter.stages import GlimmerModel
 
 __all__ = [
-    "APART_BYTES", "StageCheck", "check_operators", "check_runs", "check_valid", "check_written", "reference_runs",
-    "run_stage",
+    "APART_BYTES", "BLOCK_OPERATORS", "StageCheck", "check_operators", "check_runs", "check_valid", "check_written",
+    "reference_runs", "run_stage",
 ]  # fmt: skip
 
 Run = tuple[dict[str, "NDArray[Any]"], dict[str, "NDArray[Any]"]]
@@ -52,6 +55,8 @@ FORBIDDEN_OPERATORS = frozenset(
     {"Attention", "RMSNormalization", "MatMulInteger", "DynamicQuantizeLinear", "GatherND", "BitShift"}
 )
 """Standard operators that TensorRT 10.3 has not, or takes in a form that ONNX Runtime refuses."""
+BLOCK_OPERATORS = {BLOCK_DOMAIN: frozenset({BLOCK_OPERATOR})}
+"""Of a graph whose weights have few bits."""
 
 
 def reference_runs(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) -> list[Run]:
@@ -133,17 +138,22 @@ def check_valid(path: Path) -> None:
         ) from None
 
 
-def check_operators(path: Path) -> None:
-    """Raise ExportError for another opset, a custom domain, or an operator that a target cannot run."""
+def check_operators(path: Path, *, allowed: Mapping[str, frozenset[str]] = MappingProxyType({})) -> None:
+    """Raise ExportError for another opset, an operator that a target cannot run, or one of a custom domain.
+
+    `allowed` are operators of custom domains, by domain, that the graph's target runs; it must have some of each.
+    """
     import onnx
     import onnx_ir
 
     model = onnx.load(str(path), load_external_data=False)
     domains = {entry.domain: entry.version for entry in model.opset_import}
     nodes = list(onnx_ir.traversal.RecursiveGraphIterator(onnx_ir.from_proto(model).graph))
-    custom = sorted({node.domain for node in nodes} - {"", "ai.onnx"})
+    own = {domain: {node.op_type for node in nodes if node.domain == domain} for domain in allowed}
+    strange = {domain for domain, operators in own.items() if not operators or operators - allowed[domain]}
+    custom = sorted(({node.domain for node in nodes} - {"", "ai.onnx", *allowed}) | strange)
     forbidden = sorted({node.op_type for node in nodes} & FORBIDDEN_OPERATORS)
-    if domains != {"": OPSET} or custom or forbidden or model.functions:
+    if domains != {"": OPSET} | dict.fromkeys(allowed, 1) or custom or forbidden or model.functions:
         raise ExportError(
             f"graph {path.stem}", expected=f"standard operators of opset {OPSET} that every target runs",
             found=f"opsets {domains}, domains {custom}, operators {forbidden}, {len(model.functions)} functions",

@@ -14,6 +14,8 @@ EVERYWHERE = frozenset({"FLOAT", "FLOAT16", "INT8", "INT32", "INT64", "BOOL"})
 SINCE_CAPABILITY = {
     "BFLOAT16": (8, 0), "INT4": (8, 0), "FLOAT8E4M3FN": (8, 9), "FLOAT4E2M1": (10, 0),
 }  # fmt: skip
+SINCE_VERSION = {"INT4": (10, 14)}
+"""Of TensorRT, of which opset 21 is the least that has blocks of weights."""
 PRODUCTS = ("MatMul", "Gemm")
 MAX_RANK = 8
 """TensorRT's Dims::MAX_DIMS: no shape, axes or bounds of a slice are longer."""
@@ -26,9 +28,13 @@ def _dtype(graph: LintGraph, limits: Limits) -> Iterator[Fault]:
         kind = graph.dtype_name(name)
         needed = SINCE_CAPABILITY.get(kind)
         # UINT8 may cross the boundary; what becomes of it inside, other rules say.
-        if kind in EVERYWHERE or (kind == "UINT8" and name in io) or (needed and limits.capability >= needed):
+        version = SINCE_VERSION.get(kind, (0, 0))
+        able = needed and limits.capability >= needed and limits.version >= version
+        if kind in EVERYWHERE or (kind == "UINT8" and name in io) or able:
             continue
         because = f", which needs compute capability {needed[0]}.{needed[1]}" if needed else ""
+        if version > (0, 0):
+            because += f" and TensorRT {version[0]}.{version[1]}"
         yield _writer(graph, name), f"{name} of type {kind}{because}"
 
 

@@ -18,6 +18,8 @@ __all__ = ["QDQ_RULES"]
 
 QUANTIZED_TYPES = "TensorRT documentation, Working with Quantized Types"
 CODES = ("INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1")
+WEIGHT_ONLY = "INT4"
+"""Codes that a weight may have, in blocks along what is multiplied, beside a float activation."""
 QUANTIZE_AGAIN = "quantise with `glimmer-export quantize --target tensorrt`"
 FP16_SCALES_OPSET = 19
 
@@ -94,7 +96,9 @@ def _weight_axis(graph: LintGraph, _: Limits) -> Iterator[Fault]:
             continue
         axis, block = attribute(node, "axis"), attribute(node, "block_size")
         if block is not None and block.i:
-            yield label(node), f"blocks of {block.i}"
+            along = (axis.i if axis is not None else 1) % len(weight.dims)
+            if graph.dtype_name(weight.name) != WEIGHT_ONLY or len(weight.dims) != 2 or along != 0:
+                yield label(node), f"blocks of {block.i}"
             continue
         found = axis.i if axis is not None else 1
         rank = len(weight.dims)
@@ -127,10 +131,16 @@ def _same(graph: LintGraph, first: str, second: str) -> bool:
     return first == second or (constants and np.array_equal(graph.array(first), graph.array(second)))
 
 
+def _is_weight_only(graph: LintGraph, source: NodeProto | None) -> bool:
+    return source is not None and graph.dtype_name(source.input[0]) == WEIGHT_ONLY
+
+
 def _both_sides(graph: LintGraph, _: Limits) -> Iterator[Fault]:
     for node in _nodes(graph, "MatMul", "Gemm"):
         sources = [graph.producers.get(name) for name in node.input[:2]]
         quantised = [source is not None and source.op_type == "DequantizeLinear" for source in sources]
+        if quantised == [False, True] and _is_weight_only(graph, sources[1]):
+            continue
         if quantised[0] != quantised[1]:
             yield label(node), "INT8 on its " + ("left side alone" if quantised[0] else "right side alone")
 
@@ -148,7 +158,8 @@ QDQ_RULES = (
     Rule("qdq-fp16-scale", f"expected opset {FP16_SCALES_OPSET} or later beside FP16 scales",
          "ONNX, QuantizeLinear-19", "export with opset 20", _fp16_scale),
     Rule("qdq-per-tensor", "expected one scale for an activation", QUANTIZED_TYPES, QUANTIZE_AGAIN, _per_tensor),
-    Rule("qdq-weight-axis", "expected a weight's scales along its output channels: axis 1 of (K, N)", QUANTIZED_TYPES,
+    Rule("qdq-weight-axis", "expected a weight's scales along its output channels: axis 1 of (K, N), or INT4 "
+         "in blocks of axis 0", QUANTIZED_TYPES,
          QUANTIZE_AGAIN, _weight_axis),
     Rule("qdq-pair", "expected QuantizeLinear and DequantizeLinear in pairs of one scale", QUANTIZED_TYPES,
          "put the DequantizeLinear directly behind the QuantizeLinear", _pairs),

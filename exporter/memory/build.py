@@ -129,7 +129,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
 
 def _check_precision(bundle: Bundle, *, int8_memory: bool) -> None:
     encoder = bundle.manifest.graphs.get(MEMORY_ENCODER)
-    if encoder is not None and "int8" in encoder.precision and not int8_memory:
+    if encoder is not None and encoder.precision not in ("fp32", "fp16") and not int8_memory:
         raise OptionError(
             str(bundle), expected="a memory encoder in fp32 or fp16 to build a store", found=encoder.precision,
             fix="build with the FP32 bundle of the same checkpoint, whose store fits every precision, or give "

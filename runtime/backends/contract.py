@@ -134,6 +134,7 @@ class BackendKind:
     package that it needs. `open` raises BackendError if it cannot work here. `in_auto`: `auto` tries it, unless it is
     `slow_on_cpu_codes` and the graphs were quantised for a CPU. `has_passage_cache`: it takes `passage_cache_bytes`.
     `check` is for a backend that opens only with what was built of a bundle: it starts as far as that goes without one,
+    and says with what. `few_bit_weights`: it runs ONNX Runtime's MatMulNBits, of graphs whose weights have few bits.
     and says with what. `check_bf16` raises BackendError where it cannot compute FP32 graphs in BF16; None: never.
     `has_compile_cache`: it takes `compile_cache`. `cpu`: it is one of those for the CPU that `auto` chooses among.
     """
@@ -145,6 +146,7 @@ class BackendKind:
     slow_on_cpu_codes: bool = False
     has_passage_cache: bool = False
     check: Callable[[], str] | None = None
+    few_bit_weights: bool = False
     check_bf16: Callable[[], None] | None = None
     has_compile_cache: bool = False
     cpu: bool = False

@@ -142,4 +142,8 @@ def _open(options: BackendOptions) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(options.threads, lean=options.lean, compute_precision=options.compute_precision)
 
 
-KINDS = (BackendKind(CPU_BACKEND, "onnxruntime", _open, in_auto=True, check_bf16=check_bf16, cpu=True),)
+KINDS = (
+    BackendKind(
+        CPU_BACKEND, "onnxruntime", _open, in_auto=True, check_bf16=check_bf16, cpu=True, few_bit_weights=True
+    ),
+)

@@ -6,7 +6,7 @@ package it needs, how it is opened and whether `auto` tries it. The list below i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,17 @@ from glimmer_export.runtime.backends.contract import (
 )
 from glimmer_export.runtime.backends.faster import FasterGraph
 from glimmer_export.runtime.backends.threads import ONE_THREAD_BYTES
-from glimmer_export.runtime.contract import BF16, FP32, BackendError, BundleError, BundleManifest, OptionError
+from glimmer_export.runtime.contract import (
+    BF16,
+    BLOCK_DOMAIN,
+    BLOCK_OPERATOR,
+    FP32,
+    BackendError,
+    BundleError,
+    BundleManifest,
+    OptionError,
+    weight_bits_of,
+)
 
 __all__ = [
     "AUTO",
@@ -39,6 +49,7 @@ __all__ = [
     "load_graphs",
     "open_backend",
     "register_backend",
+    "require_weights",
 ]
 
 AUTO = "auto"
@@ -152,8 +163,27 @@ def as_run_by(backend: Backend, manifest: BundleManifest) -> BundleManifest:
     return manifest.chosen(choice)
 
 
+def require_weights(backend: str, manifest: BundleManifest, graphs: Iterable[str]) -> None:
+    """Raise BackendError if one of these graphs has weights of few bits, and the backend of this name runs none.
+
+    A name that no backend here has is left to what loads the graphs.
+    """
+    kind = next((kind for kind in backend_kinds() if kind.name == backend), None)
+    if kind is None or kind.few_bit_weights:
+        return
+    for name in graphs:
+        if (bits := weight_bits_of(manifest.graphs[name].precision)) is not None:
+            able = ", ".join(kind.name for kind in backend_kinds() if kind.few_bit_weights)
+            raise BackendError(
+                f"backend {backend}", expected="graphs whose weights are not of few bits",
+                found=f"{name} with weights of {bits} bits, of {BLOCK_DOMAIN}'s {BLOCK_OPERATOR}",
+                fix=f"choose {able}, or quantise the FP32 bundle without --weight-only",
+            )
+
+
 def load_graphs(backend: Backend, bundle: Path, manifest: BundleManifest, codec: str | None) -> dict[str, Graph]:
     """A bundle's graphs for memory in a codec, by their stages, on a backend; raises BundleError or BackendError."""
+    require_weights(backend.name, manifest, manifest.stages(codec).values())
     io = manifest.io()
     return {
         stage: backend.load(bundle / manifest.graphs[name].files[0].path, io[name])
@@ -190,6 +220,7 @@ def load_backend(
     refused: dict[str, str] = {}
 
     def load(kind: BackendKind) -> LoadedBackend:
+        require_weights(kind.name, manifest, manifest.stages(codec).values())
         precision = compute_precision_of(kind, compute_precision, witnessed)
         backend = open_backend(
             kind.name, bundle, threads=threads, passage_cache_bytes=passage_cache_bytes, compute_precision=precision,

@@ -124,6 +124,16 @@ from glimmer_export.runtime.contract.store_layout import (
     shard_name,
 )
 from glimmer_export.runtime.contract.store_manifest import read_store_manifest
+from glimmer_export.runtime.contract.weight_only import (
+    ACCURACY_LEVELS,
+    BLOCK_DOMAIN,
+    BLOCK_OPERATOR,
+    BLOCK_SIZE,
+    WEIGHT_ALGORITHMS,
+    WEIGHT_BITS,
+    WeightOnlyEntry,
+    weight_bits_of,
+)
 from glimmer_export.runtime.contract.witness import (
     BF16,
     CPU_BACKEND,
@@ -140,8 +150,12 @@ from glimmer_export.runtime.contract.witness import (
 )
 
 __all__ = [
+    "ACCURACY_LEVELS",
     "ARCHITECTURES",
     "BF16",
+    "BLOCK_DOMAIN",
+    "BLOCK_OPERATOR",
+    "BLOCK_SIZE",
     "BUNDLE_SCHEMA_VERSION",
     "CODECS",
     "CODEC_ARRAYS",
@@ -185,6 +199,8 @@ __all__ = [
     "TEXT_ENCODERS",
     "TOKEN_STAGES",
     "UNROUNDED",
+    "WEIGHT_ALGORITHMS",
+    "WEIGHT_BITS",
     "ArchitectureTraits",
     "BackendError",
     "BundleError",
@@ -237,6 +253,7 @@ __all__ = [
     "TensorEntry",
     "TokenizerError",
     "TrainingError",
+    "WeightOnlyEntry",
     "boundaries_of",
     "boundary_of",
     "check_parity",
@@ -268,5 +285,6 @@ __all__ = [
     "shard_name",
     "stage_of",
     "tensor_entries",
+    "weight_bits_of",
     "with_fp16",
 ]

@@ -26,11 +26,13 @@ from glimmer_export.runtime.contract.graph_io import (
 from glimmer_export.runtime.contract.kinds import BUNDLE, error_of_kind
 from glimmer_export.runtime.contract.records import FileKind, read_record
 from glimmer_export.runtime.contract.templates import is_early_fid
+from glimmer_export.runtime.contract.weight_only import WeightOnlyEntry, check_weight_only
 
 __all__ = [
     "BUNDLE_SCHEMA_VERSION",
     "CPU_KINDS",
     "MANIFEST",
+    "PLAIN_PRECISIONS",
     "PRECISIONS",
     "QUANTIZATION_TARGETS",
     "BundleManifest",
@@ -42,13 +44,15 @@ __all__ = [
     "tensor_entries",
 ]
 
-BUNDLE_SCHEMA_VERSION = 9
+BUNDLE_SCHEMA_VERSION = 10
 BUNDLE_FILE = FileKind("glimmer-bundle", BUNDLE_SCHEMA_VERSION, oldest=4)
 MANIFEST = "manifest.json"
 FIX = "export the bundle again with `glimmer-export export`"
 
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+PLAIN_PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+PRECISIONS = (*PLAIN_PRECISIONS, "w4", "w8", "int8-w4", "int8-w8")
+"""Of graphs. `w4` and `w8`: products whose weights have so many bits, in blocks, and whose activations are float."""
 EXPORT_PRECISIONS = PRECISIONS[:2]
 """Of graphs that are made of a checkpoint; the others need ranges."""
 QUANTIZATION_TARGETS = ("cpu", "tensorrt")
@@ -119,9 +123,10 @@ class QuantizationEntry:
     """How a bundle's graphs were quantised.
 
     `target` is `cpu` (Q/DQ as ONNX Runtime runs it fastest on `cpu_kind`) or `tensorrt` (signed, symmetric); `method`
-    is the calibrator of `calibration/`, `policy` what of configs/precision decided, None if nothing is INT8;
-    `residual_scales` holds, by graph, the power of two that its residual stream is multiplied by inside; `keep` are the
-    nodes that stayed in float by request, as regular expressions.
+    is the calibrator of `calibration/`, None if no range was asked; `policy` what of configs/precision decided, None if
+    nothing did; `residual_scales` holds, by graph, the power of two that its residual stream is multiplied by inside;
+    `keep` are the nodes that stayed in float by request, as regular expressions; `weight_only` is None if no product
+    has weights of few bits beside float activations, as in all bundles of before version 10.
     """
 
     target: str
@@ -130,6 +135,7 @@ class QuantizationEntry:
     policy: str | None
     residual_scales: dict[str, float]
     keep: tuple[str, ...]
+    weight_only: WeightOnlyEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -330,6 +336,11 @@ def _check_quantization(manifest: BundleManifest, subject: str) -> None:
             known = ", ".join(PRECISIONS)
             raise BundleError(f"{subject}, precision of graph {name}", expected=known, found=graph.precision, fix=FIX)
     entry = manifest.quantization
+    check_weight_only(
+        None if entry is None else entry.weight_only,
+        {name: graph.precision for name, graph in manifest.graphs.items()},
+        None if entry is None else entry.target, subject=f"{subject}, quantization, weight_only", fix=FIX,
+    )
     if entry is None:
         return
     if entry.target not in QUANTIZATION_TARGETS or (entry.cpu_kind in CPU_KINDS) != (entry.target == "cpu"):

@@ -54,7 +54,7 @@ class Computation:
     """What runs a bundle's graphs, and how.
 
     `precision` is the arithmetic: `fp32`, `fp16`, `int8` or `int8-fp16`, which the CPU provider computes as `int8`,
-    and `bf16` or `int8-bf16` where the backend rounds to that;
+    and `bf16` or `int8-bf16` where the backend rounds to that, and `w4` or `w8` where weights have so few bits;
     `instruction_set` the CPU's where the answers hang on it, else None; `codec` that of the memory which is read, None
     if there is none; `cross_attention` the form that answers, None if the bundle has one alone.
     """
@@ -83,6 +83,8 @@ def computation_of(
     if on_cpu and "bf16" in parts:
         needed.append(bf16_instructions)
     made_for = manifest.quantization.cpu_kind if manifest.quantization is not None else None
+    if on_cpu and parts & {"w4", "w8"}:
+        needed.append(cpu_kind)
     if on_cpu and "int8" in parts and cpu_kind == SATURATING != made_for:
         needed.append(f"{cpu_kind}, saturating")
     precision = "-".join(sorted(parts - {"fp32"}, key=lambda part: (part != "int8", part))) or "fp32"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf
 
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import numpy_helper
 
 from glimmer_export.calibration.calibrate import CalibrationOptions
@@ -23,6 +25,7 @@ from glimmer_export.calibration.sensitivity import Choice, SensitivityOptions, k
 from glimmer_export.exporter.bundle.calibrate import calibrate_bundle
 from glimmer_export.exporter.bundle.quantize import QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.bundle.sensitivity import bundle_sensitivity
+from glimmer_export.exporter.bundle.weight_only import WeightOnlyOptions
 from glimmer_export.runtime.contract import BundleError, CalibrationError, OptionError
 from tests.calibrated import calibrated
 from tests.exported import QUESTIONS, VARIANTS, copy_bundle, update_manifest
@@ -111,6 +114,34 @@ def test_what_the_policy_keeps_is_measured_and_named(bundle, glimmer):
         assert kept == {"score", "qkv", "o", "wo"}
         assert all(row.losses.score_noise > 0 for row in found.groups)
         assert found.policy.score_noise < found.everything.score_noise
+
+
+def test_weights_of_four_bits_and_what_to_keep_in_eight(bundle, glimmer):
+    """The decoder's products alone; what the list keeps has 8 bits when all is measured together."""
+    few = WeightOnlyOptions("int4", accuracy_level=1)
+    report = bundle_sensitivity(
+        bundle, glimmer.store, ROWS, replace(ONE_THREAD, budget=0.4), target="cpu", policy="int8", weight_only=few,
+        progress=silent,
+    )
+    found = report.sensitivity
+    assert {row.group.graph for row in found.groups} == {"decoder_step"}
+    assert all(row.losses.score_noise == 0 < row.losses.logit_noise < 0.1 for row in found.groups)
+    assert "lm_head" in {row.group.kind for row in found.groups}
+    assert found.without_kept.logit_noise < 0.9 * found.everything.logit_noise
+    kept = yaml.safe_load(report.yaml())["eight_bit"]
+    assert kept == [item.pattern for item in found.keep] != []
+    assert report.to_json()["weight_only"] == "int4"
+
+
+@pytest.mark.parametrize(("few", "target"), [
+    (WeightOnlyOptions("int8"), "cpu"), (WeightOnlyOptions("int4", "gptq"), "cpu"),
+    (WeightOnlyOptions("int4"), "tensorrt"),
+])
+def test_other_weights_are_refused(bundle, glimmer, few, target):
+    with pytest.raises(OptionError, match="--weight-only"):
+        bundle_sensitivity(
+            bundle, glimmer.store, ROWS, ONE_THREAD, target=target, weight_only=few, progress=silent
+        )
 
 
 @pytest.mark.parametrize("variant", [

@@ -106,6 +106,16 @@ def test_answers_are_those_of_the_plain_files(cli, bundle, store):
             assert asked[part] == plain[part]
 
 
+def test_openvino_reads_weights_behind_links(bundle):
+    """Which of its own accord refuses those that lie outside the graph's folder."""
+    answers = []
+    for place in (bundle, GOLDEN / "bundle"):
+        with Session.open(place, GOLDEN / "store-fp16", backend="openvino", threads=1) as session:
+            answers.append(session.answer(QUESTIONS[0]))
+    linked, plain = answers
+    assert (linked.token_ids, linked.log_probability) == (plain.token_ids, plain.log_probability)
+
+
 def test_a_store_is_verified(cli, store):
     report = cli("memory", "verify", store, "--json").json
     assert report["damaged"] == []

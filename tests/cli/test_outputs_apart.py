@@ -55,7 +55,9 @@ COMMANDS = {
         ("bundle", "checkpoint", "reference", "store", "reference_store", "questions", "gate"),
     ),
     "calibrate": Command({"bundle": CHANGED}, ("questions", "store")),
-    "quantize": Command({"output": FOLDER}, ("bundle", "policy")),
+    "quantize": Command(
+        {"output": FOLDER}, ("bundle", "policy", "questions", "store"), "--weight-only int4 --algorithm gptq"
+    ),
     "lint": Command({}, ("bundle",)),
     "build": Command({"bundle": CHANGED}, ()),
     "sensitivity": Command({"plot": FILE}, ("bundle", "questions", "store", "policy")),

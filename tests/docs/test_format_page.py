@@ -20,7 +20,7 @@ RECORDS = {
     "Evaluation": [work.Plan, work.Span, work.Reply],
     "manifest.json of a bundle": [
         contract.BundleManifest, contract.ModelShape, contract.GraphEntry, contract.TensorEntry,
-        contract.QuantizationEntry, contract.FormChoice,
+        contract.QuantizationEntry, contract.WeightOnlyEntry, contract.FormChoice,
     ],
     "Calibration table": [ranges_file.TableRecord, ranges_file.TensorRecord],
     "engines.json": [contract.EngineRecord, contract.EngineKey, contract.EngineEntry, contract.ShapeRange],

@@ -372,6 +372,30 @@ def test_versions_and_capabilities_decide(tmp_path):
         assert model.faults("dtype", tmp_path, Limits("tensorrt", (10, 3), enough)) == []
 
 
+def four_bits(axis: int = 0, dtype: Any = ml_dtypes.int4) -> Model:
+    """A product of a float activation with a weight (64, 6) in blocks of 32."""
+    scales = np.full((2, 6) if axis == 0 else (64, 1), 0.1, F16)
+    return Model(
+        {"x": (F16, ["batch", 64])}, {"y": (F16, ["batch", 6])},
+        {"codes": RANDOM.integers(-7, 8, (64, 6)).astype(dtype), "scales": scales},
+        node("DequantizeLinear", ["codes", "scales"], ["w"], axis=axis, block_size=32 if axis == 0 else 6),
+        node("MatMul", ["x", "w"], ["y"], "product"), opset=21,
+    )
+
+
+def test_weights_of_four_bits_are_for_a_new_tensorrt_and_a_new_gpu(tmp_path):
+    """Neither T4 nor JetPack 6.2 has them; INT8 beside a float activation nobody."""
+    new = Limits("tensorrt", (10, 14), (8, 0))
+    for rule in ("dtype", "opset", "qdq-signed", "qdq-weight-axis", "qdq-both-sides"):
+        assert four_bits().faults(rule, tmp_path, new) == []
+    for old in (T4, JETSON, Limits("tensorrt", (10, 14), (7, 5)), Limits("tensorrt", (10, 13), (8, 0))):
+        ((_, found),) = four_bits().faults("dtype", tmp_path, old)
+        assert found == "codes of type INT4, which needs compute capability 8.0 and TensorRT 10.14"
+    assert four_bits(dtype=I8).faults("qdq-weight-axis", tmp_path, new)
+    assert four_bits(dtype=I8).faults("qdq-both-sides", tmp_path, new)
+    assert four_bits(axis=1).faults("qdq-weight-axis", tmp_path, new)
+
+
 def test_products_in_fp32_are_refused_by_tensorrt_rtx_for_turing_alone(tmp_path):
     turing = Limits("tensorrt-rtx", (10, 3), (7, 5))
     assert product(F32, F32).faults("fp32-product", tmp_path, turing) == [("product", "a product in FP32")]

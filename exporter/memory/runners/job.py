@@ -12,7 +12,7 @@ from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Backend, Graph
-from glimmer_export.runtime.backends.registry import open_backend
+from glimmer_export.runtime.backends.registry import open_backend, require_weights
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     MEMORY_ENCODER,
@@ -91,6 +91,7 @@ def open_planned(plan: BuildPlan, bundle: Bundle, threads: int | None) -> Backen
 
 def memory_encoder(bundle: Bundle, backend: Backend) -> Graph:
     """The graph; raises BundleError where it cannot be loaded, BackendError where the backend has nothing for it."""
+    require_weights(backend.name, bundle.manifest, [MEMORY_ENCODER])
     return backend.load(bundle.graph_path(MEMORY_ENCODER), bundle.manifest.io()[MEMORY_ENCODER])
 
 

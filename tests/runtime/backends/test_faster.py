@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,15 @@ def test_auto_runs_each_graph_on_the_faster(monkeypatch):
     ran = {name for name, note in notes.items() if not note.startswith("not yet run")}
     assert ran == session.graphs.keys()
     assert all("ms by openvino" in notes[name] and "ms by onnxruntime-cpu" in notes[name] for name in ran)
+
+
+def test_auto_takes_openvino_where_it_is_alone(monkeypatch):
+    """However small the model is."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with Session.open(GOLDEN / "bundle", STORE, threads=1) as session:
+        assert session.backend_choice.name == "openvino"
+        assert "the package onnxruntime, found none" in session.backend_choice.refused["onnxruntime-cpu"]
+        assert session.answer("w20 w31 w42 w53").token_ids
 
 
 def test_auto_in_bf16_takes_what_computes_it_or_says_what_would():

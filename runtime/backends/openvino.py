@@ -50,9 +50,9 @@ class OpenVinoBackend:
 
     `threads` is the number of threads of one graph run, None for as many as suit model and machine (threads.py).
     `compute_precision` is that of the float operators: `fp32`, or `bf16`, which raises BackendError where the CPU has
-    no instructions for it. A graph that gives scores alone stays in FP32, as it does where a bundle is quantised: with
-    eight bits, passages that score nearly alike would tie. `compile_cache` is a directory for what was compiled; None:
-    nowhere.
+    no instructions for it. The graph that ranks passages stays in FP32: with eight bits, those that score nearly alike
+    would tie. `compile_cache` is a directory for what was compiled;
+    None: nowhere.
     """
 
     name = OPENVINO_BACKEND
@@ -79,7 +79,7 @@ class OpenVinoBackend:
                 subject, expected="a graph that OpenVINO can load", found=reason, fix="export the bundle again"
             )
 
-        precision = FP32 if [tensor.name for tensor in io.outputs] == [SCORES] else self.compute_precision
+        precision = FP32 if any(tensor.name == SCORES for tensor in io.outputs) else self.compute_precision
         cache = None if self._cache is None else self._cache.place(path, precision, wanted)
         model = OpenVinoModel(path, precision, wanted, subject=subject, refused=refused, cache=cache)
         for expected, actual in ((io.inputs, model.inputs), (io.outputs, model.outputs)):

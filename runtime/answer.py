@@ -62,6 +62,9 @@ class Answer:
     and, where the answer ended by itself, the EOS that ended it; an answer that max_new_tokens cut off has no EOS to
     count, so that it is the log-probability of its beginning. None without an answer, and where the bundle's graphs do
     not tell: those that were exported before bundles of schema 6.
+
+    `decoder_runs` are those of the decoder until the answer had ended: one a token, EOS included, or fewer where drafts
+    were verified.
     """
 
     question: str
@@ -71,6 +74,7 @@ class Answer:
     milliseconds: dict[str, float] = field(default_factory=dict)
     error: GlimmerError | None = None
     log_probability: float | None = None
+    decoder_runs: int = 0
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -98,6 +102,7 @@ class Answer:
             "answer": self.answer,
             "token_ids": list(self.token_ids),
             "log_probability": _finite(self.log_probability),
+            "decoder_runs": self.decoder_runs,
             "error": None if self.error is None else _error_to_dict(self.error),
             "passages": [{"rank": rank, **item.to_dict()} for rank, item in enumerate(self.passages, start=1)],
             "milliseconds": {stage: _finite(value) for stage, value in self.milliseconds.items()},
@@ -116,7 +121,10 @@ def answer_of(question: str, text: str, row: Row, reading: Reading) -> Answer:
         )
         for place, candidate in enumerate(row.candidates)
     )
-    return Answer(question, text, tuple(reading.tokens), passages, log_probability=reading.log_probability)
+    return Answer(
+        question, text, tuple(reading.tokens), passages, log_probability=reading.log_probability,
+        decoder_runs=reading.runs,
+    )
 
 
 def ranking_of(question: str, row: Row, scores: Sequence[float]) -> Answer:

@@ -50,6 +50,7 @@ __all__ = [
     "join_question",
     "memory_inputs",
     "parts_of",
+    "passage_ids",
     "pieces_of",
     "rows_of",
     "token_inputs",
@@ -356,6 +357,14 @@ def _text_ids(candidate: Candidate, text: TextEncoder) -> Sequence[int]:
     return text.passage(candidate.passage.title, candidate.passage.text)[0]
 
 
+def passage_ids(candidate: Candidate, store: MemoryStore | None, text: TextEncoder) -> Sequence[int]:
+    """The tokens of a passage as it is read: its own, the store's, or else the tokenizer's."""
+    if candidate.ids is not None or candidate.number is None or store is None:
+        return _text_ids(candidate, text)
+    ids: list[int] = store.input_ids(candidate.number).tolist()
+    return ids
+
+
 def token_inputs(
     rows: Sequence[Row], store: MemoryStore | None, text: TextEncoder, shape: ModelShape, place: Placement
 ) -> Mapping[str, Tensor]:
@@ -367,14 +376,7 @@ def token_inputs(
     """
     joined = shape.question_layout == "joined"
     start = 0 if joined else shape.question_length
-
-    def tokens(candidate: Candidate) -> Sequence[int]:
-        if candidate.ids is not None or candidate.number is None or store is None:
-            return _text_ids(candidate, text)
-        ids: list[int] = store.input_ids(candidate.number).tolist()
-        return ids
-
-    passages = [[tokens(candidate) for candidate in row.candidates] for row in rows]
+    passages = [[passage_ids(candidate, store, text) for candidate in row.candidates] for row in rows]
     num_passages = max(map(len, passages))
     longest = max(shape.least_joined_tokens, *(len(ids) for row in passages for ids in row))
     length = start + place.length(longest, shape.passage_length)

@@ -1,7 +1,7 @@
-"""Greedy decoding, one token a step for all rows of a batch, over a self-attention cache of fixed length.
+"""Greedy decoding, a step at a time for all rows of a batch, over a self-attention cache of fixed length.
 
-On a device that offers loops the steps between two looks at the tokens are queued together and count themselves; else
-each is a run of its own.
+A step gives a token, or verifies a draft of some. On a device that offers loops the steps between two looks at the
+tokens are queued together and count themselves; else each is a run of its own, as each is that has a draft.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from glimmer_export.runtime.contract import (
     ModelShape,
     NotFiniteError,
 )
+from glimmer_export.runtime.drafts import Drafts, kept_of
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import DevicePlacement, Placement
 
-__all__ = ["OnStep", "Reading", "greedy_decode"]
+__all__ = ["Asked", "OnStep", "Reading", "SingleSteps", "decoder_steps", "greedy_decode"]
 
 STEP = DECODER_STEP
 PREFILL = DECODER_PREFILL
@@ -44,7 +45,8 @@ class Reading:
 
     `log_probability` sums the log-probabilities of the tokens that the decoder chose: those of the answer, and EOS
     where it chose that; an answer that max_new_tokens cut off has none. The tokens that stand before an answer, the
-    start token and MemoryFiD's question, were not chosen and do not count. None if the graphs do not tell.
+    start token and MemoryFiD's question, were not chosen and do not count, nor do those of a draft that were not kept.
+    None if the graphs do not tell. `runs` are those of the decoder's graphs until the answer had ended.
 
     Where the architecture ranks, `scores` (k,) float32 are those of the question's own passages, and `selected` are
     the places, ascending, of those that were read; the decoder leaves both to the reader.
@@ -54,6 +56,7 @@ class Reading:
     log_probability: float | None = None
     scores: Array | None = None
     selected: tuple[int, ...] | None = None
+    runs: int = 0
 
 
 OnStep = Callable[[int, Reading, bool], None]
@@ -67,6 +70,7 @@ def greedy_decode(
     encoder_attention_mask: Tensor,
     prefixes: Sequence[Sequence[int]],
     *,
+    drafts: Drafts | None = None,
     check_finite: bool = False,
     on_step: OnStep | None = None,
 ) -> list[Reading]:
@@ -77,6 +81,9 @@ def greedy_decode(
     Where a look at the tokens waits for a device, some steps may run after the last row's EOS; what they give is
     dropped.
 
+    With `drafts`, for graphs that take them, a run verifies a row's draft and keeps as many tokens as the decoder would
+    have chosen one by one; the tokens come to the host after each run.
+
     `check_finite` raises NotFiniteError if the logits of a row that still runs have NaN or infinity: those of every
     step on the host. A device hands out the logits of the first step and of each look, which is a fraction of the
     copies; NaN in the passages, the weights or the cache is in every step from then on. The log-probability of a token
@@ -86,57 +93,94 @@ def greedy_decode(
     once at its end, which for most rows comes before that of the batch.
     """
     asked = Asked(shape, encoder_hidden_states, encoder_attention_mask, prefixes, logits=check_finite)
-    answers: list[Reading] = []
-    running = set(range(len(prefixes)))
+    answers = _Answers(len(prefixes), shape, check_finite=check_finite, on_step=on_step)
+    if drafts is not None and drafts.tokens:
+        _decode_drafted(SingleSteps(place, asked), drafts, answers, asked)
+        return answers.readings
     remaining = shape.max_new_tokens
     with decoder_steps(place, asked) as steps:
-        while running and remaining:
+        while answers.running:
             for step in steps.next(remaining):
-                if not answers:
-                    known = 0.0 if LOG_PROBABILITY in step else None
-                    answers = [Reading(log_probability=known) for _ in prefixes]
-                before = sorted(running)
-                _take(step, answers, running, shape, check_finite=check_finite)
+                answers.take(step)
                 remaining -= 1
-                if on_step is not None:
-                    for row in before:
-                        on_step(row, answers[row], row not in running)
-        if on_step is not None:
-            for row in sorted(running):
-                on_step(row, answers[row], True)
-    return answers
+    return answers.readings
 
 
-def _take(
-    step: Mapping[str, Array], answers: list[Reading], running: set[int], shape: ModelShape, *, check_finite: bool
-) -> None:
-    """Add a step's tokens (b, 1) to the answers of the rows that still run, and their log-probabilities (b, 1).
+def _decode_drafted(steps: SingleSteps, drafts: Drafts, answers: _Answers, asked: Asked) -> None:
+    """A run for the first token, and then runs of a token and its draft, or of a token where no row has a draft."""
+    shape, readings = asked.shape, answers.readings
+    (first,) = steps.next(1)
+    answers.take(first)
+    while answers.running:
+        guesses: list[list[int]] = [[] for _ in readings]
+        for row in answers.running:
+            tokens = readings[row].tokens
+            most = min(drafts.tokens, shape.max_new_tokens - len(tokens) - 1)
+            guesses[row] = drafts.sources[row].draft(tokens, most)
+        length = 1 + (drafts.tokens if any(guesses) else 0)
+        ids = np.full((len(readings), length), shape.pad_token_id, np.int32)
+        for row in answers.running:
+            row_ids = [readings[row].tokens[-1], *guesses[row]]
+            ids[row, : len(row_ids)] = row_ids
+        # A row that has ended stays where it is: what it writes there is read by nobody.
+        lengths = [len(reading.tokens) for reading in readings]
+        answers.take(steps.verify(ids, _last_positions(asked) + np.array(lengths, np.int32)), guesses)
 
-    EOS ends a row, and counts in its log-probability: what comes behind it was not chosen. Raises BundleError for a
-    number that the vocabulary has not, which no graph of ours gives.
-    """
-    rows = sorted(running)
-    if not rows:
-        return
-    tokens, log_probabilities = step["next_token"], step.get(LOG_PROBABILITY)
-    if check_finite:
-        if "logits" in step:
-            _check_finite(step["logits"].max(axis=1)[rows])  # NaN if there is one
-        if log_probabilities is not None:
-            _check_finite(log_probabilities[rows, 0])
-    for row in rows:
-        answer, token = answers[row], int(tokens[row, 0])
-        if not 0 <= token < shape.vocab_size:
+
+class _Answers:
+    """The readings of a batch as its decoder's runs come in, and the rows that still run."""
+
+    def __init__(self, rows: int, shape: ModelShape, *, check_finite: bool, on_step: OnStep | None) -> None:
+        self.readings = [Reading() for _ in range(rows)]
+        self.running = set(range(rows))
+        self._shape, self._checks, self._on_step = shape, check_finite, on_step
+
+    def take(self, run: Mapping[str, Array], drafts: Sequence[Sequence[int]] | None = None) -> None:
+        """Add what a run chose, tokens (b, t), to the rows that still run, and its log-probability.
+
+        Of the t positions the first counts, and those behind each token of a row's draft that was chosen too. EOS ends
+        a row, and counts in its log-probability: what comes behind it was not chosen. Raises BundleError for a number
+        that the vocabulary has not, which no graph of ours gives.
+        """
+        tokens, sure = run[TOKEN], run.get(LOG_PROBABILITY)
+        kept = {row: kept_of(drafts[row], tokens[row].tolist()) if drafts else 1 for row in sorted(self.running)}
+        if self._checks:
+            self._check(run, kept)
+        for row, count in kept.items():
+            reading = self.readings[row]
+            reading.runs += 1
+            if sure is not None:
+                before = reading.log_probability or 0.0
+                reading.log_probability = before + sum(map(float, sure[row, :count]))
+            for token in tokens[row, :count].tolist():
+                self._add(row, reading, token)
+
+    def _add(self, row: int, reading: Reading, token: int) -> None:
+        if not 0 <= token < self._shape.vocab_size:
             raise BundleError(
-                "graph decoder_step", expected=f"a token below {shape.vocab_size}", found=str(token),
+                "graph decoder_step", expected=f"a token below {self._shape.vocab_size}", found=str(token),
                 fix="export the bundle again",
             )
-        if log_probabilities is not None and answer.log_probability is not None:
-            answer.log_probability += float(log_probabilities[row, 0])
-        if token == shape.eos_token_id:
-            running.remove(row)
-        else:
-            answer.tokens.append(token)
+        if token != self._shape.eos_token_id:
+            reading.tokens.append(token)
+            self._tell(row, reading, ended=False)
+            if len(reading.tokens) < self._shape.max_new_tokens:
+                return
+        self.running.remove(row)
+        self._tell(row, reading, ended=True)
+
+    def _tell(self, row: int, reading: Reading, *, ended: bool) -> None:
+        if self._on_step is not None:
+            self._on_step(row, reading, ended)
+
+    def _check(self, run: Mapping[str, Array], kept: Mapping[int, int]) -> None:
+        """The positions that count of the rows that still run."""
+        for row, count in kept.items():
+            if (logits := run.get(LOGITS)) is not None:
+                of_row = logits[row].reshape(-1, logits.shape[-1])
+                _check_finite(of_row[:count].max(axis=1))  # NaN if there is one
+            if (sure := run.get(LOG_PROBABILITY)) is not None:
+                _check_finite(sure[row, :count])
 
 
 def _check_finite(values: Array) -> None:
@@ -184,7 +228,7 @@ def decoder_steps(place: Placement, asked: Asked) -> Iterator[DecoderSteps]:
             with opened as loop:
                 yield _LoopedSteps(place, asked, loop)
             return
-    yield _SingleSteps(place, asked)
+    yield SingleSteps(place, asked)
 
 
 def step_loop(shape: ModelShape) -> LoopIO:
@@ -230,7 +274,7 @@ class _LoopedSteps:
         return found + looked() if looked is not None else found
 
 
-class _SingleSteps:
+class SingleSteps:
     """Steps that are a run each, of graphs on the host or on a device."""
 
     def __init__(self, place: Placement, asked: Asked) -> None:
@@ -250,6 +294,14 @@ class _SingleSteps:
             self._outputs = self._run(self._outputs)
             fetched.append(_fetched(self._place, self._outputs, logits=looked and self._asked.logits))
         return [{name: wait() for name, wait in step.items()} for step in fetched]
+
+    def verify(self, ids: Array, positions: Array) -> dict[str, Array]:
+        """Run a step of tokens and their drafts, ids (b, t) from positions (b,) on, behind the last step's caches."""
+        assert self._outputs is not None
+        past = {name: self._outputs[_present(name)] for name in _cache_dims(self._asked)}
+        self._outputs = self._place.run(STEP, {IDS: ids, COUNTER: positions, **self._fixed, **past})
+        logits = self._asked.logits and not isinstance(self._place, DevicePlacement)
+        return {name: wait() for name, wait in _fetched(self._place, self._outputs, logits=logits).items()}
 
     def _run(self, before: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
         caches = _cache_dims(self._asked)

@@ -26,6 +26,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.cpu_kind import bf16_instructions, cpu_kind
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 from glimmer_export.runtime.text import TextEncoder
 
 __all__ = [
@@ -53,15 +54,17 @@ class OpenOptions:
     retrieval: str
     backend: Backend | str
     passage_cache_bytes: int
+    draft_tokens: int | None
     require_parity: bool | Literal["device"]
     compute_precision: str
     compile_cache: Path | None
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - those of `Session.open`
         cls, bundle: str | os.PathLike[str], store: str | os.PathLike[str] | None, *, threads: int | None,
         verify: bool, retrieval: str, backend: Any, passage_cache_bytes: int, require_parity: bool | str,
         compute_precision: str = AUTO, compile_cache: str | os.PathLike[str] | None = None,
+        draft_tokens: int | None = None,
     ) -> OpenOptions:
         """Raises OptionError for one of another type, out of its range, or that does not fit the others."""
         options = cls(
@@ -72,6 +75,8 @@ class OpenOptions:
             retrieval=one_of("retrieval", retrieval, RETRIEVALS),
             backend=_backend(backend),
             passage_cache_bytes=whole_number("passage_cache_bytes", passage_cache_bytes, least=0),
+            draft_tokens=None if draft_tokens is None
+            else whole_number("draft_tokens", draft_tokens, least=0, most=MAX_DRAFT_TOKENS),
             require_parity=_required(require_parity),
             compute_precision=one_of("compute_precision", compute_precision, COMPUTE_PRECISIONS),
             compile_cache=None if compile_cache is None else path_of("compile_cache", compile_cache),

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from glimmer_export.runtime.backends import Array, CachingDevice, Graph, Tensor
-from glimmer_export.runtime.candidates import Row, memory_inputs, token_inputs
+from glimmer_export.runtime.candidates import Row, memory_inputs, passage_ids, token_inputs
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
+    DECODER_STEP,
     ENCODER,
     LIVE_STAGE_A,
     LIVE_STAGE_B,
@@ -18,8 +19,9 @@ from glimmer_export.runtime.contract import (
     question_stage,
 )
 from glimmer_export.runtime.decode import OnStep, Reading, greedy_decode
+from glimmer_export.runtime.drafts import DRAFT_TOKENS, Drafts, DraftSource
 from glimmer_export.runtime.passage_memory import pad_ids
-from glimmer_export.runtime.placement import placement_of
+from glimmer_export.runtime.placement import DevicePlacement, placement_of
 from glimmer_export.runtime.rerank import check_scores, select_by_mass, select_top_m
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
@@ -27,6 +29,8 @@ from glimmer_export.runtime.text import TextEncoder
 __all__ = ["Reader"]
 
 NO_TOKEN = -1
+MOST_DRAFTED_ROWS = 16
+"""Of a batch for which drafts save time on a CPU, unless it is said how many tokens they are to have."""
 
 
 class Reader:
@@ -46,12 +50,15 @@ class Reader:
         codec: Codec | None,
         *,
         check_finite: bool = False,
+        draft_tokens: int | None = 0,
     ) -> None:
         """`graphs` by the stages that they compute, for memory in `codec`, which is None if there is no memory.
 
         `check_finite` refuses scores and logits that are no numbers; parity looks at what came all the same.
+        `draft_tokens` are those of a draft at most, for graphs that take any; with 0 tokens come one by one, with None
+        there are as many as save time here.
         """
-        self._check_finite = check_finite
+        self._check_finite, self._draft_tokens = check_finite, draft_tokens
         self._place, self._shape, self._text, self._store = placement_of(graphs), shape, text, store
         self._codec = codec
         self._arrays = self._place.device.constants({} if codec is None else codec.arrays)
@@ -93,14 +100,42 @@ class Reader:
             on_step(index, reading, ended)
 
         with clock.stage("decode"):
+            drafts = self._drafts(rows, scores, selected)
             readings = greedy_decode(
                 place, shape if stop_at_eos else replace(shape, eos_token_id=NO_TOKEN),
                 encoded["encoder_hidden_states"], encoded["encoder_attention_mask"], prefixes,
-                check_finite=self._check_finite, on_step=None if on_step is None else step,
+                drafts=drafts, check_finite=self._check_finite, on_step=None if on_step is None else step,
             )
         for index, reading in enumerate(readings):
             rank(index, reading)
         return readings
+
+    def _drafts(
+        self, rows: Sequence[Row], scores: Array | None, selected: Sequence[Sequence[int]] | None
+    ) -> Drafts | None:
+        """What the passages of each row that are read say, the best by score first; as given, where nothing ranks."""
+        tokens = self._draft_tokens_of(len(rows))
+        if not tokens:
+            return None
+        sources = []
+        for index, row in enumerate(rows):
+            places = list(range(len(row.candidates)))
+            if scores is not None and selected is not None:
+                own = scores[index].tolist()
+                read = [place for place in selected[index] if place < len(places)]
+                places = sorted(read, key=own.__getitem__, reverse=True)
+            passages = (passage_ids(row.candidates[place], self._store, self._text) for place in places)
+            sources.append(DraftSource(passages, {self._shape.eos_token_id, self._shape.pad_token_id}))
+        return Drafts(sources, tokens)
+
+    def _draft_tokens_of(self, rows: int) -> int:
+        """A draft's most tokens in a batch of so many rows: what was asked for, or saves time; what an engine takes."""
+        tokens = self._draft_tokens
+        if tokens is None:
+            pays = not isinstance(self._place, DevicePlacement) and rows <= MOST_DRAFTED_ROWS
+            tokens = DRAFT_TOKENS if pays else 0
+        most: int | None = getattr(self._place.graphs[DECODER_STEP], "max_positions", None)  # as an engine says
+        return tokens if most is None else min(tokens, most - 1)
 
     def rank(self, rows: Sequence[Row], clock: StageClock) -> list[Array]:
         """Stage A's scores of each row's candidates, (k,) float32, if the architecture ranks; nothing is read.

@@ -12,8 +12,6 @@ from functools import partial
 from threading import Lock
 from typing import Literal
 
-import numpy as np
-
 from glimmer_export.runtime.answer import Answer, PassageTruncatedWarning, answer_of, ranking_of
 from glimmer_export.runtime.arguments import items, words
 from glimmer_export.runtime.backends import Backend, Graph
@@ -29,7 +27,6 @@ from glimmer_export.runtime.backends.registry import (
 )
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.candidates import (
-    Candidate,
     GivenRow,
     Row,
     checked_k_and_m,
@@ -42,7 +39,6 @@ from glimmer_export.runtime.candidates import (
 from glimmer_export.runtime.clock import StageClock
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
-    ModelShape,
     OptionError,
     StoreError,
     check_parity,
@@ -64,6 +60,7 @@ from glimmer_export.runtime.progress import OnAnswer, OnToken, Progress
 from glimmer_export.runtime.reader import Reader
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
+from glimmer_export.runtime.warming import warm_up
 
 __all__ = ["Session"]
 
@@ -71,21 +68,21 @@ logger = logging.getLogger(__name__)
 
 RANKED_AT_ONCE = 8
 """Rows of k passages that are ranked in one run: memory of thousands would not fit a small machine."""
-FIRST_WORD = 3
-"""In T5's vocabulary and in those made like it the ids before are padding, EOS and what is unknown."""
 
 
 class Session:
     """A bundle's graphs, loaded, and the store they read. Safe from several threads.
 
     `graphs` are by the stages that they compute, for memory in `codec`, the store's; it is None if there is no
-    memory. Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
+    memory. `draft_tokens` is that of `open`.
+
+    Every method raises ClosedError once the session was closed, and ForkedError in a child that was forked from
     its process.
     """
 
     def __init__(
         self, bundle: Bundle, store: MemoryStore | None, graphs: dict[str, Graph], text: TextEncoder,
-        codec: Codec | None,
+        codec: Codec | None, *, draft_tokens: int | None = 0,
     ) -> None:
         self._loaded: LoadedBackend | None = None
         self._requires_parity = False
@@ -96,11 +93,12 @@ class Session:
         self.graphs = graphs
         self.text = text
         self._shape = bundle.manifest.model
+        self._draft_tokens = draft_tokens if bundle.manifest.takes_drafts else 0
         self._current = CurrentStore(self._serving(store, codec), self._release)
         leave_in_children(self)
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - one for each choice that a caller has
         cls,
         bundle: str | os.PathLike[str],
         store: str | os.PathLike[str] | None = None,
@@ -110,6 +108,7 @@ class Session:
         retrieval: str = "bm25",
         backend: Backend | str = AUTO,
         passage_cache_bytes: int = 0,
+        draft_tokens: int | None = None,
         require_parity: bool | Literal["device"] = False,
         compute_precision: str = AUTO,
         compile_cache: str | os.PathLike[str] | None = None,
@@ -119,19 +118,22 @@ class Session:
         `backend` is one of `backend_names()`, with `auto` for the best that works here, or a backend of the caller's,
         which is not closed with the session. `threads` is the number of CPU threads of one graph run (None: as many as
         suit model and machine); `passage_cache_bytes` of the GPU's memory keep the passages that were read last, with
-        TensorRT. `verify=False` skips the digests of the store's files, which take a second a gigabyte. `retrieval` is
-        `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two rankings. `require_parity`
-        refuses a bundle that has no record of a parity run whose gate it passed and which witnesses what this session
-        computes (the table is in `runtime/contract/witness.py`); "device" takes none that was rounded on the CPU in the
-        place of the device. `compute_precision` is what float operators are computed in: "fp32"; "bf16", of `openvino`
-        and of `onnxruntime-cpu` on ARM, where the CPU has instructions for it; or "auto", which is BF16 where a passed
-        parity record witnesses it. `compile_cache` is a directory of this user's alone, where `openvino` keeps what it
-        compiled. Warns if a bundle was quantised for another kind of CPU, or that directory cannot be written. Raises
-        BundleError, StoreError, TokenizerError, BackendError, OptionError or MissingExtraError.
+        TensorRT. `draft_tokens` are the tokens of an answer that are guessed from the passages read and verified in one
+        run of the decoder, at most; 0 decodes them one by one, None guesses where that saves time, and a bundle or an
+        engine that takes none decodes one by one. `verify=False` skips the digests of the store's files, which take a
+        second a gigabyte. `retrieval` is `bm25`, or, if the store has vectors, `dense` or `hybrid`, which fuses the two
+        rankings. `require_parity` refuses a bundle that has no record of a parity run whose gate it passed and which
+        witnesses what this session computes (the table is in `runtime/contract/witness.py`); "device" takes none that
+        was rounded on the CPU in the place of the device. `compute_precision` is what float operators are computed in:
+        "fp32"; "bf16", of `openvino` and of `onnxruntime-cpu` on ARM, where the CPU has instructions for it; or "auto",
+        which is BF16 where a passed parity record witnesses it. `compile_cache` is a directory of this user's alone,
+        where `openvino` keeps what it compiled. Warns if a bundle was quantised for another kind of CPU, or that
+        directory cannot be written. Raises BundleError, StoreError, TokenizerError, BackendError, OptionError or
+        MissingExtraError.
         """
         options = OpenOptions.of(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            passage_cache_bytes=passage_cache_bytes, require_parity=require_parity,
+            passage_cache_bytes=passage_cache_bytes, require_parity=require_parity, draft_tokens=draft_tokens,
             compute_precision=compute_precision, compile_cache=compile_cache,
         )
         opened, backend, required = Bundle.open(options.bundle), options.backend, options.require_parity
@@ -154,7 +156,7 @@ class Session:
                 opened = replace(opened, manifest=as_run_by(backend, opened.manifest))
                 check(opened, backend.name, compute_precision_in(backend))
                 graphs = load_graphs(backend, opened.directory, opened.manifest, name)
-                session = cls(opened, memory, graphs, text, codec)
+                session = cls(opened, memory, graphs, text, codec, draft_tokens=options.draft_tokens)
             else:
                 witnessed = partial(witnessed_here, opened, name)
                 if backend != AUTO and opened.manifest.cross_attention_choice is None:
@@ -173,7 +175,7 @@ class Session:
                 logger.info("%s is run by %s", opened, loaded.choice.name)
                 for better, reason in loaded.choice.refused.items():
                     logger.info("%s is not: %s", better, reason)
-                session = cls(opened, memory, loaded.graphs, text, codec)
+                session = cls(opened, memory, loaded.graphs, text, codec, draft_tokens=options.draft_tokens)
                 session._loaded = loaded
             failed.pop_all()
         session._requires_parity = bool(required)
@@ -399,7 +401,9 @@ class Session:
         self.close()
 
     def _serving(self, store: MemoryStore | None, codec: Codec | None) -> Serving:
-        reader = Reader(self.graphs, self._shape, self.text, store, codec, check_finite=True)
+        reader = Reader(
+            self.graphs, self._shape, self.text, store, codec, check_finite=True, draft_tokens=self._draft_tokens
+        )
         return Serving(store, codec, reader)
 
     def _release(self) -> None:
@@ -418,33 +422,3 @@ class Session:
             "warning",
             PassageTruncatedWarning, stacklevel=3,
         )
-
-
-def warm_up(serving: Serving, text: TextEncoder, shape: ModelShape) -> None:
-    """Read k passages for a question of question_length random tokens, and decode max_new_tokens from them.
-
-    One passage is a text of passage_length random tokens, encoded on the spot; the others are the first of the store,
-    or, without one, such texts too. The store is searched for the words of the first. Nothing stays but what the
-    graphs, the backend and the system keep of any run. Raises as `Reader.read` and `MemoryStore.search` do.
-    """
-    random = np.random.default_rng(0)
-
-    def tokens(count: int) -> list[int]:
-        ids: list[int] = random.integers(min(FIRST_WORD, shape.vocab_size - 1), shape.vocab_size, count).tolist()
-        return ids
-
-    def given() -> Candidate:
-        ids = tokens(shape.passage_length)
-        return Candidate(Passage(None, "", ""), None, None, ids)
-
-    joined = shape.question_layout == "joined"
-    question, clock = tokens(shape.question_length), StageClock()
-    candidates = [given()]
-    if serving.store is not None:
-        stored = serving.store.first_numbers(shape.num_retrieved - 1)
-        for number, passage in zip(stored, serving.store.passages(stored), strict=True):
-            ids = text.joined("", passage.title, passage.text)[0] if joined else None
-            candidates.append(Candidate(passage, number, None, ids))
-        serving.store.search(f"{candidates[-1].passage.title} {candidates[-1].passage.text}", shape.num_retrieved)
-    candidates += [given() for _ in range(shape.num_retrieved - len(candidates))]
-    serving.reader.read([Row(0, question, candidates)], shape.num_selected, clock, stop_at_eos=False)

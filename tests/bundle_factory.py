@@ -68,6 +68,7 @@ def make_bundle(
         stage_a=forms.stage_a, cross_attention=forms.cross_attention, tokenizer=file, calibration=(), quantization=None,
         checkpoint_digest=digest(f"checkpoint {checkpoint}"), memory_digest=digest(f"memory {checkpoint}"),
         tokenizer_digest=file.sha256 if file else None, log_probability=forms.log_probability,
+        takes_drafts=forms.takes_drafts,
     )
     (directory / MANIFEST).write_text(record_to_json(manifest), encoding="utf-8")
     return directory

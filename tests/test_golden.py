@@ -34,12 +34,12 @@ from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 
 GOLDEN = Path(__file__).with_name("golden")
-SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8 = (GOLDEN / f"schema{number}" for number in (5, 6, 7, 8))
+SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9 = (GOLDEN / f"schema{number}" for number in (5, 6, 7, 8, 9))
 STORES = [*(f"store-{codec}" for codec in CODECS), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
-ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8 = (
+ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8, ANSWERS_9 = (
     json.loads((folder / "answers.json").read_text(encoding="utf-8"))
-    for folder in (SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8)
+    for folder in (SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9)
 )
 
 
@@ -108,14 +108,14 @@ def test_a_parity_record_is_read():
         Session.open(GOLDEN / "bundle", threads=1, require_parity="device")
 
 
-EACH = pytest.mark.parametrize(
-    ("folder", "expected"),
-    [(SCHEMA_5, ANSWERS_5), (SCHEMA_6, ANSWERS_6), (SCHEMA_7, ANSWERS_7), (SCHEMA_8, ANSWERS_8)],
-    ids=["schema 5", "schema 6", "schema 7", "schema 8"],
-)
+WITH_STORES = {
+    "schema 5": (SCHEMA_5, ANSWERS_5), "schema 6": (SCHEMA_6, ANSWERS_6), "schema 7": (SCHEMA_7, ANSWERS_7),
+    "schema 8": (SCHEMA_8, ANSWERS_8),
+}
+WITH_FIDS = {**WITH_STORES, "schema 9": (SCHEMA_9, ANSWERS_9)}
 
 
-@EACH
+@pytest.mark.parametrize(("folder", "expected"), WITH_STORES.values(), ids=WITH_STORES)
 @pytest.mark.parametrize("store", ["store-fp16", "store-int8"])
 def test_a_bundle_of_schemas_5_to_8_answers_as_it_did(folder, expected, store):
     with Session.open(folder / "bundle", folder / store, threads=1) as session:
@@ -123,8 +123,8 @@ def test_a_bundle_of_schemas_5_to_8_answers_as_it_did(folder, expected, store):
     assert not verify_store(folder / store).damaged
 
 
-@EACH
-def test_a_fid_of_schemas_5_to_8_answers_as_it_did(folder, expected):
+@pytest.mark.parametrize(("folder", "expected"), WITH_FIDS.values(), ids=WITH_FIDS)
+def test_a_fid_of_schemas_5_to_9_answers_as_it_did(folder, expected):
     given = [Passage(row["id"], row["title"], row["text"]) for row in CORPUS[:4]]
     with Session.open(folder / "bundle-fid", threads=1) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", PassageTruncatedWarning)
@@ -195,3 +195,14 @@ def test_a_bundle_of_schema_8_has_no_separate_reranker(bundle):
     assert "separate_reranker" not in json.loads((SCHEMA_8 / bundle / MANIFEST).read_text(encoding="utf-8"))["model"]
     manifest = read_manifest(SCHEMA_8 / bundle)
     assert (manifest.schema_version, manifest.model.separate_reranker) == (BUNDLE_SCHEMA_VERSION, False)
+
+
+@pytest.mark.parametrize("bundle", [SCHEMA_8 / "bundle", SCHEMA_9 / "bundle-fid"], ids=str)
+def test_a_bundle_of_before_schema_10_takes_no_drafts(bundle):
+    """Its decoder steps take one token and say so; its logits have no axis for more."""
+    manifest = read_manifest(bundle)
+    step = manifest.graphs["decoder_step"]
+    dims = {tensor.name: tensor.dims for tensor in (*step.inputs, *step.outputs)}
+    assert (manifest.schema_version, manifest.takes_drafts) == (BUNDLE_SCHEMA_VERSION, False)
+    assert dims["decoder_input_ids"] == dims["next_token"] == ("batch", 1)
+    assert dims["logits"] == ("batch", manifest.model.vocab_size)

@@ -107,6 +107,11 @@ class AnsweringReport:
         return sum(answer.error is None and not answer.passages for answer in self.answers)
 
     @property
+    def decoder_runs(self) -> int:
+        """Runs of the decoder, of every answer until its end."""
+        return sum(answer.decoder_runs for answer in self.answers)
+
+    @property
     def passages_read(self) -> float | None:
         """Passages that the decoder read for a question, their mean over those answered; None if none was."""
         counts = [len(answer.selected) for answer in self.answers if answer.answer is not None]
@@ -135,6 +140,7 @@ class AnsweringReport:
             **self.scores.to_json(),
             "tasks": {task: scores.to_json() for task, scores in self.tasks.items()},
             "notes": list(self.notes),
+            "decoder_runs": self.decoder_runs,
             "milliseconds": self.milliseconds,
             "answers": [answer.to_dict() for answer in self.answers],
         }
@@ -163,6 +169,7 @@ class AnsweringReport:
             table.add_row("graded, for having answers", str(self.scores.graded))
         for name, score in named_scores(self.scores):
             table.add_row(name, "not measured: no row has answers" if score == "-" else score)
+        table.add_row("decoder runs", str(self.decoder_runs))
         for stage, value in self.milliseconds.items():
             table.add_row(f"{stage}, ms a batch", f"{value:.1f}")
         console.print(table)

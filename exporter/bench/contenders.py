@@ -44,7 +44,7 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
-__all__ = ["SessionContender", "measure_peak_rss", "open_contenders"]
+__all__ = ["BACKENDS", "SessionContender", "measure_peak_rss", "open_contenders"]
 
 BACKENDS = {ORT: CPU_BACKEND, OPENVINO: OPENVINO_BACKEND}
 NO_TOKEN = -1

@@ -90,6 +90,7 @@ def export_bundle(
             memory_digest=memory_digest(checkpoint),
             tokenizer_digest=tokenizer.sha256 if tokenizer else None,
             log_probability=chosen.log_probability,
+            takes_drafts=chosen.takes_drafts,
             cross_attention_choice=FormChoice(
                 chosen.cross_attention, RECKONED, config_label("target", forms.target),
                 min(forms.answer_tokens, shape.max_new_tokens),

@@ -15,6 +15,7 @@ from glimmer_export.exporter.cli.options import (
     BatchSize,
     BundleArgument,
     CompileCache,
+    DraftTokens,
     Json,
     Limit,
     Mass,
@@ -53,6 +54,7 @@ def ask(
     mass: Mass = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    draft_tokens: DraftTokens = None,
     compute_precision: RecordedPrecision = "auto",
     compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
@@ -68,8 +70,8 @@ def ask(
     given = [Passage(None, "", text) for text in passage] if passage else None
     with Session.open(
         bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-        require_parity=required_parity(require_parity), compute_precision=compute_precision,
-        compile_cache=compile_cache,
+        draft_tokens=draft_tokens, require_parity=required_parity(require_parity),
+        compute_precision=compute_precision, compile_cache=compile_cache,
     ) as session:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
@@ -97,6 +99,7 @@ def answer(
     limit: Limit = None,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    draft_tokens: DraftTokens = None,
     compute_precision: RecordedPrecision = "auto",
     compile_cache: CompileCache = None,
     require_parity: RequireParity = None,
@@ -114,8 +117,8 @@ def answer(
     with (
         Session.open(
             bundle, store, threads=threads, verify=verify, retrieval=retrieval, backend=backend,
-            require_parity=required_parity(require_parity), compute_precision=compute_precision,
-            compile_cache=compile_cache,
+            draft_tokens=draft_tokens, require_parity=required_parity(require_parity),
+            compute_precision=compute_precision, compile_cache=compile_cache,
         ) as session,
         question_progress("Answering", len(rows)) as advance,
         warnings.catch_warnings(),
@@ -137,7 +140,7 @@ def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None
     out = console()
     out.print(text("no passage found", "dim") if result.answer is None else bold(result.answer))
     if result.log_probability is not None:
-        out.print(text(f"log-probability {result.log_probability:.3f}", "dim"))
+        out.print(text(f"log-probability {result.log_probability:.3f}, decoder runs {result.decoder_runs}", "dim"))
     table = Table()
     found_by = retrieval.upper() if retrieval == "bm25" else retrieval
     for column in ("rank", "id", found_by, "score", "read", "title"):

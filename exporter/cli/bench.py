@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,10 @@ from glimmer_export.exporter.cli.ranges import (
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
+from glimmer_export.runtime.contract import OptionError
+
+if TYPE_CHECKING:
+    from glimmer_export.exporter.bench import BenchOptions
 
 __all__ = ["bench"]
 
@@ -91,6 +95,13 @@ def bench(
     work: Annotated[
         Path | None, typer.Option("--work", help="Keep here what is exported, for the next bench of the same model.")
     ] = None,
+    draft_trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft-trace",
+            help="Time nothing but a recorded trace of drafts, replayed by our graphs beside plain decoding.",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a report with a bar per stage here.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +110,7 @@ def bench(
     from glimmer_export.exporter.bench import BenchOptions, prepare_bench, run_bench
     from glimmer_export.exporter.bench.options import bundle_peers, peer_names
     from glimmer_export.exporter.bench.report import check_html_target, write_html
+    from glimmer_export.exporter.files.publish import check_apart
     from glimmer_export.exporter.report.progress import step_bar
 
     options = BenchOptions(
@@ -108,7 +120,13 @@ def bench(
         bundles=bundle_peers(bundle or ()), peak_rss=peak_rss, store=store, seed=seed, work=work,
     )  # fmt: skip
     options.check()
-    place = check_html_target(html, [checkpoint, work, *(path for _, path in options.bundles)])
+    traces = [] if draft_trace is None else [draft_trace]
+    place = check_html_target(html, [checkpoint, work, *traces, *(path for _, path in options.bundles)])
+    if draft_trace is not None:
+        if work is not None:
+            check_apart(work, traces)
+        _replay(options, draft_trace, html, as_json=as_json)
+        return
     if prepare:
         with step_bar() as notify:
             made = prepare_bench(options, notify)
@@ -126,3 +144,21 @@ def bench(
         write_html(report, place)
         if not as_json:
             console().print("Wrote", bold(html))
+
+
+def _replay(options: BenchOptions, draft_trace: Path, html: Path | None, *, as_json: bool) -> None:
+    from glimmer_export.exporter.bench.draft_replay import replay_trace
+    from glimmer_export.exporter.bench.draft_trace import read_trace
+    from glimmer_export.exporter.report.progress import step_bar
+
+    if html is not None:
+        raise OptionError(
+            "--html", expected="no report of a replayed trace", found=str(html), fix="leave it out, or --draft-trace"
+        )
+    trace = read_trace(draft_trace)
+    with step_bar() as notify:
+        report = replay_trace(options, trace, notify)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        report.print(console())

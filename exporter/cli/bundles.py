@@ -163,6 +163,7 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
         "codecs": ", ".join(manifest.codecs) or "-",
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {_cross_attention(manifest)}",
         "log-probability": "of answers" if manifest.log_probability else "none, of an earlier version",
+        "drafts": "verified" if manifest.takes_drafts else "none, of an earlier version",
         "calibrated": "yes" if manifest.calibration else "no",
         "quantised": _quantised(manifest),
         "tokenizer": manifest.tokenizer_digest[:12] if manifest.tokenizer_digest else "none",

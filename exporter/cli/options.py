@@ -10,6 +10,7 @@ import typer
 from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_PASSAGES, MAX_THREADS, number
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 
 __all__ = [
     "CORPUS_FORMATS",
@@ -23,6 +24,7 @@ __all__ = [
     "CompileCache",
     "ComputePrecision",
     "CorpusFormat",
+    "DraftTokens",
     "Json",
     "Limit",
     "Mass",
@@ -91,6 +93,14 @@ RecordedPrecision = Annotated[
 ]
 CorpusFormat = Annotated[
     str | None, one_of("--corpus-format", CORPUS_FORMATS, "Default: by the ending of the file's name.")
+]
+DraftTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-tokens", min=0, max=MAX_DRAFT_TOKENS,
+        help="Tokens that are guessed from the passages read and verified together, at most; 0 for none. Default: "
+        "where it saves time.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Limit = Annotated[

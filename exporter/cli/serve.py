@@ -12,6 +12,7 @@ import typer
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     CompileCache,
+    DraftTokens,
     Mass,
     RecordedPrecision,
     RequireParity,
@@ -59,6 +60,7 @@ def serve(
         int,
         typer.Option("--passage-cache-bytes", min=0, max=1 << 50, help="Of the GPU's memory, for passages read last."),
     ] = 0,
+    draft_tokens: DraftTokens = None,
     mass: Mass = None,
     require_parity: RequireParity = None,
     max_batch_tokens: Annotated[

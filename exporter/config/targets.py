@@ -15,6 +15,7 @@ MODEL: Literal["model"] = "model"
 """In a range: as many as the bundle's own model has."""
 
 Size = Annotated[int, Field(gt=0)] | Literal["model"]
+Positions = Annotated[int, Field(gt=0, le=64)]
 
 
 def _ordered(sizes: tuple[Size, Size, Size]) -> tuple[Size, Size, Size]:
@@ -43,7 +44,8 @@ class Profile(BaseModel):
     """One optimization profile: the least, the one to tune for, and the greatest of each size.
 
     `batch` are the questions of a run, `texts` those of an encoder's run, tuned for the length of `text`; `passages` is
-    k and `selected` m; `question_tokens` and `passage_tokens` are lengths.
+    k and `selected` m; `question_tokens` and `passage_tokens` are lengths. `positions` are those of a decoder step: its
+    token's, and one for each token of a draft behind it, which engines take only if they are asked for here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -55,6 +57,9 @@ class Profile(BaseModel):
     selected: Range = (1, MODEL, MODEL)
     question_tokens: Range = (1, MODEL, MODEL)
     passage_tokens: Range = (1, MODEL, MODEL)
+    positions: Annotated[tuple[Positions, Positions, Positions], Field(strict=False), AfterValidator(_ordered)] = (
+        1, 1, 1,
+    )
 
 
 class TensorRTTarget(BaseModel):

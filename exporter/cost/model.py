@@ -234,6 +234,7 @@ def run_dims(model: CostModel, workload: Workload, graph: str) -> dict[str, int]
         "tokens": tokens,
         "encoder_tokens": read_passages(model, workload) * attended,
         "prefix": 1 + workload.question_tokens,
+        "positions": 1,
         "cache_length": model.shape.cache_length,
     }
 

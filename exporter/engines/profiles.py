@@ -69,6 +69,7 @@ def dim_sizes(shape: ModelShape, profile: Profile, graph: str) -> dict[str, Size
     return {
         "batch": batch, "passages": passages, "selected": selected, "question": question, "passage": passage,
         "tokens": tokens, "encoder_tokens": encoder_tokens,
+        "positions": Sizes(*profile.positions),
         "prefix": Sizes(1, shape.decoder_prefix_length, shape.decoder_prefix_length),
         # One length for all steps, so that each has the same shapes (docs/design.md, section 2).
         "cache_length": Sizes(*[shape.cache_length] * 3),

@@ -182,7 +182,7 @@ def run_stage(
         outputs = stage(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     return {
-        tensor.name: output.numpy().astype(tensor.dtype, copy=False)
+        tensor.name: output.contiguous().numpy().astype(tensor.dtype, copy=False)
         for tensor, output in zip(io.outputs, outputs, strict=True)
     }
 
@@ -220,8 +220,9 @@ def compare_outputs(
     for output, expected in reference.items():
         if output == "next_token":
             logits = reference["logits"]
-            chosen = np.take_along_axis(logits, found[output].astype(np.int64), axis=1)
-            error, limit = float((logits.max(1, keepdims=True) - chosen).max()), tolerance.limit(logits)
+            tokens = found[output].reshape(*logits.shape[:-1], 1).astype(np.int64)
+            chosen = np.take_along_axis(logits, tokens, axis=-1)
+            error, limit = float((logits.max(-1, keepdims=True) - chosen).max()), tolerance.limit(logits)
         elif output == LOG_PROBABILITY:
             error, limit = max_abs_error(found[output], expected), 2 * tolerance.limit(reference["logits"])
         elif np.issubdtype(expected.dtype, np.floating):
@@ -238,17 +239,21 @@ def compare_outputs(
 
 
 def _check_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
-    """All ones; the model's own question length and a longer passage; several rows with everything selected."""
+    """All ones; the model's own question length and a longer passage; several rows with everything selected.
+
+    A decoder step takes no draft, one of four tokens, and one of one token; both may go beyond the cache.
+    """
     prefix = shape.decoder_prefix_length if shape.traits.prefixes_decoder else 1
     passage = min(shape.passage_length, 32)
     return (
         Sizes(1, passages=1, selected=1, question=1, passage=1, encoder_tokens=1, prefix=1, cache_length=1),
         Sizes(
             1, passages=5, selected=2, question=shape.question_length, passage=passage, encoder_tokens=80,
-            prefix=prefix, cache_length=shape.cache_length,
+            prefix=prefix, cache_length=shape.cache_length, positions=5,
         ),
         Sizes(
-            3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4
+            3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4,
+            positions=2,
         ),
     )
 

@@ -27,6 +27,7 @@ class Sizes:
     encoder_tokens: int
     prefix: int
     cache_length: int
+    positions: int = 1
 
     def resolve(self, dims: tuple[int | str, ...]) -> tuple[int, ...]:
         """Numbers for an I/O tensor's dims."""

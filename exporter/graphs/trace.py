@@ -31,7 +31,7 @@ OPSET = 20
 """TensorRT 10 before 10.14 stops at opset 20; Gelu needs it."""
 
 TRACED_SIZES = Sizes(
-    batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9
+    batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9, positions=8
 )
 """No size is 1 and few are equal, so that the tracer neither specialises a dimension nor ties two together."""
 

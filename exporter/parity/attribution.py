@@ -105,7 +105,7 @@ class _Teacher:
         speaking = np.array([self._step < len(answer) for answer in self._answers])
         pairs = zip(self._answers, speaking, strict=True)
         tokens = np.array([answer[self._step] if is_speaking else eos for answer, is_speaking in pairs])
-        logits = outputs["logits"].astype(np.float64)
+        logits = outputs["logits"].reshape(len(tokens), -1).astype(np.float64)
         with np.errstate(all="ignore"):
             shifted = logits - logits.max(axis=1, keepdims=True)
             chosen = shifted[np.arange(len(tokens)), tokens] - np.log(np.exp(shifted).sum(axis=1))

@@ -138,6 +138,7 @@ class _Margins:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._graph.run(inputs)
-        two = np.partition(outputs["logits"], -2, axis=1)[:, -2:]
+        logits = outputs["logits"]
+        two = np.partition(logits.reshape(len(logits), -1), -2, axis=1)[:, -2:]
         self._steps.append(two[:, 1] - two[:, 0])
         return outputs

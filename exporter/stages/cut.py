@@ -44,7 +44,9 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
         case stages.DECODER_PREFILL:
             stage = DecoderPrefill(model, absorbed=absorbed, log_probability=forms.log_probability)
         case stages.DECODER_STEP:
-            stage = DecoderStep(model, absorbed=absorbed, log_probability=forms.log_probability)
+            stage = DecoderStep(
+                model, absorbed=absorbed, log_probability=forms.log_probability, takes_drafts=forms.takes_drafts
+            )
         case _:
             raise ValueError(f"no stage makes a graph {graph!r}")
     return stage.eval()

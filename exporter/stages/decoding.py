@@ -1,7 +1,7 @@
-"""The decoder's stages: one token at a time, over the encoder's states or over keys and values projected once.
+"""The decoder's stages: a token and its draft at a time, over the encoder's states or keys and values projected once.
 
-The self-attention cache has one length for all steps and is written at each row's own position, so that every step of
-an answer has the same shapes.
+The self-attention cache has one length for all steps and is written from each row's own position on, so that every step
+of an answer has the same shapes.
 """
 
 from __future__ import annotations
@@ -33,36 +33,55 @@ class CrossKV(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """One greedy step: a token in, the next out. `absorbed` says what it attends to: see `_run_blocks`."""
+    """One greedy step: a token in, the next out, and what follows each token of its draft.
 
-    def __init__(self, model: GlimmerModel, *, absorbed: bool, log_probability: bool = True) -> None:
+    `absorbed` says what it attends to: see `_run_blocks`. Without `takes_drafts` it is that of bundles of before schema
+    10, whose logits have no axis for the positions of a draft.
+    """
+
+    def __init__(
+        self, model: GlimmerModel, *, absorbed: bool, log_probability: bool = True, takes_drafts: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
-        self.absorbed, self.log_probability = absorbed, log_probability
+        self.absorbed, self.log_probability, self.takes_drafts = absorbed, log_probability, takes_drafts
 
     def forward(
         self, decoder_input_ids: Tensor, step: Tensor, encoder_attention_mask: Tensor, *caches: Tensor
     ) -> tuple[Tensor, ...]:
-        """Take a token to the next.
+        """Take a token to the next, and each token of a draft behind it to the one that the model would choose there.
 
-        decoder_input_ids (b, 1), step (b,) the position it stands at, encoder_attention_mask (b, s); caches: the
-        self-attention's key and value of each layer (b, heads, cache_length, d_kv), then what is attended to.
-        Returns next_token (b, 1) int32, logits (b, vocab), where wanted next_token's log-probability (b, 1), and the
-        self-attention's caches with this token written.
+        decoder_input_ids (b, t), step (b,) the position that the first stands at, encoder_attention_mask (b, s);
+        caches: the self-attention's key and value of each layer (b, heads, cache_length, d_kv), then what is attended
+        to. Returns next_token (b, t) int32, logits (b, t, vocab), where wanted next_token's log-probability (b, t), and
+        the self-attention's caches with these tokens written. Those that stand beyond cache_length are written nowhere,
+        and what follows them means nothing.
         """
+        batch, length = decoder_input_ids.shape
         depth = 2 * self.model.config.num_decoder_layers
         own, cross = caches[:depth], caches[depth:]
         key_positions = torch.arange(own[0].shape[2], dtype=torch.int32, device=step.device)
-        written = (key_positions == step.unsqueeze(1))[:, None, :, None]
+        place = key_positions - step.unsqueeze(1)  # in this run, of what the cache is to hold at each of its positions
+        written = ((place >= 0) & (place < length))[:, None, :, None]
+        first = torch.arange(batch, dtype=torch.int32, device=step.device).unsqueeze(1) * length
+        rows = first + place.clamp(min=0).clamp(max=length - 1)
 
         def store(index: int, new: Tensor) -> Tensor:
-            return torch.where(written, new, own[index])
+            heads, d_kv = own[index].shape[1], own[index].shape[3]
+            by_row = new.transpose(1, 2).reshape(-1, heads * d_kv)
+            arranged = nn.functional.embedding(rows, by_row).unflatten(2, (heads, d_kv)).transpose(1, 2)
+            return torch.where(written, arranged, own[index])
 
+        offsets = torch.arange(length, dtype=torch.int32, device=step.device)
         hidden_states, present = _run_blocks(
-            self.model, decoder_input_ids, step.unsqueeze(1), key_positions, encoder_attention_mask, cross, store,
-            absorbed=self.absorbed,
+            self.model, decoder_input_ids, step.unsqueeze(1) + offsets, key_positions, encoder_attention_mask, cross,
+            store, absorbed=self.absorbed,
         )
-        return (*_next_token(self.model, hidden_states.squeeze(1), log_probability=self.log_probability), *present)
+        logits = self.model.logits(hidden_states.flatten(0, 1))  # rows of one matrix, however many positions there are
+        if self.takes_drafts:
+            logits = logits.unflatten(0, (batch, length))
+        chosen = _next_token(logits, log_probability=self.log_probability, keepdim=not self.takes_drafts)
+        return (*chosen, *present)
 
 
 class DecoderPrefill(nn.Module):
@@ -96,7 +115,7 @@ class DecoderPrefill(nn.Module):
         )
         last = step + torch.arange(batch, dtype=torch.int32, device=step.device) * length
         rows = hidden_states.flatten(0, 1).index_select(0, last)
-        return (*_next_token(self.model, rows, log_probability=self.log_probability), *present)
+        return (*_next_token(self.model.logits(rows), log_probability=self.log_probability, keepdim=True), *present)
 
 
 def _run_blocks(
@@ -135,16 +154,15 @@ def _run_blocks(
     return hidden_states, present
 
 
-def _next_token(model: GlimmerModel, hidden_states: Tensor, *, log_probability: bool) -> tuple[Tensor, ...]:
-    """Last hidden states (b, d_model) -> greedy next_token (b, 1) int32, logits (b, vocab), and what it was chosen by.
+def _next_token(logits: Tensor, *, log_probability: bool, keepdim: bool) -> tuple[Tensor, ...]:
+    """Logits (..., vocab) -> greedy next_token int32, the logits, and what it was chosen by; (...), or (..., 1).
 
     The token chosen is the one of the greatest logit, so its log-probability is minus the log of the sum of
     exp(logit - greatest), which lies from 1 to the vocabulary's size: nothing overflows, whatever the logits are. It is
     written out, as ONNX-TensorRT makes of ReduceLogSumExp a sum that subtracts nothing first.
     """
-    logits = model.logits(hidden_states)
-    next_token = logits.argmax(-1, keepdim=True).int()
+    next_token = logits.argmax(-1, keepdim=keepdim).int()
     if not log_probability:
         return next_token, logits
     below = logits - logits.amax(-1, keepdim=True)
-    return next_token, logits, -below.exp().sum(-1, keepdim=True).log()
+    return next_token, logits, -below.exp().sum(-1, keepdim=keepdim).log()

@@ -2,7 +2,8 @@
 
 A dimension is a number, or a name for one that varies: `batch`, `passages` (k), `selected` (m), `question` and
 `passage` (lengths in tokens), `tokens` (length of one encoder input), `encoder_tokens` (all that the decoder attends
-to), `prefix` and `cache_length` (decoder positions).
+to), `prefix`, `positions` and `cache_length` (decoder positions: of a question in front of an answer, of one step, of
+all steps together).
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Forms:
     `stage_a`: `lazy` computes only the scored token in stage A's last layer, and leaves the layer to stage B if it is
     the live encoder's; None if nothing is ranked. `cross_attention`: `absorbed` attends to the encoder's states
     themselves, `cached` to keys and values projected from them once; with `both_forms` the decoder's graphs are there
-    in either, and this is the one that answers. `log_probability`: the decoder has that output, as every graph that is
-    exported today does.
+    in either, and this is the one that answers. `log_probability`: the decoder has that output, and `takes_drafts`: its
+    steps take a token and a draft of those behind it, as every graph that is exported today does.
     """
 
     codecs: tuple[str, ...]
@@ -81,6 +82,7 @@ class Forms:
     cross_attention: str
     log_probability: bool = True
     both_forms: bool = False
+    takes_drafts: bool = True
 
 
 def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
@@ -109,8 +111,8 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
         if form == CACHED:
             graphs[CROSS_KV] = GraphIO((_states(shape),), cross)
         if traits.prefixes_decoder:
-            graphs[f"{DECODER_PREFILL}{suffix}"] = _decoder(shape, forms, cross, prefix="prefix", reads_cache=False)
-        graphs[f"{DECODER_STEP}{suffix}"] = _decoder(shape, forms, cross, prefix=1, reads_cache=True)
+            graphs[f"{DECODER_PREFILL}{suffix}"] = _decoder_prefill(shape, forms, cross)
+        graphs[f"{DECODER_STEP}{suffix}"] = _decoder_step(shape, forms, cross)
     return graphs
 
 
@@ -231,21 +233,33 @@ def _cross_cache(shape: ModelShape) -> list[IOTensor]:
     return _cache(shape, "past_key_values", "encoder", "encoder_tokens")
 
 
-def _decoder(
-    shape: ModelShape, forms: Forms, cross: tuple[IOTensor, ...], *, prefix: Dim, reads_cache: bool
-) -> GraphIO:
-    chosen = [IOTensor("next_token", "int32", ("batch", 1)), IOTensor("logits", "float32", ("batch", shape.vocab_size))]
-    if forms.log_probability:
-        chosen.append(IOTensor(LOG_PROBABILITY, "float32", ("batch", 1)))
-    past = _cache(shape, "past_key_values", "decoder", "cache_length") if reads_cache else []
-    length: Dim = "cache_length" if reads_cache else shape.cache_length
+def _decoder_prefill(shape: ModelShape, forms: Forms, cross: tuple[IOTensor, ...]) -> GraphIO:
     return GraphIO(
-        (
-            IOTensor("decoder_input_ids", "int32", ("batch", prefix)),
-            IOTensor("step", "int32", ("batch",)),
-            ENCODER_MASK,
-            *past,
-            *cross,
-        ),
-        (*chosen, *_cache(shape, "present", "decoder", length)),
+        (*_decoder_inputs("prefix"), *cross),
+        (*_chosen(shape, forms, ()), *_cache(shape, "present", "decoder", shape.cache_length)),
     )
+
+
+def _decoder_step(shape: ModelShape, forms: Forms, cross: tuple[IOTensor, ...]) -> GraphIO:
+    past = _cache(shape, "past_key_values", "decoder", "cache_length")
+    present = _cache(shape, "present", "decoder", "cache_length")
+    if not forms.takes_drafts:
+        return GraphIO((*_decoder_inputs(1), *past, *cross), (*_chosen(shape, forms, ()), *present))
+    chosen = _chosen(shape, forms, ("positions",))
+    return GraphIO((*_decoder_inputs("positions"), *past, *cross), (*chosen, *present))
+
+
+def _decoder_inputs(length: Dim) -> tuple[IOTensor, ...]:
+    return (
+        IOTensor("decoder_input_ids", "int32", ("batch", length)), IOTensor("step", "int32", ("batch",)), ENCODER_MASK,
+    )
+
+
+def _chosen(shape: ModelShape, forms: Forms, positions: tuple[Dim, ...]) -> tuple[IOTensor, ...]:
+    """What a row chooses at the last of its positions, or at each of `positions`."""
+    each = positions or (1,)
+    chosen = (
+        IOTensor("next_token", "int32", ("batch", *each)),
+        IOTensor("logits", "float32", ("batch", *positions, shape.vocab_size)),
+    )
+    return (*chosen, IOTensor(LOG_PROBABILITY, "float32", ("batch", *each))) if forms.log_probability else chosen

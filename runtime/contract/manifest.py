@@ -150,7 +150,8 @@ class BundleManifest:
     bundles of before version 6 do not. `fp16_boundaries` are the tensors between graphs that are FP16, by the names
     that `boundary_of` gives them; all others are FP32, as they all are in bundles of before version 7.
     `cross_attention_choice` tells how `cross_attention` was chosen of the two forms that the decoder's graphs are there
-    in; it is None if they are in one.
+    in; it is None if they are in one. `takes_drafts` says whether a decoder step takes a draft behind its token; in
+    bundles of before version 10 it takes one token.
     """
 
     format: str = field(default=BUNDLE_FILE.format, kw_only=True)
@@ -170,6 +171,7 @@ class BundleManifest:
     log_probability: bool = False
     fp16_boundaries: tuple[str, ...] = ()
     cross_attention_choice: FormChoice | None = None
+    takes_drafts: bool = False
 
     def io(self) -> dict[str, GraphIO]:
         """The graph I/O that this manifest's model must have, in this manifest's types."""
@@ -179,7 +181,7 @@ class BundleManifest:
     def forms(self) -> Forms:
         """The algebraic forms that the graphs were exported in."""
         both = self.cross_attention_choice is not None
-        return Forms(self.codecs, self.stage_a, self.cross_attention, self.log_probability, both)
+        return Forms(self.codecs, self.stage_a, self.cross_attention, self.log_probability, both, self.takes_drafts)
 
     def stages(self, codec: str | None) -> dict[str, str]:
         """The graphs that answer from a store of this codec, by the stages that they compute, in the chosen form."""

@@ -137,6 +137,7 @@ class AnswerOut(_Out):
     answer: str | None
     abstained: bool
     log_probability: float | None
+    decoder_runs: int
     passages: list[RankedOut]
     milliseconds: dict[str, float | None]
 
@@ -158,7 +159,8 @@ class AnswerOut(_Out):
         )
         return cls(
             question=found.question, answer=None if abstained else found.answer, abstained=abstained,
-            log_probability=fields["log_probability"], milliseconds=fields["milliseconds"],
+            log_probability=fields["log_probability"], decoder_runs=found.decoder_runs,
+            milliseconds=fields["milliseconds"],
             passages=[RankedOut.model_validate(passage) for passage in fields["passages"]],
         )
 

@@ -70,6 +70,7 @@ def serve(
         with Session.open(
             settings.bundle, settings.store, threads=settings.threads, verify=settings.verify,
             retrieval=settings.retrieval, backend=settings.backend, passage_cache_bytes=settings.passage_cache_bytes,
+            draft_tokens=settings.draft_tokens,
             compute_precision=settings.compute_precision, compile_cache=settings.compile_cache,
         ) as session:
             service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))

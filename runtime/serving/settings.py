@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glimmer_export.runtime.contract import OptionError
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 
 __all__ = ["Settings", "settings_from"]
 
@@ -33,6 +34,7 @@ class Settings(BaseModel):
     retrieval: str = "bm25"
     verify: bool = True
     passage_cache_bytes: int = Field(0, ge=0, le=1 << 50)
+    draft_tokens: int | None = Field(None, ge=0, le=MAX_DRAFT_TOKENS)
     mass: float | None = Field(None, gt=0, le=1)
     require_parity: Literal["witnessed", "device"] | None = None
     max_batch_tokens: int | None = Field(None, ge=1, lt=1 << 31)

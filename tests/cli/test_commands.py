@@ -101,8 +101,10 @@ def test_ask_as_json(cli, glimmer):
     expected = glimmer.session.answer(QUESTION, 3, 1)
     found = cli("ask", glimmer.bundle, "--store", glimmer.store, "-k", "3", "-m", "1", QUESTION, "--json").json
     assert set(found) == {
-        "question", "answer", "token_ids", "log_probability", "error", "passages", "milliseconds", "backend",
+        "question", "answer", "token_ids", "log_probability", "decoder_runs", "error", "passages", "milliseconds",
+        "backend",
     }
+    assert 1 <= found["decoder_runs"] <= len(expected.token_ids) + 1
     assert found["log_probability"] == pytest.approx(expected.log_probability)
     assert expected.log_probability < 0
     assert found["backend"]["name"] == "onnxruntime-cpu"

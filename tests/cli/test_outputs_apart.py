@@ -62,7 +62,7 @@ COMMANDS = {
     "build": Command({"bundle": CHANGED}, ()),
     "sensitivity": Command({"plot": FILE}, ("bundle", "questions", "store", "policy")),
     "cost": Command({"plot": FILE}, ("bundle",)),
-    "bench": Command({"work": CHANGED, "html": FILE}, ("checkpoint", "work"), "--peers none"),
+    "bench": Command({"work": CHANGED, "html": FILE}, ("checkpoint", "work", "draft_trace"), "--peers none"),
     "train": Command({"output": FOLDER}, ("checkpoint", "rows", "dev", "corpus", "store", "recipe")),
     "triton": Command({"output": FOLDER}, ("bundle", "store")),
     "demo-data": Command({"output": FOLDER}, ()),
@@ -76,6 +76,7 @@ ALONE = {
 """Options that do without another one."""
 ENDINGS = {"plot": ".png", "html": ".html", "predictions": ".jsonl"}
 LEFT_OUT = {
+    "bench": dict.fromkeys(("checkpoint", "work"), ("draft_trace",)),
     "memory index": {"encoder": ("embeddings", "ids"), "embeddings": ("encoder", "ids"), "ids": ("encoder",)},
     "train": dict.fromkeys(("checkpoint", "dev", "recipe", "rows", "store"), ("corpus",)) | {"corpus": ("store",)},
 }
@@ -124,7 +125,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
     rows = [{"question": "w0 w7", "answers": ["w1"]}, {"question": "w1", "answers": ["w2"]}]
     return {
         "source": folder / "t5", "from_t5": folder / "t5", "from_fid": folder / "t5", "config": folder / "config.json",
-        "token_file": folder / "names.yaml",
+        "token_file": folder / "names.yaml", "draft_trace": folder / "config.json",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),

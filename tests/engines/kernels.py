@@ -139,7 +139,7 @@ def sizes_of(shape: ModelShape, batch: int) -> dict[str, int]:
     return {
         "batch": batch, "passages": shape.num_retrieved, "selected": shape.num_selected or 0, "tokens": tokens,
         "question": shape.question_length, "passage": shape.passage_length, "encoder_tokens": read * tokens,
-        "cache_length": shape.cache_length,
+        "cache_length": shape.cache_length, "positions": 1,
     }
 
 

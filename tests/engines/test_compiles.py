@@ -116,12 +116,14 @@ def test_the_demo_compiles(calibrated_demo, tmp_path, form, precision):
 
 
 def test_no_weight_is_copied_for_the_rows_of_a_batch(calibrated_demo, tmp_path):
+    """Nor for the positions of a draft."""
     quantize_bundle(calibrated_demo("exact algebra"), tmp_path / "fp16", QuantizeOptions("fp16", "tensorrt"))
     bundle = Bundle.open(tmp_path / "fp16")
-    for name in ("live_stage_a", "decoder_step"):
-        dims = input_dims(bundle.manifest.io()[name], sizes_of(bundle.manifest.model, 4))
+    for name, positions in (("live_stage_a", 1), ("decoder_step", 1), ("decoder_step", 5)):
+        sizes = {**sizes_of(bundle.manifest.model, 4), "positions": positions}
+        dims = input_dims(bundle.manifest.io()[name], sizes)
         compiled = row_of(kernels_of(bundle.graph_path(name), dims))
-        assert compiled["constant_bytes"] <= 1.05 * bundle.manifest.graphs[name].weight_bytes, name
+        assert compiled["constant_bytes"] <= 1.05 * bundle.manifest.graphs[name].weight_bytes, sizes
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def ranges(draw):
 PROFILES = st.builds(
     Profile, batch=ranges(), texts=ranges(), text=st.sampled_from(["question", "passage"]), passages=ranges(),
     selected=ranges(), question_tokens=ranges(), passage_tokens=ranges(),
+    positions=st.sampled_from([(1, 1, 1), (1, 5, 9)]),
 )
 SHAPES = st.builds(
     shape_of, st.sampled_from(list(ARCHITECTURES)), question_length=SIZE, passage_length=SIZE, num_retrieved=SIZE,

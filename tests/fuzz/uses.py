@@ -209,7 +209,7 @@ def options_of_a_session(path: Path, _: Path) -> None:
     random = _random(path)
     options = {
         "threads": 1, "verify": False, "retrieval": "bm25", "backend": "auto", "passage_cache_bytes": 0,
-        "require_parity": False,
+        "draft_tokens": 2, "require_parity": False,
     }
     name = random.choice([*options, "bundle", "store"])
     paths = {"bundle": BUNDLE, "store": STORE, name: _argument(random)} if name in ("bundle", "store") else {}

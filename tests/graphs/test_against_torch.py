@@ -25,6 +25,7 @@ def sizes(draw: st.DrawFn) -> Sizes:
         batch=draw(st.integers(1, 4)), passages=passages, selected=draw(st.integers(1, passages)),
         question=draw(st.integers(1, 12)), passage=draw(st.integers(1, 24)), encoder_tokens=draw(st.integers(1, 40)),
         prefix=draw(st.integers(1, 13)), cache_length=draw(st.integers(1, 18)),
+        positions=draw(st.integers(1, 9)),
     )
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 SIZES = (
     Sizes(1, passages=1, selected=1, question=1, passage=1, encoder_tokens=1, prefix=1, cache_length=1),
-    Sizes(3, passages=5, selected=3, question=4, passage=11, encoder_tokens=37, prefix=2, cache_length=6),
+    Sizes(3, passages=5, selected=3, question=4, passage=11, encoder_tokens=37, prefix=2, cache_length=6, positions=4),
 )
 """None of the sizes that are traced at."""
 

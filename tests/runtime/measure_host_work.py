@@ -93,7 +93,8 @@ class StubEngine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
         dims = self.tensors[name].dims
-        most = [{"batch": (1, 16)[profile], "cache_length": ANSWER_TOKENS}.get(dim, 1 << 20) for dim in dims]
+        sizes = {"batch": (1, 16)[profile], "cache_length": ANSWER_TOKENS, "positions": 1}
+        most = [sizes.get(dim, 1 << 20) for dim in dims]
         greatest = [dim if isinstance(dim, int) else most[place] for place, dim in enumerate(dims)]
         return [[1 if isinstance(dim, str) else dim for dim in dims], greatest, greatest]
 

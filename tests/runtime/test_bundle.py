@@ -127,8 +127,8 @@ def swap_inputs(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema_version=10), "schema_version 4 to 9, found 10; install a newer"),
-        (lambda data: data.update(schema_version=3), "schema_version 4 to 9, found 3"),
+        (lambda data: data.update(schema_version=11), "schema_version 4 to 10, found 11; install a newer"),
+        (lambda data: data.update(schema_version=3), "schema_version 4 to 10, found 3"),
         (lambda data: data.update(schema_version="1"), "schema_version"),
         (lambda data: data.update(schema_version=True), "schema_version"),
         (lambda data: data.pop("schema_version"), "schema_version"),

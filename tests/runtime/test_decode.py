@@ -157,12 +157,12 @@ def test_a_question_before_the_answer_was_not_chosen():
     shape = dataclasses.replace(SHAPE, architecture="memory_fid", num_selected=None)
     made = Script([[5, EOS]], shape.cache_length)
     (answer,) = decoded(made, shape=shape, prefixes=[[START, 30, 31, EOS]])
-    assert answer == Reading([5], log_probability(0, 0) + log_probability(0, 1))
+    assert answer == Reading([5], log_probability(0, 0) + log_probability(0, 1), runs=2)
 
 
 def test_graphs_that_do_not_tell_give_none():
     made = Script([[5, EOS], [EOS]], SHAPE.cache_length, log_probability=False)
-    assert decoded(made, check_finite=True) == [Reading([5], None), Reading([], None)]
+    assert decoded(made, check_finite=True) == [Reading([5], None, runs=2), Reading([], None, runs=1)]
 
 
 @pytest.mark.parametrize(("run", "raises"), [(1, True), (3, False)])

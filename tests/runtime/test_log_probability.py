@@ -25,11 +25,12 @@ BOTH_FORMS = ["glimmer", "glimmer, exact algebra", "memory_fid", "fid"]
 
 
 def of_own_logits(outputs: Arrays) -> np.ndarray:
-    """log_softmax in float64 of the logits that a graph gives, at the token that it chose: (b, 1)."""
-    logits = outputs["logits"].astype(np.float64)
-    below = logits - logits.max(axis=1, keepdims=True)
-    every = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
-    return np.take_along_axis(every, outputs["next_token"].astype(np.int64), axis=1)
+    """log_softmax in float64 of the logits that a graph gives, at the tokens that it chose: (b, t)."""
+    chosen = outputs["next_token"].astype(np.int64)
+    logits = outputs["logits"].astype(np.float64).reshape(*chosen.shape, -1)
+    below = logits - logits.max(axis=-1, keepdims=True)
+    every = below - np.log(np.exp(below).sum(axis=-1, keepdims=True))
+    return np.take_along_axis(every, chosen[..., None], axis=-1)[..., 0]
 
 
 def decoder_graphs(source):

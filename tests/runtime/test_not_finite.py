@@ -116,7 +116,7 @@ def test_logits_of_any_step(glimmer, step):
     def change(logits):
         runs.append(len(logits))
         if len(runs) == step + 1:
-            logits[0, 3] = np.nan
+            logits[0, :, 3] = np.nan
         return logits
 
     with Session.open(glimmer.bundle, glimmer.store, backend=Changed("decoder_step", "logits", change)) as session:

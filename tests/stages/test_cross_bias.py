@@ -131,3 +131,22 @@ def test_rows_at_steps_of_their_own(model: GlimmerModel, states: tuple[Tensor, T
         one = slice(row, row + 1)
         expected = fids(model, 0, read[one], states[0][one], states[1][one], range(index, index + 1))
         assert_close(found[one], expected.float(), "cross_attention")
+
+
+@pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
+def test_positions_of_a_draft(model: GlimmerModel, states: tuple[Tensor, Tensor], form: str) -> None:
+    """The table goes by each position of a row's draft."""
+    forms = Forms((), None, form)
+    cross = (states[0],) if form == "absorbed" else stage_from_model(model, "cross_kv", forms)(states[0])
+    caches = [torch.zeros(BATCH, CONFIG.num_heads, ANSWER, CONFIG.d_kv) for _ in range(2 * CONFIG.num_decoder_layers)]
+    steps, length = [3, 0, 8], 5
+    with attended(model) as seen:
+        stage_from_model(model, "decoder_step", forms)(
+            random_tokens((BATCH, length), seed=6).int(), torch.tensor(steps, dtype=torch.int32), states[1], *caches,
+            *cross,
+        )
+    read, found = seen[0]
+    for row, index in enumerate(steps):
+        one = slice(row, row + 1)
+        expected = fids(model, 0, read[one], states[0][one], states[1][one], range(index, index + length))
+        assert_close(found[one], expected.float(), "cross_attention")

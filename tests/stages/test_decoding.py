@@ -68,9 +68,38 @@ def test_steps(variant: str, form: str, tmp_path: Path) -> None:
     for index in range(STEPS):
         position = torch.full((BATCH,), index, dtype=torch.int32)
         following, logits, sure, *caches = step(tokens[:, index : index + 1].int(), position, mask, *caches, *cross)
-        assert_close(logits, expected[:, index], "t5_logits")
-        assert following.tolist() == logits.argmax(-1, keepdim=True).tolist()
+        assert_close(logits[:, 0], expected[:, index], "t5_logits")
+        assert following.tolist() == logits.argmax(-1).tolist()
         assert_close(sure, torch.log_softmax(expected[:, index], -1).gather(1, following.long()), "log_probability")
+
+
+@pytest.mark.parametrize("positions", [2, 5, STEPS + 3])
+@pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_drafts(variant: str, form: str, positions: int, tmp_path: Path) -> None:
+    """Each row goes on behind as many of its draft as it keeps; what the others wrote is never attended to."""
+    forms = Forms(("fp16",), None, form)
+    theirs = make_t5(variant, seed=43)
+    model = convert(theirs, "fid", tmp_path)
+    states, mask = encoded(theirs, seed=43)
+    tokens, wrong = (random_tokens((BATCH, STEPS + positions), seed=seed) for seed in (43, 44))
+    expected = reference(theirs, tokens, states, mask)
+    step, cross = stage_from_model(model, "decoder_step", forms), attended(model, states, forms)
+    caches, rows = empty_caches(model), torch.arange(BATCH)[:, None]
+    kept = torch.tensor([1, positions, 2])
+    position = torch.zeros(BATCH, dtype=torch.int32)
+    while bool((position < STEPS).any()):
+        places = (position[:, None] + torch.arange(positions)).clamp(max=STEPS + positions - 1)
+        right = torch.arange(positions) < kept[:, None]
+        ids = torch.where(right, tokens[rows, places], wrong[rows, places])
+        following, logits, sure, *caches = step(ids.int(), position, mask, *caches, *cross)
+        counts = right & (places < STEPS) & (position[:, None] < STEPS)
+        assert_close(logits[counts], expected[rows, places][counts], "t5_logits")
+        assert following.tolist() == logits.argmax(-1).tolist()
+        chosen = torch.log_softmax(expected[rows, places], -1).gather(2, following.long()[..., None])[..., 0]
+        assert_close(sure[counts], chosen[counts], "log_probability")
+        position = (position + kept).clamp(max=STEPS).int()
+        kept = kept.roll(1)
 
 
 @pytest.mark.parametrize("form", CROSS_ATTENTION_FORMS)
@@ -97,4 +126,4 @@ def test_a_prefix_of_rows_of_unequal_length(variant: str, form: str, tmp_path: P
     for _ in range(more):
         position = position + 1
         _, logits, _, *caches = step(tokens[rows, position.long()][:, None].int(), position, mask, *caches, *cross)
-        assert_close(logits, expected[rows, position.long()], "t5_logits")
+        assert_close(logits[:, 0], expected[rows, position.long()], "t5_logits")

@@ -21,6 +21,7 @@ from glimmer_export.runtime.contract import BackendError, BundleError, DeviceLos
 
 __all__ = ["EngineGraph"]
 
+IDS = "decoder_input_ids"
 MOST_SHAPES = 4096
 """Of which what was chosen for them is remembered; many more than come in practice, as lengths are rounded up."""
 
@@ -31,7 +32,8 @@ class EngineGraph:
     def __init__(self, engine: LoadedEngine, io: GraphIO, device: CudaDevice, *, captures: bool) -> None:
         """`captures` for a graph whose loops are to be captured; raises BundleError for another I/O.
 
-        Every input's first dimension is the batch, so `max_batch` is the first input's greatest.
+        Every input's first dimension is the batch, so `max_batch` is the first input's greatest. A decoder's
+        `max_positions` are the tokens that a row may have in one run, None of other graphs.
         """
         _check_io(engine, io)
         self.device = device
@@ -40,6 +42,7 @@ class EngineGraph:
         self._profiles = engine.profiles(list(self.dtypes))
         first = io.inputs[0].name
         self.max_batch = max(profile[first][1][0] for profile in self._profiles)
+        self.max_positions = max(profile[IDS][1][1] for profile in self._profiles) if IDS in self.dtypes else None
         self._contexts: dict[int, Context] = {}
         self._chosen: dict[Shapes, int] = {}
         self._layouts: dict[Hashable, LoopLayout] = {}

@@ -44,6 +44,7 @@ ALIGNMENT = 256
 BATCHES = (1, 8)
 """The greatest batch of each optimization profile."""
 MOST_PASSAGES = 16
+MOST_POSITIONS = 5
 
 
 def write_engines(bundle: Path, key: EngineKey, *, batches: tuple[int, ...] = BATCHES) -> Path:
@@ -82,6 +83,7 @@ def _range(tensor: IOTensor, manifest: BundleManifest, batch: int) -> ShapeRange
         "batch": batch, "passages": MOST_PASSAGES, "selected": MOST_PASSAGES, "question": shape.question_length,
         "passage": shape.passage_length, "tokens": both, "encoder_tokens": MOST_PASSAGES * both,
         "prefix": shape.decoder_prefix_length, "cache_length": shape.cache_length,
+        "positions": MOST_POSITIONS,
     }  # fmt: skip
     least = tuple(1 if isinstance(dim, str) else dim for dim in tensor.dims)
     greatest = tuple(most[dim] if isinstance(dim, str) else dim for dim in tensor.dims)

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from glimmer_export.runtime import Passage, Session
+from glimmer_export.runtime.backends.tensorrt.engine_graph import EngineGraph
 from glimmer_export.runtime.candidates import PassageId
 from glimmer_export.runtime.contract import BackendError, NotFiniteError
+from glimmer_export.runtime.drafts import DraftSource
 from glimmer_export.runtime.reader import Reader
 from tests.calibrated import quantized
 from tests.exported import CORPUS, QUESTIONS, VARIANTS
@@ -136,6 +138,33 @@ def test_several_threads(glimmer, engined, gpu, order):
     with opened(glimmer, engined(glimmer), passage_cache_bytes=5000) as session, ThreadPoolExecutor(4) as pool:
         for answer, wanted in zip(pool.map(session.answer, QUESTIONS * 3), expected, strict=True):
             assert_same(answer, wanted)
+
+
+@pytest.mark.parametrize(("asked", "positions"), [(None, 1), (0, 1), (2, 3), (9, 5)])
+def test_drafts_if_asked_for_as_far_as_an_engine_takes_them(glimmer, engined, gpu, monkeypatch, asked, positions):
+    gpu()
+    with Session.open(glimmer.bundle, glimmer.store, threads=1, draft_tokens=0) as session:
+        plain = session.answer_many(QUESTIONS)
+    rows, lengths = iter(plain), set()
+
+    def right(passages, stops):
+        return DraftSource([next(rows).token_ids], {})
+
+    def noted(self, inputs):
+        lengths.add(inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1)
+        return launch(self, inputs)
+
+    launch = EngineGraph.launch
+    monkeypatch.setattr("glimmer_export.runtime.reader.DraftSource", right)
+    monkeypatch.setattr(EngineGraph, "launch", noted)
+    with opened(glimmer, engined(glimmer), draft_tokens=asked) as session:
+        found = session.answer_many(QUESTIONS)
+    for answer, wanted in zip(found, plain, strict=True):
+        assert answer.token_ids == wanted.token_ids
+        assert answer.log_probability == pytest.approx(wanted.log_probability, abs=1e-3)
+    assert lengths == {1, positions}
+    fewer = sum(answer.decoder_runs for answer in found) < sum(answer.decoder_runs for answer in plain)
+    assert fewer == (positions > 1)
 
 
 def test_only_scores_and_tokens_come_to_the_host(glimmer, engined, gpu):

@@ -1,7 +1,8 @@
-"""The rows of kilt_grades.jsonl, which make_kilt_grades.py made: odd answers, and what KILT's script gives them."""
+"""The rows of kilt_grades.jsonl.gz, which make_kilt_grades.py made: odd answers, and what KILT's script gives them."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 
 __all__ = ["KiltRow", "kilt_rows"]
 
-TABLE = Path(__file__).with_name("kilt_grades.jsonl")
+TABLE = Path(__file__).with_name("kilt_grades.jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class KiltRow:
 @cache
 def kilt_rows() -> tuple[KiltRow, ...]:
     """All 2,000."""
-    rows = map(json.loads, TABLE.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+    rows = map(json.loads, gzip.decompress(TABLE.read_bytes()).decode().rstrip("\n").split("\n"))
     return tuple(
         KiltRow(
             tuple(row["output"]), row["answer"], tuple(row["pages"]),

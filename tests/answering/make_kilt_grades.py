@@ -1,6 +1,6 @@
-"""Makes kilt_grades.jsonl: odd answers and pages, with what KILT's own script gives each.
+"""Makes kilt_grades.jsonl.gz: odd answers and pages, with what KILT's own script gives each.
 
-    python make_kilt_grades.py CLONE_OF_KILT > kilt_grades.jsonl
+    python make_kilt_grades.py CLONE_OF_KILT | gzip -n9 > kilt_grades.jsonl.gz
 
 The clone is of github.com/facebookresearch/KILT at 2664322; its modules import rouge (1.0.1 here) and nltk. The tests
 need neither: they read what came of it. A row has `output` (gold), `answer` and `pages` (predicted), and KILT's figures

@@ -21,10 +21,13 @@ FIX = "copy the bundle again"
 def load_graph(path: Path) -> onnx_ir.Model:
     """The graph of a verified bundle; its weights are read, from the file, when they are asked for.
 
+    Products that were merged are split: passes, patterns and ranges know each by its own name (`merge_products.py`).
     onnx_ir reads no file through a link that leads out of the graph's folder, nor one that has a second name, as those
     of a download cache are and have. Of such a file it is given the bytes, mapped. Raises BundleError.
     """
     import onnx_ir
+
+    from glimmer_export.calibration.passes.merge_products import SplitProducts
 
     model = onnx_ir.load(path)
     files: dict[Path, Any] = {}
@@ -35,6 +38,7 @@ def load_graph(path: Path) -> onnx_ir.Model:
         if place not in files:
             files[place] = map_regular(place, error=BundleError, subject=f"graph {path}, {place.name}", fix=FIX)
         value.const_value = _mapped(tensor, files[place])
+    SplitProducts()(model)
     return model
 
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import glimmer_export.runtime.contract
+from glimmer_export.calibration.load_graph import load_graph as load_verified
 from glimmer_export.exporter.bundle import FormOptions, export_bundle
 from glimmer_export.exporter.bundle.forms import DEFAULT_FORMS
 from glimmer_export.exporter.checkpoint import CheckpointConfig, random_weights, read_checkpoint, write_checkpoint
@@ -259,8 +260,8 @@ def copy_bundle(source: Exported, directory: Path) -> Path:
 
 
 def load_graph(path: Path) -> ir.Model:
-    """A graph that holds its weights itself, to be changed, run from memory and saved anywhere."""
-    model = ir.load(path)
+    """A graph as passes read it, that holds its weights itself, to be changed, run from memory and saved anywhere."""
+    model = load_verified(path)
     ir.external_data.load_to_model(model)
     return model
 

@@ -200,10 +200,14 @@ def _quantize(
     bundle: Bundle, name: str, io: GraphIO, ranges: TrackedRanges, options: GraphOptions, work: Path,
     weights: WeightsFile,
 ) -> tuple[GraphEntry, QuantizedGraph]:
+    from glimmer_export.calibration.passes.merge_products import DECODERS, MergeProducts
+
     model = load_graph(bundle.graph_path(name))
     done = QuantizedGraph()
     if options.int8 or options.fp16 or options.weight_only is not None:
         done = quantize_graph(model, ranges, options)
+    if options.name in DECODERS:
+        MergeProducts()(model)
     written = write_graph(model, name, weights)
     check_valid(written.path)
     check_operators(written.path, allowed=BLOCK_OPERATORS if done.blocks else {})

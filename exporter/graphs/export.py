@@ -12,7 +12,7 @@ from glimmer_export.exporter.graphs.check import APART_BYTES, StageCheck
 from glimmer_export.exporter.graphs.rewrites import DeclareIO, NameNodes, Prepend, StripMetadata
 from glimmer_export.exporter.graphs.trace import TracedStages, memory_prefix
 from glimmer_export.exporter.graphs.write import WeightsFile, WrittenGraph, write_graph
-from glimmer_export.runtime.contract import Forms, GraphIO, codec_of
+from glimmer_export.runtime.contract import Forms, GraphIO, codec_of, stage_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,6 +58,7 @@ class GraphExporter:
         """
         from onnx_ir.passes import Sequential
 
+        from glimmer_export.calibration.passes.merge_products import DECODERS, MergeProducts
         from glimmer_export.exporter.stages import stage_from_model
 
         started = time.perf_counter()
@@ -69,6 +70,8 @@ class GraphExporter:
         Sequential(NameNodes(), *prepend, DeclareIO(io), StripMetadata())(graph)
         filled = self._filled(graph)
         parameters = sum(value.const_value.size for value in graph.graph.initializers.values() if value.const_value)
+        if stage_of(name) in DECODERS:
+            MergeProducts()(graph)
         written = write_graph(graph, name, self._weights)
         del graph
         error = None

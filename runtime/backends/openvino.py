@@ -26,6 +26,8 @@ __all__ = ["KINDS", "OpenVinoBackend", "check_bf16"]
 NATIVE = ("amx_bf16", "avx512_bf16")
 """What OpenVINO multiplies BF16 with. It offers BF16 on any CPU with AVX-512, and converts to FP32 where it must."""
 
+SCORES = "scores"
+
 
 def check_bf16() -> None:
     """Raise BackendError where OpenVINO does not compute BF16, or this CPU only emulates it."""
@@ -48,7 +50,9 @@ class OpenVinoBackend:
 
     `threads` is the number of threads of one graph run, None for as many as suit model and machine (threads.py).
     `compute_precision` is that of the float operators: `fp32`, or `bf16`, which raises BackendError where the CPU has
-    no instructions for it. `compile_cache` is a directory for what was compiled; None: nowhere.
+    no instructions for it. The graph that ranks passages stays in FP32: with eight bits, those that score nearly alike
+    would tie. `compile_cache` is a directory for what was compiled;
+    None: nowhere.
     """
 
     name = OPENVINO_BACKEND
@@ -75,8 +79,9 @@ class OpenVinoBackend:
                 subject, expected="a graph that OpenVINO can load", found=reason, fix="export the bundle again"
             )
 
-        cache = None if self._cache is None else self._cache.place(path, self.compute_precision, wanted)
-        model = OpenVinoModel(path, self.compute_precision, wanted, subject=subject, refused=refused, cache=cache)
+        precision = FP32 if any(tensor.name == SCORES for tensor in io.outputs) else self.compute_precision
+        cache = None if self._cache is None else self._cache.place(path, precision, wanted)
+        model = OpenVinoModel(path, precision, wanted, subject=subject, refused=refused, cache=cache)
         for expected, actual in ((io.inputs, model.inputs), (io.outputs, model.outputs)):
             _check_io(subject, expected, actual)
         if model.threads < wanted:

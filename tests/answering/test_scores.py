@@ -31,7 +31,7 @@ class Answering:
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers = answers
 
-    def answer_many(self, questions, top_k, top_m, *, passages):
+    def answer_many(self, questions, top_k, top_m, *, mass, passages):
         return [self.answers[question] for question in questions]
 
 

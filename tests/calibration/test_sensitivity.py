@@ -9,7 +9,6 @@ from math import inf
 
 import numpy as np
 import onnx
-import onnx_ir
 import pytest
 import yaml
 from onnx import numpy_helper
@@ -17,6 +16,7 @@ from onnx import numpy_helper
 from glimmer_export.calibration.calibrate import CalibrationOptions
 from glimmer_export.calibration.groups import find_groups
 from glimmer_export.calibration.linear import find_linears
+from glimmer_export.calibration.load_graph import load_graph
 from glimmer_export.calibration.losses import Observation, losses
 from glimmer_export.calibration.passes.fold_weights import FoldWeights
 from glimmer_export.calibration.passes.quantize_embedding import find_lookups
@@ -58,7 +58,7 @@ def test_every_product_is_in_one_group_and_found_by_its_pattern(exported, varian
     source = exported(variant)
     groups, nodes = [], []
     for name in source.io:
-        model = onnx_ir.load(source.graph(name))
+        model = load_graph(source.graph(name))
         FoldWeights()(model)
         groups += find_groups(model.graph, name, embeddings=True)
         nodes += [(name, linear.name) for linear in find_linears(model.graph)]

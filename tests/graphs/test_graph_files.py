@@ -75,8 +75,10 @@ def test_nodes_and_weights_are_named_by_their_modules(exported, variant):
         assert all(nodes), name
         assert len(set(nodes)) == len(nodes), name
     step = models(exported(variant))["decoder_step"].graph
-    assert "decoder.block.0.layer.0.SelfAttention.q/MatMul" in {node.name for node in step.node}
-    assert "decoder.block.0.layer.0.SelfAttention.q.weight" in {weight.name for weight in step.initializer}
+    assert "decoder.block.0.layer.0.SelfAttention.o/MatMul" in {node.name for node in step.node}
+    assert "decoder.block.0.layer.0.SelfAttention.o.weight" in {weight.name for weight in step.initializer}
+    assert "decoder.block.0.layer.0.SelfAttention.k+v+q/MatMul" in {node.name for node in step.node}
+    assert "decoder.block.0.layer.0.SelfAttention.k+v+q.weight" in {weight.name for weight in step.initializer}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

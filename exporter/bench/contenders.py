@@ -65,10 +65,12 @@ class SessionContender:
         if opened.text is None or spec.store is None:
             raise ValueError(f"{spec.model} has no tokenizer or no store")
         store = MemoryStore.open(spec.store, opened)
-        loaded = _loaded(spec, opened, store.manifest.codec)
+        if (codec := store.manifest.codec) is None:
+            raise ValueError(f"{spec.store} has no memory")
+        loaded = _loaded(spec, opened, codec)
         self._close = loaded.close
         manifest = opened.manifest
-        entries = [manifest.graphs[name] for name in manifest.stages(store.manifest.codec).values()]
+        entries = [manifest.graphs[name] for name in manifest.stages(codec).values()]
         self._files = [file for entry in entries for file in entry.files]
         self._files += [manifest.weights] if manifest.weights else []
         self._graphs = {stage: _TimedGraph(graph) for stage, graph in loaded.graphs.items()}

@@ -15,7 +15,8 @@ def without_time(answer: dict) -> dict:
 
 def expected(session, question, **options) -> dict:
     found = session.answer(question, **options).to_dict()
-    return {name: found[name] for name in ("question", "answer", "log_probability", "passages")} | {"abstained": False}
+    kept = ("question", "answer", "log_probability", "decoder_runs", "passages")
+    return {name: found[name] for name in kept} | {"abstained": False}
 
 
 def test_a_question_is_answered_as_the_session_does(client, session):

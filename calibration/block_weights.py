@@ -84,7 +84,7 @@ def k_quant(weight: NDArray[np.float32], bits: int, _: NDArray[np.float64] | Non
     rounded = round_to_nearest(weight, bits)
     for part in _parts(weight.shape[1]):
         rows = _blocks(weight[:, part])
-        with np.errstate(divide="ignore", invalid="ignore"):  # blocks of one value; the search leaves them as they were
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # blocks of one value, or of next to none
             codes, scales, zero_points = quant_tensor_k_quant_cpu(rows.reshape(-1, BLOCK_SIZE), bits, BLOCK_SIZE)
         found = BlockCodes(
             bits, np.nan_to_num(codes).astype(np.uint8).reshape(rows.shape),

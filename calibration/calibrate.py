@@ -164,7 +164,11 @@ def calibrate(
     last_tenth = len(sample) - max(1, len(sample) // 10)
     before: dict[tuple[str, str], float] = {}
     answers: list[Answer] = []
-    with closing(backend), Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+    with (
+        closing(backend),
+        # Without drafts: their guesses and padding are no inputs of an answer.
+        Session.open(bundle, store, threads=options.threads, backend=backend, draft_tokens=0) as session,
+    ):
         other = in_other_form(session, backend)
         for done, index in enumerate(sample):
             if done == last_tenth:

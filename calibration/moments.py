@@ -50,7 +50,10 @@ def collect_moments(
         limit=options.passages_per_question, threads=options.threads, fixed_keys=manifest.model.cross_attention_bias,
     )
     answered = 0
-    with closing(backend), Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+    with (
+        closing(backend),
+        Session.open(bundle, store, threads=options.threads, backend=backend, draft_tokens=0) as session,
+    ):
         sessions = [session, *([] if (other := in_other_form(session, backend)) is None else [other])]
         for index in sample:
             passages = [given_passages(questions[index])] if options.given else None

@@ -192,7 +192,7 @@ def sensitivity(
     ):
         work = _count_work(bundle, store, asked, backend)
         advance(len(asked))
-        with Session.open(bundle, store, threads=options.threads, backend=backend) as session:
+        with Session.open(bundle, store, threads=options.threads, backend=backend, draft_tokens=0) as session:
             bench = _Bench(session, backend, asked, quantization, options, advance)
             found = {group: bench.losses([group]) for group in groups}
             rows = _rows(groups, found, work, quantization)
@@ -306,7 +306,7 @@ def _count_work(
 ) -> dict[tuple[str, str], float]:
     counting = CountingBackend(backend)
     places = spread(range(len(asked)), COUNTED_QUESTIONS)
-    with Session.open(bundle, store, backend=counting, verify=False) as session:
+    with Session.open(bundle, store, backend=counting, verify=False, draft_tokens=0) as session:
         observe(session, [asked[place] for place in places], batch_size=1)
     return counting.work
 

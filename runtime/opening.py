@@ -163,9 +163,9 @@ def warn_of_other_cpu(bundle: Bundle) -> None:
 
 def _check_beside(cache: Path, read: Sequence[Path | None]) -> None:
     """A bundle with a file that its manifest does not vouch for is refused, and a store is read-only here."""
-    place = cache.resolve()
+    place = Path(os.path.realpath(cache))  # unlike `resolve`, of a link to itself too
     for directory in read:
-        if directory is not None and (place == (other := directory.resolve()) or other in place.parents):
+        if directory is not None and (place == (other := Path(os.path.realpath(directory))) or other in place.parents):
             raise OptionError(
                 "compile_cache", expected="a directory apart from bundle and store", found=str(cache),
                 fix="name another",

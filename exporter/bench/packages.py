@@ -14,14 +14,14 @@ __all__ = ["OPTIMUM", "require_engines"]
 OPTIMUM = "optimum"
 """The package, and the folder of a bench that what it exported is in."""
 EXPORT_APART = (
-    "it asks for an older transformers, so export with it from a folder of its own: pip install --no-deps --target "
+    "glimmer-export[optimum] asks for an older transformers, so export with it from a folder of its own: pip install --no-deps --target "
     ".venv/optimum -r constraints-optimum.txt, then this command with --prepare and --work DIR under "
     "PYTHONPATH=.venv/optimum, and then without both with the same --work"
 )
 FIXES = {
-    OPENVINO: "pip install -c constraints.txt '.[openvino]', or leave the peer out",
-    CTRANSLATE2: "pip install -c constraints.txt '.[peers]', or leave the peer out",
-    "transformers": "pip install -c constraints.txt '.[export]'",
+    OPENVINO: "pip install 'glimmer-export[openvino]', or leave the peer out",
+    CTRANSLATE2: "pip install 'glimmer-export[peers]', or leave the peer out",
+    "transformers": "pip install 'glimmer-export[export]'",
     OPTIMUM: EXPORT_APART,
 }
 

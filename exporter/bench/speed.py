@@ -89,7 +89,7 @@ def read_run(path: Path) -> Run:
     names = [group.name for group in GROUPS]
     if not isinstance(groups, dict) or not all(name in names and "load" in one for name, one in groups.items()):
         raise OutputError(
-            f"{path}", expected=f"groups of benches among {', '.join(names)}", found="something else",
+            f"{path}", expected=f"groups of benches among {', '.join(names)}", found=f"{groups!r}"[:80],
             fix="name what exporter.bench.speed wrote",
         )
     return groups

@@ -93,7 +93,7 @@ def test_ask_prints_the_answer_the_passages_and_the_time(cli, glimmer):
         read = "yes" if item.read else ""
         scores = [f"{item.retrieval_score:.3f}", f"{item.score:.3f}"]
         assert row == [str(rank), str(item.passage.id), *scores, read, item.passage.title]
-    assert f"log-probability {expected.log_probability:.3f}" in lines
+    assert f"log-probability {expected.log_probability:.3f}, decoder runs {expected.decoder_runs}" in lines
     assert re.search(r"live_stage_a [\d.]+ ms.*decode [\d.]+ ms.*total [\d.]+ ms", lines[-1])
 
 

@@ -130,7 +130,7 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
         "export": ["export", glimmer.checkpoint, "-o", output],
         "init": ["init", "--random", "small", "-o", output],
         "convert": ["convert", folder, "--from", "t5x", "-o", output],
-        "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1"],
+        "ask": ["ask", glimmer.bundle, "--store", glimmer.store, "w1", "--backend", "onnxruntime-cpu"],
         "serve": ["serve", glimmer.bundle, "--store", glimmer.store, "--port", 0],
         "memory": ["memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output],
         "memory of Parquet": ["memory", "build", glimmer.bundle, "--corpus", parquet, "-o", output],
@@ -223,7 +223,8 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 
 def test_every_optional_package_has_its_extra():
     extras = {
-        "tools", "cpu", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train", "serve",
+        "tools", "cpu", "openvino", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train",
+        "serve", "peers",
     }  # fmt: skip
     assert set(EXTRAS.values()) == extras
 

@@ -14,9 +14,9 @@ __all__ = ["OPTIMUM", "require_engines"]
 OPTIMUM = "optimum"
 """The package, and the folder of a bench that what it exported is in."""
 EXPORT_APART = (
-    "glimmer-export[optimum] asks for an older transformers, so export with it from a folder of its own: pip install --no-deps --target "
-    ".venv/optimum -r constraints-optimum.txt, then this command with --prepare and --work DIR under "
-    "PYTHONPATH=.venv/optimum, and then without both with the same --work"
+    "glimmer-export[optimum] asks for an older transformers, so export with it from a folder of its own: pip install "
+    "--no-deps --target .venv/optimum -r constraints-optimum.txt, then this command with --prepare and --work DIR "
+    "under PYTHONPATH=.venv/optimum, and then without both with the same --work"
 )
 FIXES = {
     OPENVINO: "pip install 'glimmer-export[openvino]', or leave the peer out",

@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -121,11 +122,16 @@ def measure(folder: Path, label: str, options: str) -> None:
     if output.exists():
         return
     make(folder, COMMON | row.made, options)
+    keep(folder, row.command, KEPT, output)
+
+
+def keep(folder: Path, asked: str, names: Sequence[str], output: Path) -> None:
+    """Ask for a report in a folder; write what it says under these names, with its command, date and seconds."""
     started = time.monotonic()
-    report = json.loads(command(row.command, folder))
+    report = json.loads(command(asked, folder))
     kept = {
-        "command": f"glimmer-export {row.command}", "date": datetime.now(UTC).date().isoformat(),
-        "seconds": round(time.monotonic() - started), **{name: report[name] for name in KEPT},
+        "command": f"glimmer-export {asked}", "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.monotonic() - started), **{name: report[name] for name in names},
     }  # fmt: skip
     output.parent.mkdir(exist_ok=True)
     partial = output.with_suffix(".partial")

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.demo.fidelity import COMMON, GIVEN, MACHINE, WORLDS, command, make
+from tests.demo.fidelity import COMMON, GIVEN, MACHINE, WORLDS, keep, make
 
 PAGE = Path("docs/measurements/mass.md")
 FOUND = PAGE.with_suffix(".json")
@@ -35,17 +33,7 @@ def measure(folder: Path, mass: str, options: str) -> None:
     if output.exists():
         return
     make(folder, COMMON, options)
-    asked = f"parity fp32 --reference fp32 --store store --mass {mass} {GIVEN} --json"
-    started = time.monotonic()
-    report = json.loads(command(asked, folder))
-    kept = {
-        "command": f"glimmer-export {asked}", "date": datetime.now(UTC).date().isoformat(),
-        "seconds": round(time.monotonic() - started), **{name: report[name] for name in KEPT},
-    }  # fmt: skip
-    output.parent.mkdir(exist_ok=True)
-    partial = output.with_suffix(".partial")
-    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    partial.replace(output)
+    keep(folder, f"parity fp32 --reference fp32 --store store --mass {mass} {GIVEN} --json", KEPT, output)
 
 
 def found_in(folder: Path) -> dict[str, Any]:

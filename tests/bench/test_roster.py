@@ -69,8 +69,8 @@ def test_a_bundle_has_a_name_and_a_place(text):
         ("openvino-bf16", "openvino", "openvino"),
         ("auto", "openvino", "openvino"),
         ("cross-encoder-openvino", "openvino", "leave the peer out"),
-        ("llm-k5", "ctranslate2", r"pip install -c constraints.txt '\.\[peers\]'"),
-        ("hf-fid-k5", "transformers", r"\.\[export\]"),
+        ("llm-k5", "ctranslate2", r"pip install 'glimmer-export\[peers\]'"),
+        ("hf-fid-k5", "transformers", r"pip install 'glimmer-export\[export\]'"),
         ("optimum-fid-k5-int8", "optimum", "PYTHONPATH=.venv/optimum, and then without both with the same --work"),
     ],
 )

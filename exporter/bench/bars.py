@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from glimmer_export.exporter.bench.gated import gated_contenders
-from glimmer_export.exporter.bench.labels import OURS, contender_label, contenders_of, engine_of
+from glimmer_export.exporter.bench.labels import contender_label, contenders_of, engine_of
 from glimmer_export.exporter.bench.machine import cpu_label, threads_label
 from glimmer_export.exporter.bench.readme import require_quiet
+from glimmer_export.exporter.bench.roster import OURS
 from glimmer_export.exporter.bench.speed import Run, read_run
 from glimmer_export.exporter.files.publish import check_file, replace_file
 from glimmer_export.exporter.report.tables import times_faster
@@ -81,6 +82,13 @@ def _ratio(group: str, peer: str, ours: str) -> Figure:
     def figure(run: Run, _: Sequence[str]) -> float | None:
         theirs, mine = _median(run, group, peer), _median(run, group, ours)
         return None if theirs is None or mine is None else theirs / mine
+
+    return figure
+
+
+def _constant(value: float) -> Figure:
+    def figure(_run: Run, _gated: Sequence[str]) -> float | None:
+        return value
 
     return figure
 
@@ -193,7 +201,7 @@ def draft_bars(replays: Sequence[Replay]) -> list[Bar]:
     return [
         Bar(
             f"plain decoding over drafts, {PRECISIONS.get(name, name)}, {one['source']}",
-            lambda _run, _gated, ratio=float(bundle["ratio"]): ratio, "x", least=1.4,
+            _constant(float(bundle["ratio"])), "x", least=1.4,
         )
         for one in replays
         if one["batch_size"] == 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glimmer_export.exporter.bench.labels import OURS
+from glimmer_export.exporter.bench.roster import OURS
 from glimmer_export.runtime.contract import OutputError
 from glimmer_export.runtime.contract.records import read_json
 

@@ -75,11 +75,10 @@ def reckoned_form(shape: ModelShape, answer_tokens: int, target: Target) -> str:
     if target.tensorrt is not None:
         gpu, positions = target.tensorrt, tokens + shape.decoder_prefix_length - 1
         return min(CROSS_ATTENTION_FORMS, key=lambda form: cross_attention_ms(form, shape, positions, target, gpu))
-    runs = drafted_runs(tokens)
-    positions = shape.decoder_prefix_length - 1 + sum(1 + FURTHER_POSITION * (length - 1) for length in runs)
+    run = sum(1 + FURTHER_POSITION * (length - 1) for length in drafted_runs(tokens)) + shape.decoder_prefix_length - 1
     inner = shape.num_heads * shape.d_kv
     saved = shape.d_model * inner * target.absorbed_efficiency
-    return "absorbed" if positions * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
+    return "absorbed" if run * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
 
 
 def drafted_runs(answer_tokens: int) -> list[int]:

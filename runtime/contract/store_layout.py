@@ -31,6 +31,7 @@ that has one: a file without the column names no page.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from itertools import chain
@@ -43,6 +44,7 @@ __all__ = [
     "FOLDING",
     "INDEX_ENGINES",
     "OLDER_MANIFESTS",
+    "SEGMENTS",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
     "CodecSnr",
@@ -65,7 +67,7 @@ __all__ = [
 STORE_SCHEMA_VERSION = 5
 STORE_FILE = FileKind("glimmer-store", STORE_SCHEMA_VERSION, oldest=2)
 TEXTS = "passages.sqlite"
-OLDER_MANIFESTS = "manifests"
+OLDER_MANIFESTS, SEGMENTS = "manifests", "segments"
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
 RETRIEVALS = ("bm25", "dense", "hybrid")
@@ -245,6 +247,12 @@ class StoreManifest:
         return sum(part.count for part in self.tombstone_files) + len(self.tombstones)
 
     @property
+    def texts_sha256(self) -> str:
+        """The digest of the texts, where one segment has them all; of several, that of their digests."""
+        digests = [segment.texts.sha256 for segment in self.segments]
+        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    @property
     def index_engine(self) -> str:
         """What searches the texts."""
         return self.index.engine
@@ -275,7 +283,7 @@ def shard_list_name(generation: int, place: int) -> str:
 
 def segment_name(generation: int, place: int) -> str:
     """Folder of one of the segments that a generation writes, below its store."""
-    return f"segments/{generation:05d}-{place:05d}"
+    return f"{SEGMENTS}/{generation:05d}-{place:05d}"
 
 
 def texts_name(generation: int) -> str:

@@ -124,7 +124,8 @@ class SegmentEntry:
     """Texts of the passages numbered from `first` on, and the files of their full-text index if it is tantivy's.
 
     `num_passages` of the `num_numbers` are in the texts, and in the index: the others were deleted before these were
-    written. Some of them may have been deleted since.
+    written. Some of them may have been deleted since. `documents` says how many of them each of tantivy's own segments
+    has, in the order of their names; none in an index of an earlier version, whose own list says it.
     """
 
     first: int
@@ -132,6 +133,7 @@ class SegmentEntry:
     num_passages: int
     texts: FileEntry
     index: tuple[FileEntry, ...] = ()
+    documents: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:

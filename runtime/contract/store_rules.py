@@ -207,8 +207,21 @@ def _segments(manifest: StoreManifest) -> Iterator[Fault]:
         yield "segments", f"{manifest.num_passages} passages at least", first
     if manifest.index.engine == "fts5" and (len(manifest.segments) != 1 or manifest.segments[0].index):
         yield "segments", "one, without files of an index", len(manifest.segments)
+    for index, segment in enumerate(manifest.segments):
+        yield from _documents(segment, f"segments[{index}].documents")
     if manifest.num_truncated > numbers:
         yield "num_truncated", f"at most {numbers}", manifest.num_truncated
+
+
+def _documents(segment: SegmentEntry, where: str) -> Iterator[Fault]:
+    """Those of tantivy's own segments, unless that lists them itself."""
+    parts = {file.path.partition(".")[0] for file in segment.index}
+    if not parts or any(file.path.endswith(META) for file in segment.index):
+        parts = set()
+    if len(segment.documents) != len(parts) or not all(1 <= count <= MAX_COUNT for count in segment.documents):
+        yield where, f"how many documents each of {len(parts)} parts has", segment.documents
+    elif parts and sum(segment.documents) != segment.num_passages:
+        yield where, f"{segment.num_passages} together", segment.documents
 
 
 def _tombstones(manifest: StoreManifest) -> Iterator[Fault]:

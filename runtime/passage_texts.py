@@ -164,7 +164,7 @@ class TextsFile:
     def check_bounds(self, segment: SegmentEntry, dead: NDArray[np.int64]) -> None:
         """Raise StoreError where passages of a segment are missing at its ends, or others are there."""
         first, end = segment.first, segment.end
-        last = live_end(first, end, dead) - 1
+        last = live_end(end, dead) - 1
         lowest, highest = (end, first - 1) if self._highest is None else (self._lowest, self._highest)
         if not (first <= lowest and last <= highest < end):
             found = "none" if self._highest is None else f"numbers from {lowest} to {highest}"
@@ -239,8 +239,8 @@ class TextsFile:
         return StoreError(str(self._path), expected=expected, found=found, fix=fix)
 
 
-def live_end(first: int, end: int, dead: NDArray[np.int64]) -> int:
-    """One more than the highest number from `first` to below `end` that is not `dead`; `first` if every one is."""
+def live_end(end: int, dead: NDArray[np.int64]) -> int:
+    """One more than the highest number below `end` that is not among the `dead` (n,), which rise."""
     following = dead[::-1] == np.arange(end - 1, end - 1 - len(dead), -1)
     return end - (len(dead) if following.all() else int(following.argmin()))
 

@@ -23,9 +23,15 @@ from safetensors.numpy import save
 
 from glimmer_export.exporter.files.links import require_no_link_below
 from glimmer_export.exporter.files.publish import recover
-from glimmer_export.exporter.files.whole_file import replace_file, sync_directory, sync_tree, write_errors
+from glimmer_export.exporter.files.whole_file import (
+    remove_unfinished,
+    replace_file,
+    sync_directory,
+    sync_tree,
+    write_errors,
+)
 from glimmer_export.exporter.memory.generations import free_older, put_manifest, sweep
-from glimmer_export.exporter.memory.journal import Journal, begin_change, end_change
+from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
 from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.texts import FTS5, require_engine
 from glimmer_export.exporter.memory.tiers import is_full, to_merge
@@ -55,7 +61,7 @@ from glimmer_export.runtime.contract.store_layout import (
 )
 from glimmer_export.runtime.contract.store_manifest import read_shard_list
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
-from glimmer_export.runtime.contract.store_replica import copied_files, copy_name
+from glimmer_export.runtime.contract.store_replica import REPLICAS, copied_files, copy_name
 from glimmer_export.runtime.generation import TOMBSTONES, read_tombstones, read_tombstones_file
 from glimmer_export.runtime.passage_texts import PassageTexts
 
@@ -175,7 +181,7 @@ class Change:
             with suppress(StoreError):
                 name = older_manifest_name(self.manifest.generation - 1)
                 earlier = read_store_manifest(self.store, name).corpus_sha256
-        return earlier is not None and changed_corpus(earlier, corpus_sha256) == now
+        return earlier is not None and _after(earlier, corpus_sha256) == now
 
     def publish(
         self, manifest: StoreManifest, others: Mapping[str, Path] | None = None, *, dropped: Collection[str] = (),
@@ -190,6 +196,19 @@ class Change:
         staged = {path.relative_to(self.staged).as_posix(): path for path in self.staged.rglob("*") if path.is_file()}
         linked = {**staged, **(others or {})}
         begin_change(self.store, self._journal(manifest, linked, dropped))
+        try:
+            self._put(manifest, linked)
+        except BaseException:
+            with suppress(StoreError):  # of a manifest that cannot be read: the next change looks again
+                end_change(self.store, read_store_manifest(self.store).generation)
+            raise
+        end_change(self.store, manifest.generation)
+        freed = free_older(self.store, manifest.generation, kept=kept)
+        if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
+            return *freed[:2], freed[2] + sweep(self.store, manifest)
+        return freed
+
+    def _put(self, manifest: StoreManifest, linked: Mapping[str, Path]) -> None:
         for name, path in linked.items():
             (self.store / name).parent.mkdir(parents=True, exist_ok=True)
             (self.store / name).unlink(missing_ok=True)  # of a generation that never was
@@ -197,11 +216,6 @@ class Change:
         for folder in {(self.store / name).parent for name in linked} | {self.store}:
             sync_directory(folder)
         replace_manifest(self.store, self.manifest, manifest)
-        end_change(self.store, manifest.generation)
-        freed = free_older(self.store, manifest.generation, kept=kept)
-        if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
-            return *freed[:2], freed[2] + sweep(self.store, manifest)
-        return freed
 
     def _journal(self, manifest: StoreManifest, linked: Collection[str], dropped: Collection[str]) -> Journal:
         shards = {shard.file.path for shard in self.manifest.shards}
@@ -236,6 +250,9 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
                 check_no_links(store)
                 require_engine(manifest.index.engine)
                 swept = end_change(store, manifest.generation)
+                for folder in (store, store / REPLICAS, store / DROPPED):
+                    if folder.is_dir():
+                        remove_unfinished(folder)
                 if not damaged:
                     _check_opens(store, manifest)
                 with work.staging() as staged:
@@ -272,7 +289,11 @@ def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreM
 
 def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:
     """What stands for the corpus after a change: equal only where the same changes were made to the same corpus."""
-    return hashlib.sha256(f"{manifest.corpus_sha256} {change_sha256}".encode()).hexdigest()
+    return _after(manifest.corpus_sha256, change_sha256)
+
+
+def _after(corpus_sha256: str, change_sha256: str) -> str:
+    return hashlib.sha256(f"{corpus_sha256} {change_sha256}".encode()).hexdigest()
 
 
 def _link(path: Path, target: Path) -> None:

@@ -63,7 +63,8 @@ def compact_store(store: str | Path, *, progress: bool = False) -> CompactSummar
             manifest = dataclasses.replace(manifest, segments=packed_segments(change, advance=advance))
         if manifest != change.manifest:
             manifest = dataclasses.replace(
-                manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation
+                manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation,
+                num_truncated=min(manifest.num_truncated, manifest.num_passages),
             )
             removed, still_open, freed = change.publish(manifest, dropped=packing.dropped, kept=0)
         else:

@@ -203,10 +203,10 @@ def encode_shard(
                             meter.add(first + row, memory, tensors)
                 advance(len(rows))
         entry = FileEntry.named(shard_name(index), temporary)
+    num_empty = sum(passage is None for passage in passages)
     return ShardRecord(
-        ShardEntry(entry, len(passages), writer.num_tokens, first, sum(passage is None for passage in passages), checksums=True),
-        sum(cut for _, cut in encoded),
-        SampleErrors() if meter is None else meter.errors,
+        ShardEntry(entry, len(passages), writer.num_tokens, first, num_empty, checksums=True),
+        sum(cut for _, cut in encoded), SampleErrors() if meter is None else meter.errors,
     )
 
 

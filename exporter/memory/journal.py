@@ -9,7 +9,6 @@ holds a generation that names it; which do is told by numbers, and no older mani
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -129,7 +128,7 @@ def _remove(store: Path, name: str) -> int:
 
 def _read(path: Path) -> Journal | None:
     """A journal; None if there is none, or one that was damaged: what it names is `memory compact`'s to find."""
-    if not is_there(path) or os.path.islink(path):
+    if not is_there(path) or path.is_symlink():
         return None
     try:
         data = read_json(path, error=StoreError, fix=FIX)

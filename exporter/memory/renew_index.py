@@ -10,11 +10,10 @@ from pathlib import Path
 
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.memory.commit import changing
-from glimmer_export.exporter.memory.texts import read_texts, write_index, write_numbered_texts
+from glimmer_export.exporter.memory.texts import index_entry, read_live, write_segments
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
+from glimmer_export.runtime.contract import MANIFEST, STORE_SCHEMA_VERSION, StoreError, StoreManifest, record_to_json
 from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
-from glimmer_export.runtime.contract.store_layout import FOLDING, texts_name
 
 __all__ = ["RenewSummary", "renew_index"]
 
@@ -39,27 +38,27 @@ def renew_index(store: str | Path, *, progress: bool = False) -> RenewSummary:
     """
     started = time.monotonic()
     with changing(Path(store)) as change:
-        before, texts, count = change.manifest, change.manifest.texts, change.manifest.num_passages
-        source = change.store / texts.path
-        change.check(texts, before.tombstones)
-        with progress_bar("Indexing texts", count, shown=progress) as advance:
-            if change.full_text():
-                name = texts_name(change.generation)
-                write_numbered_texts(change.staged / name, read_texts(source), advance=advance, folding=FOLDING)
-                texts = change.entry(name)
-            index = write_index(
-                change.staged, change.generation, read_texts(source), before.index.engine, advance=advance
+        before = change.manifest
+        for segment in before.segments:
+            change.check(segment.texts)
+        with progress_bar("Indexing texts", before.num_passages, shown=progress) as advance:
+            passages = read_live(change.store, before.segments, change.tombstones)
+            segments = write_segments(
+                change.staged, change.generation, passages, before.num_numbers, before.index.engine, advance=advance
             )
-        manifest = dataclasses.replace(before, generation=change.generation, texts=texts, index=index)
+        manifest = dataclasses.replace(
+            before, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, segments=segments,
+            index=index_entry(before.index.engine),
+        )
         change.publish(manifest)
         _keep_vectors(change.store, before, manifest)
-    return RenewSummary(manifest.generation, index.engine, count, time.monotonic() - started)
+    return RenewSummary(manifest.generation, manifest.index.engine, before.num_passages, time.monotonic() - started)
 
 
 def _keep_vectors(store: Path, before: StoreManifest, manifest: StoreManifest) -> None:
     """Vectors of the generation before are those of the same passages."""
     with suppress(StoreError):  # there are none, or of an earlier generation
         dense = dataclasses.replace(
-            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts.sha256
+            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts_sha256
         )
         replace_file(store / DENSE / MANIFEST, record_to_json(dense).encode())

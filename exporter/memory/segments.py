@@ -32,7 +32,6 @@ def changed_segments(
     StoreError where a file that is copied is damaged, and as `write_texts`.
     """
     before = change.manifest
-    start = before.num_numbers
     if change.full_text():
         return (_whole(change, deleted, added, num_added, advance),)
     if change.folded_otherwise():
@@ -42,13 +41,10 @@ def changed_segments(
     if not num_added:
         return before.segments
     sizes = [segment.num_numbers for segment in before.segments]
-    if sizes == [0]:  # of a store that has lost every passage
-        runs = [range(2)]
-    else:
-        runs = to_merge([*sizes, num_added], SEGMENT_PASSAGES)
+    lost_all = sizes == [0]  # as earlier versions left it: no segment but the only one may be empty
+    runs = [range(2)] if lost_all else to_merge([*sizes, num_added], SEGMENT_PASSAGES)
     if not runs or runs[-1].stop <= len(sizes):
         runs.append(range(len(sizes), len(sizes) + 1))
-    assert start == before.segments[-1].end
     return tuple(_merged(change, runs, deleted, added, num_added, advance))
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.runtime.contract.files import is_there, read_file
-from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
 from glimmer_export.runtime.contract.manifest import FileEntry
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
 from glimmer_export.runtime.contract.store_layout import StoreManifest
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -60,5 +61,5 @@ def test_small_neighbours_fit_together_and_none_is_left_beside_another(sizes, mo
     assert all(len(run) > 1 and sum(sizes[run.start : run.stop]) <= most for run in runs)
     assert not any(is_full(sizes[place], most) for run in runs for place in run)
     packed = after(sizes, runs)
-    pairs = zip(packed, packed[1:], strict=False)
+    pairs = pairwise(packed)
     assert all(is_full(one, most) or is_full(other, most) or one + other > most for one, other in pairs)

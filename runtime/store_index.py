@@ -77,9 +77,9 @@ def _full_text(
 ) -> Retriever:
     if manifest.index.engine == "fts5":
         return texts
-    files = [directory / file.path for segment in manifest.segments for file in segment.index]
-    with saying_what_mends(directory, manifest, manifest.segments[0].index[0].path):
-        return TantivyIndex(files, num_passages=manifest.num_passages, folding=manifest.index.folding)
+    files = [file for segment in manifest.segments for file in segment.index]
+    with saying_what_mends(directory, manifest, files[0].path if files else ""):
+        return TantivyIndex(directory, manifest.segments, tombstones, folding=manifest.index.folding)
 
 
 def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:

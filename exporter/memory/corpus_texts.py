@@ -11,7 +11,14 @@ import numpy as np
 
 from glimmer_export.exporter.files.whole_file import write_errors
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource
-from glimmer_export.exporter.memory.texts import AUTO, TANTIVY, choose_engine, require_engine, write_segments, write_texts
+from glimmer_export.exporter.memory.texts import (
+    AUTO,
+    TANTIVY,
+    choose_engine,
+    require_engine,
+    write_segments,
+    write_texts,
+)
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import FileEntry
 from glimmer_export.runtime.contract.store_layout import TEXTS, SegmentEntry
@@ -65,9 +72,8 @@ def open_corpus(
         require_engine(engine)
     with ExitStack() as open_files:
         place = Path(open_files.enter_context(TemporaryDirectory(prefix="glimmer-corpus-", dir=folder)))
-        with write_errors(place):
-            with progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
-                segments = _write(place, corpus, engine, advance)
+        with write_errors(place), progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
+            segments = _write(place, corpus, engine, advance)
         texts = PassageTexts(place, segments, NONE_DELETED)
         open_files.callback(texts.close)
         searching = TantivyIndex(place, segments, NONE_DELETED) if engine == TANTIVY else texts

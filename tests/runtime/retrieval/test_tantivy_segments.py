@@ -18,8 +18,8 @@ from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from tests.bundle_factory import tree
-from tests.text_search import NONE_DELETED
 from tests.test_golden import GOLDEN
+from tests.text_search import NONE_DELETED
 
 COUNT = 400
 WORDS = np.random.default_rng(8).zipf(1.3, (COUNT, 12)) % 90

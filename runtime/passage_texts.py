@@ -36,6 +36,8 @@ __all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "live_end", "no_such_numb
 TEXT, PAGE = (str,), (str, type(None))
 PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
 """Of the values of a passage's id, title, text and page as they stand in the file."""
+FEWEST_IDLE, MOST_IDLE = 2, 64
+"""Connections that are kept of one file, and of all together: each holds a descriptor."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class PassageTexts:
         self._ends = [segment.end for segment in segments]
         self._closed = Event()
         self._files: list[TextsFile] = []
+        idle = max(FEWEST_IDLE, MOST_IDLE // max(1, len(segments)))
         try:
             for segment in segments:
-                self._files.append(TextsFile(directory / segment.texts.path, check, self._closed))
+                self._files.append(TextsFile(directory / segment.texts.path, check, self._closed, idle=idle))
                 dead = tombstones[slice(*tombstones.searchsorted([segment.first, segment.end]))]
                 self._files[-1].check_bounds(segment, dead)
         except BaseException:
@@ -146,13 +149,13 @@ class PassageTexts:
 class TextsFile:
     """One segment's file.
 
-    Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
-    many are made as readers there were at one time.
+    Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; so many
+    are kept as were used at one time, and no more than `idle`.
     """
 
-    def __init__(self, path: Path, check: Callable[[], None], closed: Event) -> None:
+    def __init__(self, path: Path, check: Callable[[], None], closed: Event, *, idle: int) -> None:
         """Open the file; nothing is opened any more, and what is given back is closed, once `closed` is set."""
-        self._path, self._check, self._closed = path, check, closed
+        self._path, self._check, self._closed, self._most = path, check, closed, idle
         self._idle: deque[SqliteFile] = deque()
         with self.connection() as file:
             ((self._lowest, self._highest),) = file.checked(SELECT_BOUNDS, (), [(int, type(None))] * 2)
@@ -214,7 +217,10 @@ class TextsFile:
         try:
             yield file
         finally:
-            self._idle.append(file)
+            if len(self._idle) < self._most:
+                self._idle.append(file)
+            else:
+                file.close()
             if self._closed.is_set():
                 self.close()
 

@@ -75,12 +75,13 @@ class Shard:
     def is_sound(self, row: int) -> bool:
         """Whether a passage has its checksum, or the shard has none; once it was found to, it is not read again."""
         if self.checksums is not None and not self.checked[row]:
-            if passage_checksum(self._parts(row)) != self.checksums[row]:
+            if passage_checksum(self.parts(row)) != self.checksums[row]:
                 return False
             self.checked[row] = 1
         return True
 
-    def _parts(self, row: int) -> Iterator[Array]:
+    def parts(self, row: int) -> Iterator[Array]:
+        """What a passage's checksum is of: its token ids, then its rows of the other tensors."""
         yield self.tokens(row)
         tensors = self.passage(row)
         for name in self.names:

@@ -14,7 +14,6 @@ from glimmer_export.runtime.contract.manifest import FileEntry
 from glimmer_export.runtime.contract.records import FileKind, record_of_kind
 from glimmer_export.runtime.contract.store_layout import (
     STORE_FILE,
-    STORE_SCHEMA_VERSION,
     CodecSnr,
     IndexEntry,
     SegmentEntry,
@@ -99,7 +98,7 @@ def manifest_of_schema_4(data: dict[str, Any], *, subject: str, fix: str) -> Sto
             raise StoreError(f"{subject}, {name}", expected=str(expected), found=str(found), fix=fix)
     segment = SegmentEntry(0, numbers, earlier.num_passages, earlier.texts, earlier.index.files)
     return StoreManifest(
-        schema_version=STORE_SCHEMA_VERSION,
+        schema_version=int(data["schema_version"]),
         generation=earlier.generation,
         memory_digest=earlier.memory_digest,
         tokenizer_digest=earlier.tokenizer_digest,

@@ -212,8 +212,10 @@ class Change:
 
 
 @contextmanager
-def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
+def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -> Iterator[Change]:
     """Lock a store for one change, and clear up behind it; what killed changes have left is removed first.
+
+    `engine` is that of the full-text index which the change writes, by default the store's own.
 
     Raises StoreError for what is no store, or for one that a session would refuse by the sizes of the files that its
     manifest names, its codec and tombstones, unless it may be `damaged`; OutputError where another process changes or
@@ -234,7 +236,7 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
             try:
                 manifest = read_store_manifest(store)
                 check_no_links(store)
-                require_engine(manifest.index.engine)
+                require_engine(engine or manifest.index.engine)
                 swept = end_change(store, manifest.generation)
                 if not damaged:
                     _check_opens(store, manifest)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 import sys
 
+import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory import build as build_module
 from glimmer_export.exporter.memory import build_store, texts
-from glimmer_export.exporter.memory.texts import choose_engine, write_index
+from glimmer_export.exporter.memory.texts import choose_engine, write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import MemoryStore, Passage
 from tests.bundle_factory import tree
 
@@ -58,16 +60,20 @@ def test_equal_builds_give_equal_bytes(bundle, corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_equal_passages_give_an_equal_index_of_many_segments(tmp_path, monkeypatch):
+def test_equal_passages_give_an_equal_index_of_many_parts(tmp_path, monkeypatch):
     """Of fewer than eight: as many tantivy joins, in an order that it draws, and no two indexes are alike."""
     monkeypatch.setattr(texts, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
     words = [f"w{number}" for number in range(5000)]
     passages = [Passage(number, "", " ".join(words[number % 97 :: 83])) for number in range(25_000)]
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        entry = write_index(tmp_path / name, 0, enumerate(passages), "tantivy", advance=lambda _: None)
-        assert len(entry.files) > 2 * 6 + 1  # of each segment, and the list of them
+        (segment,) = write_segments(
+            tmp_path / name, 0, enumerate(passages), len(passages), "tantivy", advance=lambda _: None
+        )
+        assert len(segment.documents) > 2
+        assert sum(segment.documents) == len(passages)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    index = TantivyIndex(tmp_path / "two", [segment], np.zeros(0, np.int64))
+    assert index.search("w96", 3) == [hit for hit in index.search("w96", 25_000) if hit.number in (13, 96, 110)]
 
 
 def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tmp_path):

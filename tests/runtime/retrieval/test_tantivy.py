@@ -171,7 +171,7 @@ def test_changed_index_bytes_are_refused(bundle, tantivy_store, tmp_path):
 
 
 def test_an_engine_of_the_future_is_refused(bundle, store_copy):
-    rewrite(store_copy / "manifest.json", index={"engine": "vespa", "files": []})
+    rewrite(store_copy / "manifest.json", index={"engine": "vespa"})
     with pytest.raises(StoreError, match="expected one of fts5, tantivy"):
         MemoryStore.open(store_copy, bundle)
 

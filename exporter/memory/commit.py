@@ -157,7 +157,7 @@ class Change:
             )
 
     def index(self) -> IndexEntry:
-        """How the manifest names the index, once what was added is folded as this Python does."""
+        """How the manifest names the index after the change: if it was `folded_otherwise`, it is written anew."""
         index = self.manifest.index
         return dataclasses.replace(index, unicode=unicodedata.unidata_version) if self.folded_otherwise() else index
 
@@ -170,9 +170,11 @@ class Change:
         return self.manifest.index.folding if self.full_text() else None
 
     def folded_otherwise(self) -> bool:
-        """Whether the index was folded by another version of Unicode than this Python's, and cannot be added to."""
-        index = self.manifest.index
-        return index.folding > 0 and index.unicode != unicodedata.unidata_version
+        """Whether an index in the file of texts was folded by another version of Unicode than this Python's.
+
+        It cannot be added to, as it is told what to forget. Of segments each may have been folded by another.
+        """
+        return self.folding() not in (None, 0) and self.manifest.index.unicode != unicodedata.unidata_version
 
     def was_made(self, corpus_sha256: str) -> bool:
         """Whether this change is the one that was made last: a killed command may have got so far."""
@@ -226,8 +228,10 @@ class Change:
 
 
 @contextmanager
-def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
+def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -> Iterator[Change]:
     """Lock a store for one change, and clear up behind it; what killed changes have left is removed first.
+
+    `engine` is that of the full-text index which the change writes, by default the store's own.
 
     Raises StoreError for what is no store, or for one that a session would refuse by the sizes of the files that its
     manifest names, its codec and tombstones, unless it may be `damaged`; OutputError where another process changes or
@@ -248,7 +252,7 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
             try:
                 manifest = read_store_manifest(store)
                 check_no_links(store)
-                require_engine(manifest.index.engine)
+                require_engine(engine or manifest.index.engine)
                 swept = end_change(store, manifest.generation)
                 for folder in (store, store / REPLICAS, store / DROPPED):
                     if folder.is_dir():

@@ -34,9 +34,6 @@ def changed_segments(
     before = change.manifest
     if change.full_text():
         return (_whole(change, deleted, added, num_added, advance),)
-    if change.folded_otherwise():
-        whole = range(len(before.segments) + 1)
-        return tuple(_merged(change, [whole], deleted, added, num_added, advance))
     advance(len(deleted))
     if not num_added:
         return before.segments

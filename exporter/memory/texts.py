@@ -31,8 +31,6 @@ from glimmer_export.runtime.contract.text_schema import (
     INSERT_PASSAGE,
     INSERT_WITH_PAGE,
     PASSAGE_WORDS,
-    SELECT_BETWEEN,
-    SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_RANGE,
     TEXT_INDEXES,
@@ -57,8 +55,8 @@ from glimmer_export.runtime.sqlite_file import SqliteFile
 from glimmer_export.runtime.store import Passage
 
 __all__ = [
-    "AUTO", "FTS5", "MOST_FOR_FTS5", "SEGMENT_PASSAGES", "TANTIVY", "change_texts", "choose_engine", "find_chunks",
-    "find_numbers", "index_entry", "read_live", "read_texts", "require_engine", "stored_numbers",
+    "AUTO", "FTS5", "MOST_FOR_FTS5", "SEGMENT_PASSAGES", "TANTIVY", "change_texts", "choose_engine",
+    "index_entry", "read_live", "read_texts", "require_engine", "stored_numbers",
     "write_numbered_texts", "write_segment", "write_segments", "write_texts",
 ]  # fmt: skip
 
@@ -150,23 +148,6 @@ def stored_numbers(path: Path) -> NDArray[np.int64]:
     """The numbers of all passages, (passages,) int64, rising; raises StoreError if the file cannot be read."""
     with _reading(path) as connection:
         return np.fromiter((number for (number,) in connection.checked(SELECT_NUMBERS, (), [(int,)])), np.int64)
-
-
-def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
-    """The number of each id, or none, in a list; raises StoreError if the file cannot be read."""
-    with _reading(path) as connection:
-        for value in ids:
-            yield [number for (number,) in connection.checked(SELECT_NUMBER, (value,), [(int,)])]
-
-
-def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int]]:
-    """The numbers of each document's passages, `{id}#{chunk}`, as they are there; raises as `find_numbers`."""
-    with _reading(path) as connection:
-        for document in documents:
-            between = (f"{document}#", f"{document}$")  # $ follows # in UTF-8
-            rows = connection.checked(SELECT_BETWEEN, between, ((int,), (str,)))
-            parts = ((number, identifier.rpartition("#")) for number, identifier in rows)
-            yield [number for number, (before, _, chunk) in parts if before == str(document) and chunk.isdecimal()]
 
 
 def _insert(

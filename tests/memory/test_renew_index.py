@@ -135,7 +135,8 @@ def test_a_damaged_index_is_repaired_with_its_folding(opened, tmp_path):
     append(store, [TOKYO])
     for expected in (0, FOLDING):
         before = found(store, opened, QUESTION)
-        path = store / max(read_store_manifest(store).index.files, key=lambda file: file.bytes).path
+        files = [file for segment in read_store_manifest(store).segments for file in segment.index]
+        path = store / max(files, key=lambda file: file.bytes).path
         path.write_bytes(path.read_bytes()[:-1] + b"\0")
         repair_store(store)
         assert folding(store) == expected

@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from glimmer_export.exporter.memory import delete_passages
+from glimmer_export.exporter.memory import delete_passages, renew_index
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest
+from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest, read_store_manifest
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.sqlite_file import SqliteFile
 from glimmer_export.runtime.text import TextEncoder
+from tests.text_search import NONE_DELETED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLE = GOLDEN / "bundle"
 QUESTIONS = ["w1 w2 w3", "w59 w58", "w10 w11 w12 w13"]
-INDEX = "index-00002"
 
 
 def restate(directory: Path, name: str) -> None:
@@ -84,15 +84,19 @@ def damaged(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-def test_any_byte_of_an_index(tantivy):
+@pytest.mark.parametrize("renewed", [False, True], ids=["of an earlier version", "of now"])
+def test_any_byte_of_an_index(tantivy, renewed):
     """A panic of tantivy's is named; what is found has a number, and no number comes twice."""
-    files, outcomes = sorted((tantivy / INDEX).iterdir()), set()
-    for path in files:
+    if renewed:
+        renew_index(tantivy)
+    segments, outcomes = read_store_manifest(tantivy).segments, set()
+    for file in segments[0].index:
+        path = tantivy / file.path
         content = path.read_bytes()
         for changed in damaged(content, 24):
             path.write_bytes(changed)
             try:
-                index = TantivyIndex(files, num_passages=40, folding=0)
+                index = TantivyIndex(tantivy, segments, NONE_DELETED, folding=0)
                 hits = [index.search(question, 5) for question in QUESTIONS]
                 assert all(len({hit.number for hit in found}) == len(found) for found in hits)
                 outcomes.add("read")
@@ -103,11 +107,11 @@ def test_any_byte_of_an_index(tantivy):
 
 
 def test_any_byte_of_the_texts(fts5):
-    path, outcomes = fts5 / "passages.sqlite", set()
+    path, segments, outcomes = fts5 / "passages.sqlite", read_store_manifest(fts5).segments, set()
     for changed in damaged(path.read_bytes(), 200, seed=1):
         path.write_bytes(changed)
         try:
-            with closing(PassageTexts(path, 40, folding=0)) as texts:
+            with closing(PassageTexts(fts5, segments, NONE_DELETED, folding=0)) as texts:
                 texts.passages(texts.all_numbers())
                 for question in QUESTIONS:
                     texts.search(question, 5)

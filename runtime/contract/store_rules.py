@@ -67,7 +67,7 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER
         )
-    for checks in (_sizes, _codec, _lists, _own_shards, _segments, _tombstones, _names, _entries):
+    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _segments, _names, _entries):
         _raise_first(checks(manifest), subject, fix)
 
 
@@ -200,6 +200,8 @@ def _segments(manifest: StoreManifest) -> Iterator[Fault]:
             yield f"{where}.num_numbers", "1 at least", segment.num_numbers
         if not 0 <= segment.num_passages <= segment.num_numbers <= MAX_COUNT:
             yield f"{where}.num_passages", f"0 to {segment.num_numbers}", segment.num_passages
+        if manifest.index.engine == "tantivy" and segment.num_passages and not segment.index:
+            yield f"{where}.index", f"files of an index of {segment.num_passages} passages", "none"
         first = segment.end
     if first != numbers or not manifest.segments:
         yield "segments", f"those of the {numbers} passages of its shards", first

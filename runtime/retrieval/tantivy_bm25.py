@@ -7,6 +7,7 @@ passage, and the title weighs two.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,8 +94,10 @@ class TantivyIndex:
         self._word_forms = word_forms(folding)
         self._words = search_words if folding else unfolded_words
         self._errors = tantivy_errors(self._damaged)
-        self._tombstones = tombstones
+        self._deleted = still_indexed(segments, tombstones)
         self._searcher = self._open(index_parts(directory, segments))
+        with self._errors:
+            self._share = len(self._deleted) / max(1, self._searcher.num_docs)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question's words best, any of them; a tie goes to the lower number.
@@ -125,8 +128,10 @@ class TantivyIndex:
             return index.searcher()
 
     def _live_hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
-        """As `_hits`, of passages that are there: as many more are asked for as deleted ones are among them."""
-        asked = limit + min(limit, len(self._tombstones))
+        """As `_hits`, of passages that are there: more are asked for as there may be deleted ones among them."""
+        if not len(self._deleted):
+            return self._hits(query, limit, highest)
+        asked = limit + math.ceil(2 * self._share * limit)
         while True:
             hits = self._hits(query, asked, highest)
             live = [hit for hit, dead in zip(hits, self._are_deleted(hits), strict=True) if not dead]
@@ -135,11 +140,9 @@ class TantivyIndex:
             asked *= 2
 
     def _are_deleted(self, hits: Sequence[Hit]) -> list[bool]:
-        if not len(self._tombstones):
-            return [False] * len(hits)
         numbers = np.array([hit.number for hit in hits], np.uint64).astype(np.int64)
-        places = np.minimum(self._tombstones.searchsorted(numbers), len(self._tombstones) - 1)
-        deleted: list[bool] = (self._tombstones[places] == numbers).tolist()
+        places = np.minimum(self._deleted.searchsorted(numbers), len(self._deleted) - 1)
+        deleted: list[bool] = (self._deleted[places] == numbers).tolist()
         return deleted
 
     def _hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
@@ -166,3 +169,13 @@ class TantivyIndex:
 
     def _damaged(self, raised: BaseException) -> StoreError:
         return StoreError(self._subject, expected="an index of tantivy", found=first_line(raised), fix=INDEX_FIX)
+
+
+def still_indexed(segments: Sequence[SegmentEntry], tombstones: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of the deleted numbers (n,) those of segments that were written before one was deleted: they may be found."""
+    parts = [np.zeros(0, np.int64)]
+    for segment in segments:
+        dead = tombstones[slice(*tombstones.searchsorted([segment.first, segment.end]))]
+        if len(dead) > segment.num_numbers - segment.num_passages:
+            parts.append(dead)
+    return np.concatenate(parts)

@@ -3,7 +3,7 @@
     python -m tests.memory.measure_changes FOLDER [--passages 20000 204800] [--day 1440] [--json FILE]
 
 Stores are generated (generated_store.py), at width 8; what is appended is encoded by a tiny model, whose time is left
-out. CPU time is that of all threads of the process (os.times), bytes written those of its write calls
+out. CPU time is that of all threads of the process, bytes written those of its write calls
 (/proc/self/io, wchar), with the journal, the manifests and their replicas, and what is merged.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -34,8 +33,7 @@ AT_ONCE, REPEATED, FETCHED = 10, 5, 2000
 
 def cpu() -> float:
     """CPU seconds of this process so far."""
-    times = os.times()
-    return times.user + times.system
+    return time.process_time()
 
 
 def written() -> int:

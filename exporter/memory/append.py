@@ -21,6 +21,7 @@ from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.segments import changed_segments
+from glimmer_export.exporter.memory.texts import engine_warnings
 from glimmer_export.exporter.memory.tiers import to_merge
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
 from glimmer_export.exporter.report.progress import progress_bar
@@ -60,7 +61,8 @@ class AppendSummary:
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done. `snr_db` is how well
     the store's codec keeps the appended passages, None without memory, or where nothing was done; `store_snr` how well
-    it kept the store's own, None where that was not measured. `warnings` say where the first is much less.
+    it kept the store's own, None where that was not measured. `warnings` say where the first is much less, and where
+    the store has outgrown its full-text index.
     """
 
     generation: int
@@ -143,7 +145,10 @@ def append_passages(
         already_complete=False,
         snr_db=snr_db,
         store_snr=changed.codec_snr,
-        warnings=append_warnings(snr_db, changed.codec_snr),
+        warnings=(
+            *append_warnings(snr_db, changed.codec_snr),
+            *engine_warnings(changed.index.engine, changed.num_passages),
+        ),
     )
 
 

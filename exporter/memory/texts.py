@@ -56,7 +56,7 @@ from glimmer_export.runtime.store import Passage
 
 __all__ = [
     "AUTO", "FTS5", "MOST_FOR_FTS5", "SEGMENT_PASSAGES", "TANTIVY", "change_texts", "choose_engine",
-    "index_entry", "read_live", "read_texts", "require_engine", "stored_numbers",
+    "engine_warnings", "index_entry", "read_live", "read_texts", "require_engine", "stored_numbers",
     "write_numbered_texts", "write_segment", "write_segments", "write_texts",
 ]  # fmt: skip
 
@@ -204,6 +204,18 @@ def choose_engine(choice: str, num_passages: int) -> str:
     if choice != AUTO:
         return choice
     return TANTIVY if num_passages > MOST_FOR_FTS5 else FTS5
+
+
+def engine_warnings(engine: str, num_passages: int) -> tuple[str, ...]:
+    """A warning where a store has grown past what its engine is for."""
+    if engine != FTS5 or num_passages <= MOST_FOR_FTS5:
+        return ()
+    said = (
+        f"{num_passages:,} passages are found by FTS5, which is for {MOST_FOR_FTS5:,} at most: each change writes all "
+        "texts again, and a question takes the longer the more there are; `glimmer-export memory index --engine "
+        "tantivy` moves the store to tantivy"
+    )
+    return (said,)
 
 
 def require_engine(engine: str) -> None:

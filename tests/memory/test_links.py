@@ -20,6 +20,7 @@ from glimmer_export.exporter.memory import (
     roll_back,
     verify_store,
 )
+from glimmer_export.exporter.memory import commit as commit_module
 from glimmer_export.exporter.memory.runners.ray_driver import _count_attempt
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
@@ -38,7 +39,9 @@ def built(bundle, tmp_path_factory):
     write_corpus(folder / "corpus.jsonl", NUM_PASSAGES)
     store = folder / "store"
     build_store(bundle, folder / "corpus.jsonl", store, index="tantivy", **SMALL)
-    delete_passages(store, ["p0"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commit_module, "INLINE_TOMBSTONES", 0)
+        delete_passages(store, ["p0"])
     np.save(folder / "vectors.npy", np.ones((NUM_PASSAGES - 1, 4), np.float32))
     index_store(store, embeddings=folder / "vectors.npy")
     return store

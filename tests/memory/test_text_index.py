@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory import build as build_module
-from glimmer_export.exporter.memory import build_store, texts
+from glimmer_export.exporter.memory import append_passages, build_store, texts
 from glimmer_export.exporter.memory.texts import choose_engine, write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import MemoryStore, Passage
-from tests.bundle_factory import tree
+from tests.bundle_factory import tree, write_rows
 
 SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
 
@@ -28,6 +28,17 @@ SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
 )
 def test_the_engine_goes_by_the_number_of_passages_unless_it_is_named(choice, num_passages, engine):
     assert choose_engine(choice, num_passages) == engine
+
+
+def test_a_store_that_has_grown_past_its_engine_says_so(bundle, corpus, tmp_path, monkeypatch):
+    for engine in ("fts5", "tantivy"):
+        build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
+    monkeypatch.setattr(texts, "MOST_FOR_FTS5", 51)
+    for number, warned in ((1, {"fts5": 0, "tantivy": 0}), (2, {"fts5": 1, "tantivy": 0})):
+        for engine, count in warned.items():
+            more = write_rows(tmp_path / "more.jsonl", [{"id": f"more{number}", "title": "t", "text": "w1"}])
+            said = append_passages(tmp_path / engine, bundle, more, batch_tokens=60).warnings
+            assert len([line for line in said if "--engine tantivy" in line and "52 passages" in line]) == count
 
 
 def test_an_unknown_engine_is_named(bundle, corpus, tmp_path):

@@ -109,6 +109,8 @@ def damaged_files(
     segments = {segment.texts.path: segment for segment in manifest.segments}
     tombstones = {part.file.path: part for part in manifest.tombstone_files}
     for part in manifest.shard_lists:
+        if part.file.path in seen:
+            continue
         try:
             listed = read_shard_list(store, manifest, part)
         except StoreError as error:

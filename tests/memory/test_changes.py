@@ -18,15 +18,16 @@ from glimmer_export.exporter.memory import (
     CorpusSource,
     append_passages,
     build_store,
+    commit,
     compact_store,
     convert_store,
     delete_passages,
     id_from_text,
     read_ids,
     repair_store,
+    tiers,
     verify_store,
 )
-from glimmer_export.exporter.memory import commit, tiers
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle

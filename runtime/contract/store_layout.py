@@ -74,7 +74,7 @@ RETRIEVALS = ("bm25", "dense", "hybrid")
 """What passages are found by: their words, their vectors, or both rankings fused."""
 FOLDING = 1
 """The folding of an index that is made now."""
-INLINE_SHARDS, LISTED_SHARDS = 64, 1024
+INLINE_SHARDS, LISTED_SHARDS = 16, 1024
 """Shards that a writer leaves in the manifest itself, and those that one list has, at most."""
 INLINE_TOMBSTONES = 512
 """Deleted numbers that a writer leaves in the manifest itself, at most."""

@@ -86,7 +86,8 @@ class PassageTexts:
     def all_numbers(self) -> list[int]:
         """The numbers of all passages that are there, rising."""
         found = np.array([number for file in self._files for number in file.all_numbers()], np.int64)
-        return np.setdiff1d(found, self._tombstones, assume_unique=True).tolist()
+        numbers: list[int] = np.setdiff1d(found, self._tombstones, assume_unique=True).tolist()
+        return numbers
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""
@@ -100,7 +101,7 @@ class PassageTexts:
             numbers.append(found)
         return numbers
 
-    def find(self, ids: Sequence[int | str]) -> list[int | None]:
+    def find(self, ids: Sequence[int | str | None]) -> list[int | None]:
         """The number of each id, in their order, None of one that the store does not hold."""
         numbers: list[int | None] = [None] * len(ids)
         wanted = [place for place, value in enumerate(ids) if is_id(value)]
@@ -175,7 +176,7 @@ class TextsFile:
         with self.connection() as file:
             return [number for (number,) in file.checked(SELECT_NUMBERS, (), [(int,)])]
 
-    def numbers(self, ids: Sequence[int | str]) -> list[int | None]:
+    def numbers(self, ids: Sequence[int | str | None]) -> list[int | None]:
         """The number of each id, None if it is not there."""
         with self.connection() as file:
             rows = (next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) for value in ids)

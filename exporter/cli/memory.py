@@ -245,5 +245,6 @@ def _print_snr(codec: str | None, snr: CodecSnr | None) -> None:
 app.command()(memory_changes.append)
 app.command()(memory_changes.delete)
 app.command()(memory_changes.compact)
+app.command()(memory_health.stats)
 app.command()(memory_health.verify)
 app.command()(memory_health.repair)

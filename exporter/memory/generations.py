@@ -25,12 +25,11 @@ from glimmer_export.runtime.contract import (
     StoreManifest,
     file_digest,
     is_volume_part,
-    record_to_json,
     store_files,
 )
 from glimmer_export.runtime.contract.dense_layout import DENSE
 from glimmer_export.runtime.contract.files import is_there, read_file
-from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, record_to_lines
 from glimmer_export.runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_store_manifest
 from glimmer_export.runtime.contract.store_mending import copy_is_sound
@@ -146,7 +145,7 @@ def next_generation(store: Path) -> int:
 def put_manifest(store: Path, manifest: StoreManifest) -> StoreManifest:
     """Make `manifest` the store's, its replica first: whatever stops this, what is in its place has one."""
     manifest = replace(manifest, schema_version=STORE_SCHEMA_VERSION)
-    content = record_to_json(manifest).encode()
+    content = record_to_lines(manifest).encode()
     (store / REPLICAS).mkdir(exist_ok=True)
     _copy_files(store, manifest)
     replace_file(store / replica_name(manifest.generation), replica_content(content))

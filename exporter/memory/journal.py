@@ -10,7 +10,7 @@ holds a generation that names it; which do is told by numbers, and no older mani
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,10 @@ from glimmer_export.runtime.contract.records import read_json, record_from_json
 from glimmer_export.runtime.contract.store_layout import born_in
 from glimmer_export.runtime.contract.store_replica import copy_name
 
-__all__ = ["DROPPED", "JOURNAL", "Journal", "begin_change", "dropped_lists", "end_change", "free_dropped", "recall"]
+__all__ = [
+    "DROPPED", "JOURNAL", "Journal", "begin_change", "dropped_lists", "end_change", "free_dropped", "held_bytes",
+    "recall",
+]  # fmt: skip
 
 JOURNAL, DROPPED = "change.json", "dropped"
 LIST = re.compile(r"(\d{5,})\.json")
@@ -97,13 +100,13 @@ def recall(store: Path, names: Collection[str]) -> None:
             replace_file(path, record_to_json(replace(journal, dropped=kept)).encode())
 
 
-def held_bytes(store: Path, size_of: Callable[[Path], int] = lambda path: path.lstat().st_size) -> int:
+def held_bytes(store: Path) -> int:
     """Bytes of the files that older generations alone name."""
     total = 0
     for _, journal in dropped_lists(store):
         for name in journal.dropped:
             with suppress(OSError):
-                total += size_of(store / name)
+                total += (store / name).lstat().st_size
     return total
 
 

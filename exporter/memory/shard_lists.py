@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glimmer_export.exporter.files.whole_file import replace_file
-from glimmer_export.runtime.contract import FileEntry, ShardEntry, ShardListEntry, record_to_json
+from glimmer_export.runtime.contract import FileEntry, ShardEntry, ShardListEntry
+from glimmer_export.runtime.contract.records import record_to_lines
 from glimmer_export.runtime.contract.store_layout import INLINE_SHARDS, LISTED_SHARDS, shard_list_name
 from glimmer_export.runtime.contract.store_manifest import ShardList
 
@@ -16,7 +17,7 @@ __all__ = ["built_lists", "write_shard_list"]
 def write_shard_list(root: Path, name: str, shards: Sequence[ShardEntry]) -> ShardListEntry:
     """Write the list `name` below `root`, and say how a manifest names it."""
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    replace_file(root / name, record_to_json(ShardList(tuple(shards))).encode())
+    replace_file(root / name, record_to_lines(ShardList(tuple(shards))).encode())
     return ShardListEntry(
         FileEntry.named(name, root / name), len(shards), sum(shard.num_passages for shard in shards),
         sum(shard.num_tokens for shard in shards), shards[0].first,

@@ -109,6 +109,8 @@ def damaged_files(
     segments = {segment.texts.path: segment for segment in manifest.segments}
     tombstones = {part.file.path: part for part in manifest.tombstone_files}
     for part in manifest.shard_lists:
+        if part.file.path in seen:
+            continue
         try:
             listed = read_shard_list(store, manifest, part)
         except StoreError as error:
@@ -116,7 +118,7 @@ def damaged_files(
         else:
             yield from _damaged_shards(store, manifest, listed, seen, advance)
     yield from _damaged_shards(store, manifest, manifest.shards, seen, advance)
-    known = {part.file.path for part in (*manifest.shards, *manifest.shard_lists)}
+    known = {shard.file.path for shard in manifest.shards} | {part.file.path for part in manifest.shard_lists}
     for entry in manifest.files():
         if entry.path in seen or entry.path in known:
             continue

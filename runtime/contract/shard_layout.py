@@ -76,5 +76,5 @@ def passage_checksum(parts: Iterable[NDArray[Any]]) -> int:
     """
     checksum = 0
     for part in parts:
-        checksum = crc32(part, checksum)
+        checksum = crc32(part.data, checksum)
     return checksum

@@ -74,7 +74,7 @@ RETRIEVALS = ("bm25", "dense", "hybrid")
 """What passages are found by: their words, their vectors, or both rankings fused."""
 FOLDING = 1
 """The folding of an index that is made now."""
-INLINE_SHARDS, LISTED_SHARDS = 64, 1024
+INLINE_SHARDS, LISTED_SHARDS = 16, 1024
 """Shards that a writer leaves in the manifest itself, and those that one list has, at most."""
 INLINE_TOMBSTONES = 512
 """Deleted numbers that a writer leaves in the manifest itself, at most."""
@@ -229,12 +229,12 @@ class StoreManifest:
     @property
     def num_numbers(self) -> int:
         """How many passage numbers were given out, deleted ones among them."""
-        return sum(part.num_passages for part in (*self.shard_lists, *self.shards))
+        return sum(part.num_passages for part in self.shard_lists) + sum(part.num_passages for part in self.shards)
 
     @property
     def num_tokens(self) -> int:
         """Tokens in the shards, those of deleted passages among them where a shard still has them."""
-        return sum(part.num_tokens for part in (*self.shard_lists, *self.shards))
+        return sum(part.num_tokens for part in self.shard_lists) + sum(part.num_tokens for part in self.shards)
 
     @property
     def num_shards(self) -> int:
@@ -261,7 +261,9 @@ class StoreManifest:
         """Every file that the manifest itself names; the shards of `shard_lists` are named by those."""
         return [
             *([self.codec_arrays] if self.codec_arrays else []),
-            *(part.file for part in (*self.tombstone_files, *self.shard_lists, *self.shards)),
+            *(deleted.file for deleted in self.tombstone_files),
+            *(part.file for part in self.shard_lists),
+            *(shard.file for shard in self.shards),
             *chain.from_iterable(segment.files() for segment in self.segments),
         ]
 

@@ -69,7 +69,8 @@ def copy_name(path: str) -> str:
 def copied_files(manifest: StoreManifest) -> list[FileEntry]:
     """The files of which there is a second copy, in a store that this version wrote."""
     codec = [manifest.codec_arrays] if manifest.codec_arrays else []
-    return [*codec, *(part.file for part in (*manifest.shard_lists, *manifest.tombstone_files))]
+    lists = [part.file for part in manifest.shard_lists]
+    return [*codec, *lists, *(part.file for part in manifest.tombstone_files)]
 
 
 def replica_content(manifest: bytes) -> bytes:

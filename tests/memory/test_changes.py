@@ -18,15 +18,17 @@ from glimmer_export.exporter.memory import (
     CorpusSource,
     append_passages,
     build_store,
+    commit,
     compact_store,
     convert_store,
     delete_passages,
     id_from_text,
     read_ids,
     repair_store,
+    store_stats,
+    tiers,
     verify_store,
 )
-from glimmer_export.exporter.memory import commit, tiers
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
@@ -202,6 +204,24 @@ def test_what_nobody_holds_goes_with_the_next_change_but_for_the_generation_befo
     assert sorted(path.name for path in (store / "manifests").iterdir()) == ["00005.json"]
     assert sorted(store.glob("*.sqlite")) == [store / f"passages.0000{number}.sqlite" for number in (5, 6)]
     assert verify_store(store).unnamed == ()
+
+
+def test_what_a_store_keeps_is_said(store, bundle, opened, new):
+    plain = store_stats(store)
+    assert (plain.passages, plain.deleted, plain.shards, plain.segments) == (7, 0, 3, 1)
+    assert (plain.older, plain.open, plain.older_bytes, plain.warnings) == ((), (), 0, ())
+    assert plain.shard_bytes == sum(path.stat().st_size for path in (store / "shards").iterdir())
+    with MemoryStore.open(store, opened):
+        add(store, bundle, new, replace=True)
+        delete_passages(store, [0])
+        found = store_stats(store)
+        assert (found.passages, found.deleted, found.empty_rows, found.texts_left) == (7, 2, 0, 0)
+        assert (found.older, found.open) == ((0, 1), (0,))
+        kept = ("passages.sqlite", "passages.00001.sqlite")
+        assert found.older_bytes == sum((store / name).stat().st_size for name in kept)
+    compact_store(store)
+    found = store_stats(store)
+    assert (found.empty_rows, found.older, found.older_bytes) == (2, (), 0)
 
 
 def test_a_change_reads_no_older_manifest(store, monkeypatch):

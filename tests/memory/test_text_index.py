@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from glimmer_export.exporter.memory import build as build_module
 from glimmer_export.exporter.memory import append_passages, build_store, texts
+from glimmer_export.exporter.memory import build as build_module
 from glimmer_export.exporter.memory.texts import choose_engine, write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError

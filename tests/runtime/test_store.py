@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,11 +255,11 @@ def test_several_threads_read_the_same(bundle, store_path):
 def test_shards_are_mapped_when_they_are_read_and_hold_no_descriptor(bundle, store_path):
     with MemoryStore.open(store_path, bundle) as store:
         assert len(store._shards) == 0
-        before = len(os.listdir("/proc/self/fd"))
+        before = sum(1 for _ in Path("/proc/self/fd").iterdir())
         for number in range(NUM_PASSAGES):
             store.memory(number)
         assert len(store._shards) == store.manifest.num_shards > 1
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
 
 
 def test_no_more_mappings_is_named(bundle, store_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Measures a tantivy index that grew by segments beside one made at once: `python -m tests.memory.measure_segments -h`.
 
-Of real passages: half are there from the start, the others are appended ten at a time, in between passages that are
+With --data, of real passages: half are there from the start, the others are appended ten at a time, in between passages that are
 deleted again, made of one's title and another's text.
 """
 
@@ -23,6 +23,8 @@ from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
 from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import Passage
+from tests.memory.generated_corpus import passages as generated
+from tests.memory.generated_corpus import questions
 
 TOP_K, STEP, DEAD_OF_TEN = 20, 10, 1
 QUESTIONS = ("nq.dev", "squad.dev")
@@ -133,11 +135,46 @@ def asked_of(indexes, order, numbers, asked) -> dict[str, object]:
     }
 
 
+def day(count: int, appends: int) -> dict[str, object]:
+    """A day of appends to generated passages, none deleted: size, and CPU of a question beside an index at once."""
+    nothing, used = np.zeros(0, np.int64), time.process_time
+    found = list(generated(count + appends * STEP))
+    with tempfile.TemporaryDirectory() as folder:
+        grown = Grown(Path(folder) / "grown", found[:count])
+        started = used()
+        for place in range(count, len(found), STEP):
+            grown.append(found[place : place + STEP], nothing)
+        seconds = used() - started
+        whole = write_segments(Path(folder) / "whole", 0, enumerate(found), len(found), TANTIVY, advance=ignore)
+        one = TantivyIndex(grown.folder, grown.segments, nothing)
+        other = TantivyIndex(Path(folder) / "whole", whole, nothing)
+        times = {"grown": list[float](), "whole": list[float]()}
+        asked = questions(found[:: max(1, len(found) // 200)])
+        for question in asked:
+            assert one.search(question, TOP_K) == other.search(question, TOP_K)
+            for name, index in (("grown", one), ("whole", other)):
+                begun = time.thread_time()
+                index.search(question, TOP_K)
+                times[name].append((time.thread_time() - begun) * 1000)
+    return {
+        "passages": count, "appends": appends, "cpu_ms_an_append": seconds / appends * 1000,
+        "segments": len(grown.segments), "segments_at_most": grown.most,
+        "appended_text_bytes": sum(len(p.title.encode()) + len(p.text.encode()) for p in found[count:]),
+        "written_bytes": grown.written, "questions": len(asked),
+        "cpu_ms_median": {name: round(statistics.median(values), 3) for name, values in times.items()},
+        "cpu_ms_mean": {name: round(statistics.mean(values), 3) for name, values in times.items()},
+    }
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="../shared/data/qa")
-    print(json.dumps(measure(parser.parse_args().data), indent=2))  # noqa: T201 - it is what the command is for
+    parser.add_argument("--data", type=Path, help="../shared/data/qa")
+    parser.add_argument("--passages", type=int, default=204_800, help="generated ones that are there, without --data")
+    parser.add_argument("--appends", type=int, default=1440)
+    options = parser.parse_args()
+    report = measure(options.data) if options.data else day(options.passages, options.appends)
+    print(json.dumps(report, indent=2))  # noqa: T201 - it is what the command is for
 
 
 if __name__ == "__main__":

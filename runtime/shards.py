@@ -39,8 +39,8 @@ class Shard:
 
     input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
     store without memory has none; `views` are these, by token or not, as they follow each other in the file. `starts`
-    says at which byte of the `file` each tensor begins. `checksums` (passages,) uint32; None where it has none. `checked`
-    has a byte a passage: 1 where it was found to have its checksum.
+    says at which byte of the `file` each tensor begins. `checksums` (passages,) uint32, None where it has none;
+    `checked` has a byte a passage: 1 where it was found to have its own.
     """
 
     offsets: array[int]

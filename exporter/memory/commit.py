@@ -201,14 +201,24 @@ class Change:
         try:
             self._put(manifest, linked)
         except BaseException:
-            with suppress(StoreError):  # of a manifest that cannot be read: the next change looks again
-                end_change(self.store, read_store_manifest(self.store).generation)
+            with suppress(OSError, StoreError):  # the next change looks again
+                self._undo()
             raise
         end_change(self.store, manifest.generation)
         freed = free_older(self.store, manifest.generation, kept=kept)
         if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
             return *freed[:2], freed[2] + sweep(self.store, manifest)
         return freed
+
+    def _undo(self) -> None:
+        """Clear up behind a change that was stopped; if that came too late, it stands."""
+        generation = read_store_manifest(self.store).generation
+        end_change(self.store, generation)
+        if generation == self.manifest.generation:
+            older = self.store / older_manifest_name(generation)
+            older.unlink(missing_ok=True)
+            with suppress(OSError):  # absent, or not empty
+                older.parent.rmdir()
 
     def _put(self, manifest: StoreManifest, linked: Mapping[str, Path]) -> None:
         for name, path in linked.items():

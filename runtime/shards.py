@@ -6,6 +6,7 @@ A shard's safetensors header is checked before any data is touched.
 from __future__ import annotations
 
 import json
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,23 +33,23 @@ MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
     input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
-    store without memory has none. `starts` says at which byte of the `file` each tensor begins. `checksums` (passages,)
-    uint32 are of `names`, the tensors as they follow each other in the file; None where it has none. `checked` has a
-    byte a passage: 1 where it was found to have its checksum.
+    store without memory has none; `views` are these, by token or not, as they follow each other in the file. `starts`
+    says at which byte of the `file` each tensor begins. `checksums` (passages,) uint32, None where it has none;
+    `checked` has a byte a passage: 1 where it was found to have its own.
     """
 
-    offsets: list[int]
+    offsets: array[int]
     input_ids: Array
     by_token: Mapping[str, Array]
     by_passage: Mapping[str, Array]
     file: MappedFile
     starts: Mapping[str, int]
-    names: tuple[str, ...]
+    views: tuple[tuple[str, Array, bool], ...]
     checksums: Array | None
     checked: bytearray
 
@@ -64,12 +65,11 @@ class Shard:
 
     def passage(self, row: int) -> dict[str, Array]:
         """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) if it has one a passage."""
-        begin, end = self.offsets[row], self.offsets[row + 1]
+        offsets = self.offsets
+        rows = slice(offsets[row], offsets[row + 1])
         tensors = {}
-        for name, values in self.by_token.items():  # not a comprehension, which calls a function of its own
-            tensors[name] = values[begin:end]
-        for name, values in self.by_passage.items():
-            tensors[name] = values[row]
+        for name, values, by_token in self.views:  # not a comprehension, which calls a function of its own
+            tensors[name] = values[rows if by_token else row]
         return tensors
 
     def is_sound(self, row: int) -> bool:
@@ -83,9 +83,7 @@ class Shard:
     def parts(self, row: int) -> Iterator[Array]:
         """What a passage's checksum is of: its token ids, then its rows of the other tensors."""
         yield self.tokens(row)
-        tensors = self.passage(row)
-        for name in self.names:
-            yield tensors[name]
+        yield from self.passage(row).values()
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...], *, num_empty: int = 0) -> Shard:
@@ -112,9 +110,11 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...], *, num_empty: int =
     by_token, by_passage = (
         {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
     )
-    names = tuple(tensor.name for tensor in tensors if tensor.entry is not None)
+    ordered = tuple(
+        (tensor.name, views[tensor.name], tensor.entry == "token") for tensor in tensors if tensor.entry is not None
+    )
     return Shard(
-        offsets.tolist(), input_ids, by_token, by_passage, mapped, starts, names, views.get(CHECKSUMS),
+        array("q", offsets.tobytes()), input_ids, by_token, by_passage, mapped, starts, ordered, views.get(CHECKSUMS),
         bytearray(len(offsets) - 1),
     )
 
@@ -179,12 +179,12 @@ class MappedShards:
         """
         self._directory, self._manifest, self._check_in_place = directory, manifest, check_in_place
         self._shards, self._verify = shards, verify
-        self._mapped: dict[int, Shard] = {}
-        self._starts = [shard.first for shard in shards]
+        self._mapped: list[Shard | None] = [None] * len(shards)
+        self._starts = array("q", [shard.first for shard in shards])
 
     def __len__(self) -> int:
         """How many are mapped."""
-        return len(self._mapped)
+        return sum(shard is not None for shard in self._mapped)
 
     def place(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:
         """The shard of a passage, and its row there; `check_open` raises if the store was closed meanwhile.
@@ -192,7 +192,7 @@ class MappedShards:
         Raises StoreError as `map`.
         """
         index = bisect_right(self._starts, number) - 1
-        shard = self._mapped.get(index)
+        shard = self._mapped[index]
         if shard is None:
             check_open()
             shard = self.map(index)
@@ -233,11 +233,11 @@ class MappedShards:
         """Take over what another generation of the store has mapped, and checked, of the shards that are the same."""
         if self._verify and not other._verify:
             return
-        earlier = {other._shards[index]: shard for index, shard in list(other._mapped.items())}
+        earlier = {other._shards[index]: shard for index, shard in enumerate(other._mapped) if shard is not None}
         for index, entry in enumerate(self._shards):
             if (shard := earlier.get(entry)) is not None and is_same(entry):
                 self._mapped[index] = shard
 
     def clear(self) -> None:
         """Let go of all; views handed out before stay valid."""
-        self._mapped.clear()
+        self._mapped = [None] * len(self._shards)

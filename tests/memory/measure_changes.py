@@ -1,6 +1,6 @@
 """What changes of a store cost: CPU seconds of this process, bytes that it wrote, files of the store.
 
-    python -m tests.memory.measure_changes FOLDER [--passages 20000 204800] [--day 1440] [--json FILE]
+    python -m tests.memory.measure_changes FOLDER [--passages 20000 204800] [--day 1440] [--short] [--json FILE]
 
 Stores are generated (generated_store.py), at width 8; what is appended is encoded by a tiny model, whose time is left
 out. CPU time is that of all threads of the process, bytes written those of its write calls
@@ -25,7 +25,7 @@ from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import read_shards, read_store_manifest
 from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import make_bundle
-from tests.memory.generated_corpus import passages, questions
+from tests.memory.generated_corpus import passages, questions, templated
 from tests.memory.generated_store import generated_store
 
 AT_ONCE, REPEATED, FETCHED = 10, 5, 2000
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, nargs="+", default=[20_000, 204_800])
     parser.add_argument("--engine", default="tantivy")
     parser.add_argument("--per-shard", type=int, default=4096)
+    parser.add_argument("--short", action="store_true", help="texts of a sentence in the store")
     parser.add_argument("--day", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -159,8 +160,9 @@ def main() -> None:
     for count in options.passages:
         store = options.folder / f"store-{count}"
         shutil.rmtree(store, ignore_errors=True)
+        texts = templated if options.short else passages
         generated_store(
-            store, bundle, lambda: passages(count), count, engine=options.engine,  # noqa: B023
+            store, bundle, lambda: texts(count), count, engine=options.engine,  # noqa: B023
             passages_per_shard=options.per_shard,
         )
         found: dict[str, Any] = {"engine": options.engine, "built": reading(store, bundle)}
@@ -168,7 +170,7 @@ def main() -> None:
         if options.day:
             found["day"] = a_day(store, bundle, options.day)
             found["after_day"] = reading(store, bundle)
-        delete_passages(store, [0])
+        delete_passages(store, [0])  # of the first shard
         found["compact_after_deleting_id_0"] = measured(lambda: compact_store(store))  # noqa: B023
         report.append(found)
         sys.stderr.write(json.dumps(found) + "\n")

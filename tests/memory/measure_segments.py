@@ -1,7 +1,7 @@
 """Measures a tantivy index that grew by segments beside one made at once: `python -m tests.memory.measure_segments -h`.
 
-With --data, of real passages: half are there from the start, the others are appended ten at a time, in between passages that are
-deleted again, made of one's title and another's text.
+With --data, of real passages: half are there from the start, the others are appended ten at a time, and in between them
+passages that are deleted again, made of one's title and another's text. Else of generated ones; none is deleted.
 """
 
 from __future__ import annotations

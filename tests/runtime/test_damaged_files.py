@@ -130,7 +130,7 @@ def test_any_byte_of_the_texts(fts5):
     ("UPDATE passages SET title = CAST(x'ff' AS TEXT) WHERE number = 3", "expected a store's SQLite file"),
     ("UPDATE passages SET id = x'31' WHERE number = 3", "found bytes in the place of int"),
     ("UPDATE passages SET id = 1.5 WHERE number = 3", "found float in the place of int"),
-    ("UPDATE passages SET number = 100000 WHERE number = 3", "39 at least, below 40, found numbers from 0 to 100000"),
+    ("UPDATE passages SET number = 100000 WHERE number = 3", "below 40, found numbers from 0 to 100000"),
 ])
 def test_rows_that_no_store_has(fts5, statement, message):
     with closing(sqlite3.connect(fts5 / "passages.sqlite", isolation_level=None)) as connection:
@@ -225,7 +225,7 @@ def test_an_index_of_numbers_that_no_passage_has(tantivy, first):
     hits = TantivyIndex(tantivy, segments, NONE_DELETED).search(QUESTIONS[0], 41)
     assert min(hit.number for hit in hits) >= first
     with (
-        pytest.raises(StoreError, match=r"numbers of its passages, found .* in its index"),
+        pytest.raises(StoreError, match=r"numbers of its passages, found \d+ in its index"),
         Session.open(BUNDLE, tantivy, threads=1, verify=False) as session,
     ):
         session.store.search(QUESTIONS[0], 41)

@@ -44,11 +44,18 @@ def map_npy(path: Path, named: Callable[[str], GlimmerError]) -> NDArray[Any]:
     return array
 
 
-def fault_of_rising(numbers: NDArray[np.int64], *, least: int, most: int) -> str | None:
-    """What is wrong with numbers that are to rise from `least` at least to `most` at most; None if nothing is."""
-    falls = np.flatnonzero(np.diff(numbers) <= 0)
+def fault_of_rising(numbers: NDArray[np.int64], *, least: int, most: int, equals: int = 0) -> str | None:
+    """What is wrong with numbers that are to rise from `least` at least to `most` at most; None if nothing is.
+
+    So many of them may be, and are, equal to the one before.
+    """
+    steps = np.diff(numbers)
+    same = int(np.count_nonzero(steps == 0)) if equals else 0
+    falls = np.flatnonzero(steps < 0 if equals else steps <= 0)
     if falls.size:
         return f"{numbers[falls[0] + 1]} after {numbers[falls[0]]}"
+    if same != equals:
+        return f"{same} equals"
     if numbers.size and (numbers[0] < least or numbers[-1] > most):
         return f"{numbers[0]} to {numbers[-1]}"
     return None

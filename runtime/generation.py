@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (
     MANIFEST,
     FileEntry,
+    ShardEntry,
     StoreError,
     StoreManifest,
+    TombstonesEntry,
     inside,
     read_limited,
     read_store_manifest,
@@ -37,9 +39,9 @@ __all__ = [
     "check_store_fits",
     "held_manifest",
     "hold_manifest",
-    "live_end",
     "marks_of",
     "read_tombstones",
+    "read_tombstones_file",
     "verify_store",
 ]
 
@@ -114,30 +116,38 @@ def _is_file(descriptor: int, path: Path) -> bool:
     return False
 
 
-def marks_of(directory: Path, manifest: StoreManifest) -> Marks:
-    """Marks of all that a manifest names, of itself and of the vectors' own manifest.
+def marks_of(directory: Path, manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Marks:
+    """Marks of all that a manifest and its lists of `shards` name, of itself and of the vectors' own manifest.
 
     Raises StoreError for a name that leads out of the store.
     """
     paths: dict[FileEntry | str, Path] = {
         entry: inside(directory, entry.path, error=StoreError, subject=f"store {directory}")
-        for entry in manifest.files()
+        for entry in (*manifest.files(), *(shard.file for shard in shards))
     }
     paths |= {name: directory / name for name in (MANIFEST, f"{DENSE}/{MANIFEST}")}
     return {entry: _mark(path) for entry, path in paths.items()}
 
 
-def verify_store(directory: Path, manifest: StoreManifest, marks: Marks, known: Marks, *, verify: bool) -> None:
+def verify_store(
+    directory: Path, manifest: StoreManifest, shards: Sequence[ShardEntry], marks: Marks, known: Marks, *, verify: bool
+) -> None:
     """Raise StoreError if a file is absent, of another size, or of another digest if it is to `verify` that.
 
-    What has the mark that it has among `known` was verified before.
+    Of a shard the digest is not looked at. What has the mark that it has among `known` was verified before.
     """
-    for entry in manifest.files():
-        verified = known.get(entry) is not None and known.get(entry) == marks[entry]
+    shard_files = {shard.file for shard in shards}
+    for entry in marks:
+        if isinstance(entry, str):
+            continue
+        mark = marks[entry]
+        verified = known.get(entry) is not None and known.get(entry) == mark
+        if mark is not None and entry.bytes == mark[2] and (verified or not verify or entry in shard_files):
+            continue
         with saying_what_mends(directory, manifest, entry.path):
             verify_file(
                 directory, entry, error=StoreError, subject=f"store {directory}", fix="",
-                digest=verify and not verified,
+                digest=verify and not verified and entry not in shard_files,
             )
 
 
@@ -175,33 +185,38 @@ def _mark(path: Path) -> Mark | None:
 
 
 def read_tombstones(directory: Path, manifest: StoreManifest) -> NDArray[np.int64]:
-    """Numbers (num_tombstones,) int64, rising; raises StoreError if the file holds anything else."""
-    if manifest.tombstones is None:
-        return np.zeros(0, np.int64)
-    path = directory / manifest.tombstones.path
-    fix = mending(directory, manifest, manifest.tombstones.path)
+    """Numbers of all deleted passages, (num_tombstones,) int64, rising; raises StoreError as `read_tombstones_file`."""
+    parts = [np.array(manifest.tombstones, np.int64)]
+    parts += [read_tombstones_file(directory, manifest, part) for part in manifest.tombstone_files]
+    numbers = np.sort(np.concatenate(parts))
+    if (numbers[1:] == numbers[:-1]).any():
+        raise StoreError(
+            f"store {directory}", expected="tombstones of a passage each",
+            found=f"two of {numbers[1:][numbers[1:] == numbers[:-1]][0]}", fix="see `glimmer-export memory verify`",
+        )
+    return numbers
+
+
+def read_tombstones_file(directory: Path, manifest: StoreManifest, part: TombstonesEntry) -> NDArray[np.int64]:
+    """Numbers (count,) int64, rising; raises StoreError if the file holds anything else."""
+    path = directory / part.file.path
+    fix = mending(directory, manifest, part.file.path)
 
     def refused(reason: str) -> StoreError:
         return StoreError(str(path), expected="a safetensors file", found=reason, fix=fix)
 
-    limit = manifest.num_tombstones * np.dtype(np.int64).itemsize + HEADER_BYTES
+    limit = part.count * np.dtype(np.int64).itemsize + HEADER_BYTES
     content = read_limited(path, limit_bytes=limit, error=StoreError, subject=str(path), fix=fix)
     numbers = read_arrays(content, refused).get(TOMBSTONES)
     if numbers is None:
         fault: str | None = f"no array {TOMBSTONES}"
-    elif not numbers.size or numbers.dtype != np.int64 or numbers.shape != (manifest.num_tombstones,):
+    elif not numbers.size or numbers.dtype != np.int64 or numbers.shape != (part.count,):
         fault = f"{numbers.dtype} {list(numbers.shape)}"
     else:
         fault = fault_of_rising(numbers, least=0, most=manifest.num_numbers - 1)
     if numbers is None or fault is not None:
         raise StoreError(
-            str(path), expected=f"{manifest.num_tombstones} numbers that rise, below {manifest.num_numbers}",
+            str(path), expected=f"{part.count} numbers that rise, below {manifest.num_numbers}",
             found=str(fault), fix=fix,
         )
     return numbers
-
-
-def live_end(num_numbers: int, tombstones: NDArray[np.int64]) -> int:
-    """One more than the highest number below `num_numbers` that is not deleted; 0 if every one is."""
-    following = tombstones[::-1] == np.arange(num_numbers - 1, num_numbers - 1 - len(tombstones), -1)
-    return num_numbers - (len(tombstones) if following.all() else int(following.argmin()))

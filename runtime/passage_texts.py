@@ -1,7 +1,8 @@
-"""The store's SQLite file, read from any number of threads at once."""
+"""The SQLite files of a store's segments, read from any number of threads at once."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +11,15 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glimmer_export.runtime.arguments import described
 from glimmer_export.runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
-from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.store_layout import FOLDING, SEGMENTS, SegmentEntry
 from glimmer_export.runtime.contract.text_schema import (
-    SELECT_HIGHEST,
+    SELECT_BETWEEN,
+    SELECT_BOUNDS,
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_PASSAGE,
@@ -26,11 +31,13 @@ from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.fts5 import Fts5Index
 from glimmer_export.runtime.sqlite_file import SqliteFile
 
-__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "no_such_number"]
+__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "live_end", "no_such_number"]
 
 TEXT, PAGE = (str,), (str, type(None))
 PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
 """Of the values of a passage's id, title, text and page as they stand in the file."""
+FEWEST_IDLE, MOST_IDLE = 2, 64
+"""Connections that are kept of one file, and of all together: each holds a descriptor."""
 
 
 @dataclass(frozen=True)
@@ -49,52 +56,142 @@ class Passage:
 class PassageTexts:
     """Ids, titles and texts by passage number, and their full-text index if it is FTS5's.
 
-    Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; as
-    many are made as readers there were at one time. `names_pages`: whether passages may have a wikipedia_id.
+    `names_pages`: whether passages may have a wikipedia_id.
     """
 
     def __init__(
-        self, path: Path, end: int, check: Callable[[], None] = lambda: None, *, folding: int = FOLDING
+        self, directory: Path, segments: Sequence[SegmentEntry], tombstones: NDArray[np.int64],
+        check: Callable[[], None] = lambda: None, *, folding: int = FOLDING,
     ) -> None:
-        """Open the file; raises StoreError if it is not SQLite or the last passage's number is not `end` - 1.
+        """Open the files of the segments, which follow each other; `tombstones` (n,) rise: passages that are not there.
 
-        `check` raises where what was opened may be the file of another store; `folding` is that of its index.
+        `check` raises where what was opened may be the file of another store; `folding` is that of FTS5's index.
+        Raises StoreError if one is not SQLite, or does not hold the first and the last of its passages.
         """
-        self._path, self._check, self._index = path, check, Fts5Index(folding)
-        self._idle: deque[SqliteFile] = deque()
+        self._directory, self._tombstones, self._index = directory, tombstones, Fts5Index(folding)
+        self._ends = [segment.end for segment in segments]
         self._closed = Event()
-        with self._connection() as file:
-            ((highest,),) = file.checked(SELECT_HIGHEST, (), [(int, type(None))])
-            self.names_pages = names_pages(file)
-        if (-1 if highest is None else highest) != end - 1:
+        self._files: list[TextsFile] = []
+        idle = max(FEWEST_IDLE, MOST_IDLE // max(1, len(segments)))
+        try:
+            for segment in segments:
+                self._files.append(TextsFile(directory / segment.texts.path, check, self._closed, idle=idle))
+                dead = tombstones[slice(*tombstones.searchsorted([segment.first, segment.end]))]
+                self._files[-1].check_bounds(segment, dead)
+        except BaseException:
             self.close()
-            found = "none" if highest is None else f"numbers up to {highest}"
-            raise self._damaged(found, expected=f"numbers up to {end - 1}")
+            raise
+        self.names_pages = any(file.names_pages for file in self._files)
 
     def all_numbers(self) -> list[int]:
         """The numbers of all passages that are there, rising."""
-        with self._connection() as file:
-            return [number for (number,) in file.checked(SELECT_NUMBERS, (), [(int,)])]
+        found = np.array([number for file in self._files for number in file.all_numbers()], np.int64)
+        numbers: list[int] = np.setdiff1d(found, self._tombstones, assume_unique=True).tolist()
+        return numbers
 
     def numbers(self, ids: Sequence[int | str]) -> list[int]:
         """Passage numbers of ids, in their order; raises PassageError for an id that the store does not hold."""
         numbers = []
-        with self._connection() as file:
-            for value in ids:
-                row = next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) if is_id(value) else None
-                if row is None:
-                    raise PassageError(
-                        f"passage id {described(value)}", expected=f"an id in {self._path.parent}", found="none",
-                        fix='give ids as the corpus has them (1 and "1" are two ids)',
-                    )
-                numbers.append(row[0])
+        for value, found in zip(ids, self.find(ids), strict=True):
+            if found is None:
+                raise PassageError(
+                    f"passage id {described(value)}", expected=f"an id in {self._directory}", found="none",
+                    fix='give ids as the corpus has them (1 and "1" are two ids)',
+                )
+            numbers.append(found)
         return numbers
+
+    def find(self, ids: Sequence[int | str | None]) -> list[int | None]:
+        """The number of each id, in their order, None of one that the store does not hold."""
+        numbers: list[int | None] = [None] * len(ids)
+        wanted = [place for place, value in enumerate(ids) if is_id(value)]
+        for file in reversed(self._files):
+            found = zip(wanted, file.numbers([ids[place] for place in wanted]), strict=True)
+            numbers_here = {place: number for place, number in found if number is not None and self._is_there(number)}
+            for place, number in numbers_here.items():
+                numbers[place] = number
+            wanted = [place for place in wanted if place not in numbers_here]
+            if not wanted:
+                break
+        return numbers
+
+    def find_between(self, least: str, below: str) -> list[tuple[int, str]]:
+        """Numbers and ids of the passages whose ids are strings from `least` to `below`, in the order of numbers."""
+        found = [row for file in self._files for row in file.between(least, below)]
+        return sorted((number, identifier) for number, identifier in found if self._is_there(number))
+
+    def passages(self, numbers: Sequence[int]) -> list[Passage]:
+        """Passages by number, in their order; raises StoreError for a number that no file has."""
+        by_file: dict[int, list[int]] = {}
+        for place, number in enumerate(numbers):
+            by_file.setdefault(min(bisect_right(self._ends, number), len(self._ends) - 1), []).append(place)
+        passages: dict[int, Passage] = {}
+        for index, places in by_file.items():
+            passages.update(zip(places, self._files[index].passages([numbers[place] for place in places]), strict=True))
+        return [passages[place] for place in range(len(numbers))]
+
+    def search(self, question: str, top_k: int) -> list[Hit]:
+        """The best passages for a question by the BM25 of FTS5, best first."""
+        (only,) = self._files
+        with only.connection() as file:
+            return self._index.search(file, question, top_k)
+
+    def close(self) -> None:
+        """Close the files; readers that are under way finish first."""
+        self._closed.set()
+        for file in self._files:
+            file.close()
+
+    def _is_there(self, number: int) -> bool:
+        place = int(self._tombstones.searchsorted(number))
+        return place == len(self._tombstones) or self._tombstones[place] != number
+
+
+class TextsFile:
+    """One segment's file.
+
+    Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; so many
+    are kept as were used at one time, and no more than `idle`.
+    """
+
+    def __init__(self, path: Path, check: Callable[[], None], closed: Event, *, idle: int) -> None:
+        """Open the file; nothing is opened any more, and what is given back is closed, once `closed` is set."""
+        self._path, self._check, self._closed, self._most = path, check, closed, idle
+        self._idle: deque[SqliteFile] = deque()
+        with self.connection() as file:
+            ((self._lowest, self._highest),) = file.checked(SELECT_BOUNDS, (), [(int, type(None))] * 2)
+            self.names_pages = names_pages(file)
+
+    def check_bounds(self, segment: SegmentEntry, dead: NDArray[np.int64]) -> None:
+        """Raise StoreError where passages of a segment are missing at its ends, or others are there."""
+        first, end = segment.first, segment.end
+        last = live_end(end, dead) - 1
+        lowest, highest = (end, first - 1) if self._highest is None else (self._lowest, self._highest)
+        if not (first <= lowest and last <= highest < end):
+            found = "none" if self._highest is None else f"numbers from {lowest} to {highest}"
+            raise self._damaged(found, expected=f"numbers from {first} up to {last} at least, below {end}")
+
+    def all_numbers(self) -> list[int]:
+        """The numbers of all its passages, rising."""
+        with self.connection() as file:
+            return [number for (number,) in file.checked(SELECT_NUMBERS, (), [(int,)])]
+
+    def numbers(self, ids: Sequence[int | str | None]) -> list[int | None]:
+        """The number of each id, None if it is not there."""
+        with self.connection() as file:
+            rows = (next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) for value in ids)
+            return [None if row is None else row[0] for row in rows]
+
+    def between(self, least: str, below: str) -> list[tuple[int, str]]:
+        """Numbers and ids of the passages whose ids are strings from `least` to `below`."""
+        with self.connection() as file:
+            return [(number, value) for number, value in file.checked(SELECT_BETWEEN, (least, below), [(int,), (str,)])]
 
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
         """Passages by number, in their order; raises StoreError for a number that the file does not have."""
         passages = []
         statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
-        with self._connection() as file:
+        with self.connection() as file:
             for number in numbers:
                 row = next(file.checked(statement, (number,), PASSAGE_KINDS), None)
                 if row is None:
@@ -102,19 +199,14 @@ class PassageTexts:
                 passages.append(Passage(*row))
         return passages
 
-    def search(self, question: str, top_k: int) -> list[Hit]:
-        """The best passages for a question by BM25, best first."""
-        with self._connection() as file:
-            return self._index.search(file, question, top_k)
-
     def close(self) -> None:
-        """Close the file; readers that are under way finish first."""
-        self._closed.set()
+        """Close what nobody uses."""
         while self._idle:
             self._idle.pop().close()
 
     @contextmanager
-    def _connection(self) -> Iterator[SqliteFile]:
+    def connection(self) -> Iterator[SqliteFile]:
+        """A connection, until the end of the block; raises ClosedError once it was closed."""
         if self._closed.is_set():
             raise ClosedError(
                 f"store {self._path.parent}", expected="an open one", found="one that was closed", fix="open it again"
@@ -126,7 +218,10 @@ class PassageTexts:
         try:
             yield file
         finally:
-            self._idle.append(file)
+            if len(self._idle) < self._most:
+                self._idle.append(file)
+            else:
+                file.close()
             if self._closed.is_set():
                 self.close()
 
@@ -140,8 +235,15 @@ class PassageTexts:
         return file
 
     def _damaged(self, found: str, *, expected: str) -> StoreError:
-        fix = f"see what mends it with `glimmer-export memory verify {self._path.parent}`"
+        folder = self._path.parent.parent.parent if self._path.parent.parent.name == SEGMENTS else self._path.parent
+        fix = f"see what mends it with `glimmer-export memory verify {folder}`"
         return StoreError(str(self._path), expected=expected, found=found, fix=fix)
+
+
+def live_end(end: int, dead: NDArray[np.int64]) -> int:
+    """One more than the highest number below `end` that is not among the `dead` (n,), which rise."""
+    following = dead[::-1] == np.arange(end - 1, end - 1 - len(dead), -1)
+    return end - (len(dead) if following.all() else int(following.argmin()))
 
 
 def no_such_number(directory: Path, number: int) -> PassageNumberError:

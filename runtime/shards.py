@@ -1,4 +1,4 @@
-"""The shards of an open store: mapped when they are first read, and no more of them at a time than the system lets.
+"""The shards of an open store: mapped when they are first read, each passage checked when it is.
 
 A shard's safetensors header is checked before any data is touched.
 """
@@ -6,11 +6,10 @@ A shard's safetensors header is checked before any data is touched.
 from __future__ import annotations
 
 import json
-import mmap
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ import numpy as np
 
 from glimmer_export.runtime.array_files import fault_of_rising
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.contract import StoreError, StoreManifest, map_regular
-from glimmer_export.runtime.contract.shard_layout import ShardTensor, shard_tensors
+from glimmer_export.runtime.bundle import verify_file
+from glimmer_export.runtime.contract import ShardEntry, StoreError, StoreManifest
+from glimmer_export.runtime.contract.files import file_errors
+from glimmer_export.runtime.contract.shard_layout import CHECKSUMS, ShardTensor, entry_tensors, passage_checksum
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.mapped_file import MappedFile
 from glimmer_export.runtime.passage_memory import CODES
 
 __all__ = ["MappedShards", "Shard", "open_shard"]
@@ -29,31 +31,33 @@ ENTRIES = ("token", "passage")
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
-MAX_MAPPED_SHARDS = 256
-"""A mapping holds a file descriptor, of which a process commonly has 1,024; a Wikipedia has thousands of shards."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
     input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
-    store without memory has none. `starts` says at which byte of the `file` each tensor begins.
+    store without memory has none; `views` are these, by token or not, as they follow each other in the file. `starts`
+    says at which byte of the `file` each tensor begins. `checksums` (passages,) uint32, None where it has none;
+    `checked` has a byte a passage: 1 where it was found to have its own.
     """
 
-    offsets: list[int]
+    offsets: array[int]
     input_ids: Array
     by_token: Mapping[str, Array]
     by_passage: Mapping[str, Array]
-    file: mmap.mmap
+    file: MappedFile
     starts: Mapping[str, int]
+    views: tuple[tuple[str, Array, bool], ...]
+    checksums: Array | None
+    checked: bytearray
 
     def prefetch(self, row: int) -> None:
         """Have the system begin to read a passage's codes, and return at once; nothing happens if they are there."""
         token_bytes = self.by_token[CODES].strides[0]
         begin, end = (self.starts[CODES] + offset * token_bytes for offset in self.offsets[row : row + 2])
-        page = begin - begin % mmap.PAGESIZE
-        self.file.madvise(mmap.MADV_WILLNEED, page, end - page)
+        self.file.read_ahead(begin, end)
 
     def tokens(self, row: int) -> Array:
         """Token ids of a passage, (tokens,) int32."""
@@ -61,49 +65,71 @@ class Shard:
 
     def passage(self, row: int) -> dict[str, Array]:
         """A passage's memory in the shard's codec: tensors (tokens, ...), and (...) if it has one a passage."""
-        begin, end = self.offsets[row], self.offsets[row + 1]
+        offsets = self.offsets
+        rows = slice(offsets[row], offsets[row + 1])
         tensors = {}
-        for name, values in self.by_token.items():  # not a comprehension, which calls a function of its own
-            tensors[name] = values[begin:end]
-        for name, values in self.by_passage.items():
-            tensors[name] = values[row]
+        for name, values, by_token in self.views:  # not a comprehension, which calls a function of its own
+            tensors[name] = values[rows if by_token else row]
         return tensors
 
+    def is_sound(self, row: int) -> bool:
+        """Whether a passage has its checksum, or the shard has none; once it was found to, it is not read again."""
+        if self.checksums is not None and not self.checked[row]:
+            if passage_checksum(self.parts(row)) != self.checksums[row]:
+                return False
+            self.checked[row] = 1
+        return True
 
-def open_shard(path: Path, tensors: tuple[ShardTensor, ...]) -> Shard:
-    """Map a shard that must hold exactly `tensors`; raises StoreError if its header or offsets say otherwise."""
+    def parts(self, row: int) -> Iterator[Array]:
+        """What a passage's checksum is of: its token ids, then its rows of the other tensors."""
+        yield self.tokens(row)
+        yield from self.passage(row).values()
+
+
+def open_shard(path: Path, tensors: tuple[ShardTensor, ...], *, num_empty: int = 0) -> Shard:
+    """Map a shard that must hold exactly `tensors`, and `num_empty` passages without tokens.
+
+    Raises StoreError if its header or offsets say otherwise, or if the system can map no more.
+    """
     subject = f"shard {path}"
-    mapped = map_regular(path, error=StoreError, subject=subject, fix=FIX)
-    if mapped is None:
+    with file_errors(error=StoreError, subject=subject, fix=FIX):
+        mapped = MappedFile(path)
+    if not mapped.size:
         raise StoreError(subject, expected="a safetensors file", found="an empty one", fix=FIX)
     start, header = _read_header(mapped, subject)
     _check_names(header, tensors, subject)
-    num_bytes = len(mapped) - start
+    num_bytes = mapped.size - start
     starts = {tensor.name: start + _begin(header[tensor.name], tensor, num_bytes, subject) for tensor in tensors}
     views = {tensor.name: _view(mapped, starts[tensor.name], tensor) for tensor in tensors}
     offsets, input_ids = views["offsets"], views["input_ids"]
     num_tokens = len(input_ids)
-    fault = fault_of_rising(offsets, least=0, most=num_tokens)
+    fault = fault_of_rising(offsets, least=0, most=num_tokens, equals=num_empty)
     if fault or offsets[0] != 0 or offsets[-1] != num_tokens:
         found = fault or f"{offsets[0]} to {offsets[-1]}"
         raise StoreError(subject, expected=f"offsets that rise from 0 to {num_tokens}", found=found, fix=FIX)
     by_token, by_passage = (
         {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
     )
-    return Shard(offsets.tolist(), input_ids, by_token, by_passage, mapped, starts)
+    ordered = tuple(
+        (tensor.name, views[tensor.name], tensor.entry == "token") for tensor in tensors if tensor.entry is not None
+    )
+    return Shard(
+        array("q", offsets.tobytes()), input_ids, by_token, by_passage, mapped, starts, ordered, views.get(CHECKSUMS),
+        bytearray(len(offsets) - 1),
+    )
 
 
-def _read_header(mapped: mmap.mmap, subject: str) -> tuple[int, dict[str, Any]]:
+def _read_header(mapped: MappedFile, subject: str) -> tuple[int, dict[str, Any]]:
     """Where the data starts, in bytes, and the parsed header."""
-    length = int.from_bytes(mapped[:LENGTH_BYTES], "little")
-    limit = min(MAX_HEADER_BYTES, len(mapped) - LENGTH_BYTES)
+    length = int.from_bytes(mapped.content(0, LENGTH_BYTES), "little")
+    limit = min(MAX_HEADER_BYTES, mapped.size - LENGTH_BYTES)
     if not 0 < length <= limit:
         raise StoreError(
             subject, expected=f"a safetensors header of at most {limit} bytes", found=f"a length of {length}", fix=FIX
         )
     start = LENGTH_BYTES + length
     try:
-        header = json.loads(mapped[LENGTH_BYTES:start])
+        header = json.loads(mapped.content(LENGTH_BYTES, start))
     except (ValueError, RecursionError) as reason:
         raise StoreError(subject, expected="a header in JSON", found=str(reason), fix=FIX) from None
     if not isinstance(header, dict):
@@ -120,9 +146,9 @@ def _check_names(header: dict[str, Any], tensors: tuple[ShardTensor, ...], subje
         )
 
 
-def _view(mapped: mmap.mmap, begin: int, tensor: ShardTensor) -> Array:
+def _view(mapped: MappedFile, begin: int, tensor: ShardTensor) -> Array:
     count = tensor.num_bytes // np.dtype(tensor.dtype).itemsize
-    return np.frombuffer(mapped, tensor.dtype, count, begin).reshape(tensor.shape)
+    return mapped.view(tensor.dtype, count, begin).reshape(tensor.shape)
 
 
 def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> int:
@@ -141,17 +167,24 @@ def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> in
 
 
 class MappedShards:
-    """The shards of a manifest, by passage number. Safe from several threads; reading takes no lock."""
+    """The shards of a store, by passage number. Safe from several threads; reading takes no lock."""
 
-    def __init__(self, directory: Path, manifest: StoreManifest, check_in_place: Callable[[], None]) -> None:
-        """`check_in_place` raises StoreError if the store is no longer the one that was opened."""
+    def __init__(
+        self, directory: Path, manifest: StoreManifest, shards: Sequence[ShardEntry],
+        check_in_place: Callable[[], None], *, verify: bool,
+    ) -> None:
+        """`check_in_place` raises StoreError if the store is no longer the one that was opened.
+
+        `verify`: each passage is checked when it is first read, and a shard without checksums when it is mapped.
+        """
         self._directory, self._manifest, self._check_in_place = directory, manifest, check_in_place
-        self._mapped: dict[int, Shard] = {}
-        self._starts = list(accumulate((shard.num_passages for shard in manifest.shards), initial=0))
+        self._shards, self._verify = shards, verify
+        self._mapped: list[Shard | None] = [None] * len(shards)
+        self._starts = array("q", [shard.first for shard in shards])
 
     def __len__(self) -> int:
         """How many are mapped."""
-        return len(self._mapped)
+        return sum(shard is not None for shard in self._mapped)
 
     def place(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:
         """The shard of a passage, and its row there; `check_open` raises if the store was closed meanwhile.
@@ -159,30 +192,52 @@ class MappedShards:
         Raises StoreError as `map`.
         """
         index = bisect_right(self._starts, number) - 1
-        shard = self._mapped.get(index)
+        shard = self._mapped[index]
         if shard is None:
             check_open()
             shard = self.map(index)
         return shard, number - self._starts[index]
 
+    def sound(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:
+        """As `place`; raises StoreError too if the passage is not what was written, when it is first read."""
+        shard, row = self.place(number, check_open)
+        if self._verify and not shard.checked[row] and not shard.is_sound(row):
+            path = self._shards[bisect_right(self._starts, number) - 1].file.path
+            with saying_what_mends(self._directory, self._manifest, path):
+                raise StoreError(
+                    f"store {self._directory}, {path}, passage number {number}",
+                    expected="the bytes that were written", found="a checksum that does not fit", fix="",
+                )
+        return shard, row
+
     def map(self, index: int) -> Shard:
-        """Map a shard, and let go of the first if there are many; two threads may both do so, harmlessly.
+        """Map a shard; two threads may both do so, harmlessly.
 
         Raises StoreError if it is damaged, or the store is no longer in its place.
         """
-        entry, manifest = self._manifest.shards[index], self._manifest
-        tensors = shard_tensors(entry.num_passages, entry.num_tokens, manifest.d_model, manifest.codec)
+        entry, manifest = self._shards[index], self._manifest
         try:
             with saying_what_mends(self._directory, manifest, entry.file.path):
-                shard = open_shard(self._directory / entry.file.path, tensors)
+                if self._verify and not entry.checksums:
+                    verify_file(
+                        self._directory, entry.file, error=StoreError, subject=f"store {self._directory}", fix=""
+                    )
+                tensors = entry_tensors(entry, manifest.d_model, manifest.codec)
+                shard = open_shard(self._directory / entry.file.path, tensors, num_empty=entry.num_empty)
         finally:
             self._check_in_place()  # only now: what was opened before was the store's
         self._mapped[index] = shard
-        if len(self._mapped) > MAX_MAPPED_SHARDS:
-            # A list is made in one step; an iterator would fail where another thread adds a shard between two.
-            self._mapped.pop(list(self._mapped)[0], None)  # noqa: RUF015
         return shard
+
+    def keep(self, other: MappedShards, is_same: Callable[[ShardEntry], bool]) -> None:
+        """Take over what another generation of the store has mapped, and checked, of the shards that are the same."""
+        if self._verify and not other._verify:
+            return
+        earlier = {other._shards[index]: shard for index, shard in enumerate(other._mapped) if shard is not None}
+        for index, entry in enumerate(self._shards):
+            if (shard := earlier.get(entry)) is not None and is_same(entry):
+                self._mapped[index] = shard
 
     def clear(self) -> None:
         """Let go of all; views handed out before stay valid."""
-        self._mapped.clear()
+        self._mapped = [None] * len(self._shards)

@@ -31,8 +31,10 @@ from glimmer_export.runtime.contract import (
     ClosedError,
     OptionError,
     PassageError,
+    ShardEntry,
     StoreError,
     StoreManifest,
+    read_shards,
 )
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.forks import Home, leave_in_children
@@ -41,7 +43,6 @@ from glimmer_export.runtime.generation import (
     check_in_place,
     check_store_fits,
     hold_manifest,
-    live_end,
     marks_of,
     read_tombstones,
     verify_store,
@@ -79,7 +80,10 @@ class MemoryStore:
     a child that was forked from the process that opened it, and OptionError for an argument of another type.
     """
 
-    def __init__(self, directory: Path, manifest: StoreManifest, held: int, options: Options, marks: Marks) -> None:
+    def __init__(
+        self, directory: Path, manifest: StoreManifest, shards: tuple[ShardEntry, ...], held: int, options: Options,
+        marks: Marks,
+    ) -> None:
         """For `open`: `held` is the descriptor that keeps the manifest held, `marks` are those of its files."""
         self._options, self._marks = options, marks
         self.directory = directory
@@ -91,13 +95,12 @@ class MemoryStore:
         self._check_in_place = partial(check_in_place, directory, opened)
         self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
-        end = live_end(manifest.num_numbers, self._tombstones)
         self._texts = PassageTexts(
-            directory / manifest.texts.path, end, self._check_in_place, folding=manifest.index.folding
+            directory, manifest.segments, self._tombstones, self._check_in_place, folding=manifest.index.folding
         )
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
-        self._shards = MappedShards(directory, manifest, self._check_in_place)
+        self._shards = MappedShards(directory, manifest, shards, self._check_in_place, verify=options.verify)
         self._read: set[int] = set()
         self._end, self._deletions = manifest.num_numbers, bool(len(self._tombstones))
 
@@ -108,7 +111,8 @@ class MemoryStore:
     ) -> MemoryStore:
         """Open a store directory and check it against the bundle and its own manifest.
 
-        `verify` reads every byte to compare digests; without it sizes, headers and counts are still checked.
+        `verify` checks digests of all but the shards, and each passage's checksum when it is first read (of a shard
+        from before there were any, the digest); without it sizes, headers and counts are still checked.
         `retrieval` is what `search` goes by: `bm25` the words, `dense` the vectors, `hybrid` both; `threads` are those
         of the sentence encoder. Raises StoreError: absent, newer, damaged or incomplete, written by another checkpoint,
         or without what the retrieval needs; MissingExtraError without its package; OptionError for an unknown one.
@@ -122,24 +126,29 @@ class MemoryStore:
             bundle, flag("verify", verify), one_of("retrieval", retrieval, RETRIEVALS), threads_of(threads)
         )
         manifest, held = hold_manifest(directory)
-        return cls._open(directory, manifest, held, options, {})
+        return cls._open(directory, manifest, held, options, {}, None)
 
     @classmethod
-    def _open(cls, directory: Path, manifest: StoreManifest, held: int, options: Options, known: Marks) -> MemoryStore:
-        """Open a manifest that is held; files with the marks of `known` were verified before."""
+    def _open(
+        cls, directory: Path, manifest: StoreManifest, held: int, options: Options, known: Marks,
+        earlier: MappedShards | None,
+    ) -> MemoryStore:
+        """Open a manifest that is held; files with the marks of `known` were verified before, `earlier` mapped."""
         try:
-            marks = marks_of(directory, manifest)
+            shards = read_shards(directory, manifest)
+            marks = marks_of(directory, manifest, shards)
             check_store_fits(directory, manifest, options.bundle)
-            verify_store(directory, manifest, marks, known, verify=options.verify)
+            verify_store(directory, manifest, shards, marks, known, verify=options.verify)
         except BaseException:
             os.close(held)
             raise
-        store = cls(directory, manifest, held, options, marks)
+        store = cls(directory, manifest, shards, held, options, marks)
         try:
-            for index in range(len(manifest.shards)):
-                store._shards.map(index)
+            if earlier is not None:
+                store._shards.keep(earlier, lambda shard: marks[shard.file] == known.get(shard.file))
             store._retriever = open_retriever(
-                directory, manifest, store._texts, options.retrieval, verify=options.verify, threads=options.threads
+                directory, manifest, store._texts, store._tombstones, options.retrieval, verify=options.verify,
+                threads=options.threads,
             )
         except BaseException:
             store.close()
@@ -155,14 +164,18 @@ class MemoryStore:
         self._check()
         manifest, held = hold_manifest(self.directory)
         try:
-            same = marks_of(self.directory, manifest) == self._marks
+            same = manifest == self.manifest and self._is_unchanged()
         except BaseException:
             os.close(held)
             raise
         if same:
             os.close(held)
             return None
-        return self._open(self.directory, manifest, held, self._options, self._marks)
+        return self._open(self.directory, manifest, held, self._options, self._marks, self._shards)
+
+    def _is_unchanged(self) -> bool:
+        shards = read_shards(self.directory, self.manifest)
+        return marks_of(self.directory, self.manifest, shards) == self._marks
 
     @property
     def num_passages(self) -> int:
@@ -222,11 +235,11 @@ class MemoryStore:
         """A passage's memory in the store's codec, views of the file.
 
         Raises PassageNumberError for a number that the store does not have, StoreError in a store without memory
-        (`fid`).
+        (`fid`), or if the passage is not what was written.
         """
         self._check()
         self._check_memory()
-        shard, row = self._place(number)
+        shard, row = self._sound(number)
         return PassageMemory(shard.passage(row), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
@@ -262,7 +275,7 @@ class MemoryStore:
         Raises PassageNumberError as `memory`.
         """
         self._check()
-        shard, row = self._place(number)
+        shard, row = self._sound(number)
         return shard.tokens(row)
 
     def close(self) -> None:
@@ -308,6 +321,14 @@ class MemoryStore:
         if not self._holds(number):
             raise no_such_number(self.directory, number)
         return self._shards.place(number, self._check)
+
+    def _sound(self, number: int) -> tuple[Shard, int]:
+        """As `_place`; raises StoreError too if the passage is damaged."""
+        if type(number) is not int:
+            number = _number(number)
+        if not self._holds(number):
+            raise no_such_number(self.directory, number)
+        return self._shards.sound(number, self._check)
 
     def _holds(self, number: int) -> bool:
         return 0 <= number < self._end and not (self._deletions and self._is_deleted(number))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
 from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
@@ -23,7 +26,7 @@ FIX = "copy the store again, or make the index again with `glimmer-export memory
 
 
 def open_retriever(
-    directory: Path, manifest: StoreManifest, texts: PassageTexts, retrieval: str, *,
+    directory: Path, manifest: StoreManifest, texts: PassageTexts, tombstones: NDArray[np.int64], retrieval: str, *,
     verify: bool, threads: int | None,
 ) -> Retriever:
     """The retriever of one of RETRIEVALS.
@@ -37,7 +40,7 @@ def open_retriever(
         )
     retrievers: list[Retriever] = []
     if retrieval != "dense":
-        retrievers.append(_full_text(directory, manifest, texts))
+        retrievers.append(_full_text(directory, manifest, texts, tombstones))
     if retrieval != "bm25":
         retrievers.append(_dense(directory, manifest, verify=verify, threads=threads))
     return retrievers[0] if len(retrievers) == 1 else HybridRetriever(retrievers)
@@ -69,12 +72,14 @@ def _check_encoder(directory: Path, encoder: EncoderEntry, subject: str) -> None
     )
 
 
-def _full_text(directory: Path, manifest: StoreManifest, texts: PassageTexts) -> Retriever:
+def _full_text(
+    directory: Path, manifest: StoreManifest, texts: PassageTexts, tombstones: NDArray[np.int64]
+) -> Retriever:
     if manifest.index.engine == "fts5":
         return texts
-    files = [directory / file.path for file in manifest.index.files]
-    with saying_what_mends(directory, manifest, manifest.index.files[0].path):
-        return TantivyIndex(files, num_passages=manifest.num_passages, folding=manifest.index.folding)
+    files = [file for segment in manifest.segments for file in segment.index]
+    with saying_what_mends(directory, manifest, files[0].path if files else ""):
+        return TantivyIndex(directory, manifest.segments, tombstones, folding=manifest.index.folding)
 
 
 def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:

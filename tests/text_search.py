@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from glimmer_export.exporter.memory.texts import FTS5, write_index, write_texts
+import numpy as np
+
+from glimmer_export.exporter.memory.texts import FTS5, write_segments
 from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
+
+NONE_DELETED = np.zeros(0, np.int64)
 
 
 @contextmanager
@@ -18,13 +22,12 @@ def indexed(
     folder: Path, passages: Sequence[Passage], engine: str, *, folding: int = FOLDING
 ) -> Iterator[tuple[PassageTexts, Retriever]]:
     """The passages' texts, numbered from 0, and what searches them."""
-    in_texts = folding if engine == FTS5 else None
-    write_texts(folder / "texts", passages, advance=lambda _: None, folding=in_texts)
-    texts = PassageTexts(folder / "texts", len(passages), folding=folding)
+    segments = write_segments(
+        folder, 0, enumerate(passages), len(passages), engine, advance=lambda _: None, folding=folding
+    )
+    texts = PassageTexts(folder, segments, NONE_DELETED, folding=folding)
     index: Retriever = texts
     if engine != FTS5:
-        entry = write_index(folder, 0, enumerate(passages), engine, advance=lambda _: None, folding=folding)
-        files = [folder / file.path for file in entry.files]
-        index = TantivyIndex(files, num_passages=len(passages), folding=folding)
+        index = TantivyIndex(folder, segments, NONE_DELETED, folding=folding)
     yield texts, index
     texts.close()

@@ -26,7 +26,7 @@ from glimmer_export.exporter.cli.options import (
 )
 from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_WORKERS
-from glimmer_export.runtime.contract import CODECS
+from glimmer_export.runtime.contract import CODECS, OptionError
 from glimmer_export.runtime.contract.store_layout import INDEX_ENGINES
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 RUNNERS = ("local", "ray")
+ENGINES = ("auto", *INDEX_ENGINES)
 
 app = typer.Typer(help="Pre-compute passages into a memory store; change, check and repair it.", no_args_is_help=True)
 
@@ -71,7 +72,7 @@ def build(
     backend: BackendName = "onnxruntime-cpu",
     compute_precision: ComputePrecision = "fp32",
     index: Annotated[
-        str, one_of("--index", ("auto", *INDEX_ENGINES), "Full-text index. auto: tantivy above 100,000 passages.")
+        str, one_of("--index", ENGINES, "Full-text index. auto: tantivy above 100,000 passages.")
     ] = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished build away and start again.")] = False,
     int8_memory: Annotated[
@@ -174,6 +175,11 @@ def index_command(
             help="What `export-encoder` wrote, or an encoder's directory that it takes and exports first.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        one_of("--engine", ENGINES, "Full-text index by this engine from now on, as `memory build --index`. Default: "
+               "the store's own."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Passages of one run of the encoder.")
     ] = 32,
@@ -183,8 +189,13 @@ def index_command(
 ) -> None:
     """Make a store's full-text index anew, or give it vectors: `--retrieval dense` or `hybrid` finds by them."""
     if embeddings is None and encoder is None and ids is None:
-        _renew_index(store, as_json=as_json)
+        _renew_index(store, engine, as_json=as_json)
         return
+    if engine is not None:
+        raise OptionError(
+            "--engine", expected="it alone, for the full-text index", found="options of vectors beside it",
+            fix="run the command once for each",
+        )
     require(*(["onnx", "onnxruntime"] if encoder is not None else []))
     from rich.filesize import decimal
 
@@ -207,10 +218,10 @@ def index_command(
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")
 
 
-def _renew_index(store: Path, *, as_json: bool) -> None:
+def _renew_index(store: Path, engine: str | None, *, as_json: bool) -> None:
     from glimmer_export.exporter.memory import renew_index
 
-    summary = renew_index(store, progress=not as_json)
+    summary = renew_index(store, engine=engine, progress=not as_json)
     if as_json:
         print_json(asdict(summary))
         return
@@ -218,6 +229,7 @@ def _renew_index(store: Path, *, as_json: bool) -> None:
         bold(store),
         f"generation {summary.generation} in {summary.seconds:.1f} s: {summary.passages:,} passages "
         f"indexed by {summary.engine}"
+        + (f", and no more by {summary.engine_before}" if summary.engine != summary.engine_before else "")
     )
 
 
@@ -237,5 +249,6 @@ def _print_snr(codec: str | None, snr: CodecSnr | None) -> None:
 app.command()(memory_changes.append)
 app.command()(memory_changes.delete)
 app.command()(memory_changes.compact)
+app.command()(memory_health.stats)
 app.command()(memory_health.verify)
 app.command()(memory_health.repair)

@@ -1,4 +1,4 @@
-"""Commands that find and mend damage in a memory store: verify, repair."""
+"""Commands that look at a memory store, and mend damage in it: stats, verify, repair."""
 
 from __future__ import annotations
 
@@ -9,11 +9,43 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.options import BatchTokens, CorpusFormat, Json, StoreArgument, Threads
-from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings
 from glimmer_export.exporter.report.visible import visible
 from glimmer_export.runtime.contract import OptionError
 
-__all__ = ["repair", "verify"]
+__all__ = ["repair", "stats", "verify"]
+
+
+def stats(store: StoreArgument, as_json: Json = False) -> None:
+    """Say what a store consists of, and what it keeps for readers of earlier generations."""
+    from rich.filesize import decimal
+
+    from glimmer_export.exporter.memory import store_stats
+
+    found = store_stats(store)
+    if as_json:
+        print_json(asdict(found))
+        return
+    out = console()
+    out.print(
+        bold(store), f"generation {found.generation}: {found.passages:,} passages of {found.tokens:,} tokens, "
+        f"{found.deleted:,} deleted"
+    )
+    out.print(
+        f"{found.shards:,} shards, {decimal(found.shard_bytes)}, in {found.codec or 'no codec'}; {found.segments} "
+        f"segments of texts, {decimal(found.texts_bytes)}; {found.engine}, {decimal(found.index_bytes)} of its own"
+    )
+    left = found.deleted - found.empty_rows
+    if left or found.texts_left:
+        out.print(
+            f"for `memory compact` to remove: memory of {left:,} deleted passages, texts of {found.texts_left:,}"
+        )
+    if found.older:
+        out.print(
+            f"{len(found.older)} older generations, of which {len(found.open)} are open, keep "
+            f"{decimal(found.older_bytes)}"
+        )
+    print_warnings(found.warnings)
 
 
 def verify(store: StoreArgument, as_json: Json = False) -> None:

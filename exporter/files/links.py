@@ -54,13 +54,20 @@ def links_below(directory: Path) -> Iterator[Path]:
     Hidden files and folders of the directory itself are left out: none of ours is called so, but what killed commands
     have left, which is removed and not followed.
     """
-    for folder, folders, files in os.walk(directory):
-        if folder == str(directory):
-            folders[:], files[:] = ([name for name in names if name[0] != "."] for names in (folders, files))
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink():
-                yield path
+    folders = [directory]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:  # absent, or not to be listed
+            continue
+        for entry in entries:
+            if folder == directory and entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                yield folder / entry.name
+            elif entry.is_dir():
+                folders.append(folder / entry.name)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

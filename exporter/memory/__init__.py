@@ -8,6 +8,7 @@ from glimmer_export.exporter.memory.corpus import CorpusSource
 from glimmer_export.exporter.memory.delete import DeleteSummary, delete_passages, id_from_text, read_ids
 from glimmer_export.exporter.memory.renew_index import RenewSummary, renew_index
 from glimmer_export.exporter.memory.repair import RepairSummary, RollbackSummary, repair_store, roll_back
+from glimmer_export.exporter.memory.stats import StoreStats, store_stats
 from glimmer_export.exporter.memory.vectors import DenseSummary, index_store
 from glimmer_export.exporter.memory.verify import Damage, VerifyReport, verify_store
 
@@ -23,6 +24,7 @@ __all__ = [
     "RenewSummary",
     "RepairSummary",
     "RollbackSummary",
+    "StoreStats",
     "VerifyReport",
     "append_passages",
     "build_store",
@@ -35,5 +37,6 @@ __all__ = [
     "renew_index",
     "repair_store",
     "roll_back",
+    "store_stats",
     "verify_store",
 ]

@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from glimmer_export.exporter.files.publish import check_place, write_errors
 from glimmer_export.exporter.memory.build import build_shards
 from glimmer_export.exporter.memory.codec_fit import SampleErrors, append_warnings
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
-from glimmer_export.exporter.memory.generations import next_shard_index
-from glimmer_export.exporter.memory.runners import LocalRunner, ShardJob, memory_encoder
-from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
+from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
+from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
+from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
+from glimmer_export.exporter.memory.segments import changed_segments
+from glimmer_export.exporter.memory.texts import engine_warnings
+from glimmer_export.exporter.memory.tiers import to_merge
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends.registry import open_backend
@@ -26,18 +31,18 @@ from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
     CPU_BACKEND,
     MEMORY_ENCODER,
+    STORE_SCHEMA_VERSION,
     BundleError,
     CodecSnr,
     CorpusError,
-    IndexEntry,
     ShardEntry,
     StoreError,
     StoreManifest,
     read_store_manifest,
-    shard_name,
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
-from glimmer_export.runtime.contract.store_layout import texts_name
+from glimmer_export.runtime.contract.store_layout import changed_shard_name
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.generation import check_store_fits
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
@@ -56,7 +61,8 @@ class AppendSummary:
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done. `snr_db` is how well
     the store's codec keeps the appended passages, None without memory, or where nothing was done; `store_snr` how well
-    it kept the store's own, None where that was not measured. `warnings` say where the first is much less.
+    it kept the store's own, None where that was not measured. `warnings` say where the first is much less, and where
+    the store has outgrown its full-text index.
     """
 
     generation: int
@@ -75,15 +81,15 @@ class AppendSummary:
 
 
 def append_passages(
-    store: str | Path, bundle_directory: str | Path, corpus_path: Paths, *,
+    store: str | Path, bundle: str | Path | Bundle, corpus_path: Paths, *,
     corpus_format: str | None = None, replace: bool = False, restart: bool = False, batch_tokens: int = 4096,
-    threads: int | None = None, progress: bool = False,
+    threads: int | None = None, progress: bool = False, runner: Runner | None = None,
 ) -> AppendSummary:
     """Encode the passages of a corpus into new shards of a store; `replace` lets them take the places of their ids.
 
     Where the store's documents were cut into passages, so are these, and a document takes the place of all of its own.
-    Killed, the same call goes on where it stopped; `restart` throws earlier work away. The options are as in
-    `build_store`.
+    Killed, the same call goes on where it stopped; `restart` throws earlier work away. A `bundle` that is open is not
+    opened again. The options are as in `build_store`.
 
     Raises BundleError, TokenizerError, CorpusError (a line, or an id that is there without `replace`), StoreError (no
     store, of another checkpoint or precision, damaged, memory that is not finite), OutputError (another process changes
@@ -92,12 +98,14 @@ def append_passages(
     started, store = time.monotonic(), Path(store)
     given = CorpusSource.of(corpus_path, corpus_format)
     require_kind(store, STORE, error=StoreError)
-    require_kind(Path(bundle_directory), BUNDLE, error=BundleError)
-    check_output(store, [bundle_directory, *given.paths])
+    if not isinstance(bundle, Bundle):
+        require_kind(Path(bundle), BUNDLE, error=BundleError)
+    check_output(store, [bundle.directory if isinstance(bundle, Bundle) else bundle, *given.paths])
     with write_errors(store):
         check_place(Path(os.path.realpath(store)))  # the change is made beside it
     manifest = read_store_manifest(store)
-    bundle = Bundle.open(bundle_directory)
+    if not isinstance(bundle, Bundle):
+        bundle = Bundle.open(bundle)
     check_same_writer(store, manifest, bundle)
     source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
     corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
@@ -113,12 +121,12 @@ def append_passages(
                 change.work.begin(plan, restart=restart)
                 change.work.clear()
             return _already_complete(change.manifest, started)
-        change.check(change.manifest.texts, change.manifest.tombstones, change.manifest.codec_arrays)
+        change.check(change.manifest.codec_arrays)
         replaced = _replaced(change, corpus, replace=replace)
         change.work.begin(plan, restart=restart)
         kept = change.work.done(plan)
         job = ShardJob(change.work, plan, bundle, corpus, threads, store=change.store)
-        built = build_shards(job, LocalRunner(), kept=set(kept), progress=progress)
+        built = build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
         records = {**kept, **built}
         ordered = [records[index] for index in range(plan.num_shards)]
         changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
@@ -137,7 +145,10 @@ def append_passages(
         already_complete=False,
         snr_db=snr_db,
         store_snr=changed.codec_snr,
-        warnings=append_warnings(snr_db, changed.codec_snr),
+        warnings=(
+            *append_warnings(snr_db, changed.codec_snr),
+            *engine_warnings(changed.index.engine, changed.num_passages),
+        ),
     )
 
 
@@ -175,17 +186,18 @@ def _check_same_store(store: Path, planned: StoreManifest, locked: StoreManifest
 
 def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:
     """Numbers of the passages whose ids the corpus has too; raises CorpusError for one that may not be replaced."""
-    texts, cut = change.store / change.manifest.texts.path, change.manifest.chunk_words is not None
-    found = find_chunks(texts, _documents(corpus)) if cut else find_numbers(texts, _ids(corpus))
+    cut = change.manifest.chunk_words is not None
     replaced: list[int] = []
-    for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
-        if numbers and not replace:
-            raise CorpusError(
-                f"corpus {corpus.source}, {'document' if cut else 'passage'} {identifier!r}",
-                expected=f"an id that store {change.store} has not", found="one that is there",
-                fix="pass --replace to put the new one in the place of the old",
-            )
-        replaced += numbers
+    with change.texts() as texts:
+        found = find_chunks(texts, _documents(corpus)) if cut else find_numbers(texts, _ids(corpus))
+        for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
+            if numbers and not replace:
+                raise CorpusError(
+                    f"corpus {corpus.source}, {'document' if cut else 'passage'} {identifier!r}",
+                    expected=f"an id that store {change.store} has not", found="one that is there",
+                    fix="pass --replace to put the new one in the place of the old",
+                )
+            replaced += numbers
     return replaced
 
 
@@ -203,40 +215,71 @@ def _publish(
     change: Change, plan: BuildPlan, corpus: Corpus, records: list[ShardRecord], replaced: list[int], *, progress: bool
 ) -> StoreManifest:
     before = change.manifest
-    start, texts = before.num_numbers, texts_name(change.generation)
+    start = before.num_numbers
     with progress_bar("Indexing texts", plan.num_passages + len(replaced), shown=progress) as advance:
-        change_texts(
-            change.store / before.texts.path, change.staged / texts, deleted=replaced,
-            added=enumerate(corpus.passages(), start), first_added=start, advance=advance,
-            folding=change.folding(), anew=change.folded_otherwise(),
+        segments = changed_segments(
+            change, deleted=replaced, added=enumerate(corpus.passages(), start), num_added=plan.num_passages,
+            advance=advance,
         )
-    text_index = _index(change, texts, before.num_passages + plan.num_passages - len(replaced), progress=progress)
-    first, shards, files = next_shard_index(change.store), [], {}
-    for index, record in enumerate(records, first):
-        name = shard_name(index)
-        files[name] = change.work.store / record.shard.file.path
-        entry = dataclasses.replace(record.shard.file, path=name)
-        shards.append(ShardEntry(entry, record.shard.num_passages, record.shard.num_tokens))
+    shards, files, dropped = _shards(change, records, replaced)
+    lists, shards = change.listed(before.shard_lists, shards)
+    tombstone_files, tombstones = change.bury(replaced)
     manifest = dataclasses.replace(
         before,
+        schema_version=STORE_SCHEMA_VERSION,
         generation=change.generation,
         num_passages=before.num_passages + plan.num_passages - len(replaced),
-        num_tokens=before.num_tokens + sum(shard.num_tokens for shard in shards),
         num_truncated=before.num_truncated + sum(record.num_truncated for record in records),
         corpus_sha256=changed_corpus(before, corpus.sha256),
-        shards=(*before.shards, *shards),
-        num_tombstones=before.num_tombstones + len(replaced),
-        tombstones=change.bury(replaced),
-        texts=change.entry(texts),
-        index=text_index,
+        earlier_sha256=before.corpus_sha256,
+        index=change.index(),
+        shard_lists=lists,
+        shards=shards,
+        segments=segments,
+        tombstone_files=tombstone_files,
+        tombstones=tombstones,
     )
-    change.publish(manifest, files)
+    change.publish(manifest, files, dropped=dropped)
     return manifest
 
 
-def _index(change: Change, texts: str, num_passages: int, *, progress: bool) -> IndexEntry:
-    with progress_bar("Indexing all texts", num_passages, shown=progress and not change.full_text()) as advance:
-        return change.index(texts, advance=advance)
+def _shards(
+    change: Change, records: list[ShardRecord], replaced: list[int]
+) -> tuple[tuple[ShardEntry, ...], dict[str, Path], list[str]]:
+    """The shards of the manifest itself, with the new ones, small neighbours merged.
+
+    With the places of the files that are not staged, by their names in the store, and the names of those that go.
+    """
+    before, start = change.manifest, change.manifest.num_numbers
+    new = [dataclasses.replace(record.shard, first=start + record.shard.first) for record in records]
+    shards = [*before.shards, *new]
+    places = [change.store / shard.file.path for shard in before.shards]
+    places += [change.work.store / shard.file.path for shard in new]
+    dead = np.union1d(change.tombstones, np.array(replaced, np.int64))
+    result: list[ShardEntry] = []
+    files: dict[str, Path] = {}
+    dropped: list[str] = []
+    runs = {run.start: run for run in to_merge([shard.num_passages for shard in shards], before.passages_per_shard)}
+    place = 0
+    while place < len(shards):
+        run = runs.get(place, range(place, place + 1))
+        name = changed_shard_name(change.generation, len(result))
+        if len(run) > 1:
+            sources = [ShardSource.of(places[index], shards[index], dead) for index in run]
+            (change.staged / name).parent.mkdir(exist_ok=True)
+            with saying_what_mends(change.store, before, shards[place].file.path):
+                result.append(write_merged(
+                    change.staged / name, name, sources, d_model=before.d_model, codec=before.codec
+                ))
+            dropped += [shards[index].file.path for index in run if index < len(before.shards)]
+        elif place >= len(before.shards):
+            files[name] = places[place]
+            file = dataclasses.replace(shards[place].file, path=name)
+            result.append(dataclasses.replace(shards[place], file=file))
+        else:
+            result.append(shards[place])
+        place = run.stop
+    return tuple(result), files, dropped
 
 
 def _already_complete(manifest: StoreManifest, started: float) -> AppendSummary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import unicodedata
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
 from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder, open_planned
-from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
+from glimmer_export.exporter.memory.shard_lists import built_lists
+from glimmer_export.exporter.memory.texts import AUTO, choose_engine, require_engine, write_segments
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
@@ -27,13 +29,13 @@ from glimmer_export.runtime.contract import (
     FP32,
     MEMORY_ENCODER,
     STORE_SCHEMA_VERSION,
-    TEXTS,
     CodecSnr,
-    FileEntry,
+    IndexEntry,
     OptionError,
     StoreError,
     StoreManifest,
     read_store_manifest,
+    store_files,
 )
 from glimmer_export.runtime.contract.store_layout import FOLDING
 
@@ -116,7 +118,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
             # Again: another process may have finished it before the lock was free.
             if (present := _present(output, plan, overwrite=overwrite)) is not None:
                 work.remove()
-                return _summary(present, started, resumed=0, already_complete=True)
+                return _summary(output, present, started, resumed=0, already_complete=True)
             work.begin(plan, restart=restart)
             _freeze_codec(work, plan, bundle, scanned, threads)
             kept = work.done(plan)
@@ -124,7 +126,7 @@ def build_store(  # noqa: PLR0913 - one for each option of the command
             built = build_shards(job, runner, kept=set(kept), progress=progress)
             manifest = _write_rest(work, plan, scanned, kept | built, progress=progress)
             work.publish(output)
-    return _summary(manifest, started, resumed=len(kept), already_complete=False)
+    return _summary(output, manifest, started, resumed=len(kept), already_complete=False)
 
 
 def _check_precision(bundle: Bundle, *, int8_memory: bool) -> None:
@@ -145,7 +147,7 @@ def _present(output: Path, plan: BuildPlan, *, overwrite: bool) -> StoreManifest
     if not overwrite:
         with suppress(StoreError):
             manifest = read_store_manifest(output)
-            for entry in manifest.files():
+            for entry in store_files(output, manifest):
                 verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
             if not plan.differences(manifest):
                 return manifest
@@ -189,12 +191,12 @@ def _write_rest(
     work: Work, plan: BuildPlan, corpus: Corpus, records: dict[int, ShardRecord], *, progress: bool
 ) -> StoreManifest:
     """The texts and their index, and last the manifest."""
-    texts, engine = work.store / TEXTS, plan.index_engine
-    with progress_bar("Writing texts", plan.num_passages, shown=progress) as advance:
-        write_texts(texts, corpus.passages(), advance=advance, folding=FOLDING if engine == FTS5 else None)
-    with progress_bar("Indexing texts", plan.num_passages, shown=progress and engine != FTS5) as advance:
-        text_index = write_index(work.store, 0, enumerate(corpus.passages()), engine, advance=advance)
+    with progress_bar("Indexing texts", plan.num_passages, shown=progress) as advance:
+        segments = write_segments(
+            work.store, 0, enumerate(corpus.passages()), plan.num_passages, plan.index_engine, advance=advance
+        )
     ordered = [records[index] for index in range(plan.num_shards)]
+    lists, shards = built_lists(work.store, 0, [record.shard for record in ordered])
     manifest = StoreManifest(
         schema_version=STORE_SCHEMA_VERSION,
         generation=0,
@@ -207,28 +209,30 @@ def _write_rest(
         passage_length=plan.passage_length,
         passages_per_shard=plan.passages_per_shard,
         num_passages=plan.num_passages,
-        num_tokens=sum(record.shard.num_tokens for record in ordered),
         num_truncated=sum(record.num_truncated for record in ordered),
         corpus_sha256=plan.corpus_sha256,
+        earlier_sha256=None,
         chunk_words=plan.chunk_words,
-        shards=tuple(record.shard for record in ordered),
-        num_tombstones=0,
-        tombstones=None,
-        texts=FileEntry.named(TEXTS, texts),
-        index=text_index,
+        index=IndexEntry(plan.index_engine, FOLDING, unicodedata.unidata_version),
+        shard_lists=lists,
+        shards=shards,
+        segments=segments,
+        tombstone_files=(),
+        tombstones=(),
         codec_snr=SampleErrors.total(record.errors for record in ordered).snr(),
     )
-    put_manifest(work.store, manifest)
-    return manifest
+    return put_manifest(work.store, manifest)
 
 
-def _summary(manifest: StoreManifest, started: float, *, resumed: int, already_complete: bool) -> BuildSummary:
+def _summary(
+    store: Path, manifest: StoreManifest, started: float, *, resumed: int, already_complete: bool
+) -> BuildSummary:
     return BuildSummary(
         passages=manifest.num_passages,
         tokens=manifest.num_tokens,
         truncated=manifest.num_truncated,
-        shards=len(manifest.shards),
-        bytes=sum(file.bytes for file in manifest.files()),
+        shards=manifest.num_shards,
+        bytes=sum(file.bytes for file in store_files(store, manifest)),
         seconds=time.monotonic() - started,
         resumed_shards=resumed,
         already_complete=already_complete,

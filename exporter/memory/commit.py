@@ -1,47 +1,75 @@
 """One change of a store: its files are made beside it, and a new manifest makes them the store, or nothing happens.
 
-Whoever has the store open keeps the generation before, whose manifest and files stay.
+Whoever has the store open keeps the generation before, whose manifest and files stay. What a change reads and writes is
+in proportion to what it changes: the manifest, the lists of shards that it touches, and no shard but those.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from glimmer_export.exporter.files.links import require_no_link, require_no_link_below
+from glimmer_export.exporter.files.links import require_no_link_below
 from glimmer_export.exporter.files.publish import recover
-from glimmer_export.exporter.files.whole_file import replace_file, sync_directory, sync_tree, write_errors
-from glimmer_export.exporter.memory.generations import older_generations, put_manifest, sweep
-from glimmer_export.exporter.memory.texts import FTS5, read_texts, require_engine, write_index
+from glimmer_export.exporter.files.whole_file import (
+    remove_unfinished,
+    replace_file,
+    sync_directory,
+    sync_tree,
+    write_errors,
+)
+from glimmer_export.exporter.memory.generations import free_older, put_manifest, sweep
+from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
+from glimmer_export.exporter.memory.shard_lists import write_shard_list
+from glimmer_export.exporter.memory.texts import FTS5, require_engine
+from glimmer_export.exporter.memory.tiers import is_full, to_merge
 from glimmer_export.exporter.memory.work import Work, work_directory
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
     MANIFEST,
+    STORE_SCHEMA_VERSION,
     FileEntry,
     IndexEntry,
     OutputError,
+    ShardEntry,
+    ShardListEntry,
     StoreError,
     StoreManifest,
+    TombstonesEntry,
     read_store_manifest,
 )
-from glimmer_export.runtime.contract.shard_layout import shard_tensors
-from glimmer_export.runtime.contract.store_layout import older_manifest_name, tombstones_name
+from glimmer_export.runtime.contract.store_layout import (
+    INLINE_SHARDS,
+    INLINE_TOMBSTONES,
+    LISTED_SHARDS,
+    older_manifest_name,
+    shard_list_name,
+    tombstones_name,
+)
+from glimmer_export.runtime.contract.store_manifest import read_shard_list
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
-from glimmer_export.runtime.generation import TOMBSTONES, read_tombstones
-from glimmer_export.runtime.shards import open_shard
+from glimmer_export.runtime.contract.store_replica import REPLICAS, copied_files, copy_name
+from glimmer_export.runtime.generation import TOMBSTONES, read_tombstones, read_tombstones_file
+from glimmer_export.runtime.passage_texts import PassageTexts
 
 __all__ = ["Change", "changed_corpus", "changing", "check_no_links", "replace_manifest"]
+
+KEPT = 1
+"""Older generations that stay though nobody holds them: what `memory repair --rollback` goes back to."""
+MOST_NUMBERS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -69,24 +97,69 @@ class Change:
                 with saying_what_mends(self.store, self.manifest, entry.path):
                     verify_file(self.store, entry, error=StoreError, subject=f"store {self.store}", fix="")
 
-    def bury(self, numbers: list[int]) -> FileEntry | None:
-        """Stage the tombstones with `numbers` among them; the entry for the manifest."""
-        if not numbers:
-            return self.manifest.tombstones
-        earlier = read_tombstones(self.store, self.manifest)
-        return self.stage_tombstones(np.union1d(earlier, np.array(numbers, np.int64)))
+    @cached_property
+    def tombstones(self) -> NDArray[np.int64]:
+        """Numbers of the passages that are deleted before the change, (n,), rising."""
+        return read_tombstones(self.store, self.manifest)
 
-    def stage_tombstones(self, numbers: NDArray[np.int64]) -> FileEntry:
-        """Stage a file of tombstones (n,) int64, rising; the entry for the manifest."""
+    @contextmanager
+    def texts(self) -> Iterator[PassageTexts]:
+        """The store's texts, until the end of the block; nothing is searched there."""
+        texts = PassageTexts(self.store, self.manifest.segments, self.tombstones)
+        try:
+            yield texts
+        finally:
+            texts.close()
+
+    def bury(self, numbers: Collection[int]) -> tuple[tuple[TombstonesEntry, ...], tuple[int, ...]]:
+        """Stage what stands for `numbers` as deleted too: the manifest's `tombstone_files`, and `tombstones`."""
+        before = self.manifest
+        inline = sorted({*before.tombstones, *numbers})
+        if len(inline) <= INLINE_TOMBSTONES:
+            return before.tombstone_files, tuple(inline)
+        parts, added = list(before.tombstone_files), [np.array(inline, np.int64)]
+        for run in to_merge([*(part.count for part in parts), len(inline)], MOST_NUMBERS):
+            added += [read_tombstones_file(self.store, before, part) for part in parts[run.start : len(parts)]]
+            del parts[run.start :]  # a run ends with what was added: none is full
+        merged = np.sort(np.concatenate(added))
         name = tombstones_name(self.generation)
         (self.staged / name).parent.mkdir(exist_ok=True)
-        replace_file(self.staged / name, save({TOMBSTONES: numbers}))
-        return self.entry(name)
+        replace_file(self.staged / name, save({TOMBSTONES: merged}))
+        return (*parts, TombstonesEntry(self.entry(name), len(merged))), ()
 
     def entry(self, name: str) -> FileEntry:
         """How the manifest names a staged file."""
         path = self.staged / name
         return FileEntry.named(name, path)
+
+    def listed(
+        self, lists: Sequence[ShardListEntry], shards: Sequence[ShardEntry]
+    ) -> tuple[tuple[ShardListEntry, ...], tuple[ShardEntry, ...]]:
+        """The manifest's `shard_lists` and `shards`: if these are many, those that are settled go into the last list.
+
+        Lists are staged. What may still be merged, behind the last full shard, stays in the manifest.
+        """
+        most = self.manifest.passages_per_shard
+        settled = max((place + 1 for place, shard in enumerate(shards) if is_full(shard.num_passages, most)), default=0)
+        if len(shards) <= INLINE_SHARDS or not settled:
+            return tuple(lists), tuple(shards)
+        kept, moved = list(lists), list(shards[:settled])
+        if kept and kept[-1].num_shards < LISTED_SHARDS:
+            moved = [*read_shard_list(self.store, self.manifest, kept.pop()), *moved]
+        return (*kept, *self.stage_lists(moved)), tuple(shards[settled:])
+
+    def stage_lists(self, shards: Sequence[ShardEntry]) -> Iterator[ShardListEntry]:
+        """Stage lists of these shards, and yield how the manifest names them."""
+        for start in range(0, len(shards), LISTED_SHARDS):
+            place = len(list((self.staged / shard_list_name(0, 0)).parent.glob("*")))
+            yield write_shard_list(
+                self.staged, shard_list_name(self.generation, place), shards[start : start + LISTED_SHARDS]
+            )
+
+    def index(self) -> IndexEntry:
+        """How the manifest names the index after the change: if it was `folded_otherwise`, it is written anew."""
+        index = self.manifest.index
+        return dataclasses.replace(index, unicode=unicodedata.unidata_version) if self.folded_otherwise() else index
 
     def full_text(self) -> bool:
         """Whether the index lies in the file of texts."""
@@ -97,54 +170,88 @@ class Change:
         return self.manifest.index.folding if self.full_text() else None
 
     def folded_otherwise(self) -> bool:
-        """Whether that index was folded by another version of Unicode than this Python's, and cannot be added to."""
-        return self.folding() not in (None, 0) and self.manifest.index.unicode != unicodedata.unidata_version
+        """Whether an index in the file of texts was folded by another version of Unicode than this Python's.
 
-    def index(self, texts: str, *, advance: Callable[[int], None]) -> IndexEntry:
-        """Stage the index of the staged texts; `advance` as in `write_index`, for an engine with files of its own."""
-        passages, index = read_texts(self.staged / texts), self.manifest.index
-        return write_index(
-            self.staged, self.generation, passages, index.engine, advance=advance, folding=index.folding
-        )
+        It cannot be added to, as it is told what to forget. Of segments each may have been folded by another.
+        """
+        return self.folding() not in (None, 0) and self.manifest.index.unicode != unicodedata.unidata_version
 
     def was_made(self, corpus_sha256: str) -> bool:
         """Whether this change is the one that was made last: a killed command may have got so far."""
-        for generation in older_generations(self.store, self.manifest.generation):
+        now, earlier = self.manifest.corpus_sha256, self.manifest.earlier_sha256
+        if earlier is None and self.manifest.schema_version < STORE_SCHEMA_VERSION and self.manifest.generation:
             with suppress(StoreError):
-                earlier = read_store_manifest(self.store, older_manifest_name(generation))
-                if changed_corpus(earlier, corpus_sha256) == self.manifest.corpus_sha256:
-                    return True
-        return False
+                name = older_manifest_name(self.manifest.generation - 1)
+                earlier = read_store_manifest(self.store, name).corpus_sha256
+        return earlier is not None and _after(earlier, corpus_sha256) == now
 
-    def publish(self, manifest: StoreManifest, others: Mapping[str, Path] | None = None) -> None:
+    def publish(
+        self, manifest: StoreManifest, others: Mapping[str, Path] | None = None, *, dropped: Collection[str] = (),
+        kept: int = KEPT,
+    ) -> tuple[list[int], list[int], int]:
         """Make `manifest` the store's, with what is staged and `others`, paths by their names in the store.
 
-        Until the last step the store is what it was.
+        Until the last step the store is what it was. `dropped` are paths of shards that it names no more; what else it
+        does not name is found here. Returns as `free_older`, which leaves `kept` generations.
         """
         sync_tree(self.staged)
         staged = {path.relative_to(self.staged).as_posix(): path for path in self.staged.rglob("*") if path.is_file()}
         linked = {**staged, **(others or {})}
+        begin_change(self.store, self._journal(manifest, linked, dropped))
+        try:
+            self._put(manifest, linked)
+        except BaseException:
+            with suppress(OSError, StoreError):  # the next change looks again
+                self._undo()
+            raise
+        end_change(self.store, manifest.generation)
+        freed = free_older(self.store, manifest.generation, kept=kept)
+        if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
+            return *freed[:2], freed[2] + sweep(self.store, manifest)
+        return freed
+
+    def _undo(self) -> None:
+        """Clear up behind a change that was stopped; if that came too late, it stands."""
+        generation = read_store_manifest(self.store).generation
+        end_change(self.store, generation)
+        if generation == self.manifest.generation:
+            older = self.store / older_manifest_name(generation)
+            older.unlink(missing_ok=True)
+            with suppress(OSError):  # absent, or not empty
+                older.parent.rmdir()
+
+    def _put(self, manifest: StoreManifest, linked: Mapping[str, Path]) -> None:
         for name, path in linked.items():
             (self.store / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.store / name).unlink(missing_ok=True)  # a killed change's, of a generation that never was
+            (self.store / name).unlink(missing_ok=True)  # of a generation that never was
             _link(path, self.store / name)
         for folder in {(self.store / name).parent for name in linked} | {self.store}:
             sync_directory(folder)
         replace_manifest(self.store, self.manifest, manifest)
 
+    def _journal(self, manifest: StoreManifest, linked: Collection[str], dropped: Collection[str]) -> Journal:
+        shards = {shard.file.path for shard in self.manifest.shards}
+        before = {file.path for file in self.manifest.files()} - shards
+        gone = {*(before - {file.path for file in manifest.files()}), *dropped}
+        copies = {copy_name(file.path) for file in copied_files(manifest) if file.path in linked}
+        return Journal(manifest.generation, tuple(sorted({*linked, *copies})), tuple(sorted(gone)))
+
 
 @contextmanager
-def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
+def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -> Iterator[Change]:
     """Lock a store for one change, and clear up behind it; what killed changes have left is removed first.
 
-    Raises StoreError for what is no store, or for one that a session would refuse by its files' sizes, headers and
-    counts, unless it may be `damaged`; OutputError where another process changes or builds it, or where it cannot be
-    written. An append's unfinished shards stay.
+    `engine` is that of the full-text index which the change writes, by default the store's own.
+
+    Raises StoreError for what is no store, or for one that a session would refuse by the sizes of the files that its
+    manifest names, its codec and tombstones, unless it may be `damaged`; OutputError where another process changes or
+    builds it, or where it cannot be written. An append's unfinished shards stay.
     """
     store = Path(os.path.realpath(store))
     with write_errors(store):
         recover(store)
-        check_no_links(store, read_store_manifest(store))  # before anything is made beside it
+        read_store_manifest(store)
+        check_no_links(store)  # before anything is made beside it
         if store.is_mount():
             raise OutputError(
                 f"store {store}", expected="a directory on the file system of the one that holds it",
@@ -154,11 +261,14 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
             work.check_ours()
             try:
                 manifest = read_store_manifest(store)
-                check_no_links(store, manifest)
-                require_engine(manifest.index.engine)
+                check_no_links(store)
+                require_engine(engine or manifest.index.engine)
+                swept = end_change(store, manifest.generation)
+                for folder in (store, store / REPLICAS, store / DROPPED):
+                    if folder.is_dir():
+                        remove_unfinished(folder)
                 if not damaged:
                     _check_opens(store, manifest)
-                swept = sweep(store, manifest)
                 with work.staging() as staged:
                     yield Change(store, manifest, work, staged, swept)
             finally:
@@ -166,24 +276,17 @@ def changing(store: Path, *, damaged: bool = False) -> Iterator[Change]:
 
 
 def _check_opens(store: Path, manifest: StoreManifest) -> None:
-    """Raise StoreError where a session would not open the store, the files' digests apart."""
+    """Raise StoreError where a session would not open the store, digests and what only lists name apart."""
     for entry in manifest.files():
         with saying_what_mends(store, manifest, entry.path):
             verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="", digest=False)
-    for shard in manifest.shards:
-        tensors = shard_tensors(shard.num_passages, shard.num_tokens, manifest.d_model, manifest.codec)
-        with saying_what_mends(store, manifest, shard.file.path):
-            open_shard(store / shard.file.path, tensors)
     open_store_codec(store, manifest)
     read_tombstones(store, manifest)
 
 
-def check_no_links(store: Path, manifest: StoreManifest | None) -> None:
+def check_no_links(store: Path) -> None:
     """Raise StoreError where a change of the store might write through a link, or give a link another name."""
     require_no_link_below(store, subject=f"store {store}", error=StoreError)
-    if manifest is not None:
-        names = (file.path for file in manifest.files())
-        require_no_link(store, names, subject=f"store {store}", error=StoreError)
 
 
 def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreManifest) -> None:
@@ -200,7 +303,11 @@ def replace_manifest(store: Path, before: StoreManifest | None, manifest: StoreM
 
 def changed_corpus(manifest: StoreManifest, change_sha256: str) -> str:
     """What stands for the corpus after a change: equal only where the same changes were made to the same corpus."""
-    return hashlib.sha256(f"{manifest.corpus_sha256} {change_sha256}".encode()).hexdigest()
+    return _after(manifest.corpus_sha256, change_sha256)
+
+
+def _after(corpus_sha256: str, change_sha256: str) -> str:
+    return hashlib.sha256(f"{corpus_sha256} {change_sha256}".encode()).hexdigest()
 
 
 def _link(path: Path, target: Path) -> None:

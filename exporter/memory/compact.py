@@ -1,6 +1,6 @@
-"""A store rid of what was deleted: full shards, passages numbered anew, texts as if just built, old files removed.
+"""A store rid of what was deleted: the shards and segments that lost passages written anew, old files removed.
 
-Rows are copied into the new shards whatever tensors the codec has, a few passages at a time.
+Passages keep their numbers, and what lost none its bytes.
 """
 
 from __future__ import annotations
@@ -9,27 +9,22 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change, changing
-from glimmer_export.exporter.memory.generations import next_shard_index, remove_older
-from glimmer_export.exporter.memory.shards import ShardFile
-from glimmer_export.exporter.memory.texts import read_texts, write_texts
+from glimmer_export.exporter.memory.generations import free_older, sweep
+from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
+from glimmer_export.exporter.memory.segments import packed_segments
+from glimmer_export.exporter.memory.tiers import small_runs
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.array_files import SafetensorsFile
-from glimmer_export.runtime.contract import ShardEntry, StoreError, StoreManifest, shard_name
-from glimmer_export.runtime.contract.shard_layout import shard_tensors
-from glimmer_export.runtime.contract.store_layout import texts_name
-from glimmer_export.runtime.generation import read_tombstones
+from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ShardEntry, ShardListEntry, StoreManifest
+from glimmer_export.runtime.contract.store_layout import changed_shard_name
+from glimmer_export.runtime.contract.store_manifest import read_shard_list
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
 
-__all__ = ["CompactSummary", "Run", "compact_store", "copy_rows", "live_runs", "token_counts"]
-
-PASSAGES_AT_ONCE = 64
-OFFSETS = "offsets"
+__all__ = ["CompactSummary", "compact_store"]
 
 
 @dataclass(frozen=True)
@@ -51,196 +46,107 @@ class CompactSummary:
 
 
 def compact_store(store: str | Path, *, progress: bool = False) -> CompactSummary:
-    """Drop deleted passages from a store, fill its shards, and remove the generations that nobody has open.
+    """Drop deleted passages from a store, merge its small shards, and remove the generations that nobody has open.
 
-    Shards before the first that has a tombstone, or room, stay as they are; the rest is copied, a few passages at a
-    time, and needs as much room again until the generation before is gone. Where there is nothing to pack, no
-    generation is made.
+    Only shards that lost passages since they were written, and small neighbours, are written anew, and so are segments
+    of texts. Passages keep their numbers. Where there is nothing to pack, no generation is made.
 
     Raises StoreError (no store, a damaged one), OutputError (another process changes it, a full disk): the store is
     then as it was.
     """
     started = time.monotonic()
     with changing(Path(store)) as change:
-        manifest, copied, written = change.manifest, 0, 0
-        tombstones = read_tombstones(change.store, manifest)
-        first = _first_to_pack(manifest, tombstones)
-        if first is not None:
-            manifest, copied = _pack(change, tombstones, first, progress=progress)
-            written = len(manifest.shards) - first
-        removed, still_open, freed = remove_older(change.store, manifest)
+        packing = _Packing(change)
+        with progress_bar("Copying memory", packing.num_passages, shown=progress) as advance:
+            manifest = packing.manifest(advance)
+        with progress_bar("Indexing texts", change.manifest.num_passages, shown=progress) as advance:
+            manifest = dataclasses.replace(manifest, segments=packed_segments(change, advance=advance))
+        if manifest != change.manifest:
+            manifest = dataclasses.replace(
+                manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation,
+                num_truncated=min(manifest.num_truncated, manifest.num_passages),
+            )
+            removed, still_open, freed = change.publish(manifest, dropped=packing.dropped, kept=0)
+        else:
+            removed, still_open, freed = free_older(change.store, manifest.generation, kept=0)
+        freed += sweep(change.store, manifest)
     return CompactSummary(
-        generation=manifest.generation, passages=manifest.num_passages, copied=copied, shards=written,
-        removed=tuple(removed), open=tuple(still_open), freed_bytes=change.swept_bytes + freed,
-        seconds=time.monotonic() - started,
+        generation=manifest.generation, passages=manifest.num_passages, copied=packing.copied,
+        shards=packing.num_written, removed=tuple(removed), open=tuple(still_open),
+        freed_bytes=change.swept_bytes + freed, seconds=time.monotonic() - started,
     )
 
 
-def _first_to_pack(manifest: StoreManifest, tombstones: NDArray[np.int64]) -> int | None:
-    """Index of the first shard that has a tombstone, or room while another follows; None where all are packed."""
-    counts = [shard.num_passages for shard in manifest.shards]
-    ends = list(accumulate(counts))
-    for index, (count, end) in enumerate(zip(counts, ends, strict=True)):
-        if len(tombstones) and tombstones[0] < end:
-            return index
-        if count != manifest.passages_per_shard and index < len(counts) - 1:
-            return index
-    return None
+class _Packing:
+    """The shards of a store that are to be written anew, list by list; `copied` passages were, `dropped` go."""
 
-
-def _pack(
-    change: Change, tombstones: NDArray[np.int64], first: int, *, progress: bool
-) -> tuple[StoreManifest, int]:
-    before = change.manifest
-    kept, packed = before.shards[:first], before.shards[first:]
-    change.check(before.texts, before.tombstones, *(shard.file for shard in packed))
-    runs = list(_live_runs(change.store, before, tombstones, first))
-    copied = sum(run.num_passages for run in runs)
-    with progress_bar("Copying memory", copied, shown=progress) as advance:
-        shards = (*kept, *_write_shards(change, runs, advance))
-    texts = texts_name(change.generation)
-    with progress_bar("Indexing texts", before.num_passages, shown=progress) as advance:
-        passages = (passage for _, passage in read_texts(change.store / before.texts.path))
-        write_texts(change.staged / texts, passages, advance=advance, folding=change.folding())
-    index = change.index(texts, advance=lambda _: None)
-    full = sum(int((token_counts(run) == before.passage_length).sum()) for run in [
-        *(Run(change.store / shard.file.path, 0, shard.num_passages) for shard in kept), *runs,
-    ])
-    manifest = dataclasses.replace(
-        before,
-        generation=change.generation,
-        num_tokens=sum(shard.num_tokens for shard in shards),
-        num_truncated=min(before.num_truncated, full),
-        shards=shards,
-        num_tombstones=0,
-        tombstones=None,
-        texts=change.entry(texts),
-        index=index,
-    )
-    change.publish(manifest)
-    return manifest, copied
-
-
-def _live_runs(store: Path, manifest: StoreManifest, tombstones: NDArray[np.int64], first: int) -> Iterator[Run]:
-    """The passages from shard `first` on that are there, in the order of their numbers."""
-    start = sum(shard.num_passages for shard in manifest.shards[:first])
-    for shard in manifest.shards[first:]:
-        end = start + shard.num_passages
-        dead = tombstones[slice(*tombstones.searchsorted([start, end]))] - start
-        yield from live_runs(store / shard.file.path, shard.num_passages, dead)
-        start = end
-
-
-def _write_shards(change: Change, runs: list[Run], advance: Callable[[int], None]) -> Iterator[ShardEntry]:
-    manifest = change.manifest
-    (change.staged / shard_name(0)).parent.mkdir()
-    for index, part in enumerate(_parts(runs, manifest.passages_per_shard), next_shard_index(change.store)):
-        name = shard_name(index)
-        counts = copy_rows(change.staged / name, part, d_model=manifest.d_model, codec=manifest.codec, advance=advance)
-        yield ShardEntry(change.entry(name), *counts)
-
-
-def _parts(runs: list[Run], size: int) -> Iterator[list[Run]]:
-    """The runs cut into parts of `size` passages each, but for the last."""
-    part: list[Run] = []
-    room = size
-    for run in runs:
-        start = run.start
-        while start < run.stop:
-            stop = min(run.stop, start + room)
-            part.append(Run(run.path, start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0:
-                yield part
-                part, room = [], size
-    if part:
-        yield part
-
-
-@dataclass(frozen=True)
-class Run:
-    """Passages `start` to `stop` of the shard `path`, by their rows there."""
-
-    path: Path
-    start: int
-    stop: int
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        before = change.manifest
+        self._parts: list[tuple[ShardListEntry | None, tuple[ShardEntry, ...], list[range]]] = []
+        for part in before.shard_lists:
+            shards = read_shard_list(change.store, before, part)
+            self._parts.append((part, shards, self._runs(shards)))
+        self._parts.append((None, before.shards, self._runs(before.shards)))
+        self.copied = self.num_written = 0
+        self.dropped: list[str] = []
 
     @property
     def num_passages(self) -> int:
-        """How many passages the run has."""
-        return self.stop - self.start
-
-
-def live_runs(path: Path, num_passages: int, dead: NDArray[np.int64]) -> Iterator[Run]:
-    """The runs of a shard between its `dead` rows (n,), which rise."""
-    start = 0
-    for row in [*dead.tolist(), num_passages]:
-        if row > start:
-            yield Run(path, start, row)
-        start = row + 1
-
-
-def token_counts(run: Run) -> NDArray[np.int64]:
-    """How many tokens each passage of a run has, (passages,) int64."""
-    return np.diff(_bounds(run))
-
-
-def copy_rows(
-    path: Path, runs: Sequence[Run], *, d_model: int, codec: str | None, advance: Callable[[int], None]
-) -> tuple[int, int]:
-    """Write the shard `path` from runs of others, which have the same tensors; returns its passages and tokens.
-
-    `advance` is told how many passages come to be copied.
-    """
-    bounds = [_bounds(run) for run in runs]
-    lengths = np.concatenate([np.diff(offsets) for offsets in bounds])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tensors = shard_tensors(len(lengths), int(offsets[-1]), d_model, codec)
-    kinds, row = _kinds(d_model, codec), 0
-    with ShardFile(path, tensors) as shard:
-        shard.write(OFFSETS, 0, offsets)
-        for run, source in zip(runs, bounds, strict=True):
-            _copy_run(shard, run, source, kinds, row=row, token=int(offsets[row]), advance=advance)
-            row += run.num_passages
-    return len(lengths), int(offsets[-1])
-
-
-def _copy_run(
-    shard: ShardFile, run: Run, source: NDArray[np.int64], kinds: dict[str, bool], *,
-    row: int, token: int, advance: Callable[[int], None],
-) -> None:
-    """Copy a run, whose tokens lie at `source` (passages + 1,), to `row` and `token` of the new shard."""
-    opened = _opened(run)
-    for first in range(0, run.num_passages, PASSAGES_AT_ONCE):
-        last = min(first + PASSAGES_AT_ONCE, run.num_passages)
-        for name, per_token in kinds.items():
-            if per_token:
-                values = opened.rows(name, int(source[first]), int(source[last]))
-                shard.write(name, token + int(source[first] - source[0]), values)
-            else:
-                shard.write(name, row + first, opened.rows(name, run.start + first, run.start + last))
-        advance(last - first)
-
-
-def _bounds(run: Run) -> NDArray[np.int64]:
-    """Where the tokens of a run's passages lie in its shard, (passages + 1,) int64."""
-    found: NDArray[np.int64] = _opened(run).rows(OFFSETS, run.start, run.stop + 1)
-    return found
-
-
-def _opened(run: Run) -> SafetensorsFile:
-    def refused(reason: str) -> StoreError:
-        return StoreError(
-            f"shard {run.path}", expected="a whole safetensors file", found=reason,
-            fix="see `glimmer-export memory verify`",
+        """How many passages are to be copied."""
+        return sum(
+            shards[place].num_passages - self._num_dead(shards[place])
+            for _, shards, runs in self._parts for run in runs for place in run
         )
 
-    return SafetensorsFile(run.path, refused)
+    def manifest(self, advance: Callable[[int], None]) -> StoreManifest:
+        """The store's manifest with what was written, which is staged; `advance` is told how many were copied."""
+        lists: list[ShardListEntry] = []
+        own: tuple[ShardEntry, ...] = ()
+        for part, shards, runs in self._parts:
+            packed = tuple(self._packed(shards, runs, advance))
+            if part is None:
+                own = packed
+            elif runs:
+                lists += self._change.stage_lists(packed)
+            else:
+                lists.append(part)
+        shard_lists, shards = self._change.listed(lists, own) if self.num_written else (tuple(lists), own)
+        return dataclasses.replace(self._change.manifest, shard_lists=shard_lists, shards=shards)
 
+    def _runs(self, shards: Sequence[ShardEntry]) -> list[range]:
+        """Runs of shards that are each to be one: small neighbours, and whatever has lost passages, on its own."""
+        runs = small_runs([shard.num_passages for shard in shards], self._change.manifest.passages_per_shard)
+        covered = {place for run in runs for place in run}
+        lost = [place for place, shard in enumerate(shards) if self._num_dead(shard) > shard.num_empty]
+        runs += [range(place, place + 1) for place in lost if place not in covered]
+        return sorted(runs, key=lambda run: run.start)
 
-def _kinds(d_model: int, codec: str | None) -> dict[str, bool]:
-    """The tensors beside the offsets, and whether each has an entry a token; else it has one a passage."""
-    passages, tokens = 1, 3  # told apart by their number, from the offsets too
-    tensors = shard_tensors(passages, tokens, d_model, codec)
-    return {tensor.name: tensor.shape[0] == tokens for tensor in tensors if tensor.name != OFFSETS}
+    def _num_dead(self, shard: ShardEntry) -> int:
+        return int(np.diff(self._change.tombstones.searchsorted([shard.first, shard.end]))[0])
+
+    def _packed(
+        self, shards: Sequence[ShardEntry], runs: Sequence[range], advance: Callable[[int], None]
+    ) -> Iterator[ShardEntry]:
+        place = 0
+        for run in runs:
+            yield from shards[place : run.start]
+            yield self._written(shards[run.start : run.stop], advance)
+            place = run.stop
+        yield from shards[place:]
+
+    def _written(self, shards: Sequence[ShardEntry], advance: Callable[[int], None]) -> ShardEntry:
+        change, manifest = self._change, self._change.manifest
+        name = changed_shard_name(change.generation, self.num_written)
+        (change.staged / name).parent.mkdir(exist_ok=True)
+        sources = [
+            ShardSource.of(change.store / shard.file.path, shard, change.tombstones) for shard in shards
+        ]
+        with saying_what_mends(change.store, manifest, shards[0].file.path):
+            written = write_merged(
+                change.staged / name, name, sources, d_model=manifest.d_model, codec=manifest.codec, advance=advance
+            )
+        self.dropped += [shard.file.path for shard in shards]
+        self.num_written += 1
+        self.copied += written.num_passages - written.num_empty
+        return written

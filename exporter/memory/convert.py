@@ -30,6 +30,7 @@ from glimmer_export.exporter.memory.codec_fit import (
 )
 from glimmer_export.exporter.memory.encode import codec_entry, encode_memory, freeze_codec, frozen_codec
 from glimmer_export.exporter.memory.generations import put_manifest
+from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.shards import ShardWriter
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
@@ -39,6 +40,7 @@ from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
     MANIFEST,
+    STORE_SCHEMA_VERSION,
     CodecSnr,
     FileEntry,
     OptionError,
@@ -46,11 +48,14 @@ from glimmer_export.runtime.contract import (
     StoreError,
     StoreManifest,
     codec_layout,
+    read_shards,
     read_store_manifest,
     record_to_json,
+    store_files,
 )
 from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
-from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.shard_layout import entry_tensors
+from glimmer_export.runtime.contract.store_layout import shard_list_name
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.generation import held_manifest, read_tombstones
 from glimmer_export.runtime.shards import Shard, open_shard
@@ -123,11 +128,12 @@ def convert_store(
         check_new(output, overwrite=overwrite)
     with held_manifest(source) as manifest:
         own = _check(source, manifest, codec)
-        counts = tuple(shard.num_passages for shard in manifest.shards)
+        earlier = read_shards(source, manifest)
+        counts = tuple(shard.num_passages for shard in earlier)
         digest = hashlib.sha256(record_to_json(manifest).encode()).hexdigest()
         fitted = SAMPLE_PASSAGES if codec_layout(codec, manifest.d_model).arrays else 0
         plan = ConvertPlan(digest, codec, fitted, counts)
-        reencoding = Reencoding(source, manifest, own)
+        reencoding = Reencoding(source, manifest, earlier, own)
         sample = choose_sample(reencoding.live_numbers(), fitted)
         with write_errors(output):
             _present(output, source, manifest, codec, overwrite=overwrite)  # an error here leaves nothing behind
@@ -136,7 +142,11 @@ def convert_store(
                 present = _present(output, source, manifest, codec, overwrite=overwrite)
                 if present is not None:
                     work.remove()
-                    return _summary(manifest, present, present.codec_snr, started, resumed=0, already_complete=True)
+                    present_shards = read_shards(output, present)
+                    return _summary(
+                        manifest, present, (earlier, present_shards), present.codec_snr, started, resumed=0,
+                        already_complete=True,
+                    )
                 work.begin(plan, restart=restart)
                 freeze_codec(work, codec, manifest.d_model, lambda: reencoding.fit(codec, sample))
                 other = frozen_codec(work.store, codec, manifest.d_model)
@@ -151,10 +161,13 @@ def convert_store(
                 ordered = [records[index] for index in range(plan.num_shards)]
                 snr = SampleErrors.total(record.errors for record in ordered).snr()
                 shards = tuple(record.shard for record in ordered)
-                _write_rest(work, source, _converted(work, manifest, codec, shards, snr))
+                _write_rest(work, source, manifest, _converted(work, manifest, codec, shards, snr))
                 work.publish(output)
         written = read_store_manifest(output)
-        return _summary(manifest, written, snr, started, resumed=len(kept), already_complete=False)
+        return _summary(
+            manifest, written, (earlier, read_shards(output, written)), snr, started, resumed=len(kept),
+            already_complete=False,
+        )
 
 
 def _present(
@@ -168,10 +181,11 @@ def _present(
         with suppress(StoreError):
             found = read_store_manifest(output)
             converted = replace(
-                manifest, codec=codec, codec_arrays=found.codec_arrays, shards=found.shards, codec_snr=found.codec_snr
+                manifest, schema_version=STORE_SCHEMA_VERSION, codec=codec, codec_arrays=found.codec_arrays,
+                shard_lists=found.shard_lists, shards=found.shards, codec_snr=found.codec_snr,
             )
-            if found == converted and _counts(found) == _counts(manifest):
-                for entry in found.files():
+            if found == converted and _counts(output, found) == _counts(source, manifest):
+                for entry in store_files(output, found):
                     verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
                 if _vectors(output, found) == _vectors(source, manifest):
                     return found
@@ -179,17 +193,18 @@ def _present(
     return None
 
 
-def _counts(manifest: StoreManifest) -> list[tuple[str, int, int]]:
-    return [(shard.file.path, shard.num_passages, shard.num_tokens) for shard in manifest.shards]
+def _counts(store: Path, manifest: StoreManifest) -> list[tuple[str, int, int]]:
+    return [(shard.file.path, shard.num_passages, shard.num_tokens) for shard in read_shards(store, manifest)]
 
 
 def _summary(
-    manifest: StoreManifest, written: StoreManifest, snr: CodecSnr | None, started: float, *,
-    resumed: int, already_complete: bool,
+    manifest: StoreManifest, written: StoreManifest, shards: tuple[Sequence[ShardEntry], Sequence[ShardEntry]],
+    snr: CodecSnr | None, started: float, *, resumed: int, already_complete: bool,
 ) -> ConvertSummary:
+    source_bytes, written_bytes = (sum(shard.file.bytes for shard in part) for part in shards)
     return ConvertSummary(
         source_codec=str(manifest.codec), codec=str(written.codec), passages=manifest.num_passages,
-        tokens=manifest.num_tokens, source_bytes=_shard_bytes(manifest), bytes=_shard_bytes(written),
+        tokens=manifest.num_tokens, source_bytes=source_bytes, bytes=written_bytes,
         seconds=time.monotonic() - started, resumed_shards=resumed, already_complete=already_complete, codec_snr=snr,
         warnings=fit_warnings(snr),
     )
@@ -197,7 +212,7 @@ def _summary(
 
 def _check(source: Path, manifest: StoreManifest, codec: str) -> Codec:
     subject = f"store {source}"
-    for entry in manifest.files():
+    for entry in store_files(source, manifest):
         with saying_what_mends(source, manifest, entry.path):
             verify_file(source, entry, error=StoreError, subject=subject, fix="")
     own = open_store_codec(source, manifest)
@@ -221,15 +236,24 @@ def _converted(
     """
     earlier_db = None if manifest.codec_snr is None else manifest.codec_snr.usual_db
     both = snr if earlier_db is None and manifest.codec == "fp16" else after_another(snr, earlier_db)
-    return replace(manifest, codec=codec, codec_arrays=codec_entry(work.store), shards=shards, codec_snr=both)
+    lists, start = [], 0
+    for place, part in enumerate(manifest.shard_lists):
+        name = shard_list_name(manifest.generation, place)
+        lists.append(write_shard_list(work.store, name, shards[start : start + part.num_shards]))
+        start += part.num_shards
+    return replace(
+        manifest, schema_version=STORE_SCHEMA_VERSION, codec=codec, codec_arrays=codec_entry(work.store),
+        shard_lists=tuple(lists), shards=shards[start:], codec_snr=both,
+    )
 
 
-def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
-    """Everything but the shards, which are there, and last the manifest of what is written."""
-    tombstones = (manifest.tombstones,) if manifest.tombstones else ()
-    for entry in (manifest.texts, *manifest.index.files, *tombstones):
+def _write_rest(work: Work, source: Path, before: StoreManifest, manifest: StoreManifest) -> None:
+    """Everything but the shards and their lists, which are there, and last the manifest of what is written."""
+    for part in manifest.tombstone_files:
+        _link(source, work.store, part.file.path)
+    for entry in (file for segment in manifest.segments for file in segment.files()):
         _link(source, work.store, entry.path)
-    _link_vectors(work, source, manifest)
+    _link_vectors(work, source, before)
     put_manifest(work.store, manifest)
 
 
@@ -266,16 +290,13 @@ def _vectors(store: Path, manifest: StoreManifest) -> DenseManifest | None:
         return None
 
 
-def _shard_bytes(manifest: StoreManifest) -> int:
-    return sum(shard.file.bytes for shard in manifest.shards)
-
-
 @dataclass(frozen=True)
 class Reencoding:
     """A store whose files were verified, and the codec that its memory is in."""
 
     source: Path
     manifest: StoreManifest
+    shards: Sequence[ShardEntry]
     codec: Codec
 
     def live_numbers(self) -> Sequence[int] | NDArray[np.int64]:
@@ -289,11 +310,9 @@ class Reencoding:
         """Arrays of another codec, fitted to the sample's passages, in their order."""
 
         def memories() -> Iterator[Array]:
-            first = 0
-            for index, entry in enumerate(self.manifest.shards):
-                rows = [row for row in range(entry.num_passages) if first + row in sample.fitted]
+            for index, entry in enumerate(self.shards):
+                rows = [row for row in range(entry.num_passages) if entry.first + row in sample.fitted]
                 yield from self._memories(self._open(index), rows)
-                first += entry.num_passages
 
         return fit_codec(codec, self.manifest.d_model, memories())
 
@@ -301,23 +320,23 @@ class Reencoding:
         self, store: Path, index: int, codec: Codec, sample: CodecSample, advance: Callable[[int], None]
     ) -> ShardRecord:
         """Write a shard below `store` in another codec; `advance` is told how many passages were written."""
-        entry, meter, shard = self.manifest.shards[index], ErrorMeter(codec, sample), self._open(index)
-        first = sum(earlier.num_passages for earlier in self.manifest.shards[:index])
+        entry, meter, shard = self.shards[index], ErrorMeter(codec, sample), self._open(index)
         ids = [shard.tokens(row).tolist() for row in range(entry.num_passages)]
+        rows = [row for row, tokens in enumerate(ids) if tokens]
         with whole_file(store / entry.file.path) as temporary:
             with ShardWriter(temporary, ids, d_model=self.manifest.d_model, codec=codec.layout.name) as writer:
-                for row, memory in enumerate(self._memories(shard, range(entry.num_passages))):
+                for row, memory in zip(rows, self._memories(shard, rows), strict=True):
                     tensors = encode_memory(codec, memory, f"number {row} of {entry.file.path}")
                     writer.put(row, tensors)
-                    meter.add(first + row, memory, tensors)
+                    meter.add(entry.first + row, memory, tensors)
                     advance(1)
             file = FileEntry.named(entry.file.path, temporary)
-        return ShardRecord(ShardEntry(file, entry.num_passages, entry.num_tokens), 0, meter.errors)
+        return ShardRecord(replace(entry, file=file, checksums=True), 0, meter.errors)
 
     def _open(self, index: int) -> Shard:
-        entry = self.manifest.shards[index]
-        tensors = shard_tensors(entry.num_passages, entry.num_tokens, self.manifest.d_model, self.manifest.codec)
-        return open_shard(self.source / entry.file.path, tensors)
+        entry = self.shards[index]
+        tensors = entry_tensors(entry, self.manifest.d_model, self.manifest.codec)
+        return open_shard(self.source / entry.file.path, tensors, num_empty=entry.num_empty)
 
     def _memories(self, shard: Shard, rows: Iterable[int]) -> Iterator[Array]:
         for row in rows:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from glimmer_export.runtime.contract import MANIFEST, StoreError, read_store_manifest
+from glimmer_export.runtime.contract import MANIFEST, StoreError, read_store_manifest, store_files
 from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
-from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA, replica_name
+from glimmer_export.runtime.contract.store_replica import copied_files, copy_name, replica_name
 from glimmer_export.runtime.store import MemoryStore
 
 __all__ = ["copy_store"]
@@ -35,8 +35,8 @@ def copy_store(store: MemoryStore, target: Path) -> None:
 def _names(store: MemoryStore) -> Iterator[str]:
     """Paths below the store, of everything but its manifest."""
     manifest = store.manifest
-    yield from dict.fromkeys(entry.path for entry in manifest.files())
-    replicas = (replica_name(manifest.generation), CODEC_REPLICA)
+    yield from dict.fromkeys(entry.path for entry in store_files(store.directory, manifest))
+    replicas = [replica_name(manifest.generation), *(copy_name(file.path) for file in copied_files(manifest))]
     yield from (name for name in replicas if (store.directory / name).is_file())
     with suppress(StoreError):  # there are no vectors, or none of these passages
         dense = read_dense_manifest(store.directory, manifest)

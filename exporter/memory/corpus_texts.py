@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from glimmer_export.exporter.files.whole_file import write_errors
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource
-from glimmer_export.exporter.memory.texts import AUTO, FTS5, choose_engine, require_engine, write_index, write_texts
+from glimmer_export.exporter.memory.texts import (
+    AUTO,
+    TANTIVY,
+    choose_engine,
+    require_engine,
+    write_segments,
+    write_texts,
+)
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.contract import TEXTS
-from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract import FileEntry
+from glimmer_export.runtime.contract.store_layout import TEXTS, SegmentEntry
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval import Hit, Retriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -21,6 +30,7 @@ __all__ = ["CorpusTexts", "open_corpus"]
 
 PART_SIZE = 4096
 """Passages of a corpus that are read at a time."""
+NONE_DELETED = np.zeros(0, np.int64)
 
 
 class CorpusTexts:
@@ -62,16 +72,19 @@ def open_corpus(
         require_engine(engine)
     with ExitStack() as open_files:
         place = Path(open_files.enter_context(TemporaryDirectory(prefix="glimmer-corpus-", dir=folder)))
-        with write_errors(place):
-            retriever: Retriever | None = None
-            with progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
-                folding = FOLDING if engine == FTS5 else None
-                write_texts(place / TEXTS, corpus.passages(), advance=advance, folding=folding)
-            if engine not in (None, FTS5):
-                with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
-                    entry = write_index(place, 0, enumerate(corpus.passages()), engine, advance=advance)
-                files = [place / file.path for file in entry.files]
-                retriever = TantivyIndex(files, num_passages=corpus.num_passages, folding=entry.folding)
-        texts = PassageTexts(place / TEXTS, corpus.num_passages)
+        with write_errors(place), progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
+            segments = _write(place, corpus, engine, advance)
+        texts = PassageTexts(place, segments, NONE_DELETED)
         open_files.callback(texts.close)
-        yield CorpusTexts(texts, texts if engine == FTS5 else retriever, corpus.num_passages)
+        searching = TantivyIndex(place, segments, NONE_DELETED) if engine == TANTIVY else texts
+        yield CorpusTexts(texts, searching if searched else None, corpus.num_passages)
+
+
+def _write(
+    place: Path, corpus: Corpus, engine: str | None, advance: Callable[[int], None]
+) -> tuple[SegmentEntry, ...]:
+    count = corpus.num_passages
+    if engine is not None:
+        return write_segments(place, 0, enumerate(corpus.passages()), count, engine, advance=advance)
+    write_texts(place / TEXTS, corpus.passages(), advance=advance, folding=None)
+    return (SegmentEntry(0, count, count, FileEntry.of(place, place / TEXTS)),)

@@ -1,4 +1,4 @@
-"""Passages taken out of a store: tombstones for them, and texts without them; their memory is there until compacted."""
+"""Passages taken out of a store: tombstones for them; their memory, and their texts, are there until compacted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from pathlib import Path
 from glimmer_export.calibration.public_fields import passage_fields
 from glimmer_export.exporter.files.links import Inputs
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
-from glimmer_export.exporter.memory.texts import change_texts, find_chunks, find_numbers
+from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
+from glimmer_export.exporter.memory.segments import changed_segments
 from glimmer_export.exporter.memory.work import check_output
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.contract import CorpusError, PassageError, StoreError, read_limited
+from glimmer_export.runtime.contract import (
+    STORE_SCHEMA_VERSION,
+    CorpusError,
+    PassageError,
+    StoreError,
+    read_limited,
+)
 from glimmer_export.runtime.contract.json_text import parse_json
 from glimmer_export.runtime.contract.kinds import STORE, require_kind
-from glimmer_export.runtime.contract.store_layout import texts_name
 from glimmer_export.runtime.contract.text_schema import is_id
 
 __all__ = ["DeleteSummary", "delete_passages", "id_from_text", "read_ids"]
@@ -61,24 +67,21 @@ def delete_passages(
         before = change.manifest
         if change.was_made(digest):
             return DeleteSummary(before.generation, 0, before.num_passages, time.monotonic() - started, True)
-        change.check(before.texts, before.tombstones)
-        numbers, texts = _numbers(change, wanted), texts_name(change.generation)
+        numbers = _numbers(change, wanted)
         with progress_bar("Deleting passages", len(numbers), shown=progress) as advance:
-            change_texts(
-                change.store / before.texts.path, change.staged / texts, deleted=numbers, added=(),
-                first_added=before.num_numbers, advance=advance, folding=change.folding(),
-                anew=change.folded_otherwise(),
-            )
-        index = change.index(texts, advance=lambda _: None)
+            segments = changed_segments(change, deleted=numbers, advance=advance)
+        tombstone_files, tombstones = change.bury(numbers)
         manifest = dataclasses.replace(
             before,
+            schema_version=STORE_SCHEMA_VERSION,
             generation=change.generation,
             num_passages=before.num_passages - len(numbers),
             corpus_sha256=changed_corpus(before, digest),
-            num_tombstones=before.num_tombstones + len(numbers),
-            tombstones=change.bury(numbers),
-            texts=change.entry(texts),
-            index=index,
+            earlier_sha256=before.corpus_sha256,
+            index=change.index(),
+            segments=segments,
+            tombstone_files=tombstone_files,
+            tombstones=tombstones,
         )
         change.publish(manifest)
     return DeleteSummary(
@@ -136,9 +139,12 @@ def _checked(value: int | str) -> int | str:
 
 def _numbers(change: Change, ids: list[int | str]) -> list[int]:
     """Numbers of the passages of these ids, and of documents' if they are cut into passages."""
-    texts, numbers = change.store / change.manifest.texts.path, dict[int, None]()
-    documents = find_chunks(texts, ids) if change.manifest.chunk_words is not None else repeat([])
-    for value, found, chunks in zip(ids, find_numbers(texts, ids), documents, strict=False):
+    numbers = dict[int, None]()
+    with change.texts() as texts:
+        cut = change.manifest.chunk_words is not None
+        documents = list(find_chunks(texts, ids)) if cut else repeat([])
+        found_ids = list(find_numbers(texts, ids))
+    for value, found, chunks in zip(ids, found_ids, documents, strict=False):
         if not found and not chunks:
             raise _unknown(value, f"store {change.store}")
         if found and chunks:

@@ -176,16 +176,19 @@ class Encoder:
 
 
 def encode_shard(
-    store: Path, index: int, passages: Sequence[Passage], plan: BuildPlan, *,
+    store: Path, index: int, passages: Sequence[Passage | None], plan: BuildPlan, *,
     text: TextEncoder, encoder: Encoder | None, advance: Callable[[int], None], sample: CodecSample | None = None,
 ) -> ShardRecord:
     """Write shard `index` below `store`; it appears there whole. `encoder` None: token ids only.
 
+    In the place of a passage that is None there is a row without tokens.
+
     The codec's error is measured on the passages of `sample` that the shard has. `advance` is told how many passages
     are done after each batch. Raises StoreError where a passage's memory is not finite.
     """
-    encoded = [text.passage(passage.title, passage.text) for passage in passages]
+    encoded = [([], False) if passage is None else text.passage(passage.title, passage.text) for passage in passages]
     ids = [tokens for tokens, _ in encoded]
+    identifiers = [None if passage is None else passage.id for passage in passages]
     meter = None if encoder is None or sample is None else ErrorMeter(encoder.codec, sample)
     first = index * plan.passages_per_shard
     with whole_file(store / shard_name(index)) as temporary:
@@ -194,15 +197,16 @@ def encode_shard(
                 if encoder is not None:
                     memories = encode_passages(encoder.graph, [ids[row] for row in rows])
                     for row, memory in zip(rows, memories, strict=True):
-                        tensors = encode_memory(encoder.codec, memory, passages[row].id)
+                        tensors = encode_memory(encoder.codec, memory, identifiers[row])
                         writer.put(row, tensors)
                         if meter is not None:
                             meter.add(first + row, memory, tensors)
                 advance(len(rows))
         entry = FileEntry.named(shard_name(index), temporary)
+    num_empty = sum(passage is None for passage in passages)
     return ShardRecord(
-        ShardEntry(entry, len(passages), writer.num_tokens), sum(cut for _, cut in encoded),
-        SampleErrors() if meter is None else meter.errors,
+        ShardEntry(entry, len(passages), writer.num_tokens, first, num_empty, checksums=True),
+        sum(cut for _, cut in encoded), SampleErrors() if meter is None else meter.errors,
     )
 
 
@@ -218,11 +222,11 @@ def encode_memory(codec: Codec, memory: Array, identifier: int | str | None) -> 
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows in batches of like length, longest first: too little memory then shows in the first batch.
+    """Rows that have a length in batches of like length, longest first: too little memory then shows in the first.
 
     A batch, padded to its longest row, has at most `batch_tokens` tokens, or is one row alone.
     """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: (-lengths[row], row))
     start = 0
     while start < len(order):
         size = max(1, batch_tokens // lengths[order[start]])

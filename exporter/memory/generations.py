@@ -7,46 +7,57 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from glimmer_export.exporter.files.links import require_no_link_below
 from glimmer_export.exporter.files.publish import recover
 from glimmer_export.exporter.files.whole_file import UNFINISHED, held_alone, replace_file, sync_directory, write_errors
+from glimmer_export.exporter.memory.journal import DROPPED, JOURNAL, dropped_lists, free_dropped
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.contract import (
-    CODEC_ARRAYS,
     MANIFEST,
+    STORE_SCHEMA_VERSION,
     FileEntry,
     StoreError,
     StoreManifest,
     file_digest,
     is_volume_part,
-    record_to_json,
+    store_files,
 )
 from glimmer_export.runtime.contract.dense_layout import DENSE
 from glimmer_export.runtime.contract.files import is_there, read_file
-from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, record_to_lines
 from glimmer_export.runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_store_manifest
-from glimmer_export.runtime.contract.store_mending import codec_replica_is_sound
-from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA, REPLICAS, replica_content, replica_name
+from glimmer_export.runtime.contract.store_mending import copy_is_sound
+from glimmer_export.runtime.contract.store_replica import (
+    REPLICAS,
+    copied_files,
+    copy_name,
+    replica_content,
+    replica_name,
+)
 
 __all__ = [
-    "damaged_replicas", "mend_codec", "mend_manifest", "mend_older", "mend_replicas", "next_generation",
-    "next_shard_index", "older_generations", "put_manifest", "remove_older", "sweep", "unnamed_files",
+    "damaged_replicas", "free_older", "mend_copies", "mend_manifest", "mend_older", "mend_replicas", "next_generation",
+    "older_generations", "put_manifest", "sweep", "unnamed_files",
 ]  # fmt: skip
 
-TOMBSTONES = "tombstones"
-SHARD = re.compile(r"shards/(\d{5,})\.safetensors")
 OURS = re.compile(
-    rf"{SHARD.pattern}|{REPLICAS}/\d{{5,}}\.manifest|{TOMBSTONES}/\d{{5,}}\.safetensors|passages(\.\d{{5,}})?\.sqlite"
-    rf"|index-\d{{5,}}/.+|\.manifest\.json\.tmp|({DENSE}/|{REPLICAS}/)?{UNFINISHED.pattern}"
+    rf"shards/\d{{5,}}(-\d{{5,}})?\.safetensors|shard-lists/\d{{5,}}-\d{{5,}}\.json|tombstones/\d{{5,}}\.safetensors"
+    rf"|{REPLICAS}/(\d{{5,}}\.manifest|[\w-]+\.(json|safetensors))|passages(\.\d{{5,}})?\.sqlite"
+    rf"|index-\d{{5,}}/.+|segments/\d{{5,}}-\d{{5,}}/.+|{DROPPED}/\d{{5,}}\.json|{JOURNAL}"
+    rf"|\.manifest\.json\.tmp|([\w-]+/)*{UNFINISHED.pattern}"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
-GENERATION = re.compile(r"(?:passages\.)?(\d{5,})\.(?:sqlite|safetensors|json|manifest)")
+GENERATION = re.compile(
+    r"(?:manifests|replicas|tombstones|dropped)/(\d{5,})\.\w+|\./(?:passages\.|index-)(\d{5,})(?:\.sqlite)?"
+    r"|(?:shards|shard-lists|segments)/(\d{5,})-\d{5,}(?:\.\w+)?"
+)
 
 
 def older_generations(store: Path, current: int) -> list[int]:
@@ -61,27 +72,31 @@ def older_generations(store: Path, current: int) -> list[int]:
 def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
     """Paths below the store of files that no generation names, in their order, less those of its vectors.
 
-    Raises StoreError for an older manifest that cannot be read.
+    Raises StoreError for an older manifest, or a list of shards, that cannot be read.
     """
     named = {MANIFEST, older_manifest_name(manifest.generation), replica_name(manifest.generation)}
-    if manifest.codec_arrays is not None:
-        named.add(CODEC_REPLICA)
-    named.update(file.path for file in manifest.files())
+    named.update(_named(store, manifest))
     for generation in older_generations(store, manifest.generation):
         name = older_manifest_name(generation)
         try:
-            files = read_store_manifest(store, name).files()
-            named.update((name, replica_name(generation), *(file.path for file in files)))
+            named.update((name, replica_name(generation), *_named(store, read_store_manifest(store, name))))
         except StoreError:
             if (store / name).exists():  # and was not removed just now
                 raise
+    named.update(path.relative_to(store).as_posix() for path, _ in dropped_lists(store))
     below = (path.relative_to(store) for path in store.rglob("*") if not path.is_dir())
     found = {path.as_posix() for path in below if not is_volume_part(path)} - named
     return sorted(name for name in found if not name.startswith(f"{DENSE}/") or OURS.fullmatch(name))
 
 
+def _named(store: Path, manifest: StoreManifest) -> Iterator[str]:
+    """Paths of the files that a manifest and its lists name, and of their copies."""
+    yield from (file.path for file in store_files(store, manifest))
+    yield from (copy_name(file.path) for file in copied_files(manifest))
+
+
 def sweep(store: Path, manifest: StoreManifest) -> int:
-    """Remove what changes that did not get through have left, for the writer of the store; returns the bytes freed."""
+    """Remove every file of ours that no generation names, for the writer of the store; returns the bytes freed."""
     freed = 0
     with suppress(StoreError):  # a generation whose files cannot be told may still be open
         # Replicas first: none stands for a generation whose files are gone.
@@ -94,45 +109,48 @@ def sweep(store: Path, manifest: StoreManifest) -> int:
     return freed
 
 
-def remove_older(store: Path, manifest: StoreManifest) -> tuple[list[int], list[int], int]:
-    """Remove the older generations that nobody holds; returns those, the ones that stay, and the bytes freed."""
+def free_older(store: Path, current: int, *, kept: int) -> tuple[list[int], list[int], int]:
+    """Remove the older generations that nobody holds, but for the newest `kept`, and the files that they alone name.
+
+    Which files these are, the changes that dropped them have noted: no older manifest is read. Returns the generations
+    removed, those that stay, and the bytes freed.
+    """
     removed: list[int] = []
-    kept: list[int] = []
-    for generation in older_generations(store, manifest.generation):
-        path = store / older_manifest_name(generation)
-        with held_alone(path, os.O_RDWR) as free:
-            if free:
-                path.unlink()  # first: whoever comes to hold it now sees that it is gone
-        (removed if free else kept).append(generation)
+    staying: list[int] = []
+    older = older_generations(store, current)
+    for place, generation in enumerate(older):
+        path, free = store / older_manifest_name(generation), False
+        if place < len(older) - kept:
+            with held_alone(path, os.O_RDWR | os.O_NOFOLLOW) as free:
+                if free:
+                    (store / replica_name(generation)).unlink(missing_ok=True)
+                    path.unlink()  # before what it names: whoever comes to hold it now sees that it is gone
+        (removed if free else staying).append(generation)
     if removed:
-        sync_directory(store / OLDER_MANIFESTS)  # before what they name goes
-    freed = sweep(store, manifest)
+        sync_directory(store / OLDER_MANIFESTS)
+    freed = free_dropped(store, staying)
     with suppress(OSError):  # absent, or not empty
         (store / OLDER_MANIFESTS).rmdir()
-    return removed, kept, freed
+    return removed, staying, freed
 
 
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
-    folders = (".", TOMBSTONES, OLDER_MANIFESTS, REPLICAS)
-    names = (path.name for folder in folders for path in (store / folder).glob("*"))
+    folders = (".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", DROPPED)
+    names = (f"{folder}/{path.name}" for folder in folders for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)
-    return max((int(match[1]) for match in found if match), default=0) + 1
+    return max((int(next(filter(None, match.groups()))) for match in found if match), default=0) + 1
 
 
-def next_shard_index(store: Path) -> int:
-    """The lowest index above every shard file that is there, whichever generation it belongs to."""
-    found = (SHARD.fullmatch(f"shards/{path.name}") for path in (store / "shards").glob("*"))
-    return max((int(match[1]) for match in found if match), default=-1) + 1
-
-
-def put_manifest(store: Path, manifest: StoreManifest) -> None:
+def put_manifest(store: Path, manifest: StoreManifest) -> StoreManifest:
     """Make `manifest` the store's, its replica first: whatever stops this, what is in its place has one."""
-    content = record_to_json(manifest).encode()
+    manifest = replace(manifest, schema_version=STORE_SCHEMA_VERSION)
+    content = record_to_lines(manifest).encode()
     (store / REPLICAS).mkdir(exist_ok=True)
-    _copy_codec(store, manifest)
+    _copy_files(store, manifest)
     replace_file(store / replica_name(manifest.generation), replica_content(content))
     replace_file(store / MANIFEST, content)
+    return manifest
 
 
 def mend_manifest(store: Path) -> bool:
@@ -160,12 +178,15 @@ def mend_manifest(store: Path) -> bool:
     return True
 
 
-def mend_codec(store: Path, manifest: StoreManifest) -> bool:
-    """Put the replica in the place of damaged codec arrays; False if none can mend them."""
-    if not codec_replica_is_sound(store, manifest):
-        return False
-    replace_file(store / CODEC_ARRAYS, (store / CODEC_REPLICA).read_bytes())
-    return True
+def mend_copies(store: Path, manifest: StoreManifest) -> list[str]:
+    """Put second copies in the places of damaged files, and say of which; the others cannot be mended so."""
+    mended = []
+    for file in copied_files(manifest):
+        if not _is_file_of(store / file.path, file) and copy_is_sound(store, file):
+            (store / file.path).parent.mkdir(exist_ok=True)
+            replace_file(store / file.path, (store / copy_name(file.path)).read_bytes())
+            mended.append(file.path)
+    return mended
 
 
 def mend_older(store: Path, manifest: StoreManifest) -> list[str]:
@@ -188,7 +209,7 @@ def mend_replicas(store: Path, manifest: StoreManifest) -> list[str]:
     """Write what is damaged of the replicas again, and say what; those that were never written come too."""
     mended = damaged_replicas(store, manifest)
     (store / REPLICAS).mkdir(exist_ok=True)
-    _copy_codec(store, manifest)
+    _copy_files(store, manifest, mended)
     for name, content in _expected(store, manifest):
         if name in mended or (name == replica_name(manifest.generation) and not (store / name).exists()):
             replace_file(store / name, content)
@@ -197,9 +218,8 @@ def mend_replicas(store: Path, manifest: StoreManifest) -> list[str]:
 
 def damaged_replicas(store: Path, manifest: StoreManifest) -> list[str]:
     """Paths of the replicas that are there and are not what they were written as; an earlier version wrote none."""
-    entry, damaged = manifest.codec_arrays, []
-    if entry is not None and (store / CODEC_REPLICA).exists() and not _is_file_of(store / CODEC_REPLICA, entry):
-        damaged.append(CODEC_REPLICA)
+    copies = ((copy_name(file.path), file) for file in copied_files(manifest))
+    damaged = [name for name, file in copies if is_there(store / name) and not _is_file_of(store / name, file)]
     for name, content in _expected(store, manifest):
         if is_there(store / name) and _content(store / name, len(content)) != content:
             damaged.append(name)
@@ -225,11 +245,13 @@ def _content(path: Path, limit_bytes: int) -> bytes | None:
         return None
 
 
-def _copy_codec(store: Path, manifest: StoreManifest) -> None:
-    """Damaged arrays are not copied: the replica may be what mends them."""
-    entry = manifest.codec_arrays
-    if entry is not None and not _is_file_of(store / CODEC_REPLICA, entry) and _is_file_of(store / entry.path, entry):
-        replace_file(store / CODEC_REPLICA, (store / entry.path).read_bytes())
+def _copy_files(store: Path, manifest: StoreManifest, damaged: Collection[str] = ()) -> None:
+    """Copy what has no copy, or a `damaged` one. A damaged file is not copied: its copy may be what mends it."""
+    for file in copied_files(manifest):
+        place, copy = store / file.path, store / copy_name(file.path)
+        has_copy = is_there(copy) and copy.stat().st_size == file.bytes and copy_name(file.path) not in damaged
+        if not has_copy and _is_file_of(place, file):
+            replace_file(copy, place.read_bytes())
 
 
 def _is_file_of(path: Path, entry: FileEntry) -> bool:

@@ -1,4 +1,4 @@
-"""The full-text index of a store made anew from its texts, its words folded as they are now."""
+"""The full-text index of a store made anew from its texts, its words folded as they are now, by either engine."""
 
 from __future__ import annotations
 
@@ -10,56 +10,67 @@ from pathlib import Path
 
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.memory.commit import changing
-from glimmer_export.exporter.memory.texts import read_texts, write_index, write_numbered_texts
+from glimmer_export.exporter.memory.texts import choose_engine, index_entry, read_live, write_segments
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.contract import MANIFEST, StoreError, StoreManifest, record_to_json
+from glimmer_export.runtime.contract import (
+    MANIFEST,
+    STORE_SCHEMA_VERSION,
+    StoreError,
+    StoreManifest,
+    read_store_manifest,
+    record_to_json,
+)
 from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
-from glimmer_export.runtime.contract.store_layout import FOLDING, texts_name
 
 __all__ = ["RenewSummary", "renew_index"]
 
 
 @dataclass(frozen=True)
 class RenewSummary:
-    """What was indexed: so many `passages` by `engine`, as `generation` of the store."""
+    """What was indexed: so many `passages` by `engine`, in place of `engine_before`, as `generation` of the store."""
 
     generation: int
     engine: str
+    engine_before: str
     passages: int
     seconds: float
 
 
-def renew_index(store: str | Path, *, progress: bool = False) -> RenewSummary:
-    """Make a store's full-text index anew, in its engine; passages, memory and vectors stay.
+def renew_index(store: str | Path, *, engine: str | None = None, progress: bool = False) -> RenewSummary:
+    """Make a store's full-text index anew; passages and their numbers, memory and vectors stay.
 
-    A store that an earlier version built is searched as it was until then.
+    By `engine`: `fts5`, `tantivy`, `auto` for the one that a build of so many passages has, None for the store's own. A
+    store that an earlier version built is searched as it was until then.
 
-    Raises StoreError (no store, a damaged one), OutputError (another process changes it, a full disk),
-    MissingExtraError without the engine's package: the store is then as it was.
+    Raises StoreError (no store, a damaged one), OutputError (another process changes it, a full disk), OptionError for
+    another engine, MissingExtraError without the engine's package: the store is then as it was.
     """
-    started = time.monotonic()
-    with changing(Path(store)) as change:
-        before, texts, count = change.manifest, change.manifest.texts, change.manifest.num_passages
-        source = change.store / texts.path
-        change.check(texts, before.tombstones)
-        with progress_bar("Indexing texts", count, shown=progress) as advance:
-            if change.full_text():
-                name = texts_name(change.generation)
-                write_numbered_texts(change.staged / name, read_texts(source), advance=advance, folding=FOLDING)
-                texts = change.entry(name)
-            index = write_index(
-                change.staged, change.generation, read_texts(source), before.index.engine, advance=advance
+    started, store = time.monotonic(), Path(store)
+    if engine is not None:
+        engine = choose_engine(engine, read_store_manifest(store).num_passages)
+    with changing(store, engine=engine) as change:
+        before = change.manifest
+        change.check(*(segment.texts for segment in before.segments))
+        index = index_entry(engine or before.index.engine)
+        with progress_bar("Indexing texts", before.num_passages, shown=progress) as advance:
+            segments = write_segments(
+                change.staged, change.generation, read_live(change.store, before.segments, change.tombstones),
+                before.num_numbers, index.engine, advance=advance,
             )
-        manifest = dataclasses.replace(before, generation=change.generation, texts=texts, index=index)
+        manifest = dataclasses.replace(
+            before, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, segments=segments, index=index
+        )
         change.publish(manifest)
         _keep_vectors(change.store, before, manifest)
-    return RenewSummary(manifest.generation, index.engine, count, time.monotonic() - started)
+    return RenewSummary(
+        manifest.generation, index.engine, before.index.engine, before.num_passages, time.monotonic() - started
+    )
 
 
 def _keep_vectors(store: Path, before: StoreManifest, manifest: StoreManifest) -> None:
     """Vectors of the generation before are those of the same passages."""
     with suppress(StoreError):  # there are none, or of an earlier generation
         dense = dataclasses.replace(
-            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts.sha256
+            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts_sha256
         )
         replace_file(store / DENSE / MANIFEST, record_to_json(dense).encode())

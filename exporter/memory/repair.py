@@ -8,57 +8,58 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from glimmer_export.exporter.files.publish import recover
 from glimmer_export.exporter.files.whole_file import move, sync_file, write_errors
 from glimmer_export.exporter.memory.append import check_same_writer, encoder_of
 from glimmer_export.exporter.memory.commit import Change, changing, check_no_links, replace_manifest
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
-from glimmer_export.exporter.memory.encode import BuildPlan, encode_shard
+from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard
 from glimmer_export.exporter.memory.generations import (
-    mend_codec,
+    mend_copies,
     mend_manifest,
     mend_older,
     mend_replicas,
     next_generation,
-    next_shard_index,
     older_generations,
 )
-from glimmer_export.exporter.memory.texts import read_texts, stored_numbers, write_index, write_texts
+from glimmer_export.exporter.memory.journal import Journal, begin_change, end_change, recall
+from glimmer_export.exporter.memory.texts import read_texts, write_segment, write_segments
 from glimmer_export.exporter.memory.verify import Damage, damaged_files
 from glimmer_export.exporter.memory.work import check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.bundle import Bundle, verify_file
 from glimmer_export.runtime.contract import (
-    CODEC_ARRAYS,
     MANIFEST,
+    STORE_SCHEMA_VERSION,
     BundleError,
     FileEntry,
     OptionError,
+    SegmentEntry,
     ShardEntry,
+    ShardListEntry,
     StoreError,
     StoreManifest,
     TokenizerError,
+    read_shards,
     read_store_manifest,
     shard_name,
+    store_files,
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
-from glimmer_export.runtime.contract.store_layout import older_manifest_name, texts_name
-from glimmer_export.runtime.contract.store_manifest import manifest_replica
+from glimmer_export.runtime.contract.store_layout import changed_shard_name, older_manifest_name, segment_name
+from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_shard_list
 from glimmer_export.runtime.contract.store_mending import made_again
 from glimmer_export.runtime.store import Passage
+from glimmer_export.runtime.text import TextEncoder
 
 __all__ = ["RepairSummary", "RollbackSummary", "repair_store", "roll_back"]
 
-ABSENT = Passage(None, "", "")
-"""Stands for a deleted passage, whose row must be there and whose text is not."""
+SHARDS = "shards/"
 CHANGED = "if the store was changed since it was built, pass --rollback to go back to an older generation"
 
 
@@ -97,47 +98,44 @@ def repair_store(
     restored = [MANIFEST] if mend_manifest(Path(store)) else []
     with changing(Path(store), damaged=True) as change:
         manifest = change.manifest
+        restored += mend_copies(change.store, manifest)  # lists of shards first: they say what else there is
         with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
             damaged = {damage.path: damage for damage in damaged_files(change.store, manifest, advance=advance)}
-        shards = [index for index, shard in enumerate(manifest.shards) if shard.file.path in damaged]
-        if CODEC_ARRAYS in damaged and mend_codec(change.store, manifest):
-            restored.append(CODEC_ARRAYS)
-            del damaged[CODEC_ARRAYS]
-        _check_options(change, damaged, shards, bundle_directory, given)
+        _check_options(change, damaged, bundle_directory, given)
         restored += [*mend_older(change.store, manifest), *mend_replicas(change.store, manifest)]
         repair = _Repair(change, restored, [])
-        if manifest.texts.path in damaged:
+        if _texts_of(manifest) & damaged.keys():
             assert given is not None
             source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
             manifest = repair.texts(manifest, source, progress=progress)
-        if manifest.tombstones is not None and manifest.tombstones.path in damaged:
-            manifest = repair.tombstones(manifest)
-        if any(file.path in damaged for file in manifest.index.files):
-            manifest = repair.index(manifest)
-        if shards:
+        manifest = repair.index(manifest, damaged)
+        if any(path.startswith(SHARDS) for path in damaged):
             assert bundle_directory is not None
             manifest = repair.shards(
-                manifest, shards, Bundle.open(bundle_directory), batch_tokens=batch_tokens, threads=threads,
+                manifest, damaged, Bundle.open(bundle_directory), batch_tokens=batch_tokens, threads=threads,
                 progress=progress,
             )
         if repair.renewed:
-            manifest = dataclasses.replace(manifest, generation=change.generation)
-            change.publish(manifest)
+            manifest = dataclasses.replace(
+                manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation
+            )
+            change.publish(manifest, dropped=[path for path in repair.renewed if path.startswith(SHARDS)])
     return RepairSummary(
         manifest.generation, tuple(repair.restored), tuple(repair.renewed), time.monotonic() - started
     )
 
 
+def _texts_of(manifest: StoreManifest) -> set[str]:
+    return {segment.texts.path for segment in manifest.segments}
+
+
 def _check_options(
-    change: Change, damaged: Mapping[str, Damage], shards: list[int], bundle: str | Path | None,
-    corpus: CorpusSource | None,
+    change: Change, damaged: Mapping[str, Damage], bundle: str | Path | None, corpus: CorpusSource | None
 ) -> None:
     """Raise before anything is done where something cannot be."""
     manifest = change.manifest
-    known = {manifest.texts.path, *(manifest.shards[index].file.path for index in shards)}
-    known.update(file.path for file in manifest.index.files)
-    if manifest.tombstones is not None:
-        known.add(manifest.tombstones.path)
+    texts, shards = sorted(_texts_of(manifest) & damaged.keys()), [path for path in damaged if path.startswith(SHARDS)]
+    known = {*texts, *shards, *(file.path for segment in manifest.segments for file in segment.index)}
     for path, damage in damaged.items():
         if path not in known:
             raise StoreError(
@@ -145,12 +143,12 @@ def _check_options(
             )
     if shards and bundle is None:
         raise OptionError(
-            "--bundle", expected=f"a bundle, to encode {manifest.shards[shards[0]].file.path} again", found="none",
+            "--bundle", expected=f"a bundle, to encode {shards[0]} again", found="none",
             fix="name the bundle that built the store",
         )
-    if manifest.texts.path in damaged and corpus is None:
+    if texts and corpus is None:
         raise OptionError(
-            "--corpus", expected=f"the corpus of SHA-256 {manifest.corpus_sha256}, for {manifest.texts.path}",
+            "--corpus", expected=f"the corpus of SHA-256 {manifest.corpus_sha256}, for {texts[0]}",
             found="none", fix=f"name it; {CHANGED}",
         )
 
@@ -162,6 +160,7 @@ class _Repair:
     change: Change
     restored: list[str]
     renewed: list[str]
+    encoded: list[str] = dataclasses.field(default_factory=list)
 
     def texts(self, manifest: StoreManifest, source: CorpusSource, *, progress: bool) -> StoreManifest:
         corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
@@ -171,74 +170,95 @@ class _Repair:
                 found=f"{corpus.sha256} of {source}",
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
-        name = texts_name(self.change.generation)
         with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
-            write_texts(
-                self.change.staged / name, corpus.passages(), advance=advance, folding=self.change.folding()
+            made = write_segments(
+                self.change.staged, self.change.generation, enumerate(corpus.passages()), corpus.num_passages,
+                manifest.index.engine, advance=advance, folding=manifest.index.folding,
             )
-        index = manifest.index
-        if self.change.folded_otherwise():  # the index among these texts was folded here
-            index = dataclasses.replace(index, unicode=unicodedata.unidata_version)
-        return dataclasses.replace(manifest, texts=self._settle(manifest.texts, name), index=index)
-
-    def tombstones(self, manifest: StoreManifest) -> StoreManifest:
-        assert manifest.tombstones is not None
-        stored = stored_numbers(self._place(manifest.texts))
-        if len(stored) != manifest.num_passages:
-            raise StoreError(
-                f"store {self.change.store}, {manifest.texts.path}", expected=f"{manifest.num_passages} passages",
-                found=str(len(stored)), fix="build the store again",
-            )
-        numbers = np.setdiff1d(np.arange(manifest.num_numbers), stored)
-        if len(numbers) != manifest.num_tombstones:
-            raise StoreError(
-                f"store {self.change.store}, {manifest.texts.path}", expected=f"numbers below {manifest.num_numbers}",
-                found=f"numbers up to {stored[-1]}", fix="build the store again",
-            )
-        entry = self.change.stage_tombstones(numbers)
-        return dataclasses.replace(manifest, tombstones=self._settle(manifest.tombstones, entry.path))
-
-    def index(self, manifest: StoreManifest) -> StoreManifest:
-        """Another index of the same texts: an engine need not write the same bytes twice."""
-        passages = read_texts(self._place(manifest.texts))
-        index = write_index(
-            self.change.staged, self.change.generation, passages, manifest.index.engine, advance=lambda _: None,
-            folding=manifest.index.folding,
+        segments = tuple(
+            self._segment(before, after) for before, after in zip(manifest.segments, made, strict=True)
         )
-        self.renewed.extend(file.path for file in manifest.index.files)
-        return dataclasses.replace(manifest, index=index)
+        return dataclasses.replace(manifest, segments=segments, index=self.change.index())
+
+    def _segment(self, before: SegmentEntry, after: SegmentEntry) -> SegmentEntry:
+        """The segment before, if its texts are the same now; its index need not be the same to be whole."""
+        texts = self._settle(before.texts, after.texts.path)
+        whole = all(_is_whole_file(self.change.store, file) for file in before.index)
+        if texts == before.texts and whole:
+            for file in after.index:
+                (self.change.staged / file.path).unlink()
+            return before
+        if texts == before.texts:
+            self.renewed.extend(file.path for file in before.index)
+        return dataclasses.replace(after, texts=texts)
+
+    def index(self, manifest: StoreManifest, damaged: Collection[str]) -> StoreManifest:
+        """Other indexes of the same texts where one is damaged: an engine need not write the same bytes twice."""
+        segments = list(manifest.segments)
+        for place, segment in enumerate(segments):
+            if any(file.path in damaged for file in segment.index) and segment in self.change.manifest.segments:
+                made = write_segment(
+                    self.change.staged, segment_name(self.change.generation, place),
+                    read_texts(self._place(segment.texts)), first=segment.first, num_numbers=segment.num_numbers,
+                    folding=manifest.index.folding, advance=lambda _: None,
+                )
+                self.renewed.extend(file.path for file in segment.files())
+                segments[place] = made
+        return dataclasses.replace(manifest, segments=tuple(segments))
 
     def shards(
-        self, manifest: StoreManifest, indices: list[int], bundle: Bundle, *,
+        self, manifest: StoreManifest, damaged: Collection[str], bundle: Bundle, *,
         batch_tokens: int, threads: int | None, progress: bool,
     ) -> StoreManifest:
         check_same_writer(self.change.store, manifest, bundle)
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export it with one")
-        plan = _plan(manifest, batch_tokens)
-        encoder = encoder_of(self.change.store, manifest, bundle, threads)
-        entries, fresh = list(manifest.shards), next_shard_index(self.change.store)
-        (self.change.staged / shard_name(0)).parent.mkdir()
-        total = sum(entries[index].num_passages for index in indices)
-        with progress_bar("Encoding passages", total, shown=progress) as advance:
-            for place, index in enumerate(indices):
-                passages = self._passages(manifest, index)
-                record = encode_shard(
-                    self.change.staged, fresh + place, passages, plan, text=bundle.text, encoder=encoder,
-                    advance=advance,
-                )
-                file = self._settle(entries[index].file, record.shard.file.path)
-                entries[index] = ShardEntry(file, record.shard.num_passages, record.shard.num_tokens)
-        return dataclasses.replace(
-            manifest, shards=tuple(entries), num_tokens=sum(entry.num_tokens for entry in entries)
+        encoding = _Encoding(
+            _plan(manifest, batch_tokens), bundle.text, encoder_of(self.change.store, manifest, bundle, threads)
         )
+        (self.change.staged / shard_name(0)).parent.mkdir()
+        lists: list[ShardListEntry] = []
+        total = sum(
+            shard.num_passages for shard in read_shards(self.change.store, manifest) if shard.file.path in damaged
+        )
+        with progress_bar("Encoding passages", total, shown=progress) as advance:
+            for part in manifest.shard_lists:
+                listed = read_shard_list(self.change.store, manifest, part)
+                made = self._encoded(manifest, listed, damaged, encoding, advance)
+                lists += [part] if made == listed else self.change.stage_lists(made)
+            own = self._encoded(manifest, manifest.shards, damaged, encoding, advance)
+        return dataclasses.replace(manifest, shard_lists=tuple(lists), shards=own)
 
-    def _passages(self, manifest: StoreManifest, index: int) -> list[Passage]:
-        """What a shard's rows are of."""
-        start = sum(shard.num_passages for shard in manifest.shards[:index])
-        stop = start + manifest.shards[index].num_passages
-        found = dict(read_texts(self._place(manifest.texts), start, stop))
-        return [found.get(number, ABSENT) for number in range(start, stop)]
+    def _encoded(
+        self, manifest: StoreManifest, shards: Sequence[ShardEntry], damaged: Collection[str], encoding: _Encoding,
+        advance: Callable[[int], None],
+    ) -> tuple[ShardEntry, ...]:
+        entries = list(shards)
+        for place, entry in enumerate(entries):
+            if entry.file.path not in damaged:
+                continue
+            passages = self._passages(manifest, entry)
+            record = encode_shard(
+                self.change.staged, len(self.encoded), passages, encoding.plan, text=encoding.text,
+                encoder=encoding.encoder, advance=advance,
+            )
+            name = changed_shard_name(self.change.generation, len(self.encoded))
+            (self.change.staged / record.shard.file.path).rename(self.change.staged / name)
+            self.encoded.append(name)
+            file = self._settle(entry.file, name)
+            if file != entry.file:
+                entries[place] = dataclasses.replace(record.shard, file=file, first=entry.first)
+        return tuple(entries)
+
+    def _passages(self, manifest: StoreManifest, entry: ShardEntry) -> list[Passage | None]:
+        """What a shard's rows are of; None of a deleted passage."""
+        found: dict[int, Passage] = {}
+        for segment in manifest.segments:
+            if segment.first < entry.end and entry.first < segment.end:
+                found.update(read_texts(self._place(segment.texts), entry.first, entry.end))
+        for number in self.change.tombstones.tolist():
+            found.pop(number, None)
+        return [found.get(number) for number in range(entry.first, entry.end)]
 
     def _settle(self, damaged: FileEntry, name: str) -> FileEntry:
         """Put the staged file `name` in the damaged one's place, if its bytes are the same; else it keeps its name."""
@@ -254,6 +274,22 @@ class _Repair:
     def _place(self, entry: FileEntry) -> Path:
         staged = self.change.staged / entry.path
         return staged if staged.exists() else self.change.store / entry.path
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What encodes passages as those of the store are."""
+
+    plan: BuildPlan
+    text: TextEncoder
+    encoder: Encoder | None
+
+
+def _is_whole_file(store: Path, entry: FileEntry) -> bool:
+    with suppress(StoreError):
+        verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
+        return True
+    return False
 
 
 def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:
@@ -302,20 +338,35 @@ def roll_back(store: str | Path) -> RollbackSummary:
     with write_errors(store):
         recover(store)
         require_kind(store, STORE, error=StoreError)
-        check_no_links(store, None)
+        check_no_links(store)
         with work_directory(store) as work:
             work.check_ours()
             try:
                 current = _current(store)
                 older = _newest_whole(store, current)
-                manifest = dataclasses.replace(older, generation=next_generation(store))
-                replace_manifest(store, current, manifest)
+                manifest = dataclasses.replace(
+                    older, schema_version=STORE_SCHEMA_VERSION, generation=next_generation(store)
+                )
+                _change_back(store, current, manifest)
             finally:
                 work.remove()
     before = None if current is None else current.num_passages
     return RollbackSummary(
         manifest.generation, older.generation, before, manifest.num_passages, time.monotonic() - started
     )
+
+
+def _change_back(store: Path, current: StoreManifest | None, manifest: StoreManifest) -> None:
+    """Put the manifest in place; what it names is dropped no more, and what only the current one names is."""
+    names = {file.path for file in store_files(store, manifest)}
+    end_change(store, manifest.generation - 1)
+    recall(store, names)
+    gone: set[str] = set()
+    with suppress(StoreError):  # a list of shards that cannot be read: `memory compact` finds what it named
+        gone = set() if current is None else {file.path for file in store_files(store, current)} - names
+    begin_change(store, Journal(manifest.generation, (), tuple(sorted(gone))))
+    replace_manifest(store, current, manifest)
+    end_change(store, manifest.generation)
 
 
 def _current(store: Path) -> StoreManifest | None:

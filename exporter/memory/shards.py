@@ -15,7 +15,7 @@ import numpy as np
 
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import codec_layout
-from glimmer_export.runtime.contract.shard_layout import ShardTensor, shard_tensors
+from glimmer_export.runtime.contract.shard_layout import CHECKSUMS, ShardTensor, passage_checksum, shard_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,15 +87,19 @@ def _header(tensors: Sequence[ShardTensor]) -> bytes:
 
 
 class ShardWriter:
-    """The file of a shard whose passages' token ids are known and whose memory is still to come."""
+    """A shard, passage by passage in any order, with the checksum of each."""
 
-    def __init__(self, path: Path, input_ids: list[list[int]], *, d_model: int, codec: str | None) -> None:
-        """Begin the file `path`; input_ids has one list a passage."""
-        self._input_ids = input_ids
+    def __init__(self, path: Path, input_ids: Sequence[Sequence[int]], *, d_model: int, codec: str | None) -> None:
+        """Begin the file `path`; input_ids has one list a passage, an empty one where there is no passage any more."""
         self._offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in input_ids])]).astype(np.int64)
+        self._ids = np.fromiter(chain.from_iterable(input_ids), np.int32, count=self.num_tokens)
         layout = None if codec is None else codec_layout(codec, d_model)
         self._per_token = {tensor.name for tensor in layout.per_token} if layout else set()
-        self._file = ShardFile(path, shard_tensors(len(input_ids), self.num_tokens, d_model, codec))
+        tensors = shard_tensors(len(input_ids), self.num_tokens, d_model, codec)
+        self._names = [tensor.name for tensor in tensors if tensor.entry is not None]
+        bounds = zip(self._offsets, self._offsets[1:], strict=False)
+        self._checksums = np.array([passage_checksum([self._ids[begin:end]]) for begin, end in bounds], np.uint32)
+        self._file = ShardFile(path, tensors)
 
     @property
     def num_tokens(self) -> int:
@@ -103,19 +107,32 @@ class ShardWriter:
         return int(self._offsets[-1])
 
     def put(self, row: int, tensors: Mapping[str, Array]) -> None:
-        """Write the memory of passage `row`: its codec's tensors (tokens, ...), and (...) of the whole passage."""
-        for name, values in tensors.items():
-            self._file.write(name, int(self._offsets[row]) if name in self._per_token else row, values)
+        """Write the memory of passage `row`: its codec's tensors (tokens, ...), and (...) of the whole passage.
+
+        Once for each passage.
+        """
+        begin, end = self._offsets[row : row + 2]
+        parts = [self._ids[begin:end]]
+        for name in self._names:
+            parts.append(np.ascontiguousarray(tensors[name]))
+            self._file.write(name, int(begin) if name in self._per_token else row, parts[-1])
+        self._checksums[row] = passage_checksum(parts)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._file)
             self._file.write("offsets", 0, self._offsets)
-            self._file.write("input_ids", 0, np.array(list(chain.from_iterable(self._input_ids)), np.int32))
+            self._file.write("input_ids", 0, self._ids)
             stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            if error is None:
+                self._file.write(CHECKSUMS, 0, self._checksums)
+        except BaseException as failure:
+            self._file.__exit__(type(failure), failure, failure.__traceback__)
+            raise
         self._file.__exit__(kind, error, trace)

@@ -1,21 +1,19 @@
-"""Write the store's SQLite file, every passage and FTS5's index at once; or the index of another engine beside it.
+"""Write texts of a store: SQLite files of passages, and the full-text index, FTS5's in them or tantivy's beside them.
 
-A change of the store does not write in the file that is there: it makes another from a copy.
+A change of the store does not write in a file that is there: with FTS5 it makes another from a copy.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import unicodedata
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 from glimmer_export.exporter.files.whole_file import plain_mode, whole_file
 from glimmer_export.runtime.contract import FileEntry, IndexEntry, OptionError, OutputError, StoreError, file_digest
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
-from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry, segment_name, texts_name
 from glimmer_export.runtime.contract.text_schema import (
     ADD_PAGES,
     CREATE_TABLE,
@@ -33,8 +31,6 @@ from glimmer_export.runtime.contract.text_schema import (
     INSERT_PASSAGE,
     INSERT_WITH_PAGE,
     PASSAGE_WORDS,
-    SELECT_BETWEEN,
-    SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_RANGE,
     TEXT_INDEXES,
@@ -54,12 +50,14 @@ from glimmer_export.runtime.retrieval.tantivy_bm25 import (
     tantivy_errors,
     word_forms,
 )
+from glimmer_export.runtime.retrieval.tantivy_segments import META, PART_FILES, read_list
 from glimmer_export.runtime.sqlite_file import SqliteFile
 from glimmer_export.runtime.store import Passage
 
 __all__ = [
-    "AUTO", "FTS5", "TANTIVY", "change_texts", "choose_engine", "find_chunks", "find_numbers", "index_name",
-    "read_texts", "require_engine", "stored_numbers", "write_index", "write_numbered_texts", "write_texts",
+    "AUTO", "FTS5", "MOST_FOR_FTS5", "SEGMENT_PASSAGES", "TANTIVY", "change_texts", "choose_engine",
+    "engine_warnings", "index_entry", "read_live", "read_texts", "require_engine", "stored_numbers",
+    "write_numbered_texts", "write_segment", "write_segments", "write_texts",
 ]  # fmt: skip
 
 MAX_NUMBER = 2**63 - 1
@@ -73,8 +71,13 @@ FTS5, TANTIVY, AUTO = "fts5", "tantivy", "auto"
 CHOICES = (AUTO, FTS5, TANTIVY)
 MOST_FOR_FTS5 = 100_000
 """Passages up to which FTS5 answers in some milliseconds; at a million a question takes 20 times as long."""
-WRITER_BYTES = 256 << 20
-"""What is indexed in memory before it is written as a segment."""
+WRITER_BYTES, SMALL_WRITER_BYTES = 256 << 20, 15_000_000
+"""What is indexed in memory before it is written as a part: the least that tantivy takes is for SMALL segments."""
+SMALL = 4096
+SEGMENT_PASSAGES = 1 << 20
+"""Numbers that a segment covers at most: what one deleted passage costs, when its segment is written anew."""
+SEGMENT_TEXTS = "texts.sqlite"
+NONE_LEFT: tuple[int, Iterable[tuple[int, Passage]]] = -1, ()
 
 
 def write_texts(
@@ -147,23 +150,6 @@ def stored_numbers(path: Path) -> NDArray[np.int64]:
         return np.fromiter((number for (number,) in connection.checked(SELECT_NUMBERS, (), [(int,)])), np.int64)
 
 
-def find_numbers(path: Path, ids: Iterable[int | str | None]) -> Iterator[list[int]]:
-    """The number of each id, or none, in a list; raises StoreError if the file cannot be read."""
-    with _reading(path) as connection:
-        for value in ids:
-            yield [number for (number,) in connection.checked(SELECT_NUMBER, (value,), [(int,)])]
-
-
-def find_chunks(path: Path, documents: Iterable[int | str]) -> Iterator[list[int]]:
-    """The numbers of each document's passages, `{id}#{chunk}`, as they are there; raises as `find_numbers`."""
-    with _reading(path) as connection:
-        for document in documents:
-            between = (f"{document}#", f"{document}$")  # $ follows # in UTF-8
-            rows = connection.checked(SELECT_BETWEEN, between, ((int,), (str,)))
-            parts = ((number, identifier.rpartition("#")) for number, identifier in rows)
-            yield [number for number, (before, _, chunk) in parts if before == str(document) and chunk.isdecimal()]
-
-
 def _insert(
     connection: SqliteFile, passages: Iterable[tuple[int, Passage]], advance: Callable[[int], None]
 ) -> None:
@@ -220,6 +206,18 @@ def choose_engine(choice: str, num_passages: int) -> str:
     return TANTIVY if num_passages > MOST_FOR_FTS5 else FTS5
 
 
+def engine_warnings(engine: str, num_passages: int) -> tuple[str, ...]:
+    """A warning where a store has grown past what its engine is for."""
+    if engine != FTS5 or num_passages <= MOST_FOR_FTS5:
+        return ()
+    said = (
+        f"{num_passages:,} passages are found by FTS5, which is for {MOST_FOR_FTS5:,} at most: each change writes all "
+        "texts again, and a question takes the longer the more there are; `glimmer-export memory index --engine "
+        "tantivy` moves the store to tantivy"
+    )
+    return (said,)
+
+
 def require_engine(engine: str) -> None:
     """Raise MissingExtraError or StoreError if this Python cannot write the engine's index: before any work."""
     if engine == TANTIVY:
@@ -228,44 +226,103 @@ def require_engine(engine: str) -> None:
         require_fts5()
 
 
-def index_name(generation: int) -> str:
-    """Folder of a generation's index below its store, if it has files of its own."""
-    return f"index-{generation:05d}"
+def index_entry(engine: str, folding: int = FOLDING) -> IndexEntry:
+    """How a manifest names an index that is made now."""
+    return IndexEntry(engine, folding, unicodedata.unidata_version if folding else None)
 
 
-def write_index(
-    store: Path, generation: int, passages: Iterable[tuple[int, Passage]], engine: str, *,
+def write_segments(
+    store: Path, generation: int, passages: Iterable[tuple[int, Passage]], num_numbers: int, engine: str, *,
     advance: Callable[[int], None], folding: int = FOLDING,
-) -> IndexEntry:
-    """Index numbered passages below `store`, anew, and say how its manifest names the index, which is of `folding`.
+) -> tuple[SegmentEntry, ...]:
+    """Write texts and full-text index of all passages of a store anew below it, and say what its manifest names.
 
-    Numbers rise, and need not be contiguous. `fts5` has its index in the file of texts, and nothing is written.
-    `advance` is told how many passages came to be indexed. Raises OutputError for a full disk, MissingExtraError
-    without the engine's package, and what reading `passages` raises; the next call removes what is left then.
+    `passages` have numbers below `num_numbers`, which rise and need not be contiguous. FTS5 has one segment, whose
+    index lies in the file of texts; tantivy has one for every SEGMENT_PASSAGES numbers. `advance` is told how many
+    passages were written. Raises as `write_segment`, and what reading `passages` raises.
     """
-    unicode = unicodedata.unidata_version if folding else None
     if engine == FTS5:
-        return IndexEntry(FTS5, (), folding, unicode)
-    directory = store / index_name(generation)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    _write_tantivy(directory, passages, folding, advance)
-    _name_segments(directory)
-    files = (
-        FileEntry.of(store, path)
-        for path in _index_files(directory)
-    )
-    return IndexEntry(TANTIVY, tuple(files), folding, unicode)
+        path, written = store / texts_name(generation), 0
+
+        def count(number: int) -> None:
+            nonlocal written
+            written += number
+            advance(number)
+
+        write_numbered_texts(path, passages, advance=count, folding=folding)
+        return (SegmentEntry(0, num_numbers, written, FileEntry.of(store, path)),)
+    segments = []
+    ranges = groupby(passages, lambda numbered: numbered[0] // SEGMENT_PASSAGES)
+    following, part = next(ranges, NONE_LEFT)
+    for place, first in enumerate(range(0, max(num_numbers, 1), SEGMENT_PASSAGES)):
+        here = place == following
+        segment = write_segment(
+            store, segment_name(generation, place), part if here else (), first=first,
+            num_numbers=min(num_numbers - first, SEGMENT_PASSAGES), folding=folding, advance=advance,
+        )
+        segments.append(segment)
+        if here:
+            following, part = next(ranges, NONE_LEFT)
+    return tuple(segments)
+
+
+def write_segment(
+    store: Path, name: str, passages: Iterable[tuple[int, Passage]], *, first: int, num_numbers: int, folding: int,
+    advance: Callable[[int], None],
+) -> SegmentEntry:
+    """Write the folder `name` below `store` anew: texts of the passages, and their index by tantivy.
+
+    Their numbers rise, from `first` on, and are `num_numbers` with those that are not there. `advance` is told how
+    many passages were written. Equal passages give equal files, up to so many as tantivy takes in parts and joins.
+    Raises OutputError for a full disk, MissingExtraError without tantivy, and what reading `passages` raises; the next
+    call removes what is left then.
+    """
+    folder = store / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    count = 0
+
+    def written(number: int) -> None:
+        nonlocal count
+        count += number
+
+    texts = folder / SEGMENT_TEXTS
+    write_numbered_texts(texts, passages, advance=written, folding=None)
+    documents = _write_tantivy(folder, read_texts(texts), count, folding, advance)
+    files = sorted(path for path in folder.iterdir() if path != texts)
+    index = tuple(FileEntry.of(store, path) for path in files)
+    return SegmentEntry(first, num_numbers, count, FileEntry.of(store, texts), index, documents)
+
+
+def read_live(
+    store: Path, segments: Iterable[SegmentEntry], tombstones: NDArray[np.int64], start: int = 0,
+    stop: int = MAX_NUMBER,
+) -> Iterator[tuple[int, Passage]]:
+    """The passages of a store numbered from `start` to below `stop`, by number, without `tombstones` (n,), which rise.
+
+    Raises StoreError where a file cannot be read.
+    """
+    for segment in segments:
+        low, high = max(start, segment.first), min(stop, segment.end)
+        if low >= high:
+            continue
+        dead = set(tombstones[slice(*tombstones.searchsorted([low, high]))].tolist())
+        for number, passage in read_texts(store / segment.texts.path, low, high):
+            if number not in dead:
+                yield number, passage
 
 
 def _write_tantivy(
-    directory: Path, passages: Iterable[tuple[int, Passage]], folding: int, advance: Callable[[int], None]
-) -> None:
+    directory: Path, passages: Iterable[tuple[int, Passage]], num_passages: int, folding: int,
+    advance: Callable[[int], None],
+) -> tuple[int, ...]:
+    """Index passages into the files that a reader needs, and say how many documents each part of the index has."""
     tantivy = import_tantivy()
     index = tantivy.Index(index_schema(), str(directory))
     index.register_tokenizer(WORD_FORMS, word_forms(folding))
     with _index_errors(directory):
-        writer: Any = index.writer(WRITER_BYTES, 1)  # one thread, which leaves the other cores to others
+        # One thread, which leaves the other cores to others.
+        writer: Any = index.writer(SMALL_WRITER_BYTES if num_passages <= SMALL else WRITER_BYTES, 1)
     for number, passage in passages:
         document = tantivy.Document()
         document.add_unsigned(NUMBER, number)
@@ -276,38 +333,30 @@ def _write_tantivy(
     with _index_errors(directory):
         writer.commit()
         writer.wait_merging_threads()
+    documents = read_list(directory / META)
+    _keep_parts(directory, documents)
+    named = {_name_part(directory, drawn): count for drawn, count in documents.items()}
+    return tuple(count for _, count in sorted(named.items()))
 
 
-def _name_segments(directory: Path) -> None:
-    """Name each segment by what is in it, where tantivy draws a name by chance: equal passages give equal files."""
-    meta = directory / "meta.json"
-    data = json.loads(meta.read_bytes())
-    for segment in data["segments"]:
-        drawn = segment["segment_id"].replace("-", "")
-        paths = sorted(directory.glob(f"{drawn}.*"))
-        content = " ".join(f"{path.suffix} {file_digest(path)}" for path in paths)
-        name = hashlib.sha256(content.encode()).hexdigest()[: len(drawn)]
-        segment["segment_id"] = str(uuid.UUID(name))
-        for path in paths:
-            path.rename(path.with_name(name + path.name[len(drawn) :]))
-    # tantivy's order, where those of the same size follow each other by their names.
-    data["segments"].sort(key=lambda segment: (-segment["max_doc"], segment["segment_id"]))
-    meta.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
-def _index_files(directory: Path) -> list[Path]:
-    """What a reader needs, by name; the writer's locks, its list of files, and parts that were merged are removed."""
-    meta = directory / "meta.json"
-    segments = json.loads(meta.read_bytes())["segments"]
-    needed = {segment["segment_id"].replace("-", "") for segment in segments} | {meta.stem}
-    files, mode = [], plain_mode(directory)
+def _keep_parts(directory: Path, documents: Iterable[str]) -> None:
+    """Remove the writer's locks and lists, and parts that were merged into others."""
+    needed, mode = set(documents), plain_mode(directory)
     for path in sorted(directory.iterdir()):
-        if path.stem in needed:
+        if path.stem in needed and path.suffix in PART_FILES:
             path.chmod(mode)  # tantivy keeps some for its user alone
-            files.append(path)
-        else:
+        elif path.name != SEGMENT_TEXTS:
             path.unlink()
-    return files
+
+
+def _name_part(directory: Path, drawn: str) -> str:
+    """Name a part by what is in it, where tantivy draws a name by chance: equal passages give equal files."""
+    paths = sorted(directory.glob(f"{drawn}.*"))
+    content = " ".join(f"{path.suffix} {file_digest(path)}" for path in paths)
+    name = hashlib.sha256(content.encode()).hexdigest()[: len(drawn)]
+    for path in paths:
+        path.rename(path.with_name(name + path.suffix))
+    return name
 
 
 def _index_errors(directory: Path) -> LibraryErrors:

@@ -54,7 +54,7 @@ from glimmer_export.runtime.contract.kinds import refuse_ours
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.external_data import external_data
-from glimmer_export.runtime.generation import live_end, read_tombstones
+from glimmer_export.runtime.generation import read_tombstones
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 
@@ -127,7 +127,7 @@ def index_store(
                 f"store {store}", expected="no change while it is indexed", found="one", fix="index it again"
             )
         dense = DenseManifest(
-            schema_version=DENSE_SCHEMA_VERSION, generation=manifest.generation, texts_sha256=manifest.texts.sha256,
+            schema_version=DENSE_SCHEMA_VERSION, generation=manifest.generation, texts_sha256=manifest.texts_sha256,
             num_vectors=len(numbers), dimension=dimension, embeddings=FileEntry.of(work, work / EMBEDDINGS),
             numbers=FileEntry.of(work, work / NUMBERS), encoder=entry,
         )
@@ -140,10 +140,10 @@ def index_store(
 
 @contextmanager
 def _texts(store: Path, manifest: StoreManifest) -> Iterator[PassageTexts]:
-    with saying_what_mends(store, manifest, manifest.texts.path):
-        verify_file(store, manifest.texts, error=StoreError, subject=f"store {store}", fix="")
-    end = live_end(manifest.num_numbers, read_tombstones(store, manifest))
-    texts = PassageTexts(store / manifest.texts.path, end)
+    for segment in manifest.segments:
+        with saying_what_mends(store, manifest, segment.texts.path):
+            verify_file(store, segment.texts, error=StoreError, subject=f"store {store}", fix="")
+    texts = PassageTexts(store, manifest.segments, read_tombstones(store, manifest))
     try:
         yield texts
     finally:

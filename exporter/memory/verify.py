@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +20,20 @@ from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,
     FileEntry,
+    SegmentEntry,
+    ShardEntry,
     StoreError,
     StoreManifest,
     is_volume_part,
     read_store_manifest,
 )
 from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
-from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.shard_layout import entry_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name
-from glimmer_export.runtime.contract.store_manifest import manifest_replica
+from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_shard_list
 from glimmer_export.runtime.contract.store_mending import made_again
-from glimmer_export.runtime.generation import held_manifest, read_tombstones
-from glimmer_export.runtime.shards import open_shard
+from glimmer_export.runtime.generation import held_manifest, read_tombstones, read_tombstones_file
+from glimmer_export.runtime.shards import Shard, open_shard
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
 
@@ -80,7 +83,7 @@ def verify_store(store: str | Path, *, progress: bool = False) -> VerifyReport:
 
 
 def _verified(store: Path, manifest: StoreManifest, started: float, *, progress: bool) -> VerifyReport:
-    entries = {entry.path: entry for entry in manifest.files()}
+    entries = {entry.path: entry for entry in _legible_files(store, manifest)}
     with progress_bar("Verifying", manifest.num_numbers, shown=progress) as advance:
         damaged = list(damaged_files(store, manifest, advance=advance))
     damaged += _damage_of_replicas(store, manifest)
@@ -103,40 +106,88 @@ def damaged_files(
 
     `advance` is told how many passages a file that was read has memory of.
     """
-    shards = {shard.file.path: shard for shard in manifest.shards}
-    for entry in manifest.files():
-        if entry.path in seen:
+    segments = {segment.texts.path: segment for segment in manifest.segments}
+    tombstones = {part.file.path: part for part in manifest.tombstone_files}
+    for part in manifest.shard_lists:
+        if part.file.path in seen:
             continue
-        shard = shards.get(entry.path)
+        try:
+            listed = read_shard_list(store, manifest, part)
+        except StoreError as error:
+            yield Damage(part.file.path, error.expected, error.found, _fix(store, manifest, part.file.path))
+        else:
+            yield from _damaged_shards(store, manifest, listed, seen, advance)
+    yield from _damaged_shards(store, manifest, manifest.shards, seen, advance)
+    known = {shard.file.path for shard in manifest.shards} | {part.file.path for part in manifest.shard_lists}
+    for entry in manifest.files():
+        if entry.path in seen or entry.path in known:
+            continue
         try:
             verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
-            if shard is not None:
-                counts = (shard.num_passages, shard.num_tokens)
-                open_shard(store / entry.path, shard_tensors(*counts, manifest.d_model, manifest.codec))
-            elif entry == manifest.codec_arrays:
+            if entry == manifest.codec_arrays:
                 open_store_codec(store, manifest)
-            elif entry == manifest.tombstones:
-                read_tombstones(store, manifest)
-            elif entry == manifest.texts:
-                _check_numbers(store, manifest)
+            elif entry.path in tombstones:
+                read_tombstones_file(store, manifest, tombstones[entry.path])
+            elif entry.path in segments:
+                _check_numbers(store, manifest, segments[entry.path])
         except StoreError as error:
             yield Damage(entry.path, error.expected, error.found, _fix(store, manifest, entry.path))
-        advance(0 if shard is None else shard.num_passages)
 
 
-def _check_numbers(store: Path, manifest: StoreManifest) -> None:
-    """Raise StoreError where the texts are not those of all passages but the deleted ones."""
-    numbers = stored_numbers(store / manifest.texts.path)
+def _damaged_shards(
+    store: Path, manifest: StoreManifest, shards: Sequence[ShardEntry], seen: Collection[str],
+    advance: Callable[[int], None],
+) -> Iterator[Damage]:
+    for shard in shards:
+        entry = shard.file
+        if entry.path not in seen:
+            try:
+                verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
+                tensors = entry_tensors(shard, manifest.d_model, manifest.codec)
+                opened = open_shard(store / entry.path, tensors, num_empty=shard.num_empty)
+                _check_passages(opened, shard)
+            except StoreError as error:
+                yield Damage(entry.path, error.expected, error.found, _fix(store, manifest, entry.path))
+        advance(shard.num_passages)
+
+
+def _check_passages(opened: Shard, shard: ShardEntry) -> None:
+    """Raise StoreError where a checksum was written that a reader would not find: of bytes that are as written."""
+    lengths = np.diff(opened.offsets)
+    wrong = [row for row in np.flatnonzero(lengths).tolist() if not opened.is_sound(row)]
+    if wrong:
+        raise StoreError(
+            shard.file.path, expected="a checksum of each passage",
+            found=f"another of passage number {shard.first + wrong[0]}", fix="",
+        )
+
+
+def _legible_files(store: Path, manifest: StoreManifest) -> list[FileEntry]:
+    """The files that a manifest names, and those that its lists name which can be read."""
+    files = manifest.files()
+    for part in manifest.shard_lists:
+        with suppress(StoreError):  # in `damaged`
+            files += [shard.file for shard in read_shard_list(store, manifest, part)]
+    return files
+
+
+def _check_numbers(store: Path, manifest: StoreManifest, segment: SegmentEntry) -> None:
+    """Raise StoreError where a segment's texts are not those of all its passages but deleted ones."""
+    numbers = stored_numbers(store / segment.texts.path)
     try:
         deleted = read_tombstones(store, manifest)
     except StoreError:  # said of their own file
         return
     # The count first: what the manifest says is not yet known to be so many.
-    if len(numbers) != manifest.num_passages or not np.array_equal(
-        numbers, np.setdiff1d(np.arange(manifest.num_numbers), deleted, assume_unique=True)
+    least, beyond = len(numbers) and numbers[0], len(numbers) and numbers[-1]
+    if len(numbers) != segment.num_passages or not segment.first <= least <= beyond < max(segment.end, 1) or len(
+        np.setdiff1d(
+            np.setdiff1d(np.arange(segment.first, segment.end), deleted, assume_unique=True), numbers,
+            assume_unique=True,
+        )
     ):
         raise StoreError(
-            manifest.texts.path, expected=f"{manifest.num_passages} passages, all but the deleted ones",
+            segment.texts.path, expected=f"{segment.num_passages} passages, all but deleted ones",
             found=f"{len(numbers)} passages", fix="",
         )
 
@@ -157,7 +208,7 @@ def _damage_of_older(store: Path, manifest: StoreManifest, seen: dict[str, FileE
         for damage in damaged_files(store, older, seen=seen):
             if (store / name).exists():
                 yield Damage(damage.path, damage.expected, damage.found, _fix(store, None, name))
-        seen.update((entry.path, entry) for entry in older.files())
+        seen.update((entry.path, entry) for entry in _legible_files(store, older))
 
 
 def _damage_of_replicas(store: Path, manifest: StoreManifest) -> Iterator[Damage]:

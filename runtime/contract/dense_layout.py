@@ -105,7 +105,7 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
     dense = read_record(directory / MANIFEST, DENSE_FILE, DenseManifest, error=StoreError, subject=subject, fix=FIX)
     for name, expected, found in (
         ("generation", manifest.generation, dense.generation),
-        ("texts_sha256", manifest.texts.sha256, dense.texts_sha256),
+        ("texts_sha256", manifest.texts_sha256, dense.texts_sha256),
         ("num_vectors", manifest.num_passages, dense.num_vectors),
     ):
         if expected != found:

@@ -24,6 +24,7 @@ __all__ = [
     "record_from_json",
     "record_of_kind",
     "record_to_json",
+    "record_to_lines",
 ]
 
 T = TypeVar("T")
@@ -174,6 +175,21 @@ def record_from_json(kind: type[T], data: Any, *, error: type[GlimmerError], sub
 def record_to_json(record: Any) -> str:
     """The record as JSON text with a stable layout, so that equal records have equal bytes."""
     return json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n"
+
+
+def record_to_lines(record: Any) -> str:
+    """As `record_to_json`, with a line for each field, and for each entry of a list: of long lists half the bytes."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            return "[\n" + ",\n".join(f"    {text(item)}" for item in value) + "\n  ]"
+        return text(value)
+
+    fields = (f"  {text(name)}: {lines(value)}" for name, value in dataclasses.asdict(record).items())
+    return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
 def _optional(kind: Any) -> set[str]:

@@ -1,26 +1,34 @@
-"""Read a store's manifest: against its replica, byte for byte, and against all that a manifest must be."""
+"""Read a store's manifest, and its lists of shards: against its replica, byte for byte, and all that they must be."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.files import is_there, read_limited
 from glimmer_export.runtime.contract.kinds import STORE, error_of_kind
-from glimmer_export.runtime.contract.manifest import MANIFEST
-from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, json_object, record_of_kind
+from glimmer_export.runtime.contract.manifest import MANIFEST, FileEntry
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, json_object, record_from_json, record_of_kind
 from glimmer_export.runtime.contract.store_layout import (
     OLDER_MANIFESTS,
     STORE_FILE,
+    ShardEntry,
+    ShardListEntry,
     StoreManifest,
     older_manifest_name,
 )
 from glimmer_export.runtime.contract.store_replica import Replica, newest_replica, read_replica
-from glimmer_export.runtime.contract.store_rules import check_store_manifest
+from glimmer_export.runtime.contract.store_rules import check_shard_list, check_store_manifest
+from glimmer_export.runtime.contract.store_schema4 import is_of_schema_4, manifest_of_schema_4
 
-__all__ = ["manifest_replica", "parse_store_manifest", "read_store_manifest"]
+__all__ = [
+    "ShardList", "manifest_replica", "parse_store_manifest", "read_shard_list", "read_shards", "read_store_manifest",
+    "store_files",
+]  # fmt: skip
 
 FIX = "build the store again with `glimmer-export memory build`"
 BOTH = "go back with `glimmer-export memory repair {} --rollback`, copy the store again, or build it again"
@@ -63,9 +71,49 @@ def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) 
     """The manifest that these bytes are; raises StoreError as `read_store_manifest`, replicas apart."""
     subject = f"store {directory}, {name}"
     data = json_object(content, error=StoreError, subject=str(directory / name), fix=FIX)
-    manifest = record_of_kind(data, STORE_FILE, StoreManifest, error=StoreError, subject=subject, fix=FIX)
+    if is_of_schema_4(data):
+        manifest = manifest_of_schema_4(data, subject=subject, fix=FIX)
+    else:
+        manifest = record_of_kind(data, STORE_FILE, StoreManifest, error=StoreError, subject=subject, fix=FIX)
     check_store_manifest(manifest, subject=subject, fix=FIX)
     return manifest
+
+
+@dataclass(frozen=True)
+class ShardList:
+    """What the file of a ShardListEntry holds."""
+
+    shards: tuple[ShardEntry, ...]
+
+
+def read_shard_list(directory: Path, manifest: StoreManifest, part: ShardListEntry) -> tuple[ShardEntry, ...]:
+    """The shards of one of a manifest's lists; raises StoreError if it is absent, or not as it was written."""
+    subject, path = f"store {directory}, {part.file.path}", directory / part.file.path
+    fix = f"restore it with `glimmer-export memory repair {directory}`, or {BOTH.format(directory)}"
+    content = read_limited(path, limit_bytes=part.file.bytes, error=StoreError, subject=str(path), fix=fix)
+    if (len(content), hashlib.sha256(content).hexdigest()) != (part.file.bytes, part.file.sha256):
+        raise StoreError(subject, expected="the bytes that were written", found=_digest_of(content), fix=fix)
+    data = json_object(content, error=StoreError, subject=subject, fix=fix)
+    shards = record_from_json(ShardList, data, error=StoreError, subject=subject, fix=fix).shards
+    check_shard_list(manifest, part, shards, subject=subject, fix=fix)
+    return shards
+
+
+def read_shards(directory: Path, manifest: StoreManifest) -> tuple[ShardEntry, ...]:
+    """All shards of a store, in the order of their numbers; raises StoreError as `read_shard_list`."""
+    return tuple(_shards_of(directory, manifest))
+
+
+def store_files(directory: Path, manifest: StoreManifest) -> list[FileEntry]:
+    """Every file that the manifest vouches for, by itself and by its lists; raises as `read_shard_list`."""
+    listed = [shard.file for part in manifest.shard_lists for shard in read_shard_list(directory, manifest, part)]
+    return [*manifest.files(), *listed]
+
+
+def _shards_of(directory: Path, manifest: StoreManifest) -> Iterator[ShardEntry]:
+    for part in manifest.shard_lists:
+        yield from read_shard_list(directory, manifest, part)
+    yield from manifest.shards
 
 
 def manifest_replica(directory: Path, generation: int | None = None) -> Replica | None:

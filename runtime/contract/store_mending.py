@@ -9,10 +9,11 @@ from pathlib import Path
 from glimmer_export.runtime.contract.digest import file_digest
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.files import READABLE
+from glimmer_export.runtime.contract.manifest import FileEntry
 from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, StoreManifest
-from glimmer_export.runtime.contract.store_replica import CODEC_REPLICA
+from glimmer_export.runtime.contract.store_replica import copied_files, copy_name
 
-__all__ = ["codec_replica_is_sound", "made_again", "mending", "saying_what_mends"]
+__all__ = ["copy_is_sound", "made_again", "mending", "saying_what_mends"]
 
 COPY = "copy the store again"
 BACK = "go back with `glimmer-export memory repair {store} --rollback`, copy the store again, or build it again"
@@ -21,14 +22,13 @@ BACK = "go back with `glimmer-export memory repair {store} --rollback`, copy the
 def made_again(store: Path, manifest: StoreManifest, path: str) -> str | None:
     """What makes the file of this path again, alone; None if nothing does."""
     repair = f"glimmer-export memory repair {store}"
-    written = [file.path for file in (manifest.tombstones, *manifest.index.files) if file]
-    if path in [shard.file.path for shard in manifest.shards]:
+    if path.startswith("shards/"):
         return f"encode it again with `{repair} --bundle BUNDLE`"
-    if path == CODEC_ARRAYS and codec_replica_is_sound(store, manifest):
+    if any(path == file.path and copy_is_sound(store, file) for file in copied_files(manifest)):
         return f"restore it with `{repair}`"
-    if path in written:
+    if any(path == file.path for segment in manifest.segments for file in segment.index):
         return f"write it again with `{repair}`"
-    if path == manifest.texts.path and manifest.generation == 0:
+    if manifest.generation == 0 and any(path == segment.texts.path for segment in manifest.segments):
         return f"write it again with `{repair} --corpus CORPUS`, of SHA-256 {manifest.corpus_sha256}"
     return None
 
@@ -56,12 +56,9 @@ def saying_what_mends(store: Path, manifest: StoreManifest, path: str) -> Iterat
         ) from None
 
 
-def codec_replica_is_sound(store: Path, manifest: StoreManifest) -> bool:
-    """Whether a replica of the codec's arrays is there and is what the manifest says of them."""
-    entry, replica = manifest.codec_arrays, store / CODEC_REPLICA
+def copy_is_sound(store: Path, entry: FileEntry) -> bool:
+    """Whether the second copy of a file is there and is what the manifest says of the file."""
+    copy = store / copy_name(entry.path)
     with suppress(OSError):
-        return (
-            entry is not None and replica.is_file() and replica.stat().st_size == entry.bytes
-            and file_digest(replica) == entry.sha256
-        )
+        return copy.is_file() and copy.stat().st_size == entry.bytes and file_digest(copy) == entry.sha256
     return False

@@ -1,7 +1,9 @@
 """A second copy of a store's manifest, with its digest: a byte that has flipped in either is told, and mended.
 
-    STORE/replicas/00003.manifest         of the third generation: its SHA-256, a line, and the very bytes
-    STORE/replicas/codec.safetensors      the bytes of STORE/codec.safetensors, whose digest the manifest has
+    STORE/replicas/00003.manifest                  of the third generation: its SHA-256, a line, and the very bytes
+    STORE/replicas/codec.safetensors               the bytes of STORE/codec.safetensors, whose digest the manifest has
+    STORE/replicas/shard-lists-00003-00000.json    those of STORE/shard-lists/00003-00000.json, and so on: of what
+    STORE/replicas/tombstones-00003.safetensors    nothing else makes again
 
 The replica is written first, so that the manifest in its place always has one; an older generation keeps its own. A
 store without replicas, as earlier versions made it, is read without them.
@@ -16,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.runtime.contract.files import is_there, read_file
+from glimmer_export.runtime.contract.manifest import FileEntry
 from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
-from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS
+from glimmer_export.runtime.contract.store_layout import StoreManifest
 
-__all__ = ["CODEC_REPLICA", "REPLICAS", "Replica", "newest_replica", "read_replica", "replica_content", "replica_name"]
+__all__ = [
+    "REPLICAS", "Replica", "copied_files", "copy_name", "newest_replica", "read_replica", "replica_content",
+    "replica_name",
+]  # fmt: skip
 
 REPLICAS = "replicas"
-CODEC_REPLICA = f"{REPLICAS}/{CODEC_ARRAYS}"
 NAME = re.compile(r"(\d{5,})\.manifest")
 DIGEST_BYTES = 64
 DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -54,6 +59,18 @@ class Replica:
 def replica_name(generation: int) -> str:
     """Path of a generation's replica below its store."""
     return f"{REPLICAS}/{generation:05d}.manifest"
+
+
+def copy_name(path: str) -> str:
+    """Path below its store of the second copy of the file at this one."""
+    return f"{REPLICAS}/{path.replace('/', '-')}"
+
+
+def copied_files(manifest: StoreManifest) -> list[FileEntry]:
+    """The files of which there is a second copy, in a store that this version wrote."""
+    codec = [manifest.codec_arrays] if manifest.codec_arrays else []
+    lists = [part.file for part in manifest.shard_lists]
+    return [*codec, *lists, *(part.file for part in manifest.tombstone_files)]
 
 
 def replica_content(manifest: bytes) -> bytes:

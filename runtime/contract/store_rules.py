@@ -1,17 +1,32 @@
-"""Whether a store's manifest is one that a writer could have made: every field, alone and beside the others."""
+"""Whether a store's manifest, or a list of shards, is one that a writer could have made.
+
+Every field is looked at, alone and beside the others.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 
 from glimmer_export.runtime.codecs import CODECS, CodecLayout, codec_layout
 from glimmer_export.runtime.contract.errors import StoreError
 from glimmer_export.runtime.contract.manifest import PRECISIONS, FileEntry
-from glimmer_export.runtime.contract.store_layout import CODEC_ARRAYS, FOLDING, INDEX_ENGINES, StoreManifest
+from glimmer_export.runtime.contract.records import MAX_JSON_BYTES
+from glimmer_export.runtime.contract.store_layout import (
+    CODEC_ARRAYS,
+    FOLDING,
+    INDEX_ENGINES,
+    LISTED_SHARDS,
+    SegmentEntry,
+    ShardEntry,
+    ShardListEntry,
+    StoreManifest,
+    born_in,
+)
 
-__all__ = ["MAX_GENERATION", "check_store_manifest"]
+__all__ = ["MAX_GENERATION", "check_shard_list", "check_store_manifest"]
 
 MAX_GENERATION = 2**31 - 1
 ROUNDED = ("bf16", "int8-bf16")
@@ -22,10 +37,12 @@ MAX_SIZES = {"d_model": 1 << 24, "passage_length": 1 << 16, "passages_per_shard"
 HEADER_BYTES = 1 << 16
 """What a safetensors file of ours has beside its tensors, at most."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
-SHARD = re.compile(r"shards/\d{5,}\.safetensors")
-TEXTS = re.compile(r"passages(?:\.(\d{5,}))?\.sqlite")
-TOMBSTONES = re.compile(r"tombstones/(\d{5,})\.safetensors")
-INDEX = re.compile(r"index-(\d{5,})/[\w-]+\.\w+")
+SHARD = re.compile(r"shards/\d{5,}(-\d{5,})?\.safetensors")
+SHARD_LIST = re.compile(r"shard-lists/\d{5,}-\d{5,}\.json")
+TEXTS = re.compile(r"passages(\.\d{5,})?\.sqlite|segments/\d{5,}-\d{5,}/texts\.sqlite")
+TOMBSTONES = re.compile(r"tombstones/\d{5,}\.safetensors")
+INDEX = re.compile(r"(index-\d{5,}|segments/\d{5,}-\d{5,})/[\w-]+\.\w+")
+META = "/meta.json"
 UNICODE = re.compile(r"\d+(\.\d+)*")
 NEWER = "install a newer glimmer-export"
 UNREGISTERED = f"{NEWER}, or register the codec before it is opened (register_codec)"
@@ -50,9 +67,21 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER
         )
-    for checks in (_sizes, _codec, _shards, _totals, _names, _entries):
-        for field, expected, found in checks(manifest):
-            raise StoreError(f"{subject}, {field}", expected=expected, found=repr(found)[:80], fix=fix)
+    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _segments, _names, _entries):
+        _raise_first(checks(manifest), subject, fix)
+
+
+def check_shard_list(
+    manifest: StoreManifest, part: ShardListEntry, shards: Sequence[ShardEntry], *, subject: str, fix: str
+) -> None:
+    """Raise StoreError where a list does not hold the shards that the manifest says of it, or such as no writer has."""
+    faults = (_shards(manifest, shards, part.first), _sums(part, shards), _shard_names(manifest, shards))
+    _raise_first(chain(*faults, *(_entry(shard.file) for shard in shards)), subject, fix)
+
+
+def _raise_first(faults: Iterator[Fault], subject: str, fix: str) -> None:
+    for field, expected, found in faults:
+        raise StoreError(f"{subject}, {field}", expected=expected, found=repr(found)[:80], fix=fix)
 
 
 def _sizes(manifest: StoreManifest) -> Iterator[Fault]:
@@ -62,12 +91,13 @@ def _sizes(manifest: StoreManifest) -> Iterator[Fault]:
         value = getattr(manifest, name)
         if value is not None and not 1 <= value <= limit:
             yield name, f"1 to {limit}", value
-    for name in ("num_passages", "num_tokens", "num_truncated", "num_tombstones"):
+    for name in ("num_passages", "num_truncated"):
         if not 0 <= getattr(manifest, name) <= MAX_COUNT:
             yield name, f"0 to {MAX_COUNT}", getattr(manifest, name)
-    for name in ("memory_digest", "tokenizer_digest", "corpus_sha256"):
-        if not DIGEST.fullmatch(getattr(manifest, name)):
-            yield name, "a SHA-256", getattr(manifest, name)
+    for name in ("memory_digest", "tokenizer_digest", "corpus_sha256", "earlier_sha256"):
+        value = getattr(manifest, name)
+        if not DIGEST.fullmatch(value or "") and (name, value) != ("earlier_sha256", None):
+            yield name, "a SHA-256", value
     if manifest.index.folding < 0:
         yield "index.folding", f"0 to {FOLDING}", manifest.index.folding
     unicode = manifest.index.unicode
@@ -101,57 +131,131 @@ def _layout(manifest: StoreManifest) -> CodecLayout | str | None:
         return str(reason)
 
 
-def _shards(manifest: StoreManifest) -> Iterator[Fault]:
+def _lists(manifest: StoreManifest) -> Iterator[Fault]:
+    """Each says as much as fits into a file of so many entries; what they hold is looked at when they are read."""
+    first = 0
+    for index, part in enumerate(manifest.shard_lists):
+        where = f"shard_lists[{index}]"
+        if part.first != first:
+            yield f"{where}.first", f"{first}, after the one before", part.first
+        if not 1 <= part.num_shards <= LISTED_SHARDS:
+            yield f"{where}.num_shards", f"1 to {LISTED_SHARDS}", part.num_shards
+        most = part.num_shards * manifest.passages_per_shard
+        if not part.num_shards <= part.num_passages <= min(most, MAX_COUNT):
+            yield f"{where}.num_passages", f"{part.num_shards} to {most}", part.num_passages
+        most = part.num_passages * manifest.passage_length
+        if not 0 <= part.num_tokens <= min(most, MAX_COUNT):
+            yield f"{where}.num_tokens", f"0 to {most}", part.num_tokens
+        if part.file.bytes > MAX_JSON_BYTES:
+            yield f"{where}.file.bytes", f"at most {MAX_JSON_BYTES}", part.file.bytes
+        first = part.end
+
+
+def _own_shards(manifest: StoreManifest) -> Iterator[Fault]:
+    return _shards(manifest, manifest.shards, sum(part.num_passages for part in manifest.shard_lists))
+
+
+def _shards(manifest: StoreManifest, shards: Sequence[ShardEntry], first: int) -> Iterator[Fault]:
     layout = _layout(manifest)
     assert not isinstance(layout, str)
     per_passage, per_token = 8, 4  # of the offsets and the token ids
     if layout is not None:
         per_passage += sum(tensor.num_bytes for tensor in layout.per_passage)
         per_token += layout.bytes_per_token
-    for index, shard in enumerate(manifest.shards):
+    for index, shard in enumerate(shards):
         where = f"shards[{index}]"
+        if shard.first != first:
+            yield f"{where}.first", f"{first}, after the one before", shard.first
         if not 1 <= shard.num_passages <= manifest.passages_per_shard:
             yield f"{where}.num_passages", f"1 to {manifest.passages_per_shard}", shard.num_passages
-        most = shard.num_passages * manifest.passage_length
-        if not shard.num_passages <= shard.num_tokens <= most:
-            yield f"{where}.num_tokens", f"{shard.num_passages} to {most}", shard.num_tokens
-        size = 8 + shard.num_passages * per_passage + shard.num_tokens * per_token
+        if not 0 <= shard.num_empty <= shard.num_passages:
+            yield f"{where}.num_empty", f"0 to {shard.num_passages}", shard.num_empty
+        least = shard.num_passages - shard.num_empty
+        most = least * manifest.passage_length
+        if not least <= shard.num_tokens <= most:
+            yield f"{where}.num_tokens", f"{least} to {most}", shard.num_tokens
+        size = 8 + shard.num_passages * (per_passage + 4 * shard.checksums) + shard.num_tokens * per_token
         if not 0 < shard.file.bytes - size <= HEADER_BYTES:
             yield f"{where}.file.bytes", f"{size} and a header", shard.file.bytes
+        first = shard.end
 
 
-def _totals(manifest: StoreManifest) -> Iterator[Fault]:
-    numbers = manifest.num_numbers
-    if manifest.num_passages + manifest.num_tombstones != numbers:
-        found = f"{manifest.num_passages} and {manifest.num_tombstones}"
-        yield "num_passages", f"with num_tombstones the {numbers} passages of its shards", found
-    if (tokens := sum(shard.num_tokens for shard in manifest.shards)) != manifest.num_tokens:
-        yield "num_tokens", f"the {tokens} of its shards", manifest.num_tokens
+def _sums(part: ShardListEntry, shards: Sequence[ShardEntry]) -> Iterator[Fault]:
+    for name, expected, found in (
+        ("num_shards", part.num_shards, len(shards)),
+        ("num_passages", part.num_passages, sum(shard.num_passages for shard in shards)),
+        ("num_tokens", part.num_tokens, sum(shard.num_tokens for shard in shards)),
+    ):
+        if expected != found:
+            yield name, f"{expected}, as the manifest says", found
+
+
+def _segments(manifest: StoreManifest) -> Iterator[Fault]:
+    numbers, first = manifest.num_numbers, 0
+    for index, segment in enumerate(manifest.segments):
+        where = f"segments[{index}]"
+        if segment.first != first:
+            yield f"{where}.first", f"{first}, after the one before", segment.first
+        if not (segment.num_numbers > 0 or len(manifest.segments) == 1):
+            yield f"{where}.num_numbers", "1 at least", segment.num_numbers
+        if not 0 <= segment.num_passages <= segment.num_numbers <= MAX_COUNT:
+            yield f"{where}.num_passages", f"0 to {segment.num_numbers}", segment.num_passages
+        if manifest.index.engine == "tantivy" and segment.num_passages and not segment.index:
+            yield f"{where}.index", f"files of an index of {segment.num_passages} passages", "none"
+        first = segment.end
+    if first != numbers or not manifest.segments:
+        yield "segments", f"those of the {numbers} passages of its shards", first
+    if sum(segment.num_passages for segment in manifest.segments) < manifest.num_passages:
+        yield "segments", f"{manifest.num_passages} passages at least", first
+    if manifest.index.engine == "fts5" and (len(manifest.segments) != 1 or manifest.segments[0].index):
+        yield "segments", "one, without files of an index", len(manifest.segments)
+    for index, segment in enumerate(manifest.segments):
+        yield from _documents(segment, f"segments[{index}].documents")
     if manifest.num_truncated > numbers:
         yield "num_truncated", f"at most {numbers}", manifest.num_truncated
-    tombstones, size = manifest.tombstones, 8 * manifest.num_tombstones
-    if (tombstones is not None) != (size > 0) or (tombstones and not 0 < tombstones.bytes - size <= HEADER_BYTES):
-        found = str(tombstones and tombstones.bytes)
-        yield "tombstones", f"a file of {manifest.num_tombstones} numbers, null if there are none", found
+
+
+def _documents(segment: SegmentEntry, where: str) -> Iterator[Fault]:
+    """Those of tantivy's own segments, unless that lists them itself."""
+    parts = {file.path.partition(".")[0] for file in segment.index}
+    if not parts or any(file.path.endswith(META) for file in segment.index):
+        parts = set()
+    if len(segment.documents) != len(parts) or not all(1 <= count <= MAX_COUNT for count in segment.documents):
+        yield where, f"how many documents each of {len(parts)} parts has", segment.documents
+    elif parts and sum(segment.documents) != segment.num_passages:
+        yield where, f"{segment.num_passages} together", segment.documents
+
+
+def _tombstones(manifest: StoreManifest) -> Iterator[Fault]:
+    numbers, deleted = manifest.num_numbers, manifest.tombstones
+    for index, part in enumerate(manifest.tombstone_files):
+        if not (1 <= part.count <= numbers and 0 < part.file.bytes - 8 * part.count <= HEADER_BYTES):
+            yield f"tombstone_files[{index}]", f"a file of 1 to {numbers} numbers", (part.count, part.file.bytes)
+    if manifest.num_passages + manifest.num_tombstones != numbers:
+        found = f"{manifest.num_passages} and {manifest.num_tombstones}"
+        yield "num_passages", f"with its tombstones the {numbers} passages of its shards", found
+    if any(one >= other for one, other in pairwise(deleted)):
+        yield "tombstones", "numbers that rise", deleted
+    if deleted and not 0 <= deleted[0] <= deleted[-1] < numbers:
+        yield "tombstones", f"numbers from 0 to below {numbers}", deleted
 
 
 def _names(manifest: StoreManifest) -> Iterator[Fault]:
     """Names such as a writer gives, of no later generation, each once."""
-    named: list[tuple[str, FileEntry, re.Pattern[str]]] = [("texts", manifest.texts, TEXTS)]
-    if manifest.tombstones is not None:
-        named.append(("tombstones", manifest.tombstones, TOMBSTONES))
-    named += [(f"index.files[{place}]", file, INDEX) for place, file in enumerate(manifest.index.files)]
+    named: list[tuple[str, FileEntry, re.Pattern[str]]] = []
+    for index, part in enumerate(manifest.shard_lists):
+        named.append((f"shard_lists[{index}].file", part.file, SHARD_LIST))
+    for index, deleted in enumerate(manifest.tombstone_files):
+        named.append((f"tombstone_files[{index}].file", deleted.file, TOMBSTONES))
+    for index, segment in enumerate(manifest.segments):
+        named.append((f"segments[{index}].texts", segment.texts, TEXTS))
+        named += [(f"segments[{index}].index[{place}]", file, INDEX) for place, file in enumerate(segment.index)]
+        if manifest.index.engine == "tantivy" and not _is_of_one_index(segment):
+            yield f"segments[{index}].index", "the files of one folder's index", f"{len(segment.index)} files"
     for where, file, pattern in named:
-        match = pattern.fullmatch(file.path)
-        if match is None or int(match[1] or 0) > manifest.generation:
+        if pattern.fullmatch(file.path) is None or born_in(file.path) > manifest.generation:
             yield f"{where}.path", f"the name of a file of generation {manifest.generation} or before", file.path
-    folders = {file.path.partition("/")[0] for file in manifest.index.files}
-    metas = [file for file in manifest.index.files if file.path.endswith("/meta.json")]
-    if (len(folders), len(metas)) != ((0, 0) if manifest.index.engine == "fts5" else (1, 1)):
-        yield "index.files", f"those of one index of {manifest.index.engine}", f"{len(manifest.index.files)} files"
-    for index, shard in enumerate(manifest.shards):
-        if not SHARD.fullmatch(shard.file.path):
-            yield f"shards[{index}].file.path", "the name of a shard", shard.file.path
+    yield from _shard_names(manifest, manifest.shards)
     if manifest.codec_arrays is not None and manifest.codec_arrays.path != CODEC_ARRAYS:
         yield "codec_arrays.path", CODEC_ARRAYS, manifest.codec_arrays.path
     seen: set[str] = set()
@@ -161,9 +265,30 @@ def _names(manifest: StoreManifest) -> Iterator[Fault]:
         seen.add(file.path)
 
 
+def _is_of_one_index(segment: SegmentEntry) -> bool:
+    """Whether its files lie in one folder: with tantivy's own list if that folder is of an earlier version."""
+    folders = {file.path.partition("/")[0 if file.path.startswith("index-") else 2].partition("/")[0]
+               for file in segment.index}
+    lists = sum(file.path.endswith(META) for file in segment.index)
+    return len(folders) <= 1 and lists == any(file.path.startswith("index-") for file in segment.index)
+
+
+def _shard_names(manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for index, shard in enumerate(shards):
+        path = shard.file.path
+        if not SHARD.fullmatch(path) or born_in(path) > manifest.generation or path in seen:
+            yield f"shards[{index}].file.path", "the name of a shard, once", path
+        seen.add(path)
+
+
 def _entries(manifest: StoreManifest) -> Iterator[Fault]:
     for file in manifest.files():
-        if not 0 <= file.bytes <= MAX_COUNT:
-            yield f"{file.path}, bytes", "a size", file.bytes
-        if not DIGEST.fullmatch(file.sha256):
-            yield f"{file.path}, sha256", "a SHA-256", file.sha256
+        yield from _entry(file)
+
+
+def _entry(file: FileEntry) -> Iterator[Fault]:
+    if not 0 <= file.bytes <= MAX_COUNT:
+        yield f"{file.path}, bytes", "a size", file.bytes
+    if not DIGEST.fullmatch(file.sha256):
+        yield f"{file.path}, sha256", "a SHA-256", file.sha256

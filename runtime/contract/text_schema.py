@@ -20,7 +20,7 @@ __all__ = [
     "INSERT_WITH_PAGE",
     "PASSAGE_WORDS",
     "SELECT_BETWEEN",
-    "SELECT_HIGHEST",
+    "SELECT_BOUNDS",
     "SELECT_NUMBER",
     "SELECT_NUMBERS",
     "SELECT_PASSAGE",
@@ -44,7 +44,7 @@ INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?
 INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
 DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
 COUNT_PASSAGES = "SELECT count(*) FROM passages"
-SELECT_HIGHEST = "SELECT max(number) FROM passages"
+SELECT_BOUNDS = "SELECT (SELECT min(number) FROM passages), (SELECT max(number) FROM passages)"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
 SELECT_PASSAGE = "SELECT id, title, text, wikipedia_id FROM passages WHERE number = ?"

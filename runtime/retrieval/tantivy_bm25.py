@@ -7,17 +7,22 @@ passage, and the title weighs two.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glimmer_export.runtime.contract import StoreError
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line, is_panic
-from glimmer_export.runtime.contract.store_layout import FOLDING
+from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
 from glimmer_export.runtime.retrieval.folding import passage_words
 from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
+from glimmer_export.runtime.retrieval.tantivy_segments import INDEX_FIX, IndexPart, index_parts, lay_out
 from glimmer_export.runtime.retrieval.words import search_words, unfolded_words
 
 __all__ = [
@@ -29,7 +34,6 @@ NUMBER, PASSAGE = "number", "passage"
 WORD_FORMS = "word_forms"
 MAX_WORD_BYTES = 255
 """A longer one is no word; the index holds terms of less than 64 KiB."""
-FIX = "write it again with `glimmer-export memory repair`, or copy the store again"
 
 
 def import_tantivy() -> Any:
@@ -69,24 +73,31 @@ def tantivy_errors(named: Callable[[BaseException], Exception]) -> LibraryErrors
 
 
 class TantivyIndex:
-    """An index opened for reading. Safe from several threads and processes; nothing is written beside it."""
+    """A store's index opened for reading. Safe from several threads and processes; nothing is written beside it.
 
-    def __init__(self, files: Sequence[Path], *, num_passages: int, folding: int = FOLDING) -> None:
-        """Open an index by its files; raises StoreError if they are not an index, or one of another number of passages.
+    Passages that are deleted are not found. Until the segment that has them is written anew, a word is counted in them
+    too, which lowers its weight a little.
+    """
 
-        `folding` is that of the index. Raises MissingExtraError without the package.
+    def __init__(
+        self, directory: Path, segments: Sequence[SegmentEntry], tombstones: NDArray[np.int64], *,
+        folding: int = FOLDING,
+    ) -> None:
+        """Open the index of the segments of the store in `directory`; `tombstones` (n,) rise: what is not found.
+
+        `folding` is that of the index. Raises StoreError if the files are no index, or one of another number of
+        passages; MissingExtraError without the package.
         """
         self._tantivy = import_tantivy()
-        self._subject = f"index {files[0].parent}" if files else "index"
+        self._subject = f"index {directory}"
         self._schema = index_schema()
         self._word_forms = word_forms(folding)
         self._words = search_words if folding else unfolded_words
         self._errors = tantivy_errors(self._damaged)
-        self._searcher = self._open(files)
+        self._deleted = still_indexed(segments, tombstones)
+        self._searcher = self._open(index_parts(directory, segments))
         with self._errors:
-            found = self._searcher.num_docs
-        if found != num_passages:
-            raise StoreError(self._subject, expected=f"{num_passages} passages", found=str(found), fix=FIX)
+            self._share = len(self._deleted) / max(1, self._searcher.num_docs)
 
     def search(self, question: str, top_k: int) -> list[Hit]:
         """The `top_k` passages that fit the question's words best, any of them; a tie goes to the lower number.
@@ -99,22 +110,40 @@ class TantivyIndex:
         if not terms:
             return []
         any_of = query.boolean_query([(self._tantivy.Occur.Should, term) for term in terms])
-        return first_of_equals(lambda limit, highest: self._hits(any_of, limit, highest), top_k)
+        return first_of_equals(lambda limit, highest: self._live_hits(any_of, limit, highest), top_k)
 
-    def _open(self, files: Sequence[Path]) -> Any:
+    def _open(self, parts: Sequence[IndexPart]) -> Any:
         """A searcher.
 
         tantivy locks a directory by a file that it makes there. The index may lie on a medium that is read alone, and
         must stay as its manifest lists it: it is opened through a directory of links, which is not needed afterwards.
+        Of what is on the disk only the segments' own files are read: what tantivy lists them by is made here.
         """
         # tantivy may still remove its lock there when we do: then an empty directory is left.
-        with TemporaryDirectory(prefix="glimmer-index-", ignore_cleanup_errors=True) as directory:
-            for file in files:
-                (Path(directory) / file.name).symlink_to(file.resolve())
-            with self._errors:
-                index = self._tantivy.Index.open(directory)
-                index.config_reader("manual")  # a finished index does not change: no thread need watch it
-                return index.searcher()
+        with TemporaryDirectory(prefix="glimmer-index-", ignore_cleanup_errors=True) as directory, self._errors:
+            self._tantivy.Index(self._schema, directory)
+            lay_out(Path(directory), parts)
+            index = self._tantivy.Index.open(directory)
+            index.config_reader("manual")  # a finished index does not change: no thread need watch it
+            return index.searcher()
+
+    def _live_hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
+        """As `_hits`, of passages that are there: more are asked for as there may be deleted ones among them."""
+        if not len(self._deleted):
+            return self._hits(query, limit, highest)
+        asked = limit + math.ceil(2 * self._share * limit)
+        while True:
+            hits = self._hits(query, asked, highest)
+            live = [hit for hit, dead in zip(hits, self._are_deleted(hits), strict=True) if not dead]
+            if len(live) >= limit or len(hits) < asked:
+                return live[:limit]
+            asked *= 2
+
+    def _are_deleted(self, hits: Sequence[Hit]) -> list[bool]:
+        numbers = np.array([hit.number for hit in hits], np.uint64).astype(np.int64)
+        places = np.minimum(self._deleted.searchsorted(numbers), len(self._deleted) - 1)
+        deleted: list[bool] = (self._deleted[places] == numbers).tolist()
+        return deleted
 
     def _hits(self, query: Any, limit: int, highest: int | None) -> list[Hit]:
         if highest is not None:
@@ -127,7 +156,9 @@ class TantivyIndex:
         # Whoever asks looks for the lowest numbers among equals, which would never end where these are not kept to.
         known = None not in numbers and len(set(numbers)) == len(found)
         if not known or (highest is not None and any(number > max(highest, 0) for number in numbers)):
-            raise StoreError(self._subject, expected="a passage's number a document", found="none, or another", fix=FIX)
+            raise StoreError(
+                self._subject, expected="a passage's number a document", found="none, or another", fix=INDEX_FIX
+            )
         return [Hit(number, steady(score)) for number, (score, _) in zip(numbers, found, strict=True)]
 
     def _up_to(self, query: Any, highest: int) -> Any:
@@ -137,4 +168,14 @@ class TantivyIndex:
         return kind.boolean_query([(must, query), (must, kind.boost_query(numbers, 0.0))])
 
     def _damaged(self, raised: BaseException) -> StoreError:
-        return StoreError(self._subject, expected="an index of tantivy", found=first_line(raised), fix=FIX)
+        return StoreError(self._subject, expected="an index of tantivy", found=first_line(raised), fix=INDEX_FIX)
+
+
+def still_indexed(segments: Sequence[SegmentEntry], tombstones: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of the deleted numbers (n,) those of segments that were written before one was deleted: they may be found."""
+    parts = [np.zeros(0, np.int64)]
+    for segment in segments:
+        dead = tombstones[slice(*tombstones.searchsorted([segment.first, segment.end]))]
+        if len(dead) > segment.num_numbers - segment.num_passages:
+            parts.append(dead)
+    return np.concatenate(parts)

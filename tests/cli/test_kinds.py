@@ -30,7 +30,7 @@ FOR_BUNDLES = [
     "memory append store --bundle X --corpus corpus.jsonl", "memory repair store --bundle X",
 ]
 FOR_STORES = [
-    "ask bundle w20 --store X", "memory verify X", "memory repair X", "memory repair X --rollback",
+    "ask bundle w20 --store X", "memory stats X", "memory verify X", "memory repair X", "memory repair X --rollback",
     "memory delete X --id 1", "memory append X --bundle bundle --corpus corpus.jsonl", "memory compact X",
     "memory convert X -o out --codec fp16", "memory index X --embeddings v.npy", "memory index X --encoder encoder",
 ]

@@ -45,6 +45,7 @@ COMMANDS = {
     "memory append": Command({"store": CHANGED}, ("bundle", "corpus")),
     "memory delete": Command({"store": CHANGED}, ("ids",)),
     "memory compact": Command({"store": CHANGED}, ()),
+    "memory stats": Command({}, ("store",)),
     "memory verify": Command({}, ("store",)),
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({"compile_cache": FOLDER}, ("bundle", "store"), "w1"),

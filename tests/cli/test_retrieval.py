@@ -32,9 +32,22 @@ def test_a_store_is_built_with_the_engine_that_is_asked_for(cli, glimmer, tmp_pa
     corpus = write_rows(tmp_path / "corpus.jsonl", CORPUS)
     done = cli("memory", "build", glimmer.bundle, "--corpus", corpus, "-o", tmp_path / "store", "--index", index)
     assert (done.code, done.err) == (0, "")
-    assert (tmp_path / "store" / "index-00000").is_dir() == (index == "tantivy")
+    assert (tmp_path / "store" / "segments").is_dir() == (index == "tantivy")
     found = cli("ask", glimmer.bundle, "--store", tmp_path / "store", "-k", "1", CORPUS[7]["text"], "--json").json
     assert [item["id"] for item in found["passages"]] == [CORPUS[7]["id"]]
+
+
+def test_a_store_is_moved_to_another_engine(cli, glimmer, tmp_path):
+    store = shutil.copytree(glimmer.store, tmp_path / "store")
+    done = cli("memory", "index", store, "--engine", "tantivy")
+    assert (done.code, done.err) == (0, "")
+    assert f"{len(CORPUS)} passages indexed by tantivy, and no more by fts5" in " ".join(done.out.split())
+    report = cli("memory", "index", store, "--engine", "auto", "--json").json
+    assert (report["engine"], report["engine_before"], report["generation"]) == ("fts5", "tantivy", 2)
+    found = cli("ask", glimmer.bundle, "--store", store, "-k", "1", CORPUS[7]["text"], "--json").json
+    assert [item["id"] for item in found["passages"]] == [CORPUS[7]["id"]]
+    refused = cli("memory", "index", store, "--engine", "fts5", "--ids", tmp_path / "ids.jsonl")
+    assert (refused.code, "run the command once for each" in " ".join(refused.err.split())) == (2, True)
 
 
 def test_vectors_are_made_and_asked_for(cli, glimmer, tmp_path):

@@ -31,7 +31,7 @@ def test_a_cached_step_at_large_size_with_fp16_between_the_graphs(questions, bef
 def test_codecs_at_width_1024():
     codecs = cost_report(CostRequest(model="large", passage_tokens=100)).codecs
     assert list(codecs) == list(CODECS)
-    beside = 8 + 100 * 4
+    beside = 8 + 4 + 100 * 4
     assert {name: size - beside for name, size in codecs.items()} == {
         "fp16": 100 * 2048 + 4, "int8": 100 * (1024 + 4), "int4": 100 * (512 + 32 + 16 + 4),
         "pq8x": 100 * 256, "pq16x": 100 * 128,
@@ -55,4 +55,4 @@ def test_a_store_that_was_built(exported, variant):
 
 def test_a_fid_stores_token_ids_alone():
     codecs = cost_report(CostRequest(model="base", architecture="fid", passage_tokens=10)).codecs
-    assert codecs == {"none": 8 + 4 * 10}
+    assert codecs == {"none": 8 + 4 + 4 * 10}

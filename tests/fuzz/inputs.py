@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.contract import read_store_manifest
+from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from tests.corpus_files import HAS_ZSTD, WRITERS
 
 __all__ = ["BUNDLE", "FID_BUNDLE", "GOLDEN", "INT8_BUNDLE", "PLACES", "STORE"]
@@ -82,12 +83,18 @@ def bundle_with_engines(folder: Path) -> None:
         (directory / "live_stage_b.engine").write_bytes(b"none")
 
 
+def golden_passages() -> list[Passage]:
+    """Of the golden store."""
+    segments = read_store_manifest(STORE).segments
+    with closing(PassageTexts(STORE, segments, np.zeros(0, np.int64), folding=0)) as texts:
+        return texts.passages(range(NUM_PASSAGES))
+
+
 def new_store(folder: Path) -> None:
     """Of the schema of now, with what was appended and deleted, in a codec that is fitted; ids as the golden one's."""
     from glimmer_export.exporter.memory import append_passages, build_store, delete_passages
 
-    with closing(PassageTexts(STORE / "passages.sqlite", NUM_PASSAGES, folding=0)) as texts:
-        passages = texts.passages(range(NUM_PASSAGES))
+    passages = golden_passages()
     rows = [{"id": passage.id, "title": passage.title, "text": passage.text} for passage in passages]
     first, second = folder / "first.jsonl", folder / "second.jsonl"
     _lines(first, rows)
@@ -136,8 +143,7 @@ def encoder(folder: Path) -> None:
 
 def embeddings(folder: Path) -> None:
     """Of the golden store's passages."""
-    with closing(PassageTexts(STORE / "passages.sqlite", NUM_PASSAGES, folding=0)) as texts:
-        ids = [passage.id for passage in texts.passages(range(NUM_PASSAGES))]
+    ids = [passage.id for passage in golden_passages()]
     np.save(folder / "vectors.npy", np.random.default_rng(0).standard_normal((len(ids), 6)).astype(np.float32))
     (folder / "ids.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in ids), encoding="utf-8")
 

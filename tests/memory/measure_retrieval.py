@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from glimmer_export.exporter.memory.texts import FTS5, TANTIVY, write_index, write_texts
-from glimmer_export.runtime.contract import TEXTS
+import numpy as np
+
+from glimmer_export.exporter.memory.texts import FTS5, TANTIVY, write_segments
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
 from glimmer_export.runtime.retrieval.folding import passage_words
@@ -44,19 +45,15 @@ def build(directory: Path, texts: Iterator[Passage], count: int, engine: str) ->
             yield passage
 
     reading, started = 0.0, time.process_time()
-    if engine == FTS5:
-        write_texts(directory / TEXTS, timed(texts), advance=ignore)
-        files = [directory / TEXTS]
-        retriever: Retriever = PassageTexts(directory / TEXTS, count)
-        what = "texts and index"
-    else:
-        entry = write_index(directory, 0, enumerate(timed(texts)), TANTIVY, advance=ignore)
-        files = [directory / file.path for file in entry.files]
-        retriever = TantivyIndex(files, num_passages=count)
-        what = "index"
+    segments = write_segments(directory, 0, enumerate(timed(texts)), count, engine, advance=ignore)
     seconds = time.process_time() - started - reading
-    size = sum(file.stat().st_size for file in files)
-    return retriever, f"{engine}, {count:,} passages: {what} written in {seconds:.0f} s of CPU, {size / 1e6:,.0f} MB"
+    size = sum(file.bytes for segment in segments for file in segment.files())
+    nothing = np.zeros(0, np.int64)
+    retriever: Retriever = PassageTexts(directory, segments, nothing)
+    if engine == TANTIVY:
+        retriever = TantivyIndex(directory, segments, nothing)
+    what = f"{engine}, {count:,} passages: texts and index written in {seconds:.0f} s of CPU, {size / 1e6:,.0f} MB"
+    return retriever, what
 
 
 def latencies(retriever: Retriever, asked: Sequence[str]) -> str:

@@ -107,7 +107,7 @@ def test_a_fid_store_has_token_ids_and_no_memory(corpus, tmp_path):
         assert store.input_ids(7)[-1] == 1
         with pytest.raises(StoreError, match="no memory"):
             store.memory(7)
-    assert set(load_file(tmp_path / "store" / "shards" / "00000.safetensors")) == {"offsets", "input_ids"}
+    assert set(load_file(tmp_path / "store" / "shards" / "00000.safetensors")) == {"checksums", "input_ids", "offsets"}
 
 
 def test_a_bundle_of_another_precision_reads_the_store(bundle, corpus, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 from unittest.mock import Mock
@@ -13,25 +12,38 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from glimmer_export.exporter.memory import (
     CorpusSource,
     append_passages,
     build_store,
+    commit,
     compact_store,
     convert_store,
     delete_passages,
     id_from_text,
     read_ids,
+    repair_store,
+    store_stats,
+    tiers,
     verify_store,
 )
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.work import work_directory
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import CorpusError, OutputError, PassageError, StoreError
+from glimmer_export.runtime.contract import (
+    CorpusError,
+    OutputError,
+    PassageError,
+    StoreError,
+    read_store_manifest,
+    store_files,
+    store_manifest,
+)
 from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import NOT_FINITE, make_bundle, rewrite, tree, write_rows
-from tests.memory.contents import contents, open_contents, search_ids, shard_digests
+from tests.memory.contents import contents, open_contents, search_ids
 
 ROWS = [
     {"id": f"p{index}" if index % 2 else index, "title": f"t{index}", "text": f"w{index} w1 w2"} for index in range(7)
@@ -76,7 +88,7 @@ def test_appended_passages_are_there(store, bundle, opened, tmp_path):
         assert now.passage(7).text == "w42 w40 w1"
         assert search_ids(now, "w42")[0][0] == "q"
         assert now.memory(7).codes.shape == (len(now.input_ids(7)), 8)
-        assert now.manifest.tombstones is None
+        assert now.manifest.num_tombstones == 0
     del before["manifest.json"]
     assert before.items() <= tree(store).items()  # nothing that was there is touched
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.jsonl", "store"]
@@ -99,7 +111,7 @@ def test_an_id_that_is_there_is_replaced_only_on_request(store, bundle, opened, 
         assert "p1" not in dict(search_ids(now, "w1 w2"))
 
 
-def test_deleted_passages_are_gone_from_everywhere_but_the_shards(store, opened):
+def test_deleted_passages_are_not_found_nor_read(store, opened):
     summary = delete_passages(store, ["p5", 6, 0, 6])
     assert (summary.generation, summary.deleted, summary.passages) == (1, 3, 4)
     with MemoryStore.open(store, opened) as now:
@@ -144,7 +156,7 @@ def test_an_open_reader_keeps_its_generation(store, bundle, opened, new):
             expected = contents(between)
             summary = compact_store(store)
             assert (summary.generation, summary.removed, summary.open) == (3, (1,), (0, 2))
-            old._shards.clear()  # as where there are more than can be mapped at once
+            old._shards.clear()  # as where nothing was read yet
             assert contents(old) == before
             assert search_ids(old, "w1 w2 t1") == found
             assert contents(between) == expected
@@ -155,13 +167,81 @@ def test_an_open_reader_keeps_its_generation(store, bundle, opened, new):
     summary = compact_store(store)
     assert (summary.removed, summary.open) == ((0,), ())
     assert open_contents(store, opened) == expected
-    named = json.loads((store / "manifest.json").read_text())
-    assert sorted(tree(store)) == sorted(
-        [
-            "manifest.json", "replicas/00003.manifest", named["texts"]["path"],
-            *(shard["file"]["path"] for shard in named["shards"]),
-        ]
-    )
+    named = [file.path for file in store_files(store, read_store_manifest(store))]
+    assert sorted(tree(store)) == sorted(["manifest.json", "replicas/00003.manifest", *named])
+
+
+def test_numbers_stay_through_any_change(store, bundle, opened, new):
+    add(store, bundle, new, replace=True)
+    delete_passages(store, [0, 4])
+    with MemoryStore.open(store, opened) as before:
+        numbers = dict(zip([2, "p3", "p5", 6, "p1", "q"], [2, 3, 5, 6, 7, 8], strict=True))
+        assert before.numbers(list(numbers)) == list(numbers.values())
+        rows = contents(before)
+        compact_store(store)
+        with MemoryStore.open(store, opened) as after:
+            assert after.numbers(list(numbers)) == list(numbers.values())
+            assert contents(after) == rows
+
+
+def test_what_nobody_holds_goes_with_the_next_change_but_for_the_generation_before(store, bundle, opened, tmp_path):
+    """So that there is one to go back to; what a reader holds stays for as long as it does."""
+
+    def put(index):
+        row = {"id": f"n{index}", "text": f"w{index} w2"}
+        return add(store, bundle, write_rows(tmp_path / "one.jsonl", [row])).generation
+
+    put(0)
+    with MemoryStore.open(store, opened) as held:
+        before = contents(held)
+        assert [put(index) for index in range(1, 5)] == [2, 3, 4, 5]
+        assert sorted(path.name for path in (store / "manifests").iterdir()) == ["00001.json", "00004.json"]
+        assert sorted(store.glob("*.sqlite")) == [store / f"passages.0000{number}.sqlite" for number in (1, 4, 5)]
+        held._shards.clear()
+        assert contents(held) == before
+        assert verify_store(store).damaged == ()
+    assert put(5) == 6
+    assert sorted(path.name for path in (store / "manifests").iterdir()) == ["00005.json"]
+    assert sorted(store.glob("*.sqlite")) == [store / f"passages.0000{number}.sqlite" for number in (5, 6)]
+    assert verify_store(store).unnamed == ()
+
+
+def test_what_a_store_keeps_is_said(store, bundle, opened, new):
+    plain = store_stats(store)
+    assert (plain.passages, plain.deleted, plain.shards, plain.segments) == (7, 0, 3, 1)
+    assert (plain.older, plain.open, plain.older_bytes, plain.warnings) == ((), (), 0, ())
+    assert plain.shard_bytes == sum(path.stat().st_size for path in (store / "shards").iterdir())
+    with MemoryStore.open(store, opened):
+        add(store, bundle, new, replace=True)
+        delete_passages(store, [0])
+        found = store_stats(store)
+        assert (found.passages, found.deleted, found.empty_rows, found.texts_left) == (7, 2, 0, 0)
+        assert (found.older, found.open) == ((0, 1), (0,))
+        kept = ("passages.sqlite", "passages.00001.sqlite")
+        assert found.older_bytes == sum((store / name).stat().st_size for name in kept)
+    compact_store(store)
+    found = store_stats(store)
+    assert (found.empty_rows, found.older, found.older_bytes) == (2, (), 0)
+
+
+def test_a_change_reads_no_older_manifest(store, monkeypatch):
+    """Nor any shard: what it costs does not rise with what was before."""
+    for identifier in (0, "p1"):
+        delete_passages(store, [identifier])
+    (store / "manifests" / "00001.json").write_text("{")
+    for path in (store / "shards").iterdir():
+        os.truncate(path, path.stat().st_size)  # the same size: it is looked at, and not read
+        path.chmod(0)
+    parsed = []
+    real = store_manifest.parse_store_manifest
+
+    def parse(directory, content, name="manifest.json"):
+        parsed.append(name)
+        return real(directory, content, name)
+
+    monkeypatch.setattr(store_manifest, "parse_store_manifest", parse)
+    delete_passages(store, [2])
+    assert set(parsed) == {"manifest.json"}
 
 
 def test_a_reader_that_comes_during_a_change_reads_the_next(store, bundle, opened, tmp_path, monkeypatch):
@@ -250,7 +330,7 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("glimmer_export.exporter.memory.append.change_texts", interrupt)
+        patched.setattr("glimmer_export.exporter.memory.append.changed_segments", interrupt)
         with pytest.raises(KeyboardInterrupt):
             add(store, bundle, corpus)
     assert (tmp_path / "store.partial" / "store").is_dir()
@@ -338,7 +418,7 @@ def test_shards_of_a_build_that_fits_other_arrays_are_not_appended(store, tmp_pa
     convert_store(store, tmp_path / "converted", "int8")
     corpus = write_rows(tmp_path / "new.jsonl", NEW[1:])
     before = tree(tmp_path / "converted")
-    monkeypatch.setattr("glimmer_export.exporter.memory.build.write_texts", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("glimmer_export.exporter.memory.build.write_segments", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_store(bundle, corpus, tmp_path / "converted", codec="int8", overwrite=True, **SMALL)
     with pytest.raises(OutputError, match=r"arrays_sha256.*--restart"):
@@ -365,10 +445,9 @@ def test_memory_that_is_not_finite_leaves_the_store_as_it_was(store, bundle, ope
     assert len(open_contents(store, opened)) == 7
 
 
-@pytest.mark.parametrize("name", ["passages.sqlite", "tombstones/00001.safetensors"])
-def test_damage_is_not_carried_into_a_new_generation(store, name):
+def test_damage_is_not_carried_into_a_new_generation(store):
     delete_passages(store, [0])
-    path = store / ("passages.00001.sqlite" if name == "passages.sqlite" else name)
+    path = store / "passages.00001.sqlite"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -376,17 +455,43 @@ def test_damage_is_not_carried_into_a_new_generation(store, name):
         delete_passages(store, [2])
 
 
-@pytest.mark.parametrize(
-    ("numbers", "count"), [([0, 3], 3), ([3, 0], 2), ([0, 0], 2), ([-1, 0], 2), ([0, 7], 2)]
-)
-def test_tombstones_that_are_not_a_stores_are_refused(store, opened, numbers, count):
-    from safetensors.numpy import save_file
-
+@pytest.mark.parametrize("numbers", [[3, 0], [0, 0], [-1, 0], [0, 7]])
+def test_tombstones_that_are_not_a_stores_are_refused(store, opened, numbers):
     delete_passages(store, [0, 2])
-    save_file({"numbers": np.array(numbers, np.int64)}, store / "tombstones" / "00001.safetensors")
-    rewrite(store / "manifest.json", num_tombstones=count, num_passages=7 - count)
-    with pytest.raises(StoreError, match="numbers that rise"):
+    rewrite(store / "manifest.json", tombstones=numbers)
+    with pytest.raises(StoreError, match="tombstones"):
         MemoryStore.open(store, opened, verify=False)
+
+
+@pytest.mark.parametrize(("numbers", "count"), [([0, 3], 3), ([3, 0], 2), ([0, 0], 2), ([-1, 0], 2), ([0, 7], 2)])
+def test_a_file_of_tombstones_that_is_not_a_stores_is_refused(store, opened, numbers, count):
+    content = save({"numbers": np.array(numbers, np.int64)})
+    (store / "tombstones").mkdir()
+    (store / "tombstones" / "00000.safetensors").write_bytes(content)
+    file = {"path": "tombstones/00000.safetensors", "bytes": len(content), "sha256": "0" * 64}
+    rewrite(store / "manifest.json", tombstone_files=[{"file": file, "count": count}], num_passages=7 - count)
+    with pytest.raises(StoreError, match=r"numbers that rise|tombstone_files"):
+        MemoryStore.open(store, opened, verify=False)
+
+
+def test_many_tombstones_lie_in_files_that_are_merged(store, opened, monkeypatch):
+    monkeypatch.setattr(commit, "INLINE_TOMBSTONES", 1)
+    monkeypatch.setattr(tiers, "FACTOR", 2)
+    for identifier in [0, "p1", 2, "p3", 4, "p5"]:
+        delete_passages(store, [identifier])
+    manifest = read_store_manifest(store)
+    assert (manifest.num_tombstones, manifest.num_passages) == (6, 1)
+    assert [part.count for part in manifest.tombstone_files] in ([6], [4, 2])
+    for part in manifest.tombstone_files:
+        copy = store / "replicas" / part.file.path.replace("/", "-")
+        assert copy.read_bytes() == (store / part.file.path).read_bytes()
+    assert [row[0] for row in open_contents(store, opened)] == [6]
+    assert verify_store(store).unnamed == ()
+    damaged = store / manifest.tombstone_files[0].file.path
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\1")
+    assert [damage.path for damage in verify_store(store).damaged] == [manifest.tombstone_files[0].file.path]
+    assert repair_store(store).restored == (manifest.tombstone_files[0].file.path,)
+    assert verify_store(store).damaged == ()
 
 
 def test_a_strange_directory_beside_the_store_is_left_alone(store):
@@ -466,9 +571,8 @@ def test_any_changes_equal_a_build_of_what_is_left(bundle, opened, tmp_path, cha
         assert contents(changed) == contents(expected)
         for question in ("w0", "w1 w2 t1", "w3 w4 w5 t0"):
             assert search_ids(changed, question) == search_ids(expected, question)
-    copied = compact_store(store).copied
-    assert shard_digests(store) == shard_digests(fresh)
-    compacted, expected = (json.loads((path / "manifest.json").read_text()) for path in (store, fresh))
-    assert (compacted["num_tokens"], compacted["num_passages"]) == (expected["num_tokens"], expected["num_passages"])
-    if copied:
-        assert compacted["texts"]["sha256"] == expected["texts"]["sha256"]
+    compact_store(store)
+    assert open_contents(store, opened) == open_contents(fresh, opened)
+    compacted, expected = (read_store_manifest(path) for path in (store, fresh))
+    assert (compacted.num_tokens, compacted.num_passages) == (expected.num_tokens, expected.num_passages)
+    assert compact_store(store).copied == 0

@@ -1,4 +1,4 @@
-"""A store whose full-text index has files of its own: each change writes another, and readers keep theirs."""
+"""A store whose full-text index has files of its own: a change adds a segment to it, and readers keep theirs."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def found(store, opened, question):
 
 
 def folders(store):
-    return sorted(path.name for path in store.iterdir() if path.name.startswith("index-"))
+    return sorted(path.name for path in (store / "segments").iterdir())
 
 
-def test_every_change_has_an_index_of_its_own(store, bundle, opened, tmp_path):
+def test_a_change_adds_a_segment_and_leaves_the_others(store, bundle, opened, tmp_path):
     with MemoryStore.open(store, opened) as before:
         append_passages(store, bundle, write_rows(tmp_path / "new.jsonl", NEW), replace=True, batch_tokens=1)
         assert found(store, opened, "w40") == ["p1", "q"]
@@ -62,19 +62,22 @@ def test_every_change_has_an_index_of_its_own(store, bundle, opened, tmp_path):
         assert sorted(name for name, _ in search_ids(before, "w1")) == [row["id"] for row in ROWS]
         assert search_ids(before, "w40") == []
         assert verify_store(store).damaged == ()
-        assert folders(store) == ["index-00000", "index-00001", "index-00002"]
+        assert folders(store) == ["00000-00000", "00001-00000"]
         compact_store(store)
         assert sorted(name for name, _ in search_ids(before, "w1")) == [row["id"] for row in ROWS]
     assert found(store, opened, "w2") == ["p0", "p2", "p4", "p5", "p6"]
     compact_store(store)
-    assert folders(store) == [f"index-{read_store_manifest(store).generation:05d}"]
-    assert {file.path.split("/")[0] for file in read_store_manifest(store).index.files} == set(folders(store))
+    segments = read_store_manifest(store).segments
+    assert {file.path.split("/")[1] for segment in segments for file in segment.files()} == set(folders(store))
+    assert [(segment.first, segment.num_numbers, segment.num_passages) for segment in segments] == [(0, 9, 6)]
 
 
 def test_a_damaged_index_is_named_and_written_again(store, opened):
-    entry = max(read_store_manifest(store).index.files, key=lambda file: file.bytes)
+    (segment,) = read_store_manifest(store).segments
+    entry = max(segment.index, key=lambda file: file.bytes)
     path = store / entry.path
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(StoreError, match=entry.path):
         MemoryStore.open(store, opened)
     (damage,) = verify_store(store).damaged

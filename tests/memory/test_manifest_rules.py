@@ -56,6 +56,10 @@ def set_at(data, path, value):
     data[last] = value
 
 
+LIST = {
+    "file": {"path": "shard-lists/00000-00000.json", "bytes": 900, "sha256": SHA},
+    "num_shards": 1, "num_passages": 4, "num_tokens": 9, "first": 0,
+}
 WRONG = [
     ("codec", "int2"), ("codec", None), ("codec", "fp16"), ("codec", "pq8x"), ("codec_arrays", None),
     ("codec_arrays.path", "passages.00001.sqlite"), ("codec_arrays.path", "/etc/passwd"), ("codec_arrays.bytes", 1),
@@ -64,20 +68,25 @@ WRONG = [
     ("d_model", 0), ("d_model", -8), ("d_model", HUGE), ("passage_length", 0),
     ("passage_length", 1), ("passage_length", HUGE), ("passages_per_shard", 0), ("passages_per_shard", 1),
     ("passages_per_shard", HUGE), ("num_passages", 6), ("num_passages", -5), ("num_passages", HUGE),
-    ("num_tokens", 1), ("num_tokens", -1), ("num_tokens", HUGE), ("num_truncated", -1), ("num_truncated", 7),
-    ("chunk_words", 0), ("chunk_words", -1), ("num_tombstones", 0), ("num_tombstones", -1), ("num_tombstones", 2),
-    ("num_tombstones", HUGE), ("tombstones", None), ("tombstones.path", "shards/00000.safetensors"),
-    ("tombstones.path", "tombstones/00009.safetensors"), ("tombstones.path", "../00001.safetensors"),
-    ("tombstones.bytes", 0), ("texts.path", "manifest.json"), ("texts.path", "passages.00009.sqlite"),
-    ("texts.path", "../passages.sqlite"), ("texts.bytes", -1), ("texts.bytes", HUGE), ("texts.sha256", "X" * 64),
+    ("num_truncated", -1), ("num_truncated", 7), ("earlier_sha256", "x"),
+    ("chunk_words", 0), ("chunk_words", -1), ("tombstones", None), ("tombstones", []), ("tombstones", [-1]),
+    ("tombstones", [6]), ("tombstones", [HUGE]), ("tombstones", [1, 1]), ("tombstones", [True]),
+    ("tombstone_files", [{"file": {"path": "tombstones/00001.safetensors", "bytes": 90, "sha256": SHA}, "count": 1}]),
+    ("segments", []), ("segments.0.first", 1), ("segments.0.num_numbers", 5), ("segments.0.num_numbers", HUGE),
+    ("segments.0.num_passages", 7), ("segments.0.num_passages", 4), ("segments.0.texts.path", "manifest.json"),
+    ("segments.0.texts.path", "passages.00009.sqlite"), ("segments.0.texts.path", "../passages.sqlite"),
+    ("segments.0.texts.bytes", -1), ("segments.0.texts.bytes", HUGE), ("segments.0.texts.sha256", "X" * 64),
+    ("shards.0.first", 1), ("shards.1.first", 0), ("shards.0.num_empty", -1), ("shards.0.num_empty", 5),
+    ("shards.0.checksums", None), ("shard_lists", [LIST]), ("shard_lists", [{**LIST, "first": 4}]),
+    ("shard_lists", [{**LIST, "num_shards": 0}]),
     ("index.engine", "lucene"), ("index.engine", "tantivy"), ("index.folding", -1), ("index.folding", 2),
     ("index.folding", 0), ("index.unicode", None), ("index.unicode", ""), ("shards.0.num_passages", 0),
     ("shards.0.num_passages", -1), ("shards.0.num_passages", HUGE), ("shards.0.num_tokens", 0),
     ("shards.0.num_tokens", HUGE), ("shards.0.file.bytes", 0), ("shards.0.file.bytes", HUGE),
     ("shards.0.file.path", "shards/00001.safetensors"), ("shards.0.file.path", "codec.safetensors"),
     ("shards.0.file.sha256", ""), ("shards", []), ("codec_snr.fitted_db", float("nan")),
-    ("codec_snr.fitted_db", float("inf")), ("index.files", [{"path": "x", "bytes": 1, "sha256": SHA}]),
-    ("index.files", [{"path": "index-00001/meta.json", "bytes": 1, "sha256": SHA}]),
+    ("codec_snr.fitted_db", float("inf")), ("segments.0.index", [{"path": "x", "bytes": 1, "sha256": SHA}]),
+    ("segments.0.index", [{"path": "index-00001/meta.json", "bytes": 1, "sha256": SHA}]),
 ]
 
 
@@ -104,19 +113,12 @@ def test_a_field_that_no_writer_gives(store, int8, tmp_path, field, value):
     assert {path.name for path in tmp_path.iterdir()} == {"new.jsonl", "store"}
 
 
-def lie_in_two_shards(data):
-    """The totals hold, and so do the sizes within what a header may have."""
-    data["shards"][0]["num_tokens"] += 1
-    data["shards"][1]["num_tokens"] -= 1
-
-
 def size_of_a_file(data):
-    data["texts"]["bytes"] += 1
+    data["segments"][0]["texts"]["bytes"] += 1
 
 
-def fewer_tombstones(data):
-    """As many as the shards need, and not as many as the file has."""
-    data["num_tombstones"], data["num_passages"] = 2, 4
+def size_of_a_shard(data):
+    data["shards"][0]["file"]["bytes"] += 1
 
 
 def another_width(data):
@@ -124,7 +126,7 @@ def another_width(data):
     data["d_model"] = 9
 
 
-@pytest.mark.parametrize("lie", [lie_in_two_shards, size_of_a_file, fewer_tombstones, another_width])
+@pytest.mark.parametrize("lie", [size_of_a_file, size_of_a_shard, another_width])
 def test_what_only_the_files_tell(store, int8, tmp_path, lie):
     """A change looks at what a session would: no generation is made on what could not be opened."""
     data = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
@@ -147,3 +149,14 @@ def test_what_only_the_files_tell(store, int8, tmp_path, lie):
 def test_an_older_manifest_of_another_generation_is_told(store):
     (store / "manifests" / "00000.json").rename(store / "manifests" / "00007.json")
     assert [item.path for item in verify_store(store).damaged] == ["manifests/00007.json"]
+
+
+def test_a_lie_of_two_shards_is_told_when_they_are_read(store, int8):
+    """The totals hold, and so do the sizes within what a header may have."""
+    data = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+    data["shards"][0]["num_tokens"] += 1
+    data["shards"][1]["num_tokens"] -= 1
+    rewrite(store / "manifest.json", **data)
+    with MemoryStore.open(store, Bundle.open(int8)) as opened, pytest.raises(StoreError, match="tensor"):
+        opened.memory(0)
+    assert [item.path for item in verify_store(store).damaged] == [shard["file"]["path"] for shard in data["shards"]]

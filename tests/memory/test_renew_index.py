@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from glimmer_export.exporter.memory import (
 )
 from glimmer_export.exporter.memory import texts as texts_module
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import StoreError, read_store_manifest
+from glimmer_export.runtime.contract import MissingExtraError, OptionError, StoreError, read_store_manifest
 from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.contract.text_schema import FOLDED_INDEX
 from glimmer_export.runtime.store import MemoryStore
-from tests.bundle_factory import rewrite, write_rows
+from tests.bundle_factory import rewrite, tree, write_rows
 from tests.memory.contents import open_contents, search_ids
 from tests.test_golden import GOLDEN
 
@@ -101,7 +102,8 @@ def test_every_change_keeps_the_folding(renewed, opened):
     assert found(renewed, opened, "istanbul field") == []
     whole = found(renewed, opened, QUESTION)
     compact_store(renewed)
-    assert found(renewed, opened, QUESTION) == whole
+    # tantivy counts words in the deleted until then, which can move those whose scores are close.
+    assert sorted(found(renewed, opened, QUESTION), key=str) == sorted(whole, key=str)
     assert found(renewed, opened, "日本") == ["tokyo"]
     convert_store(renewed, renewed.parent / "int4", "int4")
     assert found(renewed.parent / "int4", opened, "日本") == ["tokyo"]
@@ -109,8 +111,10 @@ def test_every_change_keeps_the_folding(renewed, opened):
 
 
 def test_a_changed_index_ranks_as_one_made_anew(renewed, opened):
+    """With tantivy once it is compact."""
     append(renewed, [TOKYO, {"id": "again", "title": "w1", "text": "w57 w33 w40 w40"}])
     delete_passages(renewed, ["p2"])
+    compact_store(renewed)
     with MemoryStore.open(renewed, opened) as reader:
         changed = reader.search(QUESTION, 50)
     renew_index(renewed)
@@ -120,11 +124,60 @@ def test_a_changed_index_ranks_as_one_made_anew(renewed, opened):
     assert [hit.score for hit in changed] == pytest.approx([hit.score for hit in anew], abs=1e-9)
 
 
-def test_vectors_stay(old, opened):
+@pytest.mark.parametrize("engine", ["fts5", "tantivy", "auto"])
+def test_a_store_goes_from_one_engine_to_another_and_back(old, opened, engine):
+    """Numbers, passages and what was deleted stay; back again, each score is what it was."""
+    append(old, [TOKYO])
+    delete_passages(old, ["p2"])
+    contents, first = open_contents(old, opened), read_store_manifest(old)
+    summary = renew_index(old, engine=engine)
+    manifest, name = read_store_manifest(old), "fts5" if engine == "auto" else engine
+    assert (summary.engine, summary.engine_before) == (name, first.index.engine)
+    assert (manifest.index.engine, manifest.index.folding) == (name, FOLDING)
+    assert (manifest.num_numbers, manifest.num_tombstones) == (first.num_numbers, first.num_tombstones)
+    assert open_contents(old, opened) == contents
+    assert found(old, opened, "首都") == ["tokyo"]
+    assert verify_store(old).damaged == ()
+    delete_passages(old, ["p0"])
+    append(old, [{"id": "p0", "title": "w1", "text": "w58"}])
+    assert "p0" in found(old, opened, QUESTION)
+    assert verify_store(old).damaged == ()
+    renew_index(old)
+    with MemoryStore.open(old, opened) as reader:
+        anew = reader.search(QUESTION, 50)
+    for other in ("fts5" if name == "tantivy" else "tantivy", name):
+        renew_index(old, engine=other)
+    with MemoryStore.open(old, opened) as reader:
+        assert reader.search(QUESTION, 50) == anew
+
+
+def test_an_engine_that_is_none_is_named(old):
+    before = tree(old)
+    with pytest.raises(OptionError, match="one of auto, fts5, tantivy"):
+        renew_index(old, engine="lucene")
+    assert tree(old) == before
+
+
+def test_a_machine_without_tantivy_can_move_away_from_it_and_not_to_it(opened, tmp_path, monkeypatch):
+    store = Path(shutil.copytree(GOLDEN / "store-tantivy", tmp_path / "store"))
+    expected = found(store, opened, QUESTION)
+    monkeypatch.setitem(sys.modules, "tantivy", None)
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[retrieval\]"):
+        renew_index(store)
+    renew_index(store, engine="fts5")
+    assert sorted(found(store, opened, QUESTION), key=str) == sorted(expected, key=str)
+    before = tree(store)
+    with pytest.raises(MissingExtraError, match=r"glimmer-export\[retrieval\]"):
+        renew_index(store, engine="tantivy")
+    assert {name: before[name] for name in tree(store)} == tree(store)
+
+
+@pytest.mark.parametrize("engine", [None, "fts5", "tantivy"])
+def test_vectors_stay(old, opened, engine):
     count = read_store_manifest(old).num_passages
     np.save(old.parent / "x.npy", np.eye(count, dtype=np.float32))
     index_store(old, embeddings=old.parent / "x.npy")
-    renew_index(old)
+    renew_index(old, engine=engine)
     with MemoryStore.open(old, opened) as reader:
         assert len(reader.search_dense(np.ones(count, np.float32), count)) == count
     assert verify_store(old).damaged == ()
@@ -135,8 +188,11 @@ def test_a_damaged_index_is_repaired_with_its_folding(opened, tmp_path):
     append(store, [TOKYO])
     for expected in (0, FOLDING):
         before = found(store, opened, QUESTION)
-        path = store / max(read_store_manifest(store).index.files, key=lambda file: file.bytes).path
-        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        files = [file for segment in read_store_manifest(store).segments for file in segment.index]
+        path = store / max(files, key=lambda file: file.bytes).path
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert verify_store(store).damaged != ()
         repair_store(store)
         assert folding(store) == expected
         assert found(store, opened, QUESTION) == before

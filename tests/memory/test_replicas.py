@@ -21,7 +21,7 @@ from glimmer_export.exporter.memory import (
     roll_back,
     verify_store,
 )
-from glimmer_export.exporter.memory.generations import damaged_replicas, mend_codec, mend_manifest, mend_replicas
+from glimmer_export.exporter.memory.generations import damaged_replicas, mend_copies, mend_manifest, mend_replicas
 from glimmer_export.exporter.memory.verify import damaged_files
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError, StoreError, read_store_manifest
@@ -96,7 +96,7 @@ def mends_codec(store, manifest, name):
     others = {entry.path for entry in manifest.files()} - {name}
     (damage,) = damaged_files(store, manifest, seen=others)
     assert damage.fix == f"restore it with `glimmer-export memory repair {store}`"
-    return [name] if mend_codec(store, manifest) else []
+    return mend_copies(store, manifest)
 
 
 def mends_replicas(store, manifest, name):
@@ -134,7 +134,6 @@ READERS = {
 }
 MENDED = {
     "codec.safetensors": "restore it with `glimmer-export memory repair {store}`",
-    "tombstones/00002.safetensors": "write it again with `glimmer-export memory repair {store}`",
     "shards/00001.safetensors": "encode it again with `glimmer-export memory repair {store} --bundle BUNDLE`",
 }
 
@@ -143,14 +142,13 @@ MENDED = {
 @pytest.mark.parametrize("name", MENDED)
 def test_whoever_finds_a_damaged_file_says_what_mends_it(store, int8, tmp_path, name, reader):
     delete_passages(store, ["new"])
-    name = name.replace("00002", "00003")
     if reader == "roll back" and name != "codec.safetensors":
         shutil.rmtree(store / "manifests")  # no older generation is left
     write_corpus(tmp_path / "corpus.jsonl", 2)
     (store / name).write_bytes(b"cut short")
     with pytest.raises(StoreError) as raised:
         READERS[reader](store, int8, tmp_path / "out")
-    again = MENDED[name.replace("00003", "00002")].format(store=store)
+    again = MENDED[name].format(store=store)
     assert raised.value.fix.startswith(again)
     (found,) = [item for item in verify_store(store).damaged if item.path == name]
     assert found.fix == again
@@ -219,7 +217,7 @@ def test_every_change_keeps_a_replica_for_each_generation(store, int8, tmp_path)
     def replicas():
         return sorted(path.name for path in (store / "replicas").iterdir())
 
-    assert replicas() == ["00000.manifest", "00001.manifest", "00002.manifest", "codec.safetensors"]
+    assert replicas() == ["00001.manifest", "00002.manifest", "codec.safetensors"]
     flip(store / "passages.00002.sqlite", 5000)
     assert roll_back(store).generation == 3
     compact_store(store)  # with something to pack

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 import sys
 
+import numpy as np
 import pytest
 
+from glimmer_export.exporter.memory import append_passages, build_store, texts
 from glimmer_export.exporter.memory import build as build_module
-from glimmer_export.exporter.memory import build_store, texts
-from glimmer_export.exporter.memory.texts import choose_engine, write_index
+from glimmer_export.exporter.memory.texts import choose_engine, write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
+from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import MemoryStore, Passage
-from tests.bundle_factory import tree
+from tests.bundle_factory import tree, write_rows
 
 SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
 
@@ -28,6 +30,17 @@ def test_the_engine_goes_by_the_number_of_passages_unless_it_is_named(choice, nu
     assert choose_engine(choice, num_passages) == engine
 
 
+def test_a_store_that_has_grown_past_its_engine_says_so(bundle, corpus, tmp_path, monkeypatch):
+    for engine in ("fts5", "tantivy"):
+        build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
+    monkeypatch.setattr(texts, "MOST_FOR_FTS5", 51)
+    for number, warned in ((1, {"fts5": 0, "tantivy": 0}), (2, {"fts5": 1, "tantivy": 0})):
+        for engine, count in warned.items():
+            more = write_rows(tmp_path / "more.jsonl", [{"id": f"more{number}", "title": "t", "text": "w1"}])
+            said = append_passages(tmp_path / engine, bundle, more, batch_tokens=60).warnings
+            assert len([line for line in said if "--engine tantivy" in line and "52 passages" in line]) == count
+
+
 def test_an_unknown_engine_is_named(bundle, corpus, tmp_path):
     with pytest.raises(OptionError, match="one of auto, fts5, tantivy"):
         build_store(bundle, corpus, tmp_path / "store", index="lucene")
@@ -38,13 +51,13 @@ def test_only_the_index_differs(bundle, corpus, tmp_path):
     for engine in ("fts5", "tantivy"):
         build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
     fts5, tantivy = (tree(tmp_path / engine) for engine in ("fts5", "tantivy"))
-    index = {name for name in tantivy if name.startswith("index-00000/")}
+    segment = {name for name in tantivy if name.startswith("segments/00000-00000/")}
     differ = {name for name in fts5 if fts5[name] != tantivy.get(name)}
     assert differ == {"manifest.json", "replicas/00000.manifest", "passages.sqlite"}
-    assert set(tantivy) - set(fts5) == index
+    assert set(tantivy) - set(fts5) == segment
     with MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)) as store:
-        assert {file.path for file in store.manifest.files()} >= index
-    connection = sqlite3.connect(tmp_path / "tantivy" / "passages.sqlite")
+        assert {file.path for part in store.manifest.segments for file in part.files()} == segment
+    connection = sqlite3.connect(tmp_path / "tantivy" / "segments" / "00000-00000" / "texts.sqlite")
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     connection.close()
     assert tables == [("passages",)]
@@ -58,16 +71,20 @@ def test_equal_builds_give_equal_bytes(bundle, corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_equal_passages_give_an_equal_index_of_many_segments(tmp_path, monkeypatch):
+def test_equal_passages_give_an_equal_index_of_many_parts(tmp_path, monkeypatch):
     """Of fewer than eight: as many tantivy joins, in an order that it draws, and no two indexes are alike."""
     monkeypatch.setattr(texts, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
     words = [f"w{number}" for number in range(5000)]
     passages = [Passage(number, "", " ".join(words[number % 97 :: 83])) for number in range(25_000)]
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        entry = write_index(tmp_path / name, 0, enumerate(passages), "tantivy", advance=lambda _: None)
-        assert len(entry.files) > 2 * 6 + 1  # of each segment, and the list of them
+        (segment,) = write_segments(
+            tmp_path / name, 0, enumerate(passages), len(passages), "tantivy", advance=lambda _: None
+        )
+        assert len(segment.documents) > 2
+        assert sum(segment.documents) == len(passages)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    index = TantivyIndex(tmp_path / "two", [segment], np.zeros(0, np.int64))
+    assert {hit.number % 97 for hit in index.search("w96", 25_000)} == {13, 96}
 
 
 def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tmp_path):
@@ -76,17 +93,17 @@ def test_a_finished_store_with_another_index_is_another_store(bundle, corpus, tm
     with pytest.raises(OutputError, match="--overwrite"):
         build_store(bundle, corpus, tmp_path / "store", **SMALL)
     build_store(bundle, corpus, tmp_path / "store", overwrite=True, **SMALL)
-    assert not (tmp_path / "store" / "index-00000").exists()
+    assert not (tmp_path / "store" / "segments").exists()
 
 
 def test_an_index_that_was_stopped_is_written_anew(bundle, corpus, tmp_path, monkeypatch):
     def stopped(store, generation, *arguments, **options):
-        (store / "index-00000").mkdir()
-        (store / "index-00000" / "half.idx").write_bytes(b"half")
+        (store / "segments" / "00000-00000").mkdir(parents=True)
+        (store / "segments" / "00000-00000" / "half.idx").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(build_module, "write_index", stopped)
+        patched.setattr(build_module, "write_segments", stopped)
         with pytest.raises(KeyboardInterrupt):
             build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
     with pytest.raises(OutputError, match=r"index_engine fts5, as asked for, found tantivy; .*--restart"):

@@ -5,6 +5,7 @@ What is damaged keeps its size, or the manifest is told the new one: digests alo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -18,18 +19,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from glimmer_export.exporter.memory import delete_passages
+from glimmer_export.exporter.memory import delete_passages, renew_index
+from glimmer_export.exporter.memory.texts import read_texts, write_segment
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest
+from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest, read_store_manifest
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.sqlite_file import SqliteFile
 from glimmer_export.runtime.text import TextEncoder
+from tests.bundle_factory import rewrite
+from tests.text_search import NONE_DELETED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BUNDLE = GOLDEN / "bundle"
 QUESTIONS = ["w1 w2 w3", "w59 w58", "w10 w11 w12 w13"]
-INDEX = "index-00002"
 
 
 def restate(directory: Path, name: str) -> None:
@@ -84,15 +87,19 @@ def damaged(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-def test_any_byte_of_an_index(tantivy):
+@pytest.mark.parametrize("renewed", [False, True], ids=["of an earlier version", "of now"])
+def test_any_byte_of_an_index(tantivy, renewed):
     """A panic of tantivy's is named; what is found has a number, and no number comes twice."""
-    files, outcomes = sorted((tantivy / INDEX).iterdir()), set()
-    for path in files:
+    if renewed:
+        renew_index(tantivy)
+    segments, outcomes = read_store_manifest(tantivy).segments, set()
+    for file in segments[0].index:
+        path = tantivy / file.path
         content = path.read_bytes()
         for changed in damaged(content, 24):
             path.write_bytes(changed)
             try:
-                index = TantivyIndex(files, num_passages=40, folding=0)
+                index = TantivyIndex(tantivy, segments, NONE_DELETED, folding=0)
                 hits = [index.search(question, 5) for question in QUESTIONS]
                 assert all(len({hit.number for hit in found}) == len(found) for found in hits)
                 outcomes.add("read")
@@ -103,11 +110,11 @@ def test_any_byte_of_an_index(tantivy):
 
 
 def test_any_byte_of_the_texts(fts5):
-    path, outcomes = fts5 / "passages.sqlite", set()
+    path, segments, outcomes = fts5 / "passages.sqlite", read_store_manifest(fts5).segments, set()
     for changed in damaged(path.read_bytes(), 200, seed=1):
         path.write_bytes(changed)
         try:
-            with closing(PassageTexts(path, 40, folding=0)) as texts:
+            with closing(PassageTexts(fts5, segments, NONE_DELETED, folding=0)) as texts:
                 texts.passages(texts.all_numbers())
                 for question in QUESTIONS:
                     texts.search(question, 5)
@@ -123,7 +130,7 @@ def test_any_byte_of_the_texts(fts5):
     ("UPDATE passages SET title = CAST(x'ff' AS TEXT) WHERE number = 3", "expected a store's SQLite file"),
     ("UPDATE passages SET id = x'31' WHERE number = 3", "found bytes in the place of int"),
     ("UPDATE passages SET id = 1.5 WHERE number = 3", "found float in the place of int"),
-    ("UPDATE passages SET number = 100000 WHERE number = 3", "passage of the number 3|numbers up to 39"),
+    ("UPDATE passages SET number = 100000 WHERE number = 3", "below 40, found numbers from 0 to 100000"),
 ])
 def test_rows_that_no_store_has(fts5, statement, message):
     with closing(sqlite3.connect(fts5 / "passages.sqlite", isolation_level=None)) as connection:
@@ -204,9 +211,29 @@ def test_a_message_that_quotes_what_is_no_text(fts5):
         answered(fts5)
 
 
+@pytest.mark.parametrize("first", [41, 1 << 40, (1 << 63) - 60])
+def test_an_index_of_numbers_that_no_passage_has(tantivy, first):
+    renew_index(tantivy)
+    (segment,) = read_store_manifest(tantivy).segments
+    other = write_segment(
+        tantivy, "segments/00003-00001",
+        [(first + number, passage) for number, passage in read_texts(tantivy / segment.texts.path)],
+        first=0, num_numbers=segment.num_numbers, folding=1, advance=lambda _: None,
+    )
+    segments = [dataclasses.replace(other, texts=segment.texts)]
+    rewrite(tantivy / "manifest.json", segments=[dataclasses.asdict(part) for part in segments])
+    hits = TantivyIndex(tantivy, segments, NONE_DELETED).search(QUESTIONS[0], 41)
+    assert min(hit.number for hit in hits) >= first
+    with (
+        pytest.raises(StoreError, match=r"numbers of its passages, found \d+ in its index"),
+        Session.open(BUNDLE, tantivy, threads=1, verify=False) as session,
+    ):
+        session.store.search(QUESTIONS[0], 41)
+
+
 @pytest.mark.parametrize("numbers", [[35], [0], [39]])
-def test_an_index_that_names_passages_that_were_deleted(tantivy, numbers):
-    """By whatever list of the deleted: the index has been told of other ones."""
+def test_an_index_that_names_passages_that_were_deleted_before_it_was_written(tantivy, numbers):
+    """By whatever list of the deleted: as many as the index lacks are there, but other ones."""
     name = "tombstones/00002.safetensors"
     (tantivy / name).write_bytes(save({"numbers": np.array(numbers, np.int64)}))
     restate(tantivy, name)

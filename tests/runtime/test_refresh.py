@@ -157,14 +157,14 @@ def test_a_file_that_was_repaired_is_read_and_the_others_are_not_verified_again(
     opening = glimmer_export.runtime.bundle
     digest = opening.file_digest
     monkeypatch.setattr(opening, "file_digest", lambda path: (digests.append(path.name), digest(path))[1])
-    shard = store / "shards" / "00001.safetensors"
+    texts = store / "passages.sqlite"
     with Session.open(glimmer.bundle, store, threads=1) as session:
-        assert len(digests) > 3
+        assert digests
         digests.clear()
-        shutil.copy(shard, store / "again")
-        (store / "again").replace(shard)
+        shutil.copy(texts, store / "again")
+        (store / "again").replace(texts)
         assert session.refresh() == 0
-        assert digests == ["00001.safetensors"]
+        assert digests == ["passages.sqlite"]
 
 
 def damage_manifest(store: Path) -> None:
@@ -173,9 +173,7 @@ def damage_manifest(store: Path) -> None:
 
 def damage_shard(store: Path) -> None:
     shard = store / "shards" / "00000.safetensors"
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    (store / "other").write_bytes(content)
+    (store / "other").write_bytes(shard.read_bytes()[:-1])
     (store / "other").replace(shard)
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from glimmer_export.runtime.contract import StoreError
-from glimmer_export.runtime.contract.shard_layout import shard_tensors
+from glimmer_export.runtime.contract.shard_layout import passage_checksum, shard_tensors
 from glimmer_export.runtime.shards import open_shard
 
 PASSAGES, TOKENS, WIDTH = 3, 7, 4
-TENSORS = shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16")
+TENSORS = shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16", checksums=False)
 ARRAYS = {
     "offsets": np.array([0, 2, 6, 7], np.int64),
     "memory_scale": np.array([1, 2, 4], np.float32),
@@ -43,7 +43,8 @@ def open_bytes(tmp_path, content: bytes):
 def test_reads_what_the_safetensors_library_writes(tmp_path):
     shard = open_bytes(tmp_path, save(ARRAYS, metadata={"format": "np"}))
     for name, array in ARRAYS.items():
-        found = np.asarray({**vars(shard), **shard.by_token, **shard.by_passage}[name])
+        own = {"offsets": shard.offsets, "input_ids": shard.input_ids}
+        found = np.asarray({**own, **shard.by_token, **shard.by_passage}[name])
         assert found.dtype == array.dtype
         assert np.array_equal(found, array)
 
@@ -105,3 +106,49 @@ def test_any_changed_header_byte_is_named_or_harmless(tmp_path, place, value):
     except StoreError:
         return
     assert shard.by_token["memory"].shape == (TOKENS, WIDTH)
+
+
+def checked_shard(tmp_path, content=None, **others):
+    """A shard with checksums, of ours, or of other bytes; `others` stand in the place of its arrays."""
+    parts = zip(ARRAYS["offsets"], ARRAYS["offsets"][1:], ARRAYS["memory_scale"], strict=False)
+    checksums = [
+        passage_checksum([ARRAYS["input_ids"][begin:end], np.array([scale]), ARRAYS["memory"][begin:end]])
+        for begin, end, scale in parts
+    ]
+    arrays = {**ARRAYS, "checksums": np.array(checksums, np.uint32), **others}
+    path = tmp_path / "checked"
+    path.write_bytes(save(arrays) if content is None else content)
+    return open_shard(path, shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16"))
+
+
+def test_each_passage_has_its_checksum(tmp_path):
+    shard = checked_shard(tmp_path)
+    assert [shard.is_sound(row) for row in range(PASSAGES)] == [True] * PASSAGES
+
+
+def test_every_byte_that_flips_is_told_of_its_passage_alone(tmp_path):
+    """Of a passage's tokens, memory and scale, or of its checksum; offsets and the header are looked at before."""
+    checked_shard(tmp_path)
+    content = (tmp_path / "checked").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little") + ARRAYS["offsets"].nbytes
+    for place in range(start, len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        shard = checked_shard(tmp_path, bytes(flipped))
+        assert [shard.is_sound(row) for row in range(PASSAGES)].count(False) == 1, place
+
+
+def test_a_passage_that_was_found_sound_is_not_read_again(tmp_path):
+    shard = checked_shard(tmp_path)
+    assert (shard.is_sound(1), list(shard.checked)) == (True, [0, 1, 0])
+
+
+def test_rows_without_tokens_are_as_many_as_the_manifest_says(tmp_path):
+    arrays = {**ARRAYS, "offsets": np.array([0, 2, 2, 7], np.int64), "checksums": np.zeros(PASSAGES, np.uint32)}
+    path = tmp_path / "empty"
+    path.write_bytes(save(arrays))
+    tensors = shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16")
+    assert len(open_shard(path, tensors, num_empty=1).tokens(1)) == 0
+    for num_empty in (0, 2):
+        with pytest.raises(StoreError, match="offsets that rise"):
+            open_shard(path, tensors, num_empty=num_empty)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import glimmer_export.runtime.shards
+import glimmer_export.runtime.mapped_file
 from glimmer_export.exporter.memory import build_store
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ClosedError, PassageError, StoreError
@@ -61,8 +64,14 @@ def test_a_truncated_shard_is_refused(bundle, store_copy, verify):
 
 def test_changed_shard_bytes_are_refused(bundle, store_copy):
     change_last_byte(store_copy / SHARD)
-    with pytest.raises(StoreError, match=r"00001\.safetensors: expected SHA-256"):
-        MemoryStore.open(store_copy, bundle)
+    with MemoryStore.open(store_copy, bundle) as store:
+        number = store.manifest.shards[1].end - 1
+        assert store.memory(number - 1).num_tokens  # of the same shard
+        for read in (store.memory, store.input_ids):
+            with pytest.raises(StoreError, match=rf"00001\.safetensors, passage number {number}: .*memory repair"):
+                read(number)
+    with MemoryStore.open(store_copy, bundle, verify=False) as store:
+        assert store.memory(number).num_tokens
 
 
 def test_changed_texts_are_refused(bundle, store_copy):
@@ -124,8 +133,9 @@ def test_the_texts_of_another_store_are_refused(bundle, store_copy, tmp_path):
     build_store(bundle.directory, write_rows(tmp_path / "c.jsonl", [{"id": 1, "text": "w1"}]), tmp_path / "small")
     small = json.loads((tmp_path / "small" / "manifest.json").read_text())
     shutil.copy(tmp_path / "small" / "passages.sqlite", store_copy)
-    rewrite(store_copy / "manifest.json", texts=small["texts"])
-    with pytest.raises(StoreError, match=f"expected numbers up to {NUM_PASSAGES - 1}"):
+    mine = json.loads((store_copy / "manifest.json").read_text())["segments"][0]
+    rewrite(store_copy / "manifest.json", segments=[{**mine, "texts": small["segments"][0]["texts"]}])
+    with pytest.raises(StoreError, match=f"expected numbers from 0 up to {NUM_PASSAGES - 1} at least"):
         MemoryStore.open(store_copy, bundle)
 
 
@@ -195,27 +205,25 @@ def test_a_store_without_memory_reads_none(tmp_path):
                 read(0)
 
 
-def test_a_store_that_was_built_anew_is_not_read_for_the_old_one(bundle, store_copy, tmp_path, monkeypatch):
+def test_a_store_that_was_built_anew_is_not_read_for_the_old_one(bundle, store_copy, tmp_path):
     """What is mapped and open stays; what would be opened now is another store's, under the same name."""
-    monkeypatch.setattr(glimmer_export.runtime.shards, "MAX_MAPPED_SHARDS", 1)
     rows = [{"id": number, "text": "w1 w2 w3"} for number in range(NUM_PASSAGES)]
     corpus = write_rows(tmp_path / "other.jsonl", rows)
     with MemoryStore.open(store_copy, bundle) as store:
         before = store.passage(0)
+        store.memory(NUM_PASSAGES - 1)
         build_store(bundle.directory, corpus, store_copy, passages_per_shard=16, overwrite=True)
         assert store.passage(0) == before
         store.memory(NUM_PASSAGES - 1)
         with pytest.raises(StoreError, match="another in its place"):
             store.memory(0)
-        with store._texts._connection(), pytest.raises(StoreError, match="another in its place"):
+        with store._texts._files[0].connection(), pytest.raises(StoreError, match="another in its place"):
             store.passage(0)
     with MemoryStore.open(store_copy, bundle) as store:
         assert store.passage(0).text == "w1 w2 w3"
 
 
-@pytest.mark.parametrize("mapped", [256, 1])
-def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
-    monkeypatch.setattr(glimmer_export.runtime.shards, "MAX_MAPPED_SHARDS", mapped)
+def test_several_threads_read_the_same(bundle, store_path):
     with MemoryStore.open(store_path, bundle) as store:
 
         def read(numbers):
@@ -240,5 +248,27 @@ def test_several_threads_read_the_same(bundle, store_path, monkeypatch, mapped):
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(store._shards) <= mapped + 8
+        assert len(store._shards) == store.manifest.num_shards
     assert [results[name] for name in range(8)] == [expected] * 8
+
+
+def test_shards_are_mapped_when_they_are_read_and_hold_no_descriptor(bundle, store_path):
+    with MemoryStore.open(store_path, bundle) as store:
+        assert len(store._shards) == 0
+        before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+        for number in range(NUM_PASSAGES):
+            store.memory(number)
+        assert len(store._shards) == store.manifest.num_shards > 1
+        assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_no_more_mappings_is_named(bundle, store_path, monkeypatch):
+    class Full:
+        def mmap(self, *_):
+            ctypes.set_errno(errno.ENOMEM)
+            return glimmer_export.runtime.mapped_file.FAILED
+
+    with MemoryStore.open(store_path, bundle) as store:
+        monkeypatch.setattr(glimmer_export.runtime.mapped_file, "_system", Full)
+        with pytest.raises(StoreError, match="max_map_count"):
+            store.memory(0)

@@ -20,7 +20,9 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.store import Passage
 
-__all__ = ["Finished", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder", "open_planned"]
+__all__ = [
+    "Finished", "KeptRunner", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder", "open_planned",
+]  # fmt: skip
 
 Finished = Generator[tuple[int, ShardRecord], None, None]
 """Shards as they come to be in place, in any order: their index and record. Closed, it stops the work."""
@@ -57,15 +59,20 @@ class ShardEncoder:
     StoreError where the codec's arrays cannot be read.
     """
 
-    def __init__(self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None) -> None:
+    def __init__(
+        self, store: Path, plan: BuildPlan, bundle: Bundle, *, threads: int | None, graph: Graph | None = None
+    ) -> None:
+        """`graph` is the memory encoder if it was loaded before; who loaded it closes its backend."""
         if bundle.text is None:
             raise TokenizerError(str(bundle), expected="a tokenizer", found="none", fix="export the bundle again")
         self._plan, self._text, self._encoder, self._sample = plan, bundle.text, None, plan.sample()
         self._backend: Backend | None = None
         if plan.codec is not None:
             codec = frozen_codec(store, plan.codec, plan.d_model)
-            self._backend = open_planned(plan, bundle, threads)
-            self._encoder = Encoder(memory_encoder(bundle, self._backend), codec)
+            if graph is None:
+                self._backend = open_planned(plan, bundle, threads)
+                graph = memory_encoder(bundle, self._backend)
+            self._encoder = Encoder(graph, codec)
 
     def encode(
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
@@ -95,15 +102,44 @@ def memory_encoder(bundle: Bundle, backend: Backend) -> Graph:
     return backend.load(bundle.graph_path(MEMORY_ENCODER), bundle.manifest.io()[MEMORY_ENCODER])
 
 
-@dataclass(frozen=True)
 class LocalRunner:
     """Encodes in this process, with as many threads as the job says, or as suit model and machine."""
 
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
         """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""
-        encoder = ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)
+        encoder = self._encoder(job)
         wanted = set(missing)
         with closing(encoder):
             for index, passages in enumerate(job.corpus.parts()):
                 if index in wanted:
                     yield index, encoder.encode(job.work.store, index, passages, advance=advance)
+
+    def _encoder(self, job: ShardJob) -> ShardEncoder:
+        return ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)
+
+
+class KeptRunner(LocalRunner):
+    """As LocalRunner, and keeps the memory encoder loaded for the next append, until it is closed.
+
+    For one bundle and one number of threads, in a process that appends often; not from two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._graph: Graph | None = None
+        self._key: tuple[object, ...] = ()
+
+    def close(self) -> None:
+        """Close the encoder's backend; it is loaded again if it is asked for."""
+        if self._backend is not None:
+            self._backend.close()
+        self._backend = self._graph = None
+
+    def _encoder(self, job: ShardJob) -> ShardEncoder:
+        plan = job.plan
+        key = (job.bundle.directory, plan.graph_sha256, plan.backend, plan.compute_precision, job.threads)
+        if plan.codec is not None and (self._graph is None or key != self._key):
+            self.close()
+            self._backend = open_planned(plan, job.bundle, job.threads)
+            self._graph, self._key = memory_encoder(job.bundle, self._backend), key
+        return ShardEncoder(job.store or job.work.store, plan, job.bundle, threads=job.threads, graph=self._graph)

@@ -158,11 +158,11 @@ class Reader:
     def rank(self, rows: Sequence[Row], clock: StageClock) -> list[Array]:
         """Stage A's scores of each row's candidates, (k,) float32, if the architecture ranks; nothing is read.
 
-        Raises NotFiniteError if it is to check that.
+        A cascade drops none here. Raises NotFiniteError if it is to check that.
         """
         assert self._codec is not None
         fixed, memory = self._fetch(rows, self._codec, clock)
-        scores = self._rank(rows, fixed, memory, 0, clock).combined
+        scores = self._rank(rows, fixed, memory, memory["memory_mask"].shape[1], clock).combined
         return [scored[: len(row.candidates)] for row, scored in zip(rows, scores, strict=True)]
 
     def _encode(

@@ -91,7 +91,6 @@ RERANKERS = {
 """Stage A of its own layers, lazy; in the papers' form and with a mean it is among `every option`."""
 CASCADES = {
     "glimmer, cascade": {**GLIMMER, **TWO_LAYERS, "num_shortlisted": 3},
-    "glimmer, cascade, papers' form": {**GLIMMER, **TWO_LAYERS, "num_shortlisted": 3},
     "glimmer, cascade of a separate reranker": {
         **GLIMMER, **V1_0, **TWO_LAYERS, "separate_reranker": True, "num_shortlisted": 3,
     },
@@ -104,15 +103,17 @@ BOTH_FORMS = {
 EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16",))
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
-    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0", *RERANKERS, *CASCADES),
+    (
+        "glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0", *RERANKERS,
+        *CASCADES,
+    ),
     EXACT_ALGEBRA,
-) | {"glimmer, cascade, papers' form": PAPER_FORM} | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=tuple(glimmer_export.runtime.contract.CODECS))) | dict.fromkeys(
+) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=tuple(glimmer_export.runtime.contract.CODECS))) | dict.fromkeys(
     BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
 )
 """Variants whose graphs are not in the papers' form."""
 SAME_WEIGHTS = {
     "glimmer, exact algebra": "glimmer", "glimmer, both forms": "glimmer", "memory_fid, both forms": "memory_fid",
-    "glimmer, cascade, papers' form": "glimmer, cascade",
 }
 """One checkpoint in several forms."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]

@@ -112,7 +112,7 @@ def _encoder(model: CostModel, layers: int, rows: int, tokens: int) -> int:
 
 
 def _stage_a(model: CostModel, passages: int, dims: Mapping[str, int]) -> int:
-    """Stage A over the passages that it ranks, with its head (GLIMMER paper, section 3.2; docs/design.md, section 2)."""
+    """Stage A over what it ranks, with the score head (GLIMMER paper, section 3.2; docs/design.md, section 2)."""
     shape = model.shape
     tokens, layers = dims["question"] + dims["passage"], shape.num_stage_a_layers
     if model.forms.stage_a == "full":

@@ -94,6 +94,11 @@ class ModelShape:
         return ARCHITECTURES[self.architecture]
 
     @property
+    def num_ranked(self) -> int:
+        """Passages that stage A ranks of k: all, or those that a cascade's shortlist keeps."""
+        return self.num_retrieved if self.num_shortlisted is None else self.num_shortlisted
+
+    @property
     def num_shared_layers(self) -> int:
         """The live encoder's layers that stage A runs, whose states stage B goes on from; 0 of a separate reranker."""
         return 0 if self.separate_reranker else self.num_stage_a_layers

@@ -149,7 +149,7 @@ BARS = (
         aim=2.5,
     ),
     Bar(
-        "INT8 of commit 416af7dd over ours in the best gated precision",
+        "INT8 of commit dd04a57 over ours in the best gated precision",
         _over_best(lambda run: _median(run, "best", BEFORE)), "x", least=1.8,
     ),
     *(

@@ -82,8 +82,8 @@ def _range(tensor: IOTensor, manifest: BundleManifest, batch: int) -> ShapeRange
     most = {
         "batch": batch, "passages": MOST_PASSAGES, "shortlisted": MOST_PASSAGES, "selected": MOST_PASSAGES,
         "question": shape.question_length, "passage": shape.passage_length, "tokens": both,
-        "encoder_tokens": MOST_PASSAGES * both, "prefix": shape.decoder_prefix_length, "cache_length": shape.cache_length,
-        "positions": MOST_POSITIONS,
+        "encoder_tokens": MOST_PASSAGES * both, "prefix": shape.decoder_prefix_length,
+        "cache_length": shape.cache_length, "positions": MOST_POSITIONS,
     }  # fmt: skip
     least = tuple(1 if isinstance(dim, str) else dim for dim in tensor.dims)
     greatest = tuple(most[dim] if isinstance(dim, str) else dim for dim in tensor.dims)

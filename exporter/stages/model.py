@@ -124,12 +124,13 @@ class GlimmerModel(nn.Module):
         if not traits.selects:
             return Encoded(*self.read(self.join(states, memory.values), question.mask, memory.mask))
         scores, reranked, shortlist = self._rank(states, question.mask, *memory)
-        ranking, levels = scores, ()
+        ranking = scores
+        levels: tuple[Tensor, ...] = ()
         if self.config.separate_reranker:
             reranked = self.join(states, memory.values)
         if shortlist is not None:
             levels = shortlist, scores
-            scores, ranking = self._cascaded(*levels, num_selected)
+            scores, ranking = self._cascaded(shortlist, scores, num_selected)
         best = torch.sort(-ranking.detach(), dim=1, stable=True).indices[:, :num_selected]
         selected = torch.sort(best, dim=1).values
         rows = torch.arange(len(selected), device=selected.device)[:, None]

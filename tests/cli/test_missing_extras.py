@@ -196,6 +196,13 @@ def test_a_device_answers_and_inspects_without_the_build_side(glimmer):
     assert done.returncode == 0, done.stderr
 
 
+def test_without_any_engine_the_first_ones_extra_is_named(glimmer):
+    done = run_without("onnxruntime,openvino", "ask", glimmer.bundle, "--store", glimmer.store, "w1")
+    assert done.returncode == 2, done.stderr
+    assert "glimmer-export[cpu]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_device_evaluates_a_bundle_without_torch(glimmer, tmp_path):
     questions = write_rows(tmp_path / "questions.jsonl", [{"question": "w1", "answers": ["w2"]}])
     asked = ("evaluate", glimmer.bundle, "--store", glimmer.store, "--questions", questions, "--json")

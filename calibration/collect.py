@@ -187,7 +187,8 @@ def _live(inputs: Mapping[str, Array], limit: int, *, selects: bool) -> Runs:
         for place in spread(present, limit):
             passage = np.flatnonzero(passages[place])
             tokens = np.concatenate([question, len(question_mask) + passage])
-            yield {**places, "passages": np.array([place]), "passage": passage, "tokens": tokens}, {}
+            ranked = dict.fromkeys(("passages", "shortlisted"), np.array([place]))
+            yield {**places, **ranked, "passage": passage, "tokens": tokens}, {}
 
 
 def _texts(mask: Array, limit: int) -> Runs:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from glimmer_export.runtime.backends import Array, CachingDevice, Graph, Tensor
 from glimmer_export.runtime.candidates import Row, memory_inputs, passage_ids, token_inputs
@@ -12,6 +14,7 @@ from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
     DECODER_STEP,
     ENCODER,
+    LIVE_SHORTLIST,
     LIVE_STAGE_A,
     LIVE_STAGE_B,
     QUESTION_ENCODER,
@@ -22,7 +25,7 @@ from glimmer_export.runtime.decode import OnStep, Reading, greedy_decode
 from glimmer_export.runtime.drafts import DRAFT_TOKENS, Drafts, DraftSource
 from glimmer_export.runtime.passage_memory import pad_ids
 from glimmer_export.runtime.placement import DevicePlacement, placement_of
-from glimmer_export.runtime.rerank import check_scores, select_by_mass, select_top_m
+from glimmer_export.runtime.rerank import cascade_scores, check_scores, select_by_mass, select_top_m
 from glimmer_export.runtime.store import MemoryStore
 from glimmer_export.runtime.text import TextEncoder
 
@@ -31,6 +34,21 @@ __all__ = ["Reader"]
 NO_TOKEN = -1
 MOST_DRAFTED_ROWS = 16
 """Of a batch for which drafts save time on a CPU, unless it is said how many tokens they are to have."""
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """What stage A made of a batch.
+
+    `scores` (b, c) of the passages at `places` (b, c) of the k, None if they are all; `combined` (b, k) of all. Stage B
+    goes on from `states`, None if it begins with the memory; `mask` (b, c, n_p) says what of them counts.
+    """
+
+    scores: Array
+    combined: Array
+    places: Array | None
+    states: Mapping[str, Tensor] | None
+    mask: Tensor
 
 
 class Reader:
@@ -140,11 +158,11 @@ class Reader:
     def rank(self, rows: Sequence[Row], clock: StageClock) -> list[Array]:
         """Stage A's scores of each row's candidates, (k,) float32, if the architecture ranks; nothing is read.
 
-        Raises NotFiniteError if it is to check that.
+        A cascade drops none here. Raises NotFiniteError if it is to check that.
         """
         assert self._codec is not None
         fixed, memory = self._fetch(rows, self._codec, clock)
-        scores = self._score({**fixed, **memory}, rows, clock)[0]
+        scores = self._rank(rows, fixed, memory, memory["memory_mask"].shape[1], clock).combined
         return [scored[: len(row.candidates)] for row, scored in zip(rows, scores, strict=True)]
 
     def _encode(
@@ -188,26 +206,56 @@ class Reader:
         mass: float | None, clock: StageClock,
     ) -> tuple[Mapping[str, Tensor], Array, list[list[int]]]:
         """Stage A: what stage B reads of the selected passages, the scores (b, k), and which each row reads."""
-        scores, ranked = self._score({**fixed, **memory}, rows, clock)
+        ranked = self._rank(rows, fixed, memory, num_selected, clock)
         with clock.stage("select"):
             # A row with fewer candidates than the batch's m fills up with absent passages, which the graph masks.
             if mass is None:
-                selected, read = select_top_m(scores, num_selected), None
+                selected, read = select_top_m(ranked.scores, num_selected), None
             else:
-                selected, read = select_by_mass(scores, num_selected, mass)
+                selected, read = select_by_mass(ranked.scores, num_selected, mass)
+            places = selected if ranked.places is None else np.take_along_axis(ranked.places, selected, axis=1)
             # Stage A leaves its states, or stage B begins with the memory.
-            taken = self._place.select({"memory_mask": memory["memory_mask"], **(ranked or memory)}, selected, read)
-        kept = selected if read is None else [row[own] for row, own in zip(selected, read, strict=True)]
-        return taken, scores, [row.tolist() for row in kept]
+            if ranked.states is None:
+                taken = self._place.select(memory, places, read)
+            else:
+                taken = self._place.select({"memory_mask": ranked.mask, **ranked.states}, selected, read)
+        kept = places if read is None else [row[own] for row, own in zip(places, read, strict=True)]
+        return taken, ranked.combined, [row.tolist() for row in kept]
+
+    def _rank(
+        self, rows: Sequence[Row], fixed: Mapping[str, Tensor], memory: Mapping[str, Tensor], num_selected: int,
+        clock: StageClock,
+    ) -> _Ranked:
+        """Stage A on all k passages, or in a cascade on those that the shortlist keeps, `num_selected` at least."""
+        num_shortlisted, present = self._shape.num_shortlisted, [len(row.candidates) for row in rows]
+        if num_shortlisted is None:
+            scores, states = self._score(LIVE_STAGE_A, {**fixed, **memory}, present, clock)
+            return _Ranked(scores, scores, None, states or None, memory["memory_mask"])
+        size, passages = memory["memory_mask"].shape[:2]
+        places = np.tile(np.arange(passages, dtype=np.int32), (size, 1))
+        shortlist: Array | None = None
+        if passages > (most := max(num_shortlisted, num_selected)):
+            shortlist, _ = self._score(LIVE_SHORTLIST, {**fixed, **memory}, present, clock)
+            places = select_top_m(shortlist, most)
+        with clock.stage("select"):
+            taken = dict(self._place.select(memory, places))
+        present = [int((own < count).sum()) for own, count in zip(places, present, strict=True)]
+        scores, states = self._score(LIVE_STAGE_A, {**fixed, **taken}, present, clock)
+        with clock.stage("select"):
+            # A place's graph gathers what it did not take itself: `selected` says where the graph found its passages.
+            mask = self._place.fetch(taken["memory_mask"])()
+            mask = np.take_along_axis(mask, self._place.fetch(taken["selected"])()[..., None], axis=1)
+            combined = scores if shortlist is None else cascade_scores(shortlist, places, scores)
+        return _Ranked(scores, combined, places, states or None, mask)
 
     def _score(
-        self, inputs: Mapping[str, Tensor], rows: Sequence[Row], clock: StageClock
+        self, stage: str, inputs: Mapping[str, Tensor], counts: Sequence[int], clock: StageClock
     ) -> tuple[Array, dict[str, Tensor]]:
-        """Stage A: the scores (b, k), and what else it gives."""
-        with clock.stage(LIVE_STAGE_A):
-            ranked = dict(self._place.run(LIVE_STAGE_A, inputs))
+        """A stage that ranks rows of so many passages, the present first: scores (b, k), and what else it gives."""
+        with clock.stage(stage):
+            ranked = dict(self._place.run(stage, inputs))
         with clock.stage("select"):
             scores = self._place.fetch(ranked.pop("scores"))()
             if self._check_finite:
-                check_scores(scores, [len(row.candidates) for row in rows])
+                check_scores(scores, counts, stage)
         return scores, ranked

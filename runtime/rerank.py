@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.contract import NotFiniteError
+from glimmer_export.runtime.contract import LIVE_STAGE_A, NotFiniteError
 
-__all__ = ["check_scores", "select_by_mass", "select_top_m", "take_selected"]
+__all__ = ["cascade_scores", "check_scores", "select_by_mass", "select_top_m", "take_selected"]
 
 
-def check_scores(scores: Array, num_passages: Sequence[int]) -> None:
-    """Raise NotFiniteError if one of the passages that are present has no finite score.
+def check_scores(scores: Array, num_passages: Sequence[int], stage: str = LIVE_STAGE_A) -> None:
+    """Raise NotFiniteError, naming the stage, if one of the passages that are present has no finite score.
 
     Scores (b, k) float32 of rows that have `num_passages` passages each: sorting would put NaN in some place or other.
     """
@@ -21,7 +21,7 @@ def check_scores(scores: Array, num_passages: Sequence[int]) -> None:
         unusable = np.flatnonzero(~np.isfinite(scores[row, :count]))
         if len(unusable):
             raise NotFiniteError(
-                "graph live_stage_a", expected="a finite score for every passage",
+                f"graph {stage}", expected="a finite score for every passage",
                 found=f"{scores[row, unusable[0]]} for passage {unusable[0] + 1} of {count}",
                 fix="check the store with `glimmer-export memory verify`, and compare the bundle with its checkpoint: "
                 "`glimmer-export parity`",
@@ -36,6 +36,21 @@ def select_top_m(scores: Array, num_selected: int) -> Array:
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :num_selected]
     return np.sort(best, axis=1).astype(np.int32)
+
+
+def cascade_scores(shortlist: Array, places: Array, scores: Array) -> Array:
+    """Scores of all k passages by a cascade, (b, k) float32.
+
+    The passages at `places` (b, c) int32 have their `scores` (b, c) by stage A. The others keep their order below
+    these: by as much as `shortlist` (b, k) has them below the last that it kept. -inf in it means an absent passage.
+    """
+    rows = np.arange(len(scores))[:, None]
+    kept = shortlist[rows, places]
+    present = ~np.isneginf(kept)
+    least, last = (values.min(axis=1, where=present, initial=np.inf, keepdims=True) for values in (scores, kept))
+    combined: Array = np.where(np.isneginf(shortlist), shortlist, least + (shortlist - last))
+    combined[rows, places] = scores
+    return combined
 
 
 def select_by_mass(scores: Array, num_selected: int, mass: float) -> tuple[Array, Array]:

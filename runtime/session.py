@@ -302,7 +302,8 @@ class Session:
     def rank_many(self, questions: Iterable[str], passages: Iterable[GivenRow]) -> list[Answer]:
         """Score the passages of each question, as many as there are, each as `rank` would; nothing is read or decoded.
 
-        A passage's score does not depend on the others: they are ranked as many at a time as the manifest's k. A
+        A passage's score does not depend on the others: they are ranked as many at a time as the manifest's k, or as a
+        cascade shortlists, and none is dropped. A
         question or passage that cannot be taken gives an Answer with its `error`. Raises as `answer_many`, and
         OptionError if the architecture does not rank.
         """
@@ -319,7 +320,7 @@ class Session:
             clock = StageClock()
             rows, errors = rows_of(asked, given, None, store=serving.store, text=self.text, shape=shape, clock=clock)
             self._warn_of_cut(rows)
-            pieces = [piece for row in rows for piece in pieces_of(row, shape.num_retrieved)]
+            pieces = [piece for row in rows for piece in pieces_of(row, shape.num_ranked)]
             scores: dict[int, list[float]] = {row.index: [] for row in rows}
             for part in parts_of(pieces, min(RANKED_AT_ONCE, serving.reader.max_batch or RANKED_AT_ONCE)):
                 for piece, scored in zip(part, serving.reader.rank(part, clock), strict=True):

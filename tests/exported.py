@@ -35,7 +35,7 @@ from tests.bundle_factory import VOCABULARY, WORDS, entry, rewrite, write_rows, 
 from tests.once import Once
 
 __all__ = [
-    "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "RERANKERS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported",
+    "CASCADES", "CORPUS", "FAST", "PAPER_FORM", "QUESTIONS", "RERANKERS", "REWRITTEN_VARIANTS", "VARIANTS", "Exported",
     "copy_bundle", "load_graph", "make_checkpoint", "question_answered", "update_manifest", "write_alone",
 ]  # fmt: skip
 
@@ -89,6 +89,13 @@ RERANKERS = {
     "glimmer, separate reranker, two layers": {**GLIMMER, **V1_0, **TWO_LAYERS, "separate_reranker": True},
 }
 """Stage A of its own layers, lazy; in the papers' form and with a mean it is among `every option`."""
+CASCADES = {
+    "glimmer, cascade": {**GLIMMER, **TWO_LAYERS, "num_shortlisted": 3},
+    "glimmer, cascade of a separate reranker": {
+        **GLIMMER, **V1_0, **TWO_LAYERS, "separate_reranker": True, "num_shortlisted": 3,
+    },
+}
+"""Stage A ranks three of the five retrieved."""
 BOTH_FORMS = {
     "glimmer, both forms": GLIMMER, "memory_fid, both forms": {"architecture": "memory_fid", "memory_final_norm": True}
 }
@@ -96,14 +103,17 @@ BOTH_FORMS = {
 EXACT_ALGEBRA = FormOptions(stage_a=None, cross_attention="absorbed", codecs=("fp16",))
 PAPER_FORM = FormOptions(stage_a="full", cross_attention="cached", codecs=("fp16",))
 FORMS = dict.fromkeys(
-    ("glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0", *RERANKERS),
+    (
+        "glimmer, exact algebra", "glimmer, exact algebra, two layers", "memory_fid, v1.0", "fid, v1.0", *RERANKERS,
+        *CASCADES,
+    ),
     EXACT_ALGEBRA,
 ) | dict.fromkeys(CODECS, replace(EXACT_ALGEBRA, codecs=tuple(glimmer_export.runtime.contract.CODECS))) | dict.fromkeys(
     BOTH_FORMS, replace(PAPER_FORM, cross_attention="both")
 )
 """Variants whose graphs are not in the papers' form."""
 SAME_WEIGHTS = {
-    "glimmer, exact algebra": "glimmer", "glimmer, both forms": "glimmer", "memory_fid, both forms": "memory_fid"
+    "glimmer, exact algebra": "glimmer", "glimmer, both forms": "glimmer", "memory_fid, both forms": "memory_fid",
 }
 """One checkpoint in several forms."""
 VARIANTS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
@@ -203,11 +213,12 @@ class Exported:
 
 def make_checkpoint(directory: Path, variant: str, *, tokenizer: bool = True, **changes: Any) -> Path:
     """Write a checkpoint whose answers depend on what is read, and which of its own accord stops early now and then."""
-    config = CheckpointConfig(**{**TINY, **(FAST | SLOW | CODECS | RERANKERS | BOTH_FORMS)[variant], **changes})
+    variants = FAST | SLOW | CODECS | RERANKERS | CASCADES | BOTH_FORMS
+    config = CheckpointConfig(**{**TINY, **variants[variant], **changes})
     weights = random_weights(config, seed=len(SAME_WEIGHTS.get(variant, variant)))
     generator = torch.Generator().manual_seed(1)
     for name, weight in weights.items():
-        if "layer_norm" in name or name == "score.bias":
+        if "layer_norm" in name or name in ("score.bias", "shortlist_score.bias"):
             weight.uniform_(0.5, 1.5, generator=generator)
         elif "EncDecAttention" in name:
             weight.mul_(2)  # so that an answer is of the passages, not of the token before

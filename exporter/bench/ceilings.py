@@ -19,7 +19,14 @@ from glimmer_export.exporter.cost.model import CostModel, Workload, model_from_m
 from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
 from glimmer_export.exporter.cost.roofline import bytes_per_run
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.contract import DECODER_STEP, LIVE_STAGE_A, STAGES, BackendError, BundleManifest
+from glimmer_export.runtime.contract import (
+    DECODER_STEP,
+    LIVE_SHORTLIST,
+    LIVE_STAGE_A,
+    STAGES,
+    BackendError,
+    BundleManifest,
+)
 
 __all__ = ["CeilingRates", "Ceilings", "StageWork", "stage_work"]
 
@@ -129,7 +136,8 @@ class StageWork:
 def stage_work(manifest: BundleManifest, workload: Workload, batch_size: int) -> dict[str, StageWork]:
     """Work of each stage for a batch of questions, by the formulas of `glimmer-export cost`.
 
-    Lazy stage A of one layer and the decoder step wait for memory. The memory encoder runs on the question.
+    Lazy stage A of one layer, a shortlist and the decoder step wait for memory. The memory encoder runs on the
+    question.
     """
     shape = replace(manifest.model, max_new_tokens=workload.answer_tokens)
     model = model_from_manifest("bench", replace(manifest, model=shape), workload)
@@ -138,17 +146,18 @@ def stage_work(manifest: BundleManifest, workload: Workload, batch_size: int) ->
         if not cost.runs:
             continue
         one = StageWork(cost.macs * batch_size, "arithmetic")
-        if graph == DECODER_STEP or (graph == LIVE_STAGE_A and _is_one_pass(model)):
+        if graph == DECODER_STEP or _is_one_pass(model, graph):
             one = replace(one, bound="memory", bytes=cost.runs * _run_bytes(model, workload, graph, batch_size))
-        if graph == LIVE_STAGE_A and _is_one_pass(model):
+        if _is_one_pass(model, graph):
             memory = workload.num_retrieved * workload.passage_tokens * shape.d_model * FLOAT16
             one = replace(one, memory_bytes=batch_size * memory)
         work[STAGES[graph].asked_as] = one
     return work
 
 
-def _is_one_pass(model: CostModel) -> bool:
-    return model.forms.stage_a == "lazy" and model.shape.num_stage_a_layers == 1
+def _is_one_pass(model: CostModel, graph: str) -> bool:
+    lazy = model.forms.stage_a == "lazy" and model.shape.num_stage_a_layers == 1
+    return graph == LIVE_SHORTLIST or (graph == LIVE_STAGE_A and lazy)
 
 
 def _run_bytes(model: CostModel, workload: Workload, graph: str, batch_size: int) -> int:

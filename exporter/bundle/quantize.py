@@ -30,6 +30,7 @@ from glimmer_export.exporter.graphs.check import BLOCK_OPERATORS, check_operator
 from glimmer_export.exporter.graphs.write import WeightsFile, weights_file, write_graph
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
+    LIVE_SHORTLIST,
     LIVE_STAGE_A,
     MANIFEST,
     RECKONED,
@@ -258,10 +259,12 @@ def _crossing_notes(io: GraphIO, crossing: Mapping[str, str | None]) -> list[str
 
 
 def lazy_layer(manifest: BundleManifest, stage: str) -> str | None:
-    """Prefix of the nodes of the layer that lazy stage A computes for one token."""
+    """Prefix of the nodes of the layer that lazy stage A, or a shortlist, computes for one token."""
+    stack = "reranker" if manifest.model.separate_reranker else "live_encoder"
+    if stage == LIVE_SHORTLIST:
+        return f"{stack}.block.0."
     if stage != LIVE_STAGE_A or manifest.stage_a != "lazy":
         return None
-    stack = "reranker" if manifest.model.separate_reranker else "live_encoder"
     return f"{stack}.block.{manifest.model.num_stage_a_layers - 1}."
 
 

@@ -26,7 +26,8 @@ class CheckpointConfig(BaseModel):
     """Shape and options of a LUMEN or GLIMMER model (GLIMMER paper, section 3), in T5's field names if T5 has one.
 
     Layer counts are those of the parts; the papers' proportions are resolved to layers when a checkpoint is made.
-    `num_selected` is None if nothing is selected. Lengths are in tokens, EOS included. FiD may join question and
+    `num_selected` is None if nothing is selected, `num_shortlisted` if stage A ranks all k: else it ranks so many, the
+    best by a score head behind its first layer. Lengths are in tokens, EOS included. FiD may join question and
     passage in one text by `input_template`, passage_length tokens at most, instead of giving the question a block.
     EOS follows question and passage where `question_eos` and `passage_eos` say so; to what joins them the latter
     applies. `cross_attention_bias` is FiD's table of relative positions in the decoder's cross-attention. With
@@ -67,6 +68,7 @@ class CheckpointConfig(BaseModel):
     passage_eos: bool = True
     cross_attention_bias: bool = False
     num_retrieved: int = Field(default=25, ge=1, le=MAX_PASSAGES)
+    num_shortlisted: int | None = Field(default=None, ge=1)
     num_selected: int | None = Field(default=None, ge=1)
     max_new_tokens: int = Field(default=32, ge=1, le=MAX_ANSWER)
 
@@ -121,6 +123,19 @@ class CheckpointConfig(BaseModel):
         for name in TEMPLATES:
             if fault := template_fault(name, template := getattr(self, name)):
                 raise ValueError(f"{name} {template!r} {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _shortlist_fits(self) -> Self:
+        if self.num_shortlisted is None:
+            return self
+        shortlisted = f"num_shortlisted is {self.num_shortlisted}"
+        if self.num_stage_a_layers < 2:
+            raise ValueError(f"{shortlisted}, but a shortlist takes a stage A of two layers: use null")
+        if not (self.num_selected or 0) <= self.num_shortlisted <= self.num_retrieved:
+            raise ValueError(f"{shortlisted}, but it lies between num_selected and num_retrieved")
+        if self.score_pooling != "first":
+            raise ValueError(f"{shortlisted}, but a shortlist reads the first token: set score_pooling to first")
         return self
 
     @property

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["checkpoint_digest", "memory_digest"]
 
 PASSAGE_FIELDS = ("passage_length", "passage_template", "eos_token_id", "passage_eos")
-LATER_FIELDS = ("question_eos", "passage_eos", "cross_attention_bias", "separate_reranker")
+LATER_FIELDS = ("question_eos", "passage_eos", "cross_attention_bias", "separate_reranker", "num_shortlisted")
 """Fields that configs have had since: if one has its default, the digest is that of a config without it."""
 MEMORY_FIELDS = (
     "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_memory_layers", "feed_forward_proj",

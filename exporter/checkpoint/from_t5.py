@@ -82,7 +82,7 @@ def t5_tensors(
             fix="leave --memory-layers out; only a random model can be given layers that no T5 has",
         )
     found = files.shapes()
-    others = ("score.", *without)
+    others = ("score.", "shortlist_score.", *without)
     sources = {name: _t5_name(name, config) for name in weight_shapes(config) if not name.startswith(others)}
     # A T5 that is not tied, but that may leave out lm_head because it equals the embedding.
     if LM_HEAD in sources and LM_HEAD not in found and shape.tie_word_embeddings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["RandomWeights", "random_weights", "reranker_weights", "score_weights"]
+__all__ = ["RandomWeights", "random_weights", "reranker_weights", "score_weights", "shortlist_weights"]
 
 
 class RandomWeights(LazyTensors):
@@ -55,7 +55,13 @@ def score_weights(config: CheckpointConfig, *, seed: int) -> dict[str, Tensor]:
 
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn((1, config.d_model), generator=generator) * config.d_model**-0.5
-    return {"score.weight": weight, "score.bias": torch.zeros(1)}
+    made = {"score.weight": weight, "score.bias": torch.zeros(1)}
+    return made | shortlist_weights(made) if config.num_shortlisted is not None else made
+
+
+def shortlist_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head of a shortlist that is still to be trained: a copy of stage A's, which reads the same stream."""
+    return {f"shortlist_score.{part}": weights[f"score.{part}"].clone() for part in ("weight", "bias")}
 
 
 def reranker_weights(config: CheckpointConfig, *, seed: int) -> LazyTensors:
@@ -83,7 +89,7 @@ def _draw(name: str, shape: tuple[int, ...], config: CheckpointConfig, generator
 
 def _deviation(name: str, config: CheckpointConfig) -> float | None:
     """Standard deviation of a tensor's normal draw; None for constants (norm weights 1, biases 0)."""
-    if "layer_norm" in name or name == "score.bias":
+    if "layer_norm" in name or name in ("score.bias", "shortlist_score.bias"):
         return None
     if name in ("shared.weight", "lm_head.weight"):
         return 1.0

@@ -117,7 +117,8 @@ NUM_SELECTED = 5
 class ModelOptions:
     """Options of a new model, with the papers' defaults; None is that of its architecture or of what it is made of.
 
-    Lengths are in tokens, EOS included. `num_selected` is 5, or all where fewer are retrieved; `passage_length` is
+    Lengths are in tokens, EOS included. `num_selected` is 5, or all where fewer are retrieved;
+    with `num_shortlisted` stage A ranks so many, which a score head behind its first layer finds; `passage_length` is
     304 in the GLIMMER paper and 208 in the LUMEN paper. `memory_layers` deepens the memory encoder beyond what the
     proportions leave to it. `separate_reranker` is one of RERANKERS, None for a stage A of the live encoder's layers.
     """
@@ -134,6 +135,7 @@ class ModelOptions:
     question_template: str | None = None
     passage_template: str | None = None
     num_retrieved: int = 25
+    num_shortlisted: int | None = None
     num_selected: int | None = None
     max_new_tokens: int | None = None
     separate_reranker: str | None = None
@@ -179,6 +181,7 @@ def config_from_options(
         "score_pooling": options.score_pooling,
         "memory_final_norm": options.memory_final_norm,
         "num_retrieved": options.num_retrieved,
+        "num_shortlisted": options.num_shortlisted,
         "num_selected": num_selected,
     }
     return parse_config(shape.checkpoint_fields() | asdict(cut) | fields, subject=subject)

@@ -30,6 +30,9 @@ def _weights(config: CheckpointConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     if traits.selects:
         yield "score.weight", (1, config.d_model)
         yield "score.bias", (1,)
+    if config.num_shortlisted is not None:
+        yield "shortlist_score.weight", (1, config.d_model)
+        yield "shortlist_score.bias", (1,)
     yield from _decoder(config)
     if not config.tie_word_embeddings:
         yield "lm_head.weight", (config.vocab_size, config.d_model)

@@ -154,12 +154,13 @@ def _print_manifest(bundle: Path, manifest: BundleManifest) -> None:
     lengths = f"question {model.question_length}, passage {model.passage_length}"
     if model.question_layout == "joined":
         lengths = f"question and passage {model.passage_length}"
+    passages = {"k": model.num_retrieved, "shortlist": model.num_shortlisted, "m": model.num_selected}
     facts = {
         "architecture": model.architecture,
         "layers": f"{parts}, decoder {model.num_decoder_layers}",
         "width": f"d_model {model.d_model}, d_ff {model.d_ff}, {model.num_heads} heads of {model.d_kv}",
         "lengths": f"{lengths}, answer {model.max_new_tokens}",
-        "passages": f"k {model.num_retrieved}" + (f", m {model.num_selected}" if model.num_selected else ""),
+        "passages": ", ".join(f"{name} {count}" for name, count in passages.items() if count),
         "codecs": ", ".join(manifest.codecs) or "-",
         "stage A, cross-attention": f"{manifest.stage_a or '-'}, {_cross_attention(manifest)}",
         "log-probability": "of answers" if manifest.log_probability else "none, of an earlier version",

@@ -13,7 +13,7 @@ from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Output, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json, tensor_progress
-from glimmer_export.exporter.cli.ranges import MAX_QUESTIONS, MAX_SEED
+from glimmer_export.exporter.cli.ranges import MAX_PASSAGES, MAX_QUESTIONS, MAX_SEED
 from glimmer_export.exporter.cli.run import may_download
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.exporter.report.visible import visible
@@ -79,6 +79,10 @@ def init(
         typer.Option("--passage-length", help="Tokens, EOS included. Default: the FiD's; 304, or 208 as in LUMEN."),
     ] = None,
     num_retrieved: Annotated[int, typer.Option("--top-k", "-k", help="Passages retrieved.")] = 25,
+    num_shortlisted: Annotated[
+        int | None,
+        typer.Option("--shortlist", min=1, max=MAX_PASSAGES, help="Passages that stage A ranks. Default: all."),
+    ] = None,
     num_selected: Annotated[
         int | None, typer.Option("--top-m", "-m", help="Passages read, in glimmer. Default: 5.")
     ] = None,
@@ -128,6 +132,7 @@ def init(
         question_template=question_template,
         passage_template=passage_template,
         num_retrieved=num_retrieved,
+        num_shortlisted=num_shortlisted,
         num_selected=num_selected,
         max_new_tokens=max_new_tokens,
     )

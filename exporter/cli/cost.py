@@ -12,6 +12,7 @@ from glimmer_export.exporter.cli.choices import one_of
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import Json, Overwrite
 from glimmer_export.exporter.cli.output import bold, console, print_json
+from glimmer_export.exporter.cli.ranges import MAX_PASSAGES
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
 from glimmer_export.runtime.contract import ARCHITECTURES, CROSS_ATTENTION_FORMS, STAGE_A_FORMS
 
@@ -49,6 +50,10 @@ def cost(
     separate_reranker: Annotated[
         bool, typer.Option("--separate-reranker", help="Layers of its own for stage A, beside the live encoder.")
     ] = False,
+    shortlist: Annotated[
+        int | None,
+        typer.Option("--shortlist", min=1, max=MAX_PASSAGES, help="Passages that stage A ranks. Default: all."),
+    ] = None,
     passages: Annotated[int, typer.Option("--passages", help="Passages of the corpus, for the store.")] = 1_000_000,
     target: Annotated[
         str | None,
@@ -76,7 +81,7 @@ def cost(
             passage_tokens=passage_tokens, answer_tokens=answer_tokens, stage_a=stage_a,
             cross_attention=cross_attention, live_proportion=live_proportion,
             rerank_proportion=rerank_proportion, score_pooling=score_pooling,
-            separate_reranker=separate_reranker, passages=passages, target=target, bundle=bundle,
+            separate_reranker=separate_reranker, shortlist=shortlist, passages=passages, target=target, bundle=bundle,
         )
     )
     if place is not None:

@@ -11,6 +11,7 @@ from glimmer_export.exporter.checkpoint.options import FROM_T5, ModelOptions, co
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.read import config_label
 from glimmer_export.runtime.contract import (
+    LIVE_SHORTLIST,
     STAGES,
     TEXT_ENCODERS,
     Forms,
@@ -149,7 +150,7 @@ class CostModel:
 
 def model_from_preset(
     name: str, architecture: str, workload: Workload, forms: FormOptions, cut: Proportions, score_pooling: str,
-    *, separate_reranker: bool = False,
+    *, separate_reranker: bool = False, num_shortlisted: int | None = None,
 ) -> CostModel:
     """A model of a known size.
 
@@ -165,6 +166,7 @@ def model_from_preset(
         question_length=max(2, workload.question_tokens),
         passage_length=max(2, workload.passage_tokens),
         num_retrieved=workload.num_retrieved,
+        num_shortlisted=num_shortlisted,
         num_selected=workload.num_selected if architecture == "glimmer" else None,
         max_new_tokens=max(MAX_NEW_TOKENS, workload.answer_tokens),
     )
@@ -228,6 +230,7 @@ def run_dims(model: CostModel, workload: Workload, graph: str) -> dict[str, int]
     return {
         "batch": 1,
         "passages": workload.num_retrieved,
+        "shortlisted": ranked_passages(model, workload),
         "selected": workload.num_selected,
         "question": workload.question_tokens,
         "passage": workload.passage_tokens,
@@ -244,6 +247,17 @@ def read_passages(model: CostModel, workload: Workload) -> int:
     return workload.num_selected if model.shape.traits.selects else workload.num_retrieved
 
 
+def ranked_passages(model: CostModel, workload: Workload) -> int:
+    """Passages that stage A ranks: all k, or in a cascade those that the shortlist keeps, m at least."""
+    k, shortlisted = workload.num_retrieved, model.shape.num_shortlisted
+    return k if shortlisted is None else min(k, max(shortlisted, workload.num_selected))
+
+
 def num_runs(model: CostModel, workload: Workload, graph: str) -> int:
-    """How often one question runs a graph: a decoder step for each answer token, the end included."""
+    """How often one question runs a graph: a decoder step for each answer token, the end included.
+
+    A shortlist that would keep all k is not asked.
+    """
+    if graph == LIVE_SHORTLIST and ranked_passages(model, workload) == workload.num_retrieved:
+        return 0
     return STAGES[graph].runs(model.shape, workload.answer_tokens)

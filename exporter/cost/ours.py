@@ -61,15 +61,17 @@ def passage_macs(model: CostModel, workload: Workload) -> int:
 def graph_macs(model: CostModel, graph: str, dims: Mapping[str, int]) -> int:
     """Multiply-adds of one run of a graph at batch 1, with values for the dimensions of `run_dims`."""
     shape, stage = model.shape, STAGES[graph]
-    row = stage.row_dim(shape.traits)
+    row = stage.row_dim(shape)
     rows, tokens = 1 if row is None else dims[row], sum(dims[dim] for dim in stage.tokens)
     match graph:
         case stages.MEMORY_ENCODER | stages.QUESTION_ENCODER:
             macs = _encoder(model, shape.num_memory_layers, rows, tokens)
         case stages.ENCODER:
             macs = _encoder(model, shape.num_stage_b_layers, rows, tokens)
+        case stages.LIVE_SHORTLIST:
+            macs = _one_layer_lazy(model, dims)
         case stages.LIVE_STAGE_A:
-            macs = _stage_a(model, dims)
+            macs = _stage_a(model, rows, dims)
         case stages.LIVE_STAGE_B:
             macs = _encoder(model, shape.num_read_layers(model.forms.stage_a), rows, tokens)
         case stages.CROSS_KV:
@@ -89,8 +91,8 @@ def graph_weights(model: CostModel, graph: str) -> int:
             return shape.num_memory_layers * model.layer
         case stages.ENCODER:
             return shape.num_stage_b_layers * model.layer
-        case stages.LIVE_STAGE_A:
-            return shape.num_stage_a_layers * model.layer
+        case stages.LIVE_SHORTLIST | stages.LIVE_STAGE_A:
+            return (1 if graph == stages.LIVE_SHORTLIST else shape.num_stage_a_layers) * model.layer
         case stages.LIVE_STAGE_B:
             return shape.num_read_layers(model.forms.stage_a) * model.layer
         case stages.CROSS_KV:
@@ -109,22 +111,29 @@ def _encoder(model: CostModel, layers: int, rows: int, tokens: int) -> int:
     return layers * rows * tokens * (model.layer + 2 * tokens * model.inner_dim)
 
 
-def _stage_a(model: CostModel, dims: Mapping[str, int]) -> int:
-    """Stage A over the k passages, with the score head (GLIMMER paper, section 3.2; docs/design.md, section 2)."""
+def _stage_a(model: CostModel, passages: int, dims: Mapping[str, int]) -> int:
+    """Stage A over what it ranks, with the score head (GLIMMER paper, section 3.2; docs/design.md, section 2)."""
     shape = model.shape
-    passages, question, passage = dims["passages"], dims["question"], dims["passage"]
-    layers = shape.num_stage_a_layers
+    tokens, layers = dims["question"] + dims["passage"], shape.num_stage_a_layers
     if model.forms.stage_a == "full":
-        return _encoder(model, layers, passages, question + passage) + passages * shape.d_model
-    attended = shape.num_heads * shape.d_model
-    scored_token = 2 * model.projection + model.feed_forward + shape.d_model
-    if layers > 1:
-        tokens = question + passage
-        last = 2 * model.projection + scored_token + 2 * tokens * attended
-        return _encoder(model, layers - 1, passages, tokens) + passages * last
-    # One layer deep, the scored token's query and its scores on the question are the same for all k.
+        return _encoder(model, layers, passages, tokens) + passages * shape.d_model
+    if layers == 1:
+        return _one_layer_lazy(model, dims)
+    last = 2 * model.projection + _scored_token(model) + 2 * tokens * shape.num_heads * shape.d_model
+    return _encoder(model, layers - 1, passages, tokens) + passages * last
+
+
+def _one_layer_lazy(model: CostModel, dims: Mapping[str, int]) -> int:
+    """One layer for one token over the k passages: its query and its scores on the question are the same for all."""
+    passages, question, passage = dims["passages"], dims["question"], dims["passage"]
+    attended = model.shape.num_heads * model.shape.d_model
     once = 2 * model.projection + question * attended
-    return once + passages * (scored_token + (question + 2 * passage) * attended)
+    return once + passages * (_scored_token(model) + (question + 2 * passage) * attended)
+
+
+def _scored_token(model: CostModel) -> int:
+    """What the scored token takes behind the attention's mean states, and the score head."""
+    return 2 * model.projection + model.feed_forward + model.shape.d_model
 
 
 def _decoder(model: CostModel, tokens: int, dims: Mapping[str, int]) -> int:

@@ -66,6 +66,7 @@ class CostRequest:
     rerank_proportion: str | None = None
     score_pooling: str | None = None
     separate_reranker: bool = False
+    shortlist: int | None = None
     passages: int = 1_000_000
     target: str | None = None
     bundle: Path | None = None
@@ -114,7 +115,7 @@ def _of_preset(request: CostRequest) -> Resolved:
     architecture = request.architecture or "glimmer"
     model = model_from_preset(
         request.model, architecture, workload, forms, cut, request.score_pooling or "first",
-        separate_reranker=request.separate_reranker,
+        separate_reranker=request.separate_reranker, num_shortlisted=request.shortlist,
     )
     return Resolved(model, workload, None)
 
@@ -158,6 +159,7 @@ def _check_bundle_fits(request: CostRequest, manifest: BundleManifest) -> None:
         "--rerank-proportion": (request.rerank_proportion, None),
         "--score-pooling": (request.score_pooling, None),
         "--separate-reranker": (request.separate_reranker or None, None),
+        "--shortlist": (request.shortlist, manifest.model.num_shortlisted),
     }
     for option, (given, own) in decided.items():
         if given not in (None, own):
@@ -253,6 +255,7 @@ class CostReport:
                 "decoder": model.shape.num_decoder_layers,
             },
             "separate_reranker": model.shape.separate_reranker,
+            "num_shortlisted": model.shape.num_shortlisted,
             "forms": {"stage_a": model.forms.stage_a, "cross_attention": model.forms.cross_attention},
             "papers": {
                 name: {

@@ -16,7 +16,9 @@ from glimmer_export.exporter.cost.ours import graph_weights, stage_costs
 from glimmer_export.runtime.contract import (
     BLOCK_SIZE,
     DECODER_STEP,
+    LIVE_STAGE_A,
     LIVE_STAGE_B,
+    STAGES,
     WEIGHT_BITS,
     IOTensor,
     boundaries_of,
@@ -105,11 +107,14 @@ def stage_floors(model: CostModel, workload: Workload, target: Target, precision
 def bytes_per_run(model: CostModel, workload: Workload, graph: str, precision: str) -> int:
     """Bytes that one run must move: its matrices' weights, its inputs and its outputs.
 
-    A gathered embedding is a few rows and left out; stage B gathers the selected passages and reads no others.
+    A gathered embedding is a few rows and left out; stage B gathers the selected passages and reads no others, and so
+    does stage A of a cascade the shortlisted.
     """
     dims = run_dims(model, workload, graph)
     if graph == LIVE_STAGE_B and model.shape.traits.selects:
-        dims["passages"] = dims["selected"]
+        dims["passages"] = dims["shortlisted"] = dims["selected"]
+    elif graph == LIVE_STAGE_A:
+        dims["passages"] = dims[STAGES[graph].row_dim(model.shape) or "passages"]
     io = model.io[graph]
     moved = sum(_tensor_bytes(tensor, dims, precision) for tensor in (*io.inputs, *io.outputs))
     return moved + graph_weights(model, graph) * WEIGHT_BYTES[precision]

@@ -31,12 +31,14 @@ def print_report(report: CostReport, console: Console) -> None:
     from glimmer_export.exporter.report.terminal import bold, text
 
     work, model = report.workload, report.model
+    shortlisted = model.shape.num_shortlisted
     forms = f"stage A {model.forms.stage_a or '-'}, cross-attention {model.forms.cross_attention}"
     forms += ", separate reranker" if model.shape.separate_reranker else ""
     console.print(
         bold(f"{model.shape.architecture} {model.name}:"),
         f"k {work.num_retrieved}, "
-        f"m {work.num_selected}, {work.question_tokens} + {work.passage_tokens} tokens, answers of "
+        f"m {work.num_selected}, " + (f"a shortlist of {shortlisted}, " if shortlisted else "")
+        + f"{work.question_tokens} + {work.passage_tokens} tokens, answers of "
         f"{work.answer_tokens}; {forms}"
     )
     console.print(_totals(report))

@@ -19,6 +19,7 @@ import numpy as np
 from glimmer_export.exporter.config.targets import Profile, Range, TensorRTTarget
 from glimmer_export.runtime.contract import (
     CROSS_KV,
+    LIVE_SHORTLIST,
     LIVE_STAGE_A,
     LIVE_STAGE_B,
     STAGES,
@@ -60,6 +61,10 @@ def dim_sizes(shape: ModelShape, profile: Profile, graph: str) -> dict[str, Size
     selected = passages
     if shape.num_selected is not None:
         selected = _sizes(profile.selected, shape.num_selected)
+    shortlisted = passages
+    if shape.num_shortlisted is not None:
+        most = max(shape.num_shortlisted, selected.max)
+        shortlisted = Sizes(*(min(size, most) for size in passages))
     read = tokens if shape.traits.encodes_question or not shape.traits.has_memory else passage
     encoder_tokens = Sizes(*(count * length for count, length in zip(selected, read, strict=True)))
     if graph in TEXT_ENCODERS:
@@ -67,8 +72,8 @@ def dim_sizes(shape: ModelShape, profile: Profile, graph: str) -> dict[str, Size
         tuned = question if profile.text == "question" else passage
         tokens = Sizes(min(question.min, passage.min), tuned.opt, max(question.max, passage.max))
     return {
-        "batch": batch, "passages": passages, "selected": selected, "question": question, "passage": passage,
-        "tokens": tokens, "encoder_tokens": encoder_tokens,
+        "batch": batch, "passages": passages, "shortlisted": shortlisted, "selected": selected, "question": question,
+        "passage": passage, "tokens": tokens, "encoder_tokens": encoder_tokens,
         "positions": Sizes(*profile.positions),
         "prefix": Sizes(1, shape.decoder_prefix_length, shape.decoder_prefix_length),
         # One length for all steps, so that each has the same shapes (docs/design.md, section 2).
@@ -151,11 +156,11 @@ def _encoder_tokens(manifest: BundleManifest, name: str, sizes: dict[str, int]) 
     shape, lazy, stage = manifest.model, manifest.stage_a == "lazy", STAGES[stage_of(name)]
     layers = {
         LIVE_STAGE_A: shape.num_stage_a_layers - lazy, LIVE_STAGE_B: shape.num_read_layers(manifest.stage_a),
-        CROSS_KV: 0, **dict.fromkeys(TOKEN_STAGES, 0),
+        CROSS_KV: 0, LIVE_SHORTLIST: 0, **dict.fromkeys(TOKEN_STAGES, 0),
     }  # fmt: skip
     if not layers.get(stage.name, 1):
         return 0
-    row = stage.row_dim(shape.traits)
+    row = stage.row_dim(shape)
     return (1 if row is None else sizes[row]) * sum(sizes[dim] for dim in stage.tokens)
 
 

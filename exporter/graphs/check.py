@@ -249,7 +249,7 @@ def _check_sizes(shape: ModelShape) -> tuple[Sizes, ...]:
         Sizes(1, passages=1, selected=1, question=1, passage=1, encoder_tokens=1, prefix=1, cache_length=1),
         Sizes(
             1, passages=5, selected=2, question=shape.question_length, passage=passage, encoder_tokens=80,
-            prefix=prefix, cache_length=shape.cache_length, positions=5,
+            prefix=prefix, cache_length=shape.cache_length, positions=5, shortlisted=3,
         ),
         Sizes(
             3, passages=3, selected=3, question=3, passage=9, encoder_tokens=36, prefix=min(2, prefix), cache_length=4,

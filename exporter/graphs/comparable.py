@@ -39,6 +39,8 @@ def _mask(name: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) 
     if mask == "step":
         written: NDArray[np.bool_] = np.arange(outputs[name].shape[2]) <= beside[:, None]
         return written[:, None]
+    if mask == "memory_mask" and "selected" in inputs:  # stage A of a cascade, which gathers what it ranks
+        beside = np.take_along_axis(beside, inputs["selected"][..., None], axis=1)
     read: NDArray[np.bool_] = beside > 0
     if mask != "memory_mask":
         return read

@@ -17,7 +17,10 @@ __all__ = ["Sizes", "sample_inputs"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """A value for each dimension that varies; `tokens` of stage B's input is question + passage."""
+    """A value for each dimension that varies; `tokens` of stage B's input is question + passage.
+
+    `shortlisted` None: all passages.
+    """
 
     batch: int
     passages: int
@@ -28,12 +31,15 @@ class Sizes:
     prefix: int
     cache_length: int
     positions: int = 1
+    shortlisted: int | None = None
 
     def resolve(self, dims: tuple[int | str, ...]) -> tuple[int, ...]:
         """Numbers for an I/O tensor's dims."""
         return tuple(self._size(dim) if isinstance(dim, str) else dim for dim in dims)
 
     def _size(self, name: str) -> int:
+        if name == "shortlisted" and self.shortlisted is None:
+            return self.passages
         size: int = self.question + self.passage if name == "tokens" else getattr(self, name)
         return size
 
@@ -59,7 +65,8 @@ def _sample(tensor: IOTensor, shape: ModelShape, sizes: Sizes, random: np.random
             if tensor.name == "memory_mask" and dims[1] > 1:
                 values[-1, -1] = 0
         case "selected":
-            order = [random.permutation(sizes.passages)[: sizes.selected] for _ in range(sizes.batch)]
+            of = "shortlisted" if shape.num_shortlisted and tensor.dims[1] == "selected" else "passages"
+            order = [random.permutation(*sizes.resolve((of,)))[: dims[1]] for _ in range(sizes.batch)]
             values = np.sort(np.array(order), axis=1)
         case "step":
             limit = min(sizes.prefix, shape.cache_length) if shape.traits.prefixes_decoder else sizes.cache_length

@@ -31,7 +31,8 @@ OPSET = 20
 """TensorRT 10 before 10.14 stops at opset 20; Gelu needs it."""
 
 TRACED_SIZES = Sizes(
-    batch=2, passages=4, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9, positions=8
+    batch=2, passages=6, selected=3, question=5, passage=7, encoder_tokens=26, prefix=6, cache_length=9, positions=8,
+    shortlisted=4,
 )
 """No size is 1 and few are equal, so that the tracer neither specialises a dimension nor ties two together."""
 
@@ -180,7 +181,7 @@ def memory_prefix(stage: nn.Module, io: GraphIO, shape: ModelShape, codec: str) 
     selects, scaled = "selected" in inputs, not applies_scale(stage)
     codes = tuple(tensor for tensor in codec_inputs(shape, codec) if scaled or tensor.name != "memory_scale")
     decoder = CodecDecoder(codec, shape.d_model, scaled=scaled)
-    passages = "selected" if selects else "passages"
+    passages = inputs["selected"].dims[1] if selects else "passages"
     states = IOTensor("memory_states", "float32", ("batch", passages, "passage", shape.d_model))
     mask = IOTensor("memory_states_mask", "int32", ("batch", passages, "passage"))
     if selects:

@@ -14,7 +14,7 @@ from glimmer_export.exporter.stages.encoding import (
     QuestionEncoder,
     SelectingStageB,
 )
-from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA
+from glimmer_export.exporter.stages.lazy import DeepLazyStageA, LazyStageA, Shortlist
 from glimmer_export.exporter.stages.model import GlimmerModel
 from glimmer_export.runtime.contract import Forms, form_of, stage_of, stages
 
@@ -35,6 +35,8 @@ def stage_from_model(model: GlimmerModel, graph: str, forms: Forms) -> nn.Module
             stage = QuestionEncoder(model)
         case stages.ENCODER:
             stage = JoinedEncoder(model)
+        case stages.LIVE_SHORTLIST:
+            stage = Shortlist(model)
         case stages.LIVE_STAGE_A:
             stage = _stage_a(model, forms)
         case stages.LIVE_STAGE_B:

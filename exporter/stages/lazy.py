@@ -17,7 +17,7 @@ from glimmer_export.exporter.stages.encoder import EncoderBlock, FeedForwardLaye
 from glimmer_export.exporter.stages.layers import masked_bias
 from glimmer_export.exporter.stages.model import GlimmerModel
 
-__all__ = ["DeepLazyStageA", "LazyStageA"]
+__all__ = ["DeepLazyStageA", "LazyStageA", "Shortlist"]
 
 
 class DeepLazyStageA(nn.Module):
@@ -63,6 +63,10 @@ class LazyStageA(nn.Module):
         super().__init__()
         self.model = model
 
+    def head(self) -> nn.Module:
+        """The score head."""
+        return self.model.score
+
     def forward(
         self,
         question_states: Tensor,
@@ -100,7 +104,19 @@ class LazyStageA(nn.Module):
         weights_memory = weights[..., num_question:] * factor.transpose(2, 3)
         context = context + torch.matmul(weights_memory, memory) * norm.weight
         update = attention.output_from_context(context)
-        return model.scores(feed_forward(question_states[:, :1] + update), memory_mask)
+        return model.scores(feed_forward(question_states[:, :1] + update), memory_mask, self.head())
+
+
+class Shortlist(LazyStageA):
+    """What a cascade ranks all k passages by: the first layer of a deeper stage A, for one token, and its own head.
+
+    Stage A runs that layer again for the passages that it keeps, in full: of a layer for one token nothing is left that
+    it could go on from, and a whole layer for all k is what the cascade spares.
+    """
+
+    def head(self) -> nn.Module:
+        """The shortlist's score head."""
+        return self.model.shortlist_score
 
 
 def _layer(model: GlimmerModel, index: int) -> tuple[SelfAttentionLayer, FeedForwardLayer]:

@@ -18,7 +18,7 @@ from glimmer_export.exporter.stages.encoder import EncoderStack
 from glimmer_export.exporter.stages.layers import Dropout, in_full_precision, masked_bias
 from glimmer_export.exporter.stages.stack import Stack
 
-__all__ = ["Encoded", "GlimmerModel", "Masked"]
+__all__ = ["Encoded", "GlimmerModel", "Masked", "cascade_scores"]
 
 
 class Masked(NamedTuple):
@@ -34,6 +34,9 @@ class Encoded(NamedTuple):
     states (b, s, d_model) and mask (b, s). Where the architecture ranks: scores (b, k), -inf for absent passages; the
     places `selected` (b, m) int64, ascending; and `reranked` (b, k, n, d_model), the un-normalised states of all k
     that stage B goes on from: those behind stage A, or question and memory beside a separate reranker.
+
+    `levels` are the scores (b, k) of all k by each head, which training draws to the answer's likelihood: the
+    shortlist's and stage A's in a cascade, whose `scores` are `cascade_scores` of the two; else none.
     """
 
     states: Tensor
@@ -41,6 +44,7 @@ class Encoded(NamedTuple):
     scores: Tensor | None = None
     selected: Tensor | None = None
     reranked: Tensor | None = None
+    levels: tuple[Tensor, ...] = ()
 
 
 class GlimmerModel(nn.Module):
@@ -66,6 +70,8 @@ class GlimmerModel(nn.Module):
             self.reranker = EncoderStack(config, config.num_stage_a_layers, final_norm=False)
         if traits.selects:
             self.score = nn.Linear(config.d_model, 1)
+        if config.num_shortlisted is not None:
+            self.shortlist_score = nn.Linear(config.d_model, 1)
         self.decoder = DecoderStack(config)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -117,14 +123,26 @@ class GlimmerModel(nn.Module):
         states = self.encode_question(*question)
         if not traits.selects:
             return Encoded(*self.read(self.join(states, memory.values), question.mask, memory.mask))
-        scores, reranked = self.stage_a(states, question.mask, *memory)
+        scores, reranked, shortlist = self._rank(states, question.mask, *memory)
+        ranking = scores
+        levels: tuple[Tensor, ...] = ()
         if self.config.separate_reranker:
             reranked = self.join(states, memory.values)
-        best = torch.sort(-scores.detach(), dim=1, stable=True).indices[:, :num_selected]
+        if shortlist is not None:
+            levels = shortlist, scores
+            scores, ranking = self._cascaded(shortlist, scores, num_selected)
+        best = torch.sort(-ranking.detach(), dim=1, stable=True).indices[:, :num_selected]
         selected = torch.sort(best, dim=1).values
         rows = torch.arange(len(selected), device=selected.device)[:, None]
         read = self.read(reranked[rows, selected], question.mask, memory.mask[rows, selected])
-        return Encoded(*read, scores, selected, reranked)
+        return Encoded(*read, scores, selected, reranked, levels)
+
+    def _cascaded(self, shortlist: Tensor, scores: Tensor, num_selected: int | None) -> tuple[Tensor, Tensor]:
+        """`cascade_scores` (b, k) of as many passages as are read at least, and what of them may be read, else -inf."""
+        num_passages = scores.shape[1]
+        most = max(self.config.num_shortlisted or num_passages, num_selected or num_passages)
+        scores, dropped = cascade_scores(shortlist, scores, most)
+        return scores, scores.masked_fill(dropped, -torch.inf)
 
     def encode_texts(self, question: Masked, passages: Masked, num_selected: int | None) -> Encoded:
         """`encode` from passages' ids (b, k, n_p), whose memory is encoded on the spot; for every architecture.
@@ -146,18 +164,28 @@ class GlimmerModel(nn.Module):
         question_states (b, n_q, d_model), memory (b, k, n_p, d_model) and their masks -> scores (b, k), -inf for a
         passage that is all masked, and the un-normalised rerank_states (b, k, n_q + n_p, d_model).
         """
-        states = self.join(question_states, memory)
-        states = self.rank_layers(states, question_mask, memory_mask, slice(0, self.config.num_stage_a_layers))
+        scores, states, _ = self._rank(question_states, question_mask, memory, memory_mask)
+        return scores, states
+
+    def _rank(
+        self, question_states: Tensor, question_mask: Tensor, memory: Tensor, memory_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`stage_a`, and in a cascade the shortlist's scores (b, k) behind its first layer."""
+        states, shortlist, done = self.join(question_states, memory), None, 0
+        if self.config.num_shortlisted is not None:
+            states, done = self.rank_layers(states, question_mask, memory_mask, slice(0, 1)), 1
+            shortlist = self.scores(states[:, :, 0], memory_mask, self.shortlist_score)
+        states = self.rank_layers(states, question_mask, memory_mask, slice(done, self.config.num_stage_a_layers))
         if self.config.score_pooling == "first":
             pooled = states[:, :, 0]
         else:
             mask = self.joint_mask(question_mask, memory_mask).unsqueeze(-1).to(states.dtype)
             pooled = (states * mask).sum(2) / mask.sum(2).clamp(min=1)
-        return self.scores(pooled, memory_mask), states
+        return self.scores(pooled, memory_mask), states, shortlist
 
-    def scores(self, pooled: Tensor, memory_mask: Tensor) -> Tensor:
-        """The score head: (b, k, d_model) -> (b, k), -inf for a passage that is all masked."""
-        scores = in_full_precision(self.score, pooled).squeeze(-1)
+    def scores(self, pooled: Tensor, memory_mask: Tensor, head: nn.Module | None = None) -> Tensor:
+        """A score head, stage A's unless another is given: (b, k, d_model) -> (b, k), -inf where all is masked."""
+        scores = in_full_precision(self.score if head is None else head, pooled).squeeze(-1)
         return scores.masked_fill(memory_mask.amax(-1) == 0, -torch.inf)
 
     def stage_b(
@@ -319,3 +347,20 @@ class GlimmerModel(nn.Module):
         output = stack(states.flatten(0, 1), stack.bias(positions, mask), layers)
         unflattened: Tensor = output.unflatten(0, (states.shape[0], states.shape[1]))
         return unflattened
+
+
+def cascade_scores(shortlist: Tensor, scores: Tensor, num_shortlisted: int) -> tuple[Tensor, Tensor]:
+    """Scores of k passages by a cascade, and which of them it dropped, both (b, k).
+
+    The best `num_shortlisted` by `shortlist` (b, k), of equal ones the earlier, keep their `scores` (b, k) by all of
+    stage A. The others keep their order below these: by as much as the shortlist has them below the last that it kept.
+    Absent passages are -inf in all three, and are not dropped where there is room for them.
+    """
+    if scores.shape[1] <= num_shortlisted:
+        return scores, torch.zeros_like(scores, dtype=torch.bool)
+    order = torch.sort(-shortlist.detach(), dim=1, stable=True).indices
+    dropped = torch.ones_like(scores, dtype=torch.bool).scatter(1, order[:, :num_shortlisted], False)
+    least = [
+        values.masked_fill(dropped | values.isinf(), torch.inf).amin(1, keepdim=True) for values in (scores, shortlist)
+    ]
+    return torch.where(dropped & ~shortlist.isinf(), least[0] + (shortlist - least[1]), scores), dropped

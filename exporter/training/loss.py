@@ -44,8 +44,9 @@ class Losses:
     """Sums over a batch, so that whoever splits a batch can divide by what the whole has.
 
     `language_model`: cross-entropy over `tokens` answer tokens; `ranking`: divergence over `questions`, 0 if nothing is
-    ranked (scalars). `exact` (b,): every token right when the answer so far is given, which for a single answer is the
-    same as greedy decoding's exact match. `selected` (b,): a gold passage is among those read.
+    ranked, of both levels in a cascade (scalars). `exact` (b,): every token right when the answer so far is given,
+    which for a single answer is the same as greedy decoding's exact match. `selected` (b,): a gold passage is among
+    those read.
     """
 
     language_model: Tensor
@@ -72,7 +73,7 @@ def training_loss(
     """The losses of a batch, the best `num_selected` passages being read (None: as many as the model's config says).
 
     The decoder reads the passages as they were retrieved, not as they were ranked. If the architecture ranks, the
-    scores are drawn to the answer's likelihood from each passage alone.
+    scores are drawn to the answer's likelihood from each passage alone; in a cascade those of either level, of all k.
     """
     encoded = _encode(model, batch.question, batch.passages, num_selected or model.config.num_selected)
     decoder_input_ids, labels = decoder_rows(model, batch.question, batch.labels)
@@ -89,9 +90,13 @@ def losses_of(
     if encoded.scores is not None and encoded.selected is not None:
         scores = encoded.scores.float()
         ranks = scores.shape[1] > 1 and settings.ranking_weight > 0
-        # Otherwise they diverge from themselves by nothing, and the score head has a gradient of 0.
-        alone = _likelihoods(model, batch, encoded, settings) if ranks else scores.detach()
-        ranking = divergence(scores, alone, settings).sum()
+        levels = encoded.levels or (scores,)
+        # Otherwise they diverge from themselves by nothing, and the score heads have a gradient of 0.
+        alone = _likelihoods(model, batch, encoded, settings) if ranks else None
+        ranking = torch.stack([
+            divergence(level.float(), level.detach().float() if alone is None else alone, settings).sum()
+            for level in levels
+        ]).sum()
         selected = batch.gold.gather(1, encoded.selected).any(1)
     return Losses(
         language_model=nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"),

@@ -87,7 +87,8 @@ class Recipe(_Fields):
     """How a checkpoint is trained. A field that is None is the checkpoint's own, or follows from the others.
 
     `steps` are those in all; with `phases`, at most so many. `batch_size` is that of a step, on all processes together,
-    `micro_batch_size` what one of them holds at once. The lengths, in tokens, are written into the checkpoint too.
+    `micro_batch_size` what one of them holds at once. The lengths, in tokens, and `num_shortlisted`, which gives a
+    model a shortlist that has none, are written into the checkpoint too.
     `memory` frozen trains neither the memory encoder nor the
     embedding that it reads, as a store is bound to both. `score_head`: a model that does not rank gets that many layers
     of stage A and a score head while it is trained, which are dropped at the end: the ranking loss teaches its live
@@ -103,6 +104,7 @@ class Recipe(_Fields):
     batch_size: Count = 128
     micro_batch_size: Count | None = None
     num_retrieved: Passages | None = None
+    num_shortlisted: Passages | None = None
     num_selected: Passages | None = None
     question_length: Tokens | None = None
     passage_length: Tokens | None = None

@@ -303,7 +303,7 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
         RowText.of(read)
         assert read.tokenizer is not None
         config, tokenizer = read.config, read.tokenizer.read_bytes()
-        return Start(_with_lengths(config, recipe), read.tensors, tokenizer, checkpoint_digest(read))
+        return Start(_with_fields(config, recipe), read.tensors, tokenizer, checkpoint_digest(read))
     world = next((phase.world for phase in recipe.schedule() if phase.world is not None), None)
     if world is None:
         raise OptionError(
@@ -312,13 +312,16 @@ def _start(checkpoint: Path | None, recipe: Recipe, architecture: str, seed: int
         )
     config, tokenizer = generator_named(world.generator).start(architecture)
     weights = random_weights(config, seed=seed)
-    return Start(_with_lengths(config, recipe), weights, tokenizer, f"random weights of seed {seed}")
+    return Start(_with_fields(config, recipe), weights, tokenizer, f"random weights of seed {seed}")
 
 
-def _with_lengths(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig:
-    lengths = {"question_length": recipe.question_length, "passage_length": recipe.passage_length}
-    given = {name: length for name, length in lengths.items() if length is not None}
-    return parse_config(config.model_dump() | given, subject="the recipe's lengths")
+WRITTEN = ("question_length", "passage_length", "num_shortlisted")
+"""Fields of a recipe that the checkpoint has too."""
+
+
+def _with_fields(config: CheckpointConfig, recipe: Recipe) -> CheckpointConfig:
+    given = {name: value for name in WRITTEN if (value := getattr(recipe, name)) is not None}
+    return parse_config(config.model_dump() | given, subject=f"the recipe's {', '.join(given)}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.checkpoint.config import parse_config
-from glimmer_export.exporter.checkpoint.initialise import score_weights
+from glimmer_export.exporter.checkpoint.initialise import score_weights, shortlist_weights
 from glimmer_export.exporter.checkpoint.weights import MEMORY_PREFIXES, weight_shapes
 from glimmer_export.exporter.stages import GlimmerModel
 from glimmer_export.exporter.training.ranking_fid import RankingFid
@@ -59,12 +59,15 @@ def model_to_train(
 ) -> GlimmerModel:
     """`trained_model` in FP32 with the checkpoint's weights; if it lacks a score head, `seed` draws one.
 
-    Parameters that the recipe freezes take no gradient. Raises as `trained_model`.
+    A shortlist's head begins as that of stage A. Parameters that the recipe freezes take no gradient. Raises as
+    `trained_model`.
     """
     model = trained_model(config, recipe)
     weights = {name: tensor.float().clone() for name, tensor in tensors.items()}
     if hasattr(model, "score") and "score.weight" not in weights:
         weights |= score_weights(config, seed=seed)
+    if hasattr(model, "shortlist_score") and "shortlist_score.weight" not in weights:
+        weights |= shortlist_weights(weights)
     if recipe.start != "checkpoint":
         _start_copying(config, weights)
     if recipe.start == "copying_spans":

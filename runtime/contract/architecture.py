@@ -48,6 +48,9 @@ class ModelShape:
 
     `separate_reranker`: whether stage A's layers are a stack of their own beside the live encoder (GLIMMER paper, table
     1), which stage B then runs whole, from question and memory on. Else they are the live encoder's first.
+
+    `num_shortlisted`: how many of the k passages stage A ranks, the best by a score head behind its first layer; None
+    if it ranks all.
     """
 
     architecture: str
@@ -78,6 +81,7 @@ class ModelShape:
     passage_eos: bool = True
     cross_attention_bias: bool = False
     separate_reranker: bool = False
+    num_shortlisted: int | None = None
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -88,6 +92,11 @@ class ModelShape:
     def traits(self) -> ArchitectureTraits:
         """What this model's architecture has."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def num_ranked(self) -> int:
+        """Passages that stage A ranks of k: all, or those that a cascade's shortlist keeps."""
+        return self.num_retrieved if self.num_shortlisted is None else self.num_shortlisted
 
     @property
     def num_shared_layers(self) -> int:

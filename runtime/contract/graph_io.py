@@ -1,6 +1,7 @@
 """Names, dtypes and dimensions of every graph's inputs and outputs: the one table that exporter and runtime share.
 
-A dimension is a number, or a name for one that varies: `batch`, `passages` (k), `selected` (m), `question` and
+A dimension is a number, or a name for one that varies: `batch`, `passages` (k), `shortlisted` (those that
+stage A of a cascade ranks), `selected` (m), `question` and
 `passage` (lengths in tokens), `tokens` (length of one encoder input), `encoder_tokens` (all that the decoder attends
 to), `prefix`, `positions` and `cache_length` (decoder positions: of a question in front of an answer, of one step, of
 all steps together).
@@ -17,6 +18,7 @@ from glimmer_export.runtime.contract.stages import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
+    LIVE_SHORTLIST,
     LIVE_STAGE_A,
     LIVE_STAGE_B,
     MEMORY_ENCODER,
@@ -99,6 +101,9 @@ def graph_io(shape: ModelShape, forms: Forms) -> dict[str, GraphIO]:
         graphs[QUESTION_ENCODER] = _text_encoder(shape)
     if not traits.has_memory:
         graphs[ENCODER] = _joined_encoder(shape)
+    if shape.num_shortlisted is not None:
+        for codec in forms.codecs:
+            graphs[_graph_name(LIVE_SHORTLIST, codec)] = _live_shortlist(shape, codec)
     if traits.selects:
         for codec in forms.codecs:
             graphs[_graph_name(LIVE_STAGE_A, codec)] = _live_stage_a(shape, forms, codec)
@@ -172,8 +177,13 @@ def _question(shape: ModelShape) -> tuple[IOTensor, ...]:
 MEMORY_MASK = IOTensor("memory_mask", "int32", ("batch", "passages", "passage"))
 
 
+def _ranked(shape: ModelShape) -> Dim:
+    """The passages that stage A ranks."""
+    return "passages" if shape.num_shortlisted is None else "shortlisted"
+
+
 def _rerank_states(shape: ModelShape) -> IOTensor:
-    return IOTensor("rerank_states", "float32", ("batch", "passages", "tokens", shape.d_model))
+    return IOTensor("rerank_states", "float32", ("batch", _ranked(shape), "tokens", shape.d_model))
 
 
 def _hands_states_over(shape: ModelShape, forms: Forms) -> bool:
@@ -186,10 +196,19 @@ def _reads_memory(shape: ModelShape, forms: Forms) -> bool:
     return not (shape.traits.selects and _hands_states_over(shape, forms))
 
 
-def _live_stage_a(shape: ModelShape, forms: Forms, codec: str) -> GraphIO:
-    scores = IOTensor("scores", "float32", ("batch", "passages"))
+def _live_shortlist(shape: ModelShape, codec: str) -> GraphIO:
     return GraphIO(
         (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK),
+        (IOTensor("scores", "float32", ("batch", "passages")),),
+    )
+
+
+def _live_stage_a(shape: ModelShape, forms: Forms, codec: str) -> GraphIO:
+    ranked = _ranked(shape)
+    scores = IOTensor("scores", "float32", ("batch", ranked))
+    selected = () if shape.num_shortlisted is None else (IOTensor("selected", "int32", ("batch", ranked)),)
+    return GraphIO(
+        (*_question(shape), *codec_inputs(shape, codec), MEMORY_MASK, *selected),
         (scores, _rerank_states(shape)) if _hands_states_over(shape, forms) else (scores,),
     )
 
@@ -199,7 +218,8 @@ def _live_stage_b(shape: ModelShape, forms: Forms, codec: str) -> GraphIO:
     memory = codec_inputs(shape, codec)
     selected = IOTensor("selected", "int32", ("batch", "selected"))
     if not _reads_memory(shape, forms):
-        inputs = (_rerank_states(shape), _question(shape)[1], MEMORY_MASK, selected)
+        mask = IOTensor(MEMORY_MASK.name, MEMORY_MASK.dtype, ("batch", _ranked(shape), "passage"))
+        inputs = (_rerank_states(shape), _question(shape)[1], mask, selected)
     elif shape.traits.selects:
         inputs = (*_question(shape), *memory, MEMORY_MASK, selected)
     elif shape.traits.encodes_question:

@@ -311,6 +311,13 @@ def _check_shape(model: ModelShape, subject: str) -> None:
             f"{subject}, num_selected", expected="1 to num_retrieved if the architecture selects, else null",
             found=repr(selected), fix=FIX,
         )
+    shortlisted = model.num_shortlisted
+    fits = model.num_stage_a_layers > 1 and (selected or 1) <= (shortlisted or 0) <= model.num_retrieved
+    if shortlisted is not None and not fits:
+        raise BundleError(
+            f"{subject}, num_shortlisted", found=str(shortlisted), fix=FIX,
+            expected="num_selected to num_retrieved if stage A has two layers or more, else null",
+        )
 
 
 def _check_codecs(manifest: BundleManifest, subject: str) -> None:

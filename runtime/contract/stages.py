@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from glimmer_export.runtime.contract.architecture import ArchitectureTraits, ModelShape
+from glimmer_export.runtime.contract.architecture import ModelShape
 
 __all__ = [
-    "CROSS_KV", "DECODER_PREFILL", "DECODER_STEP", "ENCODER", "LIVE_STAGE_A", "LIVE_STAGE_B", "MEMORY_ENCODER",
-    "QUESTION_ENCODER", "STAGES", "TEXT_ENCODERS", "TOKEN_STAGES", "Stage", "mask_of_output", "question_stage",
+    "CROSS_KV", "DECODER_PREFILL", "DECODER_STEP", "ENCODER", "LIVE_SHORTLIST", "LIVE_STAGE_A", "LIVE_STAGE_B",
+    "MEMORY_ENCODER", "QUESTION_ENCODER", "STAGES", "TEXT_ENCODERS", "TOKEN_STAGES", "Stage", "mask_of_output",
+    "question_stage",
 ]  # fmt: skip
 
 MEMORY_ENCODER = "memory_encoder"
 QUESTION_ENCODER = "question_encoder"
 ENCODER = "encoder"
+LIVE_SHORTLIST = "live_shortlist"
 LIVE_STAGE_A = "live_stage_a"
 LIVE_STAGE_B = "live_stage_b"
 CROSS_KV = "cross_kv"
@@ -62,9 +64,11 @@ class Stage:
             return answer_tokens - int(shape.traits.prefixes_decoder)
         return 1
 
-    def row_dim(self, traits: ArchitectureTraits) -> str | None:
-        """`rows` in an architecture: one that selects nothing reads all k passages."""
-        return "passages" if self.rows == "selected" and not traits.selects else self.rows
+    def row_dim(self, shape: ModelShape) -> str | None:
+        """`rows` in a model: one that selects nothing reads all k passages, stage A of a cascade the shortlisted."""
+        if self.name == LIVE_STAGE_A and shape.num_shortlisted is not None:
+            return "shortlisted"
+        return "passages" if self.rows == "selected" and not shape.traits.selects else self.rows
 
 
 _ENCODED = {"encoder_hidden_states": "encoder_attention_mask"}
@@ -77,6 +81,10 @@ STAGES: dict[str, Stage] = {
         Stage(MEMORY_ENCODER, "memory_encoder_question", QUESTION_ENCODER, ("tokens",), masks=_STATES),
         Stage(QUESTION_ENCODER, QUESTION_ENCODER, QUESTION_ENCODER, ("tokens",), masks=_STATES),
         Stage(ENCODER, ENCODER, ENCODER, ("tokens",), "passages", masks=_ENCODED),
+        Stage(
+            LIVE_SHORTLIST, LIVE_SHORTLIST, LIVE_SHORTLIST, ("question", "passage"), "passages",
+            masks={"scores": "memory_mask"},
+        ),
         Stage(
             LIVE_STAGE_A, LIVE_STAGE_A, LIVE_STAGE_A, ("question", "passage"), "passages", form="stage_a",
             masks={"scores": "memory_mask", "rerank_states": "memory_mask"},

@@ -127,6 +127,7 @@ def test_dtype(checkpoint: Path, dtype: torch.dtype) -> None:
         ("num_stage_b_layers", 0, "num_stage_b_layers is 0, but glimmer needs at least one layer in its stage_b stage"),
         ("num_memory_layers", 5000, "num_memory_layers: Input should be less than or equal to 4096"),
         ("num_selected", None, "num_selected is missing"),
+        ("num_shortlisted", 10, "num_shortlisted is 10, but a shortlist takes a stage A of two layers"),
         ("num_selected", 26, "num_selected 26 is more than num_retrieved 25"),
         ("d_model", 8.0, "d_model: Input should be a valid integer"),
         ("d_model", 16, "expected shape"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimmer_export.runtime.rerank import select_by_mass, select_top_m, take_selected
+from glimmer_export.runtime.rerank import cascade_scores, select_by_mass, select_top_m, take_selected
 
 # Few values, so that ties are common; -inf for a passage that is absent.
 SCORE = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0])
@@ -50,6 +50,27 @@ def test_any_scores(row, num_selected):
 )  # fmt: skip
 def test_by_hand(scores, num_selected, expected):
     assert select_top_m(np.array([scores], np.float32), num_selected).tolist() == [expected]
+
+
+@given(rows=ROWS, data=st.data(), num_shortlisted=st.integers(1, 9), num_selected=st.integers(1, 9))
+def test_a_cascade_ranks_as_the_reference(rows, data, num_shortlisted, num_selected):
+    """Ties of either level and absent passages among them: the same are kept and read, with the same scores."""
+    torch = pytest.importorskip("torch")
+    from glimmer_export.exporter.stages.model import cascade_scores as reference
+
+    shortlist, most = np.array([[0.25, *row] for row in rows], np.float32), max(num_shortlisted, num_selected)
+    finite = st.lists(SCORE.filter(np.isfinite), min_size=shortlist.shape[1], max_size=shortlist.shape[1])
+    drawn = np.array([data.draw(finite) for _ in shortlist], np.float32)
+    scores = np.where(np.isneginf(shortlist), -np.inf, drawn)
+    places = select_top_m(shortlist, most)
+    of_kept = np.take_along_axis(scores, places, axis=1)
+    found = cascade_scores(shortlist, places, of_kept)
+    expected, dropped = reference(torch.tensor(shortlist), torch.tensor(scores), most)
+    assert found.tolist() == expected.tolist()
+    ranking = np.where(dropped.numpy(), -np.inf, scores)
+    selected = np.take_along_axis(places, select_top_m(of_kept, num_selected), axis=1)
+    for row, wanted, own in zip(selected.tolist(), select_top_m(ranking, num_selected).tolist(), ranking, strict=True):
+        assert [place for place in row if own[place] > -np.inf] == [place for place in wanted if own[place] > -np.inf]
 
 
 @given(rows=ROWS, num_selected=st.integers(1, 9), mass=st.sampled_from([0.001, 0.3, 0.5, 0.7501, 0.97, 1.0]))

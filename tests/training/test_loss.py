@@ -70,6 +70,22 @@ def log_likelihood(model: GlimmerModel, batch: Batch, row: int, place: int) -> f
     return total
 
 
+def test_both_heads_of_a_cascade_learn_from_all_passages():
+    """Each as the one head of a model that ranks once; and nothing is learned of what is dropped."""
+    config = CheckpointConfig(**{**TINY, "architecture": "glimmer", "num_stage_a_layers": 2, "num_shortlisted": 3})
+    model = GlimmerModel(config)
+    model.load_state_dict(random_weights(config, seed=3))
+    batch, settings = batch_of(), LossSettings()
+    losses = training_loss(model.train(), batch, settings)
+    encoded = model.encode_texts(batch.question, batch.passages, config.num_selected)
+    alone = torch.tensor([[log_likelihood(model, batch, row, place) for place in range(4)] for row in range(3)])
+    wanted = sum(divergence(level, alone, settings).sum() for level in encoded.levels)
+    assert losses.ranking.item() == pytest.approx(wanted.item(), rel=1e-4)
+    losses.ranking.backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in (model.score, model.shortlist_score))
+    assert torch.isfinite(model.live_encoder.block[0].layer[0].SelfAttention.q.weight.grad).all()
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("likelihood", ["sum", "mean"])
 @pytest.mark.parametrize("direction", ["rank_to_lm", "lm_to_rank"])

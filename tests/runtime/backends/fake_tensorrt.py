@@ -80,10 +80,10 @@ def _range(tensor: IOTensor, manifest: BundleManifest, batch: int) -> ShapeRange
     shape = manifest.model
     both = shape.question_length + shape.passage_length
     most = {
-        "batch": batch, "passages": MOST_PASSAGES, "selected": MOST_PASSAGES, "question": shape.question_length,
-        "passage": shape.passage_length, "tokens": both, "encoder_tokens": MOST_PASSAGES * both,
-        "prefix": shape.decoder_prefix_length, "cache_length": shape.cache_length,
-        "positions": MOST_POSITIONS,
+        "batch": batch, "passages": MOST_PASSAGES, "shortlisted": MOST_PASSAGES, "selected": MOST_PASSAGES,
+        "question": shape.question_length, "passage": shape.passage_length, "tokens": both,
+        "encoder_tokens": MOST_PASSAGES * both, "prefix": shape.decoder_prefix_length,
+        "cache_length": shape.cache_length, "positions": MOST_POSITIONS,
     }  # fmt: skip
     least = tuple(1 if isinstance(dim, str) else dim for dim in tensor.dims)
     greatest = tuple(most[dim] if isinstance(dim, str) else dim for dim in tensor.dims)

@@ -22,7 +22,7 @@ from glimmer_export.runtime.contract import BackendError, NotFiniteError
 from glimmer_export.runtime.drafts import DraftSource
 from glimmer_export.runtime.reader import Reader
 from tests.calibrated import quantized
-from tests.exported import CORPUS, QUESTIONS, VARIANTS
+from tests.exported import CASCADES, CORPUS, QUESTIONS, VARIANTS
 from tests.reference_answers import assert_same_scores
 from tests.runtime.backends.fake_tensorrt import MOST_PASSAGES, write_engines
 from tests.runtime.test_not_finite import GIVEN, with_nan
@@ -46,7 +46,7 @@ def opened(source, bundle, backend="tensorrt", **options):
         yield session
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *CASCADES])
 @pytest.mark.parametrize("order", [None, 1])
 def test_answers_are_the_cpus(exported, engined, gpu, variant, order):
     source = exported(variant)

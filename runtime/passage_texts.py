@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glimmer_export.runtime.arguments import described
 from glimmer_export.runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
+from glimmer_export.runtime.contract.files import file_errors
 from glimmer_export.runtime.contract.store_layout import FOLDING, SEGMENTS, SegmentEntry
 from glimmer_export.runtime.contract.text_schema import (
     SELECT_BETWEEN,
@@ -36,6 +37,7 @@ __all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "live_end", "no_such_numb
 TEXT, PAGE = (str,), (str, type(None))
 PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
 """Of the values of a passage's id, title, text and page as they stand in the file."""
+UNREADABLE = "copy the store again, or see `glimmer-export memory verify`"
 FEWEST_IDLE, MOST_IDLE = 2, 64
 """Connections that are kept of one file, and of all together: each holds a descriptor."""
 
@@ -158,6 +160,8 @@ class TextsFile:
         """Open the file; nothing is opened any more, and what is given back is closed, once `closed` is set."""
         self._path, self._check, self._closed, self._most = path, check, closed, idle
         self._idle: deque[SqliteFile] = deque()
+        with file_errors(error=StoreError, subject=f"texts {path}", fix=UNREADABLE), path.open("rb"):
+            pass  # SQLite does not say why it cannot open a file
         with self.connection() as file:
             ((self._lowest, self._highest),) = file.checked(SELECT_BOUNDS, (), [(int, type(None))] * 2)
             self.names_pages = names_pages(file)

@@ -85,7 +85,8 @@ def load_tokenizer(source: EncoderSource) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise EmbeddingsError(
-            f"encoder {source.transformer}", expected="a tokenizer of the library tokenizers", found="another",
+            f"encoder {source.transformer}", expected="a tokenizer of the library tokenizers",
+            found=f"a {type(tokenizer).__name__}, which is none",
             fix="write its tokenizer.json with save_pretrained of a fast tokenizer",
         )
     if source.lower_case:

@@ -17,9 +17,11 @@ from glimmer_export.exporter.files.links import resolved
 from glimmer_export.exporter.files.publish import check_target, publish_directory
 from glimmer_export.exporter.memory.copy import copy_store
 from glimmer_export.exporter.triton.config import check_name, config_text
-from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import MANIFEST, PARITY_RECORD, check_parity
+from glimmer_export.runtime.bundle import Bundle, verify_file
+from glimmer_export.runtime.contract import MANIFEST, PARITY_RECORD, StoreError, check_parity
 from glimmer_export.runtime.contract.engine_record import ENGINES
+from glimmer_export.runtime.contract.store_manifest import read_shards
+from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.opening import OpenOptions, text_of
 from glimmer_export.runtime.store import MemoryStore
 
@@ -112,6 +114,10 @@ def _opened(
     text_of(opened)
     memory = MemoryStore.open(store, opened, verify=verify, retrieval=options.retrieval, threads=options.threads)
     stack.callback(memory.close)
+    if verify:  # a store checks its shards passage by passage, as they are read
+        for shard in read_shards(store, memory.manifest):
+            with saying_what_mends(store, memory.manifest, shard.file.path):
+                verify_file(store, shard.file, error=StoreError, subject=f"store {store}", fix="")
     return opened, memory
 
 

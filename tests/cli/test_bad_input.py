@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save
 
 from glimmer_export.runtime.contract import (
     BUNDLE_SCHEMA_VERSION,
@@ -128,8 +129,11 @@ def truncate_shard(store: Path) -> None:
     os.truncate(path, path.stat().st_size - 10)
 
 
-def corrupt_shard(store: Path) -> None:
-    flip(store / "shards" / "00001.safetensors")
+def corrupt_shards(store: Path) -> None:
+    """Every passage's token ids, of which some are read whatever is asked."""
+    for path in (store / "shards").iterdir():
+        tensors = load_file(path)
+        path.write_bytes(save({**tensors, "input_ids": tensors["input_ids"] ^ 1}))
 
 
 def drop_texts(store: Path) -> None:
@@ -144,7 +148,7 @@ def take_newer_store(store: Path) -> None:
     ("damage", "message"),
     [
         (truncate_shard, "00001.safetensors: expected"),
-        (corrupt_shard, "00001.safetensors: expected SHA-256"),
+        (corrupt_shards, "expected the bytes that were written, found a checksum that does not fit"),
         (drop_texts, "passages.sqlite"),
         (take_newer_store, "install a newer"),
         (drop_manifest, "manifest.json"),

@@ -9,6 +9,7 @@ import pytest
 
 from glimmer_export.exporter.bench import bars
 from glimmer_export.exporter.bench.readme import main
+from tests.demo.draft_replays import FOUND, PAGE, REPLAYS, with_table
 
 ROOT = Path(__file__).parents[2]
 GUIDE, README = ROOT / "docs" / "guide" / "bench.md", ROOT / "README.md"
@@ -22,6 +23,14 @@ def test_the_pages_are_written_from_it(page):
 
 def test_speed_is_written_from_its_run():
     assert bars.main([str(SPEED), "--page", str(SPEED.with_suffix(".md")), "--check"]) == 0
+
+
+def test_the_table_of_drafts_is_of_its_replays():
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    replays = json.loads((ROOT / FOUND).read_text(encoding="utf-8"))["replays"]
+    assert [(one["trace"], one["batch_size"]) for one in replays] == list(REPLAYS)
+    assert with_table(page, replays) == page
+    assert with_table(page, replays[:1]) != page
 
 
 def test_the_bench_is_the_runs_first_group():

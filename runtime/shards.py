@@ -38,7 +38,7 @@ class Shard:
     """Read-only views of a mapped shard; passage i owns the token rows offsets[i] to offsets[i + 1].
 
     input_ids (tokens,) int32, and the codec's tensors by token (tokens, ...) and by passage (passages, ...), of which a
-    store without memory has none; `views` are these, by token or not, as they follow each other in the file. `starts`
+    store without memory has none; `views` are these, by token or not, `names` theirs as the file has them. `starts`
     says at which byte of the `file` each tensor begins. `checksums` (passages,) uint32, None where it has none;
     `checked` has a byte a passage: 1 where it was found to have its own.
     """
@@ -50,6 +50,7 @@ class Shard:
     file: MappedFile
     starts: Mapping[str, int]
     views: tuple[tuple[str, Array, bool], ...]
+    names: tuple[str, ...]
     checksums: Array | None
     checked: bytearray
 
@@ -83,7 +84,9 @@ class Shard:
     def parts(self, row: int) -> Iterator[Array]:
         """What a passage's checksum is of: its token ids, then its rows of the other tensors."""
         yield self.tokens(row)
-        yield from self.passage(row).values()
+        tensors = self.passage(row)
+        for name in self.names:
+            yield tensors[name]
 
 
 def open_shard(path: Path, tensors: tuple[ShardTensor, ...], *, num_empty: int = 0) -> Shard:
@@ -110,11 +113,12 @@ def open_shard(path: Path, tensors: tuple[ShardTensor, ...], *, num_empty: int =
     by_token, by_passage = (
         {tensor.name: views[tensor.name] for tensor in tensors if tensor.entry == entry} for entry in ENTRIES
     )
-    ordered = tuple(
-        (tensor.name, views[tensor.name], tensor.entry == "token") for tensor in tensors if tensor.entry is not None
-    )
+    ordered = [(name, view, True) for name, view in by_token.items()]
+    ordered += [(name, view, False) for name, view in by_passage.items()]
+    names = tuple(tensor.name for tensor in tensors if tensor.entry is not None)
     return Shard(
-        array("q", offsets.tobytes()), input_ids, by_token, by_passage, mapped, starts, ordered, views.get(CHECKSUMS),
+        array("q", offsets.tobytes()), input_ids, by_token, by_passage, mapped, starts, tuple(ordered), names,
+        views.get(CHECKSUMS),
         bytearray(len(offsets) - 1),
     )
 

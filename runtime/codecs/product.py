@@ -10,15 +10,15 @@ import numpy as np
 
 from glimmer_export.runtime.codecs.contract import Array, CodecFormat, CodecLayout, CodecTensor
 
-__all__ = ["CODECS", "ProductCodec", "nearest"]
+__all__ = ["CODECS", "ProductCodec", "nearest", "product_layout", "sums_of_centroids"]
 
 CENTROIDS = 256
 STAGES = 8
 """Centroids, each in a codebook of its own, whose sum stands for a group of channels."""
 
 
-def _layout(name: str, share: int, d_model: int) -> CodecLayout:
-    """A byte stands for `share` channels.
+def product_layout(name: str, share: int, d_model: int) -> CodecLayout:
+    """The layout at a width where a byte stands for `share` channels; raises ValueError for no multiple of that.
 
     A group is as wide as divides the width, up to STAGES times `share` channels; each stage codes it once.
     """
@@ -60,20 +60,12 @@ class ProductCodec:
 
     def decode(self, tensors: Mapping[str, Array]) -> Array:
         """As `Codec.decode`: the stages are added in their order."""
-        codebook = self.arrays["memory_codebook"]
-        stages, groups, centroids, width = codebook.shape
-        leading = tensors["memory"].shape[:-1]
-        codes = tensors["memory"].astype(np.int32).reshape(*leading, stages, groups)
-        table, first = codebook.reshape(-1, width), np.arange(groups, dtype=np.int32) * centroids
-        values = table.take(codes[..., 0, :] + first, 0)
-        for stage in range(1, stages):
-            values = values + table.take(codes[..., stage, :] + first + stage * groups * centroids, 0)
-        states: Array = values.reshape(*leading, groups * width) * self.arrays["memory_scale"]
+        states: Array = sums_of_centroids(tensors["memory"], self.arrays["memory_codebook"]) * self.arrays["memory_scale"]
         return states
 
 
 CODECS = tuple(
-    CodecFormat(name, partial(_layout, name, share), ProductCodec) for name, share in (("pq8x", 4), ("pq16x", 8))
+    CodecFormat(name, partial(product_layout, name, share), ProductCodec) for name, share in (("pq8x", 4), ("pq16x", 8))
 )
 """`pq8x` is 8 times smaller than fp16."""
 
@@ -83,3 +75,19 @@ def nearest(rows: Array, centroids: Array) -> Array:
     # The squared distance, less the row's own square, which is the same for every centroid.
     chosen: Array = (np.square(centroids).sum(-1) - 2 * (rows @ centroids.T)).argmin(-1)
     return chosen
+
+
+def sums_of_centroids(codes: Array, codebook: Array) -> Array:
+    """Codes (..., stages * groups) uint8 and codebook (stages, groups, centroids, width) -> (..., groups * width).
+
+    The stages are added in their order.
+    """
+    stages, groups, centroids, width = codebook.shape
+    leading = codes.shape[:-1]
+    places = codes.astype(np.int32).reshape(*leading, stages, groups)
+    table, first = codebook.reshape(-1, width), np.arange(groups, dtype=np.int32) * centroids
+    values = table.take(places[..., 0, :] + first, 0)
+    for stage in range(1, stages):
+        values = values + table.take(places[..., stage, :] + first + stage * groups * centroids, 0)
+    sums: Array = values.reshape(*leading, groups * width)
+    return sums

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from glimmer_export.runtime.codecs.contract import Array, CodecFormat, CodecLayout, CodecTensor
 
-__all__ = ["CODECS", "ProductCodec", "nearest", "product_layout", "sums_of_centroids"]
+__all__ = ["CODECS", "ProductCodec", "Search", "nearest", "product_layout", "sums_of_centroids"]
 
 CENTROIDS = 256
 STAGES = 8
 """Centroids, each in a codebook of its own, whose sum stands for a group of channels."""
+
+Search = Callable[[Array], Array]
+"""Rows (n, d_model) float32 -> codes (n, stages * groups) uint8."""
 
 
 def product_layout(name: str, share: int, d_model: int) -> CodecLayout:
@@ -37,31 +40,37 @@ class ProductCodec:
     """`memory = (sum over stages of codebook[stage, group, code]) * scale`, the groups side by side.
 
     Code `stage * groups + group` of a token says what the stage adds to that group. The scale is one for the store.
+    `search` finds the codes of what was divided by the scale, on another device; None for here.
     """
 
     layout: CodecLayout
     arrays: Mapping[str, Array]
+    search: Search | None = field(default=None, compare=False)
+    kept = 1
 
     def encode(self, memory: Array) -> dict[str, Array]:
         """As `Codec.encode`: at each stage the centroid nearest to what the earlier ones have left."""
         if not np.isfinite(memory).all():
             raise FloatingPointError("memory is not finite")
+        rest = memory / self.arrays["memory_scale"]
+        return {"memory": self._nearest(rest) if self.search is None else self.search(rest)}
+
+    def decode(self, tensors: Mapping[str, Array]) -> Array:
+        """As `Codec.decode`: the stages are added in their order."""
+        states: Array = sums_of_centroids(tensors["memory"], self.arrays["memory_codebook"]) * self.arrays["memory_scale"]
+        return states
+
+    def _nearest(self, rest: Array) -> Array:
         codebook = self.arrays["memory_codebook"]
         stages, groups, _, width = codebook.shape
-        rest = memory / self.arrays["memory_scale"]
-        codes = np.empty((len(memory), stages, groups), np.uint8)
+        codes = np.empty((len(rest), stages, groups), np.uint8)
         for group in range(groups):
             left = rest[:, group * width : (group + 1) * width]
             for stage in range(stages):
                 chosen = nearest(left, codebook[stage, group])
                 codes[:, stage, group] = chosen
                 left = left - codebook[stage, group, chosen]
-        return {"memory": codes.reshape(len(memory), -1)}
-
-    def decode(self, tensors: Mapping[str, Array]) -> Array:
-        """As `Codec.decode`: the stages are added in their order."""
-        states: Array = sums_of_centroids(tensors["memory"], self.arrays["memory_codebook"]) * self.arrays["memory_scale"]
-        return states
+        return codes.reshape(len(rest), -1)
 
 
 CODECS = tuple(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from glimmer_export.runtime.codecs.contract import Array, CodecFormat, CodecLayout, CodecTensor
-from glimmer_export.runtime.codecs.product import product_layout, sums_of_centroids
+from glimmer_export.runtime.codecs.product import Search, product_layout, sums_of_centroids
 
-__all__ = ["CODECS", "GAINS", "ResidualCodec", "Search", "gain_codes", "nearest_sums", "sums_kept"]
+__all__ = ["CODECS", "GAINS", "ResidualCodec", "gain_codes", "nearest_sums", "sums_kept"]
 
 STEPS_PER_OCTAVE = 12
 CODE_OF_ONE = 112
@@ -22,9 +22,6 @@ Times the parts of a token, each at most its length of 1 or little more, the lar
 """
 BLOCK_TOKENS = 256
 """Tokens that are searched at a time: their distances stay in a core's cache."""
-
-Search = Callable[[Array], Array]
-"""Rows (n, d_model) float32 -> codes (n, stages * groups) uint8."""
 
 
 def sums_kept(share: int) -> int:

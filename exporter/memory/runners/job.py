@@ -10,6 +10,7 @@ from typing import Protocol
 
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
+from glimmer_export.exporter.memory.search_graph import searched_on
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Backend, Graph
 from glimmer_export.runtime.backends.registry import open_backend, require_weights
@@ -65,7 +66,7 @@ class ShardEncoder:
         if plan.codec is not None:
             codec = frozen_codec(store, plan.codec, plan.d_model)
             self._backend = open_planned(plan, bundle, threads)
-            self._encoder = Encoder(memory_encoder(bundle, self._backend), codec)
+            self._encoder = Encoder(memory_encoder(bundle, self._backend), searched_on(codec, self._backend))
 
     def encode(
         self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]

@@ -47,9 +47,8 @@ def graph_search(backend: Backend, codebook: Array, kept: int) -> Search:
     from onnx import save
 
     stages, groups, _, width = codebook.shape
-    io = GraphIO(
-        (IOTensor(ROWS, "float32", ("tokens", groups * width)),), (IOTensor(CODES, "uint8", ("tokens", stages * groups)),)
-    )
+    rows = IOTensor(ROWS, "float32", ("tokens", groups * width))
+    io = GraphIO((rows,), (IOTensor(CODES, "uint8", ("tokens", stages * groups)),))
     with TemporaryDirectory() as folder:
         path = Path(folder, "search.onnx")
         save(search_graph(codebook, kept), path)

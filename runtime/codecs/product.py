@@ -57,7 +57,8 @@ class ProductCodec:
 
     def decode(self, tensors: Mapping[str, Array]) -> Array:
         """As `Codec.decode`: the stages are added in their order."""
-        states: Array = sums_of_centroids(tensors["memory"], self.arrays["memory_codebook"]) * self.arrays["memory_scale"]
+        values = sums_of_centroids(tensors["memory"], self.arrays["memory_codebook"])
+        states: Array = values * self.arrays["memory_scale"]
         return states
 
     def _nearest(self, rest: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ OURS = {"2x": ("int8",), "4x": ("int4", "rq4x"), "8x": ("pq8x", "rq8x"), "16x": 
 """Codecs by how much smaller than fp16 they are, nearly."""
 SHARES = {"2x": 1, "4x": 2, "8x": 4, "16x": 8}
 """Channels of a byte."""
-OPQ_ITERATIONS = 20
+OPQ_ITERATIONS = 8
 LONGEST = 256
 """Tokens of a passage that the sentence encoder reads."""
 
@@ -153,6 +154,7 @@ def measure(memories: list[Array], fitted: int, tried: int) -> dict[str, Any]:
     for ratio in SHARES:
         found[ratio] = {}
         for name, (size, contender) in contenders(ratio, width).items():
+            print(ratio, name, file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
             started = time.process_time()
             whole, alike = snr_db(rows, contender(sample, rows))
             found[ratio][name] = {
@@ -169,8 +171,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="directory of a sentence encoder in the layout of transformers")
     parser.add_argument("--corpus", type=Path, help="its passages: lines of title and text")
     parser.add_argument("--passages", type=int, default=600, help="of that corpus")
-    parser.add_argument("--fitted", type=int, default=16_384, help="tokens to fit to")
-    parser.add_argument("--tried", type=int, default=4096, help="tokens to try")
+    parser.add_argument("--fitted", type=int, default=8192, help="tokens to fit to")
+    parser.add_argument("--tried", type=int, default=3000, help="tokens to try")
     options = parser.parse_args()
     found = {}
     for given in options.store:

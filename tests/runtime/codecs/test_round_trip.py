@@ -175,7 +175,9 @@ def test_sums_of_centroids_that_lie_apart_are_exact(name):
 def test_a_codec_fitted_at_any_magnitude_serves_it(name, exponent):
     codec, memory = codec_of(name, exponent=exponent), memories(2, 50, WIDTH, exponent)
     error = np.square(codec.decode(codec.encode(memory)) - memory).sum() / np.square(memory).sum()
-    assert error < {"fp16": 1e-6, "int8": 1e-3, "int4": 2e-2, "rq4x": 2e-2, "rq8x": 0.2, "rq16x": 0.4, "pq8x": 0.4, "pq16x": 0.6}[name]
+    assert error < {
+        "fp16": 1e-6, "int8": 1e-3, "int4": 2e-2, "rq4x": 2e-2, "rq8x": 0.2, "rq16x": 0.4, "pq8x": 0.4, "pq16x": 0.6,
+    }[name]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CODECS)

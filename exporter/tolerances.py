@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CODEC_SNR_DROP_DB", "MIN_SNR_DB", "TOLERANCES", "Tolerance", "max_abs_error"]
+__all__ = ["CODEC_SNR_DROP_DB", "MIN_INT8_COSINE", "MIN_SNR_DB", "TOLERANCES", "Tolerance", "max_abs_error"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ FP16 rounds 2**-11 of a value, 72 dB below it, and INT8 2**-8 of the largest one
 up, and attention amplifies what tips a choice. Seen on random weights, which choose without a margin, over all
 architectures and forms: from 50 to 69 dB for FP16, from 28 to 51 for INT8, and with both from 22 (the logits of
 MemoryFiD's decoder on a whole question; 28 elsewhere) to 50."""
+
+MIN_INT8_COSINE = 0.9
+"""Least cosine of a text's vectors by a sentence encoder in INT8 and by torch: below it neighbours change places."""
 
 CODEC_SNR_DROP_DB = 3.0
 """How far a store codec's signal-to-noise ratio may lie below that of the passages it was fitted to, or an append's

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glimmer_export.exporter.bench.gated import gated_contenders
 from glimmer_export.exporter.bench.labels import contender_label, contenders_of, engine_of
 from glimmer_export.exporter.bench.machine import cpu_label, threads_label
 from glimmer_export.exporter.bench.readme import require_quiet
+from glimmer_export.exporter.bench.roster import OURS
 from glimmer_export.exporter.bench.speed import Run, read_run
 from glimmer_export.exporter.files.publish import check_file, replace_file
 from glimmer_export.exporter.report.tables import times_faster
@@ -29,24 +31,24 @@ from glimmer_export.runtime.contract import (
     OutputError,
 )
 from glimmer_export.runtime.contract.files import read_limited
+from glimmer_export.runtime.contract.records import read_json
 
 __all__ = ["BARS", "Bar", "main", "page_from_runs"]
 
 PAGE = Path("docs/measurements/speed.md")
 MAX_PAGE_BYTES = 1 << 20
 STAGES = (QUESTION_ENCODER, "fetch", LIVE_STAGE_A, LIVE_STAGE_B, CROSS_KV, DECODER_STEP)
-ON_THE_DEMO = "`parity --backend openvino --gate demo` on the demo's 200 questions, 30 November 2026"
-GATED = {
-    "ours": "it is the reference",
-    "int8": "[fidelity.md](fidelity.md)",
-    "openvino": ON_THE_DEMO,
-    "openvino_bf16": ON_THE_DEMO,
-}
-"""Our contenders whose precision passed the gate on trained models -> where that stands. Random weights show none."""
+DRAFTS = Path("docs/measurements/draft-decoding.json")
+"""Replays of drafts, as tests/demo/draft_replays.py writes them."""
+FIDELITY = Path("docs/measurements/fidelity.json")
+"""What says whose precision passed the gate on trained models."""
 BEFORE = "before_int8"
 """The bundle that is measured as what there was before."""
 
-Figure = Callable[[Run], float | None]
+Figure = Callable[[Run, Sequence[str]], float | None]
+"""Of a run and of our contenders whose precision passed the gate."""
+Replay = Mapping[str, Any]
+"""A trace of drafts replayed, as `bench --draft-trace --json` reports it."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Bar:
     most: float | None = None
     aim: float | None = None
 
-    def row(self, run: Run) -> str:
+    def row(self, run: Run, gated: Sequence[str]) -> str:
         """One row of the page's table."""
-        found = self.figure(run)
+        found = self.figure(run, gated)
         bound = f"at least {self.least:g}{self.unit}" if self.least is not None else f"at most {self.most:g}{self.unit}"
         bound += f" (aim {self.aim:g}{self.unit})" if self.aim is not None else ""
         if found is None:
@@ -77,15 +79,22 @@ def _median(run: Run, group: str, key: str) -> float | None:
 
 
 def _ratio(group: str, peer: str, ours: str) -> Figure:
-    def figure(run: Run) -> float | None:
+    def figure(run: Run, _: Sequence[str]) -> float | None:
         theirs, mine = _median(run, group, peer), _median(run, group, ours)
         return None if theirs is None or mine is None else theirs / mine
 
     return figure
 
 
-def _best_gated(run: Run, group: str) -> float | None:
-    found = [_median(run, group, key) for key in GATED]
+def _constant(value: float) -> Figure:
+    def figure(_run: Run, _gated: Sequence[str]) -> float | None:
+        return value
+
+    return figure
+
+
+def _best_gated(run: Run, gated: Sequence[str], group: str) -> float | None:
+    found = [_median(run, group, key) for key in gated]
     return min((value for value in found if value is not None), default=None)
 
 
@@ -97,8 +106,8 @@ def _best_fid(run: Run) -> float | None:
 
 
 def _over_best(theirs: Callable[[Run], float | None]) -> Figure:
-    def figure(run: Run) -> float | None:
-        value, mine = theirs(run), _best_gated(run, "best")
+    def figure(run: Run, gated: Sequence[str]) -> float | None:
+        value, mine = theirs(run), _best_gated(run, gated, "best")
         return None if value is None or mine is None else value / mine
 
     return figure
@@ -113,20 +122,20 @@ def _stage_ms(run: Run, group: str, key: str, names: Sequence[str]) -> float | N
 
 
 def _ranking(ours: str, cross_encoder: str, names: Sequence[str]) -> Figure:
-    def figure(run: Run) -> float | None:
+    def figure(run: Run, _: Sequence[str]) -> float | None:
         theirs, mine = _median(run, "ranking", cross_encoder), _stage_ms(run, "ranking", ours, names)
         return None if theirs is None or mine is None else theirs / mine
 
     return figure
 
 
-def _decoding(run: Run) -> float | None:
+def _decoding(run: Run, gated: Sequence[str]) -> float | None:
     """Decoding in the fastest gated precision; what the loop around the graphs takes is counted."""
     found = [
         _stage_ms(run, group, key, (CROSS_KV, DECODER_STEP, "decode_loop"))
         for group in run
         if group != "large"
-        for key in GATED
+        for key in gated
     ]
     return min((value for value in found if value is not None), default=None)
 
@@ -165,6 +174,9 @@ BARS = (
     Bar("decoding 8 tokens in the fastest gated precision", _decoding, " ms", most=160),
 )  # fmt: skip
 
+BAR_HEADER = ("| bar | bound | figure | |", "| --- | --- | ---: | --- |")
+PRECISIONS = {OURS: "FP32", "int8": "INT8"}
+REPLAYS_FIX = "write it with `python -m tests.demo.draft_replays`"
 TITLES = {
     "default": "Full precision, and what a bench compares by default",
     "int8": "INT8 in ONNX Runtime",
@@ -175,8 +187,33 @@ TITLES = {
 }
 
 
-def page_from_runs(runs: Sequence[Run]) -> str:
-    """The page; raises OutputError for a run that has a worthless group, or none."""
+def read_replays(path: Path) -> Sequence[Replay]:
+    """Replays of drafts; raises OutputError for anything else."""
+    found = read_json(path, error=OutputError, fix=REPLAYS_FIX)
+    replays = found.get("replays")
+    if not isinstance(replays, list) or not all({"source", "batch_size", "bundles"} <= set(one) for one in replays):
+        raise OutputError(f"{path}", expected="replays of drafts", found=f"{found!r}"[:80], fix=REPLAYS_FIX)
+    return replays
+
+
+def draft_bars(replays: Sequence[Replay]) -> list[Bar]:
+    """A bar for each trace and bundle, of questions one at a time: what drafts save of decoding."""
+    return [
+        Bar(
+            f"plain decoding over drafts, {PRECISIONS.get(name, name)}, {one['source']}",
+            _constant(float(bundle["ratio"])), "x", least=1.4,
+        )
+        for one in replays
+        if one["batch_size"] == 1
+        for name, bundle in one["bundles"].items()
+    ]
+
+
+def page_from_runs(runs: Sequence[Run], gated: Sequence[str], replays: Sequence[Replay]) -> str:
+    """The page; raises OutputError for a run that has a worthless group, or none.
+
+    `gated` are our contenders whose precision passed the gate, which the bars for the best of ours are about.
+    """
     lines = [
         "# Speed beside others",
         "",
@@ -184,8 +221,8 @@ def page_from_runs(runs: Sequence[Run]) -> str:
             "Written by `python -m glimmer_export.exporter.bench.bars` from runs of `python -m "
             "glimmer_export.exporter.bench.speed`, each on a machine with nothing else to do; "
             "[the guide](../guide/bench.md) says how a bench measures. Weights are random, so that no answer here says "
-            "what a precision costs: where a bar says gated, ours are those that pass the gate on trained models, "
-            f"{', '.join(f'{key} ({where})' for key, where in GATED.items())}."
+            "what a precision costs: where a bar says gated, ours are those that passed the gate on both worlds of "
+            f"[fidelity.md](fidelity.md), {', '.join(gated)}."
         ),
     ]
     for run in runs:
@@ -193,11 +230,20 @@ def page_from_runs(runs: Sequence[Run]) -> str:
             raise OutputError("the run", expected="groups of benches", found="none", fix="measure one")
         for bench in run.values():
             require_quiet(dict(bench))
-        lines += _section(run)
+        lines += _section(run, gated)
+    lines += [
+        "",
+        "## Drafts",
+        "",
+        "Of [passage-lookup decoding](draft-decoding.md), replayed at base size, one question at a time.",
+        "",
+        *BAR_HEADER,
+        *(bar.row({}, gated) for bar in draft_bars(replays)),
+    ]
     return "\n".join([*lines, ""])
 
 
-def _section(run: Run) -> list[str]:
+def _section(run: Run, gated: Sequence[str]) -> list[str]:
     bench = next(iter(run.values()))
     settings = bench["settings"]
     lines = [
@@ -211,9 +257,8 @@ def _section(run: Run) -> list[str]:
             "token kept from before any question."
         ),
         "",
-        "| bar | bound | figure | |",
-        "| --- | --- | ---: | --- |",
-        *(bar.row(run) for bar in BARS),
+        *BAR_HEADER,
+        *(bar.row(run, gated) for bar in BARS),
     ]
     for name, one in run.items():
         lines += _group(name, one)
@@ -276,10 +321,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glimmer_export.exporter.bench.bars", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="what exporter.bench.speed wrote")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--fidelity", type=Path, default=FIDELITY, help="what says whose precision passed the gate")
+    parser.add_argument("--drafts", type=Path, default=DRAFTS, help="replays of drafts")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page has another text")
     given = parser.parse_args(arguments)
     try:
-        page = page_from_runs([read_run(path) for path in given.runs])
+        gated, replays = gated_contenders(given.fidelity), read_replays(given.drafts)
+        page = page_from_runs([read_run(path) for path in given.runs], gated, replays)
         if given.check:
             there = read_limited(
                 given.page, limit_bytes=MAX_PAGE_BYTES, error=OutputError, subject=f"output {given.page}",

@@ -18,6 +18,7 @@ from glimmer_export.exporter.cli import (
     checkpoints,
     convert,
     cost,
+    encoders,
     env,
     evaluate,
     lint,
@@ -95,6 +96,7 @@ app.command("parity", rich_help_panel=BUNDLES)(parity.parity)
 app.command("lint", rich_help_panel=BUNDLES)(lint.lint)
 app.command("build", rich_help_panel=BUNDLES)(build.build)
 app.add_typer(memory.app, name="memory", rich_help_panel=STORES)
+app.command("export-encoder", rich_help_panel=STORES)(encoders.export_encoder_command)
 app.command("ask", rich_help_panel=ANSWERS)(answers.ask)
 app.command("answer", rich_help_panel=ANSWERS)(answers.answer)
 app.command("serve", rich_help_panel=ANSWERS)(serve.serve)

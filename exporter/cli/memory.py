@@ -10,6 +10,7 @@ import typer
 
 from glimmer_export.exporter.cli import memory_changes, memory_health
 from glimmer_export.exporter.cli.choices import one_of
+from glimmer_export.exporter.cli.encoders import usable_encoder
 from glimmer_export.exporter.cli.extras import require
 from glimmer_export.exporter.cli.options import (
     BackendName,
@@ -168,8 +169,10 @@ def index_command(
     ] = None,
     encoder: Annotated[
         Path | None,
-        typer.Option("--encoder", help="A sentence encoder: model.onnx, tokenizer.json, and encoder.json with pooling "
-                     "(mean, cls, graph), normalise, query_prefix, passage_prefix, max_length."),
+        typer.Option(
+            "--encoder",
+            help="What `export-encoder` wrote, or an encoder's directory that it takes and exports first.",
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Passages of one run of the encoder.")
@@ -187,10 +190,11 @@ def index_command(
 
     from glimmer_export.exporter.memory import index_store
 
-    summary = index_store(
-        store, embeddings=embeddings, ids=ids, encoder=encoder, overwrite=overwrite, batch_size=batch_size,
-        threads=threads, progress=not as_json,
-    )
+    with usable_encoder(encoder, store, overwrite=overwrite) as usable:
+        summary = index_store(
+            store, embeddings=embeddings, ids=ids, encoder=usable, overwrite=overwrite, batch_size=batch_size,
+            threads=threads, progress=not as_json
+        )
     if as_json:
         print_json(asdict(summary))
         return

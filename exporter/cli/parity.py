@@ -30,6 +30,7 @@ from glimmer_export.exporter.cli.options import (
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
 from glimmer_export.exporter.config.read import NAME_OR_FILE, config_file, known
 from glimmer_export.runtime.contract import CPU_BACKEND, FP32
+from glimmer_export.runtime.drafts import MAX_DRAFT_TOKENS
 
 __all__ = ["parity"]
 
@@ -72,6 +73,13 @@ def parity(
     top_k: NumRetrieved = None,
     top_m: NumSelected = None,
     mass: Mass = None,
+    draft_tokens: Annotated[
+        int,
+        typer.Option(
+            "--draft-tokens", min=0, max=MAX_DRAFT_TOKENS,
+            help="The bundle guesses so many tokens from the passages read; what it is compared with guesses none.",
+        ),
+    ] = 0,
     batch_size: BatchSize = 8,
     limit: Limit = None,
     threads: Threads = None,
@@ -85,9 +93,9 @@ def parity(
     from glimmer_export.exporter.parity.show import print_report
 
     options = ParityOptions(
-        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, mass=mass, batch_size=batch_size,
-        exact_memory=exact_memory, reference_store=reference_store, attribution=attribution, threads=threads,
-        retrieval=retrieval,
+        given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, mass=mass, draft_tokens=draft_tokens,
+        batch_size=batch_size, exact_memory=exact_memory, reference_store=reference_store, attribution=attribution,
+        threads=threads, retrieval=retrieval,
     )
     rows, files = read_questions(questions, limit), question_files(questions)
     read = (bundle, checkpoint, reference, store, reference_store, *files)

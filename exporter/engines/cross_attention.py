@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -33,8 +34,9 @@ from glimmer_export.runtime.contract import (
     record_to_json,
     stage_of,
 )
-from glimmer_export.runtime.decode import Asked, decoder_steps
-from glimmer_export.runtime.placement import Placement, placement_of
+from glimmer_export.runtime.decode import Asked, SingleSteps, decoder_steps
+from glimmer_export.runtime.drafts import DRAFT_TOKENS
+from glimmer_export.runtime.placement import DevicePlacement, Placement, placement_of
 
 if TYPE_CHECKING:
     from glimmer_export.runtime.backends import Backend
@@ -53,6 +55,11 @@ WARM_UPS = 3
 REPEATS, LEAST = 9, 3
 SECONDS = 60.0
 """After so many no further repeat is begun, beyond the least."""
+KEPT_TOKENS = 2
+"""Of an answer, what a run with a draft keeps (docs/measurements/draft-decoding.md: 1.85 to 2.2 of gold answers)."""
+FURTHER_POSITION = 0.16
+"""What a further position of a run adds to what the first costs in absorbed cross-attention on a CPU, beside cached: a
+run of five takes 7.2 ms more there, and one of one 4.4, at base size in FP32 (docs/measurements/exact-algebra.md)."""
 PADDED = 1 / 8
 """Of an answer's encoder tokens, those that are padding: passages are rarely as long as a model takes."""
 
@@ -61,16 +68,22 @@ def reckoned_form(shape: ModelShape, answer_tokens: int, target: Target) -> str:
     """The form that costs less for an answer of so many tokens, the model's most at most (docs/design.md, section 2).
 
     On a CPU by multiply-adds: an encoder token and layer, absorbed cross-attention saves `2 d_model inner` of them
-    before the first position and adds `2 (heads d_model - inner)` at each. A GPU's step waits for memory and for its
-    kernels to start, so there these are counted.
+    before the first position and adds `2 (heads d_model - inner)` at each that is run, those of drafts among them. A
+    GPU's step waits for memory and for its kernels to start, so there these are counted, and nothing is drafted.
     """
-    positions = min(answer_tokens, shape.max_new_tokens) + shape.decoder_prefix_length - 1
+    tokens = min(answer_tokens, shape.max_new_tokens)
     if target.tensorrt is not None:
-        gpu = target.tensorrt
+        gpu, positions = target.tensorrt, tokens + shape.decoder_prefix_length - 1
         return min(CROSS_ATTENTION_FORMS, key=lambda form: cross_attention_ms(form, shape, positions, target, gpu))
+    run = sum(1 + FURTHER_POSITION * (length - 1) for length in drafted_runs(tokens)) + shape.decoder_prefix_length - 1
     inner = shape.num_heads * shape.d_kv
     saved = shape.d_model * inner * target.absorbed_efficiency
-    return "absorbed" if positions * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
+    return "absorbed" if run * (shape.num_heads * shape.d_model - inner) <= saved else "cached"
+
+
+def drafted_runs(answer_tokens: int) -> list[int]:
+    """How many positions each run has where drafts are looked up: the first one, as nothing was said before it."""
+    return [1, *[1 + DRAFT_TOKENS] * math.ceil((answer_tokens - 1) / KEPT_TOKENS)]
 
 
 def cross_attention_ms(form: str, shape: ModelShape, positions: int, target: Target, gpu: TensorRTTarget) -> float:
@@ -106,8 +119,9 @@ def cross_attention_ms(form: str, shape: ModelShape, positions: int, target: Tar
 def choose_form_here(bundle_dir: Path, target_name: str) -> FormChoice:
     """Measure a bundle of both forms with ONNX Runtime on this CPU, and write the choice in its manifest.
 
-    It is that of one question with passages of the model's own number and lengths. Whatever parity found concerns the
-    manifest of before. Raises OptionError for a bundle of one form, BundleError, and OutputError.
+    It is that of one question with passages of the model's own number and lengths, decoded with drafts where the bundle
+    takes them. Whatever parity found concerns the manifest of before. Raises OptionError for a bundle of one form,
+    BundleError, and OutputError.
     """
     bundle = Bundle.open(bundle_dir)
     choice = bundle.manifest.cross_attention_choice
@@ -157,17 +171,33 @@ def _measured(
             for name in manifest.graphs if form_of(name) == form
         }
         places[form] = placement_of(graphs)
-    seconds = _seconds(places, _asked(manifest.model, batch, encoder_tokens), choice.answer_tokens)
+    asked = _asked(manifest.model, batch, encoder_tokens)
+    drafted = manifest.takes_drafts and not any(isinstance(place, DevicePlacement) for place in places.values())
+    runs = drafted_runs(choice.answer_tokens) if drafted else [1] * choice.answer_tokens
+    seconds = _seconds(places, asked, runs)
     form = min(seconds, key=seconds.__getitem__)
     ratio = max(seconds.values()) / seconds[form]
     return replace(choice, form=form, by=MEASURED, ratio=round(ratio, 4))
 
 
-def _seconds(places: Mapping[str, Placement], asked: Asked, answer_tokens: int) -> dict[str, float]:
-    """By form the median of an answer's decoding, which ends with its last token on the host."""
+def _seconds(places: Mapping[str, Placement], asked: Asked, runs: Sequence[int]) -> dict[str, float]:
+    """By form the median of an answer's decoding, by runs of so many positions, until its last token is on the host.
+
+    A run of one goes on from the token before, a longer one from random tokens: what it costs hangs on none.
+    """
+    random, batch = np.random.default_rng(0), len(asked.prefixes)
+    ids = random.integers(0, asked.shape.vocab_size, (batch, max(runs))).astype(np.int32)
 
     def answer(place: Placement) -> float:
-        began, remaining = time.perf_counter(), answer_tokens
+        began = time.perf_counter()
+        if max(runs) > 1:
+            drafted = SingleSteps(place, asked)
+            drafted.next(1)
+            for number, length in enumerate(runs[1:], start=1):
+                first = min(KEPT_TOKENS * number, asked.shape.cache_length - 1)
+                drafted.verify(ids[:, :length], np.full(batch, first, np.int32))
+            return time.perf_counter() - began
+        remaining = len(runs)
         with decoder_steps(place, asked) as steps:
             while remaining > 0:
                 remaining -= len(steps.next(remaining))

@@ -117,8 +117,9 @@ def _make(target: Path, kind: str) -> Path:
     return path
 
 
-OURS = ("manifest.json", "questions.jsonl")
-"""One of these stands in every bundle, store and demo; a checkpoint has a config.json, as other programs' have."""
+OURS = ("manifest.json", "questions.jsonl", "encoder.json")
+"""One of these stands in every bundle, store, demo and exported encoder; a checkpoint has a config.json, as other
+programs' have."""
 TRITON_MARK = "# Written by `glimmer-export triton`"
 """How the config.pbtxt of a model begins that we wrote: a model repository has no file at its top."""
 MAX_CONFIG_BYTES = 1 << 20

@@ -230,7 +230,9 @@ class _Comparison:
                 self._session, self._graphs.of(codec), self._reference.graphs.of(codec), self._reference.forms,
                 self._rows, self._memory, self._own, options=options, advance=advance,
             )
-        own = self._side(self._session.graphs, self._candidate_memory, margins=True, mass=options.mass)
+        own = self._side(
+            self._session.graphs, self._candidate_memory, mass=options.mass, draft_tokens=self._draft_tokens()
+        )
         references, candidates, speed = self._answer_both(self._reference_side(), own, progress)
         return report_from_replies(
             (self._reference.name, self._name), self._rows, (references, candidates), options,
@@ -296,10 +298,23 @@ class _Comparison:
         )
 
     def _side(
-        self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False, mass: float | None = None
+        self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False, mass: float | None = None,
+        draft_tokens: int = 0,
     ) -> GraphSide:
         text, shape = self._session.text, self._manifest.model
-        return GraphSide(graphs, shape, text, source, self._num_selected, margins=margins, mass=mass)
+        return GraphSide(
+            graphs, shape, text, source, self._num_selected, margins=margins, mass=mass, draft_tokens=draft_tokens
+        )
+
+    def _draft_tokens(self) -> int:
+        """The candidate's; raises OptionError for a bundle whose decoder takes no draft."""
+        tokens = self._options.draft_tokens
+        if tokens and not self._manifest.takes_drafts:
+            raise OptionError(
+                "--draft-tokens", expected="a bundle whose decoder takes drafts", found="one of an earlier version",
+                fix="export it again",
+            )
+        return tokens
 
     def _answer_both(
         self, reference: Side, candidate: Side, progress: Progress

@@ -24,6 +24,7 @@ class ParityOptions:
 
     `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
     `mass`: the candidate reads no more of the m than hold that share of the scores' softmax, None for all;
+    `draft_tokens`: the candidate looks drafts of so many tokens up in what it reads, 0 for none, as the reference has;
     `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
     of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
     reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
@@ -35,6 +36,7 @@ class ParityOptions:
     top_k: int | None = None
     top_m: int | None = None
     mass: float | None = None
+    draft_tokens: int = 0
     batch_size: int = 8
     observed_runs: int = 8
     exact_memory: bool = False

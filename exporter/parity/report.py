@@ -104,7 +104,8 @@ class ParityReport:
     `score_snr_db` is None if nothing is ranked, `log_probability` if a side is a bundle of before there was one, and if
     no answers are equal.
     `mass` is what the candidate's reading was bound by, None if it read all m; of what it then reads, `top_m_overlap`
-    is the share that the reference reads too. `attribution` is None if it was not asked for, `gate` if there was none.
+    is the share that the reference reads too. `draft_tokens` are those of the candidate's drafts, 0: it looked none up.
+    `attribution` is None if it was not asked for, `gate` if there was none.
     `speed` is how many times faster the candidate answered the same batches, in turn (the median; retrieval not
     counted), None beside torch. `score_pairs`
     (n, 2) are scores of reference and candidate, for a plot; `samples` some of the answers, equal or not, for a page.
@@ -133,6 +134,7 @@ class ParityReport:
     graphs: dict[str, GraphError]
     speed: float | None = None
     mass: float | None = None
+    draft_tokens: int = 0
     attribution: dict[str, PartEffect] | None = None
     gate: GateResult | None = None
     skipped_passages: int = 0
@@ -184,6 +186,7 @@ class ParityReport:
             "answers_equal_of_correct": self.answers_equal_of_correct,
             "top_m_overlap": self.top_m_overlap,
             "mass": self.mass,
+            "draft_tokens": self.draft_tokens,
             "passages_read": asdict(self.passages_read),
             "kendall_tau": self.kendall_tau,
             "score_snr_db": self.score_snr_db,
@@ -243,6 +246,7 @@ def report_from_replies(
         graphs=graphs,
         speed=speed,
         mass=options.mass,
+        draft_tokens=options.draft_tokens,
         attribution=attribution,
         skipped_passages=rows.skipped_passages,
         truncated_passages=rows.truncated_passages,

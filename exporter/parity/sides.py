@@ -61,6 +61,7 @@ class GraphSide:
         *,
         margins: bool = False,
         mass: float | None = None,
+        draft_tokens: int = 0,
     ) -> None:
         self._text, self._source, self._num_selected, self._mass = text, source, num_selected, mass
         self._steps: list[NDArray[np.float32]] = []
@@ -68,7 +69,9 @@ class GraphSide:
             noted = {name: _Margins(graphs[name], self._steps) for name in TOKEN_STAGES if name in graphs}
             graphs = {**graphs, **noted}
         # A source gives what the reader asks a store for, and each passage has a number, so no text is encoded there.
-        self._reader = Reader(graphs, shape, text, cast("MemoryStore", source), source.codec)
+        self._reader = Reader(
+            graphs, shape, text, cast("MemoryStore", source), source.codec, draft_tokens=draft_tokens
+        )
 
     def answer(self, rows: Sequence[Row]) -> list[Reply]:
         """Answer in one batch; raises what the graphs and the memory's source raise."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.bench import BenchOptions, bars, speed
-from glimmer_export.exporter.bench.bars import BARS, GATED, page_from_runs
+from glimmer_export.exporter.bench.bars import BARS, page_from_runs
+from glimmer_export.exporter.bench.gated import ROWS, gated_contenders
 from glimmer_export.exporter.bench.load import Load
 from glimmer_export.exporter.bench.roster import parse_peers
 from glimmer_export.exporter.bench.speed import GROUPS, measure_groups, options_of
@@ -45,13 +46,16 @@ def run(bench_report):
     return groups
 
 
-def figures(run):
-    return {bar.what: bar.figure(run) for bar in BARS}
+GATED = ("ours", *ROWS)
+
+
+def figures(run, gated=GATED):
+    return {bar.what: bar.figure(run, gated) for bar in BARS}
 
 
 def test_every_group_names_contenders_and_the_bars_are_among_them(run):
     assert all(value is not None for value in figures(run).values())
-    assert {key for key in GATED if key != "ours"} <= {key for bench in run.values() for key in bench["peers"]}
+    assert {*ROWS} <= {key for bench in run.values() for key in bench["peers"]}
     assert [group.name for group in GROUPS if group.whole] == ["default"]
 
 
@@ -69,7 +73,7 @@ def test_bars_are_of_medians_in_the_same_group(run):
     assert found["FiD k=5 over ours, ORT INT8"] == pytest.approx(1.8)
     assert found["the best FiD k=5 of any engine over ours in the best gated precision"] == pytest.approx(70 / 40)
     assert found["INT8 of commit dd04a57 over ours in the best gated precision"] == pytest.approx(2.5)
-    rows = {bar.what: bar.row(run) for bar in BARS}
+    rows = {bar.what: bar.row(run, GATED) for bar in BARS}
     assert rows["the paper's form over ours, ORT FP32"].endswith("| at least 1.6x | 1.7x | held |")
     assert rows["FiD k=5 over ours, ORT INT8"].endswith("| at least 1.9x | 1.8x | **missed** |")
 
@@ -92,19 +96,24 @@ def test_bars_of_stages(run):
 
 def test_what_was_not_measured_holds_nothing(run):
     del run["best"], run["openvino"]["peers"]["openvino_bf16"], run["ranking"]["peers"]["cross_encoder_int8"]
-    rows = [bar.row(run) for bar in BARS]
+    rows = [bar.row(run, GATED) for bar in BARS]
     missing = [row for row in rows if row.endswith("| | not measured |")]
     assert len(missing) == 3 + 2 + 2  # OpenVINO's, the best's, and two of the cross-encoder
-    assert page_from_runs([run]).count("not measured") == len(missing)
+    assert page_from_runs([run], GATED, []).count("not measured") == len(missing)
 
 
 def test_the_page_is_written_from_quiet_runs_alone(run, tmp_path, capsys):
     file, page = tmp_path / "speed.json", tmp_path / "speed.md"
-    given = [str(file), "--page", str(page)]
+    rows = {name: {"gate": {"passed": True}} for name in ("int8 cpu", "fp32 openvino")}
+    (tmp_path / "fidelity.json").write_text(json.dumps({"demo": rows, "hard": rows}))
+    (tmp_path / "drafts.json").write_text(json.dumps({"replays": []}))
+    given = [str(file), "--page", str(page), "--fidelity", str(tmp_path / "fidelity.json")]
+    given += ["--drafts", str(tmp_path / "drafts.json")]
     file.write_text(json.dumps({"groups": run}))
     assert bars.main(given) == 0
     text = page.read_text(encoding="utf-8")
     assert bars.main([*given, "--check"]) == 0
+    assert "those that passed the gate on both worlds of [fidelity.md](fidelity.md), ours, int8, openvino." in text
     for bench in run.values():
         assert f"$ {bench['command']}" in text
     tables = [line for line in text.splitlines() if " engine | precision |" in line or line.startswith("| stages, ms")]
@@ -120,6 +129,46 @@ def test_the_page_is_written_from_quiet_runs_alone(run, tmp_path, capsys):
     run["ranking"]["load"]["worthless"] = False
     file.write_text(json.dumps({"groups": run}))
     assert bars.main([*given, "--check"]) == 1
+
+
+def test_the_best_of_ours_has_passed_the_gate(run):
+    best = run["best"]["peers"]
+    known = {"auto_int8": 10.0, "openvino_bf16": 20.0, "int8": 40.0, "optimum_fid_k5_int8": 80.0}
+    for key, times in best.items():
+        times["median_ms"] = known.get(key, 500.0)
+    run["best"]["end_to_end"]["median_ms"] = 500.0
+    what = "the best FiD k=5 of any engine over ours in the best gated precision"
+    assert figures(run)[what] == pytest.approx(8)
+    assert figures(run, ["ours", "int8", "openvino_bf16"])[what] == pytest.approx(4)
+    assert figures(run, ["ours", "int8"])[what] == pytest.approx(2)
+
+
+def test_a_contender_is_gated_whose_rows_all_passed_on_both_worlds(tmp_path):
+    passed, failed = {"gate": {"passed": True}}, {"gate": {"passed": False}}
+    rows = {"int8 cpu": passed, "int8 openvino": passed, "bf16 openvino": passed, "fp32 openvino": {"gate": None}}
+    file = tmp_path / "fidelity.json"
+    file.write_text(json.dumps({"demo": rows, "hard": {**rows, "bf16 openvino": failed}}))
+    assert gated_contenders(file) == ("ours", "int8", "openvino_int8", "auto_int8")
+    file.write_text(json.dumps({"demo": rows, "hard": {**rows, "int8 openvino": failed}}))
+    assert gated_contenders(file) == ("ours", "int8", "openvino_bf16")
+    file.write_text(json.dumps({"demo": rows}))
+    with pytest.raises(OutputError, match="expected rows of the worlds demo and hard"):
+        gated_contenders(file)
+
+
+def test_drafts_have_bars_of_their_own(tmp_path):
+    bundles = {"ours": {"ratio": 1.5}, "int8": {"ratio": 1.3}}
+    one = {"source": "gold answers", "batch_size": 1, "bundles": bundles}
+    file = tmp_path / "drafts.json"
+    file.write_text(json.dumps({"replays": [one, {**one, "batch_size": 4}]}))
+    rows = [bar.row({}, []) for bar in bars.draft_bars(bars.read_replays(file))]
+    assert rows == [
+        "| plain decoding over drafts, FP32, gold answers | at least 1.4x | 1.5x | held |",
+        "| plain decoding over drafts, INT8, gold answers | at least 1.4x | 1.3x | **missed** |",
+    ]
+    file.write_text(json.dumps({"replays": [{}]}))
+    with pytest.raises(OutputError, match="expected replays of drafts"):
+        bars.read_replays(file)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"groups": {}}', '{"groups": {"other": {"load": {}}}}'])

@@ -12,7 +12,7 @@ from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.checkpoint.options import ModelOptions, config_from_options
 from glimmer_export.exporter.checkpoint.t5_shape import preset
 from glimmer_export.exporter.config.targets import read_target
-from glimmer_export.exporter.engines.cross_attention import KERNELS, cross_attention_ms
+from glimmer_export.exporter.engines.cross_attention import KERNELS, cross_attention_ms, drafted_runs
 from glimmer_export.runtime.contract import OptionError
 
 
@@ -39,7 +39,7 @@ def test_what_ranks_nothing_has_no_stage_a(architecture):
 @pytest.mark.parametrize(
     ("target", "answer_tokens", "chosen"),
     [
-        ("cpu", 40, "absorbed"), ("cpu", 41, "cached"),
+        ("cpu", 49, "absorbed"), ("cpu", 50, "cached"),  # 40 without drafts
         # A GPU's step waits for its kernels and for memory: 69.8 tokens by multiply-adds alone, 64 dimensions a head of
         # a width of 768.
         ("t4", 4, "absorbed"), ("t4", 5, "cached"), ("jetson-orin-nano", 6, "absorbed"),
@@ -49,6 +49,12 @@ def test_what_ranks_nothing_has_no_stage_a(architecture):
 def test_auto_goes_by_the_answers_length_and_the_target(target, answer_tokens, chosen):
     options = FormOptions(answer_tokens=answer_tokens, target=target)
     assert choose_forms(config_of(), options).cross_attention == chosen
+
+
+def test_a_run_with_a_draft_counts_its_positions_where_drafts_are_looked_up():
+    assert drafted_runs(1) == [1]
+    assert drafted_runs(2) == drafted_runs(3) == [1, 5]
+    assert drafted_runs(8) == [1, 5, 5, 5, 5]
 
 
 def test_auto_for_a_gpu_weighs_what_is_projected_before_the_first_step():

@@ -94,6 +94,8 @@ CASES = [
     ("tantivy", "memory tantivy", "retrieval"),
     ("onnxruntime", "memory encoder", "cpu"),
     ("onnx", "memory encoder", "tools"),
+    ("torch", "export encoder", "export"),
+    ("torch", "memory of a source", "export"),
     ("onnx", "calibrate", "tools"),
     ("onnx_ir", "calibrate", "tools"),
     ("onnxruntime", "calibrate", "cpu"),
@@ -139,6 +141,8 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
             "memory", "build", glimmer.bundle, "--corpus", corpus, "-o", output, "--index", "tantivy"
         ],
         "memory encoder": ["memory", "index", glimmer.store, "--encoder", folder / "encoder"],
+        "export encoder": ["export-encoder", folder / "encoder", "-o", output],
+        "memory of a source": ["memory", "index", glimmer.store, "--encoder", write_config(folder / "encoder")],
         "calibrate": ["calibrate", glimmer.bundle, "--store", glimmer.store, "--questions", questions],
         "parity": ["parity", glimmer.bundle, "--checkpoint", glimmer.checkpoint, "--questions", questions],
         "train": ["train", "--recipe", "demo", "-o", output],
@@ -157,6 +161,13 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
             "bench", "--checkpoint", glimmer.checkpoint, "--work", output, "--peers", "optimum-fid-k2"
         ],
     }[command]
+
+
+def write_config(directory: Path) -> Path:
+    """As much of a Hugging Face encoder as tells it apart from an exported one."""
+    directory.mkdir()
+    (directory / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +205,13 @@ def test_a_device_answers_and_inspects_without_the_build_side(glimmer):
     assert done.returncode == 0, done.stderr
     done = run_without(build_side, "ask", glimmer.bundle, "--store", glimmer.store, "w1", "--json")
     assert done.returncode == 0, done.stderr
+
+
+def test_without_any_engine_the_first_ones_extra_is_named(glimmer):
+    done = run_without("onnxruntime,openvino", "ask", glimmer.bundle, "--store", glimmer.store, "w1")
+    assert done.returncode == 2, done.stderr
+    assert "glimmer-export[cpu]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_device_evaluates_a_bundle_without_torch(glimmer, tmp_path):

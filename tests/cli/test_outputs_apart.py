@@ -38,6 +38,7 @@ COMMANDS = {
     "export": Command({"output": FOLDER}, ("checkpoint",)),
     "inspect": Command({}, ("bundle",)),
     "env": Command({}, ()),
+    "export-encoder": Command({"output": FOLDER}, ("source",)),
     "memory build": Command({"output": FOLDER}, ("bundle", "corpus")),
     "memory convert": Command({"output": FOLDER}, ("store",), "--codec int8"),
     "memory index": Command({"store": CHANGED}, ("embeddings", "ids", "encoder")),

@@ -28,7 +28,8 @@ RECORDS = {
     "manifest.json of a store": [
         contract.StoreManifest, contract.ShardEntry, contract.IndexEntry, contract.CodecSnr,
     ],
-    "Vectors": [dense_layout.DenseManifest, dense_layout.EncoderEntry, dense_layout.EncoderSettings],
+    "Vectors": [dense_layout.DenseManifest, dense_layout.EncoderEntry],
+    "Sentence encoder": [dense_layout.EncoderSettings],
     "File formats": [contract.FileEntry],
 }
 """The heading of each record's section."""

@@ -16,7 +16,7 @@ from glimmer_export.exporter.config.targets import read_target
 from glimmer_export.exporter.engines import build as builds
 from glimmer_export.exporter.engines import build_engines, choose_form_here
 from glimmer_export.exporter.engines.compiler import Compiler
-from glimmer_export.exporter.engines.cross_attention import form_on_engines
+from glimmer_export.exporter.engines.cross_attention import drafted_runs, form_on_engines
 from glimmer_export.exporter.lint import limits_of, lint_bundle
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
 from glimmer_export.runtime import Session
@@ -37,6 +37,7 @@ from glimmer_export.runtime.contract import (
     read_manifest,
     record_to_json,
 )
+from glimmer_export.runtime.decode import SingleSteps
 from tests.bundle_factory import rewrite, write_rows
 from tests.calibrated import calibrated, quantized
 from tests.cli.conftest import cli  # noqa: F401  (a fixture)
@@ -125,6 +126,22 @@ def test_build_for_a_cpu_times_both_and_chooses_the_faster(cli, bundle, monkeypa
     Bundle.open(bundle)
     shown = cli("inspect", bundle)
     assert f"{form} of both, measured for cpu" in " ".join(shown.out.split())
+
+
+def test_what_is_timed_runs_the_positions_of_drafts(bundle, monkeypatch):
+    verified = []
+    run = SingleSteps.verify
+
+    def verify(steps, ids, positions):
+        verified.append(ids.shape[1])
+        return run(steps, ids, positions)
+
+    monkeypatch.setattr(SingleSteps, "verify", verify)
+    choice = choose_form_here(bundle, "cpu")
+    an_answer = drafted_runs(choice.answer_tokens)[1:]
+    assert len(an_answer) > 0
+    assert verified[: len(an_answer)] == an_answer
+    assert len(verified) % (2 * len(an_answer)) == 0
 
 
 def test_a_bundle_of_one_form_has_nothing_to_choose(glimmer):

@@ -19,6 +19,7 @@ from glimmer_export.exporter.parity.sides import GraphSide
 from glimmer_export.runtime import Passage
 from glimmer_export.runtime.codecs import decode_fp16, encode_fp16
 from glimmer_export.runtime.contract import CheckpointError, OptionError, QuestionFileError, StoreError
+from glimmer_export.runtime.decode import SingleSteps
 from tests.exported import (
     CORPUS,
     QUESTIONS,
@@ -222,6 +223,19 @@ def test_a_mass_bounds_the_candidate_alone(glimmer):
     assert (data := report.to_json())["mass"] == 0.55
     assert data["passages_read"] == {"reference": 4.0, "candidate": np.mean(read)}
     assert compare(glimmer, rows).to_json()["mass"] is None
+
+
+def test_drafts_are_the_candidates_alone(glimmer, monkeypatch):
+    rows, verified = [question(text) for text in QUESTIONS], []
+    verify = SingleSteps.verify
+    monkeypatch.setattr(SingleSteps, "verify", lambda *given: verified.append(given[1].shape) or verify(*given))
+    report = compare(glimmer, rows, ParityOptions(draft_tokens=3, batch_size=2, threads=1))
+    assert_good(report, glimmer, len(rows))
+    assert max(length for _, length in verified) == 4
+    assert report.to_json()["draft_tokens"] == 3
+    verified.clear()
+    assert compare(glimmer, rows).to_json()["draft_tokens"] == 0
+    assert verified == []
 
 
 def test_metrics_are_of_the_rows_that_have_answers(glimmer):

@@ -71,6 +71,13 @@ def test_a_mass_is_judged_and_not_recorded(glimmer, close, rows, tmp_path):
             session.answer("w1 w2", mass=0.5)
 
 
+def test_drafts_are_judged_and_not_recorded(glimmer, close, rows, tmp_path):
+    bundle = shutil.copytree(close, tmp_path / "bundle")
+    report = run(glimmer, bundle, rows, write_gate(tmp_path), options=ParityOptions(threads=1, draft_tokens=4))
+    assert report.gate.verdict == "passed"
+    assert not (bundle / "parity.json").exists()
+
+
 def missed(gate):
     return [check.name for check in gate.checks if not check.passed]
 

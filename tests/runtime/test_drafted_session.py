@@ -18,8 +18,8 @@ VARIANTS = [
 ]
 
 
-def answers(bundle, store, *, draft_tokens: int | None) -> list[Answer]:
-    with Session.open(bundle, store, threads=1, draft_tokens=draft_tokens) as session:
+def answers(bundle, store, *, draft_tokens: int | None, backend: str = "onnxruntime-cpu") -> list[Answer]:
+    with Session.open(bundle, store, threads=1, backend=backend, draft_tokens=draft_tokens) as session:
         return session.answer_many(QUESTIONS, passages=GIVEN)
 
 
@@ -35,19 +35,19 @@ def assert_same(found: list[Answer], plain: list[Answer]) -> None:
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
 
 
-def drafted(bundle, store, monkeypatch, tokens: int) -> None:
+def drafted(bundle, store, monkeypatch, tokens: int, backend: str = "onnxruntime-cpu") -> None:
     """Right drafts, drafts of which some tokens are wrong, and those of the passages."""
-    plain = answers(bundle, store, draft_tokens=0)
+    plain = answers(bundle, store, draft_tokens=0, backend=backend)
     assert all(len(answer.token_ids) <= answer.decoder_runs <= len(answer.token_ids) + 1 for answer in plain)
-    assert_same(answers(bundle, store, draft_tokens=tokens), plain)
+    assert_same(answers(bundle, store, draft_tokens=tokens, backend=backend), plain)
     rows = [[*answer.token_ids] for answer in plain]
     draft_from(monkeypatch, rows)
-    found = answers(bundle, store, draft_tokens=tokens)
+    found = answers(bundle, store, draft_tokens=tokens, backend=backend)
     assert_same(found, plain)
     assert sum(answer.decoder_runs for answer in found) < 0.8 * sum(answer.decoder_runs for answer in plain)
     wrong = [[token if place % 3 else 5 for place, token in enumerate(row)] for row in rows]
     draft_from(monkeypatch, [[*row, *other] for row, other in zip(wrong, rows, strict=True)])
-    assert_same(answers(bundle, store, draft_tokens=tokens), plain)
+    assert_same(answers(bundle, store, draft_tokens=tokens, backend=backend), plain)
 
 
 @pytest.mark.parametrize("tokens", [2, 7])
@@ -56,6 +56,13 @@ def test_drafts(exported, monkeypatch, variant, tokens):
     """Seven reach beyond the cache, as at most six tokens are answered."""
     source = exported(variant)
     drafted(source.bundle, source.store, monkeypatch, tokens)
+
+
+@pytest.mark.parametrize("variant", ["glimmer", "glimmer, exact algebra"])
+def test_drafts_in_openvino(exported, monkeypatch, variant):
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'glimmer-export[openvino]'")
+    source = exported(variant)
+    drafted(source.bundle, source.store, monkeypatch, 4, "openvino")
 
 
 @pytest.mark.parametrize("variant", ["glimmer", "glimmer, exact algebra"])

@@ -12,6 +12,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +148,15 @@ def snr_db(rows: Array, back: Array) -> tuple[float, float]:
     )
 
 
-def measure(memories: list[Array], fitted: int, tried: int) -> dict[str, Any]:
-    """Figures of every contender."""
+def measure(memories: list[Array], fitted: int, tried: int, ratios: list[str]) -> dict[str, Any]:
+    """Figures of every contender at some ratios."""
     sample, rows = split(memories, fitted, tried)
     width = rows.shape[1]
     found: dict[str, Any] = {"width": width, "fitted_tokens": len(sample), "tried_tokens": len(rows)}
-    for ratio in SHARES:
+    for ratio in ratios:
         found[ratio] = {}
         for name, (size, contender) in contenders(ratio, width).items():
-            print(ratio, name, file=sys.stderr, flush=True)  # noqa: T201 - it takes minutes
+            sys.stderr.write(f"{ratio} {name}\n")
             started = time.process_time()
             whole, alike = snr_db(rows, contender(sample, rows))
             found[ratio][name] = {
@@ -173,15 +175,19 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=600, help="of that corpus")
     parser.add_argument("--fitted", type=int, default=8192, help="tokens to fit to")
     parser.add_argument("--tried", type=int, default=3000, help="tokens to try")
+    parser.add_argument("--ratios", nargs="*", choices=SHARES, default=[*SHARES])
+    parser.add_argument("--output", type=Path, required=True, help="JSON, with what it has of other memories")
     options = parser.parse_args()
-    found = {}
-    for given in options.store:
-        name, _, store = given.partition("=")
-        found[name] = measure(stored(Path(store)), options.fitted, options.tried)
+    found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    memories: dict[str, Callable[[], list[Array]]] = {
+        name: partial(stored, Path(store)) for name, _, store in (given.partition("=") for given in options.store)
+    }
     if options.encoder:
-        states = sentence_states(options.encoder, options.corpus, options.passages)
-        found[options.encoder.name] = measure(states, options.fitted, options.tried)
-    print(json.dumps(found, indent=1))  # noqa: T201 - what it is for
+        memories[options.encoder.name] = partial(sentence_states, options.encoder, options.corpus, options.passages)
+    for name, read in memories.items():
+        figures = measure(read(), options.fitted, options.tried, options.ratios)
+        found[name] = found.get(name, {}) | {"date": datetime.now(UTC).date().isoformat(), **figures}
+        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_codecs_at_width_1024():
     beside = 8 + 4 + 100 * 4
     assert {name: size - beside for name, size in codecs.items()} == {
         "fp16": 100 * 2048 + 4, "int8": 100 * (1024 + 4), "int4": 100 * (512 + 32 + 16 + 4),
-        "pq8x": 100 * 256, "pq16x": 100 * 128,
+        "rq4x": 100 * 513, "rq8x": 100 * 257, "pq8x": 100 * 256, "rq16x": 100 * 129, "pq16x": 100 * 128,
     }  # fmt: skip
 
 

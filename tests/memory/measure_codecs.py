@@ -3,7 +3,8 @@
 The demo's corpus lies sorted, kind by kind. For each size a world is cut to so many passages in their order, and each
 codec is had in two ways, by `memory build` and by `memory convert` of the fp16 store. All stores answer the same
 questions from the same candidates. `--table` builds the whole world of `demo-data --questions 10000`, its candidates
-retrieved, and converts nothing. Whatever is in the work folder already is not made again.
+retrieved, and converts nothing. `--world` takes what `demo-data` wrote, its checkpoint too, and the candidates that its
+questions give; its stores are converted. Whatever is in the work folder already is not made again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TABLE_QUESTIONS = 10_000
 MORE = 1.03
 """Questions asked for of a world, for each passage it is to have: it has about one a question."""
 BATCH = 64
+WAYS = ("build", "convert")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,12 @@ def ask(bundle: Path, store: Path, questions: list[Question], given: list[list[i
     return replies
 
 
-def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads: int) -> None:
+def measure(
+    folder: Path, bundle: Path, world: World, *, retrieve: bool, threads: int, ways: tuple[str, ...] = WAYS
+) -> None:
     """Fill the folder of one world: its stores, and beside each a file of its replies."""
     write_world(folder, world)
     given = None if retrieve else [row["ctx_ids"] for row in world.questions]
-    ways = ("build",) if retrieve else ("build", "convert")
     for name in (EXACT, *(f"{codec}-{way}" for codec in tuple(CODECS)[1:] for way in ways)):
         codec, way = name.split("-")
         store, found = folder / name, folder / f"{name}.json"
@@ -90,6 +93,15 @@ def measure(folder: Path, bundle: Path, world: World, *, retrieve: bool, threads
             found.write_text(json.dumps(vars(ask(bundle, store, world.questions, given, threads))), encoding="utf-8")
         if retrieve:
             given = _replies(folder, EXACT).candidates
+
+
+def read_world(folder: Path, num_questions: int) -> World:
+    """A world that `demo-data` wrote, with at most so many of its questions, in even steps."""
+    corpus, questions = (
+        [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("corpus.jsonl", "questions.jsonl")
+    )
+    return World(corpus, spread([Question(row) for row in questions], num_questions))
 
 
 def figures(folder: Path, name: str) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def figures(folder: Path, name: str) -> dict[str, Any]:
 
 def report(folder: Path) -> dict[str, dict[str, Any]]:
     """Figures of each store that was asked, by its name, such as int8-build."""
-    names = (f"{codec}-{way}" for codec in tuple(CODECS)[1:] for way in ("build", "convert"))
+    names = (f"{codec}-{way}" for codec in tuple(CODECS)[1:] for way in WAYS)
     return {name: figures(folder, name) for name in names if (folder / f"{name}.json").exists()}
 
 
@@ -130,19 +142,25 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=4000, help="at most, of each size")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="the whole world, its candidates retrieved")
+    parser.add_argument("--world", type=Path, help="what `demo-data` wrote, instead of sizes")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     bundle = options.work / "bundle"
     if not bundle.exists():
         options.work.mkdir(parents=True, exist_ok=True)
-        export_bundle(CHECKPOINT, bundle, FormOptions(codecs=tuple(CODECS)))
-    for size in options.passages if not options.table else [None]:
-        if size is None:
-            name, world = "table", generate_split("test", TABLE_QUESTIONS, options.seed)
+        checkpoint = options.world / "checkpoint" if options.world else CHECKPOINT
+        export_bundle(checkpoint, bundle, FormOptions(codecs=tuple(CODECS)))
+    for size in options.passages if not (options.table or options.world) else [None]:
+        ways = WAYS
+        if options.world:
+            name, world, ways = "world", read_world(options.world, options.questions), WAYS[1:]
+        elif size is None:
+            name, world, ways = "table", generate_split("test", TABLE_QUESTIONS, options.seed), WAYS[:1]
         else:
             name, world = f"{size}-{options.seed}", sorted_world(size, options.questions, options.seed)
-        measure(options.work / name, bundle, world, retrieve=options.table, threads=options.threads)
-        print(json.dumps({name: report(options.work / name)}, indent=2), flush=True)  # noqa: T201 - what it is for
+        folder = options.work / name
+        measure(folder, bundle, world, retrieve=options.table, threads=options.threads, ways=ways)
+        print(json.dumps({name: report(folder)}, indent=2), flush=True)  # noqa: T201 - what it is for
 
 
 if __name__ == "__main__":

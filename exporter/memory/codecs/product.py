@@ -8,7 +8,7 @@ from glimmer_export.runtime.codecs import Array, CodecLayout
 from glimmer_export.runtime.codecs.product import nearest
 from glimmer_export.runtime.contract import MissingExtraError
 
-__all__ = ["fit"]
+__all__ = ["fit", "fit_codebook"]
 
 ITERATIONS = 10
 SEED = 1
@@ -23,13 +23,14 @@ def fit(layout: CodecLayout, rows: Array) -> dict[str, Array]:
     peak = float(np.abs(rows).max(initial=0))
     exponent = 0 if peak == 0 else int(np.frexp(peak)[1])
     scale = np.array([2.0 ** min(max(exponent, -126), 126)], np.float32)
-    return {"memory_scale": scale, "memory_codebook": _codebook(rows / scale, shape)}
+    return {"memory_scale": scale, "memory_codebook": fit_codebook(rows / scale, shape)}
 
 
-def _codebook(rows: Array, shape: tuple[int, ...]) -> Array:
+def fit_codebook(rows: Array, shape: tuple[int, ...]) -> Array:
     """Rows (n, groups * width) float32 -> codebook of `shape` (stages, groups, centroids, width) float32.
 
     Each stage is fitted to what is left of the rows when those before it are taken away, as a codec encodes.
+    Raises MissingExtraError if faiss is not installed.
     """
     stages, groups, centroids, width = shape
     codebook = np.empty(shape, np.float32)

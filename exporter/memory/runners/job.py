@@ -10,6 +10,7 @@ from typing import Protocol
 
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
+from glimmer_export.exporter.memory.search_graph import searched_on
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Backend, Graph
 from glimmer_export.runtime.backends.registry import open_backend, require_weights
@@ -72,6 +73,7 @@ class ShardEncoder:
             if graph is None:
                 self._backend = open_planned(plan, bundle, threads)
                 graph = memory_encoder(bundle, self._backend)
+                codec = searched_on(codec, self._backend)
             self._encoder = Encoder(graph, codec)
 
     def encode(

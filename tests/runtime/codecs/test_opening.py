@@ -57,7 +57,7 @@ def test_arrays_that_no_codec_is_fitted_to_are_named(fitted, codec, change, mess
     assert str(caught.value).startswith("store s")
 
 
-@pytest.mark.parametrize(("name", "width"), [("int3", 64), ("pq8x", 66), ("pq16x", 68)])
+@pytest.mark.parametrize(("name", "width"), [("int3", 64), ("pq8x", 66), ("pq16x", 68), ("rq4x", 65)])
 def test_a_codec_that_does_not_exist_or_fit_is_a_bug_of_the_caller(name, width):
     with pytest.raises(ValueError, match=name):
         open_codec(name, width, {}, subject="store")

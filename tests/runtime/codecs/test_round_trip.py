@@ -11,6 +11,7 @@ from glimmer_export.exporter.memory.codec_fit import fit_codec
 from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.codecs.contract import CODE_ZERO
 from glimmer_export.runtime.codecs.int4 import GROUP_CHANNELS, INT4_LIMIT
+from glimmer_export.runtime.codecs.residual import STEPS_PER_OCTAVE, nearest_sums
 from glimmer_export.runtime.contract import CODECS
 
 FLOAT_ERROR = 1e-5
@@ -105,6 +106,53 @@ def test_every_code_of_a_product_is_the_nearest_to_what_is_left(codecs, seed, to
             left[:, group] -= codebook[stage, group, chosen]
 
 
+@settings(max_examples=10, deadline=None)
+@CASES
+def test_a_token_divided_by_its_gain_is_within_a_step_of_length_1(codecs, seed, tokens, exponent, zeros):
+    memory, codec = drawn(seed, tokens, exponent, zeros), codecs["rq16x"]
+    gains, rows = codec.evened(memory)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=-1)
+    inside = (gains > 1) & (gains < 255)
+    assert (np.abs(np.log2(lengths[inside])) <= (0.5 + 1e-4) / STEPS_PER_OCTAVE).all()
+    assert (lengths[gains == 1] <= 2 ** (0.5001 / STEPS_PER_OCTAVE)).all()
+    assert (lengths[gains == 255] >= 2 ** (-0.5001 / STEPS_PER_OCTAVE)).all()
+    assert np.array_equal(gains == 0, ~memory.any(-1))
+
+
+@pytest.mark.parametrize("name", ["rq4x", "rq8x", "rq16x"])
+def test_a_token_a_thousand_times_the_others_is_as_near_as_they_are(codecs, name):
+    memory = memories(7, 40, WIDTH)
+    alone = codecs[name].decode(codecs[name].encode(memory))
+    memory[3] *= 1000
+    decoded = codecs[name].decode(codecs[name].encode(memory))
+    error = np.linalg.norm(decoded - memory, axis=-1) / np.linalg.norm(memory, axis=-1)
+    assert error[3] <= 1.2 * error.max(where=np.arange(40) != 3, initial=0)
+    assert abs(np.linalg.norm(decoded[3]) / np.linalg.norm(memory[3]) - 1) < 0.2
+    others = np.arange(40) != 3
+    assert np.array_equal(decoded[others], alone[others])
+
+
+def test_a_search_that_keeps_all_sums_finds_the_nearest_and_one_that_keeps_one_is_greedy():
+    random = np.random.default_rng(8)
+    codebook = random.normal(0, 1, (2, 3, 256, 4)).astype(np.float32)
+    rows = random.normal(0, 2, (9, 12)).astype(np.float32)
+    left = rows.reshape(9, 3, 4).astype(np.float64)
+    sums = (codebook[0][:, :, None] + codebook[1][:, None]).astype(np.float64)  # group, first, second, width
+    distances = np.square(left[:, :, None, None] - sums).sum(-1).reshape(9, 3, -1)
+    first, second = np.divmod(distances.argmin(-1), 256)
+    assert np.array_equal(nearest_sums(rows, codebook, 256), np.concatenate([first, second], -1))
+    greedy = nearest_sums(rows, codebook, 1).reshape(9, 2, 3)
+    assert np.array_equal(greedy[:, 0], np.square(left[:, :, None] - codebook[0]).sum(-1).argmin(-1))
+    places = (np.arange(9)[:, None], np.arange(3))
+
+    def found(codes):
+        return distances[(*places, codes[:, 0].astype(int) * 256 + codes[:, 1])].sum()
+
+    kept = [found(nearest_sums(rows, codebook, count).reshape(9, 2, 3)) for count in (1, 4, 16, 256)]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[1] < kept[0]
+
+
 @pytest.mark.parametrize("name", ["pq8x", "pq16x"])
 def test_sums_of_centroids_that_lie_apart_are_exact(name):
     fitted = codec_of(name)
@@ -127,7 +175,9 @@ def test_sums_of_centroids_that_lie_apart_are_exact(name):
 def test_a_codec_fitted_at_any_magnitude_serves_it(name, exponent):
     codec, memory = codec_of(name, exponent=exponent), memories(2, 50, WIDTH, exponent)
     error = np.square(codec.decode(codec.encode(memory)) - memory).sum() / np.square(memory).sum()
-    assert error < {"fp16": 1e-6, "int8": 1e-3, "int4": 2e-2, "pq8x": 0.4, "pq16x": 0.6}[name]
+    assert error < {
+        "fp16": 1e-6, "int8": 1e-3, "int4": 2e-2, "rq4x": 2e-2, "rq8x": 0.2, "rq16x": 0.4, "pq8x": 0.4, "pq16x": 0.6,
+    }[name]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -155,7 +205,7 @@ def test_a_batch_decodes_as_its_passages_do(codecs, name):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["fp16", "int8", "int4", "rq8x"])
 def test_tokens_of_zeros_stay_zeros(codecs, name):
     memory = memories(5, 3, WIDTH)
     memory[1] = 0

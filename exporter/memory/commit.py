@@ -204,10 +204,13 @@ class Change:
             with suppress(OSError, StoreError):  # the next change looks again
                 self._undo()
             raise
-        end_change(self.store, manifest.generation)
-        freed = free_older(self.store, manifest.generation, kept=kept)
-        if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
-            return *freed[:2], freed[2] + sweep(self.store, manifest)
+        try:
+            end_change(self.store, manifest.generation)
+            freed = free_older(self.store, manifest.generation, kept=kept)
+            if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
+                return *freed[:2], freed[2] + sweep(self.store, manifest)
+        except (OSError, OutputError):  # the change is made; the next one clears up
+            return [], [], 0
         return freed
 
     def _undo(self) -> None:

@@ -80,7 +80,7 @@ def main() -> None:
         asked = " ".join(["glimmer-export", *arguments(trace, batch, "work")])
         kept[trace, batch] = {"trace": trace, "command": asked, **json.loads(done.stdout)}
         replays = [kept[one] for one in REPLAYS if one in kept]
-        FOUND.write_text(json.dumps({"replays": replays}, indent=1) + "\n", encoding="utf-8")
+        FOUND.write_text(json.dumps({"replays": replays}) + "\n", encoding="utf-8")
         PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), replays), encoding="utf-8")
 
 

@@ -249,7 +249,7 @@ def with_tables(page: str, found: dict[str, Any]) -> str:
 def write(folder: Path) -> None:
     """Bring fidelity.json and the page's tables up to date."""
     found = merged(json.loads(FOUND.read_text(encoding="utf-8")), folder)
-    FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    FOUND.write_text(json.dumps(found) + "\n", encoding="utf-8")
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 

@@ -72,7 +72,7 @@ def test_the_graphs_of_all_codecs_share_their_weights(exported):
         {name: place for name, place in places(source.graph(graph)).items() if not name.startswith("codec/")}
         for graph in source.io if graph.startswith("live_stage_b")
     ]
-    assert len(weights) == 5
+    assert len(weights) == 8
     assert weights[0]
     assert all(other == weights[0] for other in weights)
 

@@ -47,8 +47,7 @@ def test_a_store_holds_every_passage(bundle, corpus, tmp_path):
             passage = store.passage(number)
             assert (passage.id, passage.title, passage.text) == (row["id"], row["title"], row["text"])
             assert store.input_ids(number).tolist() == opened.text.passage(row["title"], row["text"])[0]
-            tensors = store.memory(number).tensors
-            codes, scale = tensors["codes"], tensors["scale"]
+            codes, scale = store.memory(number).tensors.values()
             assert codes.dtype == np.float16
             assert_close(decode_fp16(codes, scale), encoder_states(opened, store, number), "fp16_codec")
         assert summary.tokens == sum(len(store.input_ids(number)) for number in range(50))
@@ -73,8 +72,7 @@ def test_memory_comes_back_within_fp16(bundle, tmp_path, passages):
     opened = Bundle.open(bundle)
     with MemoryStore.open(tmp_path / "drawn", opened) as store:
         for number in range(len(passages)):
-            tensors = store.memory(number).tensors
-            codes, scale = tensors["codes"], tensors["scale"]
+            codes, scale = store.memory(number).tensors.values()
             states = encoder_states(opened, store, number)
             assert np.log2(scale) == np.round(np.log2(scale))
             # Relative to the passage's greatest value, which sets its scale.

@@ -21,11 +21,11 @@ import numpy as np
 
 from glimmer_export.calibration.spread import spread
 from glimmer_export.exporter.memory.codec_fit import fit_codec
-from glimmer_export.exporter.memory.convert import Reencoding
-from glimmer_export.runtime.codec_file import open_codec, open_store_codec
+from glimmer_export.runtime.bundle import Bundle
+from glimmer_export.runtime.codec_file import open_codec
 from glimmer_export.runtime.codecs import Array, codec_layout
 from glimmer_export.runtime.codecs.residual import GAINS, gain_codes
-from glimmer_export.runtime.contract import read_store_manifest
+from glimmer_export.runtime.store import MemoryStore
 
 Tried = Callable[[Array, Array], Array]
 """Rows to fit to and rows to try, (n, d) float32 -> what comes back of the second."""
@@ -39,16 +39,14 @@ LONGEST = 256
 """Tokens of a passage that the sentence encoder reads."""
 
 
-def stored(store: Path) -> list[Array]:
+def stored(bundle: Path, store: Path) -> list[Array]:
     """Memory of every passage of a store, (tokens, d) float32."""
-    manifest = read_store_manifest(store)
-    codec = open_store_codec(store, manifest)
-    assert codec is not None
-    source = Reencoding(store, manifest, codec)
-    return [
-        memory for index, entry in enumerate(manifest.shards)
-        for memory in source._memories(source._open(index), range(entry.num_passages))
-    ]
+    with MemoryStore.open(store, Bundle.open(bundle)) as opened:
+        assert opened.codec is not None
+        return [
+            opened.codec.decode(opened.memory(number).tensors)
+            for number in opened.first_numbers(opened.num_passages)
+        ]
 
 
 def sentence_states(model: Path, corpus: Path, passages: int) -> list[Array]:
@@ -169,7 +167,9 @@ def measure(memories: list[Array], fitted: int, tried: int, ratios: list[str]) -
 def main() -> None:
     """Measure, printing what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", action="append", default=[], metavar="NAME=DIR", help="an fp16 store")
+    parser.add_argument(
+        "--store", action="append", nargs=3, default=[], metavar=("NAME", "BUNDLE", "STORE"), help="a store in fp16",
+    )
     parser.add_argument("--encoder", type=Path, help="directory of a sentence encoder in the layout of transformers")
     parser.add_argument("--corpus", type=Path, help="its passages: lines of title and text")
     parser.add_argument("--passages", type=int, default=600, help="of that corpus")
@@ -180,7 +180,7 @@ def main() -> None:
     options = parser.parse_args()
     found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     memories: dict[str, Callable[[], list[Array]]] = {
-        name: partial(stored, Path(store)) for name, _, store in (given.partition("=") for given in options.store)
+        name: partial(stored, Path(bundle), Path(store)) for name, bundle, store in options.store
     }
     if options.encoder:
         memories[options.encoder.name] = partial(sentence_states, options.encoder, options.corpus, options.passages)

@@ -30,7 +30,7 @@ from glimmer_export.exporter.files.whole_file import (
     sync_tree,
     write_errors,
 )
-from glimmer_export.exporter.memory.generations import free_older, put_manifest, sweep
+from glimmer_export.exporter.memory.generations import free_older, older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
 from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.texts import FTS5, require_engine
@@ -210,7 +210,7 @@ class Change:
             if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
                 return *freed[:2], freed[2] + sweep(self.store, manifest)
         except (OSError, OutputError):  # the change is made; the next one clears up
-            return [], [], 0
+            return [], older_generations(self.store, manifest.generation), 0
         return freed
 
     def _undo(self) -> None:

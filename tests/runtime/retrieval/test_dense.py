@@ -13,7 +13,7 @@ import pytest
 
 from glimmer_export.exporter.memory import append_passages, index_store
 from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
-from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.runtime.contract.vector_layout import EncoderSettings
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import fuse
 from glimmer_export.runtime.store import MemoryStore

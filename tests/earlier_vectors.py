@@ -1,4 +1,4 @@
-"""A store's vectors as versions before segments wrote them: a folder beside the manifest, with a manifest of its own."""
+"""A store's vectors as versions before segments wrote them: a folder beside the manifest, with its own manifest."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ MOST_NUMBERS = 1 << 62
 class Change:
     """A change under way, for which the store is locked. `staged` is a directory on the store's file system.
 
-    The manifest has the vectors of an earlier version too, so that what is made of it names them. `swept_bytes` were freed of what killed changes had left.
+    The manifest has the vectors of an earlier version too, so that what is made of it names them. `swept_bytes` were
+    freed of what killed changes had left.
     """
 
     store: Path

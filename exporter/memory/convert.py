@@ -39,7 +39,6 @@ from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
     CodecSnr,
     FileEntry,

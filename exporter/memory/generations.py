@@ -142,7 +142,9 @@ def free_older(store: Path, current: int, *, kept: int) -> tuple[list[int], list
 
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
-    folders = (".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", VECTORS, ENCODERS, DROPPED)
+    folders = (
+        ".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", VECTORS, ENCODERS, DROPPED
+    )
     names = (f"{folder}/{path.name}" for folder in folders for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)
     return max((int(next(filter(None, match.groups()))) for match in found if match), default=0) + 1

@@ -11,12 +11,8 @@ from glimmer_export.exporter.memory.commit import changing
 from glimmer_export.exporter.memory.texts import choose_engine, index_entry, read_live, write_segments
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
-    StoreError,
-    StoreManifest,
     read_store_manifest,
-    record_to_json,
 )
 
 __all__ = ["RenewSummary", "renew_index"]

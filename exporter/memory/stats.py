@@ -27,8 +27,8 @@ class StoreStats:
 
     `deleted` passages have a number still, `empty_rows` of them no tokens in their shards any more; `texts_left` are in
     the texts, though deleted. `vectors` are of passages that are there, `without_vector` of these have none, both None
-    in a store without vectors; `vectors_bytes` are with their encoder. `older` generations are kept: those in `open` by who has the store open, the others until
-    the next change. `older_bytes` are of files that these alone name.
+    in a store without vectors; `vectors_bytes` are with their encoder. `older` generations are kept: those in `open` by
+    who has the store open, the others until the next change. `older_bytes` are of files that these alone name.
     """
 
     generation: int

@@ -15,7 +15,7 @@ from glimmer_export.exporter.memory.commit import Change
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.tiers import small_runs, to_merge
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.contract.vector_layout import VectorsEntry, VectorSegmentEntry, vectors_name
+from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry, vectors_name
 from glimmer_export.runtime.retrieval.dense import VectorSegment
 
 __all__ = ["NewVectors", "added_vectors", "packed_vectors"]

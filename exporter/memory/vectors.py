@@ -126,7 +126,8 @@ def index_store(
                 chunks = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)
             else:
                 assert loaded is not None
-                chunks = encoded_rows(loaded, (texts.passages(part) for part in _parts(numbers, batch_size)), batch_size)
+                passages = (texts.passages(part) for part in _parts(numbers, batch_size))
+                chunks = encoded_rows(loaded, passages, batch_size)
             rows = _Rows(chunks, 0 if before is None else before.dimension)
             start = before or VectorsEntry(0, entry, ())
             with progress_bar("Writing vectors", len(numbers), shown=progress) as advance:

@@ -43,7 +43,7 @@ PATHS = re.compile(
 """Those in `dense` are of stores that were indexed before segments."""
 MAX_DIMENSION = 1 << 20
 BYTES_OF = {"float32": 4, "float16": 2}
-HEADER_BYTES = 1 << 16
+HEADER_BYTES = 1 << 8
 """What a .npy file has beside its array, at most."""
 
 

@@ -14,7 +14,7 @@ from glimmer_export.runtime.array_files import fault_of_rising, map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError, StoreError, check_regular
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
-from glimmer_export.runtime.contract.vector_layout import VectorsEntry, VectorSegmentEntry
+from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
 

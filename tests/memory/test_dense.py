@@ -9,18 +9,27 @@ import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory import (
+    append_passages,
     build_store,
     compact_store,
     convert_store,
     delete_passages,
     index_store,
+    store_stats,
     verify_store,
 )
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError, read_store_manifest
+from glimmer_export.runtime.contract import (
+    EmbeddingsError,
+    OptionError,
+    OutputError,
+    PassageError,
+    StoreError,
+    read_store_manifest,
+)
 from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
-from tests.bundle_factory import rewrite, tree, write_corpus
+from tests.bundle_factory import rewrite, tree, write_corpus, write_rows
 from tests.encoder_factory import SETTINGS, make_encoder
 
 NUM_PASSAGES = 30
@@ -254,6 +263,67 @@ def test_a_converted_store_has_the_vectors_of_its_source(bundle, store, tmp_path
         with MemoryStore.open(path, Bundle.open(bundle)) as opened:
             found.append(opened.search_dense(query, 5))
     assert found[0] == found[1] != []
+
+
+def added(tmp_path, count, start=0):
+    rows = [{"id": f"new{n}", "title": "w1", "text": f"w2 w{n}"} for n in range(start, start + count)]
+    return write_rows(tmp_path / "new.jsonl", rows)
+
+
+def test_given_vectors_do_not_grow_by_themselves_and_those_that_are_lacking_are_taken(bundle, store, tmp_path):
+    given = vectors(shape=(NUM_PASSAGES + 4, 4))
+    index_store(store, embeddings=save(tmp_path / "x.npy", given[:NUM_PASSAGES]))
+    for start in (0, 2):
+        (warning,) = append_passages(store, bundle, added(tmp_path, 2, start)).warnings
+        assert "2 new passages have no vector" in warning
+        assert "given, with no encoder" in warning
+    delete_passages(store, ["new1"])
+    stats = store_stats(store)
+    assert (stats.vectors, stats.without_vector, stats.vector_segments) == (NUM_PASSAGES, 3, 1)
+    with pytest.raises(EmbeddingsError, match=r"shape \[3, dimension\]"):
+        index_store(store, embeddings=save(tmp_path / "y.npy", given))
+    with pytest.raises(EmbeddingsError, match="expected 4 dimensions"):
+        index_store(store, embeddings=save(tmp_path / "y.npy", vectors(shape=(3, 5))))
+    kept = [NUM_PASSAGES, NUM_PASSAGES + 2, NUM_PASSAGES + 3]
+    summary = index_store(store, embeddings=save(tmp_path / "y.npy", given[kept]))
+    assert (summary.vectors, summary.added) == (NUM_PASSAGES + 3, 3)
+    with pytest.raises(OutputError, match="--overwrite"):
+        index_store(store, embeddings=tmp_path / "y.npy")
+    compact_store(store)
+    with MemoryStore.open(store, Bundle.open(bundle)) as opened:
+        for number in (0, 17, *kept):
+            best = max(range(len(given)), key=lambda row: (row != NUM_PASSAGES + 1) * float(given[row] @ given[number]))
+            assert opened.search_dense(given[number], 1)[0].number == best
+        assert opened.num_without_vector == 0
+
+
+def test_an_encoder_that_is_not_at_hand_leaves_passages_without_vectors(bundle, store, encoder, tmp_path):
+    index_store(store, encoder=encoder)
+    path = store / "encoders" / "00001" / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    (warning,) = append_passages(store, bundle, added(tmp_path, 2)).warnings
+    assert "the encoder cannot be loaded" in warning
+    path.write_bytes(content)
+    assert append_passages(store, bundle, added(tmp_path, 3, 2)).warnings == ()
+    assert store_stats(store).without_vector == 2
+    other = shutil.copytree(encoder, tmp_path / "other")
+    rewrite(other / "encoder.json", **{**SETTINGS, "pooling": "cls"})
+    with pytest.raises(EmbeddingsError, match="found another; pass --overwrite"):
+        index_store(store, encoder=other)
+    with pytest.raises(EmbeddingsError, match="found given vectors; pass --encoder"):
+        index_store(store, embeddings=save(tmp_path / "x.npy", vectors(shape=(2, 12))))
+    summary = index_store(store, encoder=encoder)
+    assert (summary.vectors, summary.added) == (NUM_PASSAGES + 5, 2)
+    manifest = read_store_manifest(store)
+    assert [(part.first, part.num_numbers) for part in manifest.vectors.segments] == [(0, 30), (30, 2), (32, 3)]
+    assert manifest.vectors.encoder.graph[0].path == "encoders/00001/model.onnx"
+    compact_store(store)
+    (whole,) = read_store_manifest(store).vectors.segments
+    assert (whole.num_numbers, whole.num_vectors, whole.numbers) == (NUM_PASSAGES + 5, NUM_PASSAGES + 5, None)
+    fresh = shutil.copytree(store, tmp_path / "fresh")
+    index_store(fresh, encoder=encoder, overwrite=True)
+    assert_close(stored(store), stored(fresh), "embedding")
 
 
 def test_a_store_without_passages_gets_no_vectors(store, tmp_path, refused):

@@ -180,6 +180,11 @@ def index_command(
         one_of("--engine", ENGINES, "Full-text index by this engine from now on, as `memory build --index`. Default: "
                "the store's own."),
     ] = None,
+    search: Annotated[
+        str | None,
+        one_of("--search", ("auto", "exact", "ivfpq"), "For a question look at each vector, or where codes lead. "
+               "auto: ivfpq above 100,000. Alone, it changes the store's. Default: the store's own, else auto."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=MAX_COUNT, help="Passages of one run of the encoder.")
     ] = 32,
@@ -188,7 +193,7 @@ def index_command(
     as_json: Json = False,
 ) -> None:
     """Make a store's full-text index anew, or give it vectors: `--retrieval dense` or `hybrid` finds by them."""
-    if embeddings is None and encoder is None and ids is None:
+    if embeddings is None and encoder is None and ids is None and search is None:
         _renew_index(store, engine, as_json=as_json)
         return
     if engine is not None:
@@ -203,8 +208,8 @@ def index_command(
 
     with usable_encoder(encoder, store, overwrite=overwrite) as usable:
         summary = index_store(
-            store, embeddings=embeddings, ids=ids, encoder=usable, overwrite=overwrite, batch_size=batch_size,
-            threads=threads, progress=not as_json
+            store, embeddings=embeddings, ids=ids, encoder=usable, search=search, overwrite=overwrite,
+            batch_size=batch_size, threads=threads, progress=not as_json,
         )
     if as_json:
         print_json(asdict(summary))
@@ -214,6 +219,11 @@ def index_command(
         f"generation {summary.generation}, indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of "
         f"{summary.dimension}, {summary.added:,} of them new, {decimal(summary.bytes)}"
     )
+    if summary.recall is not None:
+        console().print(
+            f"searched by codes, {summary.probes} of {summary.lists} lists for a question: half of them found "
+            f"{summary.recall:.4f} of the best 20 for vectors of the store"
+        )
     if not summary.encoder:
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")
 

@@ -20,6 +20,7 @@ from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
+from glimmer_export.exporter.memory.quantise import search_warnings
 from glimmer_export.exporter.memory.runners import KeptRunner, LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.segments import changed_segments
 from glimmer_export.exporter.memory.texts import engine_warnings
@@ -157,6 +158,7 @@ def append_passages(
         warnings=(
             *append_warnings(snr_db, changed.codec_snr),
             *lacking,
+            *search_warnings(vectors),
             *engine_warnings(changed.index.engine, changed.num_passages),
         ),
     )

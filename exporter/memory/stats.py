@@ -11,6 +11,7 @@ from pathlib import Path
 from glimmer_export.exporter.files.whole_file import held_alone
 from glimmer_export.exporter.memory.generations import older_generations
 from glimmer_export.exporter.memory.journal import held_bytes
+from glimmer_export.exporter.memory.quantise import search_warnings
 from glimmer_export.exporter.memory.texts import engine_warnings
 from glimmer_export.runtime.contract import FileEntry, StoreError, read_shards
 from glimmer_export.runtime.contract.dense_layout import adopted_vectors
@@ -92,7 +93,9 @@ def store_stats(store: str | Path) -> StoreStats:
             older=tuple(older),
             open=tuple(generation for generation in older if _is_open(store, generation)),
             older_bytes=held_bytes(store),
-            warnings=engine_warnings(manifest.index.engine, manifest.num_passages),
+            warnings=(
+                *engine_warnings(manifest.index.engine, manifest.num_passages), *search_warnings(manifest.vectors)
+            ),
         )
 
 

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.quantise import coded_segment
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.tiers import small_runs, to_merge
 from glimmer_export.runtime.backends import Array
+from glimmer_export.runtime.contract import EmbeddingsError
 from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry, vectors_name
 from glimmer_export.runtime.retrieval.dense import VectorSegment
+from glimmer_export.runtime.retrieval.quantised import Quantiser
 
 __all__ = ["NewVectors", "added_vectors", "packed_vectors"]
 
@@ -37,14 +40,16 @@ class NewVectors:
 
 def added_vectors(
     change: Change, before: VectorsEntry, added: Iterable[NewVectors], *, deleted: Sequence[int] = (),
-    advance: Callable[[int], None] = lambda _: None,
+    half: bool = False, advance: Callable[[int], None] = lambda _: None,
 ) -> VectorsEntry:
     """Stage what was added, in the order of its numbers, and give what the manifest says of the vectors then.
 
-    Where `before` has a dimension of 0, it has that of the first chunk. `advance` is told how many vectors were
+    Where `before` has a dimension of 0, it has that of the first chunk. To write `half` is to write float16 where that
+    keeps the values, as is done wherever there is a quantiser. `advance` is told how many vectors were
     written. Raises StoreError where a file that is merged is damaged, and what reading the chunks raises.
     """
-    writer = _Writer(change, before.dimension, np.union1d(change.tombstones, np.array(deleted, np.int64)), advance)
+    dead = np.union1d(change.tombstones, np.array(deleted, np.int64))
+    writer = _Writer(change, before, dead, advance, half=half)
     segments = list(before.segments)
     for new in added:
         place = sum(segment.first < new.covered.start for segment in segments)
@@ -64,7 +69,7 @@ def packed_vectors(change: Change) -> VectorsEntry | None:
     before = change.manifest.vectors
     if before is None:
         return None
-    writer = _Writer(change, before.dimension, change.tombstones, lambda _: None)
+    writer = _Writer(change, before, change.tombstones, lambda _: None)
     segments: list[VectorSegmentEntry] = []
     for group in _neighbours(before.segments):
         runs = small_runs([segment.num_numbers for segment in group], SEGMENT_PASSAGES)
@@ -104,10 +109,13 @@ class _Writer:
     """Writes segments of a store without the numbers `dead`; `dimension` 0 is that of the first vectors."""
 
     def __init__(
-        self, change: Change, dimension: int, dead: NDArray[np.int64], advance: Callable[[int], None]
+        self, change: Change, vectors: VectorsEntry, dead: NDArray[np.int64], advance: Callable[[int], None], *,
+        half: bool = False,
     ) -> None:
-        self.dimension = dimension
-        self._change, self._dead, self._advance = change, dead, advance
+        self.dimension = vectors.dimension
+        self._change, self._vectors, self._dead, self._advance = change, vectors, dead, advance
+        self._half = half or vectors.quantiser is not None
+        self._quantiser: Quantiser | None = None
         self._written = 0
 
     def has_lost(self, segment: VectorSegmentEntry) -> bool:
@@ -133,17 +141,23 @@ class _Writer:
             return []
         name = vectors_name(self._change.generation, self._written)
         (self._change.staged / name).parent.mkdir(exist_ok=True)
-        self._write_rows(name, len(total), chunks)
+        dtype = self._write_rows(name, len(total), chunks)
         listed = None
         if len(total) != stop - first:
-            listed = vectors_name(self._change.generation, self._written, "-numbers")
+            listed = vectors_name(self._change.generation, self._written, "-numbers.npy")
             with (self._change.staged / listed).open("wb") as stream:
                 np.save(stream, total, allow_pickle=False)
+        segment = VectorSegmentEntry(
+            first, stop - first, len(total), self._change.entry(name),
+            None if listed is None else self._change.entry(listed), dtype,
+        )
+        if self._vectors.quantiser is not None:
+            if self._quantiser is None:
+                self._change.check(self._vectors.quantiser.file)
+                self._quantiser = Quantiser.open(self._change.store, self._vectors.quantiser)
+            segment = coded_segment(self._change, self._vectors, segment, self._quantiser, self._written)
         self._written += 1
-        return [VectorSegmentEntry(
-            first, stop - first, len(total), self._change.entry(name), None if listed is None
-            else self._change.entry(listed),
-        )]
+        return [segment]
 
     def _open(self, segment: VectorSegmentEntry) -> VectorSegment:
         return VectorSegment.open(self._change.store, self.dimension, segment, self._dead)
@@ -153,20 +167,41 @@ class _Writer:
         live: NDArray[np.int64] = rows[~np.isin(segment.numbers_of(rows), self._dead, assume_unique=True)]
         return live
 
-    def _write_rows(self, name: str, num_rows: int, chunks: Iterable[Array]) -> None:
-        """Write a .npy file of float32, (num_rows, dimension), chunk by chunk."""
+    def _write_rows(self, name: str, num_rows: int, chunks: Iterable[Array]) -> str:
+        """Write a .npy file, (num_rows, dimension), chunk by chunk, and give its dtype.
+
+        Raises EmbeddingsError for a value that is beyond what a file of float16 holds.
+        """
+        dtype = ""
         with (self._change.staged / name).open("wb") as stream:
-            begun = False
             for chunk in chunks:
                 self.dimension = self.dimension or chunk.shape[1]
-                if not begun:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, self.dimension)}
+                if not dtype:
+                    dtype = "float16" if self._half and _keeps_values(chunk) else "float32"
+                    header = {
+                        "descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False,
+                        "shape": (num_rows, self.dimension),
+                    }
                     np.lib.format.write_array_header_1_0(stream, header)
-                    begun = True
-                stream.write(np.ascontiguousarray(chunk, "<f4").tobytes())
+                with np.errstate(over="ignore"):
+                    written = np.ascontiguousarray(chunk, dtype)
+                if not np.isfinite(written).all():
+                    raise EmbeddingsError(
+                        "vectors", expected=f"values that {dtype} holds, as the first of them are",
+                        found=f"{np.abs(chunk).max()}", fix="scale the vectors to length 1",
+                    )
+                stream.write(written.tobytes())
                 self._advance(len(chunk))
             stream.flush()
             os.fsync(stream.fileno())
+        return dtype
+
+
+def _keeps_values(chunk: Array) -> bool:
+    """Whether these vectors are the same in float16, but for its rounding."""
+    with np.errstate(over="ignore"):
+        error = np.abs(chunk.astype(np.float16).astype(np.float32) - chunk).max(axis=1)
+    return bool((error <= 2.0**-10 * np.abs(chunk).max(axis=1)).all())
 
 
 def _chunks(segment: VectorSegment, rows: NDArray[np.int64]) -> Iterator[Array]:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.quantise import AUTO, EXACT, IVFPQ, choose_search, quantised_vectors
+from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.vector_segments import NewVectors, added_vectors
 from glimmer_export.exporter.memory.work import check_output
 from glimmer_export.exporter.report.progress import progress_bar
@@ -68,6 +70,7 @@ class DenseSummary:
     """What was made: `generation` of the store has `vectors`, of which `added` are new.
 
     `bytes` is the size of all files of vectors and of the encoder; `encoder`: questions can be encoded here too.
+    `search` is `exact`, or `ivfpq`: then `probes` of `lists` are looked into, and `recall` is that of the quantiser.
     """
 
     generation: int
@@ -75,14 +78,18 @@ class DenseSummary:
     added: int
     dimension: int
     encoder: bool
+    search: str
+    lists: int | None
+    probes: int | None
+    recall: float | None
     bytes: int
     seconds: float
 
 
 def index_store(
     store: str | Path, *, embeddings: str | Path | None = None, ids: str | Path | None = None,
-    encoder: str | Path | None = None, overwrite: bool = False, batch_size: int = 32, threads: int | None = None,
-    progress: bool = False,
+    encoder: str | Path | None = None, search: str | None = None, overwrite: bool = False, batch_size: int = 32,
+    threads: int | None = None, progress: bool = False,
 ) -> DenseSummary:
     """Give the passages of a store a vector each, from `embeddings` or by `encoder`, one of the two.
 
@@ -91,12 +98,16 @@ def index_store(
     of `ids`, a file with a passage id in JSON a line. `encoder` is a directory with `model.onnx`, `tokenizer.json` and
     `encoder.json` (EncoderSettings); `batch_size` passages of like length are encoded in one run.
 
+    `search` says how vectors are searched: `exact` looks at each, `ivfpq` at those that codes find, and `auto` is the
+    one for so many; by default a store's own, else `auto`. Alone, it changes the search and no vector.
+
     Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store), OutputError
     (each passage has a vector, another process changes the store, a full disk), BackendError without ONNX Runtime: the
     store is then as it was.
     """
     started, store = time.monotonic(), Path(store)
-    if (embeddings is None) == (encoder is None) or (ids is not None and embeddings is None):
+    alone = search is not None and embeddings is None and encoder is None and ids is None
+    if (not alone and (embeddings is None) == (encoder is None)) or (ids is not None and embeddings is None):
         options = {"embeddings": embeddings, "ids": ids, "an encoder": encoder}
         given = " and ".join(name for name, value in options.items() if value is not None)
         raise OptionError(
@@ -109,47 +120,68 @@ def index_store(
         if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
         change.check(*(segment.texts for segment in change.manifest.segments))
-        gaps = check_indexable(change.store, change.manifest, overwrite=overwrite)
-        before = change.manifest.vectors if not overwrite else None
+        before = change.manifest.vectors if not overwrite or alone else None
+        if alone and before is None:
+            raise OptionError(
+                "--search", expected="a store with vectors", found="none", fix="pass --encoder or --embeddings too"
+            )
+        gaps = [] if alone else check_indexable(
+            change.store, change.manifest, overwrite=overwrite, switches=search is not None
+        )
+        own = None if before is None else EXACT if before.quantiser is None else IVFPQ
+        wanted = own if search is None and own else choose_search(search or AUTO, change.manifest.num_passages)
         entry, loaded = None, None
         if encoder is not None:
             entry, loaded = _encoder(Path(encoder), change, threads, before)
-        elif before is not None and before.encoder is not None:
+        elif not alone and before is not None and before.encoder is not None:
             raise EmbeddingsError(
                 f"store {store}", expected="the encoder that its vectors are by, for those that are lacking",
                 found="given vectors", fix="pass --encoder, or --overwrite to replace all vectors",
             )
-        lacking = [NewVectors(gap, _live(gap, change.tombstones), ()) for gap in gaps]
-        numbers = np.concatenate([new.numbers for new in lacking]).tolist()
+        lacking = [NewVectors(part, _live(part, change.tombstones), ()) for gap in gaps for part in _full(gap)]
+        numbers = [number for new in lacking for number in new.numbers.tolist()]
         with change.texts() as texts:
             if embeddings is not None:
                 chunks = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)
+            elif loaded is None:
+                chunks = iter(())
             else:
-                assert loaded is not None
                 passages = (texts.passages(part) for part in _parts(numbers, batch_size))
                 chunks = encoded_rows(loaded, passages, batch_size)
             rows = _Rows(chunks, 0 if before is None else before.dimension)
             start = before or VectorsEntry(0, entry, ())
+            if wanted != own:
+                parts = tuple(replace(segment, codes=None) for segment in start.segments)
+                start = replace(start, quantiser=None, segments=parts)
             with progress_bar("Writing vectors", len(numbers), shown=progress) as advance:
                 vectors = added_vectors(
                     change, start, (replace(new, chunks=rows.take(len(new.numbers))) for new in lacking if
-                                    len(new.numbers)), advance=advance,
+                                    len(new.numbers)), half=wanted == IVFPQ, advance=advance,
                 )
+        if wanted == IVFPQ and vectors.quantiser is None:
+            change.check(*(file for part in start.segments for file in part.files()))
+            vectors = quantised_vectors(change, vectors)
         manifest = replace(
             change.manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, vectors=vectors
         )
         change.publish(manifest)
     return DenseSummary(
         generation=manifest.generation, vectors=manifest.num_passages, added=len(numbers), dimension=vectors.dimension,
-        encoder=vectors.encoder is not None, bytes=sum(file.bytes for file in vectors.files()),
+        encoder=vectors.encoder is not None, search=wanted,
+        lists=vectors.quantiser.num_lists if vectors.quantiser else None,
+        probes=vectors.quantiser.num_probes if vectors.quantiser else None,
+        recall=vectors.quantiser.recall if vectors.quantiser else None,
+        bytes=sum(file.bytes for file in vectors.files()),
         seconds=time.monotonic() - started,
     )
 
 
-def check_indexable(store: Path, manifest: StoreManifest, *, overwrite: bool) -> list[range]:
+def check_indexable(
+    store: Path, manifest: StoreManifest, *, overwrite: bool, switches: bool = False
+) -> list[range]:
     """Ranges of numbers whose passages are to have a vector; raises OutputError where each passage has one.
 
-    To `overwrite` means all of them.
+    To `overwrite` means all of them; what `switches` the search need not find any.
     """
     numbers = range(manifest.num_numbers)
     vectors = adopted_vectors(store, manifest).vectors
@@ -157,12 +189,18 @@ def check_indexable(store: Path, manifest: StoreManifest, *, overwrite: bool) ->
         return [numbers]
     tombstones = read_tombstones(store, manifest)
     gaps = [gap for gap in vectors.gaps(len(numbers)) if len(_live(gap, tombstones))]
-    if not gaps:
+    if not gaps and not switches:
         raise OutputError(
             f"store {store}", expected="passages that have no vector", found="a vector of each",
             fix="pass --overwrite to replace them",
         )
     return gaps
+
+
+def _full(gap: range) -> list[range]:
+    """Ranges of as many numbers as a segment covers at most."""
+    firsts = range(gap.start, gap.stop, SEGMENT_PASSAGES)
+    return [range(first, min(first + SEGMENT_PASSAGES, gap.stop)) for first in firsts]
 
 
 def _live(numbers: range, tombstones: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Exact search among vectors by faiss: the greatest inner products."""
+"""Search among vectors by faiss: the greatest inner products, of all of them or of those that codes find."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from glimmer_export.runtime.array_files import fault_of_rising, map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError, StoreError, check_regular
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
-from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry
+from glimmer_export.runtime.contract.vector_layout import QuantiserEntry, VectorSegmentEntry, VectorsEntry
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
+from glimmer_export.runtime.retrieval.quantised import CodesFile, QuantisedLists, Quantiser
 
 __all__ = ["DenseIndex", "DenseRetriever", "VectorSegment"]
 
@@ -34,6 +35,7 @@ class VectorSegment:
     """
 
     first: int
+    end: int
     embeddings: Array
     numbers: Array | None
     num_live: int
@@ -50,7 +52,7 @@ class VectorSegment:
         embeddings = _mapped(directory / entry.embeddings.path, np.dtype(entry.dtype), (rows, dimension))
         gone = dead[slice(*dead.searchsorted([entry.first, entry.end]))]
         if entry.numbers is None:
-            return cls(entry.first, embeddings, None, rows - len(gone))
+            return cls(entry.first, entry.end, embeddings, None, rows - len(gone))
         path = directory / entry.numbers.path
         numbers = _mapped(path, np.dtype(np.int64), (rows,))
         if fault := fault_of_rising(numbers, least=entry.first, most=entry.end - 1):
@@ -58,7 +60,8 @@ class VectorSegment:
                 f"index {path}", expected=f"passage numbers that rise from {entry.first} to below {entry.end}",
                 found=fault, fix=FIX,
             )
-        return cls(entry.first, embeddings, numbers, rows - int(np.isin(gone, numbers, assume_unique=True).sum()))
+        num_live = rows - int(np.isin(gone, numbers, assume_unique=True).sum())
+        return cls(entry.first, entry.end, embeddings, numbers, num_live)
 
     def count(self, highest: int | None) -> int:
         """How many of its rows are of passages up to the number `highest`; None for all."""
@@ -72,6 +75,10 @@ class VectorSegment:
     def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The passage numbers of these rows."""
         return rows + self.first if self.numbers is None else self.numbers[rows]
+
+    def rows_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of passages that it has vectors of."""
+        return numbers - self.first if self.numbers is None else self.numbers.searchsorted(numbers)
 
 
 class DenseIndex:
@@ -87,6 +94,9 @@ class DenseIndex:
         self._subject = f"index of vectors of {directory}"
         self._dead = dead
         self._segments = [VectorSegment.open(directory, self.dimension, entry, dead) for entry in vectors.segments]
+        self._lists: QuantisedLists | None = None
+        if vectors.quantiser is not None:
+            self._lists = self._quantised(directory, vectors, vectors.quantiser)
 
     @property
     def num_live(self) -> int:
@@ -104,7 +114,50 @@ class DenseIndex:
                 "embedding", expected=f"a finite vector of {self.dimension} numbers", found=f"shape {query.shape}",
                 fix="encode the question as the passages were",
             )
+        if self._lists is not None:
+            return self._best_of_codes(self._lists, query, top_k)
         return first_of_equals(lambda limit, highest: self._hits(query[None], limit, highest), top_k)
+
+    def _quantised(self, directory: Path, vectors: VectorsEntry, entry: QuantiserEntry) -> QuantisedLists:
+        end = max((segment.end for segment in vectors.segments), default=0)
+        live = None
+        if dead := self._dead[: self._dead.searchsorted(end)].tolist():
+            live = np.ones(end, np.bool_)
+            live[dead] = False
+        lists = QuantisedLists(Quantiser.open(directory, entry), entry, live)
+        self._most_candidates = entry.num_candidates
+        for segment, opened in zip(vectors.segments, self._segments, strict=True):
+            assert segment.codes is not None  # by the manifest's rules
+            codes = CodesFile.open(directory, segment.codes, entry, segment.num_vectors)
+            with LibraryErrors(_is_faiss, self._failed):
+                lists.add(codes, opened.numbers_of(np.arange(segment.num_vectors)))
+        return lists
+
+    def _best_of_codes(self, lists: QuantisedLists, query: Array, top_k: int) -> list[Hit]:
+        """The best of some hundred candidates, scored exactly; of more lists where there are fewer than are wanted."""
+        wanted = min(top_k, self.num_live)
+        if wanted < 1:
+            return []
+        hits: list[Hit] = []
+        with LibraryErrors(_is_faiss, self._failed):
+            for numbers in lists.candidates(query, max(self._most_candidates, 2 * wanted)):
+                if len(numbers) >= wanted:
+                    hits = self._scored(query, np.sort(numbers))
+                    break
+        return sorted(hits, key=lambda hit: (-hit.score, hit.number))[:top_k]
+
+    def _scored(self, query: Array, numbers: NDArray[np.int64]) -> list[Hit]:
+        """Exact scores of passages, by numbers that rise."""
+        hits: list[Hit] = []
+        for segment in self._segments:
+            part = numbers[slice(*numbers.searchsorted([segment.first, segment.end]))]
+            if len(part):
+                scores = np.asarray(segment.embeddings[segment.rows_of(part)], np.float32) @ query
+                if not np.isfinite(scores).all():
+                    raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
+                found = zip(part.tolist(), scores.tolist(), strict=True)
+                hits += [Hit(number, steady(score)) for number, score in found]
+        return hits
 
     def _failed(self, raised: BaseException) -> StoreError:
         return StoreError(self._subject, expected="vectors that faiss can search", found=first_line(raised), fix=FIX)

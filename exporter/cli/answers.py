@@ -32,12 +32,12 @@ from glimmer_export.exporter.cli.options import (
     check_cache,
     required_parity,
 )
-from glimmer_export.exporter.cli.output import bold, console, print_json, question_progress
+from glimmer_export.exporter.cli.output import bold, console, print_json, print_warnings, question_progress
 from glimmer_export.exporter.report.terminal import text
 from glimmer_export.exporter.report.visible import visible
 
 if TYPE_CHECKING:
-    from glimmer_export.runtime import Answer, BackendChoice
+    from glimmer_export.runtime import Answer, BackendChoice, Session
 
 __all__ = ["answer", "ask"]
 
@@ -76,12 +76,13 @@ def ask(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PassageTruncatedWarning)  # said below
             result = session.answer(question, top_k, top_m, mass=mass, passages=given)
-        choice = session.backend_choice
+        choice, lacking = session.backend_choice, _without_vector(session, retrieval)
     assert choice is not None
     if as_json:
-        print_json({**result.to_dict(), "backend": choice_to_json(choice)})
+        print_json({**result.to_dict(), **lacking, "backend": choice_to_json(choice)})
     else:
         _print_answer(result, choice, retrieval)
+        _warn_of_lacking(lacking)
 
 
 def answer(
@@ -128,10 +129,26 @@ def answer(
             session, rows, given=passages == GIVEN, predictions=predictions, top_k=top_k, top_m=top_m,
             mass=mass, batch_size=batch_size, inputs=(bundle, store, *question_files(questions)), advance=advance,
         )
+        lacking = _without_vector(session, retrieval)
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), **lacking})
     else:
         report.print(console())
+        _warn_of_lacking(lacking)
+
+
+def _without_vector(session: Session, retrieval: str) -> dict[str, int]:
+    """How many passages vectors do not find, where it is searched by them."""
+    if retrieval == "bm25" or session.store is None:
+        return {}
+    return {"passages_without_vector": session.store.num_without_vector}
+
+
+def _warn_of_lacking(lacking: dict[str, int]) -> None:
+    print_warnings(
+        f"{count:,} passages of the store have no vector, and are not found by one; `memory index` makes what is lacking"
+        for count in lacking.values() if count
+    )
 
 
 def _print_answer(result: Answer, choice: BackendChoice, retrieval: str) -> None:

@@ -221,8 +221,8 @@ def index_command(
     )
     if summary.recall is not None:
         console().print(
-            f"searched by codes, {summary.probes} of {summary.lists} lists for a question: half of them found "
-            f"{summary.recall:.4f} of the best 20 for vectors of the store"
+            f"searched by codes, {summary.probes} of {summary.lists} lists for a question, which have "
+            f"{summary.recall:.4f} of the best 20 of vectors of the store"
         )
     if not summary.encoder:
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")

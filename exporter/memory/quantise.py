@@ -42,7 +42,7 @@ TRAINED_ON, MAX_TRAINED_ON, PER_LIST = 100_000, 400_000, 40
 ROTATED_ON, PARTS_ON = 20_000, 30_000
 """Vectors that the rotation, and the codebooks, are fitted to at most."""
 AT_ONCE = 1 << 15
-QUERIES, BEST, WANTED = 100, 20, 0.995
+QUERIES, BEST, WANTED = 200, 20, 0.995
 """Vectors that are asked for when the number of lists to look into is chosen, and the share of the best to be found."""
 
 
@@ -180,10 +180,7 @@ def _trained(sample: Array, num_lists: int, num_parts: int) -> Quantiser:
 def _with_probes(
     entry: QuantiserEntry, lists: QuantisedLists, segments: Sequence[VectorSegment], queries: Array
 ) -> QuantiserEntry:
-    """With twice the fewest lists, of powers of two, by which the best are found of vectors themselves.
-
-    Questions lie farther from passages than these from each other, hence twice as many.
-    """
+    """With the fewest lists, of powers of two, by which the best are found of vectors themselves."""
     best = _best(queries, segments)
     num_probes = 1
     while True:
@@ -192,19 +189,21 @@ def _with_probes(
         found = [len({*own} & {*known}) / len(known) for own, known in zip(candidates, best, strict=True)]
         recall = float(np.mean(found))
         if recall >= WANTED or probed == entry.num_lists:
-            return replace(entry, num_probes=min(2 * probed, entry.num_lists), recall=round(recall, 4))
+            return replace(entry, num_probes=probed, recall=round(recall, 4))
         num_probes *= 2
 
 
 def _best(queries: Array, segments: Sequence[VectorSegment]) -> list[list[int]]:
     """Numbers of the greatest inner products of all."""
     faiss: Any = import_extra("faiss", "dense")
-    scores, numbers = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    scores: Array = np.empty((len(queries), 0), np.float32)
+    numbers: Array = np.empty((len(queries), 0), np.int64)
     for segment in segments:
         for start, chunk in _chunks(segment.embeddings):
             own, rows = faiss.knn(queries, chunk, min(BEST, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
             scores = np.concatenate([scores, own], axis=1)
             numbers = np.concatenate([numbers, segment.numbers_of(rows + start)], axis=1)
             order = np.argsort(-scores, axis=1)[:, :BEST]
-            scores, numbers = (np.take_along_axis(array, order, axis=1) for array in (scores, numbers))
+            scores = np.take_along_axis(scores, order, axis=1)
+            numbers = np.take_along_axis(numbers, order, axis=1)
     return [row.tolist() for row in numbers]

@@ -70,7 +70,7 @@ class DenseSummary:
     """What was made: `generation` of the store has `vectors`, of which `added` are new.
 
     `bytes` is the size of all files of vectors and of the encoder; `encoder`: questions can be encoded here too.
-    `search` is `exact`, or `ivfpq`: then `probes` of `lists` are looked into, and `recall` is that of the quantiser.
+    `search` is `exact`, or `ivfpq`: then `probes` of `lists` are looked into, and `recall` is the quantiser's own.
     """
 
     generation: int

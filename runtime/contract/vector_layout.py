@@ -128,8 +128,8 @@ class QuantiserEntry:
     """What codes vectors for a search among many: trained once, on `num_trained` of them, for all segments.
 
     A vector of `width` numbers, zeros behind its dimension, lies in one of `num_lists` lists, as `num_parts` bytes. A
-    question looks into `num_probes` lists, and the best `num_candidates` are scored exactly: by the vectors' own
-    questions, these found the share `recall` of the best 20.
+    question looks into `num_probes` lists, and the best `num_candidates` are scored exactly: where some of the vectors
+    were the questions, these had the share `recall` of the best 20.
     """
 
     file: FileEntry

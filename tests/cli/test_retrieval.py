@@ -64,6 +64,28 @@ def test_vectors_are_made_and_asked_for(cli, glimmer, tmp_path):
     assert "BM25" not in done.out
 
 
+def test_passages_that_got_no_vector_are_counted_until_they_have_one(cli, glimmer, tmp_path):
+    store = shutil.copytree(glimmer.store, tmp_path / "store")
+    encoder = make_encoder(tmp_path / "encoder")
+    cli("memory", "index", store, "--encoder", encoder)
+    more = write_rows(tmp_path / "more.jsonl", [{"id": "new", "title": "w1", "text": "w2"}])
+    kept = store / "encoders" / "00001" / "model.onnx"
+    kept.rename(tmp_path / "model.onnx")
+    done = cli("memory", "append", store, "--bundle", glimmer.bundle, "--corpus", more)
+    assert done.code == 0
+    assert "1 new passages have no vector" in " ".join(done.out.split())
+    (tmp_path / "model.onnx").rename(kept)
+    asked = ("ask", glimmer.bundle, "--store", store, QUESTION, "--retrieval", "dense")
+    for lacking in (1, 0):
+        assert cli(*asked, "--json").json["passages_without_vector"] == lacking
+        assert ("1 passages of the store have no vector" in " ".join(cli(*asked).out.split())) == bool(lacking)
+        assert cli("memory", "stats", store, "--json").json["without_vector"] == lacking
+        assert "vectors of" in cli("memory", "stats", store).out
+        if lacking:
+            assert cli("memory", "index", store, "--encoder", encoder, "--json").json["added"] == 1
+    assert "passages_without_vector" not in cli(*asked[:-2], "--json").json
+
+
 def test_an_index_is_made_anew(cli, glimmer, tmp_path):
     store = shutil.copytree(glimmer.store, tmp_path / "store")
     report = cli("memory", "index", store, "--json").json

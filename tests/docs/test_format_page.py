@@ -28,7 +28,10 @@ RECORDS = {
     "manifest.json of a store": [
         contract.StoreManifest, contract.ShardEntry, contract.IndexEntry, contract.CodecSnr,
     ],
-    "Vectors": [vector_layout.VectorsEntry, vector_layout.VectorSegmentEntry, vector_layout.EncoderEntry],
+    "Vectors": [
+        vector_layout.VectorsEntry, vector_layout.VectorSegmentEntry, vector_layout.EncoderEntry,
+        vector_layout.QuantiserEntry,
+    ],
     "Vectors of earlier versions": [dense_layout.DenseManifest],
     "Sentence encoder": [vector_layout.EncoderSettings],
     "File formats": [contract.FileEntry],

@@ -30,6 +30,7 @@ import glimmer_export.exporter.memory.append as append_module
 from glimmer_export.exporter.memory.append import append_passages
 from glimmer_export.exporter.memory.compact import compact_store
 from glimmer_export.exporter.memory.delete import delete_passages
+from glimmer_export.exporter.memory.vectors import index_store
 from glimmer_export.exporter.memory.verify import verify_store
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError
@@ -59,6 +60,9 @@ CHANGES = {
     "append": lambda: append_passages(store, bundle, corpus, replace=True, batch_tokens=60),
     "delete": lambda: delete_passages(store, ["p0", 3]),
     "compact": lambda: compact_store(store),
+    "index": lambda: index_store(
+        store, encoder=base.with_name("encoder"), search="exact", overwrite=True, threads=1
+    ),
 }
 
 def run(change, stop_at):
@@ -115,7 +119,7 @@ def fresh(change):
 def state():
     assert verify_store(store).damaged == ()
     with MemoryStore.open(store, opened) as reader:
-        hits = reader.search_dense(np.arange(12), 100)
+        hits = reader.search_dense(np.arange(12), 1000)
     return open_contents(store, opened), sorted((hit.number, hit.score) for hit in hits)
 
 points = []
@@ -163,11 +167,27 @@ def corpus(tmp_path):
     return write_rows(tmp_path / "new.jsonl", [{"id": value, "text": f"w4 w{value}"} for value in (1, 8, 9, 10)])
 
 
+@pytest.fixture(scope="module")
+def coded_base(bundle, base, tmp_path_factory):
+    """As many passages as codes are trained on at least."""
+    folder = tmp_path_factory.mktemp("coded")
+    write_corpus(folder / "corpus.jsonl", 260)
+    build_store(bundle, folder / "corpus.jsonl", folder / "store")
+    shutil.copytree(base.with_name("encoder"), folder / "encoder")
+    index_store(folder / "store", encoder=folder / "encoder", search="ivfpq")
+    return folder / "store"
+
+
 @pytest.mark.parametrize("how", ["kill", "full"])
-@pytest.mark.parametrize("stops", [8, pytest.param(50, marks=pytest.mark.slow)])
-def test_stopped_at_random_operations(bundle, base, corpus, tmp_path, how, stops):
+@pytest.mark.parametrize(
+    ("stored", "stops"), [
+        ("base", 8), ("coded_base", 3), pytest.param("base", 50, marks=pytest.mark.slow),
+        pytest.param("coded_base", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_at_random_operations(bundle, stored, corpus, tmp_path, how, stops, request):
     seed = random.SystemRandom().randrange(10**6)
-    arguments = [bundle, base, corpus, tmp_path / "stopped", how, stops, seed]
+    arguments = [bundle, request.getfixturevalue(stored), corpus, tmp_path / "stopped", how, stops, seed]
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"seed {seed}\n{result.stdout}{result.stderr}"

@@ -146,7 +146,7 @@ def _without_vector(session: Session, retrieval: str) -> dict[str, int]:
 
 def _warn_of_lacking(lacking: dict[str, int]) -> None:
     print_warnings(
-        f"{count:,} passages of the store have no vector, and are not found by one; `memory index` makes what is lacking"
+        f"{count:,} passages of the store have no vector, and are not found by any; `memory index` makes them"
         for count in lacking.values() if count
     )
 

@@ -61,6 +61,7 @@ COMMANDS = {
         {"output": FOLDER}, ("bundle", "policy", "questions", "store"), "--weight-only int4 --algorithm gptq"
     ),
     "lint": Command({}, ("bundle",)),
+    "tune": Command({"output": FOLDER, "html": FILE}, ("checkpoint", "corpus", "questions", "gate", "policy")),
     "build": Command({"bundle": CHANGED}, ()),
     "sensitivity": Command({"plot": FILE}, ("bundle", "questions", "store", "policy")),
     "cost": Command({"plot": FILE}, ("bundle",)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ class Journal:
             os.fsync(stream.fileno())
         self.events.append(written)
         return written
+
+    def replay(self, apply: Callable[[Event], None]) -> None:
+        """Hand over every event; raises OutputError for one that says nothing that could be."""
+        for event in self.events:
+            try:
+                apply(event)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                found = f"an event {event['event']!r} that is none: {type(error).__name__} {error}"
+                raise _damaged(f"search {self._path.parent}", found) from None
 
     def of_kind(self, kind: str) -> Iterator[Event]:
         """The events of a kind, in their order."""
@@ -107,6 +116,7 @@ def _events(path: Path, plan: Mapping[str, Any], subject: str) -> list[Event]:
     try:
         head, *events = [json.loads(line) for line in whole.splitlines()]
         sound = all(isinstance(event, dict) and isinstance(event.get("event"), str) for event in events)
+        sound = sound and all(isinstance(event.get("seconds", 0.0), (int, float)) for event in events)
         known = head.get("format") == FORMAT and isinstance(head.get("plan"), dict)
     except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(subject, f"a line that is none of it: {error}") from None

@@ -33,7 +33,7 @@ from glimmer_export.runtime.contract import CPU_BACKEND, STAGES, read_manifest
 __all__ = ["BLOCKS", "HERE", "MODEL", "Lengths", "Timed", "answers_right", "floor_ms", "opened", "timed_beside"]
 
 HERE, MODEL = "measured here", "the target's model"
-BLOCKS = 3
+BLOCKS = 5
 WARM_UPS = 2
 
 

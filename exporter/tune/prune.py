@@ -7,7 +7,7 @@ loses most, the two, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glimmer_export.calibration.questions import Question
@@ -19,12 +19,12 @@ from glimmer_export.exporter.tune.lines import Ladder
 from glimmer_export.exporter.tune.space import FP32, Space
 from glimmer_export.runtime.contract import CodecSnr
 
-__all__ = ["KEPT_GROUPS", "MOST_GRAPHS", "ladder_of", "measured_losses", "pruned_codecs"]
+__all__ = ["MOST_GRAPHS", "ladder_of", "measured_losses", "pruned_codecs", "pruned_methods"]
 
-KEPT_GROUPS = "int8, dearest groups in float"
 MOST_GRAPHS = 2
 """Graphs that stay in float in one precision, beside all of them."""
 BUDGET = 0.05
+"""Of work or weights, that groups may take which stay in float."""
 
 
 def measured_losses(
@@ -91,6 +91,18 @@ def pruned_codecs(space: Space, kept: Mapping[str, tuple[CodecSnr, int]]) -> Spa
             space = space.without(
                 "codec", name, f"codec {name} is not tried: it keeps memory {own} above its error, {better[0]} {its}"
             )
+    return space
+
+
+def pruned_methods(space: Space, graphs: Mapping[str, Sequence[str]]) -> Space:
+    """Leave out calibrators that give the default's graphs, as all do where each token has a scale of its own.
+
+    `graphs` has the digests of each one's.
+    """
+    own = graphs[str(space.default["method"])]
+    for method, found in graphs.items():
+        if method != space.default["method"] and [*found] == [*own]:
+            space = space.without("method", method, f"method {method} is not tried: its graphs are the default's")
     return space
 
 

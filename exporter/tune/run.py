@@ -35,9 +35,9 @@ from glimmer_export.exporter.tune.corpus_sample import sample_corpus
 from glimmer_export.exporter.tune.front import front_of, ordered
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.journal import Journal, open_journal
-from glimmer_export.exporter.tune.lines import Inputs
+from glimmer_export.exporter.tune.lines import BUILT_CODEC, Inputs
 from glimmer_export.exporter.tune.measure import Lengths
-from glimmer_export.exporter.tune.prune import ladder_of, measured_losses, pruned_codecs
+from glimmer_export.exporter.tune.prune import ladder_of, measured_losses, pruned_codecs, pruned_methods
 from glimmer_export.exporter.tune.reckon import Unreachable, unreachable
 from glimmer_export.exporter.tune.report import TuneReport
 from glimmer_export.exporter.tune.search import Bounds, Search, reference_point
@@ -200,13 +200,13 @@ class _Prepared:
 
     def report(self, progress: Progress) -> TuneReport:
         request, trials = self.request, Trials()
-        for event in self.journal.events:
-            trials.apply(event)
+        self.journal.replay(trials.apply)
         share, retrieve_ms, source, split = self._asked_of(progress)
-        workshop = Workshop(self.folder / "parts", self._inputs(source, given=share != 1.0), source, split.search)
+        parts = self.folder / "parts"
+        workshop = Workshop(parts, self._inputs(source), source, split.search, share)
         space = self._pruned(workshop, progress)
         search = Search(
-            workshop, space, request.goals, split.search, self.target, self.lengths, self.corpus.num_passages, share,
+            workshop, space, request.goals, split.search, self.target, self.lengths, self.corpus.num_passages,
             retrieve_ms, self.journal, trials, LoadWatch(), request.seed,
         )
         bounds = Bounds(request.trials, None if request.minutes is None else 60 * request.minutes)
@@ -218,7 +218,7 @@ class _Prepared:
             request=request, goals=request.goals, inputs=workshop.inputs, space=space, trials=trials, front=front,
             held_out=tried, chosen=chosen, ended=ended, reckoned=workshop.inputs.on_gpu,
             questions=(len(split.search), len(split.held_out), self.split.ungraded),
-            passages=self.corpus.num_passages, sampled=share != 1.0, retrieve_ms=retrieve_ms,
+            passages=self.corpus.num_passages, sampled=self._sampled, retrieve_ms=retrieve_ms,
             seconds=self.journal.seconds,
             load=search.watch.load(None, cpus=available_cores(), threads=available_cores()),
             standings=() if chosen is None else tuple(
@@ -231,11 +231,16 @@ class _Prepared:
         self._publish(workshop, found)
         return found
 
+    @property
+    def _sampled(self) -> bool:
+        """Whether the corpus is too large to be encoded whole for a search."""
+        return self.corpus.num_passages > self.request.sample_passages
+
     def _asked_of(self, progress: Progress) -> tuple[float, float, CorpusSource, Split]:
         """What bytes of the store are multiplied by, the time of a search, what is built of, and what is asked."""
         search, held_out, path = (self.folder / name for name in ("search.jsonl", "held-out.jsonl", "corpus.jsonl"))
         count, limit = self.corpus.num_passages, self.request.sample_passages
-        if count <= limit:
+        if not self._sampled:
             _write(search, rows_of(self.split.search))
             _write(held_out, rows_of(self.split.held_out))
             return 1.0, 0.0, self.source, Split(_read(search), _read(held_out))
@@ -253,7 +258,7 @@ class _Prepared:
         share = count / int(event["passages"])
         return share, float(event["retrieve_ms"]), CorpusSource.of(path), Split(_read(search), _read(held_out))
 
-    def _inputs(self, source: CorpusSource, *, given: bool) -> Inputs:
+    def _inputs(self, source: CorpusSource) -> Inputs:
         request, gpu = self.request, self.target.tensorrt is not None
         options: list[str] = []
         for path in source.paths:
@@ -262,13 +267,14 @@ class _Prepared:
             options += ["--corpus-format", source.format]
         if source.chunk_words is not None:
             options += ["--chunk-words", str(source.chunk_words)]
-        codecs = [str(codec) for codec in self.space.values["codec"] if codec is not None]
+        tried = self.space.narrowed(request.tried).values["codec"]
+        codecs = [BUILT_CODEC, *(str(codec) for codec in tried if codec is not None)]
         has_memory = self.checkpoint.config.shape.traits.has_memory
         return Inputs(
             checkpoint=resolved(request.checkpoint), corpus=tuple(options), questions=self.folder / "search.jsonl",
             held_out=self.folder / "held-out.jsonl",
             codecs=tuple(codec for codec in CODECS if codec in codecs) if has_memory else (),
-            samples=request.samples, given=given, quantize_for="tensorrt" if gpu else "cpu",
+            samples=request.samples, given=self._sampled, quantize_for="tensorrt" if gpu else "cpu",
             target=_named(request.target), policy=_named(request.policy), timed=request.timed,
             ladder=ladder_of(None, on_gpu=gpu),
         )
@@ -297,8 +303,13 @@ class _Prepared:
                     if codec is not None:
                         point = default.having("codec", codec)
                         if (snr := workshop.snr(point)) is not None:
-                            kept[str(codec)] = (snr, store_bytes(workshop.store(point)))
-                space = pruned_codecs(wanted, kept)
+                            kept[str(codec)] = (snr, store_bytes(workshop.store(point), workshop.corpus_share))
+                workshop.inputs = replace(workshop.inputs, ladder=ladder)
+                methods = {
+                    str(method): workshop.graph_digests(default.having("method", method))
+                    for method in wanted.values["method"]
+                }
+                space = pruned_methods(pruned_codecs(wanted, kept), methods)
                 advance(1)
             event = self.journal.append({
                 "event": "space", "values": space.values, "notes": space.notes, "ladder": ladder,

@@ -53,7 +53,7 @@ def reference_point(space: Space) -> Point:
 
 @dataclass
 class Search:
-    """One search under way. `corpus_share` is what a store's bytes are multiplied by to be those of the whole corpus.
+    """One search under way.
 
     `retrieve_ms` is added to every answer's time where passages are given, 0.0 where they are searched for.
     """
@@ -65,7 +65,6 @@ class Search:
     target: Target
     lengths: Lengths
     passages: int
-    corpus_share: float
     retrieve_ms: float
     journal: Journal
     trials: Trials
@@ -146,7 +145,7 @@ class Search:
             return
         self._event(
             "built", number=trial.number, bundle_bytes=built.bundle_bytes,
-            store_bytes=round(built.store_bytes * self.corpus_share), own_ms=timed.own_ms, default_ms=timed.default_ms,
+            store_bytes=built.store_bytes, own_ms=timed.own_ms, default_ms=timed.default_ms,
             digests=self.workshop.digests(trial.point),
         )
         if (why := why_not_asked(trial, self.trials, self.goals)) is not None:

@@ -68,17 +68,17 @@ def held_out_figures(
 
 
 def _gate(workshop: Workshop, point: Point, questions: Sequence[Question], gate: str) -> GateResult:
+    """Without drafts, which change no answer: a record is of a bundle that decodes token by token."""
     inputs, built = workshop.inputs, workshop.built(point)
     codec = point["codec"]
     exact = None if codec is None else workshop.store(point.having("codec", BUILT_CODEC))
-    k, m, mass, drafts = (point[name] for name in ("k", "m", "mass", "draft_tokens"))
+    k, m, mass = (point[name] for name in ("k", "m", "mass"))
     assert isinstance(k, int)
-    assert isinstance(drafts, int)
     assert not isinstance(m, str)
     assert not isinstance(mass, str)
     options = ParityOptions(
         given_passages=inputs.given, top_k=k, top_m=None if m is None else int(m), mass=mass,
-        draft_tokens=0 if inputs.on_gpu else drafts, batch_size=ANSWERING_BATCH, reference_store=exact,
+        batch_size=ANSWERING_BATCH, reference_store=exact,
         threads=point.number("threads"),
     )
     name = ROUNDING if inputs.on_gpu else CPU_BACKEND

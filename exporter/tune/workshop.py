@@ -38,7 +38,7 @@ __all__ = ["Built", "Workshop", "bundle_bytes", "store_bytes"]
 class Built:
     """A point's bundle and store, on disk; `bundle_bytes` are those of the graphs that answer from the store's codec.
 
-    `store_bytes` are those of the sample's store, codec arrays and texts and index included.
+    `store_bytes` are those of the whole corpus's store, codec arrays and texts and index included.
     """
 
     bundle: Path
@@ -50,18 +50,22 @@ class Built:
 
 @dataclass
 class Workshop:
-    """Where parts are built, and of what. `calibration` are the questions of the search."""
+    """Where parts are built, and of what. `calibration` are the questions of the search.
+
+    The corpus has `corpus_share` times the passages of `source`.
+    """
 
     parts: Path
     inputs: Inputs
     source: CorpusSource
     calibration: tuple[Question, ...]
+    corpus_share: float
 
     def built(self, point: Point) -> Built:
         """The point's parts; raises what the commands of its lines raise."""
         base, store = self.float_bundle(point), self.store(point)
         bundle = self._quantized(point, base)
-        return Built(bundle, store, base, bundle_bytes(bundle, point["codec"]), store_bytes(store))
+        return Built(bundle, store, base, bundle_bytes(bundle, point["codec"]), store_bytes(store, self.corpus_share))
 
     def float_bundle(self, point: Point) -> Path:
         """The float graphs in a point's forms, for every codec."""
@@ -128,6 +132,10 @@ class Workshop:
             quantize_bundle(source, place, options)
         return place
 
+    def graph_digests(self, point: Point) -> list[str]:
+        """Of the files of a point's graphs: what is the same here computes the same."""
+        return [file.sha256 for file in read_manifest(self.built(point).bundle).graph_files()]
+
     def digests(self, point: Point) -> dict[str, str]:
         """Of the manifests of a point's bundle and store, which have the digests of all their files."""
         built = self.built(point)
@@ -153,6 +161,8 @@ def bundle_bytes(bundle: Path, codec: object) -> int:
     return sum(file.bytes for file in files)
 
 
-def store_bytes(store: Path) -> int:
-    """Of all files that the manifest names."""
-    return sum(file.bytes for file in store_files(store, read_store_manifest(store)))
+def store_bytes(store: Path, corpus_share: float) -> int:
+    """Of all files that the manifest names, were there `corpus_share` times the passages; codec arrays stand once."""
+    manifest = read_store_manifest(store)
+    arrays = 0 if manifest.codec_arrays is None else manifest.codec_arrays.bytes
+    return arrays + round((sum(file.bytes for file in store_files(store, manifest)) - arrays) * corpus_share)

@@ -34,8 +34,8 @@ def _dominates(one: Trial, other: Trial) -> bool:
 def ordered(front: Sequence[Trial], trials: Trials, goals: Goals) -> list[Trial]:
     """Those of a front that meet the goals by the search's figures, what is to be chosen first.
 
-    That is the cheapest: the least product of time, store and bundle beside the default's. Without a limit for the loss
-    none may have less right than the default.
+    That is what surely loses no more than the limit, and of that the cheapest: the least product of time, store and
+    bundle beside the default's. Without a limit for the loss none may have less right than the default.
     """
     allowed = goals.em_share
     default = trials.default
@@ -49,7 +49,12 @@ def ordered(front: Sequence[Trial], trials: Trials, goals: Goals) -> list[Trial]
             else -trial.less(trials.reference).value <= allowed
         )
     ]  # fmt: skip
-    return sorted(sound, key=lambda trial: (_cost(trial, default), trial.number))
+    return sorted(sound, key=lambda trial: (_doubtful(trial, trials, allowed), _cost(trial, default), trial.number))
+
+
+def _doubtful(trial: Trial, trials: Trials, allowed: float | None) -> bool:
+    """Whether more than the limit may be lost, as far as the search's questions tell."""
+    return allowed is not None and -trial.less(trials.reference).low > allowed
 
 
 def _cost(trial: Trial, default: Trial) -> float:

@@ -37,8 +37,8 @@ class Standing:
     """How a figure stands to its limit.
 
     `excess` is by how much it is above, in the limit's unit, at most 0 if it is met. Of exact match `found` is the loss
-    in points, `bound` the most that it may be as far as the questions tell, and `needed` the least number of questions
-    that could tell, None where they do.
+    in points, `bound` the most that it may be as far as the questions tell, and `needed` the number that
+    would tell if the others are like these, at the least where more than the limit was lost; None where these do.
     """
 
     goal: str
@@ -64,7 +64,7 @@ class Standing:
         limit, found = f"{self.limit:g}", f"{self.found:.4g}"
         if self.goal == "em_loss":
             said = f"em_loss {limit} points: {found} lost, at most {self.bound:.2f} by {self.questions} questions"
-            more = f"; it takes at least {self.needed:,} questions to tell" if self.needed else ""
+            more = f"; it takes {self.needed:,} questions like these to tell, at the least" if self.needed else ""
             return f"{said}: {self.word}{more}"
         unit = {"latency_ms": "ms", "store_gb": "GB"}[self.goal]
         beyond = f", {self.excess:.4g} {unit} too much" if self.excess > 0 else ""
@@ -87,6 +87,6 @@ def standing_of_em(limit: float, delta: Estimate) -> Standing:
     word = MET if most <= limit else MISSED if least > limit else UNDECIDED
     needed = None
     if word == UNDECIDED:
-        needed = questions_needed(delta.discordant or 0.0, limit / 100)
+        needed = questions_needed(delta.discordant or 0.0, limit / 100, 0.0 if loss >= limit else max(0.0, loss) / 100)
         needed = None if needed is None else max(needed, delta.questions + 1)
     return Standing("em_loss", limit, loss, word, most, delta.questions, needed)

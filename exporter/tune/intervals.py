@@ -59,26 +59,26 @@ def difference(candidate: Sequence[float], reference: Sequence[float]) -> Estima
     )
 
 
-def questions_needed(discordant: float, limit: float) -> int | None:
-    """Of how many questions the interval of a model that loses nothing lies within `limit` of a loss.
+def questions_needed(discordant: float, limit: float, loss: float = 0.0) -> int | None:
+    """Of how many questions the interval of a model lies within `limit` of a loss; None if no number will do.
 
-    `discordant` is the share of questions on which it differs from what it is compared with, as often for the better as
-    for the worse; `limit` a share too. None if no number will do.
+    `discordant` is the share of questions on which it differs from what it is compared with, and `loss` that by which
+    it differs for the worse more often than for the better; `limit` is a share too.
     """
     low, high = 1, 1
-    while not _tells(discordant, limit, high):
+    while not _tells(discordant, loss, limit, high):
         low, high = high, 2 * high
         if high > MOST_QUESTIONS:
             return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _tells(discordant, limit, middle) else (middle + 1, high)
+        low, high = (low, middle) if _tells(discordant, loss, limit, middle) else (middle + 1, high)
     return high
 
 
-def _tells(discordant: float, limit: float, questions: int) -> bool:
-    half = discordant * questions / 2
-    return -_interval(half, half, questions)[0] <= limit
+def _tells(discordant: float, loss: float, limit: float, questions: int) -> bool:
+    gained, lost = ((discordant + sign * loss) * questions / 2 for sign in (-1, 1))
+    return -_interval(gained, lost, questions)[0] <= limit
 
 
 def _interval(gained: float, lost: float, count: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Which points are tried, in rounds: the default, each switch alone, and then what Optuna proposes of what was found.
+"""Which points are tried, in rounds: the default, each switch alone, what of that pays together, then Optuna's.
 
 Optuna's pruners know one objective only, so that it proposes and no more: what is dropped, `halving` decides. The same
 journal gives the same proposals: the sampler is seeded, and is told the journal's figures in the journal's order.
@@ -6,8 +6,12 @@ journal gives the same proposals: the sampler is seeded, and is told the journal
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from glimmer_export.exporter.tune.space import Point, Space
 from glimmer_export.exporter.tune.trials import Trial
@@ -15,12 +19,16 @@ from glimmer_export.exporter.tune.trials import Trial
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["ALONE", "DEFAULT", "OPTUNA", "REST", "Proposer"]
+__all__ = ["ALONE", "DEFAULT", "OPTUNA", "REST", "TOGETHER", "Proposer"]
 
-DEFAULT, ALONE, OPTUNA, REST = "default", "one switch", "optuna", "what is left"
+DEFAULT, ALONE, TOGETHER, OPTUNA, REST = "default", "one switch", "what pays together", "optuna", "what is left"
 ROUND = 6
 """Points of a round, which are measured beside each other."""
 STARTUP = 10
+PAYS = 0.98
+"""Of the default's time, store and bundle as a product, what a value has to be below to pay."""
+CHANGED = 4
+"""Switches of a point that is drawn."""
 ASKED_AGAIN = 50
 """How often a point is asked for that was not tried yet, before any that is left is taken."""
 
@@ -33,8 +41,11 @@ class Proposer:
         self._space = space
         self._alone = space.one_apart()
         self._seen: set[Point] = set()
+        self._seed = seed
         self._study, self._distributions = _study(space, seed)
         self._asked: dict[Point, Any] = {}
+        self._told: list[Trial] = []
+        self._together: list[Point] | None = None
         self._size = space.size
 
     @property
@@ -54,6 +65,13 @@ class Proposer:
         if alone:
             for point in alone:
                 yield self._taken(ALONE, point)
+            return
+        if self._together is None:
+            self._together = together(self._space, self._told)
+        fitting = [point for point in self._together if point not in self._seen][:count]
+        if fitting:
+            for point in fitting:
+                yield self._taken(TOGETHER, point)
             return
         for _ in range(count):
             if (proposed := self._asked_of_optuna()) is not None:
@@ -80,9 +98,20 @@ class Proposer:
         return None
 
     def _left(self) -> Point | None:
-        if self._size is None:
-            return None
-        return next((point for point in self._space.points() if point not in self._seen), None)
+        """Of a space that can be counted the next point of all; else one drawn, so that a search does not stand still.
+
+        What is drawn is the default with a few other values.
+        """
+        if self._size is not None:
+            return next((point for point in self._space.points() if point not in self._seen), None)
+        random = np.random.default_rng([self._seed, len(self._seen)])
+        while True:
+            point = self._space.default
+            for name in random.choice(self._space.free, size=min(CHANGED, len(self._space.free)), replace=False):
+                values = self._space.values[str(name)]
+                point = point.having(str(name), values[int(random.integers(len(values)))])
+            if (point := self._space.sound(point)) not in self._seen:
+                return point
 
     def _tell_failed(self, trial: Any) -> None:
         from optuna.trial import TrialState
@@ -93,6 +122,7 @@ class Proposer:
         """What came of a round's points: their time, their bytes and how much they have right, of what was asked."""
         from optuna.trial import TrialState, create_trial
 
+        self._told += trials
         for trial in trials:
             values = None
             if trial.is_built and trial.right:
@@ -107,11 +137,36 @@ class Proposer:
                 )
 
 
+def together(space: Space, told: Sequence[Trial]) -> list[Point]:
+    """The default with the best value of the switch that pays most, of the two that do, and so on.
+
+    What pays is less time, store or bundle, as a product, of a value that was not dropped and does not surely lose
+    exact match beside the default, which is the first of what was told.
+    """
+    best: dict[str, tuple[float, Trial]] = {}
+    default = told[0]
+    for trial in told[1:]:
+        names = trial.point.differs(space.default)
+        if len(names) != 1 or trial.dropped or not trial.is_built or trial.less(default.right).high < 0:
+            continue
+        sizes = zip(trial.sizes, default.sizes, strict=True)
+        cost = trial.ratio * math.prod(own / other for own, other in sizes)
+        if cost < PAYS and (names[0] not in best or cost < best[names[0]][0]):
+            best[names[0]] = cost, trial
+    point, found = space.default, []
+    for name, (_, trial) in sorted(best.items(), key=lambda item: (item[1][0], item[1][1].number)):
+        point = space.sound(point.having(name, trial.point[name]))
+        found.append(point)
+    return found[1:]
+
+
 def _study(space: Space, seed: int) -> tuple[Study, dict[str, Any]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(seed=seed % (1 << 32), n_startup_trials=STARTUP)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `multivariate`
+        sampler = optuna.samplers.TPESampler(seed=seed % (1 << 32), n_startup_trials=STARTUP, multivariate=True)
     study = optuna.create_study(directions=["minimize"] * 4, sampler=sampler)
     choices = {
         name: optuna.distributions.CategoricalDistribution(space.values[name]) for name in space.free

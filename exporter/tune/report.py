@@ -14,7 +14,7 @@ from glimmer_export.exporter.tune.lines import Inputs, point_lines
 from glimmer_export.exporter.tune.measure import HERE, MODEL
 from glimmer_export.exporter.tune.space import Space
 from glimmer_export.exporter.tune.trials import Trial, Trials
-from glimmer_export.exporter.tune.verdict import HeldOut
+from glimmer_export.exporter.tune.verdict import HeldOut, held_of
 from glimmer_export.runtime.contract import PASSED
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ __all__ = ["TuneReport"]
 class TuneReport:
     """A search's end, or how far it came.
 
-    `held_out` has what was held against the gate, in this order; `chosen` is the number of the last of them, or None if
-    no point meets the goals and passes. `questions` are those of the search, those held out, and those without answers.
-    `reckoned`: latency is the target's model. `seconds` are of all runs of the search.
+    `held_out` has what was held against the gate, in this order; `chosen` is the number of one of them, or None if no
+    point meets the goals, or the gate failed all. `questions` are those of the search, those held out, and
+    those without answers. `reckoned`: latency is the target's model. `seconds` are of all runs of the search.
     """
 
     request: TuneRequest
@@ -68,15 +68,20 @@ class TuneReport:
     @property
     def gate_passed(self) -> bool:
         """Of the chosen point; a gate of more questions than were held out passes nothing."""
-        return self.chosen is not None and self.held_out[-1].gate.verdict == PASSED
+        return self.held is not None and self.held.gate.passed
+
+    @property
+    def held(self) -> HeldOut | None:
+        """The chosen point's figures of the held-out questions."""
+        return None if self.chosen is None else held_of(self.held_out, self.chosen)
 
     def sentences(self) -> list[str]:
         """The verdict for people."""
-        if self.chosen is None:
+        if (held := self.held) is None:
             return self._none_chosen()
-        held = self.held_out[-1]
         said = [standing.sentence() for standing in self.standings]
-        refused = f", after {len(self.held_out) - 1} that it failed" if len(self.held_out) > 1 else ""
+        others = len(self.held_out) - 1
+        refused = f"; of {others} others that were held against it none passed" if others else ""
         said.append(f"gate {held.gate.name}, on {self.questions[1]} held-out questions: {held.gate.verdict}{refused}")
         if held.gate.verdict != PASSED:
             said += [

@@ -44,7 +44,7 @@ from glimmer_export.exporter.tune.search import Bounds, Search, reference_point
 from glimmer_export.exporter.tune.space import Space, space_of
 from glimmer_export.exporter.tune.split import HELD_OUT, Split, rows_of, split_questions
 from glimmer_export.exporter.tune.trials import Trials
-from glimmer_export.exporter.tune.verdict import HeldOut, held_out_figures, standings
+from glimmer_export.exporter.tune.verdict import HeldOut, held_of, held_out_figures, standings
 from glimmer_export.exporter.tune.workshop import Workshop, store_bytes
 from glimmer_export.runtime.backends.threads import available_cores
 from glimmer_export.runtime.contract import CODECS, QuestionError, TokenizerError, is_there
@@ -223,7 +223,7 @@ class _Prepared:
             load=search.watch.load(None, cpus=available_cores(), threads=available_cores()),
             standings=() if chosen is None else tuple(
                 standings(
-                    request.goals, trials.all[chosen], trials, tried[-1].less_reference,
+                    request.goals, trials.all[chosen], trials, held_of(tried, chosen).less_reference,
                     reckoned=workshop.inputs.on_gpu,
                 )
             ),
@@ -324,9 +324,10 @@ class _Prepared:
     def _chosen(
         self, search: Search, trials: Trials, split: Split, progress: Progress
     ) -> tuple[list[HeldOut], int | None]:
-        """The best point that the gate does not fail, the last of those that were held against it.
+        """What was held against the gate, and the first point that it passes.
 
-        One that fails is taken away, so that what it stood before comes to the front.
+        One that it does not pass is taken away, so that what it stood before comes to the front. If it passes none, the
+        first for which it could not tell is chosen, as where the questions are too few for it: none is then tried more.
         """
         tried: list[HeldOut] = []
         known: dict[str, list[float]] = {}
@@ -341,9 +342,11 @@ class _Prepared:
                 )
                 tried.append(found)
                 advance(1)
-                if not found.failed:
+                if found.gate.passed:
                     return tried, trial.number
-        return tried, None
+                if found.too_few:
+                    break
+        return tried, next((item.number for item in tried if not item.failed), None)
 
     def _publish(self, workshop: Workshop, report: TuneReport) -> None:
         """The chosen bundle and store below the folder, and the report; a sample's store is no store to answer from."""

@@ -135,7 +135,9 @@ def _beside(trial: Trial, default: Trial) -> tuple[str, str, str]:
 
 
 def _held(report: TuneReport) -> str:
-    held, trial = report.held_out[-1], report.trials.all[report.held_out[-1].number]
+    if (held := report.held) is None:
+        return ""
+    trial = report.trials.all[held.number]
     return (
         f"Exact match of point {trial.number}: {_share(trial.em)} % on the search's questions, {_share(held.em)} % on "
         f"those held out; beside the checkpoint {_points(trial.less(report.trials.reference))} and "

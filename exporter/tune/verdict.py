@@ -22,7 +22,7 @@ from glimmer_export.exporter.tune.trials import Trial, Trials
 from glimmer_export.exporter.tune.workshop import Workshop
 from glimmer_export.runtime.contract import CPU_BACKEND, FAILED, GateResult
 
-__all__ = ["HeldOut", "held_out_figures", "standings"]
+__all__ = ["HeldOut", "held_of", "held_out_figures", "standings"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class HeldOut:
     def failed(self) -> bool:
         """Whether the gate says no; not where the questions are too few for it to say anything."""
         return self.gate.verdict == FAILED
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the gate asks for more questions than any point can have answered."""
+        return any(check.name == "min_answered" and not check.passed for check in self.gate.checks)
+
+
+def held_of(tried: Sequence[HeldOut], number: int) -> HeldOut:
+    """A point's of those that were held against the gate."""
+    return next(item for item in tried if item.number == number)
 
 
 def held_out_figures(

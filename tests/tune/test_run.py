@@ -165,7 +165,7 @@ def test_a_codec_fitted_on_the_wrong_sample_never_stands_on_the_front(tmp_path, 
         return codec_fit.fit_codec(name, width, [random.normal(100, 1, (64, width)).astype(np.float32)])
 
     monkeypatch.setattr(convert, "fit_codec", on_noise)
-    write_demo(tmp_path / "world", num_questions=700, seed=0)
+    write_demo(tmp_path / "world", num_questions=500, seed=0)
     tried = ("codec=int8,pq16x", *GRID[1:7], "k=10", *GRID[8:])
     report = run(request_for(tmp_path / "world", tmp_path / "out", tried=tried))
     planted = [trial for trial in report.trials.all if trial.point["codec"] == "pq16x"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from glimmer_export.exporter.checkpoint import read_checkpoint
@@ -10,7 +12,7 @@ from glimmer_export.exporter.demo.hard_world import HARD_CHECKPOINT
 from glimmer_export.exporter.demo.world import CHECKPOINT
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.measure import Lengths, Timed
-from glimmer_export.exporter.tune.propose import ALONE, DEFAULT, OPTUNA, Proposer
+from glimmer_export.exporter.tune.propose import ALONE, DEFAULT, OPTUNA, Proposer, together
 from glimmer_export.exporter.tune.prune import pruned_codecs, pruned_methods
 from glimmer_export.exporter.tune.reckon import unreachable
 from glimmer_export.exporter.tune.space import SWITCHES, space_of
@@ -102,6 +104,19 @@ def test_the_same_figures_give_the_same_proposals_none_twice():
     assert all(len(point.differs(space.default)) <= 2 for point in alone)
     assert set(alone) == set(space.one_apart())
     assert sum(who == OPTUNA for who, _ in found) >= 6
+
+
+def test_what_pays_alone_is_tried_together():
+    space = only(space_for(), codec="int8,pq8x", k="5,10", m="1,3", draft_tokens="4,0")
+    default = space.default
+    alone = {"codec": "pq8x", "k": 5, "m": 1, "draft_tokens": 0}
+    costs = {"codec": 0.4, "k": 0.8, "m": 0.5, "draft_tokens": 1.1}
+    trials = [replace(told(0, default, 9), timed=Timed((1.0,), (1.0,)), bundle_bytes=10, store_bytes=10)]
+    for number, (name, value) in enumerate(alone.items(), start=1):
+        trial = told(number, default.having(name, value))
+        trial.right = [0.0] * 10 if name == "m" else trial.right  # of the cheaper ones, and it loses everything
+        trials.append(replace(trial, timed=Timed((costs[name],), (1.0,)), bundle_bytes=10, store_bytes=10))
+    assert together(space, trials) == [default.having("codec", "pq8x").having("k", 5)]
 
 
 def test_a_small_space_is_tried_to_its_end():

@@ -191,7 +191,7 @@ def _compare(
         rows = rows_from_questions(session, questions, options, advance)
     if store is None:
         return _Comparison(session, reference, rows, options, backend, session.store).run(progress)
-    with MemoryStore.open(store, session.bundle) as opened:
+    with MemoryStore.open(store, reference.bundle or session.bundle) as opened:
         return _Comparison(session, reference, rows, options, backend, opened).run(progress)
 
 
@@ -231,10 +231,11 @@ class _Comparison:
         options, manifest = self._options, self._manifest
         rows = self._rows.rows
         with progress("Comparing graphs", min(len(rows), options.observed_runs * options.batch_size)) as advance:
-            codec = codec_name(self._memory.codec)
+            source = self._observed_memory()
+            codec = codec_name(source.codec)
             graphs, memory_error = observe(
                 self._session, self._graphs.of(codec), self._reference.graphs.of(codec), self._reference.forms,
-                self._rows, self._memory, self._own, options=options, advance=advance,
+                self._rows, source, self._own, options=options, advance=advance,
             )
         own = self._side(
             self._session.graphs, self._candidate_memory, mass=options.mass, draft_tokens=self._draft_tokens()
@@ -247,6 +248,11 @@ class _Comparison:
             speed=speed,
             attribution=self._attribute(references, candidates, progress) if options.attribution else None,
         )
+
+    def _observed_memory(self) -> MemorySource:
+        """What both sides' graphs are run on: the reference's memory, or the candidate's where it decodes no other."""
+        codec, decoded = codec_name(self._memory.codec), self._manifest.codecs
+        return self._memory if self._own is None or codec in decoded else self._own
 
     def _shared(self) -> Shared:
         """What both sides have the same of and compute alike; of torch and graphs nothing."""

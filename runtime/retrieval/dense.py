@@ -22,6 +22,8 @@ from glimmer_export.runtime.retrieval.quantised import CodesFile, QuantisedLists
 __all__ = ["DenseIndex", "DenseRetriever", "VectorSegment"]
 
 FIX = "make it again with `glimmer-export memory index`"
+HALF_AT_ONCE = 4096
+"""Vectors of float16 that are looked at together, as the float32 that they are made into: no copy of all of them."""
 FEWEST = 64
 """Rows asked of a segment at least, where some of what it finds may be deleted."""
 
@@ -184,13 +186,20 @@ class DenseIndex:
 
     def _nearest(self, query: Array, embeddings: Array, limit: int) -> tuple[Array, NDArray[np.int64]]:
         """Scores (limit,) float32 and rows of the greatest inner products."""
-        with LibraryErrors(_is_faiss, self._failed):
-            scores, rows = self._faiss.knn(
-                query, np.asarray(embeddings, np.float32), limit, metric=self._faiss.METRIC_INNER_PRODUCT
-            )
-        if int(rows.min()) < 0 or np.isnan(scores).any():
-            raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
-        return scores[0], rows[0]
+        at_once = len(embeddings) if embeddings.dtype == np.float32 else HALF_AT_ONCE
+        parts = []
+        for start in range(0, len(embeddings), at_once):
+            part = np.asarray(embeddings[start : start + at_once], np.float32)
+            with LibraryErrors(_is_faiss, self._failed):
+                scores, rows = self._faiss.knn(
+                    query, part, min(limit, len(part)), metric=self._faiss.METRIC_INNER_PRODUCT
+                )
+            if int(rows.min()) < 0 or np.isnan(scores).any():
+                raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
+            parts.append((scores[0], rows[0] + start))
+        scores, rows = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.argsort(-scores, kind="stable")[:limit]
+        return scores[order], rows[order]
 
 
 def _among(rising: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -109,6 +109,7 @@ def quantize_options(inputs: Inputs, point: Point) -> list[str] | None:
     if precision == FP32 and few == NONE:
         return None
     made = ["--target", inputs.quantize_for, "--policy", inputs.policy]
+    made += ["--gpu", inputs.target] if inputs.on_gpu else []
     if precision == FP32:
         made += ["--precision", FP32]
     else:

@@ -16,7 +16,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.serving.models import ErrorBody, ErrorOut
 
-__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down"]
+__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down", "writes_off"]
 
 ASKED_WRONG = (OptionError, PassageError, QuestionError)
 """Errors of what was asked; all others are the server's."""
@@ -81,6 +81,13 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
 def shutting_down() -> ServingError:
     """What whoever asks a server that ends is told."""
     return ServingError(503, "ShuttingDown", "the server takes no more questions", close=True)
+
+
+def writes_off() -> ServingError:
+    """What whoever would write is told by a server that takes no writes."""
+    return ServingError(
+        403, "WritesOff", "this server takes no writes; `glimmer-export serve --write-token-file` has them", close=True
+    )
 
 
 def invalid(error: ValidationError) -> ServingError:

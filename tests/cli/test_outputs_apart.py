@@ -127,7 +127,8 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
     rows = [{"question": "w0 w7", "answers": ["w1"]}, {"question": "w1", "answers": ["w2"]}]
     return {
         "source": folder / "t5", "from_t5": folder / "t5", "from_fid": folder / "t5", "config": folder / "config.json",
-        "token_file": folder / "names.yaml", "write_token_file": folder / "names.yaml", "draft_trace": folder / "config.json",
+        "token_file": folder / "names.yaml", "write_token_file": folder / "names.yaml",
+        "draft_trace": folder / "config.json",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),

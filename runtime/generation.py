@@ -134,11 +134,12 @@ def verify_store(
 ) -> None:
     """Raise StoreError if a file is absent, of another size, or of another digest if it is to `verify` that.
 
-    Of a shard the digest is not looked at. What has the mark that it has among `known` was verified before.
+    Of a shard the digest is not looked at, and of vectors nothing: who searches by words needs none. What has the mark
+    that it has among `known` was verified before.
     """
-    shard_files = {shard.file for shard in shards}
+    shard_files, vector_files = {shard.file for shard in shards}, set(manifest.vector_files())
     for entry in marks:
-        if isinstance(entry, str):
+        if isinstance(entry, str) or entry in vector_files:
             continue
         mark = marks[entry]
         verified = known.get(entry) is not None and known.get(entry) == mark

@@ -36,6 +36,7 @@ from glimmer_export.runtime.contract import (
     StoreManifest,
     read_shards,
 )
+from glimmer_export.runtime.contract.dense_layout import read_vectors
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.forks import Home, leave_in_children
 from glimmer_export.runtime.generation import (
@@ -148,6 +149,7 @@ class MemoryStore:
                 store._shards.keep(earlier, lambda shard: marks[shard.file] == known.get(shard.file))
             store._retriever = open_retriever(
                 directory, manifest, store._texts, store._tombstones, options.retrieval, verify=options.verify,
+                known={entry for entry in manifest.vector_files() if marks[entry] and marks[entry] == known.get(entry)},
                 threads=options.threads,
             )
         except BaseException:
@@ -181,6 +183,11 @@ class MemoryStore:
     def num_passages(self) -> int:
         """How many passages the store holds."""
         return self.manifest.num_passages
+
+    @property
+    def num_without_vector(self) -> int:
+        """How many passages `search_dense` cannot find, as they have no vector; raises StoreError if none has."""
+        return read_vectors(self.directory, self.manifest).num_lacking(self.manifest.num_numbers, self._tombstones)
 
     @property
     def names_pages(self) -> bool:
@@ -226,7 +233,9 @@ class MemoryStore:
         self._check()
         most = min(whole_number("top_k", top_k, least=0), self.num_passages)
         if self._vectors is None:  # two threads may both open them, harmlessly
-            self._vectors = open_vectors(self.directory, self.manifest, verify=self._options.verify)[1]
+            self._vectors = open_vectors(
+                self.directory, self.manifest, self._tombstones, verify=self._options.verify
+            )[1]
         hits = self._vectors.search(embedding, most)
         self._held([hit.number for hit in hits], "its vectors")
         return hits

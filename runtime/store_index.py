@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.runtime.bundle import verify_file
-from glimmer_export.runtime.contract import MANIFEST, OptionError, StoreError, StoreManifest, is_volume_part
-from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, EncoderEntry, read_dense_manifest
+from glimmer_export.runtime.contract import FileEntry, OptionError, StoreError, StoreManifest
+from glimmer_export.runtime.contract.dense_layout import read_vectors
 from glimmer_export.runtime.contract.store_layout import RETRIEVALS
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.contract.vector_layout import EncoderEntry, VectorsEntry
 from glimmer_export.runtime.external_data import check_external_data
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
@@ -20,16 +22,16 @@ from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import HybridRetriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 
-__all__ = ["open_retriever", "open_vectors"]
+__all__ = ["open_encoder", "open_retriever", "open_vectors"]
 
 FIX = "copy the store again, or make the index again with `glimmer-export memory index`"
 
 
 def open_retriever(
     directory: Path, manifest: StoreManifest, texts: PassageTexts, tombstones: NDArray[np.int64], retrieval: str, *,
-    verify: bool, threads: int | None,
+    verify: bool, known: Collection[FileEntry], threads: int | None,
 ) -> Retriever:
-    """The retriever of one of RETRIEVALS.
+    """The retriever of one of RETRIEVALS; files that are `known` were verified before.
 
     Raises OptionError for another name, StoreError if the store has no index for it, or a damaged one, or vectors
     without the encoder of questions; MissingExtraError if a package is absent.
@@ -42,33 +44,35 @@ def open_retriever(
     if retrieval != "dense":
         retrievers.append(_full_text(directory, manifest, texts, tombstones))
     if retrieval != "bm25":
-        retrievers.append(_dense(directory, manifest, verify=verify, threads=threads))
+        retrievers.append(_dense(directory, manifest, tombstones, verify=verify, known=known, threads=threads))
     return retrievers[0] if len(retrievers) == 1 else HybridRetriever(retrievers)
 
 
-def open_vectors(directory: Path, manifest: StoreManifest, *, verify: bool) -> tuple[DenseManifest, DenseIndex]:
-    """The vectors of a store and their manifest; raises StoreError if there are none, or not of this store."""
-    dense = read_dense_manifest(directory, manifest)
-    subject = f"index {directory / DENSE}"
-    for entry in dense.files():
-        verify_file(directory / DENSE, entry, error=StoreError, subject=subject, fix=FIX, digest=verify)
-    named = {directory / DENSE / entry.path for entry in dense.files()} | {directory / DENSE / MANIFEST}
-    for path in sorted((directory / DENSE).rglob("*")):
-        if path not in named and not path.is_dir() and not is_volume_part(path.relative_to(directory / DENSE)):
-            raise StoreError(subject, expected="only the files of its manifest", found=path.name, fix=FIX)
-    if dense.encoder is not None:
-        _check_encoder(directory / DENSE, dense.encoder, subject)
-    return dense, DenseIndex(directory / DENSE, dense, num_numbers=manifest.num_numbers)
+def open_vectors(
+    directory: Path, manifest: StoreManifest, tombstones: NDArray[np.int64], *, verify: bool,
+    known: Collection[FileEntry] = (),
+) -> tuple[VectorsEntry, DenseIndex]:
+    """The vectors of a store, as its manifest has them and opened; StoreError if there are none, or not of this store.
+
+    Digests are looked at if they are to `verify`, but for files that are `known`.
+    """
+    vectors = read_vectors(directory, manifest)
+    for entry in vectors.files():
+        verify_file(
+            directory, entry, error=StoreError, subject=f"store {directory}", fix=FIX,
+            digest=verify and entry not in known,
+        )
+    return vectors, DenseIndex(directory, vectors, tombstones)
 
 
-def _check_encoder(directory: Path, encoder: EncoderEntry, subject: str) -> None:
-    """Refuse a graph that reads anything but its recorded files."""
+def _check_reads(directory: Path, encoder: EncoderEntry) -> None:
+    """Raise StoreError for an encoder whose graph reads anything but its recorded files."""
     model, *others = encoder.graph
     folder = PurePosixPath(model.path).parent
     paths = {PurePosixPath(entry.path): entry.bytes for entry in others}
     sizes = {path.relative_to(folder).as_posix(): size for path, size in paths.items() if path.is_relative_to(folder)}
     check_external_data(
-        directory / model.path, sizes, error=StoreError, subject=f"{subject}, {model.path}", fix=FIX
+        directory / model.path, sizes, error=StoreError, subject=f"index {directory / model.path}", fix=FIX
     )
 
 
@@ -82,15 +86,30 @@ def _full_text(
         return TantivyIndex(directory, manifest.segments, tombstones, folding=manifest.index.folding)
 
 
-def _dense(directory: Path, manifest: StoreManifest, *, verify: bool, threads: int | None) -> DenseRetriever:
-    dense, index = open_vectors(directory, manifest, verify=verify)
-    if dense.encoder is None:
+def _dense(
+    directory: Path, manifest: StoreManifest, tombstones: NDArray[np.int64], *, verify: bool,
+    known: Collection[FileEntry], threads: int | None,
+) -> DenseRetriever:
+    vectors, index = open_vectors(directory, manifest, tombstones, verify=verify, known=known)
+    if vectors.encoder is None:
         raise StoreError(
-            f"index {directory / DENSE}", expected="a sentence encoder, to encode questions",
+            f"index of vectors of {directory}", expected="a sentence encoder, to encode questions",
             found="given vectors alone",
             fix="make it again with `glimmer-export memory index --encoder`, or search with "
             "MemoryStore.search_dense(embedding)",
         )
-    files = dense.encoder.graph[0], dense.encoder.tokenizer
-    graph, tokenizer = (directory / DENSE / file.path for file in files)
-    return DenseRetriever(index, SentenceEncoder(graph, tokenizer, dense.encoder.settings, threads=threads))
+    return DenseRetriever(index, open_encoder(directory, vectors.encoder, threads, verify=False))
+
+
+def open_encoder(
+    directory: Path, encoder: EncoderEntry, threads: int | None, *, verify: bool = True
+) -> SentenceEncoder:
+    """A store's sentence encoder, its files verified, and loaded.
+
+    Raises StoreError where it is damaged, or reads anything but its files, and as SentenceEncoder.
+    """
+    for entry in encoder.files():
+        verify_file(directory, entry, error=StoreError, subject=f"store {directory}", fix=FIX, digest=verify)
+    _check_reads(directory, encoder)
+    graph, tokenizer = (directory / file.path for file in (encoder.graph[0], encoder.tokenizer))
+    return SentenceEncoder(graph, tokenizer, encoder.settings, threads=threads)

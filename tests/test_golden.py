@@ -31,9 +31,10 @@ from glimmer_export.runtime.contract import (
 )
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
+from tests.golden.whole import whole
 
 GOLDEN = Path(__file__).with_name("golden")
-SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9 = (GOLDEN / f"schema{number}" for number in (5, 6, 7, 8, 9))
+SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9 = (whole(f"schema{number}") for number in (5, 6, 7, 8, 9))
 STORES = [*(f"store-{codec}" for codec in ("fp16", "int8", "int4", "pq8x", "pq16x")), "store-tantivy"]
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
 ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8, ANSWERS_9 = (

@@ -211,8 +211,8 @@ def index_command(
         return
     console().print(
         bold(store),
-        f"indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of {summary.dimension}, "
-        f"{decimal(summary.bytes)}"
+        f"generation {summary.generation}, indexed in {summary.seconds:.1f} s: {summary.vectors:,} vectors of "
+        f"{summary.dimension}, {summary.added:,} of them new, {decimal(summary.bytes)}"
     )
     if not summary.encoder:
         console().print("Without an encoder, questions are searched by `MemoryStore.search_dense(embedding)` alone")

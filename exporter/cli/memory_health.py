@@ -35,6 +35,12 @@ def stats(store: StoreArgument, as_json: Json = False) -> None:
         f"{found.shards:,} shards, {decimal(found.shard_bytes)}, in {found.codec or 'no codec'}; {found.segments} "
         f"segments of texts, {decimal(found.texts_bytes)}; {found.engine}, {decimal(found.index_bytes)} of its own"
     )
+    if found.vectors is not None:
+        out.print(
+            f"vectors of {found.vectors:,} passages in {found.vector_segments} segments, with their encoder "
+            f"{decimal(found.vectors_bytes)}" + (f"; {found.without_vector:,} passages have none, `memory index` makes "
+            "them" if found.without_vector else "")
+        )
     left = found.deleted - found.empty_rows
     if left or found.texts_left:
         out.print(

@@ -17,13 +17,14 @@ import numpy as np
 
 from glimmer_export.exporter.encoders.source import EncoderChoices, EncoderSource, read_encoder_source
 from glimmer_export.exporter.files.links import resolved
-from glimmer_export.exporter.files.publish import check_target, publish_directory
+from glimmer_export.exporter.files.publish import publish_directory
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.graphs.trace import OPSET
+from glimmer_export.exporter.memory.vectors import check_indexable
 from glimmer_export.exporter.tolerances import MIN_INT8_COSINE, TOLERANCES
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import EmbeddingsError, ExportError, read_store_manifest
-from glimmer_export.runtime.contract.dense_layout import DENSE, EncoderSettings
+from glimmer_export.runtime.contract.vector_layout import EncoderSettings
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 
 __all__ = ["EncoderParity", "EncoderReport", "export_encoder", "exported_encoder"]
@@ -116,8 +117,7 @@ def exported_encoder(source: Path, store: Path, *, overwrite: bool) -> Iterator[
 
     Raises as `export_encoder`, and before that as `index_store` for a store whose vectors may not be written.
     """
-    read_store_manifest(resolved(store))
-    check_target(resolved(store) / DENSE, overwrite=overwrite, inputs=[source])
+    check_indexable(resolved(store), read_store_manifest(resolved(store)), overwrite=overwrite)
     with TemporaryDirectory(prefix="glimmer-encoder-") as folder:
         export_encoder(source, Path(folder) / "encoder")
         yield Path(folder) / "encoder"

@@ -57,9 +57,9 @@ SECONDS = 60.0
 """After so many no further repeat is begun, beyond the least."""
 KEPT_TOKENS = 2
 """Of an answer, what a run with a draft keeps (docs/measurements/draft-decoding.md: 1.85 to 2.2 of gold answers)."""
-FURTHER_POSITION = 0.16
-"""What a further position of a run adds to what the first costs in absorbed cross-attention on a CPU, beside cached: a
-run of five takes 7.2 ms more there, and one of one 4.4, at base size in FP32 (docs/measurements/exact-algebra.md)."""
+FURTHER_POSITION = 0.63
+"""What a further position of a run adds, of what the first costs, in absorbed cross-attention on a CPU beside cached:
+at base size in FP32 one takes 2.2 ms more there and five 7.7, 9.4 and 9.7 (docs/measurements/exact-algebra.md)."""
 PADDED = 1 / 8
 """Of an answer's encoder tokens, those that are padding: passages are rarely as long as a model takes."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from glimmer_export.exporter.files.publish import check_place, write_errors
+from glimmer_export.exporter.memory.append_vectors import appended_vectors
 from glimmer_export.exporter.memory.build import build_shards
 from glimmer_export.exporter.memory.codec_fit import SampleErrors, append_warnings
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
@@ -19,7 +20,7 @@ from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
-from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder
+from glimmer_export.exporter.memory.runners import KeptRunner, LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.segments import changed_segments
 from glimmer_export.exporter.memory.texts import engine_warnings
 from glimmer_export.exporter.memory.tiers import to_merge
@@ -43,7 +44,9 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
 from glimmer_export.runtime.contract.store_layout import changed_shard_name
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
+from glimmer_export.runtime.contract.vector_layout import VectorsEntry
 from glimmer_export.runtime.generation import check_store_fits
+from glimmer_export.runtime.store_index import open_encoder
 
 __all__ = ["AppendSummary", "append_passages", "check_same_writer", "encoder_of"]
 
@@ -61,8 +64,8 @@ class AppendSummary:
     `tokens` and `truncated` are those of the appended passages, `shards` theirs; `resumed_shards` were kept from an
     earlier run. `already_complete`: the store's last change was this one, and nothing was done. `snr_db` is how well
     the store's codec keeps the appended passages, None without memory, or where nothing was done; `store_snr` how well
-    it kept the store's own, None where that was not measured. `warnings` say where the first is much less, and where
-    the store has outgrown its full-text index.
+    it kept the store's own, None where that was not measured. `warnings` say where the first is much less, where the
+    new passages have no vector, unlike the store's, and where the store has outgrown its full-text index.
     """
 
     generation: int
@@ -87,6 +90,7 @@ def append_passages(
 ) -> AppendSummary:
     """Encode the passages of a corpus into new shards of a store; `replace` lets them take the places of their ids.
 
+    Where the store has vectors by a sentence encoder, the passages get theirs, by the store's copy of it.
     Where the store's documents were cut into passages, so are these, and a document takes the place of all of its own.
     Killed, the same call goes on where it stopped; `restart` throws earlier work away. A `bundle` that is open is not
     opened again. The options are as in `build_store`.
@@ -129,7 +133,12 @@ def append_passages(
         built = build_shards(job, runner or LocalRunner(), kept=set(kept), progress=progress)
         records = {**kept, **built}
         ordered = [records[index] for index in range(plan.num_shards)]
-        changed = _publish(change, plan, corpus, ordered, replaced, progress=progress)
+        with progress_bar("Encoding vectors", plan.num_passages, shown=progress and _has_encoder(change)) as advance:
+            vectors, lacking = appended_vectors(
+                change, corpus.passages(), plan.num_passages, deleted=replaced, threads=threads, advance=advance,
+                opened=runner.sentence_encoder if isinstance(runner, KeptRunner) else open_encoder,
+            )
+        changed = _publish(change, plan, corpus, ordered, replaced, vectors, progress=progress)
         change.work.clear()
     snr_db = SampleErrors.total(record.errors for record in ordered).outside.snr_db
     return AppendSummary(
@@ -147,9 +156,14 @@ def append_passages(
         store_snr=changed.codec_snr,
         warnings=(
             *append_warnings(snr_db, changed.codec_snr),
+            *lacking,
             *engine_warnings(changed.index.engine, changed.num_passages),
         ),
     )
+
+
+def _has_encoder(change: Change) -> bool:
+    return change.manifest.vectors is not None and change.manifest.vectors.encoder is not None
 
 
 def encoder_of(store: Path, manifest: StoreManifest, bundle: Bundle, threads: int | None) -> Encoder | None:
@@ -212,7 +226,8 @@ def _documents(corpus: Corpus) -> Iterator[str]:
 
 
 def _publish(
-    change: Change, plan: BuildPlan, corpus: Corpus, records: list[ShardRecord], replaced: list[int], *, progress: bool
+    change: Change, plan: BuildPlan, corpus: Corpus, records: list[ShardRecord], replaced: list[int],
+    vectors: VectorsEntry | None, *, progress: bool,
 ) -> StoreManifest:
     before = change.manifest
     start = before.num_numbers
@@ -238,6 +253,7 @@ def _publish(
         segments=segments,
         tombstone_files=tombstone_files,
         tombstones=tombstones,
+        vectors=vectors,
     )
     change.publish(manifest, files, dropped=dropped)
     return manifest

@@ -30,7 +30,7 @@ from glimmer_export.exporter.files.whole_file import (
     sync_tree,
     write_errors,
 )
-from glimmer_export.exporter.memory.generations import free_older, put_manifest, sweep
+from glimmer_export.exporter.memory.generations import free_older, older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
 from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.texts import FTS5, require_engine
@@ -51,6 +51,7 @@ from glimmer_export.runtime.contract import (
     TombstonesEntry,
     read_store_manifest,
 )
+from glimmer_export.runtime.contract.dense_layout import adopted_vectors
 from glimmer_export.runtime.contract.store_layout import (
     INLINE_SHARDS,
     INLINE_TOMBSTONES,
@@ -76,7 +77,8 @@ MOST_NUMBERS = 1 << 62
 class Change:
     """A change under way, for which the store is locked. `staged` is a directory on the store's file system.
 
-    `swept_bytes` were freed of what killed changes had left.
+    The manifest has the vectors of an earlier version too, so that what is made of it names them. `swept_bytes` were
+    freed of what killed changes had left.
     """
 
     store: Path
@@ -210,7 +212,7 @@ class Change:
             if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
                 return *freed[:2], freed[2] + sweep(self.store, manifest)
         except (OSError, OutputError):  # the change is made; the next one clears up
-            return [], [], 0
+            return [], older_generations(self.store, manifest.generation), 0
         return freed
 
     def _undo(self) -> None:
@@ -263,7 +265,7 @@ def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -
         with work_directory(store) as work:
             work.check_ours()
             try:
-                manifest = read_store_manifest(store)
+                manifest = adopted_vectors(store, read_store_manifest(store))
                 check_no_links(store)
                 require_engine(engine or manifest.index.engine)
                 swept = end_change(store, manifest.generation)
@@ -279,8 +281,8 @@ def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -
 
 
 def _check_opens(store: Path, manifest: StoreManifest) -> None:
-    """Raise StoreError where a session would not open the store, digests and what only lists name apart."""
-    for entry in manifest.files():
+    """Raise StoreError where a session would not open the store; digests, vectors and what lists name apart."""
+    for entry in set(manifest.files()) - set(manifest.vector_files()):
         with saying_what_mends(store, manifest, entry.path):
             verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="", digest=False)
     open_store_codec(store, manifest)

@@ -18,6 +18,7 @@ from glimmer_export.exporter.memory.generations import free_older, sweep
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
 from glimmer_export.exporter.memory.segments import packed_segments
 from glimmer_export.exporter.memory.tiers import small_runs
+from glimmer_export.exporter.memory.vector_segments import packed_vectors
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ShardEntry, ShardListEntry, StoreManifest
 from glimmer_export.runtime.contract.store_layout import changed_shard_name
@@ -61,6 +62,7 @@ def compact_store(store: str | Path, *, progress: bool = False) -> CompactSummar
             manifest = packing.manifest(advance)
         with progress_bar("Indexing texts", change.manifest.num_passages, shown=progress) as advance:
             manifest = dataclasses.replace(manifest, segments=packed_segments(change, advance=advance))
+        manifest = dataclasses.replace(manifest, vectors=packed_vectors(change))
         if manifest != change.manifest:
             manifest = dataclasses.replace(
                 manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation,

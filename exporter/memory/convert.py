@@ -39,7 +39,6 @@ from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.codecs import Codec
 from glimmer_export.runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
     CodecSnr,
     FileEntry,
@@ -53,7 +52,7 @@ from glimmer_export.runtime.contract import (
     record_to_json,
     store_files,
 )
-from glimmer_export.runtime.contract.dense_layout import DENSE, DenseManifest, read_dense_manifest
+from glimmer_export.runtime.contract.dense_layout import adopted_vectors
 from glimmer_export.runtime.contract.shard_layout import entry_tensors
 from glimmer_export.runtime.contract.store_layout import shard_list_name
 from glimmer_export.runtime.contract.store_mending import saying_what_mends
@@ -126,7 +125,8 @@ def convert_store(
         check_output(output, [source])
         recover(output)
         check_new(output, overwrite=overwrite)
-    with held_manifest(source) as manifest:
+    with held_manifest(source) as held:
+        manifest = adopted_vectors(source, held)
         own = _check(source, manifest, codec)
         earlier = read_shards(source, manifest)
         counts = tuple(shard.num_passages for shard in earlier)
@@ -161,7 +161,7 @@ def convert_store(
                 ordered = [records[index] for index in range(plan.num_shards)]
                 snr = SampleErrors.total(record.errors for record in ordered).snr()
                 shards = tuple(record.shard for record in ordered)
-                _write_rest(work, source, manifest, _converted(work, manifest, codec, shards, snr))
+                _write_rest(work, source, _converted(work, manifest, codec, shards, snr))
                 work.publish(output)
         written = read_store_manifest(output)
         return _summary(
@@ -187,8 +187,7 @@ def _present(
             if found == converted and _counts(output, found) == _counts(source, manifest):
                 for entry in store_files(output, found):
                     verify_file(output, entry, error=StoreError, subject=f"store {output}", fix="")
-                if _vectors(output, found) == _vectors(source, manifest):
-                    return found
+                return found
     check_target(output, overwrite=overwrite)
     return None
 
@@ -247,24 +246,13 @@ def _converted(
     )
 
 
-def _write_rest(work: Work, source: Path, before: StoreManifest, manifest: StoreManifest) -> None:
+def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     """Everything but the shards and their lists, which are there, and last the manifest of what is written."""
     for part in manifest.tombstone_files:
         _link(source, work.store, part.file.path)
-    for entry in (file for segment in manifest.segments for file in segment.files()):
+    for entry in (*(file for segment in manifest.segments for file in segment.files()), *manifest.vector_files()):
         _link(source, work.store, entry.path)
-    _link_vectors(work, source, before)
     put_manifest(work.store, manifest)
-
-
-def _link_vectors(work: Work, source: Path, manifest: StoreManifest) -> None:
-    dense = _vectors(source, manifest)
-    if dense is None:
-        return
-    for entry in dense.files():
-        verify_file(source / DENSE, entry, error=StoreError, subject=f"store {source}, {DENSE}", fix=FIX)
-    for name in (*(entry.path for entry in dense.files()), MANIFEST):
-        _link(source / DENSE, work.store / DENSE, name)
 
 
 def _link(source: Path, target: Path, name: str) -> None:
@@ -281,13 +269,6 @@ def _link(source: Path, target: Path, name: str) -> None:
         link_or_copy(earlier, place)
     else:
         shutil.copyfile(earlier, place)
-
-
-def _vectors(store: Path, manifest: StoreManifest) -> DenseManifest | None:
-    try:
-        return read_dense_manifest(store, manifest)
-    except StoreError:  # there are none, or none of these passages
-        return None
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ def _names(store: MemoryStore) -> Iterator[str]:
     yield from dict.fromkeys(entry.path for entry in store_files(store.directory, manifest))
     replicas = [replica_name(manifest.generation), *(copy_name(file.path) for file in copied_files(manifest))]
     yield from (name for name in replicas if (store.directory / name).is_file())
-    with suppress(StoreError):  # there are no vectors, or none of these passages
+    with suppress(StoreError):  # there are none of an earlier version
+        if manifest.vectors is not None:
+            return
         dense = read_dense_manifest(store.directory, manifest)
         yield from (f"{DENSE}/{name}" for name in (*(entry.path for entry in dense.files()), MANIFEST))

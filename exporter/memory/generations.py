@@ -40,6 +40,7 @@ from glimmer_export.runtime.contract.store_replica import (
     replica_content,
     replica_name,
 )
+from glimmer_export.runtime.contract.vector_layout import ENCODERS, VECTORS, is_vectors_path
 
 __all__ = [
     "damaged_replicas", "free_older", "mend_copies", "mend_manifest", "mend_older", "mend_replicas", "next_generation",
@@ -55,8 +56,8 @@ OURS = re.compile(
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
 GENERATION = re.compile(
-    r"(?:manifests|replicas|tombstones|dropped)/(\d{5,})\.\w+|\./(?:passages\.|index-)(\d{5,})(?:\.sqlite)?"
-    r"|(?:shards|shard-lists|segments)/(\d{5,})-\d{5,}(?:\.\w+)?"
+    r"(?:manifests|replicas|tombstones|dropped|encoders)/(\d{5,})(?:\.\w+)?|\./(?:passages\.|index-)(\d{5,})(?:\.sqlite)?"
+    r"|(?:shards|shard-lists|segments|vectors)/(\d{5,})-\d{5,}(?:-\w+)?(?:\.\w+)?"
 )
 
 
@@ -70,23 +71,28 @@ def older_generations(store: Path, current: int) -> list[int]:
 
 
 def unnamed_files(store: Path, manifest: StoreManifest) -> list[str]:
-    """Paths below the store of files that no generation names, in their order, less those of its vectors.
+    """Paths below the store of files that no generation names, in their order.
+
+    Of vectors beside a manifest (dense_layout.py) nothing is said as long as a generation is there that may have them.
 
     Raises StoreError for an older manifest, or a list of shards, that cannot be read.
     """
     named = {MANIFEST, older_manifest_name(manifest.generation), replica_name(manifest.generation)}
+    beside = manifest.vectors is None
     named.update(_named(store, manifest))
     for generation in older_generations(store, manifest.generation):
         name = older_manifest_name(generation)
         try:
-            named.update((name, replica_name(generation), *_named(store, read_store_manifest(store, name))))
+            older = read_store_manifest(store, name)
+            named.update((name, replica_name(generation), *_named(store, older)))
+            beside = beside or older.vectors is None
         except StoreError:
             if (store / name).exists():  # and was not removed just now
                 raise
     named.update(path.relative_to(store).as_posix() for path, _ in dropped_lists(store))
     below = (path.relative_to(store) for path in store.rglob("*") if not path.is_dir())
     found = {path.as_posix() for path in below if not is_volume_part(path)} - named
-    return sorted(name for name in found if not name.startswith(f"{DENSE}/") or OURS.fullmatch(name))
+    return sorted(name for name in found if not (beside and name.startswith(f"{DENSE}/")) or OURS.fullmatch(name))
 
 
 def _named(store: Path, manifest: StoreManifest) -> Iterator[str]:
@@ -101,7 +107,7 @@ def sweep(store: Path, manifest: StoreManifest) -> int:
     with suppress(StoreError):  # a generation whose files cannot be told may still be open
         # Replicas first: none stands for a generation whose files are gone.
         for name in sorted(unnamed_files(store, manifest), key=lambda name: not name.startswith(REPLICAS)):
-            if OURS.fullmatch(name):
+            if OURS.fullmatch(name) or is_vectors_path(name):
                 freed += (store / name).lstat().st_size
                 (store / name).unlink()
                 with suppress(OSError):  # not empty: an index is a folder of files
@@ -136,7 +142,9 @@ def free_older(store: Path, current: int, *, kept: int) -> tuple[list[int], list
 
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
-    folders = (".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", DROPPED)
+    folders = (
+        ".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", VECTORS, ENCODERS, DROPPED
+    )
     names = (f"{folder}/{path.name}" for folder in folders for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)
     return max((int(next(filter(None, match.groups()))) for match in found if match), default=0) + 1

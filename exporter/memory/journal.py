@@ -21,6 +21,7 @@ from glimmer_export.runtime.contract.files import is_there
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 from glimmer_export.runtime.contract.store_layout import born_in
 from glimmer_export.runtime.contract.store_replica import copy_name
+from glimmer_export.runtime.contract.vector_layout import is_vectors_path
 
 __all__ = [
     "DROPPED", "JOURNAL", "Journal", "begin_change", "dropped_lists", "end_change", "free_dropped", "held_bytes",
@@ -116,7 +117,7 @@ def _is_named(name: str, dropped_by: int, older: Iterable[int]) -> bool:
 
 def _remove(store: Path, name: str) -> int:
     """Remove a file of ours, with its copy and the folder that it leaves empty; returns the bytes freed."""
-    if not NAMES.fullmatch(name):
+    if not (NAMES.fullmatch(name) or is_vectors_path(name)):
         return 0
     freed = 0
     for path in (store / name, store / copy_name(name)):

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.memory.commit import changing
 from glimmer_export.exporter.memory.texts import choose_engine, index_entry, read_live, write_segments
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import (
-    MANIFEST,
     STORE_SCHEMA_VERSION,
-    StoreError,
-    StoreManifest,
     read_store_manifest,
-    record_to_json,
 )
-from glimmer_export.runtime.contract.dense_layout import DENSE, read_dense_manifest
 
 __all__ = ["RenewSummary", "renew_index"]
 
@@ -61,16 +54,6 @@ def renew_index(store: str | Path, *, engine: str | None = None, progress: bool 
             before, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, segments=segments, index=index
         )
         change.publish(manifest)
-        _keep_vectors(change.store, before, manifest)
     return RenewSummary(
         manifest.generation, index.engine, before.index.engine, before.num_passages, time.monotonic() - started
     )
-
-
-def _keep_vectors(store: Path, before: StoreManifest, manifest: StoreManifest) -> None:
-    """Vectors of the generation before are those of the same passages."""
-    with suppress(StoreError):  # there are none, or of an earlier generation
-        dense = dataclasses.replace(
-            read_dense_manifest(store, before), generation=manifest.generation, texts_sha256=manifest.texts_sha256
-        )
-        replace_file(store / DENSE / MANIFEST, record_to_json(dense).encode())

@@ -13,9 +13,10 @@ from glimmer_export.exporter.memory.generations import older_generations
 from glimmer_export.exporter.memory.journal import held_bytes
 from glimmer_export.exporter.memory.texts import engine_warnings
 from glimmer_export.runtime.contract import FileEntry, StoreError, read_shards
+from glimmer_export.runtime.contract.dense_layout import adopted_vectors
 from glimmer_export.runtime.contract.kinds import STORE, require_kind
 from glimmer_export.runtime.contract.store_layout import older_manifest_name
-from glimmer_export.runtime.generation import held_manifest
+from glimmer_export.runtime.generation import held_manifest, read_tombstones
 
 __all__ = ["StoreStats", "store_stats"]
 
@@ -25,8 +26,9 @@ class StoreStats:
     """Counts of a store, and sizes of its files in bytes.
 
     `deleted` passages have a number still, `empty_rows` of them no tokens in their shards any more; `texts_left` are in
-    the texts, though deleted. `older` generations are kept: those in `open` by who has the store open, the others until
-    the next change. `older_bytes` are of files that these alone name.
+    the texts, though deleted. `vectors` are of passages that are there, `without_vector` of these have none, both None
+    in a store without vectors; `vectors_bytes` are with their encoder. `older` generations are kept: those in `open` by
+    who has the store open, the others until the next change. `older_bytes` are of files that these alone name.
     """
 
     generation: int
@@ -43,6 +45,10 @@ class StoreStats:
     shard_bytes: int
     texts_bytes: int
     index_bytes: int
+    vectors: int | None
+    without_vector: int | None
+    vector_segments: int
+    vectors_bytes: int
     older: tuple[int, ...]
     open: tuple[int, ...]
     older_bytes: int
@@ -56,7 +62,12 @@ def store_stats(store: str | Path) -> StoreStats:
     """
     store = Path(store)
     require_kind(store, STORE, error=StoreError)
-    with held_manifest(store) as manifest:
+    with held_manifest(store) as held:
+        manifest = adopted_vectors(store, held)
+        lacking = None
+        if manifest.vectors is not None:
+            dead = read_tombstones(store, manifest)
+            lacking = manifest.vectors.num_lacking(manifest.num_numbers, dead)
         shards = read_shards(store, manifest)
         older = older_generations(store, manifest.generation)
         return StoreStats(
@@ -74,6 +85,10 @@ def store_stats(store: str | Path) -> StoreStats:
             shard_bytes=_bytes(shard.file for shard in shards),
             texts_bytes=_bytes(segment.texts for segment in manifest.segments),
             index_bytes=_bytes(file for segment in manifest.segments for file in segment.index),
+            vectors=None if lacking is None else manifest.num_passages - lacking,
+            without_vector=lacking,
+            vector_segments=len(manifest.vectors.segments) if manifest.vectors else 0,
+            vectors_bytes=_bytes(manifest.vector_files()),
             older=tuple(older),
             open=tuple(generation for generation in older if _is_open(store, generation)),
             older_bytes=held_bytes(store),

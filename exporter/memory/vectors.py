@@ -7,28 +7,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from glimmer_export.exporter.files.links import require_no_link_below, resolved
-from glimmer_export.exporter.files.publish import publish_directory
-from glimmer_export.exporter.files.whole_file import replace_file
+from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.vector_segments import NewVectors, added_vectors
+from glimmer_export.exporter.memory.work import check_output
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.array_files import map_npy
 from glimmer_export.runtime.backends import Array
-from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.contract import (
-    MANIFEST,
+    STORE_SCHEMA_VERSION,
     EmbeddingsError,
-    FileEntry,
     OptionError,
+    OutputError,
     StoreError,
     StoreManifest,
     check_regular,
@@ -36,29 +34,26 @@ from glimmer_export.runtime.contract import (
     is_there,
     map_regular,
     read_limited,
-    read_store_manifest,
-    record_to_json,
 )
-from glimmer_export.runtime.contract.dense_layout import (
-    DENSE,
-    DENSE_SCHEMA_VERSION,
-    EMBEDDINGS,
-    ENCODER,
-    NUMBERS,
-    DenseManifest,
+from glimmer_export.runtime.contract.dense_layout import adopted_vectors
+from glimmer_export.runtime.contract.json_text import parse_json
+from glimmer_export.runtime.contract.kinds import STORE, refuse_ours, require_kind
+from glimmer_export.runtime.contract.records import read_json, record_from_json
+from glimmer_export.runtime.contract.vector_layout import (
     EncoderEntry,
     EncoderSettings,
+    VectorsEntry,
+    encoder_name,
+    is_vectors_path,
 )
-from glimmer_export.runtime.contract.json_text import parse_json
-from glimmer_export.runtime.contract.kinds import refuse_ours
-from glimmer_export.runtime.contract.records import read_json, record_from_json
-from glimmer_export.runtime.contract.store_mending import saying_what_mends
 from glimmer_export.runtime.external_data import external_data
 from glimmer_export.runtime.generation import read_tombstones
-from glimmer_export.runtime.passage_texts import PassageTexts
+from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 
-__all__ = ["DenseSummary", "copy_encoder", "encoded_rows", "given_rows", "index_store", "read_encoder"]
+__all__ = [
+    "DenseSummary", "check_indexable", "copy_encoder", "encoded_rows", "given_rows", "index_store", "read_encoder",
+]  # fmt: skip
 
 AT_ONCE = 4096
 MAX_IDS_BYTES = 1 << 30
@@ -70,9 +65,14 @@ FIX = "see `glimmer-export memory index --help`"
 
 @dataclass(frozen=True)
 class DenseSummary:
-    """What was made. `bytes` is the size of the index's files; `encoder`: questions can be encoded here too."""
+    """What was made: `generation` of the store has `vectors`, of which `added` are new.
 
+    `bytes` is the size of all files of vectors and of the encoder; `encoder`: questions can be encoded here too.
+    """
+
+    generation: int
     vectors: int
+    added: int
     dimension: int
     encoder: bool
     bytes: int
@@ -84,17 +84,18 @@ def index_store(
     encoder: str | Path | None = None, overwrite: bool = False, batch_size: int = 32, threads: int | None = None,
     progress: bool = False,
 ) -> DenseSummary:
-    """Write `store`/dense: one vector a passage, from `embeddings` or by `encoder`, one of the two.
+    """Give the passages of a store a vector each, from `embeddings` or by `encoder`, one of the two.
 
+    A store that has vectors gets those that are lacking, by the same encoder; `overwrite` makes all of them anew.
     `embeddings` is a .npy file, (passages, dimension) float32 or float16, its rows by passage number, or in the order
     of `ids`, a file with a passage id in JSON a line. `encoder` is a directory with `model.onnx`, `tokenizer.json` and
-    `encoder.json` (EncoderSettings); `batch_size` passages of like length are encoded in one run. `overwrite` replaces
-    vectors that are there.
+    `encoder.json` (EncoderSettings); `batch_size` passages of like length are encoded in one run.
 
-    Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store, or one that
-    was changed meanwhile), OutputError (vectors are there, a full disk), BackendError without ONNX Runtime.
+    Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store), OutputError
+    (each passage has a vector, another process changes the store, a full disk), BackendError without ONNX Runtime: the
+    store is then as it was.
     """
-    started, store = time.monotonic(), resolved(store)
+    started, store = time.monotonic(), Path(store)
     if (embeddings is None) == (encoder is None) or (ids is not None and embeddings is None):
         options = {"embeddings": embeddings, "ids": ids, "an encoder": encoder}
         given = " and ".join(name for name, value in options.items() if value is not None)
@@ -102,80 +103,132 @@ def index_store(
             "index", expected="embeddings, with ids or without, or an encoder", found=given or "neither",
             fix="give one of the two",
         )
-    manifest = read_store_manifest(store)
-    require_no_link_below(store, DENSE, subject=f"store {store}", error=StoreError)
-    with (
-        publish_directory(store / DENSE, overwrite=overwrite, inputs=[embeddings, ids, encoder]) as work,
-        _texts(store, manifest) as texts,
-    ):
-        numbers = texts.all_numbers()
-        if not numbers:
+    require_kind(store, STORE, error=StoreError)
+    check_output(store, [path for path in (embeddings, ids, encoder) if path is not None])
+    with changing(store) as change:
+        if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
-        entry = None
-        if embeddings is not None:
-            chunks: Iterable[Array] = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)
-        else:
-            assert encoder is not None
-            entry, loaded = _encoder(Path(encoder), work, threads)
-            chunks = encoded_rows(loaded, texts, numbers, batch_size)
-        with progress_bar("Writing vectors", len(numbers), shown=progress) as advance:
-            dimension = _write_rows(work / EMBEDDINGS, chunks, len(numbers), advance)
-        with (work / NUMBERS).open("wb") as stream:
-            np.save(stream, np.array(numbers, np.int64), allow_pickle=False)
-        if read_store_manifest(store) != manifest:
-            raise StoreError(
-                f"store {store}", expected="no change while it is indexed", found="one", fix="index it again"
+        change.check(*(segment.texts for segment in change.manifest.segments))
+        gaps = check_indexable(change.store, change.manifest, overwrite=overwrite)
+        before = change.manifest.vectors if not overwrite else None
+        entry, loaded = None, None
+        if encoder is not None:
+            entry, loaded = _encoder(Path(encoder), change, threads, before)
+        elif before is not None and before.encoder is not None:
+            raise EmbeddingsError(
+                f"store {store}", expected="the encoder that its vectors are by, for those that are lacking",
+                found="given vectors", fix="pass --encoder, or --overwrite to replace all vectors",
             )
-        dense = DenseManifest(
-            schema_version=DENSE_SCHEMA_VERSION, generation=manifest.generation, texts_sha256=manifest.texts_sha256,
-            num_vectors=len(numbers), dimension=dimension, embeddings=FileEntry.of(work, work / EMBEDDINGS),
-            numbers=FileEntry.of(work, work / NUMBERS), encoder=entry,
+        lacking = [NewVectors(gap, _live(gap, change.tombstones), ()) for gap in gaps]
+        numbers = np.concatenate([new.numbers for new in lacking]).tolist()
+        with change.texts() as texts:
+            if embeddings is not None:
+                chunks = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)
+            else:
+                assert loaded is not None
+                passages = (texts.passages(part) for part in _parts(numbers, batch_size))
+                chunks = encoded_rows(loaded, passages, batch_size)
+            rows = _Rows(chunks, 0 if before is None else before.dimension)
+            start = before or VectorsEntry(0, entry, ())
+            with progress_bar("Writing vectors", len(numbers), shown=progress) as advance:
+                vectors = added_vectors(
+                    change, start, (replace(new, chunks=rows.take(len(new.numbers))) for new in lacking if
+                                    len(new.numbers)), advance=advance,
+                )
+        manifest = replace(
+            change.manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, vectors=vectors
         )
-        replace_file(work / MANIFEST, record_to_json(dense).encode())
+        change.publish(manifest)
     return DenseSummary(
-        vectors=len(numbers), dimension=dimension, encoder=entry is not None,
-        bytes=sum(file.bytes for file in dense.files()), seconds=time.monotonic() - started,
+        generation=manifest.generation, vectors=manifest.num_passages, added=len(numbers), dimension=vectors.dimension,
+        encoder=vectors.encoder is not None, bytes=sum(file.bytes for file in vectors.files()),
+        seconds=time.monotonic() - started,
     )
 
 
-@contextmanager
-def _texts(store: Path, manifest: StoreManifest) -> Iterator[PassageTexts]:
-    for segment in manifest.segments:
-        with saying_what_mends(store, manifest, segment.texts.path):
-            verify_file(store, segment.texts, error=StoreError, subject=f"store {store}", fix="")
-    texts = PassageTexts(store, manifest.segments, read_tombstones(store, manifest))
-    try:
-        yield texts
-    finally:
-        texts.close()
+def check_indexable(store: Path, manifest: StoreManifest, *, overwrite: bool) -> list[range]:
+    """Ranges of numbers whose passages are to have a vector; raises OutputError where each passage has one.
+
+    To `overwrite` means all of them.
+    """
+    numbers = range(manifest.num_numbers)
+    vectors = adopted_vectors(store, manifest).vectors
+    if overwrite or vectors is None:
+        return [numbers]
+    tombstones = read_tombstones(store, manifest)
+    gaps = [gap for gap in vectors.gaps(len(numbers)) if len(_live(gap, tombstones))]
+    if not gaps:
+        raise OutputError(
+            f"store {store}", expected="passages that have no vector", found="a vector of each",
+            fix="pass --overwrite to replace them",
+        )
+    return gaps
 
 
-def _encoder(source: Path, work: Path, threads: int | None) -> tuple[EncoderEntry, SentenceEncoder]:
-    """A copy of the encoder below `work`, how the manifest names it, and the copy, loaded: what is kept, works."""
+def _live(numbers: range, tombstones: NDArray[np.int64]) -> NDArray[np.int64]:
+    dead = tombstones[slice(*tombstones.searchsorted([numbers.start, numbers.stop]))]
+    return np.setdiff1d(np.arange(numbers.start, numbers.stop), dead, assume_unique=True)
+
+
+def _parts(numbers: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    at_once = batch_size * BATCHES_AT_ONCE
+    return (numbers[start : start + at_once] for start in range(0, len(numbers), at_once))
+
+
+class _Rows:
+    """Rows of chunks, taken so many at a time; raises EmbeddingsError for another dimension than the store's."""
+
+    def __init__(self, chunks: Iterator[Array], dimension: int) -> None:
+        self._chunks, self._dimension, self._left = chunks, dimension, np.empty((0, 0), np.float32)
+
+    def take(self, count: int) -> Iterator[Array]:
+        """Chunks of the next `count` rows."""
+        while count:
+            if not len(self._left):
+                self._left = next(self._chunks)
+                self._dimension = self._dimension or self._left.shape[1]
+                if self._left.shape[1] != self._dimension:
+                    raise EmbeddingsError(
+                        "vectors", expected=f"{self._dimension} dimensions, as the store's have",
+                        found=str(self._left.shape[1]), fix="pass --overwrite to replace the store's vectors",
+                    )
+            taken, self._left = self._left[:count], self._left[count:]
+            count -= len(taken)
+            yield taken
+
+
+def _encoder(
+    source: Path, change: Change, threads: int | None, before: VectorsEntry | None
+) -> tuple[EncoderEntry, SentenceEncoder]:
+    """A staged copy of the encoder, how the manifest names it, and the copy, loaded: what is kept, works.
+
+    Raises EmbeddingsError where vectors `before` are not by this encoder; if they are, nothing is staged.
+    """
     settings, names = read_encoder(source)
-    copy_encoder(source, work / ENCODER, names)
-    *graph, tokenizer = (FileEntry.of(work, work / ENCODER / name) for name in names)
+    folder = encoder_name(change.generation)
+    for name in names:
+        if not is_vectors_path(f"{folder}/{name}"):
+            raise EmbeddingsError(
+                f"encoder {source}", expected="names of letters, digits, `-`, `_` and `.`", found=name,
+                fix="save the graph's weights under another name",
+            )
+    copy_encoder(source, change.staged / folder, names)
+    *graph, tokenizer = (change.entry(f"{folder}/{name}") for name in names)
+    entry = EncoderEntry(tuple(graph), tokenizer, settings)
+    if before is not None and (before.encoder is None or not before.encoder.is_same(entry)):
+        raise EmbeddingsError(
+            f"encoder {source}", expected="the encoder that the store's vectors are by, for those that are lacking",
+            found="another" if before.encoder else "given vectors", fix="pass --overwrite to replace all vectors",
+        )
     try:
-        loaded = SentenceEncoder(work / graph[0].path, work / tokenizer.path, settings, threads=threads)
+        loaded = SentenceEncoder(
+            change.staged / graph[0].path, change.staged / tokenizer.path, settings, threads=threads
+        )
     except StoreError as error:
         raise EmbeddingsError(f"encoder {source}", expected=error.expected, found=error.found, fix=error.fix) from None
-    return EncoderEntry(tuple(graph), tokenizer, settings), loaded
-
-
-def _write_rows(path: Path, chunks: Iterable[Array], num_rows: int, advance: Callable[[int], None]) -> int:
-    """Write a .npy file of float32 chunk by chunk, and give its second dimension."""
-    dimension = 0
-    with path.open("wb") as stream:
-        for chunk in chunks:
-            if not dimension:
-                dimension = chunk.shape[1]
-                header = {"descr": "<f4", "fortran_order": False, "shape": (num_rows, dimension)}
-                np.lib.format.write_array_header_1_0(stream, header)
-            stream.write(np.ascontiguousarray(chunk, "<f4").tobytes())
-            advance(len(chunk))
-        stream.flush()
-        os.fsync(stream.fileno())
-    return dimension
+    if before is not None:
+        shutil.rmtree(change.staged / folder)
+    return entry, loaded
 
 
 def given_rows(embeddings: Path, ids: Path | None, texts: PassageTexts, numbers: Sequence[int]) -> Iterator[Array]:
@@ -225,7 +278,7 @@ def _order(path: Path, texts: PassageTexts, numbers: Sequence[int]) -> Array:
     """The row of each passage, by the ids of the rows."""
     named = texts.numbers(_ids(path))
     order = np.argsort(np.array(named, np.int64), kind="stable")
-    if len(named) != len(numbers) or len(set(named)) != len(named):
+    if len(named) != len(numbers) or set(named) != set(numbers):
         found = f"{len(named)} of {len(set(named))} passages"
         raise EmbeddingsError(
             f"ids {path}", expected=f"an id of each of {len(numbers)} passages, once", found=found,
@@ -279,15 +332,13 @@ def copy_encoder(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def encoded_rows(
-    encoder: SentenceEncoder, texts: PassageTexts, numbers: Sequence[int], batch_size: int
+    encoder: SentenceEncoder, parts: Iterable[Sequence[Passage]], batch_size: int
 ) -> Iterator[Array]:
-    """Chunks (rows, dimension) float32, a row for each of `numbers` in their order.
+    """Chunks (rows, dimension) float32, one for each part, a row for each of its passages.
 
     Passages of like length are encoded together. Raises EmbeddingsError where a vector is not finite.
     """
-    at_once = batch_size * BATCHES_AT_ONCE
-    for start in range(0, len(numbers), at_once):
-        passages = texts.passages(numbers[start : start + at_once])
+    for passages in parts:
         order = sorted(range(len(passages)), key=lambda row: -len(passages[row].text))
         chunk = None
         for begin in range(0, len(order), batch_size):

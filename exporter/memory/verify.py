@@ -119,6 +119,7 @@ def damaged_files(
             yield from _damaged_shards(store, manifest, listed, seen, advance)
     yield from _damaged_shards(store, manifest, manifest.shards, seen, advance)
     known = {shard.file.path for shard in manifest.shards} | {part.file.path for part in manifest.shard_lists}
+    known |= {file.path for file in manifest.vector_files()}  # which nothing else depends on
     for entry in manifest.files():
         if entry.path in seen or entry.path in known:
             continue
@@ -222,9 +223,16 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
 
     Vectors of an earlier generation cannot be searched, nor those beside which something else lies.
     """
+    fix = f"make the vectors again: `glimmer-export memory index {store} --overwrite`, with what they were made from"
+    if manifest.vectors is not None:
+        for entry in manifest.vector_files():
+            try:
+                verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
+            except StoreError as error:
+                yield Damage(entry.path, error.expected, error.found, fix)
+        return
     if not (store / DENSE).is_dir():
         return
-    fix = f"make the vectors again: `glimmer-export memory index {store} --overwrite`, with what they were made from"
     try:
         dense = read_dense_manifest(store, manifest)
     except StoreError as error:

@@ -1,15 +1,17 @@
-"""Vectors of a store's passages, an addition to it: the store's manifest does not name them, they name the store.
+"""Vectors of a store as versions before segments wrote them: an addition to it, which names the store.
 
     STORE/dense/manifest.json       this file's DenseManifest
     STORE/dense/embeddings.npy      (passages, dimension) float32, as numpy writes it
     STORE/dense/numbers.npy         (passages,) int64: the passage number of each row, rising
     STORE/dense/encoder/            the sentence encoder that made them, if they were not given: graph and tokenizer
 
-A passage fits a question as much as the inner product of their vectors is great.
+The next change of the store names the same files in the store's manifest, as vector_layout.py has them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,56 +20,19 @@ from glimmer_export.runtime.contract.files import is_there
 from glimmer_export.runtime.contract.manifest import MANIFEST, FileEntry
 from glimmer_export.runtime.contract.records import FileKind, read_record
 from glimmer_export.runtime.contract.store_layout import StoreManifest
+from glimmer_export.runtime.contract.vector_layout import (
+    EncoderEntry,
+    VectorSegmentEntry,
+    VectorsEntry,
+    faults_of_vectors,
+)
 
-__all__ = [
-    "DENSE",
-    "DENSE_SCHEMA_VERSION",
-    "EMBEDDINGS",
-    "ENCODER",
-    "NUMBERS",
-    "POOLINGS",
-    "DenseManifest",
-    "EncoderEntry",
-    "EncoderSettings",
-    "read_dense_manifest",
-]
+__all__ = ["DENSE", "DENSE_SCHEMA_VERSION", "DenseManifest", "adopted_vectors", "read_dense_manifest", "read_vectors"]
 
 DENSE_SCHEMA_VERSION = 2
 DENSE_FILE = FileKind("glimmer-vectors", DENSE_SCHEMA_VERSION, oldest=1)
-DENSE, EMBEDDINGS, NUMBERS, ENCODER = "dense", "embeddings.npy", "numbers.npy", "encoder"
-POOLINGS = ("mean", "cls", "graph")
+DENSE = "dense"
 FIX = "make it again with `glimmer-export memory index`"
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """How a sentence encoder is used; `encoder.json` of its directory.
-
-    `pooling`: the `mean` over the tokens' states or the first one (`cls`), or what the graph gives as
-    sentence_embedding (`graph`). `normalise`: to length 1. The prefixes stand before a question, and before a passage's
-    title and text; longer texts are cut to `max_length` tokens.
-    """
-
-    pooling: str
-    normalise: bool
-    query_prefix: str
-    passage_prefix: str
-    max_length: int
-
-    def fault(self) -> str | None:
-        """What is wrong with them."""
-        if self.pooling not in POOLINGS:
-            return f"pooling {self.pooling!r}, not one of {', '.join(POOLINGS)}"
-        return f"max_length {self.max_length}" if self.max_length < 1 else None
-
-
-@dataclass(frozen=True)
-class EncoderEntry:
-    """A sentence encoder: the model file first among `graph`, which lists external data too."""
-
-    graph: tuple[FileEntry, ...]
-    tokenizer: FileEntry
-    settings: EncoderSettings
 
 
 @dataclass(frozen=True)
@@ -86,8 +51,35 @@ class DenseManifest:
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest vouches for."""
-        encoder = (*self.encoder.graph, self.encoder.tokenizer) if self.encoder else ()
+        encoder = self.encoder.files() if self.encoder else []
         return [self.embeddings, self.numbers, *encoder]
+
+
+def read_vectors(store: Path, manifest: StoreManifest) -> VectorsEntry:
+    """What a store has of vectors: by its manifest, or as an earlier version wrote them beside it.
+
+    Raises StoreError: there are none, or those of an earlier version are of another store or generation.
+    """
+    if manifest.vectors is not None:
+        return manifest.vectors
+    dense = read_dense_manifest(store, manifest)
+    encoder = dense.encoder
+    if encoder is not None:
+        encoder = EncoderEntry(tuple(map(_below, encoder.graph)), _below(encoder.tokenizer), encoder.settings)
+    segment = VectorSegmentEntry(
+        0, manifest.num_numbers, dense.num_vectors, _below(dense.embeddings), _below(dense.numbers)
+    )
+    entry = VectorsEntry(dense.dimension, encoder, (segment,))
+    for name, expected, found in faults_of_vectors(entry, manifest.num_numbers):
+        raise StoreError(f"{_subject(store)}, {name}", expected=expected, found=repr(found)[:80], fix=FIX)
+    return entry
+
+
+def adopted_vectors(store: Path, manifest: StoreManifest) -> StoreManifest:
+    """The manifest with the vectors of an earlier version, where the store has such, and they are its own."""
+    with suppress(StoreError):
+        return dataclasses.replace(manifest, vectors=read_vectors(store, manifest))
+    return manifest
 
 
 def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
@@ -101,7 +93,7 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
             f"store {store}", expected="an index of vectors", found="none",
             fix="make it with `glimmer-export memory index`",
         )
-    subject = f"index {directory}, {MANIFEST}"
+    subject = _subject(store)
     dense = read_record(directory / MANIFEST, DENSE_FILE, DenseManifest, error=StoreError, subject=subject, fix=FIX)
     for name, expected, found in (
         ("generation", manifest.generation, dense.generation),
@@ -116,3 +108,11 @@ def read_dense_manifest(store: Path, manifest: StoreManifest) -> DenseManifest:
         found = dense.encoder.settings.fault() or "no graph"
         raise StoreError(f"{subject}, encoder", expected="a sentence encoder", found=found, fix=FIX)
     return dense
+
+
+def _subject(store: Path) -> str:
+    return f"index {store / DENSE}, {MANIFEST}"
+
+
+def _below(entry: FileEntry) -> FileEntry:
+    return dataclasses.replace(entry, path=f"{DENSE}/{entry.path}")

@@ -6,7 +6,6 @@
                                           checksums (passages,) uint32
     STORE/passages.sqlite                 ids, titles and texts by passage number, and their full-text index if it is
                                           FTS5's
-    STORE/dense/                          vectors of the passages, with a manifest of their own: dense_layout.py
     STORE/replicas/                       second copies of what nothing else makes again: store_replica.py
 
 Each change of the store makes a generation; what it adds is named by it. Here the third, whose second shard this is:
@@ -17,6 +16,7 @@ Each change of the store makes a generation; what it adds is named by it. Here t
     STORE/shard-lists/00003-00000.json    entries of shards, which the manifest names by their list
     STORE/tombstones/00003.safetensors    numbers (tombstones,) int64, rising: passages that were deleted
     STORE/manifests/00002.json            the manifest before, a hard link to what was manifest.json
+    STORE/vectors/00003-00000.npy         vectors of passages, and their encoder below STORE/encoders: vector_layout.py
     STORE/dropped/00003.json              files that only older generations name: store_journal.py
 
 Passages are numbered from 0 in corpus order. A number is given once and stays: what replaces a passage has a number of
@@ -38,6 +38,7 @@ from itertools import chain
 
 from glimmer_export.runtime.contract.manifest import FileEntry
 from glimmer_export.runtime.contract.records import FileKind
+from glimmer_export.runtime.contract.vector_layout import VectorsEntry
 
 __all__ = [
     "CODEC_ARRAYS",
@@ -78,7 +79,7 @@ INLINE_SHARDS, LISTED_SHARDS = 16, 1024
 """Shards that a writer leaves in the manifest itself, and those that one list has, at most."""
 INLINE_TOMBSTONES = 512
 """Deleted numbers that a writer leaves in the manifest itself, at most."""
-BORN = re.compile(r"(?:shards|shard-lists|segments)/(\d{5,})-\d{5,}|[\w-]+[./-](\d{5,})[./]")
+BORN = re.compile(r"(?:shards|shard-lists|segments|vectors)/(\d{5,})-\d{5,}|[\w-]+[./-](\d{5,})[./]")
 BUILT = re.compile(r"shards/\d{5,}\.safetensors")
 
 
@@ -199,7 +200,8 @@ class StoreManifest:
 
     Shards follow each other: first those of the lists in `shard_lists`, then `shards`. So do the segments, of which
     FTS5 has one. Deleted are the numbers of the files in `tombstone_files`, and `tombstones`, which rise; none is in
-    two of them.
+    two of them. `vectors` are those of the passages, None where the store has none: then an earlier version may have
+    written some beside the manifest (dense_layout.py).
     """
 
     format: str = field(default=STORE_FILE.format, kw_only=True)
@@ -225,6 +227,7 @@ class StoreManifest:
     tombstone_files: tuple[TombstonesEntry, ...]
     tombstones: tuple[int, ...]
     codec_snr: CodecSnr | None = None
+    vectors: VectorsEntry | None = None
 
     @property
     def num_numbers(self) -> int:
@@ -265,7 +268,12 @@ class StoreManifest:
             *(part.file for part in self.shard_lists),
             *(shard.file for shard in self.shards),
             *chain.from_iterable(segment.files() for segment in self.segments),
+            *self.vector_files(),
         ]
+
+    def vector_files(self) -> list[FileEntry]:
+        """The files of its vectors: who searches by words alone needs none of them."""
+        return self.vectors.files() if self.vectors else []
 
 
 def shard_name(index: int) -> str:

@@ -25,6 +25,7 @@ from glimmer_export.runtime.contract.store_layout import (
     StoreManifest,
     born_in,
 )
+from glimmer_export.runtime.contract.vector_layout import faults_of_vectors
 
 __all__ = ["MAX_GENERATION", "check_shard_list", "check_store_manifest"]
 
@@ -67,7 +68,7 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER
         )
-    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _segments, _names, _entries):
+    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _segments, _vectors, _names, _entries):
         _raise_first(checks(manifest), subject, fix)
 
 
@@ -213,6 +214,16 @@ def _segments(manifest: StoreManifest) -> Iterator[Fault]:
         yield from _documents(segment, f"segments[{index}].documents")
     if manifest.num_truncated > numbers:
         yield "num_truncated", f"at most {numbers}", manifest.num_truncated
+
+
+def _vectors(manifest: StoreManifest) -> Iterator[Fault]:
+    if manifest.vectors is None:
+        return
+    for field, expected, found in faults_of_vectors(manifest.vectors, manifest.num_numbers):
+        yield f"vectors.{field}", expected, found
+    for file in manifest.vector_files():
+        if born_in(file.path) > manifest.generation:
+            yield "vectors", f"files of generation {manifest.generation} or before", file.path
 
 
 def _documents(segment: SegmentEntry, where: str) -> Iterator[Fault]:

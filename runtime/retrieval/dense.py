@@ -2,43 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glimmer_export.runtime.arguments import described
 from glimmer_export.runtime.array_files import fault_of_rising, map_npy
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError, StoreError, check_regular
-from glimmer_export.runtime.contract.dense_layout import DenseManifest
 from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_line
+from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
 
-__all__ = ["DenseIndex", "DenseRetriever"]
+__all__ = ["DenseIndex", "DenseRetriever", "VectorSegment"]
 
 FIX = "make it again with `glimmer-export memory index`"
+FEWEST = 64
+"""Rows asked of a segment at least, where some of what it finds may be deleted."""
+
+
+@dataclass(frozen=True)
+class VectorSegment:
+    """The vectors of one segment, mapped: (vectors, dimension), and whose they are.
+
+    `numbers` (vectors,) int64 rise; None where they are `first` and those that follow. `num_live` passages of them are
+    not deleted.
+    """
+
+    first: int
+    embeddings: Array
+    numbers: Array | None
+    num_live: int
+
+    @classmethod
+    def open(
+        cls, directory: Path, dimension: int, entry: VectorSegmentEntry, dead: NDArray[np.int64]
+    ) -> VectorSegment:
+        """Map a segment of the store `directory`, of whose passages the numbers `dead`, which rise, are deleted.
+
+        Raises StoreError if the files are not what the manifest says.
+        """
+        rows = entry.num_vectors
+        embeddings = _mapped(directory / entry.embeddings.path, np.dtype(entry.dtype), (rows, dimension))
+        gone = dead[slice(*dead.searchsorted([entry.first, entry.end]))]
+        if entry.numbers is None:
+            return cls(entry.first, embeddings, None, rows - len(gone))
+        path = directory / entry.numbers.path
+        numbers = _mapped(path, np.dtype(np.int64), (rows,))
+        if fault := fault_of_rising(numbers, least=entry.first, most=entry.end - 1):
+            raise StoreError(
+                f"index {path}", expected=f"passage numbers that rise from {entry.first} to below {entry.end}",
+                found=fault, fix=FIX,
+            )
+        return cls(entry.first, embeddings, numbers, rows - int(np.isin(gone, numbers, assume_unique=True).sum()))
+
+    def count(self, highest: int | None) -> int:
+        """How many of its rows are of passages up to the number `highest`; None for all."""
+        rows = len(self.embeddings)
+        if highest is None:
+            return rows
+        if self.numbers is None:
+            return min(max(highest + 1 - self.first, 0), rows)
+        return int(self.numbers.searchsorted(highest, side="right"))
+
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The passage numbers of these rows."""
+        return rows + self.first if self.numbers is None else self.numbers[rows]
 
 
 class DenseIndex:
     """Vectors of passages, mapped into memory. Safe from several threads; no copy of them is made."""
 
-    def __init__(self, directory: Path, manifest: DenseManifest, *, num_numbers: int) -> None:
-        """Map the vectors of `directory`, an index of a store that gave out passage numbers below `num_numbers`.
+    def __init__(self, directory: Path, vectors: VectorsEntry, dead: NDArray[np.int64]) -> None:
+        """Map the vectors of the store `directory`; passages of the numbers `dead` (n,), which rise, are not found.
 
         Raises StoreError if they are not what the manifest says, MissingExtraError without faiss.
         """
         self._faiss: Any = import_extra("faiss", "dense")
-        self.dimension = manifest.dimension
-        self._subject = f"index {directory}"
-        shape = (manifest.num_vectors, manifest.dimension)
-        self._embeddings = _mapped(directory / manifest.embeddings.path, np.dtype(np.float32), shape)
-        self._numbers = _mapped(directory / manifest.numbers.path, np.dtype(np.int64), shape[:1])
-        if fault := fault_of_rising(self._numbers, least=0, most=num_numbers - 1):
-            raise StoreError(
-                self._subject, expected=f"passage numbers that rise below {num_numbers}", found=fault, fix=FIX
-            )
+        self.dimension = vectors.dimension
+        self._subject = f"index of vectors of {directory}"
+        self._dead = dead
+        self._segments = [VectorSegment.open(directory, self.dimension, entry, dead) for entry in vectors.segments]
+
+    @property
+    def num_live(self) -> int:
+        """How many passages that are not deleted have a vector."""
+        return sum(segment.num_live for segment in self._segments)
 
     def search(self, embedding: Array, top_k: int) -> list[Hit]:
         """The `top_k` passages whose vectors have the greatest inner product with `embedding` (dimension,) float32.
@@ -57,18 +110,42 @@ class DenseIndex:
         return StoreError(self._subject, expected="vectors that faiss can search", found=first_line(raised), fix=FIX)
 
     def _hits(self, query: Array, limit: int, highest: int | None) -> list[Hit]:
-        embeddings = self._embeddings
-        if highest is not None:
-            embeddings = embeddings[: int(self._numbers.searchsorted(highest, side="right"))]
-        limit = min(limit, len(embeddings))
-        if not limit:
-            return []
+        hits = [hit for segment in self._segments for hit in self._hits_in(segment, query, limit, highest)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.number))[:limit]
+
+    def _hits_in(self, segment: VectorSegment, query: Array, limit: int, highest: int | None) -> list[Hit]:
+        """The best of one segment; more are looked for as long as there are too few that are not deleted."""
+        count = segment.count(highest)
+        asked = limit if segment.num_live == len(segment.embeddings) else max(limit + limit // 4, FEWEST)
+        while True:
+            asked = min(asked, count)
+            if not asked:
+                return []
+            scores, rows = self._nearest(query, segment.embeddings[:count], asked)
+            numbers = segment.numbers_of(rows)
+            live = ~_among(self._dead, numbers)
+            if asked == count or np.count_nonzero(live) >= limit:
+                found = zip(numbers[live].tolist(), scores[live].tolist(), strict=True)
+                return [Hit(number, steady(score)) for number, score in found][:limit]
+            asked *= 4
+
+    def _nearest(self, query: Array, embeddings: Array, limit: int) -> tuple[Array, NDArray[np.int64]]:
+        """Scores (limit,) float32 and rows of the greatest inner products."""
         with LibraryErrors(_is_faiss, self._failed):
-            scores, rows = self._faiss.knn(query, embeddings, limit, metric=self._faiss.METRIC_INNER_PRODUCT)
+            scores, rows = self._faiss.knn(
+                query, np.asarray(embeddings, np.float32), limit, metric=self._faiss.METRIC_INNER_PRODUCT
+            )
         if int(rows.min()) < 0 or np.isnan(scores).any():
             raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
-        numbers = self._numbers[rows[0]].tolist()
-        return [Hit(number, steady(score)) for number, score in zip(numbers, scores[0].tolist(), strict=True)]
+        return scores[0], rows[0]
+
+
+def _among(rising: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `numbers` are among those that rise."""
+    if not len(rising):
+        return np.zeros(numbers.shape, np.bool_)
+    places = np.minimum(rising.searchsorted(numbers), len(rising) - 1)
+    return np.asarray(rising[places] == numbers)
 
 
 def _is_faiss(kind: type[BaseException]) -> bool:

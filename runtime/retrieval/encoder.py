@@ -12,8 +12,8 @@ from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
 from glimmer_export.runtime.backends.threads import num_threads, sleep_soon
 from glimmer_export.runtime.contract import StoreError, read_limited
-from glimmer_export.runtime.contract.dense_layout import EncoderSettings
 from glimmer_export.runtime.contract.files import MAX_TOKENIZER_BYTES
+from glimmer_export.runtime.contract.vector_layout import EncoderSettings
 from glimmer_export.runtime.tokenizer_limits import TokenizerErrors, TokenizerLimits, text_fault, tokenizer_limits
 
 __all__ = ["SentenceEncoder"]

@@ -13,9 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 from glimmer_export.runtime import BundleError, OperatingSystemError, OptionError
+from tests.golden.whole import whole
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "schema8"
+GOLDEN = whole("schema8")
 BUNDLE, STORE = GOLDEN / "bundle", GOLDEN / "store-int8"
 SERVE = """
 import signal

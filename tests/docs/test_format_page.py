@@ -11,7 +11,7 @@ from glimmer_export.calibration import ranges_file
 from glimmer_export.exporter.checkpoint.config import CheckpointConfig
 from glimmer_export.exporter.evaluation import work
 from glimmer_export.runtime import contract
-from glimmer_export.runtime.contract import dense_layout
+from glimmer_export.runtime.contract import dense_layout, vector_layout
 from tests.docs.pages import DOCS
 
 TEXT = (DOCS / "format.md").read_text(encoding="utf-8")
@@ -28,8 +28,9 @@ RECORDS = {
     "manifest.json of a store": [
         contract.StoreManifest, contract.ShardEntry, contract.IndexEntry, contract.CodecSnr,
     ],
-    "Vectors": [dense_layout.DenseManifest, dense_layout.EncoderEntry],
-    "Sentence encoder": [dense_layout.EncoderSettings],
+    "Vectors": [vector_layout.VectorsEntry, vector_layout.VectorSegmentEntry, vector_layout.EncoderEntry],
+    "Vectors of earlier versions": [dense_layout.DenseManifest],
+    "Sentence encoder": [vector_layout.EncoderSettings],
     "File formats": [contract.FileEntry],
 }
 """The heading of each record's section."""
@@ -39,7 +40,7 @@ VERSIONS = {
     "Calibration table": ranges_file.RANGES_SCHEMA_VERSION,
     "engines.json": contract.ENGINE_SCHEMA_VERSION,
     "parity.json": contract.PARITY_SCHEMA_VERSION,
-    "Vectors": dense_layout.DENSE_SCHEMA_VERSION,
+    "Vectors of earlier versions": dense_layout.DENSE_SCHEMA_VERSION,
 }
 
 

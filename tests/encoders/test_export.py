@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from glimmer_export.exporter.encoders import EncoderChoices, export_encoder
 from glimmer_export.exporter.encoders.source import read_encoder_source
 from glimmer_export.runtime.contract import CheckpointError, EmbeddingsError, OptionError, OutputError
-from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.runtime.contract.vector_layout import EncoderSettings
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from tests.bundle_factory import WORDS, rewrite, tree
 from tests.encoders.sources import POOLING, TYPES, WIDTH, write_bert, write_gtr, write_json

@@ -81,13 +81,15 @@ def test_bundles_checkpoints_engines_and_what_is_made_beside_them(files):
     }
     found = dict(zip(commands, traced_commands(files, *commands.values()), strict=True))
     targets = {
-        "export": exported, "quantize": files / "fp16", "convert": files / "reader", "index": files / "store" / "dense"
+        "export": exported, "quantize": files / "fp16", "convert": files / "reader",
     }
     for name, target in targets.items():
         assert found[name].renames[-1] == str(target)
         over = found[f"{name}, over another"]
         assert over.renames[-1] == str(target)
         assert any("glimmer-old" in path for path in over.removals)
+    for name in ("index", "index, over another"):
+        assert found[name].renames.count(str(files / "store" / "manifest.json")) == 1
     assert found["build"].renames[-1].startswith(str(files / "fp16" / "engines" / "tensorrt-rtx"))
     assert set(found["parity"].renames) == {str(bundle / "parity.json"), str(files / "parity.html")}
 

@@ -124,8 +124,8 @@ TARGETS = {
         Target("tombstones", _copy(inputs.TANTIVY_STORE), ("tombstones/*",), OF_A_STORE),
         Target("texts", inputs.new_store, ("*.sqlite",), OF_A_STORE, weight=3),
         Target("tantivy", _copy(inputs.TANTIVY_STORE), ("index*/*",), OF_A_STORE, weight=3),
-        Target("vectors", inputs.dense_store, ("vectors*", "dense*", "**/*.npy", "**/*.faiss"), OF_VECTORS, weight=2),
-        Target("store's encoder", inputs.dense_store, ("encoder*/*", "**/encoder*/*"), OF_VECTORS, weight=2),
+        Target("vectors", inputs.dense_store, ("vectors/*",), OF_VECTORS, weight=2),
+        Target("store's encoder", inputs.dense_store, ("encoders/*/*",), OF_VECTORS, weight=2),
         Target(
             "sentence encoder", inputs.encoder, ("*",),
             (uses.index_by_encoder, ("memory", "index", "{own_store}", "--encoder", "{input}", *ONE_THREAD)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory import (
@@ -14,6 +15,7 @@ from glimmer_export.exporter.memory import (
     compact_store,
     convert_store,
     delete_passages,
+    index_store,
     repair_store,
     roll_back,
     shard_lists,
@@ -24,7 +26,9 @@ from glimmer_export.exporter.memory.runners import KeptRunner
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import read_shards, read_store_manifest
 from glimmer_export.runtime.store import MemoryStore
+from tests.assert_close import assert_close
 from tests.bundle_factory import make_bundle, write_rows
+from tests.encoder_factory import make_encoder
 from tests.memory.contents import contents, live_numbers, search_ids
 
 QUESTIONS = ("w0 w1", "w2 t3", "w5 w6 w7 t1")
@@ -43,6 +47,11 @@ class Model:
             bundle, write_rows(folder / "c.jsonl", rows), self.store, passages_per_shard=PER_SHARD, batch_tokens=60,
             index=engine,
         )
+        self.encoder = make_encoder(folder / "encoder")
+        index_store(self.store, encoder=self.encoder)
+        entry = read_store_manifest(self.store).vectors.encoder
+        self.sentences = self.runner.sentence_encoder(self.store, entry, None)
+        self.vectors = {}
         self.kept = {row["id"]: (number, row["title"], row["text"]) for number, row in enumerate(rows)}
         self.next_number, self.next_id = len(rows), 100
         self.before = (dict(self.kept), self.next_number)
@@ -103,7 +112,21 @@ class Model:
         rows = contents(reader)
         expected = [(numbers[number], *self.kept[numbers[number]][1:]) for number in sorted(numbers)]
         assert [row[:3] for row in rows] == expected
+        self.check_vectors(reader)
         return rows
+
+    def check_vectors(self, reader):
+        question = self.sentences.question("w1 t2 w7")
+        scores = {}
+        for number, *passage in self.kept.values():
+            if tuple(passage) not in self.vectors:
+                self.vectors[tuple(passage)] = self.sentences.passages([passage])[0]
+            scores[number] = self.vectors[tuple(passage)] @ question
+        hits = reader.search_dense(question, len(scores) + 5)
+        assert sorted(hit.number for hit in hits) == sorted(scores)
+        found, expected = ([hit.score for hit in hits], [scores[hit.number] for hit in hits])
+        assert_close(np.array(found), np.array(expected), "dense_score")
+        assert reader.num_without_vector == 0
 
 
 def run(folder, bundle, engine, steps, seed):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.memory import append_passages, build_store
+from glimmer_export.exporter.memory import append_passages, build_store, index_store
 from glimmer_export.exporter.memory import texts as texts_module
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError
 from tests.bundle_factory import tree, write_corpus, write_rows
+from tests.encoder_factory import make_encoder
 from tests.memory.contents import open_contents
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,7 @@ from glimmer_export.exporter.memory.delete import delete_passages
 from glimmer_export.exporter.memory.verify import verify_store
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import OutputError
+from glimmer_export.runtime.store import MemoryStore
 from tests.bundle_factory import D_MODEL
 from tests.memory.contents import open_contents
 
@@ -46,7 +48,12 @@ class Encoder:
     def run(self, inputs):
         return {"hidden_states": np.repeat(inputs["input_ids"][..., None].astype(np.float32), D_MODEL, axis=2)}
 
+class Sentences:
+    def passages(self, rows):
+        return np.array([[len(text), len(title)] * 6 for title, text in rows], np.float32)
+
 append_module.memory_encoder = lambda *_: Encoder()
+append_module.open_encoder = lambda *_: Sentences()
 store = folder / "store"
 CHANGES = {
     "append": lambda: append_passages(store, bundle, corpus, replace=True, batch_tokens=60),
@@ -107,7 +114,9 @@ def fresh(change):
 
 def state():
     assert verify_store(store).damaged == ()
-    return open_contents(store, opened)
+    with MemoryStore.open(store, opened) as reader:
+        hits = reader.search_dense(np.arange(12), 100)
+    return open_contents(store, opened), sorted((hit.number, hit.score) for hit in hits)
 
 points = []
 states = {}
@@ -117,6 +126,7 @@ for change in CHANGES:
     status, count = run(change, -1)
     assert status == 0, (change, status)
     states[change] = before, state()
+    assert len(states[change][1][1]) == len(states[change][1][0])  # each passage has a vector
     points += [(change, number) for number in range(1, count + 1)]
 random.Random(seed).shuffle(points)
 stopped = 0
@@ -144,6 +154,7 @@ def base(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     write_corpus(folder / "corpus.jsonl", 5)
     build_store(bundle, folder / "corpus.jsonl", folder / "store", passages_per_shard=3, batch_tokens=60)
+    index_store(folder / "store", encoder=make_encoder(folder / "encoder"))
     return folder / "store"
 
 

@@ -9,19 +9,27 @@ import numpy as np
 import pytest
 
 from glimmer_export.exporter.memory import (
+    append_passages,
     build_store,
     compact_store,
     convert_store,
     delete_passages,
     index_store,
+    store_stats,
     verify_store,
 )
-from glimmer_export.exporter.memory import vectors as vectors_module
 from glimmer_export.runtime.bundle import Bundle
-from glimmer_export.runtime.contract import EmbeddingsError, OptionError, OutputError, PassageError, StoreError
+from glimmer_export.runtime.contract import (
+    EmbeddingsError,
+    OptionError,
+    OutputError,
+    PassageError,
+    StoreError,
+    read_store_manifest,
+)
 from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
-from tests.bundle_factory import rewrite, tree, write_corpus
+from tests.bundle_factory import rewrite, tree, write_corpus, write_rows
 from tests.encoder_factory import SETTINGS, make_encoder
 
 NUM_PASSAGES = 30
@@ -69,6 +77,12 @@ def save(path, array):
     return path
 
 
+def stored(store):
+    """Rows of the store's one segment of vectors, and its files."""
+    (segment,) = read_store_manifest(store).vectors.segments
+    return np.load(store / segment.embeddings.path)
+
+
 def vectors(seed=0, shape=(NUM_PASSAGES, 4), dtype=np.float32):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
@@ -78,18 +92,21 @@ def test_a_store_whose_last_passage_was_deleted_is_indexed(bundle, store, tmp_pa
         last = before.passage(NUM_PASSAGES - 1).id
     delete_passages(store, [last])
     index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors(shape=(NUM_PASSAGES - 1, 4))))
-    assert np.load(store / "dense" / "numbers.npy").tolist() == list(range(NUM_PASSAGES - 1))
+    vectors_of = read_store_manifest(store).vectors
+    (segment,) = vectors_of.segments
+    assert (segment.num_numbers, segment.num_vectors) == (NUM_PASSAGES, NUM_PASSAGES - 1)
+    assert np.load(store / segment.numbers.path).tolist() == list(range(NUM_PASSAGES - 1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_given_vectors_are_stored_by_passage_number(bundle, store, tmp_path, dtype):
     given = vectors(dtype=dtype)
     summary = index_store(store, embeddings=save(tmp_path / "x.npy", given))
-    assert (summary.vectors, summary.dimension, summary.encoder) == (NUM_PASSAGES, 4, False)
-    assert summary.bytes == sum(path.stat().st_size for path in (store / "dense").glob("*.npy"))
-    stored = np.load(store / "dense" / "embeddings.npy")
-    assert stored.dtype == np.float32
-    assert np.array_equal(stored, given.astype(np.float32))
+    assert (summary.vectors, summary.added, summary.dimension) == (NUM_PASSAGES, NUM_PASSAGES, 4)
+    assert (summary.generation, summary.encoder) == (1, False)
+    assert summary.bytes == sum(path.stat().st_size for path in (store / "vectors").iterdir())
+    assert stored(store).dtype == np.float32
+    assert np.array_equal(stored(store), given.astype(np.float32))
     with MemoryStore.open(store, Bundle.open(bundle)) as opened:
         assert opened.search_dense(given[11] * 100, 1)[0].number == int((given @ given[11]).argmax())
 
@@ -101,7 +118,7 @@ def test_ids_say_which_row_is_whose(bundle, store, tmp_path):
         ids = [opened.passage(int(number)).id for number in order]
     (tmp_path / "ids.jsonl").write_text("".join(json.dumps(value) + "\n" for value in ids), encoding="utf-8")
     index_store(store, embeddings=save(tmp_path / "x.npy", given[order]), ids=tmp_path / "ids.jsonl")
-    assert np.array_equal(np.load(store / "dense" / "embeddings.npy"), given)
+    assert np.array_equal(stored(store), given)
 
 
 def test_vectors_that_are_there_are_replaced_on_request_alone(store, tmp_path):
@@ -112,7 +129,7 @@ def test_vectors_that_are_there_are_replaced_on_request_alone(store, tmp_path):
         index_store(store, embeddings=second)
     assert tree(store) == before
     index_store(store, embeddings=second, overwrite=True)
-    assert np.array_equal(np.load(store / "dense" / "embeddings.npy"), np.load(second))
+    assert np.array_equal(stored(store), np.load(second))
 
 
 @pytest.mark.parametrize("array", [
@@ -170,12 +187,12 @@ def test_one_source_of_vectors(refused, given):
 
 def test_an_encoder_is_copied_and_used_in_batches_of_any_size(store, encoder):
     index_store(store, encoder=encoder, batch_size=1)
-    one = np.load(store / "dense" / "embeddings.npy")
-    assert tree(store / "dense" / "encoder") == {
+    one = stored(store)
+    assert tree(store / "encoders" / "00001") == {
         name: digest for name, digest in tree(encoder).items() if name != "encoder.json"
     }
     index_store(store, encoder=encoder, batch_size=7, overwrite=True)
-    assert_close(np.load(store / "dense" / "embeddings.npy"), one, "embedding")
+    assert_close(stored(store), one, "embedding")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "encoder.json"])
@@ -202,28 +219,14 @@ def test_external_weights_are_copied_too_and_may_not_lie_outside(store, refused,
     model = onnx.load(encoder / "model.onnx")
     onnx.save(model, encoder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     index_store(store, encoder=encoder)
-    assert (store / "dense" / "encoder" / "weights.bin").is_file()
-    shutil.rmtree(store / "dense")
+    assert (store / "encoders" / "00001" / "weights.bin").is_file()
     model = onnx.load(encoder / "model.onnx", load_external_data=False)
     for tensor in model.graph.initializer:
         for item in tensor.external_data:
             if item.key == "location":
                 item.value = "../weights.bin"
     (encoder / "model.onnx").write_bytes(model.SerializeToString())
-    refused(EmbeddingsError, "stay inside", encoder=encoder)
-
-
-def test_a_store_that_changes_meanwhile_is_not_indexed(store, tmp_path, monkeypatch):
-    rows = vectors_module.given_rows
-
-    def changing(*arguments):
-        rewrite(store / "manifest.json", generation=1)
-        return rows(*arguments)
-
-    monkeypatch.setattr(vectors_module, "given_rows", changing)
-    with pytest.raises(StoreError, match="no change while it is indexed"):
-        index_store(store, embeddings=save(tmp_path / "x.npy", vectors()))
-    assert not (store / "dense").exists()
+    refused(EmbeddingsError, "stay inside", encoder=encoder, overwrite=True)
 
 
 def test_damaged_texts_are_not_encoded(refused, store, encoder):
@@ -234,29 +237,21 @@ def test_damaged_texts_are_not_encoded(refused, store, encoder):
     refused(StoreError, "SHA-256", encoder=encoder)
 
 
-def test_verifying_looks_at_the_vectors(store, tmp_path):
-    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()))
+def test_verifying_looks_at_the_vectors(store, encoder):
+    index_store(store, encoder=encoder)
     report = verify_store(store)
-    assert (report.damaged, report.unnamed, report.files) == ((), (), 4)
-    (store / "dense" / "numbers.npy").write_bytes(b"")
-    (store / "dense" / "encoder").mkdir()
-    (store / "dense" / "encoder" / "weights").write_bytes(b"")
+    assert (report.damaged, report.unnamed) == ((), ())
+    (store / "vectors" / "00001-00000.npy").write_bytes(b"")
+    (store / "encoders" / "00001" / "weights").write_bytes(b"")
     report = verify_store(store)
-    assert [damage.path for damage in report.damaged] == ["dense/numbers.npy", "dense/encoder/weights"]
-    assert all("glimmer-export memory index" in damage.fix for damage in report.damaged)
-    assert report.unnamed == ()
-    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()), overwrite=True)
-    assert verify_store(store).damaged == ()
-
-
-def test_verifying_names_vectors_that_no_longer_fit(store, tmp_path):
-    index_store(store, embeddings=save(tmp_path / "vectors.npy", vectors()))
-    delete_passages(store, [1])
-    (damage,) = verify_store(store).damaged
-    assert damage.path == "dense/manifest.json"
-    assert (damage.expected, damage.found) == ("generation 1, the store's", "0")
-    (store / "dense" / "manifest.json").unlink()
-    assert [damage.path for damage in verify_store(store).damaged] == ["dense/manifest.json"]
+    assert [damage.path for damage in report.damaged] == ["vectors/00001-00000.npy"]
+    assert "glimmer-export memory index" in report.damaged[0].fix
+    assert report.unnamed == ("encoders/00001/weights",)
+    index_store(store, encoder=encoder, overwrite=True)
+    compact_store(store)
+    report = verify_store(store)
+    assert (report.damaged, report.unnamed) == ((), ())
+    assert [path.name for path in (store / "encoders").iterdir()] == ["00002"]
 
 
 def test_a_converted_store_has_the_vectors_of_its_source(bundle, store, tmp_path):
@@ -268,9 +263,67 @@ def test_a_converted_store_has_the_vectors_of_its_source(bundle, store, tmp_path
         with MemoryStore.open(path, Bundle.open(bundle)) as opened:
             found.append(opened.search_dense(query, 5))
     assert found[0] == found[1] != []
-    delete_passages(store, [1])  # whose vectors are then of no use
-    convert_store(store, tmp_path / "again", "fp16")
-    assert not (tmp_path / "again" / "dense").exists()
+
+
+def added(tmp_path, count, start=0):
+    rows = [{"id": f"new{n}", "title": "w1", "text": f"w2 w{n}"} for n in range(start, start + count)]
+    return write_rows(tmp_path / "new.jsonl", rows)
+
+
+def test_given_vectors_do_not_grow_by_themselves_and_those_that_are_lacking_are_taken(bundle, store, tmp_path):
+    given = vectors(shape=(NUM_PASSAGES + 4, 4))
+    index_store(store, embeddings=save(tmp_path / "x.npy", given[:NUM_PASSAGES]))
+    for start in (0, 2):
+        (warning,) = append_passages(store, bundle, added(tmp_path, 2, start)).warnings
+        assert "2 new passages have no vector" in warning
+        assert "given, with no encoder" in warning
+    delete_passages(store, ["new1"])
+    stats = store_stats(store)
+    assert (stats.vectors, stats.without_vector, stats.vector_segments) == (NUM_PASSAGES, 3, 1)
+    with pytest.raises(EmbeddingsError, match=r"shape \[3, dimension\]"):
+        index_store(store, embeddings=save(tmp_path / "y.npy", given))
+    with pytest.raises(EmbeddingsError, match="expected 4 dimensions"):
+        index_store(store, embeddings=save(tmp_path / "y.npy", vectors(shape=(3, 5))))
+    kept = [NUM_PASSAGES, NUM_PASSAGES + 2, NUM_PASSAGES + 3]
+    summary = index_store(store, embeddings=save(tmp_path / "y.npy", given[kept]))
+    assert (summary.vectors, summary.added) == (NUM_PASSAGES + 3, 3)
+    with pytest.raises(OutputError, match="--overwrite"):
+        index_store(store, embeddings=tmp_path / "y.npy")
+    compact_store(store)
+    with MemoryStore.open(store, Bundle.open(bundle)) as opened:
+        for number in (0, 17, *kept):
+            best = max(range(len(given)), key=lambda row: (row != NUM_PASSAGES + 1) * float(given[row] @ given[number]))
+            assert opened.search_dense(given[number], 1)[0].number == best
+        assert opened.num_without_vector == 0
+
+
+def test_an_encoder_that_is_not_at_hand_leaves_passages_without_vectors(bundle, store, encoder, tmp_path):
+    index_store(store, encoder=encoder)
+    path = store / "encoders" / "00001" / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    (warning,) = append_passages(store, bundle, added(tmp_path, 2)).warnings
+    assert "the encoder cannot be loaded" in warning
+    path.write_bytes(content)
+    assert append_passages(store, bundle, added(tmp_path, 3, 2)).warnings == ()
+    assert store_stats(store).without_vector == 2
+    other = shutil.copytree(encoder, tmp_path / "other")
+    rewrite(other / "encoder.json", **{**SETTINGS, "pooling": "cls"})
+    with pytest.raises(EmbeddingsError, match="found another; pass --overwrite"):
+        index_store(store, encoder=other)
+    with pytest.raises(EmbeddingsError, match="found given vectors; pass --encoder"):
+        index_store(store, embeddings=save(tmp_path / "x.npy", vectors(shape=(2, 12))))
+    summary = index_store(store, encoder=encoder)
+    assert (summary.vectors, summary.added) == (NUM_PASSAGES + 5, 2)
+    manifest = read_store_manifest(store)
+    assert [(part.first, part.num_numbers) for part in manifest.vectors.segments] == [(0, 30), (30, 2), (32, 3)]
+    assert manifest.vectors.encoder.graph[0].path == "encoders/00001/model.onnx"
+    compact_store(store)
+    (whole,) = read_store_manifest(store).vectors.segments
+    assert (whole.num_numbers, whole.num_vectors, whole.numbers) == (NUM_PASSAGES + 5, NUM_PASSAGES + 5, None)
+    fresh = shutil.copytree(store, tmp_path / "fresh")
+    index_store(fresh, encoder=encoder, overwrite=True)
+    assert_close(stored(store), stored(fresh), "embedding")
 
 
 def test_a_store_without_passages_gets_no_vectors(store, tmp_path, refused):

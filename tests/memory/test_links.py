@@ -34,7 +34,7 @@ NUM_PASSAGES = 10
 
 @pytest.fixture(scope="module")
 def built(bundle, tmp_path_factory):
-    """A store of two generations with vectors: it has every folder that a store may have."""
+    """A store of three generations with vectors: it has every folder that a store may have."""
     folder = tmp_path_factory.mktemp("built")
     write_corpus(folder / "corpus.jsonl", NUM_PASSAGES)
     store = folder / "store"
@@ -79,8 +79,8 @@ def move_out(store: Path, name: str) -> Path:
 @pytest.mark.parametrize("change", ["append", "delete", "compact", "repair", "roll back", "index"])
 @pytest.mark.parametrize(
     "name", [
-        "shards", "manifests", "replicas", "segments", "segments/00000-00000", "dense", "manifest.json",
-        "segments/00000-00000/texts.sqlite", "shards/00000.safetensors", "manifests/00000.json",
+        "shards", "manifests", "replicas", "segments", "segments/00000-00000", "vectors", "manifest.json",
+        "segments/00000-00000/texts.sqlite", "shards/00000.safetensors", "manifests/00001.json",
     ],
 )
 def test_a_store_with_a_link_in_it_is_not_changed(store, changes, change, name):
@@ -95,7 +95,7 @@ def test_a_store_with_a_link_in_it_is_not_changed(store, changes, change, name):
     assert (store / name).is_symlink()
 
 
-@pytest.mark.parametrize("name", ["dense", "dense/manifest.json"])
+@pytest.mark.parametrize("name", ["vectors", "vectors/00002-00000.npy"])
 def test_vectors_behind_a_link_are_not_replaced(store, changes, name):
     move_out(store, name)
     before = tree(store.parent)
@@ -106,9 +106,9 @@ def test_vectors_behind_a_link_are_not_replaced(store, changes, name):
 
 def test_a_store_that_is_given_by_a_link_is_changed_where_it_is(store, bundle, tmp_path):
     (tmp_path / "link").symlink_to("store")
-    assert delete_passages(tmp_path / "link", ["p2"]).generation == 2
+    assert delete_passages(tmp_path / "link", ["p2"]).generation == 3
     assert (tmp_path / "link").is_symlink()
-    assert verify_store(store).generation == 2
+    assert verify_store(store).generation == 3
     build_store(bundle, write_rows(tmp_path / "c.jsonl", [{"id": 1, "text": "w1"}]), tmp_path / "link", overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert verify_store(store).generation == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +11,9 @@ from glimmer_export.runtime import OptionError, Passage, Session
 from glimmer_export.runtime.progress import GrowingText
 from glimmer_export.runtime.text import PlainTokenizer, TextEncoder
 from tests.exported import CORPUS, QUESTIONS
+from tests.golden.whole import whole
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "schema8"
+GOLDEN = whole("schema8")
 GIVEN = [Passage(None, row["title"], row["text"]) for row in CORPUS[:12]]
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from glimmer_export.runtime import BundleError, Session
 from glimmer_export.runtime.serving import Service, create_app, settings_from
+from tests.golden.whole import whole
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "schema8"
+GOLDEN = whole("schema8")
 BUNDLE, STORE = GOLDEN / "bundle", GOLDEN / "store-int8"
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from glimmer_export.runtime import Session
 from tests.exported import CORPUS, QUESTIONS
-from tests.serving.conftest import GOLDEN, serving
+from tests.golden.whole import GOLDEN as ALL_GOLDEN
+from tests.serving.conftest import serving
 
 
 def without_time(answer: dict) -> dict:
@@ -54,7 +55,7 @@ def test_an_unlikely_answer_is_kept_back(client):
 
 
 def test_an_older_bundle_that_does_not_tell_how_likely_answers_are_cannot_keep_any_back():
-    with Session.open(GOLDEN.parent / "bundle", threads=1) as session, serving(session) as (client, _):
+    with Session.open(ALL_GOLDEN / "bundle", threads=1) as session, serving(session) as (client, _):
         asked = {"question": "w1", "passages": ["w1 w2"]}
         assert client.post("/v1/answer", json=asked).json()["log_probability"] is None
         response = client.post("/v1/answer", json={**asked, "min_log_probability": -1})

@@ -19,7 +19,10 @@ from glimmer_export.runtime.contract import (
     MEMORY_ENCODER,
     TokenizerError,
 )
+from glimmer_export.runtime.contract.vector_layout import EncoderEntry
+from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.store import Passage
+from glimmer_export.runtime.store_index import open_encoder
 
 __all__ = [
     "Finished", "KeptRunner", "LocalRunner", "Runner", "ShardEncoder", "ShardJob", "memory_encoder", "open_planned",
@@ -121,7 +124,7 @@ class LocalRunner:
 
 
 class KeptRunner(LocalRunner):
-    """As LocalRunner, and keeps the memory encoder loaded for the next append, until it is closed.
+    """As LocalRunner, and keeps the memory encoder loaded for the next append, and the sentence encoder of a store.
 
     For one bundle and one number of threads, in a process that appends often; not from two threads at once.
     """
@@ -130,12 +133,21 @@ class KeptRunner(LocalRunner):
         self._backend: Backend | None = None
         self._graph: Graph | None = None
         self._key: tuple[object, ...] = ()
+        self._sentences: SentenceEncoder | None = None
+        self._sentences_key: tuple[object, ...] = ()
 
     def close(self) -> None:
-        """Close the encoder's backend; it is loaded again if it is asked for."""
+        """Close the encoder's backend, and forget both; they are loaded again if they are asked for."""
         if self._backend is not None:
             self._backend.close()
-        self._backend = self._graph = None
+        self._backend = self._graph = self._sentences = None
+
+    def sentence_encoder(self, store: Path, encoder: EncoderEntry, threads: int | None) -> SentenceEncoder:
+        """A store's sentence encoder, loaded once; raises as `open_encoder`."""
+        key = (tuple(file.sha256 for file in encoder.files()), encoder.settings, threads)
+        if self._sentences is None or key != self._sentences_key:
+            self._sentences, self._sentences_key = open_encoder(store, encoder, threads), key
+        return self._sentences
 
     def _encoder(self, job: ShardJob) -> ShardEncoder:
         plan = job.plan

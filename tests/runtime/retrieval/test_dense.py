@@ -6,19 +6,29 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from glimmer_export.exporter.memory import append_passages, index_store
-from glimmer_export.runtime.contract import BackendError, MissingExtraError, OptionError, StoreError, file_digest
-from glimmer_export.runtime.contract.dense_layout import EncoderSettings
+from glimmer_export.exporter.memory import append_passages, compact_store, delete_passages, index_store, verify_store
+from glimmer_export.exporter.memory.generations import put_manifest
+from glimmer_export.runtime.contract import (
+    BackendError,
+    FileEntry,
+    MissingExtraError,
+    OptionError,
+    StoreError,
+    read_store_manifest,
+)
+from glimmer_export.runtime.contract.vector_layout import EncoderSettings
 from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import fuse
 from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import rewrite, tree, write_rows
+from tests.earlier_vectors import give_earlier_vectors
 from tests.encoder_factory import DIMENSION, SETTINGS, give_sentence_embeddings, torch_embedding
 from tests.runtime.conftest import NUM_PASSAGES
 
@@ -35,6 +45,16 @@ def circle_store(store_path, tmp_path_factory):
     np.save(folder / "circle.npy", CIRCLE)
     index_store(store, embeddings=folder / "circle.npy")
     return store
+
+
+@pytest.fixture
+def earlier_copy(encoded_copy):
+    give_earlier_vectors(encoded_copy)
+    return encoded_copy
+
+
+def put_vectors(store, manifest, **changes):
+    put_manifest(store, replace(manifest, vectors=replace(manifest.vectors, **changes)))
 
 
 def found(hits):
@@ -141,12 +161,7 @@ def test_hybrid_retrieval_fuses_both(bundle, encoded_store):
     assert found(found_by["hybrid"]) not in (found(found_by["bm25"]), found(found_by["dense"]))
 
 
-@pytest.mark.parametrize(
-    "name", ["embeddings.npy", "numbers.npy", "encoder/model.onnx", "encoder/tokenizer.json", "manifest.json"]
-)
-@pytest.mark.parametrize("damage", ["absent", "changed"])
-def test_a_damaged_index_is_refused(bundle, encoded_copy, name, damage):
-    path = encoded_copy / "dense" / name
+def assert_refused_when_damaged(store, bundle, path, damage):
     if damage == "absent":
         path.unlink()
     else:
@@ -154,13 +169,51 @@ def test_a_damaged_index_is_refused(bundle, encoded_copy, name, damage):
         content[-3] ^= 1
         path.write_bytes(content)
     with pytest.raises(StoreError, match="glimmer-export memory index"):
-        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
-    MemoryStore.open(encoded_copy, bundle).close()
+        MemoryStore.open(store, bundle, retrieval="dense")
+    MemoryStore.open(store, bundle).close()
+
+
+@pytest.mark.parametrize(
+    "name", ["vectors/00001-00000.npy", "encoders/00001/model.onnx", "encoders/00001/tokenizer.json"]
+)
+@pytest.mark.parametrize("damage", ["absent", "changed"])
+def test_damaged_vectors_are_refused(bundle, encoded_copy, name, damage):
+    assert_refused_when_damaged(encoded_copy, bundle, encoded_copy / name, damage)
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.npy", "numbers.npy", "encoder/model.onnx", "encoder/tokenizer.json", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["absent", "changed"])
+def test_damaged_vectors_of_an_earlier_version_are_refused(bundle, earlier_copy, name, damage):
+    assert_refused_when_damaged(earlier_copy, bundle, earlier_copy / "dense" / name, damage)
+
+
+def test_vectors_of_an_earlier_version_are_found_and_grow(bundle, encoded_store, earlier_copy, tmp_path):
+    with MemoryStore.open(encoded_store, bundle, retrieval="dense") as store:
+        expected = store.search("w3 w4", NUM_PASSAGES)
+    with MemoryStore.open(earlier_copy, bundle, retrieval="dense") as before:
+        assert before.search("w3 w4", NUM_PASSAGES) == expected
+        corpus = write_rows(tmp_path / "new.jsonl", [{"id": "new", "title": "w1", "text": "w2 w3 w4"}])
+        append_passages(earlier_copy, bundle.directory, corpus, threads=1)
+        delete_passages(earlier_copy, [before.passage(expected[0].number).id])
+        assert read_store_manifest(earlier_copy).vectors.segments[0].embeddings.path == "dense/embeddings.npy"
+        with before.newer() as after:
+            hits = after.search("w3 w4", NUM_PASSAGES + 1)
+            assert NUM_PASSAGES in found(hits)
+            assert [hit for hit in hits if hit.number != NUM_PASSAGES] == expected[1:]
+        assert before.search("w3 w4", NUM_PASSAGES) == expected
+    compact_store(earlier_copy)
+    assert not (earlier_copy / "dense" / "embeddings.npy").exists()
+    with MemoryStore.open(earlier_copy, bundle, retrieval="dense") as compacted:
+        assert compacted.search("w3 w4", NUM_PASSAGES + 1) == hits
+    report = verify_store(earlier_copy)
+    assert (report.damaged, report.unnamed) == ((), ())
 
 
 def with_external_weights(store, location):
     """Let the encoder's graph read its weights at `location`, and its manifest vouch for the graph."""
-    path = store / "dense" / "encoder" / "model.onnx"
+    path = store / "encoders" / "00001" / "model.onnx"
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     model = onnx.load(path, load_external_data=False)
@@ -168,19 +221,16 @@ def with_external_weights(store, location):
         for item in tensor.external_data:
             item.value = location if item.key == "location" else item.value
     path.write_bytes(model.SerializeToString())
-    manifest = json.loads((store / "dense" / "manifest.json").read_text(encoding="utf-8"))
-    manifest["encoder"]["graph"] = [
-        {"path": f"encoder/{file.name}", "bytes": file.stat().st_size, "sha256": file_digest(file)}
-        for file in (path, path.with_name("weights.bin"))
-    ]
-    rewrite(store / "dense" / "manifest.json", **manifest)
+    manifest = read_store_manifest(store)
+    graph = tuple(FileEntry.of(store, file) for file in (path, path.with_name("weights.bin")))
+    put_vectors(store, manifest, encoder=replace(manifest.vectors.encoder, graph=graph))
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "other.bin", "tokenizer.json"])
 def test_an_encoder_that_reads_what_its_manifest_does_not_name(bundle, encoded_copy, location):
     """ONNX Runtime 1.23 follows external data wherever it leads."""
     with_external_weights(encoded_copy, location)
-    with pytest.raises(StoreError, match=r"encoder/model.onnx: expected weights in the files of its manifest"):
+    with pytest.raises(StoreError, match=r"00001/model.onnx: expected weights in the files of its manifest"):
         MemoryStore.open(encoded_copy, bundle, retrieval="dense")
 
 
@@ -189,7 +239,7 @@ def test_an_encoders_weights_behind_links(bundle, encoded_copy, tmp_path):
     with MemoryStore.open(encoded_copy, bundle, retrieval="dense") as store:
         expected = store.search("w3 w4", 5)
     with_external_weights(encoded_copy, "weights.bin")
-    for number, path in enumerate(sorted((encoded_copy / "dense" / "encoder").iterdir())):
+    for number, path in enumerate(sorted((encoded_copy / "encoders" / "00001").iterdir())):
         place = tmp_path / "blobs" / str(number) / "content"
         place.parent.mkdir(parents=True)
         path.rename(place)
@@ -200,32 +250,60 @@ def test_an_encoders_weights_behind_links(bundle, encoded_copy, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("generation", 1), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 3)],
+    [("generation", 2), ("texts_sha256", "x"), ("num_vectors", 49), ("dimension", 0), ("schema_version", 3)],
 )
-def test_the_index_of_another_store_is_refused(bundle, encoded_copy, field, value):
-    rewrite(encoded_copy / "dense" / "manifest.json", **{field: value})
+def test_the_earlier_index_of_another_store_is_refused(bundle, earlier_copy, field, value):
+    rewrite(earlier_copy / "dense" / "manifest.json", **{field: value})
     with pytest.raises(StoreError, match=f"{field if field != 'dimension' else 'one dimension'}"):
-        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
+        MemoryStore.open(earlier_copy, bundle, retrieval="dense")
 
 
-def test_arrays_of_another_shape_are_refused(bundle, circle_store, tmp_path):
-    for number, change in enumerate(({"dimension": 1}, {"dimension": 3})):
-        copy = shutil.copytree(circle_store, tmp_path / str(number))
-        rewrite(copy / "dense" / "manifest.json", **change)
-        with MemoryStore.open(copy, bundle) as store, pytest.raises(StoreError, match="expected float32"):
-            store.search_dense(np.zeros(2), 1)
+@pytest.mark.parametrize("change", [
+    {"dimension": 0}, {"dimension": 1}, {"first": -1}, {"first": 1}, {"num_numbers": NUM_PASSAGES + 1},
+    {"num_vectors": NUM_PASSAGES + 1}, {"num_vectors": NUM_PASSAGES - 1}, {"dtype": "float64"}, {"dtype": "float16"},
+    {"embeddings": FileEntry("vectors/../../x", 528, "0" * 64)},
+    {"embeddings": FileEntry("manifest.json", 528, "0" * 64)},
+    {"embeddings": FileEntry("vectors/00009-00000.npy", 528, "0" * 64)},
+], ids=str)
+def test_what_no_writer_says_of_vectors_is_refused(bundle, circle_store, tmp_path, change):
+    copy = shutil.copytree(circle_store, tmp_path / "store")
+    manifest = read_store_manifest(copy)
+    vectors = manifest.vectors
+    if "dimension" in change:
+        vectors = replace(vectors, **change)
+    else:
+        vectors = replace(vectors, segments=(replace(vectors.segments[0], **change),))
+    put_manifest(copy, replace(manifest, vectors=vectors))
+    with pytest.raises(StoreError, match=r"manifest\.json, vectors"):
+        MemoryStore.open(copy, bundle)
+
+
+@pytest.mark.parametrize("shape", [(NUM_PASSAGES, 1), (NUM_PASSAGES // 2, 4), (NUM_PASSAGES * 2,)])
+def test_arrays_of_another_shape_are_refused(bundle, circle_store, tmp_path, shape):
+    copy = shutil.copytree(circle_store, tmp_path / "store")
+    path = copy / "vectors" / "00001-00000.npy"
+    size = path.stat().st_size
+    np.save(path, np.zeros(shape, np.float32))
+    with path.open("ab") as stream:
+        stream.write(bytes(size - path.stat().st_size))
+    with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="expected float32"):
+        store.search_dense(np.zeros(2), 1)
 
 
 @pytest.mark.parametrize("numbers", [[-1], [NUM_PASSAGES], [3, 3]])
-def test_numbers_that_the_store_has_not_are_refused(bundle, circle_store, tmp_path, numbers):
-    copy = shutil.copytree(circle_store, tmp_path / "store")
-    path = copy / "dense" / "numbers.npy"
+def test_numbers_that_a_segment_has_not_are_refused(bundle, store_copy, tmp_path, numbers):
+    with MemoryStore.open(store_copy, bundle) as store:
+        delete_passages(store_copy, [store.passage(0).id])
+    np.save(tmp_path / "circle.npy", CIRCLE[1:])
+    index_store(store_copy, embeddings=tmp_path / "circle.npy")
+    path = store_copy / "vectors" / "00002-00000-numbers.npy"
     array = np.load(path)
     array[-len(numbers) :] = numbers
     np.save(path, array)
-    manifest = json.loads((copy / "dense" / "manifest.json").read_text())
-    rewrite(copy / "dense" / "manifest.json", numbers={**manifest["numbers"], "sha256": "not looked at"})
-    with MemoryStore.open(copy, bundle, verify=False) as store, pytest.raises(StoreError, match="passage numbers that"):
+    with (
+        MemoryStore.open(store_copy, bundle, verify=False) as store,
+        pytest.raises(StoreError, match="passage numbers that rise"),
+    ):
         store.search_dense(np.zeros(2), 1)
 
 
@@ -233,7 +311,7 @@ def test_numbers_that_the_store_has_not_are_refused(bundle, circle_store, tmp_pa
 def test_vectors_that_are_no_numbers_are_named(bundle, circle_store, tmp_path, value):
     """faiss leaves places empty, -1, which would be the last passage of all."""
     copy = shutil.copytree(circle_store, tmp_path / "store")
-    path = copy / "dense" / "embeddings.npy"
+    path = copy / "vectors" / "00001-00000.npy"
     array = np.load(path)
     array[:] = value
     np.save(path, array)
@@ -288,26 +366,25 @@ def test_an_encoders_graph_that_fails_is_named(encoder_path, tmp_path):
         encoder.question("w1 " * 60)
 
 
-def test_a_file_that_the_manifest_does_not_name_is_refused(bundle, encoded_copy):
-    (encoded_copy / "dense" / "encoder" / "weights.bin").write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"only the files of its manifest, found weights\.bin"):
-        MemoryStore.open(encoded_copy, bundle, retrieval="dense")
-
-
 @pytest.mark.parametrize("retrieval", ["dense", "hybrid"])
-def test_a_newer_store_is_taken_with_its_vectors_or_not_at_all(bundle, encoded_copy, encoder_path, tmp_path, retrieval):
-    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "new", "title": "w1", "text": "w2 w3 w4"}])
+def test_a_newer_store_has_vectors_of_what_was_appended(bundle, encoded_copy, encoder_path, tmp_path, retrieval):
+    rows = [{"id": f"new{n}", "title": "w1", "text": f"w2 w3 w{n}"} for n in range(3)]
     with MemoryStore.open(encoded_copy, bundle, retrieval=retrieval) as store:
         before = found(store.search("w1 w2 w3 w4", NUM_PASSAGES))
         assert store.newer() is None
-        append_passages(encoded_copy, bundle.directory, corpus, threads=1)
-        with pytest.raises(StoreError, match="memory index"):
-            store.newer()
-        assert found(store.search("w1 w2 w3 w4", NUM_PASSAGES)) == before
-        index_store(encoded_copy, encoder=encoder_path, batch_size=8, overwrite=True)
+        for row in rows:
+            append_passages(encoded_copy, bundle.directory, write_rows(tmp_path / "new.jsonl", [row]), threads=1)
+        deleted = store.passage(before[0]).id
+        delete_passages(encoded_copy, [deleted, "new1"])
         with store.newer() as newer:
-            assert NUM_PASSAGES in found(newer.search("w1 w2 w3 w4", NUM_PASSAGES + 1))
+            found_now = found(newer.search("w1 w2 w3 w4", NUM_PASSAGES + 3))
             assert newer.newer() is None
+            assert newer.num_without_vector == 0
+        assert set(found_now) == set(range(NUM_PASSAGES + 3)) - {before[0], NUM_PASSAGES + 1}
+        assert found(store.search("w1 w2 w3 w4", NUM_PASSAGES)) == before
+    index_store(encoded_copy, encoder=encoder_path, batch_size=8, overwrite=True)
+    with MemoryStore.open(encoded_copy, bundle, retrieval=retrieval) as anew:
+        assert found(anew.search("w1 w2 w3 w4", NUM_PASSAGES + 3)) == found_now
 
 
 @pytest.mark.parametrize("vector", [None, "w1", [[1.0], [1.0, 2.0]], [1j, 1j], [True, False], b"12", object()])

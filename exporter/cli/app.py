@@ -29,6 +29,7 @@ from glimmer_export.exporter.cli import (
     serve,
     train,
     triton,
+    tune,
 )
 from glimmer_export.exporter.cli.log import log_to_stderr
 from glimmer_export.exporter.report.terminal import be_quiet, console
@@ -93,6 +94,7 @@ app.command("calibrate", rich_help_panel=BUNDLES)(calibrate.calibrate)
 app.command("quantize", rich_help_panel=BUNDLES)(quantize.quantize)
 app.command("sensitivity", rich_help_panel=BUNDLES)(sensitivity.sensitivity)
 app.command("parity", rich_help_panel=BUNDLES)(parity.parity)
+app.command("tune", rich_help_panel=BUNDLES)(tune.tune)
 app.command("lint", rich_help_panel=BUNDLES)(lint.lint)
 app.command("build", rich_help_panel=BUNDLES)(build.build)
 app.add_typer(memory.app, name="memory", rich_help_panel=STORES)

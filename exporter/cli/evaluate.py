@@ -18,6 +18,7 @@ from glimmer_export.exporter.cli.options import (
     Limit,
     Overwrite,
     Passages,
+    RecordedPrecision,
     Retrieval,
     Store,
     Threads,
@@ -76,6 +77,7 @@ def evaluate(
     batch_size: BatchSize = 8,
     limit: Limit = None,
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
     threads: Threads = None,
     verify: Verify = True,
     as_json: Json = False,
@@ -103,8 +105,8 @@ def evaluate(
         work = check_work(work, [*read, page, picture])
     request = EvaluationRequest(
         tuple(models), None if not corpus else CorpusSource.of(corpus, corpus_format, chunk_words),
-        ModelOptions(store, batch_size, threads, backend, verify), Grid.parse(grid or ()), passages == GIVEN, retrieval,
-        work,
+        ModelOptions(store, batch_size, threads, backend, verify, compute_precision), Grid.parse(grid or ()),
+        passages == GIVEN, retrieval, work,
     )  # fmt: skip
     report = evaluated(request, read_tasks(asked, limit), question_progress)
     if picture is not None:

@@ -38,6 +38,7 @@ EXTRAS = {
     "tantivy": "retrieval",
     "faiss": "dense",
     "rouge": "kilt",
+    "optuna": "tune",
     "ctranslate2": "peers",
 }
 """The extra that brings each optional package."""

@@ -54,6 +54,10 @@ def parity(
     exact_memory: Annotated[
         bool, typer.Option("--exact-memory", help="The checkpoint encodes its own FP32 memory: the codec counts too.")
     ] = False,
+    exact_ranking: Annotated[
+        bool,
+        typer.Option("--exact-ranking", help="The reference ranks all passages: a cascade's shortlist counts too."),
+    ] = False,
     attribution: Annotated[
         bool, typer.Option("--attribution", help="Swap one part at a time and say what each costs alone.")
     ] = False,
@@ -94,8 +98,8 @@ def parity(
 
     options = ParityOptions(
         given_passages=passages == GIVEN, top_k=top_k, top_m=top_m, mass=mass, draft_tokens=draft_tokens,
-        batch_size=batch_size, exact_memory=exact_memory, reference_store=reference_store, attribution=attribution,
-        threads=threads, retrieval=retrieval,
+        batch_size=batch_size, exact_memory=exact_memory, exact_ranking=exact_ranking,
+        reference_store=reference_store, attribution=attribution, threads=threads, retrieval=retrieval,
     )
     rows, files = read_questions(questions, limit), question_files(questions)
     read = (bundle, checkpoint, reference, store, reference_store, *files)

@@ -11,8 +11,10 @@ import typer
 from glimmer_export.exporter.cli.options import (
     Backend,
     BundleArgument,
+    DraftTokens,
     Json,
     Overwrite,
+    RecordedPrecision,
     RequireParity,
     Retrieval,
     Threads,
@@ -38,6 +40,8 @@ def triton(
     ] = 8,
     retrieval: Retrieval = "bm25",
     backend: Backend = "auto",
+    compute_precision: RecordedPrecision = "auto",
+    draft_tokens: DraftTokens = None,
     require_parity: RequireParity = None,
     threads: Threads = None,
     verify: Verify = True,
@@ -52,6 +56,7 @@ def triton(
     options = TritonOptions(
         name=name, max_batch_size=max_batch_size, backend=backend, retrieval=retrieval,
         require_parity=require_parity or "no", threads=threads, verify=verify,
+        compute_precision=compute_precision, draft_tokens=draft_tokens,
     )
     written = write_repository(bundle, store, output, options, link=link, overwrite=overwrite)
     if as_json:

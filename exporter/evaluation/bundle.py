@@ -88,7 +88,8 @@ class BundleModel:
         """A session; without a store, on one that is built of the passages found."""
         store = options.store or self._built(found, options.threads)
         with Session.open(
-            self.path, store, threads=options.threads, verify=options.verify, backend=options.backend
+            self.path, store, threads=options.threads, verify=options.verify, backend=options.backend,
+            compute_precision=options.compute_precision,
         ) as session:
             yield SessionAnswering(session, own=options.store is None)
 

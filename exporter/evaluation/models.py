@@ -24,8 +24,8 @@ class ModelOptions:
     """How models answer.
 
     `store`: what memory is read from, None: each model computes that of the passages found. `batch_size`: questions of
-    one run; `threads` of it, None: as suits model and machine; `backend`: what runs a bundle's graphs; `verify`: the
-    store's digests.
+    one run; `threads` of it, None: as suits model and machine; `backend`: what runs a bundle's graphs, in
+    `compute_precision` where that is float; `verify`: the store's digests.
     """
 
     store: Path | None = None
@@ -33,6 +33,7 @@ class ModelOptions:
     threads: int | None = None
     backend: str = "auto"
     verify: bool = True
+    compute_precision: str = "auto"
 
 
 class Answering(Protocol):

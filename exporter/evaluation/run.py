@@ -217,7 +217,8 @@ def _plan(request: EvaluationRequest, models: Sequence[Model], cells: Sequence[S
         models=tuple(model.digest for model in models), questions=questions_digest(found.asked),
         store=None if options.store is None else file_digest(options.store / MANIFEST),
         grid=tuple(str(cell) for of_model in cells for cell in of_model), batch_size=options.batch_size,
-        threads=options.threads, backend=options.backend, versions=package_versions(PACKAGES),
+        threads=options.threads, backend=options.backend, compute_precision=options.compute_precision,
+        versions=package_versions(PACKAGES),
     )
 
 

@@ -37,6 +37,7 @@ class Plan:
     batch_size: int
     threads: int | None
     backend: str
+    compute_precision: str
     versions: dict[str, str]
 
 

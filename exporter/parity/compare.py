@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.parity.attribution import (
@@ -63,6 +64,9 @@ from glimmer_export.runtime.opening import compute_precision_in
 from glimmer_export.runtime.passage_memory import encode_passages
 from glimmer_export.runtime.store import MemoryStore
 
+if TYPE_CHECKING:
+    from glimmer_export.exporter.stages import GlimmerModel
+
 __all__ = ["compare_with_bundle", "compare_with_checkpoint"]
 
 
@@ -114,7 +118,7 @@ def compare_with_checkpoint(
                 fix="name that one, or export this checkpoint",
             )
         forms = session.bundle.manifest.forms
-        torch = TorchReference(model)
+        torch = TorchReference(_ranking_all(model) if options.exact_ranking else model)
         precisions = dict.fromkeys(session.bundle.manifest.graphs, "fp32")
         name = SideName("checkpoint", str(checkpoint), "torch", precisions)
         graphs = TorchGraphs(partial(graphs_from_model, model, forms))
@@ -180,12 +184,14 @@ def _compare(
             "reference store", expected="none, as the reference is to read exact memory",
             found=str(options.reference_store), fix="choose one of the two",
         )
+    if options.exact_ranking:
+        _require_cascade(session, options)
     store = options.reference_store
     with progress("Finding passages", len(questions)) as advance:
         rows = rows_from_questions(session, questions, options, advance)
     if store is None:
         return _Comparison(session, reference, rows, options, backend, session.store).run(progress)
-    with MemoryStore.open(store, session.bundle) as opened:
+    with MemoryStore.open(store, reference.bundle or session.bundle) as opened:
         return _Comparison(session, reference, rows, options, backend, opened).run(progress)
 
 
@@ -225,10 +231,11 @@ class _Comparison:
         options, manifest = self._options, self._manifest
         rows = self._rows.rows
         with progress("Comparing graphs", min(len(rows), options.observed_runs * options.batch_size)) as advance:
-            codec = codec_name(self._memory.codec)
+            source = self._observed_memory()
+            codec = codec_name(source.codec)
             graphs, memory_error = observe(
                 self._session, self._graphs.of(codec), self._reference.graphs.of(codec), self._reference.forms,
-                self._rows, self._memory, self._own, options=options, advance=advance,
+                self._rows, source, self._own, options=options, advance=advance,
             )
         own = self._side(
             self._session.graphs, self._candidate_memory, mass=options.mass, draft_tokens=self._draft_tokens()
@@ -241,6 +248,11 @@ class _Comparison:
             speed=speed,
             attribution=self._attribute(references, candidates, progress) if options.attribution else None,
         )
+
+    def _observed_memory(self) -> MemorySource:
+        """What both sides' graphs are run on: the reference's memory, or the candidate's where it decodes no other."""
+        codec, decoded = codec_name(self._memory.codec), self._manifest.codecs
+        return self._memory if self._own is None or codec in decoded else self._own
 
     def _shared(self) -> Shared:
         """What both sides have the same of and compute alike; of torch and graphs nothing."""
@@ -291,7 +303,7 @@ class _Comparison:
         reference, options = self._reference, self._options
         if reference.torch is None:
             graphs = reference.graphs.of(codec_name(self._memory.codec))
-            return self._side(graphs, self._memory, margins=True)
+            return self._side(graphs, self._memory, margins=True, exact_ranking=options.exact_ranking)
         return TorchSide(
             reference.torch, self._manifest.model, self._session.text, self._rows.table.input_ids,
             None if options.exact_memory else self._memory, self._num_selected,
@@ -299,9 +311,11 @@ class _Comparison:
 
     def _side(
         self, graphs: dict[str, Graph], source: MemorySource, *, margins: bool = False, mass: float | None = None,
-        draft_tokens: int = 0,
+        draft_tokens: int = 0, exact_ranking: bool = False,
     ) -> GraphSide:
         text, shape = self._session.text, self._manifest.model
+        if exact_ranking:
+            shape = replace(shape, num_shortlisted=max((len(row.candidates) for row in self._rows.rows), default=1))
         return GraphSide(
             graphs, shape, text, source, self._num_selected, margins=margins, mass=mass, draft_tokens=draft_tokens
         )
@@ -336,6 +350,25 @@ class _Comparison:
                 ratios.append(seconds[0] / seconds[1])
                 advance(len(batch))
         return *replies, None if isinstance(reference, TorchSide) or not ratios else median(ratios)
+
+
+def _require_cascade(session: Session, options: ParityOptions) -> None:
+    """Exact ranking is of a cascade, and parts are swapped between sides that rank alike."""
+    if session.bundle.manifest.model.num_shortlisted is None:
+        raise OptionError(
+            "exact ranking", expected="a bundle with a shortlist", found="one whose stage A ranks all passages",
+            fix="leave it out",
+        )
+    if options.attribution:
+        raise OptionError(
+            "exact ranking", expected="no attribution, which swaps parts of sides that rank alike", found="both",
+            fix="leave one of them out",
+        )
+
+
+def _ranking_all(model: GlimmerModel) -> GlimmerModel:
+    """The model of the same weights whose stage A ranks all k."""
+    return model.of_children(model, model.config.model_copy(update={"num_shortlisted": None}))
 
 
 def _same_store(one: MemoryStore | None, other: MemoryStore | None) -> bool:

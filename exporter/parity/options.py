@@ -25,11 +25,11 @@ class ParityOptions:
     `given_passages`: those of the question file, instead of retrieval; `top_k` and `top_m`: None for the manifest's;
     `mass`: the candidate reads no more of the m than hold that share of the scores' softmax, None for all;
     `draft_tokens`: the candidate looks drafts of so many tokens up in what it reads, 0 for none, as the reference has;
-    `batch_size`: questions of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs,
-    of questions in even steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of
-    reading a store's; `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap
-    one part at a time; `threads` of one graph run, if no backend is given; `retrieval`: what finds the passages of
-    both.
+    `exact_ranking`: stage A of the reference ranks all k, whatever a cascade's shortlist keeps; `batch_size`: questions
+    of one run; `observed_runs`: runs of each graph that both sides repeat on the same inputs, of questions in even
+    steps through all; `exact_memory`: a torch reference encodes its own memory in FP32 instead of reading a store's;
+    `reference_store`: what the reference reads, None for the candidate's store; `attribution`: swap one part at a time;
+    `threads` of one graph run, if no backend is given; `retrieval`: what finds the passages of both.
     """
 
     given_passages: bool = False
@@ -37,6 +37,7 @@ class ParityOptions:
     top_m: int | None = None
     mass: float | None = None
     draft_tokens: int = 0
+    exact_ranking: bool = False
     batch_size: int = 8
     observed_runs: int = 8
     exact_memory: bool = False
@@ -44,6 +45,11 @@ class ParityOptions:
     attribution: bool = False
     threads: int | None = None
     retrieval: str = "bm25"
+
+    @property
+    def reads_alike(self) -> bool:
+        """Whether both sides are to read the same passages, token by token, but for what their graphs compute."""
+        return self.mass is None and not self.draft_tokens and not self.exact_ranking
 
 
 @contextmanager

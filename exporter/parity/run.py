@@ -61,8 +61,8 @@ def run_parity(
 ) -> ParityReport:
     """Compare; with a gate, also judge the candidate and record the result in its directory.
 
-    With a `mass` or drafts nothing is recorded: what a record witnesses is a bundle that reads m passages and runs each
-    step on one token.
+    With a `mass`, drafts or an exact ranking nothing is recorded: what a record witnesses is a bundle that reads m
+    passages and runs each step on one token, beside a reference of the same shortlist.
     Raises OptionError for a request that says nothing or too much and for a bad gate, OutputError where something
     cannot be written, BundleError where a newer version's records stand there, each before anything is compared; and
     what comparing raises.
@@ -75,7 +75,7 @@ def run_parity(
     named_gate = None if request.gate is None else read_gate(request.gate)
     html = None if request.html is None else check_page(request.html, [request.bundle, *request.inputs])
     ranges = None if html is None else _ranges(request)
-    recorded = named_gate is not None and request.options.mass is None and not request.options.draft_tokens
+    recorded = named_gate is not None and request.options.reads_alike
     if recorded and request.bundle.is_dir():
         _check_record(request)
     if request.checkpoint is not None:

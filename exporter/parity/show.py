@@ -88,7 +88,8 @@ def _facts(report: ParityReport) -> str:
     memory = {"store": "the same store", "exact": "memory of its own", "reference_store": "another store"}
     read = memory[report.reference_memory]
     counts = ", ".join(f"{name}: {count}" for name, count in _coverage(report))
-    return f"{sides}; questions {counts}; {report.passages} passages; the reference reads {read}."
+    ranks = " and ranks all passages" if report.exact_ranking else ""
+    return f"{sides}; questions {counts}; {report.passages} passages; the reference reads {read}{ranks}."
 
 
 def _side(side: SideName) -> str:

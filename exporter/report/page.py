@@ -35,7 +35,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under a heading, in this order; `is_text`: the tables' cells are sentences, not figures."""
+    """What stands under a heading, in this order; `is_text`: the tables' cells are sentences, not figures.
+
+    One that has an `anchor` is shown only where a link to that was followed.
+    """
 
     heading: str
     texts: Sequence[str] = ()
@@ -43,6 +46,8 @@ class Section:
     pictures: Sequence[Picture] = ()
     verdict: Verdict | None = None
     is_text: bool = False
+    anchor: str = ""
+    commands: Sequence[str] = ()
 
     @classmethod
     def of(cls, table: ReportTable, *, is_text: bool = False) -> Section:

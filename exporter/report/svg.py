@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["Curve", "CurvePoint", "curves_svg", "histogram_svg", "scatter_svg", "tick_places"]
+__all__ = ["Curve", "CurvePoint", "Mark", "curves_svg", "histogram_svg", "marks_svg", "scatter_svg", "tick_places"]
 
 SIDE = 380
 LEFT, BOTTOM, EDGE = 56, 40, 10
@@ -120,48 +120,95 @@ class Curve:
     points: tuple[CurvePoint, ...]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point with the ends of the bar through it, and the anchor in the page that it leads to; `label` is its hint."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    anchor: str
+    label: str
+    chosen: bool = False
+
+
 def curves_svg(curves: Sequence[Curve], across: str, up: str) -> Markup:
     """Curves with bars through their points, under the names of the axes; the curves' own names stand below."""
     points = [point for curve in curves for point in curve.points]
-    left, right = _ends([point.x for point in points])
-    low, high = _ends([value for point in points for value in (point.low, point.high)])
-    edge, floor, height = SIDE - EDGE, SIDE - BOTTOM, SIDE + LINE * len(curves)
-
-    def x_of(value: float) -> float:
-        return LEFT + (value - left) / (right - left) * (edge - LEFT)
-
-    def y_of(value: float) -> float:
-        return floor - (value - low) / (high - low) * (floor - EDGE)
-
+    axes = _Axes.around(points)
+    height = SIDE + LINE * len(curves)
     drawn = [
-        f'<svg viewBox="0 0 {SIDE} {height}" width="{SIDE}" height="{height}" class="curves">',
-        f'<rect class="frame" x="{LEFT}" y="{EDGE}" width="{edge - LEFT}" height="{floor - EDGE}"/>',
+        f'<svg viewBox="0 0 {SIDE} {height}" width="{SIDE}" height="{height}" class="curves">', *axes.drawn()
     ]
-    for value in tick_places(left, right):
-        x = x_of(value)
-        drawn.append(f'<line class="tick" x1="{x:.1f}" y1="{floor}" x2="{x:.1f}" y2="{floor + 4}"/>')
-        drawn.append(_text(x, floor + 16, f"{value:.4g}"))
-    for value in tick_places(low, high):
-        y = y_of(value)
-        drawn.append(f'<line class="tick" x1="{LEFT - 4}" y1="{y:.1f}" x2="{LEFT}" y2="{y:.1f}"/>')
-        drawn.append(_text(LEFT - 7, y + 4, f"{value:.4g}", "end"))
     for number, curve in enumerate(curves):
         style = f"curve c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
-        places = " ".join(f"{x_of(point.x):.1f},{y_of(point.y):.1f}" for point in curve.points)
+        places = " ".join(f"{axes.x(point.x):.1f},{axes.y(point.y):.1f}" for point in curve.points)
         drawn.append(f'<g class="{style}"><polyline points="{places}"/>')
         for point in curve.points:
-            x = x_of(point.x)
-            drawn.append(f'<line x1="{x:.1f}" y1="{y_of(point.low):.1f}" x2="{x:.1f}" y2="{y_of(point.high):.1f}"/>')
-            drawn.append(f'<circle cx="{x:.1f}" cy="{y_of(point.y):.1f}" r="2.5"/>')
+            drawn.append(axes.bar(point))
+            drawn.append(f'<circle cx="{axes.x(point.x):.1f}" cy="{axes.y(point.y):.1f}" r="2.5"/>')
         y = SIDE + LINE * number + 8
         drawn.append(f'<line x1="{LEFT}" y1="{y - 4}" x2="{LEFT + 24}" y2="{y - 4}"/></g>')
         drawn.append(_text(LEFT + 30, y, _escaped(curve.label), "start"))
-    middle = EDGE + (floor - EDGE) / 2
-    drawn += [
-        _text(LEFT + (edge - LEFT) / 2, SIDE - 6, _escaped(across)),
-        f'<g transform="rotate(-90 12 {middle})">{_text(12, middle, _escaped(up))}</g></svg>',
-    ]
-    return _markup(drawn)
+    return _markup([*drawn, *axes.names(across, up), "</svg>"])
+
+
+def marks_svg(marks: Sequence[Mark], across: str, up: str) -> Markup:
+    """Points with bars through them, each a link to its anchor in the page."""
+    axes = _Axes.around(marks)
+    drawn = [f'<svg viewBox="0 0 {SIDE} {SIDE}" width="{SIDE}" height="{SIDE}" class="marks">', *axes.drawn()]
+    for mark in marks:
+        kind = "mark chosen" if mark.chosen else "mark"
+        drawn.append(f'<a href="#{_escaped(mark.anchor)}"><title>{_escaped(mark.label)}</title>{axes.bar(mark)}')
+        drawn.append(f'<circle class="{kind}" cx="{axes.x(mark.x):.1f}" cy="{axes.y(mark.y):.1f}" r="6"/></a>')
+    return _markup([*drawn, *axes.names(across, up), "</svg>"])
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """A square of figures, with ticks on two of its sides."""
+
+    across: tuple[float, float]
+    up: tuple[float, float]
+
+    @classmethod
+    def around(cls, points: Sequence[CurvePoint | Mark]) -> _Axes:
+        values = [value for point in points for value in (point.low, point.high)]
+        return cls(_ends([point.x for point in points]), _ends(values))
+
+    def x(self, value: float) -> float:
+        left, right = self.across
+        return LEFT + (value - left) / (right - left) * (SIDE - EDGE - LEFT)
+
+    def y(self, value: float) -> float:
+        (low, high), floor = self.up, SIDE - BOTTOM
+        return floor - (value - low) / (high - low) * (floor - EDGE)
+
+    def bar(self, point: CurvePoint | Mark) -> str:
+        x = self.x(point.x)
+        return f'<line x1="{x:.1f}" y1="{self.y(point.low):.1f}" x2="{x:.1f}" y2="{self.y(point.high):.1f}"/>'
+
+    def drawn(self) -> list[str]:
+        edge, floor = SIDE - EDGE, SIDE - BOTTOM
+        drawn = [f'<rect class="frame" x="{LEFT}" y="{EDGE}" width="{edge - LEFT}" height="{floor - EDGE}"/>']
+        for value in tick_places(*self.across):
+            x = self.x(value)
+            drawn.append(f'<line class="tick" x1="{x:.1f}" y1="{floor}" x2="{x:.1f}" y2="{floor + 4}"/>')
+            drawn.append(_text(x, floor + 16, f"{value:.4g}"))
+        for value in tick_places(*self.up):
+            y = self.y(value)
+            drawn.append(f'<line class="tick" x1="{LEFT - 4}" y1="{y:.1f}" x2="{LEFT}" y2="{y:.1f}"/>')
+            drawn.append(_text(LEFT - 7, y + 4, f"{value:.4g}", "end"))
+        return drawn
+
+    @staticmethod
+    def names(across: str, up: str) -> list[str]:
+        middle = EDGE + (SIDE - BOTTOM - EDGE) / 2
+        return [
+            _text(LEFT + (SIDE - EDGE - LEFT) / 2, SIDE - 6, _escaped(across)),
+            f'<g transform="rotate(-90 12 {middle})">{_text(12, middle, _escaped(up))}</g>',
+        ]
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

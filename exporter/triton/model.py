@@ -96,6 +96,8 @@ def _opened(settings: Mapping[str, str], home: Path) -> Session:
         retrieval=settings["retrieval"],
         backend=settings["backend"],
         require_parity=REQUIRED[settings["require_parity"]],
+        compute_precision=settings["compute_precision"],
+        draft_tokens=int(settings["draft_tokens"]) if "draft_tokens" in settings else None,
     )
     try:
         session.warm_up()

@@ -45,13 +45,17 @@ class TritonOptions:
     require_parity: str = "no"
     threads: int | None = None
     verify: bool = True
+    compute_precision: str = "auto"
+    draft_tokens: int | None = None
 
     def parameters(self, bundle: str, store: str) -> dict[str, str]:
         """What stands in config.pbtxt, where paths are from the folder of model.py, or absolute."""
         return {
             "bundle": bundle, "store": store, "backend": self.backend, "retrieval": self.retrieval,
             "require_parity": self.require_parity, "verify": "yes" if self.verify else "no",
+            "compute_precision": self.compute_precision,
             **({} if self.threads is None else {"threads": str(self.threads)}),
+            **({} if self.draft_tokens is None else {"draft_tokens": str(self.draft_tokens)}),
         }  # fmt: skip
 
 
@@ -81,6 +85,7 @@ def write_repository(
     checked = OpenOptions.of(
         bundle, store, threads=options.threads, verify=options.verify, retrieval=options.retrieval,
         backend=options.backend, passage_cache_bytes=0, require_parity=options.require_parity != "no",
+        compute_precision=options.compute_precision, draft_tokens=options.draft_tokens,
     )
     check_target(repository, overwrite=overwrite, inputs=(bundle, store))
     with ExitStack() as stack:

@@ -113,6 +113,7 @@ CASES = [
     ("torch", "bench", "export"),
     ("transformers", "bench", "export"),
     ("optimum", "bench optimum", "optimum"),
+    ("optuna", "tune", "tune"),
     ("starlette", "serve", "serve"),
     ("uvicorn", "serve", "serve"),
     ("prometheus_client", "serve", "serve"),
@@ -129,6 +130,7 @@ def words_of(command: str, glimmer: Exported, folder: Path) -> list[object]:
     return {
         "help": ["--help"],
         "inspect": ["inspect", glimmer.bundle],
+        "tune": ["tune", glimmer.checkpoint, "--corpus", corpus, "--questions", questions, "-o", output],
         "export": ["export", glimmer.checkpoint, "-o", output],
         "init": ["init", "--random", "small", "-o", output],
         "convert": ["convert", folder, "--from", "t5x", "-o", output],

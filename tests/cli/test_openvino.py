@@ -93,13 +93,14 @@ def test_bf16_is_computed_where_it_was_asked_for_or_is_witnessed(cli, bundle, ga
     assert asked() == "fp32"
 
 
-@pytest.mark.parametrize("command", ["ask", "answer", "parity", "memory build"])
+@pytest.mark.parametrize("command", ["ask", "answer", "evaluate", "parity", "memory build"])
 def test_a_cpu_that_only_emulates_bf16_refuses_it_by_name(cli, bundle, tmp_path, monkeypatch, command):
     monkeypatch.setattr("glimmer_export.runtime.cpu_kind.cpu_flags", lambda: {"avx512f"})
     rows = write_rows(tmp_path / "rows.jsonl", [{"id": 1, "question": "w1", "answers": ["w1"], "text": "w1"}])
     options = {
         "ask": ["ask", bundle, "w1", "--store", STORE],
         "answer": ["answer", bundle, "--store", STORE, "--questions", rows],
+        "evaluate": ["evaluate", bundle, "--store", STORE, "--questions", rows],
         "parity": ["parity", bundle, "--reference", bundle, "--store", STORE, "--questions", rows],
         "memory build": ["memory", "build", bundle, "--corpus", rows, "-o", tmp_path / "store"],
     }[command]
@@ -131,5 +132,3 @@ def test_a_store_is_built_with_it(cli, tmp_path):
         done = cli("memory", "append", tmp_path / "bf16", "--bundle", GOLDEN / "bundle", "--corpus", corpus)
         assert done.code == 2
         assert "an append computes in FP32" in done.err
-
-

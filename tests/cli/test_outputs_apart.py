@@ -61,6 +61,7 @@ COMMANDS = {
         {"output": FOLDER}, ("bundle", "policy", "questions", "store"), "--weight-only int4 --algorithm gptq"
     ),
     "lint": Command({}, ("bundle",)),
+    "tune": Command({"output": FOLDER, "html": FILE}, ("checkpoint", "corpus", "questions", "gate", "policy")),
     "build": Command({"bundle": CHANGED}, ()),
     "sensitivity": Command({"plot": FILE}, ("bundle", "questions", "store", "policy")),
     "cost": Command({"plot": FILE}, ("bundle",)),
@@ -131,6 +132,7 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
         "draft_trace": folder / "config.json",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
+        "output": tmp_path / "new",
         "ids": write_rows(folder / "ids.jsonl", [{"id": row["id"]} for row in CORPUS[:2]]),
         "questions": write_rows(folder / "questions.jsonl", rows),
         "rows": write_rows(folder / "rows.jsonl", rows), "dev": write_rows(folder / "dev.jsonl", rows),

@@ -155,6 +155,7 @@ def test_only_the_same_evaluation_continues(glimmer, request_of, asked, spans, e
         (request, asked[:-1], "questions"),
         (replace(request, grid=Grid((2, 5), (1,))), asked, "grid"),
         (replace(request, options=replace(request.options, batch_size=2)), asked, "batch_size 2, as asked for"),
+        (replace(request, options=replace(request.options, compute_precision="fp32")), asked, "compute_precision"),
     ):
         with pytest.raises(OutputError, match=f"unfinished evaluation .*expected {name}"):
             evaluate(changed, rows)

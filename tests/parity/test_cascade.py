@@ -14,9 +14,10 @@ from glimmer_export.calibration.rounding import RoundingBackend
 from glimmer_export.exporter.bundle.quantize import ANY_SPEED, QuantizeOptions, quantize_bundle
 from glimmer_export.exporter.cost import CostRequest, cost_report
 from glimmer_export.exporter.parity import ParityOptions, compare_with_bundle, compare_with_checkpoint
-from glimmer_export.exporter.parity.reference import graphs_from_model
+from glimmer_export.exporter.parity.reference import TorchReference, graphs_from_model
 from glimmer_export.exporter.stages import Masked, model_from_weights
 from glimmer_export.exporter.tolerances import MIN_SNR_DB, TOLERANCES, max_abs_error
+from glimmer_export.runtime.contract import OptionError
 from tests.calibrated import calibrated
 from tests.exported import CASCADES, CORPUS, QUESTIONS, Exported
 
@@ -77,6 +78,37 @@ def test_the_bundle_answers_as_the_checkpoint(source):
     assert (report.questions, report.errors) == (len(ROWS), 0)
     assert (report.answers_equal, report.top_m_overlap) == (1.0, 1.0)
     assert {"live_shortlist", "live_stage_a"} <= report.graphs.keys()
+
+
+@pytest.mark.parametrize("reference", ["checkpoint", "bundle"])
+def test_beside_an_exact_ranking_the_shortlist_counts(cascade, reference, tmp_path):
+    """The reference answers as the model without a shortlist, which reads what the shortlist dropped."""
+    options = replace(OPTIONS, exact_ranking=True)
+    if reference == "checkpoint":
+        report = compare_with_checkpoint(cascade.bundle, cascade.checkpoint, cascade.store, ROWS, options)
+    else:
+        report = compare_with_bundle(cascade.bundle, cascade.bundle, cascade.store, ROWS, options)
+    plain = TorchReference(without_cascade(cascade))
+    same = []
+    for answer in cascade.session.answer_many(QUESTIONS):
+        text = cascade.session.text
+        passages = [text.passage(item.passage.title, item.passage.text)[0] for item in answer.passages]
+        expected = plain.answer(text.question(answer.question), passages, plain.memory(passages), 2)
+        same.append(len({*expected.selected} & {*answer.selected}) / 2)
+    assert report.top_m_overlap == pytest.approx(np.mean(same))
+    assert 0 < report.top_m_overlap < 1
+    assert report.to_json()["exact_ranking"] is True
+
+
+def test_an_exact_ranking_is_of_a_cascade_and_of_whole_answers(cascade, exported):
+    options = replace(OPTIONS, exact_ranking=True)
+    plain = exported("glimmer")
+    with pytest.raises(OptionError, match="ranks all passages"):
+        compare_with_bundle(plain.bundle, plain.bundle, plain.store, ROWS, options)
+    with pytest.raises(OptionError, match="attribution"):
+        compare_with_bundle(
+            cascade.bundle, cascade.bundle, cascade.store, ROWS, replace(options, attribution=True)
+        )
 
 
 def test_stage_a_runs_for_those_that_are_kept(source):

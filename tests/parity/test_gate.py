@@ -71,6 +71,18 @@ def test_a_mass_is_judged_and_not_recorded(glimmer, close, rows, tmp_path):
             session.answer("w1 w2", mass=0.5)
 
 
+def test_a_shortlist_is_judged_and_not_recorded(exported, tmp_path):
+    cascade = exported("glimmer, cascade")
+    rows = answered_rows(cascade)
+    bundle = shutil.copytree(cascade.bundle, tmp_path / "bundle")
+    gate = write_gate(tmp_path)
+    report = run(cascade, bundle, rows, gate, options=ParityOptions(threads=1, exact_ranking=True))
+    assert report.gate.verdict == "failed"
+    assert "min_top_m_overlap" in {check.name for check in report.gate.checks if not check.passed}
+    assert not (bundle / "parity.json").exists()
+    assert run(cascade, bundle, rows, gate, options=ParityOptions(threads=1)).gate.verdict == "not measured"
+
+
 def test_drafts_are_judged_and_not_recorded(glimmer, close, rows, tmp_path):
     bundle = shutil.copytree(close, tmp_path / "bundle")
     report = run(glimmer, bundle, rows, write_gate(tmp_path), options=ParityOptions(threads=1, draft_tokens=4))

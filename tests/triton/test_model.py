@@ -138,6 +138,22 @@ def test_answers_are_the_sessions(model, session):
     )
 
 
+def test_drafts_and_compute_precision_are_the_sessions(repository, monkeypatch, logged, tmp_path):
+    write_repository(
+        BUNDLE, STORE, tmp_path / "repo", TritonOptions(threads=1, compute_precision="fp32", draft_tokens=0)
+    )
+    opened, open_session = [], SessionClass.open
+
+    def noted(*arguments, **options):
+        opened.append((options["compute_precision"], options["draft_tokens"]))
+        return open_session(*arguments, **options)
+
+    monkeypatch.setattr(SessionClass, "open", noted)
+    for written in (tmp_path / "repo", repository):
+        started(written).finalize()
+    assert opened == [("fp32", 0), ("auto", None)]
+
+
 def test_questions_with_their_own_k_and_m_in_one_batch(model, session):
     requests = [
         Request.of(QUESTIONS[0], QUESTIONS[1], top_k=[3, 2], top_m=[1, 2]), Request.of(QUESTIONS[2]),

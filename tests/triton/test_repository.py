@@ -111,7 +111,10 @@ def test_a_repository_of_copies_answers_wherever_it_is(cli, tmp_path):
 
 
 def test_triton_is_told_what_the_model_takes_and_gives(tmp_path):
-    options = TritonOptions(name="qa-2.1", max_batch_size=3, threads=2, backend="onnxruntime-cpu", verify=False)
+    options = TritonOptions(
+        name="qa-2.1", max_batch_size=3, threads=2, backend="onnxruntime-cpu", verify=False, compute_precision="fp32",
+        draft_tokens=2,
+    )
     write_repository(BUNDLE, STORE, tmp_path / "repo", options)
     config = parsed((tmp_path / "repo" / "qa-2.1" / "config.pbtxt").read_text(encoding="utf-8"))
     assert (config.backend, config.max_batch_size) == ("python", 3)
@@ -125,7 +128,7 @@ def test_triton_is_told_what_the_model_takes_and_gives(tmp_path):
     assert [each.count for each in config.instance_group] == [1]
     assert settings(tmp_path / "repo", "qa-2.1") == {
         "bundle": "bundle", "store": "store", "backend": "onnxruntime-cpu", "retrieval": "bm25",
-        "require_parity": "no", "verify": "no", "threads": "2",
+        "require_parity": "no", "verify": "no", "threads": "2", "compute_precision": "fp32", "draft_tokens": "2",
     }  # fmt: skip
 
 

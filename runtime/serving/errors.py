@@ -16,7 +16,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.serving.models import ErrorBody, ErrorOut
 
-__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down", "writes_off"]
+__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down", "without_places", "writes_off"]
 
 ASKED_WRONG = (OptionError, PassageError, QuestionError)
 """Errors of what was asked; all others are the server's."""
@@ -65,10 +65,7 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
     if isinstance(error, ServingError):
         return error
     if isinstance(error, ASKED_WRONG):
-        message = str(error)
-        for place in sorted(places, key=len, reverse=True):
-            message = message.replace(place, STORE_PLACE)
-        return ServingError(400, type(error).__name__, message)
+        return ServingError(400, type(error).__name__, without_places(str(error), *places))
     if isinstance(error, DeviceMemoryError):
         return ServingError(
             503, "DeviceMemoryError", "the device's memory does not hold this now; ask for less, or later",
@@ -76,6 +73,13 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
         )
     kind = type(error).__name__ if isinstance(error, GlimmerError) else "InternalError"
     return ServingError(500, kind, "the server failed; its log says more under this request_id")
+
+
+def without_places(message: str, *places: str) -> str:
+    """A message that does not name the host's own paths."""
+    for place in sorted(places, key=len, reverse=True):
+        message = message.replace(place, STORE_PLACE)
+    return message
 
 
 def shutting_down() -> ServingError:

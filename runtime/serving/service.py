@@ -79,7 +79,7 @@ class Service:
         """The host's paths that errors may name."""
         store = self.session.store
         found = [self.session.bundle.directory, *([] if store is None else [store.directory])]
-        return tuple(os.fspath(path) for place in found for path in (place, place.absolute()))
+        return tuple(os.fspath(path) for place in found for path in (place, place.absolute(), place.resolve()))
 
     def check_ready(self) -> None:
         """Raise ServingError 503 if questions cannot be taken."""

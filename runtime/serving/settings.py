@@ -62,7 +62,7 @@ def settings_from(*sources: Mapping[str, Any]) -> Settings:
     """Settings of several mappings, of which an earlier one goes before a later one; None is as if it were not there.
 
     Raises OptionError for an unknown name, a value that is none, a mass where a parity record is required, writes
-    where there is no store or it is searched by vectors, and for a server that anybody may reach without a token.
+    where there is no store, and for a server that anybody may reach without a token.
     """
     merged: dict[str, Any] = {}
     for source in reversed(sources):
@@ -80,11 +80,9 @@ def settings_from(*sources: Mapping[str, Any]) -> Settings:
             "mass", expected="none with require_parity, whose records are of all m passages", found=str(settings.mass),
             fix="judge it by `glimmer-export parity --mass`, and require no record",
         )
-    if settings.write_token_file is not None and (settings.store is None or settings.retrieval != "bm25"):
+    if settings.write_token_file is not None and settings.store is None:
         raise OptionError(
-            "write_token_file", expected="a store to write to, searched by bm25: a write makes no vectors",
-            found="no store" if settings.store is None else f"retrieval {settings.retrieval}",
-            fix="serve without it" if settings.store is not None else "name a store",
+            "write_token_file", expected="a store to write to", found="none", fix="name one, or serve without it"
         )
     if not (settings.is_loopback or settings.token_file or settings.insecure):
         raise OptionError(

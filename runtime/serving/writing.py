@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +19,7 @@ from glimmer_export.runtime.contract import (
     TakenIdError,
 )
 from glimmer_export.runtime.passage_texts import Passage
-from glimmer_export.runtime.serving.errors import ServingError, writes_off
+from glimmer_export.runtime.serving.errors import ServingError, without_places, writes_off
 from glimmer_export.runtime.serving.models import DeleteIn, PassageIn, PassagesIn, WrittenOut
 from glimmer_export.runtime.serving.service import as_json, read_body, service_of
 from glimmer_export.runtime.serving.upkeep import find_passage
@@ -33,12 +34,12 @@ SHOWN = 80
 
 async def post_passages(request: Request) -> Response:
     """Add a passage, or several; if the store has the id of one, none of them is added."""
-    return await _put(request, replace=False)
+    return await _put(request, in_place=False)
 
 
 async def put_passages(request: Request) -> Response:
     """Put a passage, or several, in the place of those that have their ids, if there are any."""
-    return await _put(request, replace=True)
+    return await _put(request, in_place=True)
 
 
 async def delete_passages(request: Request) -> Response:
@@ -56,7 +57,7 @@ async def delete_passage(request: Request) -> Response:
     return await _change(request, ids, lambda writer: writer.delete(ids))
 
 
-async def _put(request: Request, *, replace: bool) -> Response:
+async def _put(request: Request, *, in_place: bool) -> Response:
     body = (await read_body(request, PassagesIn)).root
     given = [body] if isinstance(body, PassageIn) else body
     passages = [Passage(item.id, item.title, item.text, item.wikipedia_id) for item in given]
@@ -65,19 +66,20 @@ async def _put(request: Request, *, replace: bool) -> Response:
         if item.id in seen:
             raise ServingError(400, "InvalidRequest", f"passages: two of them have the id {_shown(item.id)}")
         seen.add(item.id)
-    return await _change(request, [item.id for item in given], lambda writer: writer.put(passages, replace=replace))
+    return await _change(request, [item.id for item in given], lambda writer: writer.put(passages, replace=in_place))
 
 
 async def _change(request: Request, ids: Sequence[int | str], change: Callable[[Writer], Written]) -> Response:
-    writes = service_of(request).writes
-    if writes is None:
+    service = service_of(request)
+    if service.writes is None:
         raise writes_off()
     try:
-        written = await writes.make(request, change)
+        written = await service.writes.make(request, change)
     except GlimmerError as error:
         raise _told(error) or error from error
     request.state.generation = written.generation
-    return as_json(WrittenOut.of(written, ids))
+    warnings = tuple(without_places(warning, *service.places) for warning in written.warnings)
+    return as_json(WrittenOut.of(replace(written, warnings=warnings), ids))
 
 
 def _told(error: GlimmerError) -> ServingError | None:

@@ -20,6 +20,7 @@ from glimmer_export.exporter.memory import (
     append_passages,
     build_store,
     delete_passages,
+    index_store,
     verify_store,
 )
 from glimmer_export.exporter.memory.work import work_directory
@@ -28,8 +29,9 @@ from glimmer_export.runtime.contract import OptionError, OutputError, StoreError
 from glimmer_export.runtime.serving import Service, create_app, serve, settings_from
 from glimmer_export.runtime.serving.endpoints import ENDPOINTS
 from glimmer_export.runtime.serving.writes import MAX_WAITING
-from glimmer_export.runtime.writes import MAX_WRITTEN
+from glimmer_export.runtime.writes import MAX_WRITTEN, Written
 from tests.bundle_factory import write_rows
+from tests.encoder_factory import make_encoder
 from tests.exported import QUESTIONS
 from tests.serving.conftest import BUNDLE, GOLDEN
 from tests.serving.test_limits import refused
@@ -51,7 +53,7 @@ def writing(
     store: Path, *, writer: object = None, token: bytes | None = None, **settings: object
 ) -> Iterator[tuple[TestClient, Session]]:
     """A client of a server that takes writes, and its session."""
-    with Session.open(BUNDLE, store, threads=1) as session:
+    with Session.open(BUNDLE, store, threads=1, retrieval=str(settings.get("retrieval", "bm25"))) as session:
         found = settings_from(settings, {"bundle": BUNDLE, "store": store})
         writer = writer or StoreWriter.open(store, BUNDLE, threads=1)
         service = Service.of(session, found, writer=writer)  # type: ignore[arg-type]
@@ -293,6 +295,33 @@ def test_a_full_disk_is_507(store, monkeypatch):
         assert session.refresh() is None
 
 
+class Warns:
+    """A writer that only warns, and names the store."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+
+    def put(self, passages, *, replace):
+        return Written(generation=7, passages=1, added=len(passages), warnings=(f"see {self._store}", "other"))
+
+    def close(self) -> None:
+        """Nothing was loaded."""
+
+
+def test_warnings_do_not_name_the_hosts_paths(store):
+    with writing(store, writer=Warns(store)) as (client, _):
+        assert send(client, "POST", NEW).json()["warnings"] == ["see the store", "other"]
+
+
+def test_passages_are_found_by_their_vectors_at_once(store, tmp_path):
+    index_store(store, encoder=make_encoder(tmp_path / "encoder"))
+    with writing(store, retrieval="dense") as (client, _):
+        made = send(client, "PUT", NEW).json()
+        assert made["warnings"] == []
+        found = client.post("/v1/answer", json={"question": "w1 w2 w3", "top_k": 20}).json()["passages"]
+        assert "fresh" in [passage["id"] for passage in found]
+
+
 def test_work_of_a_large_append_is_not_thrown_away(store):
     partial = store.with_name("store.partial")
     (partial / "store").mkdir(parents=True)
@@ -309,9 +338,8 @@ def test_what_cannot_be_written_to_is_said_at_the_start(store, tmp_path):
     token = tmp_path / "token"
     token.write_bytes(TOKEN)
     base = {"bundle": BUNDLE, "store": store, "port": 0, "write_token_file": token}
-    for wrong in ({"store": None}, {"retrieval": "dense"}):
-        with pytest.raises(OptionError, match="write_token_file"):
-            settings_from({key: value for key, value in {**base, **wrong}.items() if value is not None})
+    with pytest.raises(OptionError, match="write_token_file"):
+        settings_from({**base, "store": None})
     with pytest.raises(OptionError, match="the runtime alone"):
         serve(settings_from(base))
     with pytest.raises(OptionError, match="a token of its own"):

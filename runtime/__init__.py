@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from glimmer_export.runtime.contract.errors import (
         BackendError,
         BundleError,
+        BusyError,
         CalibrationError,
         CheckpointError,
         ClosedError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         QuestionError,
         QuestionFileError,
         StoreError,
+        TakenIdError,
         TokenizerError,
         TrainingError,
     )
@@ -65,6 +67,7 @@ __all__ = [
     "BackendOptions",
     "Bundle",
     "BundleError",
+    "BusyError",
     "CalibrationError",
     "CheckpointError",
     "ClosedError",
@@ -93,6 +96,7 @@ __all__ = [
     "RankedPassage",
     "Session",
     "StoreError",
+    "TakenIdError",
     "TokenizerError",
     "TrainingError",
     "backend_names",

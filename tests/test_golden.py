@@ -43,6 +43,10 @@ ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8, ANSWERS_9 = (
 )
 
 
+def of_schema(bundle: Path) -> str:
+    return f"{bundle.parent.name}/{bundle.name}"
+
+
 def assert_same_answers(answers, expected):
     for answer, row in zip(answers, expected, strict=True):
         assert list(answer.token_ids) == row["tokens"]
@@ -154,7 +158,7 @@ def test_a_quantised_bundle_of_schema_5_opens_and_its_record_holds():
     assert [record.codec for record in found.records] == ["int8"]
 
 
-@pytest.mark.parametrize("bundle", [GOLDEN / "bundle", SCHEMA_5 / "bundle", SCHEMA_5 / "bundle-int8"], ids=str)
+@pytest.mark.parametrize("bundle", [GOLDEN / "bundle", SCHEMA_5 / "bundle", SCHEMA_5 / "bundle-int8"], ids=of_schema)
 def test_a_bundle_of_before_does_not_tell_how_sure_it_is(bundle):
     with Session.open(bundle, GOLDEN / "store-int8", threads=1) as session:
         answers = session.answer_many(QUESTIONS)
@@ -197,7 +201,7 @@ def test_a_bundle_of_schema_8_has_no_separate_reranker(bundle):
     assert (manifest.schema_version, manifest.model.separate_reranker) == (BUNDLE_SCHEMA_VERSION, False)
 
 
-@pytest.mark.parametrize("bundle", [SCHEMA_8 / "bundle", SCHEMA_9 / "bundle-fid"], ids=str)
+@pytest.mark.parametrize("bundle", [SCHEMA_8 / "bundle", SCHEMA_9 / "bundle-fid"], ids=of_schema)
 def test_a_bundle_of_before_schema_10_takes_no_drafts(bundle):
     """Its decoder steps take one token and say so; its logits have no axis for more."""
     manifest = read_manifest(bundle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from glimmer_export.exporter.cli.ranges import MAX_COUNT, number
 from glimmer_export.exporter.cli.stopping import handled_by
 from glimmer_export.exporter.report.visible import visible
 
+if TYPE_CHECKING:
+    from glimmer_export.runtime.writes import Writer
+
 __all__ = ["serve"]
 
 
@@ -44,6 +47,12 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="File with the token that clients must send.")
+    ] = None,
+    write_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-token-file", help="File with another token, of clients that may add, replace and delete passages."
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen on any address without a token.")
@@ -117,7 +126,8 @@ def serve(
     }
     from_file = {} if config is None else file_settings(config)
     settings = settings_from(given, environment_settings(os.environ), from_file)
-    check_cache(settings.compile_cache, settings.bundle, settings.store, config, settings.token_file)
+    tokens = [settings.token_file, settings.write_token_file]
+    check_cache(settings.compile_cache, settings.bundle, settings.store, config, *tokens)
 
     def began(url: str) -> None:
         if as_json:
@@ -126,5 +136,11 @@ def serve(
             console().print(f"Serving {visible(str(settings.bundle))} at {url}", soft_wrap=True)
         sys.stdout.flush()
 
+    def open_writer() -> Writer:
+        from glimmer_export.exporter.memory import StoreWriter
+
+        assert settings.store is not None  # settings without one have no writes
+        return StoreWriter.open(settings.store, settings.bundle, inputs=[config, *tokens], threads=settings.threads)
+
     log_to(sys.stderr)
-    run(settings, began=began, stopping=handled_by)
+    run(settings, began=began, stopping=handled_by, open_writer=open_writer)

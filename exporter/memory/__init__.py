@@ -11,6 +11,7 @@ from glimmer_export.exporter.memory.repair import RepairSummary, RollbackSummary
 from glimmer_export.exporter.memory.stats import StoreStats, store_stats
 from glimmer_export.exporter.memory.vectors import DenseSummary, index_store
 from glimmer_export.exporter.memory.verify import Damage, VerifyReport, verify_store
+from glimmer_export.exporter.memory.writer import StoreWriter
 
 __all__ = [
     "AppendSummary",
@@ -25,6 +26,7 @@ __all__ = [
     "RepairSummary",
     "RollbackSummary",
     "StoreStats",
+    "StoreWriter",
     "VerifyReport",
     "append_passages",
     "build_store",

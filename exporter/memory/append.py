@@ -36,10 +36,10 @@ from glimmer_export.runtime.contract import (
     STORE_SCHEMA_VERSION,
     BundleError,
     CodecSnr,
-    CorpusError,
     ShardEntry,
     StoreError,
     StoreManifest,
+    TakenIdError,
     read_store_manifest,
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
@@ -96,9 +96,9 @@ def append_passages(
     Killed, the same call goes on where it stopped; `restart` throws earlier work away. A `bundle` that is open is not
     opened again. The options are as in `build_store`.
 
-    Raises BundleError, TokenizerError, CorpusError (a line, or an id that is there without `replace`), StoreError (no
-    store, of another checkpoint or precision, damaged, memory that is not finite), OutputError (another process changes
-    the store, a full disk): the store is then as it was.
+    Raises BundleError, TokenizerError, CorpusError (a line; TakenIdError, an id that is there without `replace`),
+    StoreError (no store, of another checkpoint or precision, damaged, memory that is not finite), OutputError
+    (BusyError, another process changes the store; a full disk): the store is then as it was.
     """
     started, store = time.monotonic(), Path(store)
     given = CorpusSource.of(corpus_path, corpus_format)
@@ -201,14 +201,14 @@ def _check_same_store(store: Path, planned: StoreManifest, locked: StoreManifest
 
 
 def _replaced(change: Change, corpus: Corpus, *, replace: bool) -> list[int]:
-    """Numbers of the passages whose ids the corpus has too; raises CorpusError for one that may not be replaced."""
+    """Numbers of the passages whose ids the corpus has too; raises TakenIdError for one that may not be replaced."""
     cut = change.manifest.chunk_words is not None
     replaced: list[int] = []
     with change.texts() as texts:
         found = find_chunks(texts, _documents(corpus)) if cut else find_numbers(texts, _ids(corpus))
         for identifier, numbers in zip(_documents(corpus) if cut else _ids(corpus), found, strict=True):
             if numbers and not replace:
-                raise CorpusError(
+                raise TakenIdError(
                     f"corpus {corpus.source}, {'document' if cut else 'passage'} {identifier!r}",
                     expected=f"an id that store {change.store} has not", found="one that is there",
                     fix="pass --replace to put the new one in the place of the old",

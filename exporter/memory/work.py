@@ -27,11 +27,11 @@ from glimmer_export.exporter.files.publish import check_target, swap_directory
 from glimmer_export.exporter.files.whole_file import UNFINISHED, replace_file
 from glimmer_export.exporter.memory.codec_fit import SampleErrors
 from glimmer_export.runtime.bundle import verify_file
-from glimmer_export.runtime.contract import OutputError, ShardEntry, StoreError, record_to_json, shard_name
+from glimmer_export.runtime.contract import BusyError, OutputError, ShardEntry, StoreError, record_to_json, shard_name
 from glimmer_export.runtime.contract.kinds import STORE, kind_of
 from glimmer_export.runtime.contract.records import read_json, record_from_json
 
-__all__ = ["Plan", "ShardRecord", "Work", "check_new", "check_output", "work_directory"]
+__all__ = ["Plan", "ShardRecord", "Work", "check_new", "check_output", "unfinished_passages", "work_directory"]
 
 PLAN, LOCK, RECORDS, WORKERS, STAGED = "plan.json", "lock", "records", "workers", "staged"
 OURS = (PLAN, LOCK, RECORDS, WORKERS, STAGED)
@@ -199,6 +199,17 @@ def _is_ours(name: str) -> bool:
     return name in OURS or name == f".{PLAN}.tmp" or UNFINISHED.fullmatch(name) is not None
 
 
+def unfinished_passages(output: Path) -> int | None:
+    """How many passages the unfinished build or append of an output has; None if there is none, or it does not say."""
+    directory = _directory(Path(os.path.realpath(output)))
+    if not (directory / "store").exists():
+        return None
+    with suppress(OutputError):
+        found = read_json(directory / PLAN, error=OutputError, fix=RESTART).get("num_passages")
+        return found if type(found) is int else None
+    return None
+
+
 def check_output(output: Path, inputs: Inputs) -> None:
     """Raise OutputError if a store, or the directory in which it is made or changed, is not apart from `inputs`."""
     check_apart(output, inputs)
@@ -223,7 +234,7 @@ def _directory(output: Path) -> Path:
 def work_directory(output: Path) -> Iterator[Work]:
     """Make or reopen the work directory of an output, and hold its lock.
 
-    Raises OutputError if another process is building the same output.
+    Raises BusyError if another process is building the same output.
     """
     directory = _directory(output)
     lock = None
@@ -253,7 +264,7 @@ def _lock(directory: Path) -> int | None:
             return lock
     except BlockingIOError:
         os.close(lock)
-        raise OutputError(
+        raise BusyError(
             f"directory {directory}", expected="no other build of this store under way", found="one",
             fix="wait until it ends, or name another output",
         ) from None

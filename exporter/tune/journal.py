@@ -26,7 +26,7 @@ JOURNAL = "journal.jsonl"
 FORMAT, VERSION = "glimmer-export-tune", 1
 MAX_BYTES = 1 << 30
 OURS = frozenset({JOURNAL, "search.jsonl", "held-out.jsonl", "corpus.jsonl", "parts", "bundle", "store", "report.json",
-                  "report.html", "gate.json"})
+                  "report.html"})
 """What a search writes into its folder."""
 Event = dict[str, Any]
 

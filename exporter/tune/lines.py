@@ -19,6 +19,7 @@ __all__ = ["BUILT_CODEC", "ROUNDING", "Inputs", "Ladder", "point_lines"]
 BUILT_CODEC = "fp16"
 """Of the store that all others are converted from."""
 ROUNDING = "onnxruntime-cpu-fp16-rounded"
+ON_CPU = ("--backend", CPU_BACKEND, "--compute-precision", "fp32")
 ANSWERING_BATCH = 8
 """Questions of one run where exact match is counted; latency is that of `batch`."""
 
@@ -92,13 +93,13 @@ def point_lines(inputs: Inputs, point: Point, folder: str, *, held_out: bool = F
                 "--batch-size", ANSWERING_BATCH,
             ])  # fmt: skip
         else:
-            lines.append(["answer", bundle, *asked, "--backend", CPU_BACKEND, "--batch-size", ANSWERING_BATCH])
+            lines.append(["answer", bundle, *asked, *ON_CPU, "--batch-size", ANSWERING_BATCH])
     if inputs.on_gpu:
         lines.append(["build", bundle, "--target", inputs.target])
     else:
         lines.append([
             "answer", bundle, "--store", path["store"], "--questions", inputs.questions, *given,
-            *_asked(inputs, point), "--backend", CPU_BACKEND, "--batch-size", point["batch"], "--limit", inputs.timed,
+            *_asked(inputs, point), *ON_CPU, "--batch-size", point["batch"], "--limit", inputs.timed,
         ])  # fmt: skip
     return [shlex.join(["glimmer-export", *map(str, line)]) for line in lines]
 
@@ -109,6 +110,7 @@ def quantize_options(inputs: Inputs, point: Point) -> list[str] | None:
     if precision == FP32 and few == NONE:
         return None
     made = ["--target", inputs.quantize_for, "--policy", inputs.policy]
+    made += ["--gpu", inputs.target] if inputs.on_gpu else []
     if precision == FP32:
         made += ["--precision", FP32]
     else:

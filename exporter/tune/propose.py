@@ -55,7 +55,7 @@ class Proposer:
 
     def next(self, most: int) -> list[tuple[str, Point]]:
         """The next round's points with who proposes them, `most` at most; none if there are no others."""
-        return list(self._round(min(most, ROUND)))
+        return list(self._round(min(most, ROUND))) if most > 0 else []
 
     def _round(self, count: int) -> Iterator[tuple[str, Point]]:
         if not self._seen:

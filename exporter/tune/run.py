@@ -152,7 +152,8 @@ def _lengths(checkpoint: Checkpoint, corpus: Corpus, split: Split) -> Lengths:
     questions = split.search[:LENGTHS_FROM]
     asked = [len(text.question(question.question)) for question in questions if _fits(text, question)]
     plain = read_tokenizer(checkpoint.tokenizer, shape.vocab_size, subject=str(checkpoint), fix="copy it again")
-    answers = [1 + len(plain.encode(min(gold_answers(question.answers))).ids) for question in questions]
+    golds = [gold for question in questions if _is_text(gold := min(gold_answers(question.answers)))]
+    answers = [1 + len(plain.encode(gold).ids) for gold in golds]
     places = set(spread(range(corpus.num_passages), LENGTHS_FROM))
     passages = [
         len(text.passage(passage.title, passage.text)[0])
@@ -160,7 +161,7 @@ def _lengths(checkpoint: Checkpoint, corpus: Corpus, split: Split) -> Lengths:
     ]
     return Lengths(
         round(fmean(asked or [shape.question_length])), round(fmean(passages)),
-        min(round(fmean(answers)), shape.max_new_tokens),
+        min(round(fmean(answers or [shape.max_new_tokens])), shape.max_new_tokens),
     )  # fmt: skip
 
 
@@ -370,6 +371,15 @@ def _fits(text: TextEncoder, question: Question) -> bool:
     try:
         text.question(question.question)
     except QuestionError:
+        return False
+    return True
+
+
+def _is_text(gold: str) -> bool:
+    """Whether UTF-8 can write it, and so the tokenizer take it."""
+    try:
+        gold.encode()
+    except UnicodeEncodeError:
         return False
     return True
 

@@ -86,7 +86,7 @@ class Search:
                 return SPACE if proposer.exhausted else TRIALS
             for place, (who, point) in enumerate(round_):
                 self._proposed(number + place, turn, who, point)
-            if not given and self._out_of_time(bounds):
+            if turn and not given and self._out_of_time(bounds):
                 return TIME
             trials = self.trials.all[number : number + len(round_)]
             if not self._round(trials, bounds):

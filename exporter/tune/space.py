@@ -147,9 +147,9 @@ class Space:
     def narrowed(self, asked: Iterable[str]) -> Space:
         """Of texts such as `codec=int8,pq8x` and `k=5,10`; raises OptionError for what is no switch or no value of one.
 
-        The default is tried in any case.
+        A switch that is named twice may be what either says. The default is tried in any case.
         """
-        space = self
+        wanted: dict[str, list[Value]] = {}
         for text in asked:
             switch, equals, values = (part.strip() for part in text.partition("="))
             if switch not in SWITCHES or not equals or not values:
@@ -157,7 +157,10 @@ class Space:
                     "option --try", expected=f"SWITCH=VALUE,... of {', '.join(SWITCHES)}", found=repr(text)[:80],
                     fix="write it as in --try codec=int8,pq8x --try k=5,10",
                 )
-            space = space.with_values(switch, [space._value(switch, value.strip()) for value in values.split(",")])
+            wanted.setdefault(switch, []).extend(self._value(switch, value.strip()) for value in values.split(","))
+        space = self
+        for switch, found in wanted.items():
+            space = space.with_values(switch, found)
         return space
 
     def _value(self, switch: str, text: str) -> Value:

@@ -120,6 +120,7 @@ class Workshop:
         if not place.exists():
             options = QuantizeOptions(
                 precision=FP32, target=self.inputs.quantize_for, policy=self.inputs.policy,
+                gpu=self.inputs.target if self.inputs.on_gpu else None,
                 weight_only=None if few == NONE else WeightOnlyOptions(few),
             )
             if needs_ranges:

@@ -19,6 +19,7 @@ from glimmer_export.runtime.contract.engine_record import (
 from glimmer_export.runtime.contract.errors import (
     BackendError,
     BundleError,
+    BusyError,
     CalibrationError,
     CheckpointError,
     ClosedError,
@@ -40,6 +41,7 @@ from glimmer_export.runtime.contract.errors import (
     QuestionError,
     QuestionFileError,
     StoreError,
+    TakenIdError,
     TokenizerError,
     TrainingError,
 )
@@ -210,6 +212,7 @@ __all__ = [
     "BackendError",
     "BundleError",
     "BundleManifest",
+    "BusyError",
     "CalibrationError",
     "CheckpointError",
     "ClosedError",
@@ -257,6 +260,7 @@ __all__ = [
     "Stage",
     "StoreError",
     "StoreManifest",
+    "TakenIdError",
     "TensorEntry",
     "TokenizerError",
     "TombstonesEntry",

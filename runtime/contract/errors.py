@@ -7,6 +7,7 @@ from functools import partial
 __all__ = [
     "BackendError",
     "BundleError",
+    "BusyError",
     "CalibrationError",
     "CheckpointError",
     "ClosedError",
@@ -28,6 +29,7 @@ __all__ = [
     "QuestionError",
     "QuestionFileError",
     "StoreError",
+    "TakenIdError",
     "TokenizerError",
     "TrainingError",
 ]
@@ -75,6 +77,10 @@ class TrainingError(GlimmerError):
 
 class CorpusError(GlimmerError):
     """A corpus that cannot be stored, for one of its lines or rows or as a whole."""
+
+
+class TakenIdError(CorpusError):
+    """A passage to be added whose id the store has already."""
 
 
 class EmbeddingsError(GlimmerError):
@@ -135,6 +141,10 @@ class OptionError(GlimmerError):
 
 class OutputError(GlimmerError):
     """A place that cannot be written: it exists already, or the disk is full."""
+
+
+class BusyError(OutputError):
+    """A place that another process writes, or changes, at this moment."""
 
 
 class MissingExtraError(GlimmerError):

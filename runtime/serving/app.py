@@ -33,12 +33,13 @@ CLIENT_LEFT = 499
 KINDS = {404: "NotFound", 405: "MethodNotAllowed"}
 
 
-def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
+def create_app(service: Service, token: bytes | None = None, write_token: bytes | None = None) -> ASGIApp:
     """The whole application, which starts the worker, and at its end has it finish what waits.
 
-    Where there is a `token`, clients must show it.
+    Where there is a `token`, clients must show it; without a `write_token` no passage is written.
     """
     schema = openapi(asks_for_token=token is not None)
+    methods = ["GET", "POST"] if write_token is None else ["GET", "POST", "PUT", "DELETE"]
 
     async def openapi_json(_request: Request) -> Response:
         return JSONResponse(schema)
@@ -68,12 +69,12 @@ def create_app(service: Service, token: bytes | None = None) -> ASGIApp:
         else:
             await app(scope, receive, send)
 
-    guarded = Guard(with_worker, service.settings, token, observe)
+    guarded = Guard(with_worker, service.settings, token, write_token, observe)
     origins = service.settings.cors_origins
     if not origins:
         return guarded
     return CORSMiddleware(
-        guarded, allow_origins=origins, allow_methods=["GET", "POST"],
+        guarded, allow_origins=origins, allow_methods=methods,
         allow_headers=["authorization", "content-type", "x-request-id"], expose_headers=["x-request-id"],
     )
 
@@ -87,7 +88,7 @@ async def _live(service: Service, receive: Receive, send: Send) -> None:
         await receive()
     except asyncio.CancelledError:
         return
-    await asyncio.to_thread(service.worker.stop)
+    await asyncio.to_thread(service.stop)
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -16,7 +16,7 @@ from glimmer_export.runtime.contract import (
 )
 from glimmer_export.runtime.serving.models import ErrorBody, ErrorOut
 
-__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down"]
+__all__ = ["ServingError", "error_response", "invalid", "of_glimmer", "shutting_down", "without_places", "writes_off"]
 
 ASKED_WRONG = (OptionError, PassageError, QuestionError)
 """Errors of what was asked; all others are the server's."""
@@ -65,10 +65,7 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
     if isinstance(error, ServingError):
         return error
     if isinstance(error, ASKED_WRONG):
-        message = str(error)
-        for place in sorted(places, key=len, reverse=True):
-            message = message.replace(place, STORE_PLACE)
-        return ServingError(400, type(error).__name__, message)
+        return ServingError(400, type(error).__name__, without_places(str(error), *places))
     if isinstance(error, DeviceMemoryError):
         return ServingError(
             503, "DeviceMemoryError", "the device's memory does not hold this now; ask for less, or later",
@@ -78,9 +75,23 @@ def of_glimmer(error: Exception, *places: str) -> ServingError:
     return ServingError(500, kind, "the server failed; its log says more under this request_id")
 
 
+def without_places(message: str, *places: str) -> str:
+    """A message that does not name the host's own paths."""
+    for place in sorted(places, key=len, reverse=True):
+        message = message.replace(place, STORE_PLACE)
+    return message
+
+
 def shutting_down() -> ServingError:
     """What whoever asks a server that ends is told."""
     return ServingError(503, "ShuttingDown", "the server takes no more questions", close=True)
+
+
+def writes_off() -> ServingError:
+    """What whoever would write is told by a server that takes no writes."""
+    return ServingError(
+        403, "WritesOff", "this server takes no writes; `glimmer-export serve --write-token-file` has them", close=True
+    )
 
 
 def invalid(error: ValidationError) -> ServingError:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from glimmer_export.runtime.serving.errors import ServingError, error_response, shutting_down
+from glimmer_export.runtime.serving.errors import ServingError, error_response, shutting_down, writes_off
 from glimmer_export.runtime.serving.page import PAGE_PATHS
 from glimmer_export.runtime.serving.settings import Settings
 
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"}) | PAGE_PATHS
 """What says nothing of the store, of questions or of who asks."""
+PASSAGES = "/v1/passages"
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OTHER_SITES = frozenset({"cross-site", "same-site"})
 """What browsers say of a request, of which no script can change it: pages of another port are `same-site`."""
@@ -37,10 +39,15 @@ class Guard:
     Where there is no token, a page of a browser must not reach this server under another name than this machine's:
     only a request whose Host is that is taken. So that a page cannot send one unseen either, a body must be said to be
     JSON, which browsers ask leave for; and for a POST that has none, they say that it is another site's.
+
+    What changes passages asks for `write_token`, whether there is a `token` or not, and for no other.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, token: bytes | None, observe: Observe) -> None:
-        self._app, self._settings, self._token, self._observe = app, settings, token, observe
+    def __init__(
+        self, app: ASGIApp, settings: Settings, token: bytes | None, write_token: bytes | None, observe: Observe
+    ) -> None:
+        self._app, self._settings, self._observe = app, settings, observe
+        self._token, self._write_token = token, write_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises what the application raises once its response has begun; before, that is a 500.
@@ -98,15 +105,20 @@ class Guard:
                 raise ServingError(
                     403, "OtherHost", "without a token this server answers to localhost alone", close=True
                 )
-        if self._token is None and method == "POST" and headers.get("sec-fetch-site") in OTHER_SITES:
+        is_write = path.startswith(PASSAGES) and method not in READS
+        if is_write and self._write_token is None:
+            raise writes_off()
+        token = self._write_token if is_write else self._token
+        if token is None and method == "POST" and headers.get("sec-fetch-site") in OTHER_SITES:
             named = self._settings.cors_origins
             if "*" not in named and headers.get("origin") not in named:
                 raise ServingError(403, "OtherSite", "this server takes nothing from other sites' pages", close=True)
-        if self._token is not None and path not in OPEN_PATHS and method != "OPTIONS":
+        if token is not None and path not in OPEN_PATHS and method != "OPTIONS":
             scheme, _, given = headers.get("authorization", "").partition(" ")
             # latin-1 is what headers are in, and takes any of them
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):
-                raise ServingError(401, "Unauthorized", "this server asks for its token: Authorization: Bearer TOKEN")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), token):
+                whose = "writes ask for a token of their own" if is_write else "this server asks for its token"
+                raise ServingError(401, "Unauthorized", f"{whose}: Authorization: Bearer TOKEN")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:19]) > self._settings.max_body_bytes:
             raise self._too_large()

@@ -41,7 +41,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
         "request_id": state.get("request_id"), "method": scope["method"], "path": scope["path"], "status": status,
         "milliseconds": round(1e3 * seconds, 2),
     }
-    fields |= {name: state[name] for name in ("num_questions", "questions") if name in state}
+    fields |= {name: state[name] for name in ("num_questions", "questions", "generation") if name in state}
     ACCESS.info("request", extra={FIELDS: fields})
 
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from glimmer_export.runtime.serving.batching import Batch, Line
 from glimmer_export.runtime.session import Session
+from glimmer_export.runtime.writes import Written
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
@@ -67,6 +68,12 @@ class Metrics:
             Gauge("glimmer_store_passages", "Of the store that is served", registry=registry).set_function(
                 lambda: 0 if session.store is None else session.store.num_passages
             )
+        self._changed = Counter(
+            "glimmer_passages_written", "Passages added, replaced and deleted over HTTP", ["change"], registry=registry
+        )
+        self._write_seconds = Histogram(
+            "glimmer_write_seconds", "Of a write, until it is answered from", buckets=SECONDS, registry=registry
+        )
         registry.register(_PassageCache(session))
 
     def request(self, path: str, status: int, seconds: float) -> None:
@@ -82,6 +89,12 @@ class Metrics:
             self._waited.observe(max(0.0, batch.taken - job.since))
         for stage, value in milliseconds.items():
             self._stages.labels(stage).observe(value / 1e3)
+
+    def written(self, written: Written, seconds: float) -> None:
+        """A write was made, and is answered from."""
+        for change in ("added", "replaced", "deleted"):
+            self._changed.labels(change).inc(getattr(written, change))
+        self._write_seconds.observe(seconds)
 
     def text(self) -> bytes:
         """In Prometheus's format, CONTENT_TYPE_LATEST."""

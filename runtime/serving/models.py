@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from glimmer_export.runtime import answer as runtime_answer
 from glimmer_export.runtime.candidates import Given, PassageId
 from glimmer_export.runtime.contract import OptionError
 from glimmer_export.runtime.store import Passage
+from glimmer_export.runtime.writes import MAX_WRITTEN, Written
 
 __all__ = [
-    "AnswerEvent", "AnswerIn", "AnswerList", "AnswerOut", "Document", "DocumentOut", "ErrorBody", "ErrorOut", "Health",
-    "PassageOut", "RankedOut", "Refreshed", "RerankIn", "RerankOut", "RerankResult", "TokenEvent", "given_of",
+    "AnswerEvent", "AnswerIn", "AnswerList", "AnswerOut", "DeleteIn", "Document", "DocumentOut", "ErrorBody",
+    "ErrorOut", "Health", "PassageIn", "PassageOut", "PassagesIn", "RankedOut", "Refreshed", "RerankIn", "RerankOut",
+    "RerankResult", "TokenEvent", "WrittenOut", "given_of",
 ]  # fmt: skip
 
 MAX_QUESTION = 20_000
@@ -231,6 +234,64 @@ class Refreshed(_Out):
 
     changed: bool
     generation: int
+
+
+class PassageIn(_In):
+    """A passage for the store; 1 and "1" are two ids. Of a store that cuts its documents into passages, a document."""
+
+    id: IntId | StrId
+    title: str = ""
+    text: Annotated[str, Field(pattern=r"\S", description="Not blank.")]
+    wikipedia_id: str | None = None
+
+
+def _count(value: Any) -> str:
+    return "several" if isinstance(value, (list, tuple)) else "one"
+
+
+class PassagesIn(RootModel[Any]):
+    """One passage, or a list of them with an id each."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    root: Annotated[
+        Annotated[PassageIn, Tag("one")]
+        | Annotated[list[PassageIn], Field(min_length=1, max_length=MAX_WRITTEN), Tag("several")],
+        Discriminator(_count),
+    ]
+
+
+class DeleteIn(_In):
+    """Ids of the passages to be deleted, or of documents that were cut into passages."""
+
+    ids: Annotated[list[IntId | StrId], Field(min_length=1, max_length=MAX_WRITTEN)]
+
+
+class WrittenOut(_Out):
+    """What a write made of the store, which is answered from now; `passages` are in it.
+
+    `added` passages came, some in the places of `replaced` ones; `truncated` of them were longer than is read. `ids`
+    are those of the request. `already_complete`: the last change was this one, and nothing was done.
+    """
+
+    generation: int
+    ids: list[int | str]
+    added: int
+    replaced: int
+    deleted: int
+    truncated: int
+    passages: int
+    already_complete: bool
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, written: Written, ids: Sequence[int | str]) -> WrittenOut:
+        """As the writer has it."""
+        return cls(
+            generation=written.generation, ids=list(ids), added=written.added, replaced=written.replaced,
+            deleted=written.deleted, truncated=written.truncated, passages=written.passages,
+            already_complete=written.already_complete, warnings=list(written.warnings),
+        )
 
 
 class Health(_Out):

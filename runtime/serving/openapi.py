@@ -39,7 +39,10 @@ def openapi(*, asks_for_token: bool) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "write_token": {"type": "http", "scheme": "bearer", "description": "Of --write-token-file."},
+            },
         },
     }
 
@@ -74,7 +77,9 @@ def _operation(item: Endpoint, *, asks_for_token: bool) -> dict[str, Any]:
         operation["requestBody"] = {
             "required": True, "content": {"application/json": {"schema": _reference(item.takes)}}
         }
-    if asks_for_token and item.path not in OPEN_PATHS:
+    if item.writes:
+        operation["security"] = [{"write_token": []}]
+    elif asks_for_token and item.path not in OPEN_PATHS:
         operation["security"] = [{"token": []}]
     return operation
 

@@ -20,6 +20,7 @@ from glimmer_export.runtime.serving.protocol import protocol_with_deadline
 from glimmer_export.runtime.serving.service import Service
 from glimmer_export.runtime.serving.settings import Settings
 from glimmer_export.runtime.session import Session
+from glimmer_export.runtime.writes import Writer
 
 __all__ = ["Stop", "listening_socket", "parity_fault", "read_token", "serve"]
 
@@ -56,15 +57,19 @@ class _Server(uvicorn.Server):
 def serve(
     settings: Settings, *, began: Callable[[str], None] = lambda url: None,
     stopping: Callable[[Stop], AbstractContextManager[None]] = lambda stop: nullcontext(),
+    open_writer: Callable[[], Writer] | None = None,
 ) -> None:
     """Open a session and serve it until it is stopped; what is in flight is then finished.
 
     `began` is told the URL when connections are taken, before the session is warm. `stopping` is given what stops the
-    server, and its context is that of serving: whoever has a signal to hear hears it there. Raises as `Session.open`
-    and `Session.warm_up`; OptionError for a token that is none, OperatingSystemError for an address that is not to be
-    had.
+    server, and its context is that of serving: whoever has a signal to hear hears it there. `open_writer` makes what
+    writes passages, which the runtime alone does not, and is called if the settings have a token for it. Raises as
+    `Session.open` and `Session.warm_up`, and what `open_writer` raises; OptionError for a token that is none, for one
+    that is both that of writes and the other, and for writes without `open_writer`; OperatingSystemError for an address
+    that is not to be had.
     """
     token = None if settings.token_file is None else read_token(settings.token_file)
+    write_token = _write_token(settings, token, can_write=open_writer is not None)
     with closing(listening_socket(settings.host, settings.port)) as listening:
         warnings.filterwarnings("ignore", category=PassageTruncatedWarning)  # each is marked in its answer
         with Session.open(
@@ -73,10 +78,13 @@ def serve(
             draft_tokens=settings.draft_tokens,
             compute_precision=settings.compute_precision, compile_cache=settings.compile_cache,
         ) as session:
-            service = Service.of(session, settings, not_ready=parity_fault(session, settings.require_parity))
+            writer = None if write_token is None or open_writer is None else open_writer()
+            service = Service.of(
+                session, settings, not_ready=parity_fault(session, settings.require_parity), writer=writer
+            )
             protocol = protocol_with_deadline(settings.receive_timeout_s, service.refused)
             config = uvicorn.Config(
-                create_app(service, token), http=protocol, ws="none",
+                create_app(service, token, write_token), http=protocol, ws="none",
                 loop="asyncio", lifespan="on", log_config=None, access_log=False, server_header=False,
                 proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG,
                 timeout_graceful_shutdown=math.ceil(settings.timeout_s + settings.receive_timeout_s),
@@ -87,6 +95,23 @@ def serve(
                 server.run([listening])
             if service.worker.failure is not None:
                 raise service.worker.failure
+
+
+def _write_token(settings: Settings, token: bytes | None, *, can_write: bool) -> bytes | None:
+    if settings.write_token_file is None:
+        return None
+    if not can_write:
+        raise OptionError(
+            "write_token_file", expected="a server that can write, as `glimmer-export serve` is",
+            found="the runtime alone", fix="start it by that command, or give `serve` an open_writer",
+        )
+    found = read_token(settings.write_token_file)
+    if found == token:
+        raise OptionError(
+            f"token file {settings.write_token_file}", expected="a token of its own for writes",
+            found="that of all other requests", fix="write other random bytes into it",
+        )
+    return found
 
 
 def read_token(path: Path) -> bytes:

@@ -19,7 +19,9 @@ from glimmer_export.runtime.serving.log import log_refused
 from glimmer_export.runtime.serving.metrics import Metrics
 from glimmer_export.runtime.serving.settings import Settings
 from glimmer_export.runtime.serving.worker import Worker
+from glimmer_export.runtime.serving.writes import Writes
 from glimmer_export.runtime.session import Session
+from glimmer_export.runtime.writes import Writer
 
 __all__ = ["Service", "as_json", "read_body", "service_of"]
 
@@ -30,7 +32,10 @@ ROWS_OF_A_BATCH = 8
 
 @dataclass(frozen=True)
 class Service:
-    """A session, its worker and what is counted. `not_ready` is why no question is to be taken, whatever happens."""
+    """A session, its worker and what is counted. `not_ready` is why no question is to be taken, whatever happens.
+
+    `writes` is None where passages are not written.
+    """
 
     session: Session
     settings: Settings
@@ -38,11 +43,15 @@ class Service:
     desk: Desk
     metrics: Metrics
     not_ready: GlimmerError | None
+    writes: Writes | None = None
     refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    def of(cls, session: Session, settings: Settings, *, not_ready: GlimmerError | None = None) -> Service:
-        """With a line and a worker, which has not been started yet."""
+    def of(
+        cls, session: Session, settings: Settings, *, not_ready: GlimmerError | None = None,
+        writer: Writer | None = None,
+    ) -> Service:
+        """With a line and a worker, which has not been started yet; a `writer` is let go at the server's end."""
         shape = session.bundle.manifest.model
         longest_row = shape.num_retrieved * (shape.question_length + shape.passage_length)
         line = Line(
@@ -50,7 +59,15 @@ class Service:
         )
         metrics = Metrics(session, line)
         worker = Worker(session, line, settings.mass, metrics.batch)
-        return cls(session, settings, worker, Desk(session, line, worker, settings.timeout_s), metrics, not_ready)
+        writes = None if writer is None else Writes(session, writer, settings.timeout_s, metrics.written)
+        desk = Desk(session, line, worker, settings.timeout_s)
+        return cls(session, settings, worker, desk, metrics, not_ready, writes)
+
+    def stop(self) -> None:
+        """Finish what was asked and what is being written; no more is taken."""
+        self.worker.stop()
+        if self.writes is not None:
+            self.writes.close()
 
     @property
     def name(self) -> str:
@@ -62,7 +79,7 @@ class Service:
         """The host's paths that errors may name."""
         store = self.session.store
         found = [self.session.bundle.directory, *([] if store is None else [store.directory])]
-        return tuple(os.fspath(path) for place in found for path in (place, place.absolute()))
+        return tuple(os.fspath(path) for place in found for path in (place, place.absolute(), place.resolve()))
 
     def check_ready(self) -> None:
         """Raise ServingError 503 if questions cannot be taken."""

@@ -26,6 +26,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     port: int = Field(8080, ge=0, le=65535)
     token_file: Path | None = None
+    write_token_file: Path | None = None
     insecure: bool = False
     backend: str = "auto"
     compute_precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -60,8 +61,8 @@ class Settings(BaseModel):
 def settings_from(*sources: Mapping[str, Any]) -> Settings:
     """Settings of several mappings, of which an earlier one goes before a later one; None is as if it were not there.
 
-    Raises OptionError for an unknown name, a value that is none, a mass where a parity record is required, and for a
-    server that anybody may reach without a token.
+    Raises OptionError for an unknown name, a value that is none, a mass where a parity record is required, writes
+    where there is no store, and for a server that anybody may reach without a token.
     """
     merged: dict[str, Any] = {}
     for source in reversed(sources):
@@ -78,6 +79,10 @@ def settings_from(*sources: Mapping[str, Any]) -> Settings:
         raise OptionError(
             "mass", expected="none with require_parity, whose records are of all m passages", found=str(settings.mass),
             fix="judge it by `glimmer-export parity --mass`, and require no record",
+        )
+    if settings.write_token_file is not None and settings.store is None:
+        raise OptionError(
+            "write_token_file", expected="a store to write to", found="none", fix="name one, or serve without it"
         )
     if not (settings.is_loopback or settings.token_file or settings.insecure):
         raise OptionError(

@@ -8,26 +8,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from glimmer_export.runtime.contract import PassageError
+from glimmer_export.runtime.passage_texts import Passage
 from glimmer_export.runtime.serving.errors import ServingError
 from glimmer_export.runtime.serving.metrics import CONTENT_TYPE_LATEST
 from glimmer_export.runtime.serving.models import INTEGER, Health, PassageOut, Refreshed
-from glimmer_export.runtime.serving.service import as_json, service_of
+from glimmer_export.runtime.serving.service import Service, as_json, service_of
 
-__all__ = ["healthz", "metrics", "passage", "readyz", "refresh"]
+__all__ = ["find_passage", "healthz", "metrics", "passage", "readyz", "refresh"]
 
 
 async def passage(request: Request) -> Response:
     """A passage of the store by its id. Of an id in digits, the text "1" goes before the number 1."""
-    service, given = service_of(request), request.path_params["id"]
+    found = await asyncio.to_thread(find_passage, service_of(request), request.path_params["id"])
+    if found is None:
+        raise ServingError(404, "PassageError", "the store has no passage of this id")
+    return as_json(PassageOut.of(found))
+
+
+def find_passage(service: Service, given: str) -> Passage | None:
+    """The passage of an id that stands in a path; None if the store has none. Raises OptionError without a store."""
     digits = given.removeprefix("-")
     numbers = [int(given)] if digits.isascii() and digits.isdecimal() and len(digits) < 20 else []
-    for value in (given, *(number for number in numbers if -INTEGER <= number < INTEGER)):
+    ids: list[int | str] = [given, *(number for number in numbers if -INTEGER <= number < INTEGER)]
+    for value in ids:
         try:
-            (found,) = await asyncio.to_thread(service.session.passages, [value])
+            return service.session.passages([value])[0]
         except PassageError:
             continue
-        return as_json(PassageOut.of(found))
-    raise ServingError(404, "PassageError", "the store has no passage of this id")
+    return None
 
 
 async def refresh(request: Request) -> Response:

@@ -50,7 +50,7 @@ COMMANDS = {
     "memory repair": Command({"store": CHANGED}, ("bundle", "corpus")),
     "ask": Command({"compile_cache": FOLDER}, ("bundle", "store"), "w1"),
     "answer": Command({"predictions": FILE, "compile_cache": FOLDER}, ("bundle", "store", "questions")),
-    "serve": Command({"compile_cache": FOLDER}, ("bundle", "store", "config", "token_file")),
+    "serve": Command({"compile_cache": FOLDER}, ("bundle", "store", "config", "token_file", "write_token_file")),
     "evaluate": Command({"html": FILE, "plot": FILE, "work": CHANGED}, ("models", "corpus", "store", "questions")),
     "parity": Command(
         {"html": FILE, "bundle": RECORD, "compile_cache": FOLDER},
@@ -128,7 +128,8 @@ def paths(glimmer, tmp_path) -> dict[str, Path]:
     rows = [{"question": "w0 w7", "answers": ["w1"]}, {"question": "w1", "answers": ["w2"]}]
     return {
         "source": folder / "t5", "from_t5": folder / "t5", "from_fid": folder / "t5", "config": folder / "config.json",
-        "token_file": folder / "names.yaml", "draft_trace": folder / "config.json",
+        "token_file": folder / "names.yaml", "write_token_file": folder / "names.yaml",
+        "draft_trace": folder / "config.json",
         "names": folder / "names.yaml", "tokenizer": folder / "tokenizer.json", "encoder": folder / "encoder",
         "embeddings": folder / "embeddings.npy", "policy": folder / "policy.yaml", "gate": Path(write_gate(folder)),
         "output": tmp_path / "new",

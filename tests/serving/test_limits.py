@@ -63,7 +63,7 @@ def test_an_unknown_address_is_404(client, path):
 
 
 def test_another_method_is_405(client):
-    for method, path in (("GET", "/v1/answer"), ("DELETE", "/v1/passages/1"), ("POST", "/readyz")):
+    for method, path in (("GET", "/v1/answer"), ("DELETE", "/v1/refresh"), ("POST", "/readyz")):
         response = client.request(method, path)
         refused(response, 405, "MethodNotAllowed")
         assert response.headers["allow"]

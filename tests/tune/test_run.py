@@ -19,6 +19,7 @@ from glimmer_export.calibration.questions import read_questions
 from glimmer_export.exporter.demo.data import write_demo
 from glimmer_export.exporter.memory import codec_fit, convert
 from glimmer_export.exporter.tune import Goals, TuneReport, TuneRequest, tune, workshop
+from glimmer_export.exporter.tune.front import beats
 from glimmer_export.exporter.tune.journal import JOURNAL
 from glimmer_export.exporter.tune.show import write_html
 from glimmer_export.runtime.contract import MANIFEST, OutputError, file_digest
@@ -183,3 +184,19 @@ def test_a_broken_calibrator_never_stands_on_the_front(world, tmp_path, monkeypa
     assert len(planted) == 1
     assert planted[0].dropped
     assert all(trial.point["method"] == "max" for trial in report.front)
+
+
+@pytest.mark.slow
+def test_within_a_quarter_of_an_hour_something_is_better_than_the_default_or_nothing_is(tmp_path):
+    """On the demo's 3,000 questions, of all switches."""
+    write_demo(tmp_path / "world", num_questions=3000, seed=0)
+    request = TuneRequest(
+        tmp_path / "world" / "checkpoint", (tmp_path / "world" / "corpus.jsonl",),
+        (tmp_path / "world" / "questions.jsonl",), tmp_path / "out", goals=Goals(60.0, 0.02, 1.0), minutes=13.0,
+    )  # fmt: skip
+    report = run(request)
+    better = [beats(trial, report.trials, report.goals) for trial in report.front]
+    assert any(better) or report.ended == "the whole space"
+    chosen = report.trials.all[report.chosen]
+    assert chosen.sizes[0] <= 0.02e9
+    assert report.trials.latency_ms(chosen) <= 60.0

@@ -63,6 +63,7 @@ def test_values_are_narrowed_by_words_and_the_default_stays():
     assert space.values["codec"] == ("int8", "pq8x")
     assert space.values["mass"] == (None, 0.5)
     assert space.values["batch"] == (1, 8)
+    assert space_for().narrowed(["codec=fp16", "codec=int4,fp16"]).values["codec"] == ("int8", "fp16", "int4")
     for text in ("k=0", "k", "codec=zip", "colour=red", "mass=2", "k=99999999999999999", "precision="):
         with pytest.raises(OptionError, match="--try"):
             space_for().narrowed([text])

@@ -256,7 +256,8 @@ def _encoder(
     if before is not None and (before.encoder is None or not before.encoder.is_same(entry)):
         raise EmbeddingsError(
             f"encoder {source}", expected="the encoder that the store's vectors are by, for those that are lacking",
-            found="another" if before.encoder else "given vectors", fix="pass --overwrite to replace all vectors",
+            found=f"a graph of digest {entry.graph[0].sha256[:12]}" if before.encoder else "given vectors",
+            fix="pass --overwrite to replace all vectors",
         )
     try:
         loaded = SentenceEncoder(

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from glimmer_export.runtime import Session
-from glimmer_export.runtime.contract import CorpusError, OptionError, PassageError, StoreError
+from glimmer_export.runtime.contract import CorpusError, OptionError, PassageError, StoreError, TakenIdError
 from tests.bundle_factory import write_rows
 
 QUESTION = "w20 w31"
@@ -123,4 +123,4 @@ def test_bad_input_is_refused(refused, glimmer, store, new, tmp_path):
     refused(OptionError, "memory", "repair", store, "--rollback", "--bundle", glimmer.bundle)
     refused(StoreError, "memory", "append", tmp_path / "absent", "--bundle", glimmer.bundle, "--corpus", new)
     row = write_rows(tmp_path / "there.jsonl", [{"id": 1, "text": "w1"}])
-    assert "--replace" in refused(CorpusError, "memory", "append", store, "--bundle", glimmer.bundle, "--corpus", row)
+    assert "--replace" in refused(TakenIdError, "memory", "append", store, "--bundle", glimmer.bundle, "--corpus", row)

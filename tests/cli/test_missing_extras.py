@@ -244,7 +244,7 @@ def test_a_device_calibrates_without_torch(glimmer, tmp_path):
 def test_every_optional_package_has_its_extra():
     extras = {
         "tools", "cpu", "openvino", "export", "parquet", "t5x", "ray", "retrieval", "dense", "kilt", "optimum", "train",
-        "serve", "peers",
+        "serve", "peers", "tune",
     }  # fmt: skip
     assert set(EXTRAS.values()) == extras
 

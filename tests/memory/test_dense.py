@@ -309,7 +309,7 @@ def test_an_encoder_that_is_not_at_hand_leaves_passages_without_vectors(bundle, 
     assert store_stats(store).without_vector == 2
     other = shutil.copytree(encoder, tmp_path / "other")
     rewrite(other / "encoder.json", **{**SETTINGS, "pooling": "cls"})
-    with pytest.raises(EmbeddingsError, match="found a graph of digest .*; pass --overwrite"):
+    with pytest.raises(EmbeddingsError, match=r"found a graph of digest .*; pass --overwrite"):
         index_store(store, encoder=other)
     with pytest.raises(EmbeddingsError, match="found given vectors; pass --encoder"):
         index_store(store, embeddings=save(tmp_path / "x.npy", vectors(shape=(2, 12))))

@@ -1,7 +1,7 @@
 """Which neighbours of a growing row of parts are merged, so that there are few and each is written few times.
 
 As in a log-structured merge tree: a part's level is the logarithm of its size, and of one level at the end of the row
-there are fewer than FACTOR. What was added in n steps of one size lies in O(log n) parts, and was written O(log n)
+there are fewer than a factor. What was added in n steps of one size lies in O(log n) parts, and was written O(log n)
 times; but for those that are full.
 """
 
@@ -9,24 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["FACTOR", "is_full", "small_runs", "to_merge"]
+__all__ = ["FACTOR", "SEGMENT_FACTOR", "is_full", "small_runs", "to_merge"]
 
 FACTOR = 8
+SEGMENT_FACTOR = 4
+"""Of segments: each costs every question some 4 us, so that fewer are worth writing texts once more."""
 
 
-def to_merge(sizes: Sequence[int], most: int) -> list[range]:
+def to_merge(sizes: Sequence[int], most: int, factor: int | None = None) -> list[range]:
     """Runs of places, of two or more, each to be merged into one part of at most `most`; they rise, and are apart.
 
-    The last of the sizes was added just now. A part that is full stays, and what stands before it.
+    The last of the sizes was added just now. A part that is full stays, and what stands before it. `factor` None is
+    FACTOR.
     """
+    factor = factor or FACTOR
     parts = [(size, place, place + 1) for place, size in enumerate(sizes)]
     level = 0
-    while level <= _level(most):
+    while level <= _level(most, factor):
         start = len(parts)
-        while start and _level(parts[start - 1][0]) <= level and not is_full(parts[start - 1][0], most):
+        while start and _level(parts[start - 1][0], factor) <= level and not is_full(parts[start - 1][0], most):
             start -= 1
         tail = parts[start:]
-        if sum(_level(size) == level for size, _, _ in tail) >= FACTOR and (merged := _merged(tail, most)) != tail:
+        same = sum(_level(size, factor) == level for size, _, _ in tail)
+        if same >= factor and (merged := _merged(tail, most)) != tail:
             parts[start:] = merged
         else:
             level += 1
@@ -65,9 +70,9 @@ def _merged(parts: list[tuple[int, int, int]], most: int) -> list[tuple[int, int
     return groups if len(groups) == 1 else [*groups[:-1], *parts[first:]]
 
 
-def _level(size: int) -> int:
+def _level(size: int, factor: int) -> int:
     level = 0
-    while size >= FACTOR:
-        size //= FACTOR
+    while size >= factor:
+        size //= factor
         level += 1
     return level

@@ -147,8 +147,8 @@ def _damage(target: Target, root: Path, random: Random) -> str:
 
 
 def _restate(root: Path, name: str, content: bytes) -> None:
-    """Have manifests say what the file is now: digests alone would find it."""
-    for path in (root / "manifest.json", *root.glob("manifests/*.json")):
+    """Have manifests, and lists that they name, say what the file is now: digests alone would find it."""
+    for path in (*root.glob("shard-lists/*.json"), root / "manifest.json", *root.glob("manifests/*.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -158,6 +158,8 @@ def _restate(root: Path, name: str, content: bytes) -> None:
         if json.dumps(manifest) != before:
             shutil.rmtree(root / "replicas", ignore_errors=True)  # which would tell
             path.write_text(json.dumps(manifest), encoding="utf-8")
+            if path.parent.name == "shard-lists" and path.relative_to(root).as_posix() != name:
+                _restate(root, path.relative_to(root).as_posix(), path.read_bytes())
 
 
 def _restated(value: Any, name: str, content: bytes) -> None:

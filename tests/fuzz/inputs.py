@@ -9,6 +9,7 @@ from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -90,7 +91,13 @@ def golden_passages() -> list[Passage]:
         return texts.passages(range(NUM_PASSAGES))
 
 
-def new_store(folder: Path) -> None:
+def segmented_store(folder: Path) -> None:
+    """Of many shards, in a list, and segments with their index; what was deleted is in a file."""
+    with patch("glimmer_export.exporter.memory.commit.INLINE_TOMBSTONES", 0):
+        new_store(folder, passages_per_shard=2, index="tantivy")
+
+
+def new_store(folder: Path, *, passages_per_shard: int = 16, index: str = "fts5") -> None:
     """Of the schema of now, with what was appended and deleted, in a codec that is fitted; ids as the golden one's."""
     from glimmer_export.exporter.memory import append_passages, build_store, delete_passages
 
@@ -99,7 +106,9 @@ def new_store(folder: Path) -> None:
     first, second = folder / "first.jsonl", folder / "second.jsonl"
     _lines(first, rows)
     _lines(second, PASSAGES[:1])
-    build_store(BUNDLE, first, folder / "made", passages_per_shard=16, threads=1, codec="int8")
+    build_store(
+        BUNDLE, first, folder / "made", passages_per_shard=passages_per_shard, threads=1, codec="int8", index=index
+    )
     append_passages(folder / "made", BUNDLE, second, threads=1)
     delete_passages(folder / "made", [rows[5]["id"]])
     first.unlink()

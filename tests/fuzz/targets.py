@@ -53,7 +53,7 @@ OF_AN_INT8_BUNDLE = tuple(
 )
 QUANTIZE: Command = ("quantize", "{input}", "-o", "{out}", "--cpu", "x86-vnni")
 CHANGES: tuple[Command, ...] = (
-    ("memory", "verify", "{input}"), ("memory", "verify", "{input}", "--json"),
+    ("memory", "verify", "{input}"), ("memory", "verify", "{input}", "--json"), ("memory", "stats", "{input}"),
     ("memory", "convert", "{input}", "-o", "{out}", "--codec", "int4"), ("memory", "compact", "{input}"),
     ("memory", "append", "{input}", "--bundle", "{bundle}", "--corpus", "{corpus}", *ONE_THREAD),
     ("memory", "delete", "{input}", "--id", "1", "--id", "p2"), ("memory", "repair", "{input}"),
@@ -114,6 +114,10 @@ TARGETS = {
             (uses.engine_record, uses.engine_record, ("inspect", "{input}"), ("inspect", "{input}", "--json")),
         ),
         Target("store manifest", inputs.new_store, ("manifest.json", "manifests/*"), OF_A_STORE, weight=4),
+        Target(
+            "segmented store", inputs.segmented_store,
+            ("manifest.json", "shard-lists/*", "segments/*/*", "tombstones/*", "shards/*"), OF_A_STORE, weight=4,
+        ),
         Target("store replicas", inputs.new_store, ("replicas/**/*", "manifest.json"), OF_A_STORE, weight=2),
         Target("store of schema 3", _copy(inputs.STORE_5), ("**/*",), OF_A_STORE, weight=2),
         Target("fp16 shards", _copy(inputs.STORE), ("shards/*",), OF_A_STORE),

@@ -172,6 +172,7 @@ def main() -> None:
             found["after_day"] = reading(store, bundle)
         delete_passages(store, [0])  # of the first shard
         found["compact_after_deleting_id_0"] = measured(lambda: compact_store(store))  # noqa: B023
+        found["after_compact"] = reading(store, bundle)
         report.append(found)
         sys.stderr.write(json.dumps(found) + "\n")
     text = json.dumps(report, indent=2)

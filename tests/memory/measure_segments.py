@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES, TANTIVY, read_live, write_segment, write_segments
-from glimmer_export.exporter.memory.tiers import to_merge
+from glimmer_export.exporter.memory.tiers import SEGMENT_FACTOR, to_merge
 from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
 from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -50,7 +50,8 @@ class Grown:
         """Write what a change of a store writes; what it does not name any more is removed."""
         self.generation += 1
         end = self.segments[-1].end
-        runs = to_merge([*(part.num_numbers for part in self.segments), len(passages)], SEGMENT_PASSAGES)
+        sizes = [*(part.num_numbers for part in self.segments), len(passages)]
+        runs = to_merge(sizes, SEGMENT_PASSAGES, SEGMENT_FACTOR)
         start = runs[-1].start if runs else len(self.segments)
         assert len(runs) <= 1
         merged = self.segments[start:]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimmer_export.exporter.memory.tiers import FACTOR, is_full, small_runs, to_merge
+from glimmer_export.exporter.memory.tiers import FACTOR, SEGMENT_FACTOR, is_full, small_runs, to_merge
 
 SIZES = st.lists(st.integers(1, 200), max_size=60)
 
@@ -23,11 +23,11 @@ def after(sizes, runs):
     return merged
 
 
-def added(steps, most):
+def added(steps, most, factor=None):
     """Sizes after adding these one by one, the most parts there ever were, and all that was written."""
     sizes, most_parts, written = [], 0, 0
     for step in steps:
-        runs = to_merge([*sizes, step], most)
+        runs = to_merge([*sizes, step], most, factor)
         before = [*sizes, step]
         if not runs or runs[-1].stop <= len(sizes):
             written += step
@@ -46,12 +46,13 @@ def test_nothing_is_lost_and_no_part_is_more_than_full(steps, most):
 
 @pytest.mark.parametrize("step", [1, 7, 10, 60])
 @pytest.mark.parametrize("most", [4096, 1 << 20])
-def test_a_day_of_equal_steps_is_in_few_parts_and_is_written_few_times(step, most):
+@pytest.mark.parametrize("factor", [FACTOR, SEGMENT_FACTOR])
+def test_a_day_of_equal_steps_is_in_few_parts_and_is_written_few_times(step, most, factor):
     steps = 1440
-    sizes, most_parts, written = added([step] * steps, most)
+    sizes, most_parts, written = added([step] * steps, most, factor)
     full = sum(is_full(size, most) for size in sizes)
-    assert most_parts <= full + (FACTOR - 1) * (1 + math.ceil(math.log(steps, FACTOR)))
-    assert written <= (2 + math.ceil(math.log(steps, FACTOR))) * step * steps
+    assert most_parts <= full + (factor - 1) * (1 + math.ceil(math.log(steps, factor)))
+    assert written <= (2 + math.ceil(math.log(steps, factor))) * step * steps
 
 
 @given(SIZES, st.integers(1, 400))

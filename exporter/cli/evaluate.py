@@ -13,6 +13,7 @@ from glimmer_export.exporter.cli.options import (
     PASSAGE_SOURCES,
     Backend,
     BatchSize,
+    ChunkWords,
     CorpusFormat,
     Json,
     Limit,
@@ -25,7 +26,6 @@ from glimmer_export.exporter.cli.options import (
     Verify,
 )
 from glimmer_export.exporter.cli.output import bold, command_line, console, print_json, question_progress
-from glimmer_export.exporter.cli.ranges import MAX_COUNT
 from glimmer_export.runtime.contract.kinds import CHECKPOINT, kind_of
 
 __all__ = ["evaluate"]
@@ -48,12 +48,7 @@ def evaluate(
         typer.Option("--corpus", help="Passages to retrieve; each model computes the memory of those found."),
     ] = None,
     corpus_format: CorpusFormat = None,
-    chunk_words: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-words", min=1, max=MAX_COUNT, help="Cut texts into passages of N words, with ids such as `7#0`."
-        ),
-    ] = None,
+    chunk_words: ChunkWords = None,
     store: Store = None,
     grid: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ from glimmer_export.exporter.cli.options import (
     BackendName,
     BatchTokens,
     BundleArgument,
+    ChunkWords,
     ComputePrecision,
     CorpusFormat,
     Json,
@@ -56,12 +57,7 @@ def build(
         ),
     ],
     corpus_format: CorpusFormat = None,
-    chunk_words: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-words", min=1, max=MAX_COUNT, help="Cut texts into passages of N words, with ids such as `7#0`."
-        ),
-    ] = None,
+    chunk_words: ChunkWords = None,
     codec: Annotated[
         str | None,
         typer.Option("--codec", help="What memory is kept in. Default: the one that the bundle decodes, or fp16."),

@@ -21,6 +21,7 @@ __all__ = [
     "BatchTokens",
     "BundleArgument",
     "BundleOption",
+    "ChunkWords",
     "CompileCache",
     "ComputePrecision",
     "CorpusFormat",
@@ -89,6 +90,12 @@ RecordedPrecision = Annotated[
         "--compute-precision", COMPUTE_PRECISIONS,
         "What the CPU computes float operators in: bf16 of openvino, or of onnxruntime-cpu on ARM; auto: bf16 where "
         "a passed parity record witnesses it, else fp32.",
+    ),
+]
+ChunkWords = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk-words", min=1, max=MAX_COUNT, help="Cut texts into passages of N words, with ids such as `7#0`."
     ),
 ]
 CorpusFormat = Annotated[

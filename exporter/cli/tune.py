@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glimmer_export.exporter.cli.extras import require
-from glimmer_export.exporter.cli.options import CorpusFormat, Json, Output, Questions
+from glimmer_export.exporter.cli.options import ChunkWords, CorpusFormat, Json, Output, Questions
 from glimmer_export.exporter.cli.output import command_line, console, print_json, question_progress
 from glimmer_export.exporter.cli.ranges import MAX_COUNT, MAX_QUESTIONS, MAX_SECONDS, MAX_SEED, number
 from glimmer_export.exporter.config.read import NAME_OR_FILE, known
@@ -92,12 +92,7 @@ def tune(
         int, typer.Option("--timed", min=1, max=MAX_COUNT, help="Questions of a block that is timed.")
     ] = 16,
     corpus_format: CorpusFormat = None,
-    chunk_words: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-words", min=1, max=MAX_COUNT, help="Cut texts into passages of N words, with ids such as `7#0`."
-        ),
-    ] = None,
+    chunk_words: ChunkWords = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of what is held out, and of what is proposed.")
     ] = 0,

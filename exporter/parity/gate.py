@@ -70,7 +70,7 @@ def judge(name: str, gate: Gate, report: ParityReport) -> GateResult:
     """Hold a report against the limits.
 
     "Not measured" where the coverage falls short, where what was compared witnesses nothing (its own graphs, where
-    both sides read alike; a reference that is rounded itself; FP16 that was computed in FP32), and if a limit's figure
+    both rank all alike; a reference that is rounded itself; FP16 that was computed in FP32), and if a limit's figure
     is not there or rests on too few questions: no answers or gold passages in the question file, a graph that was not
     run. Limits of the selection are left out for an architecture that selects nothing; a gate of which nothing is left
     does not pass.
@@ -92,7 +92,7 @@ def _coverage_checks(gate: Gate, report: ParityReport) -> Iterator[_Check]:
     refused = coverage.refused / coverage.asked if coverage.asked else None
     yield from _check("min_answered", gate.min_answered, coverage.distinct, coverage.answered)
     yield from _check("max_refused_share", gate.max_refused_share, refused, coverage.asked)
-    if report.reads_alike:
+    if not report.exact_ranking:
         yield from _check("min_other_graphs", 1, compared.graphs - compared.same)
     yield from _check("max_rounded_reference_graphs", 0, compared.rounded_reference)
     yield from _check("max_fp16_graphs_in_fp32", 0, compared.fp16_in_fp32)

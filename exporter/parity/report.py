@@ -105,8 +105,7 @@ class ParityReport:
     no answers are equal.
     `mass` is what the candidate's reading was bound by, None if it read all m; of what it then reads, `top_m_overlap`
     is the share that the reference reads too. `draft_tokens` are those of the candidate's drafts, 0: it looked none up.
-    `exact_ranking`: the reference ranked all k, and the candidate those of its shortlist. `reads_alike`: none of the
-    three set the sides apart.
+    `exact_ranking`: the reference ranked all k, and the candidate those of its shortlist.
     `attribution` is None if it was not asked for, `gate` if there was none.
     `speed` is how many times faster the candidate answered the same batches, in turn (the median; retrieval not
     counted), None beside torch. `score_pairs`
@@ -138,7 +137,6 @@ class ParityReport:
     mass: float | None = None
     draft_tokens: int = 0
     exact_ranking: bool = False
-    reads_alike: bool = True
     attribution: dict[str, PartEffect] | None = None
     gate: GateResult | None = None
     skipped_passages: int = 0
@@ -253,7 +251,6 @@ def report_from_replies(
         mass=options.mass,
         draft_tokens=options.draft_tokens,
         exact_ranking=options.exact_ranking,
-        reads_alike=options.reads_alike,
         attribution=attribution,
         skipped_passages=rows.skipped_passages,
         truncated_passages=rows.truncated_passages,

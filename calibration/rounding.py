@@ -11,7 +11,7 @@ from glimmer_export.runtime.backends import OnnxRuntimeBackend
 from glimmer_export.runtime.contract import ROUNDING_BACKEND, GraphIO
 
 if TYPE_CHECKING:
-    from glimmer_export.runtime.backends.onnxruntime_cpu import OnnxRuntimeGraph
+    from glimmer_export.runtime.backends.host_graph import HostGraph
 
 __all__ = ["RoundingBackend"]
 
@@ -33,7 +33,7 @@ class RoundingBackend(OnnxRuntimeBackend):
         options.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return options
 
-    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
+    def load(self, path: Path, io: GraphIO) -> HostGraph:
         """Load a graph file; raises BundleError if it is damaged or its I/O is not `io`."""
         import onnx_ir
 

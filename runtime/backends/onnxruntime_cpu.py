@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from glimmer_export.runtime.backends.contract import Array, BackendKind, BackendOptions
+from glimmer_export.runtime.backends.contract import BackendKind, BackendOptions
+from glimmer_export.runtime.backends.host_graph import HostGraph, check_tensors
 from glimmer_export.runtime.backends.onnxruntime_library import OrtSession, import_onnxruntime
-from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.backends.threads import num_threads, sleep_soon
 from glimmer_export.runtime.contract import (
     BF16,
@@ -71,11 +69,7 @@ class OnnxRuntimeLoader:
         session = OrtSession(path, options, self._providers, subject=f"graph {path}", refused=refused)
         for expected, actual in ((io.inputs, session.inputs), (io.outputs, session.outputs)):
             wanted = [(tensor.name, NUMPY_TO_ORT[tensor.dtype], len(tensor.dims)) for tensor in expected]
-            for one, other in zip(wanted, actual, strict=False):
-                if one[1] != other[1] and (one[0], one[2]) == (other[0], other[2]):
-                    raise BundleError(f"graph {path}, {one[0]}", expected=one[1], found=other[1], fix="export it again")
-            if wanted != actual:
-                raise BundleError(f"graph {path}", expected=f"I/O {wanted}", found=f"{actual}", fix="export it again")
+            check_tensors(f"graph {path}", wanted, actual)
         return session
 
 
@@ -108,34 +102,13 @@ class OnnxRuntimeBackend(OnnxRuntimeLoader):
             options.enable_mem_pattern = False
         return options
 
-    def load(self, path: Path, io: GraphIO) -> OnnxRuntimeGraph:
+    def load(self, path: Path, io: GraphIO) -> HostGraph:
         """Load a graph file; raises BundleError if it is damaged or its I/O is not `io`."""
-        return OnnxRuntimeGraph(self._session(path, io), io, f"graph {path}")
+        session, outputs = self._session(path, io), [tensor.name for tensor in io.outputs]
+        return HostGraph(partial(session.run, outputs), io, f"graph {path}")
 
     def close(self) -> None:
         """Nothing to do: what is held goes with the graphs."""
-
-
-class OnnxRuntimeGraph:
-    """One loaded graph; ONNX Runtime's sessions may be run from several threads at once."""
-
-    def __init__(self, session: OrtSession, io: GraphIO, subject: str) -> None:
-        self._session, self._subject = session, subject
-        self._shapes = OutputShapes(io, subject)
-        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
-        self._outputs = [tensor.name for tensor in io.outputs]
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract, or be such that `in_types` casts them.
-
-        Raises BackendError if the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
-        other shapes than its contract has.
-        """
-        wanted = cast("dict[str, Array]", in_types(inputs, self.dtypes, self._subject))
-        outputs = dict(zip(self._outputs, self._session.run(self._outputs, wanted), strict=True))
-        self._shapes.check(wanted, outputs)
-        return outputs
-
 
 
 def _open(options: BackendOptions) -> OnnxRuntimeBackend:

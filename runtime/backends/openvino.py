@@ -6,16 +6,13 @@ for it (`compile_cache.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
-
-import numpy as np
 
 from glimmer_export.runtime.backends.compile_cache import CompileCache
-from glimmer_export.runtime.backends.contract import Array, BackendKind, BackendOptions
+from glimmer_export.runtime.backends.contract import BackendKind, BackendOptions
+from glimmer_export.runtime.backends.host_graph import HostGraph, check_tensors
 from glimmer_export.runtime.backends.openvino_library import DEVICE, OpenVinoModel, import_openvino
-from glimmer_export.runtime.backends.tensor_checks import OutputShapes, in_types
 from glimmer_export.runtime.backends.threads import num_threads
 from glimmer_export.runtime.contract import BF16, FP32, OPENVINO_BACKEND, BackendError, BundleError, GraphIO
 from glimmer_export.runtime.contract.graph_io import IOTensor
@@ -69,7 +66,7 @@ class OpenVinoBackend:
         self._cache = None if compile_cache is None else CompileCache(compile_cache, bundle)
         self._notes: dict[str, None] = {}
 
-    def load(self, path: Path, io: GraphIO) -> OpenVinoGraph:
+    def load(self, path: Path, io: GraphIO) -> HostGraph:
         """Load a graph file; raises BundleError if it is damaged or its I/O is not `io`, BackendError as opening."""
         subject = f"graph {path}"
         wanted = num_threads(self._threads, path)
@@ -83,10 +80,11 @@ class OpenVinoBackend:
         cache = None if self._cache is None else self._cache.place(path, precision, wanted)
         model = OpenVinoModel(path, precision, wanted, subject=subject, refused=refused, cache=cache)
         for expected, actual in ((io.inputs, model.inputs), (io.outputs, model.outputs)):
-            _check_io(subject, expected, actual)
+            wanted_tensors = [(tensor.name, tensor.dtype, len(tensor.dims)) for tensor in expected]
+            check_tensors(subject, wanted_tensors, _named(expected, actual))
         if model.threads < wanted:
             self._notes[f"openvino: {model.threads} threads, as many as it finds cores, not {wanted}"] = None
-        return OpenVinoGraph(model, io, subject)
+        return HostGraph(lambda inputs: model.run(inputs.values()), io, subject)
 
     def notes(self) -> tuple[str, ...]:
         """Fewer threads than were asked for."""
@@ -96,39 +94,15 @@ class OpenVinoBackend:
         """Nothing to do: what is held goes with the graphs."""
 
 
-class OpenVinoGraph:
-    """One loaded graph; may be run from several threads at once, of which each waits for the others' runs."""
-
-    def __init__(self, model: OpenVinoModel, io: GraphIO, subject: str) -> None:
-        self._model, self._subject = model, subject
-        self._shapes = OutputShapes(io, subject)
-        self.dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in io.inputs}
-        self._outputs = [tensor.name for tensor in io.outputs]
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; inputs must have the dtypes of the contract, or be such that `in_types` casts them.
-
-        Raises BackendError if the graph fails, DeviceMemoryError for want of memory, BundleError where it gives
-        other shapes than its contract has.
-        """
-        wanted = cast("dict[str, Array]", in_types(inputs, self.dtypes, self._subject))
-        outputs = dict(zip(self._outputs, self._model.run(wanted.values()), strict=True))
-        self._shapes.check(wanted, outputs)
-        return outputs
-
-
-def _check_io(subject: str, expected: Sequence[IOTensor], actual: Sequence[tuple[frozenset[str], str, int]]) -> None:
-    """Raise BundleError if these are other tensors, or in another order; of a tensor's names any will do."""
-    asked = [(tensor.name, tensor.dtype, len(tensor.dims)) for tensor in expected]
+def _named(
+    expected: Sequence[IOTensor], actual: Sequence[tuple[frozenset[str], str, int]]
+) -> list[tuple[str, str, int]]:
+    """A model's tensors by one name each: of a tensor's names any will do, so that which is expected is taken."""
     found = []
     for place, (names, dtype, rank) in enumerate(actual):
-        name = asked[place][0] if place < len(asked) else ""
+        name = expected[place].name if place < len(expected) else ""
         found.append((name if name in names else min(names, default=""), dtype, rank))
-    for one, other in zip(asked, found, strict=False):
-        if one[1] != other[1] and (one[0], one[2]) == (other[0], other[2]):
-            raise BundleError(f"{subject}, {one[0]}", expected=one[1], found=other[1], fix="export it again")
-    if asked != found:
-        raise BundleError(subject, expected=f"I/O {asked}", found=f"{found}", fix="export it again")
+    return found
 
 
 def _open(options: BackendOptions) -> OpenVinoBackend:

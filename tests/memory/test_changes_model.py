@@ -224,3 +224,12 @@ def test_a_store_with_lists_is_converted_repaired_and_read(bundle, tmp_path):
     assert verify_store(model.store).damaged == ()
     with MemoryStore.open(model.store, model.opened) as reader:
         assert contents(reader) == before
+
+
+@pytest.mark.parametrize("engine", ["fts5", "tantivy"])
+def test_a_store_that_was_emptied_finds_nothing_and_grows_again(bundle, tmp_path, engine):
+    model = Model(tmp_path, bundle, engine, 3)
+    while model.kept:
+        model.delete()
+    compact_store(model.store)
+    check_equal_to_a_build(model, engine)

@@ -15,13 +15,15 @@ from glimmer_export.runtime.contract import FAILED, NOT_MEASURED, PASSED, GateCh
 if TYPE_CHECKING:
     from glimmer_export.exporter.parity.report import ParityReport
 
-__all__ = ["Gate", "judge", "read_gate"]
+__all__ = ["SELECTION", "Gate", "judge", "read_gate"]
 
 ROUNDING = 1e-9
 """Half a point lost exactly is no more than half a point, though a difference of floats may say so."""
 SHARE_OF_THE_MINIMUM = 0.1
 """A figure in which some questions have no part (those without answers, say) rests on this much of `min_answered`."""
 COVERAGE = {"min_answered", "max_refused_share"}
+SELECTION = ("min_top_m_overlap", "max_gold_in_top_m_loss_points")
+"""Limits of which passages are read: nothing measures them where all are."""
 
 
 class Gate(BaseModel):
@@ -109,9 +111,9 @@ def _limit_checks(gate: Gate, report: ParityReport) -> Iterator[_Check]:
     limit = gate.min_answers_equal_of_correct
     yield from _check("min_answers_equal_of_correct", limit, of_correct, counts.right, least)
     if report.selects:
-        yield from _check("min_top_m_overlap", gate.min_top_m_overlap, report.top_m_overlap, counts.ranked, least)
-        limit = gate.max_gold_in_top_m_loss_points
-        yield from _check("max_gold_in_top_m_loss_points", limit, gold_loss, counts.with_gold, least)
+        figures = (report.top_m_overlap, counts.ranked), (gold_loss, counts.with_gold)
+        for name, (found, questions) in zip(SELECTION, figures, strict=True):
+            yield from _check(name, getattr(gate, name), found, questions, least)
     for graph, limit in gate.min_snr_db.items():
         error = report.graphs.get(graph)
         yield from _check(f"min_snr_db.{graph}", limit, None if error is None else error.snr_db)

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.halving import BUNDLE_NOISE, LATENCY_NOISE, costs_no_more, why_not_asked
+from glimmer_export.exporter.tune.space import Point
 from glimmer_export.exporter.tune.trials import Trial, Trials
 
-__all__ = ["Lesson", "beats", "front_of", "lessons", "ordered"]
+__all__ = ["Lesson", "beats", "front_of", "lessons", "nearest", "ordered"]
+
+ROUNDING = ("codec", "precision", "weight_only", "mass")
+"""The switches by which answers differ from the checkpoint's at the same k and m."""
 
 
 def front_of(trials: Sequence[Trial]) -> list[Trial]:
@@ -50,6 +54,14 @@ def ordered(front: Sequence[Trial], trials: Trials, goals: Goals) -> list[Trial]
         )
     ]  # fmt: skip
     return sorted(sound, key=lambda trial: (_doubtful(trial, trials, allowed), _cost(trial, default), trial.number))
+
+
+def nearest(points: Sequence[Trial], trials: Trials, goals: Goals, reference: Point) -> list[Trial]:
+    """Of points those that meet the goals, first those that round in the fewest switches, and of these the cheapest."""
+    def rounded(trial: Trial) -> int:
+        return sum(trial.point[name] != reference[name] for name in ROUNDING)
+
+    return sorted(ordered(points, trials, goals), key=rounded)
 
 
 def _doubtful(trial: Trial, trials: Trials, allowed: float | None) -> bool:

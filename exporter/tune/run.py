@@ -32,7 +32,7 @@ from glimmer_export.exporter.parity.record import questions_digest
 from glimmer_export.exporter.report.origin import package_versions
 from glimmer_export.exporter.report.visible import finite
 from glimmer_export.exporter.tune.corpus_sample import sample_corpus
-from glimmer_export.exporter.tune.front import front_of, ordered
+from glimmer_export.exporter.tune.front import front_of, nearest, ordered
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.journal import Journal, open_journal
 from glimmer_export.exporter.tune.lines import BUILT_CODEC, Inputs
@@ -55,8 +55,10 @@ __all__ = ["TuneRequest", "tune"]
 REPORT = "report.json"
 LIBRARIES = ("glimmer-export", "numpy", "onnx", "onnxruntime", "optuna", "torch")
 CANDIDATES = 8
-"""Points that are held against the gate, the first that does not fail being chosen: few, as each sees what was held
-out."""
+"""Points of the front that are held against the gate, the first that does not fail being chosen: few, as each sees what
+was held out."""
+NEAREST = 3
+"""Points that are held against it if all of those fail: those nearest to the checkpoint."""
 LENGTHS_FROM = 200
 """Passages and questions whose tokens are counted."""
 PART_SIZE = 4096
@@ -327,19 +329,23 @@ class _Prepared:
     ) -> tuple[list[HeldOut], int | None]:
         """What was held against the gate, and the first point that it passes.
 
-        One that it does not pass is taken away, so that what it stood before comes to the front. If it passes none, the
-        first for which it could not tell is chosen, as where the questions are too few for it: none is then tried more.
+        One that it does not pass is taken away, so that what it stood before comes to the front. If it passes none of
+        these, points that round least have their turn, the default among them if no other is nearer. If it passes none
+        at all, the first for which it could not tell is chosen, as where the questions are too few for it: none is then
+        tried more.
         """
         tried: list[HeldOut] = []
         known: dict[str, list[float]] = {}
-        pool = trials.complete()
-        with progress("Judging by what was held out", CANDIDATES) as advance:
-            while len(tried) < CANDIDATES and (able := ordered(front_of(pool), trials, self.request.goals)):
+        pool, goals, reference = trials.complete(), self.request.goals, reference_point(search.space)
+        with progress("Judging by what was held out", CANDIDATES + NEAREST) as advance:
+            while len(tried) < CANDIDATES + NEAREST and (
+                able := ordered(front_of(pool), trials, goals) if len(tried) < CANDIDATES
+                else nearest(pool, trials, goals, reference)
+            ):
                 trial = able[0]
                 pool.remove(trial)
                 found = held_out_figures(
-                    search.workshop, trial, reference_point(search.space), search.space.default, split.held_out,
-                    self.request.gate, known,
+                    search.workshop, trial, reference, search.space.default, split.held_out, self.request.gate, known
                 )
                 tried.append(found)
                 advance(1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from glimmer_export.calibration.questions import Question
 from glimmer_export.exporter.parity import ParityOptions, ParityRequest, run_parity
+from glimmer_export.exporter.parity.gate import SELECTION
 from glimmer_export.exporter.parity.options import parity_backend
 from glimmer_export.exporter.tune.goals import (
     Goals,
@@ -20,7 +21,7 @@ from glimmer_export.exporter.tune.measure import answers_right, opened
 from glimmer_export.exporter.tune.space import Point
 from glimmer_export.exporter.tune.trials import Trial, Trials
 from glimmer_export.exporter.tune.workshop import Workshop
-from glimmer_export.runtime.contract import CPU_BACKEND, FAILED, GateResult
+from glimmer_export.runtime.contract import CPU_BACKEND, FAILED, NOT_MEASURED, PASSED, GateResult
 
 __all__ = ["HeldOut", "held_of", "held_out_figures", "standings"]
 
@@ -73,11 +74,33 @@ def held_out_figures(
         right[name] = known[key]
     return HeldOut(
         trial.number, share(right["own"]), difference(right["own"], right["reference"]),
-        difference(right["own"], right["default"]), _gate(workshop, trial.point, questions, gate),
+        difference(right["own"], right["default"]), _gate(workshop, trial.point, default, questions, gate),
     )
 
 
-def _gate(workshop: Workshop, point: Point, questions: Sequence[Question], gate: str) -> GateResult:
+def _gate(workshop: Workshop, point: Point, default: Point, questions: Sequence[Question], gate: str) -> GateResult:
+    """The gate's word on a point. Where it reads all that it retrieves, its selection is judged at the default's m.
+
+    Or at one passage less than are retrieved, where the default's m is no less: the bundle must pass there too.
+    """
+    result = _judged(workshop, point, questions, gate)
+    k, m = point["k"], point["m"]
+    if result.verdict != NOT_MEASURED or not (isinstance(k, int) and isinstance(m, int) and 1 < k <= m):
+        return result
+    selects = point.having("m", min(default.number("m"), k - 1))
+    return _with_selection(result, _judged(workshop, selects, questions, gate))
+
+
+def _with_selection(all_read: GateResult, some_read: GateResult) -> GateResult:
+    """What a gate says where all is read, with the limits of the selection as they are where some is."""
+    known = {check.name: check for check in some_read.checks}
+    checks = tuple(known[check.name] if check.name in SELECTION else check for check in all_read.checks)
+    passed = some_read.passed and all(check.passed for check in checks)
+    verdict = PASSED if passed else FAILED if some_read.verdict == FAILED else NOT_MEASURED
+    return GateResult(all_read.name, passed, checks, verdict)
+
+
+def _judged(workshop: Workshop, point: Point, questions: Sequence[Question], gate: str) -> GateResult:
     """Without drafts, which change no answer: a record is of a bundle that decodes token by token."""
     inputs, built = workshop.inputs, workshop.built(point)
     codec = point["codec"]

@@ -186,6 +186,29 @@ def test_a_broken_calibrator_never_stands_on_the_front(world, tmp_path, monkeypa
     assert all(trial.point["method"] == "max" for trial in report.front)
 
 
+@pytest.mark.usefixtures("exported_once")
+def test_where_no_cheap_point_passes_the_gate_the_nearest_to_the_checkpoint_is_chosen(world, tmp_path):
+    """INT8 keeps no graph 90 dB above its error."""
+    gate = tmp_path / "strict.yaml"
+    gate.write_text("description: strict\nmin_answered: 20\nmin_snr_db: {live_stage_b: 90}\n", encoding="utf-8")
+    tried = ("codec=int8", *GRID[1:4], "precision=int8,fp32", *GRID[5:7], "k=10", *GRID[8:])
+    report = run(request_for(world, tmp_path / "out", tried=tried, gate=str(gate)))
+    assert [report.trials.all[item.number].point["precision"] for item in report.held_out] == ["int8", "fp32"]
+    assert report.chosen == report.held_out[-1].number
+    assert report.met
+
+
+@pytest.mark.usefixtures("exported_once")
+def test_a_point_that_reads_all_it_retrieves_is_judged_and_may_be_chosen(world, tmp_path):
+    tried = ("codec=int8", *GRID[1:7], "k=3", *GRID[8:])
+    report = run(request_for(world, tmp_path / "out", tried=tried))
+    chosen = report.trials.all[report.chosen]
+    assert (chosen.point["k"], chosen.point["m"]) == (3, 3)
+    overlap = next(check for check in report.held.gate.checks if check.name == "min_top_m_overlap")
+    assert overlap.questions > 0
+    assert report.gate_passed
+
+
 @pytest.mark.slow
 def test_within_a_quarter_of_an_hour_something_is_better_than_the_default_or_nothing_is(tmp_path):
     """On the demo's 3,000 questions, of all switches."""

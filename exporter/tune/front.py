@@ -11,7 +11,7 @@ from glimmer_export.exporter.tune.halving import BUNDLE_NOISE, LATENCY_NOISE, co
 from glimmer_export.exporter.tune.space import Point
 from glimmer_export.exporter.tune.trials import Trial, Trials
 
-__all__ = ["Lesson", "beats", "front_of", "lessons", "nearest", "ordered"]
+__all__ = ["ROUNDING", "Lesson", "beats", "front_of", "lessons", "nearest", "ordered"]
 
 ROUNDING = ("codec", "precision", "weight_only", "mass")
 """The switches by which answers differ from the checkpoint's at the same k and m."""
@@ -35,33 +35,43 @@ def _dominates(one: Trial, other: Trial) -> bool:
     return better or (one.number < other.number and one.ratio <= other.ratio * LATENCY_NOISE)
 
 
-def ordered(front: Sequence[Trial], trials: Trials, goals: Goals) -> list[Trial]:
+def ordered(front: Sequence[Trial], trials: Trials, goals: Goals, least: float | None = None) -> list[Trial]:
     """Those of a front that meet the goals by the search's figures, what is to be chosen first.
 
     That is what surely loses no more than the limit, and of that the cheapest: the least product of time, store and
-    bundle beside the default's. Without a limit for the loss none may have less right than the default.
+    bundle beside the default's. Without a limit for the loss none may have less right than `least`, or the default.
     """
     allowed = goals.em_share
     default = trials.default
+    least = sum(default.right) if least is None else least
     sound = [
         trial for trial in front
         if why_not_asked(trial, trials, goals) is None
         and (goals.latency_ms is None or trials.latency_ms(trial) <= goals.latency_ms)
         and (goals.store_bytes is None or trial.sizes[0] <= goals.store_bytes)
         and (
-            sum(trial.right) >= sum(default.right) if allowed is None
+            sum(trial.right) >= least if allowed is None
             else -trial.less(trials.reference).value <= allowed
         )
     ]  # fmt: skip
     return sorted(sound, key=lambda trial: (_doubtful(trial, trials, allowed), _cost(trial, default), trial.number))
 
 
-def nearest(points: Sequence[Trial], trials: Trials, goals: Goals, reference: Point) -> list[Trial]:
-    """Of points those that meet the goals, first those that round in the fewest switches, and of these the cheapest."""
-    def rounded(trial: Trial) -> int:
-        return sum(trial.point[name] != reference[name] for name in ROUNDING)
+def nearest(
+    points: Sequence[Trial], trials: Trials, goals: Goals, reference: Point, codecs: Sequence[str]
+) -> list[Trial]:
+    """Of points those that meet the goals, first those that round in the fewest switches, and of these the cheapest.
 
-    return sorted(ordered(points, trials, goals), key=rounded)
+    `codecs` are those that may be, that which keeps memory best first. Without a limit for the loss none may have less
+    right than both the default and the reference.
+    """
+    def rounded(trial: Trial) -> tuple[int, int]:
+        codec = str(trial.point["codec"])
+        count = sum(trial.point[name] != reference[name] for name in ROUNDING)
+        return count, codecs.index(codec) if codec in codecs else len(codecs)
+
+    least = min(sum(trials.default.right), sum(trials.reference))
+    return sorted(ordered(points, trials, goals, least), key=rounded)
 
 
 def _doubtful(trial: Trial, trials: Trials, allowed: float | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.lines import ANSWERING_BATCH
-from glimmer_export.exporter.tune.trials import Trial, Trials
+from glimmer_export.exporter.tune.trials import NEARER, Trial, Trials
 
 __all__ = ["BUNDLE_NOISE", "LATENCY_NOISE", "costs_no_more", "rungs", "why_dropped", "why_not_asked"]
 
@@ -48,7 +48,10 @@ def why_not_asked(trial: Trial, trials: Trials, goals: Goals) -> str | None:
 
 
 def why_dropped(trial: Trial, trials: Trials, goals: Goals) -> str | None:
-    """Why a point is asked no further, by the questions so far; None if it goes on."""
+    """Why a point is asked no further, by the questions so far; None if it goes on.
+
+    One that is measured for the gate's sake is not dropped for what another has: the gate failed the others.
+    """
     if trial.number == 0:
         return None
     allowed = HOPELESS if goals.em_share is None else goals.em_share
@@ -58,7 +61,7 @@ def why_dropped(trial: Trial, trials: Trials, goals: Goals) -> str | None:
             f"loses {-100 * beside.value:.2f} points of exact match, at least {-100 * beside.high:.2f}, by "
             f"{beside.questions} questions"
         )
-    if len(trial.right) == len(trials.reference):
+    if len(trial.right) == len(trials.reference) or trial.by == NEARER:
         return None
     for other in trials.complete():
         if costs_no_more(other, trial) and (own := trial.less(other.right)).high <= 0:

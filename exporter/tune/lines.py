@@ -55,11 +55,14 @@ class Inputs:
 
 
 def point_lines(inputs: Inputs, point: Point, folder: str, *, held_out: bool = False) -> list[str]:
-    """Run in this order they make `folder`/float, /store and /bundle, and print the figures.
+    """Run in this order they make `folder`/store and /bundle, of /float where it is rounded, and print the figures.
 
     `held_out`: a last line more, for the held-out questions.
     """
     path = {name: f"{folder}/{name}" for name in ("float", "store-fp16", "store", "bundle")}
+    made = quantize_options(inputs, point)
+    if made is None:
+        path["float"] = path["bundle"]
     given = ("--passages", "given") if inputs.given else ()
     export: list[object] = ["export", inputs.checkpoint, "-o", path["float"]]
     for switch, option in (("stage_a", "--stage-a"), ("cross_attention", "--cross-attention")):
@@ -76,29 +79,27 @@ def point_lines(inputs: Inputs, point: Point, folder: str, *, held_out: bool = F
     lines: list[Sequence[object]] = [export, build]
     if not direct:
         lines.append(["memory", "convert", built, "--codec", codec, "-o", path["store"]])
-    made = quantize_options(inputs, point)
-    bundle = path["float"] if made is None else path["bundle"]
     if made is not None:
         if point["precision"] != FP32:
             lines.append([
                 "calibrate", path["float"], "--store", path["store"], "--questions", inputs.questions, *given,
                 "--samples", inputs.samples,
             ])  # fmt: skip
-        lines.append(["quantize", path["float"], "-o", bundle, *made])
+        lines.append(["quantize", path["float"], "-o", path["bundle"], *made])
     for questions in (inputs.questions, *([inputs.held_out] if held_out else [])):
         asked = ["--store", path["store"], "--questions", questions, *given, *_asked(inputs, point)]
         if inputs.on_gpu:
             lines.append([
-                "parity", bundle, "--reference", path["float"], *asked, "--backend", ROUNDING,
+                "parity", path["bundle"], "--reference", path["float"], *asked, "--backend", ROUNDING,
                 "--batch-size", ANSWERING_BATCH,
             ])  # fmt: skip
         else:
-            lines.append(["answer", bundle, *asked, *ON_CPU, "--batch-size", ANSWERING_BATCH])
+            lines.append(["answer", path["bundle"], *asked, *ON_CPU, "--batch-size", ANSWERING_BATCH])
     if inputs.on_gpu:
-        lines.append(["build", bundle, "--target", inputs.target])
+        lines.append(["build", path["bundle"], "--target", inputs.target])
     else:
         lines.append([
-            "answer", bundle, "--store", path["store"], "--questions", inputs.questions, *given,
+            "answer", path["bundle"], "--store", path["store"], "--questions", inputs.questions, *given,
             *_asked(inputs, point), *ON_CPU, "--batch-size", point["batch"], "--limit", inputs.timed,
         ])  # fmt: skip
     return [shlex.join(["glimmer-export", *map(str, line)]) for line in lines]

@@ -79,6 +79,13 @@ class Proposer:
             elif (left := self._left()) is not None:
                 yield self._taken(REST, left)
 
+    def pass_over(self, points: Sequence[Point]) -> None:
+        """Propose none of these, which came from elsewhere."""
+        values = self._space.values
+        self._seen |= {
+            point for point in points if all(value in values[name] for name, value in point.to_json().items())
+        }
+
     def _taken(self, who: str, point: Point) -> tuple[str, Point]:
         self._seen.add(point)
         return who, point

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from glimmer_export.exporter.tune.lines import Inputs, point_lines
 from glimmer_export.exporter.tune.measure import HERE, MODEL
 from glimmer_export.exporter.tune.space import Space
 from glimmer_export.exporter.tune.trials import Trial, Trials
-from glimmer_export.exporter.tune.verdict import HeldOut, held_of
+from glimmer_export.exporter.tune.verdict import HeldOut, beyond, held_of, relaxed
 from glimmer_export.runtime.contract import PASSED
 
 if TYPE_CHECKING:
@@ -84,42 +84,47 @@ class TuneReport:
         refused = f"; of {others} others that were held against it none passed" if others else ""
         said.append(f"gate {held.gate.name}, on {self.questions[1]} held-out questions: {held.gate.verdict}{refused}")
         if held.gate.verdict != PASSED:
-            said += [
-                f"  {check.name} {check.limit:g}: found {'nothing' if check.found is None else f'{check.found:.4g}'}"
-                for check in held.gate.checks if not check.passed
-            ]
+            said += [f"  {beyond(check)}" for check in held.gate.checks if not check.passed]
         return said
 
     def _none_chosen(self) -> list[str]:
         if self.held_out:
-            worst = [
-                f"  point {item.number}: {', '.join(check.name for check in item.gate.checks if not check.passed)}"
-                for item in self.held_out
-            ]
-            return [f"no point passed the gate of {len(self.held_out)} that meet the goals:", *worst]
+            gate, default = self.held_out[0].gate.name, self.space.default
+            said = [f"no point passed the gate {gate} of {len(self.held_out)} that meet the goals:"]
+            for item in self.held_out:
+                said.append(f"  point {item.number}, {self.trials.all[item.number].point.words(default)}")
+                said += [f"    {beyond(check)}" for check in item.gate.checks if not check.passed]
+            said += [sentence] if (sentence := relaxed(self.held_out)) else []
+            return said
         return ["no point meets every goal by the search's questions:", *(f"  {line}" for line in self._nearest())]
 
     def _nearest(self) -> list[str]:
-        """Of each goal what the point that is nearest to it has, and by how much; and the goals together."""
-        built = [trial for trial in self.trials.all if trial.is_built]
+        """Of each goal the least that there is, and the least of points that meet the other goals; and by how much."""
+        asked = [trial for trial in self.trials.all if trial.is_built and trial.right]
+        limits: dict[str, tuple[float, Callable[[Trial], float], str]] = {}
+        if self.goals.latency_ms is not None:
+            limits["latency_ms"] = self.goals.latency_ms, self.trials.latency_ms, "ms"
+        if self.goals.store_gb is not None:
+            limits["store_gb"] = self.goals.store_gb, lambda trial: trial.sizes[0] / 1e9, "GB"
+        if self.goals.em_loss is not None:
+            limits["em_loss"] = self.goals.em_loss, self._loss, "points"
         said = []
-        limits: dict[str, tuple[float | None, Any, str]] = {
-            "latency_ms": (self.goals.latency_ms, self.trials.latency_ms, "ms"),
-            "store_gb": (self.goals.store_gb, lambda trial: trial.sizes[0] / 1e9, "GB"),
-            "em_loss": (self.goals.em_loss, self._loss, "points"),
-        }
         for goal, (limit, figure, unit) in limits.items():
-            able = [trial for trial in built if goal != "em_loss" or trial.right]
-            if limit is None or not able:
-                continue
+            able = asked if goal == "em_loss" else [trial for trial in self.trials.all if trial.is_built]
+            others = [item for name, item in limits.items() if name != goal]
+            beside = [trial for trial in asked if all(its(trial) <= most for most, its, _ in others)]
             best = min(able, key=figure)
             found = figure(best)
             if found > limit:
                 said.append(f"{goal} {limit:g} {unit} binds: the least is {found:.4g}, {found - limit:.4g} too much")
-            else:
-                said.append(f"{goal} {limit:g} {unit} alone is met, by point {best.number} with {found:.4g}")
-        if all("alone is met" in line for line in said):
-            said.append("no point that was tried meets them together")
+                continue
+            words = f"{goal} {limit:g} {unit} alone is met, by point {best.number} with {found:.4g}"
+            if others and beside and (found := figure(best := min(beside, key=figure))) > limit:
+                words += (
+                    f"; of points that meet the other goals point {best.number} has the least, {found:.4g}, "
+                    f"{found - limit:.4g} too much"
+                )
+            said.append(words)
         return said
 
     def _loss(self, trial: Trial) -> float:

@@ -31,8 +31,9 @@ from glimmer_export.exporter.parity.options import no_progress
 from glimmer_export.exporter.parity.record import questions_digest
 from glimmer_export.exporter.report.origin import package_versions
 from glimmer_export.exporter.report.visible import finite
+from glimmer_export.exporter.tune.choose import choose
 from glimmer_export.exporter.tune.corpus_sample import sample_corpus
-from glimmer_export.exporter.tune.front import front_of, nearest, ordered
+from glimmer_export.exporter.tune.front import front_of
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.journal import Journal, open_journal
 from glimmer_export.exporter.tune.lines import BUILT_CODEC, Inputs
@@ -40,11 +41,11 @@ from glimmer_export.exporter.tune.measure import Lengths
 from glimmer_export.exporter.tune.prune import ladder_of, measured_losses, pruned_codecs, pruned_methods
 from glimmer_export.exporter.tune.reckon import Unreachable, unreachable
 from glimmer_export.exporter.tune.report import TuneReport
-from glimmer_export.exporter.tune.search import Bounds, Search, reference_point
+from glimmer_export.exporter.tune.search import Bounds, Search
 from glimmer_export.exporter.tune.space import Space, space_of
 from glimmer_export.exporter.tune.split import HELD_OUT, Split, rows_of, split_questions
 from glimmer_export.exporter.tune.trials import Trials
-from glimmer_export.exporter.tune.verdict import HeldOut, held_of, held_out_figures, standings
+from glimmer_export.exporter.tune.verdict import held_of, standings
 from glimmer_export.exporter.tune.workshop import Workshop, store_bytes
 from glimmer_export.runtime.backends.threads import available_cores
 from glimmer_export.runtime.contract import CODECS, QuestionError, TokenizerError, is_there
@@ -54,11 +55,6 @@ __all__ = ["TuneRequest", "tune"]
 
 REPORT = "report.json"
 LIBRARIES = ("glimmer-export", "numpy", "onnx", "onnxruntime", "optuna", "torch")
-CANDIDATES = 8
-"""Points of the front that are held against the gate, the first that does not fail being chosen: few, as each sees what
-was held out."""
-NEAREST = 3
-"""Points that are held against it if all of those fail: those nearest to the checkpoint."""
 LENGTHS_FROM = 200
 """Passages and questions whose tokens are counted."""
 PART_SIZE = 4096
@@ -215,10 +211,10 @@ class _Prepared:
         bounds = Bounds(request.trials, None if request.minutes is None else 60 * request.minutes)
         with progress("Tuning", request.trials) as advance:
             ended = search.run(bounds, advance)
-        front = front_of(trials.complete())
-        tried, chosen = self._chosen(search, trials, split, progress)
+        tried, chosen = choose(search, split.held_out, request.gate, progress)
         found = TuneReport(
-            request=request, goals=request.goals, inputs=workshop.inputs, space=space, trials=trials, front=front,
+            request=request, goals=request.goals, inputs=workshop.inputs, space=space, trials=trials,
+            front=front_of(trials.complete()),
             held_out=tried, chosen=chosen, ended=ended, reckoned=workshop.inputs.on_gpu,
             questions=(len(split.search), len(split.held_out), self.split.ungraded),
             passages=self.corpus.num_passages, sampled=self._sampled, retrieve_ms=retrieve_ms,
@@ -323,37 +319,6 @@ class _Prepared:
         )
         values = {name: tuple(found) for name, found in event["values"].items()}
         return Space(values, space.default, tuple(event["notes"]))
-
-    def _chosen(
-        self, search: Search, trials: Trials, split: Split, progress: Progress
-    ) -> tuple[list[HeldOut], int | None]:
-        """What was held against the gate, and the first point that it passes.
-
-        One that it does not pass is taken away, so that what it stood before comes to the front. If it passes none of
-        these, points that round least have their turn, the default among them if no other is nearer. If it passes none
-        at all, the first for which it could not tell is chosen, as where the questions are too few for it: none is then
-        tried more.
-        """
-        tried: list[HeldOut] = []
-        known: dict[str, list[float]] = {}
-        pool, goals, reference = trials.complete(), self.request.goals, reference_point(search.space)
-        with progress("Judging by what was held out", CANDIDATES + NEAREST) as advance:
-            while len(tried) < CANDIDATES + NEAREST and (
-                able := ordered(front_of(pool), trials, goals) if len(tried) < CANDIDATES
-                else nearest(pool, trials, goals, reference)
-            ):
-                trial = able[0]
-                pool.remove(trial)
-                found = held_out_figures(
-                    search.workshop, trial, reference, search.space.default, split.held_out, self.request.gate, known
-                )
-                tried.append(found)
-                advance(1)
-                if found.gate.passed:
-                    return tried, trial.number
-                if found.too_few:
-                    break
-        return tried, next((item.number for item in tried if not item.failed), None)
 
     def _publish(self, workshop: Workshop, report: TuneReport) -> None:
         """The chosen bundle and store below the folder, and the report; a sample's store is no store to answer from."""

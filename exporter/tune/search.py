@@ -27,7 +27,7 @@ from glimmer_export.exporter.tune.measure import (
 )
 from glimmer_export.exporter.tune.propose import Proposer
 from glimmer_export.exporter.tune.space import FP32, NONE, Point, Space
-from glimmer_export.exporter.tune.trials import Trial, Trials, written
+from glimmer_export.exporter.tune.trials import NEARER, Trial, Trials, written
 from glimmer_export.exporter.tune.workshop import Built, Workshop
 from glimmer_export.runtime.contract import GlimmerError, OutputError
 
@@ -78,10 +78,14 @@ class Search:
         """
         self._reference()
         proposer = Proposer(self.space, self.seed)
-        number = turn = 0
+        number = turn = nearer = 0
         while True:
             given = [trial for trial in self.trials.all if trial.round == turn]
-            round_ = proposer.next(len(given) or bounds.trials - number)
+            if given and given[0].by == NEARER:
+                proposer.pass_over([trial.point for trial in given])
+                number, turn, nearer = number + len(given), turn + 1, nearer + len(given)
+                continue
+            round_ = proposer.next(len(given) or bounds.trials + nearer - number)
             if not round_:
                 return SPACE if proposer.exhausted else TRIALS
             for place, (who, point) in enumerate(round_):
@@ -94,6 +98,25 @@ class Search:
             proposer.tell(trials)
             number, turn = number + len(round_), turn + 1
             advance(len(round_))
+
+    @property
+    def reference(self) -> Point:
+        """What the loss is counted from."""
+        return reference_point(self.space)
+
+    def measure_nearer(self, points: Sequence[Point]) -> None:
+        """Build, time and ask points, whatever the bounds: a round that follows the others.
+
+        One that was dropped because another seemed as good is tried anew: the gate passed none of the others.
+        """
+        known = {trial.point: trial for trial in self.trials.all}
+        turn = 1 + max(trial.round for trial in self.trials.all)
+        for point in points:
+            trial = known.get(point)
+            if trial is None or (trial.dropped is not None and trial.by != NEARER):
+                self._event("proposal", number=len(self.trials.all), round=turn, by=NEARER, point=point.to_json())
+        asked = set(points)
+        self._round([trial for trial in self.trials.all if trial.point in asked], Bounds(0))
 
     def _out_of_time(self, bounds: Bounds) -> bool:
         return bounds.seconds is not None and self.journal.seconds > bounds.seconds
@@ -113,7 +136,7 @@ class Search:
 
     def _reference(self) -> None:
         if self.journal.first("reference") is None:
-            point = reference_point(self.space)
+            point = self.reference
             with opened(self.workshop.built(point), point, on_gpu=False) as session:
                 right = answers_right(session, point, self.questions, given=self.workshop.inputs.given)
             self._event("reference", point=point.to_json(), right=written(right))

@@ -11,7 +11,10 @@ from glimmer_export.exporter.tune.intervals import Estimate, difference, share
 from glimmer_export.exporter.tune.measure import Timed
 from glimmer_export.exporter.tune.space import Point
 
-__all__ = ["Trial", "Trials", "written"]
+__all__ = ["NEARER", "Trial", "Trials", "written"]
+
+NEARER = "nearer to the checkpoint"
+"""Who proposes points that are measured once a search is over, as the gate passed none of its own."""
 
 
 @dataclass

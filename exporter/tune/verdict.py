@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,11 @@ from glimmer_export.exporter.tune.measure import answers_right, opened
 from glimmer_export.exporter.tune.space import Point
 from glimmer_export.exporter.tune.trials import Trial, Trials
 from glimmer_export.exporter.tune.workshop import Workshop
-from glimmer_export.runtime.contract import CPU_BACKEND, FAILED, NOT_MEASURED, PASSED, GateResult
+from glimmer_export.runtime.contract import CPU_BACKEND, FAILED, NOT_MEASURED, PASSED, GateCheck, GateResult
 
-__all__ = ["HeldOut", "held_of", "held_out_figures", "standings"]
+__all__ = ["HeldOut", "beyond", "held_of", "held_out_figures", "relaxed", "standings"]
+
+DIGITS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,44 @@ class HeldOut:
     def too_few(self) -> bool:
         """Whether the gate asks for more questions than any point can have answered."""
         return any(check.name == "min_answered" and not check.passed for check in self.gate.checks)
+
+
+def beyond(check: GateCheck) -> str:
+    """What a check that did not pass says, by how much; or that nothing was there to tell by."""
+    if check.found is None or check.questions == 0:
+        return f"{check.name} {check.limit:g}: nothing was there to tell by"
+    excess = check.found - check.limit if check.name.startswith("max_") else check.limit - check.found
+    if excess <= 0:
+        return f"{check.name} {check.limit:g}: {check.found:.4g}, of too few questions ({check.questions})"
+    way = "too much" if check.name.startswith("max_") else "too little"
+    return f"{check.name} {check.limit:g}: {check.found:.4g}, {excess:.4g} {way}"
+
+
+def relaxed(tried: Sequence[HeldOut]) -> str | None:
+    """Of points that the gate failed that which fails in the fewest limits, and the limits with which it would pass.
+
+    None if there is none of which all that failed was measured.
+    """
+    failed = {item.number: [check for check in item.gate.checks if not check.passed] for item in tried}
+    told = {
+        number: checks for number, checks in failed.items()
+        if all(check.found is not None and check.questions != 0 for check in checks)
+    }
+    if not told:
+        return None
+    number = min(told, key=lambda number: (len(told[number]), number))
+    limits = ", ".join(f"{check.name}: {_just(check):g}" for check in told[number])
+    return (
+        f"point {number} is nearest to it, and would pass a gate of one's own (--gate FILE) that has {limits} and all "
+        "else the same"
+    )
+
+
+def _just(check: GateCheck) -> float:
+    """The limit of four decimals that a figure just meets."""
+    assert check.found is not None
+    rounds = math.ceil if check.name.startswith("max_") else math.floor
+    return rounds(check.found * DIGITS) / DIGITS
 
 
 def held_of(tried: Sequence[HeldOut], number: int) -> HeldOut:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from glimmer_export.exporter.tune.front import beats, front_of, lessons, ordered
+from glimmer_export.exporter.tune.front import beats, front_of, lessons, nearest, ordered
 from glimmer_export.exporter.tune.goals import Goals
 from glimmer_export.exporter.tune.halving import rungs, why_dropped, why_not_asked
 from glimmer_export.exporter.tune.measure import Timed
 from glimmer_export.exporter.tune.space import SWITCHES, Point
-from glimmer_export.exporter.tune.trials import Trial, Trials
+from glimmer_export.exporter.tune.trials import NEARER, Trial, Trials
 
 DEFAULT = Point(tuple({"k": 10, "codec": "int8"}.get(name, "one") for name in SWITCHES))
 
@@ -91,6 +91,21 @@ def test_the_cheapest_that_meets_the_goals_is_chosen_first():
     assert [item.number for item in ordered(front, found, Goals(em_loss=0.5))] == [0, 1, 2]
     assert [item.number for item in ordered(front, found, Goals(em_loss=0.0))] == [0]
     assert [item.number for item in ordered(front, found, Goals())] == [0]  # no limit: none with fewer right
+
+
+def test_the_nearest_round_least_and_may_be_no_better_than_the_default():
+    """Float as fast as INT8: dropped beside it in a search, and what is left where the gate fails INT8."""
+    reference = DEFAULT.having("codec", "fp16").having("precision", "fp32")
+    exact = trial(1, 1.0, 2000, answers(949), codec="fp16", precision="fp32")
+    cheap, small = trial(2, 0.5, 1000, answers(960), precision="fp32"), trial(3, 0.5, 100, answers(960), codec="pq8x")
+    found = trials(small, cheap, exact, reference=948)
+    found.all.sort(key=lambda item: item.number)
+    codecs = ["fp16", "int8"]
+    order = nearest(found.complete(), found, Goals(), reference, codecs)
+    assert [item.number for item in order] == [1, 2, 0, 3]
+    half = replace(exact, right=answers(450, 500))
+    assert why_dropped(half, found, Goals(em_loss=9.0)) is not None
+    assert why_dropped(replace(half, by=NEARER), found, Goals(em_loss=9.0)) is None
 
 
 def test_better_than_the_default_is_better_in_one_goal_and_worse_in_none():

@@ -22,6 +22,7 @@ from glimmer_export.exporter.tune import Goals, TuneReport, TuneRequest, tune, w
 from glimmer_export.exporter.tune.front import beats
 from glimmer_export.exporter.tune.journal import JOURNAL
 from glimmer_export.exporter.tune.show import write_html
+from glimmer_export.exporter.tune.trials import NEARER
 from glimmer_export.runtime.contract import MANIFEST, OutputError, file_digest
 
 GRID = (
@@ -196,6 +197,44 @@ def test_where_no_cheap_point_passes_the_gate_the_nearest_to_the_checkpoint_is_c
     assert [report.trials.all[item.number].point["precision"] for item in report.held_out] == ["int8", "fp32"]
     assert report.chosen == report.held_out[-1].number
     assert report.met
+
+
+@pytest.mark.usefixtures("exported_once")
+def test_exact_graphs_and_store_are_tried_though_the_grid_leaves_them_out(world, tmp_path):
+    """Of INT8 alone nothing passes; what is measured for it is no part of the search, which goes on behind it."""
+    gate = tmp_path / "strict.yaml"
+    gate.write_text("description: strict\nmin_answered: 20\nmin_snr_db: {live_stage_b: 90}\n", encoding="utf-8")
+    tried = ("codec=int8", *GRID[1:7], "k=10,5", *GRID[8:])
+    asked = request_for(world, tmp_path / "out", tried=tried, gate=str(gate), trials=1)
+    report = run(asked)
+    chosen = report.trials.all[report.chosen]
+    assert (chosen.point["precision"], chosen.point["codec"], chosen.by) == ("fp32", "fp16", NEARER)
+    assert [trial.by for trial in report.trials.all].count(NEARER) == len(report.trials.all) - 1
+    assert report.met
+    again = run(asked)
+    assert ([trial.point for trial in again.trials.all], again.chosen) == (
+        [trial.point for trial in report.trials.all], report.chosen
+    )
+    further = run(replace(asked, trials=2))
+    assert [trial.point["k"] for trial in further.trials.all if trial.by != NEARER] == [10, 5]
+    assert further.trials.all[further.chosen].point["precision"] == "fp32"
+
+
+@pytest.mark.usefixtures("exported_once")
+def test_where_nothing_passes_it_is_said_by_how_much_and_what_would(world, tmp_path):
+    gate = tmp_path / "gate.yaml"
+    gate.write_text("description: none\nmin_answered: 20\nmin_snr_db: {live_stage_b: 900}\n", encoding="utf-8")
+    tried = ("codec=int8", *GRID[1:7], "k=10", *GRID[8:])
+    report = run(request_for(world, tmp_path / "out", tried=tried, gate=str(gate)))
+    assert (report.chosen, report.met) == (None, False)
+    said = report.sentences()
+    lines = [line for line in said if "min_snr_db.live_stage_b 900: " in line and "too little" in line]
+    assert len(lines) == len(report.held_out)
+    limit = float(said[-1].split("min_snr_db.live_stage_b: ")[1].split()[0].rstrip(","))
+    number = int(said[-1].split()[1])
+    held = next(item for item in report.held_out if item.number == number)
+    found = next(check.found for check in held.gate.checks if check.name == "min_snr_db.live_stage_b")
+    assert limit <= found < limit + 1e-3
 
 
 @pytest.mark.usefixtures("exported_once")

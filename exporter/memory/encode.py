@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from glimmer_export.exporter.files.whole_file import replace_file, whole_file
+from glimmer_export.exporter.memory.behind import Behind
 from glimmer_export.exporter.memory.codec_fit import (
     SAMPLE_PASSAGES,
     CodecSample,
@@ -52,6 +54,8 @@ __all__ = [
     "freeze_codec", "frozen_codec", "length_batches", "plan_build",
 ]  # fmt: skip
 
+WAITING = 2
+"""Batches that are encoded before they are written, at most."""
 AT_ONCE = 64
 """Passages of a sample that are encoded, in batches of like length, before they are given in their order."""
 
@@ -178,13 +182,16 @@ class Encoder:
 def encode_shard(
     store: Path, index: int, passages: Sequence[Passage | None], plan: BuildPlan, *,
     text: TextEncoder, encoder: Encoder | None, advance: Callable[[int], None], sample: CodecSample | None = None,
+    at_encoder: AbstractContextManager[None] | None = None,
 ) -> ShardRecord:
     """Write shard `index` below `store`; it appears there whole. `encoder` None: token ids only.
 
     In the place of a passage that is None there is a row without tokens.
 
     The codec's error is measured on the passages of `sample` that the shard has. `advance` is told how many passages
-    are done after each batch. Raises StoreError where a passage's memory is not finite.
+    are encoded after each batch; they come into the codec and into the file behind it, while the next is encoded.
+    `at_encoder` is entered while batches are encoded, None: nobody else has the device. Raises StoreError where a
+    passage's memory is not finite.
     """
     encoded = [([], False) if passage is None else text.passage(passage.title, passage.text) for passage in passages]
     ids = [tokens for tokens, _ in encoded]
@@ -192,16 +199,21 @@ def encode_shard(
     meter = None if encoder is None or sample is None else ErrorMeter(encoder.codec, sample)
     first = index * plan.passages_per_shard
     with whole_file(store / shard_name(index)) as temporary:
-        with ShardWriter(temporary, ids, d_model=plan.d_model, codec=plan.codec) as writer:
-            for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
-                if encoder is not None:
-                    memories = encode_passages(encoder.graph, [ids[row] for row in rows])
-                    for row, memory in zip(rows, memories, strict=True):
-                        tensors = encode_memory(encoder.codec, memory, identifiers[row])
-                        writer.put(row, tensors)
-                        if meter is not None:
-                            meter.add(first + row, memory, tensors)
-                advance(len(rows))
+        with ShardWriter(temporary, ids, d_model=plan.d_model, codec=plan.codec) as writer, Behind(WAITING) as behind:
+
+            def write(rows: Sequence[int], memories: Sequence[Array]) -> None:
+                assert encoder is not None
+                for row, memory in zip(rows, memories, strict=True):
+                    tensors = encode_memory(encoder.codec, memory, identifiers[row])
+                    writer.put(row, tensors)
+                    if meter is not None:
+                        meter.add(first + row, memory, tensors)
+
+            with at_encoder or nullcontext():
+                for rows in length_batches([len(row) for row in ids], plan.batch_tokens):
+                    if encoder is not None:
+                        behind.do(partial(write, rows, encode_passages(encoder.graph, [ids[row] for row in rows])))
+                    advance(len(rows))
         entry = FileEntry.named(shard_name(index), temporary)
     num_empty = sum(passage is None for passage in passages)
     return ShardRecord(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from glimmer_export.runtime.store import MemoryStore
 from tests.assert_close import assert_close
 from tests.bundle_factory import HUGE, NOT_FINITE, WORDS, make_bundle, rewrite, tree, write_corpus, write_rows
 
-SMALL = {"passages_per_shard": 16, "batch_tokens": 60}
+SMALL = {"passages_per_shard": 8, "batch_tokens": 60}
 
 
 def encoder_states(bundle: Bundle, store: MemoryStore, number: int) -> np.ndarray:
@@ -38,7 +39,7 @@ def test_a_store_holds_every_passage(bundle, corpus, tmp_path):
     summary = build_store(bundle, corpus, tmp_path / "store", **SMALL)
     rows = [json.loads(line) for line in corpus.read_text().splitlines()]
     opened = Bundle.open(bundle)
-    assert (summary.passages, summary.shards, summary.truncated, summary.resumed_shards) == (50, 4, 0, 0)
+    assert (summary.passages, summary.shards, summary.truncated, summary.resumed_shards) == (50, 7, 0, 0)
     assert not summary.already_complete
     with MemoryStore.open(tmp_path / "store", opened) as store:
         assert store.num_passages == 50
@@ -148,12 +149,10 @@ def test_a_damaged_finished_store_is_not_called_complete(bundle, corpus, tmp_pat
         build_store(bundle, corpus, output, **SMALL)
 
 
-def stop_after(monkeypatch, batches: int, error: BaseException):
-    """Let the memory encoder fail after some batches."""
-    calls = iter(range(batches))
-
+def stop_behind(monkeypatch, recorded: Path, error: BaseException):
+    """Let the memory encoder fail once a shard is recorded: others are under way then."""
     def failing(*arguments):
-        if next(calls, None) is None:
+        if recorded.exists():
             raise error
         return encode_passages(*arguments)
 
@@ -164,7 +163,7 @@ def stop_after(monkeypatch, batches: int, error: BaseException):
 def unfinished(bundle, corpus, tmp_path, monkeypatch):
     """A build that was interrupted after some shards."""
     with monkeypatch.context() as patched:
-        stop_after(patched, 12, KeyboardInterrupt())
+        stop_behind(patched, tmp_path / "store.partial" / "records" / "00001.json", KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             build_store(bundle, corpus, tmp_path / "store", **SMALL)
     return tmp_path / "store.partial"
@@ -262,7 +261,7 @@ def test_a_disk_that_fills_up_under_sqlite_is_named_too(bundle, corpus, tmp_path
         with pytest.raises(OutputError, match="a full disk"):
             build_store(bundle, corpus, tmp_path / "store", **SMALL)
     assert not (tmp_path / "store").exists()
-    assert build_store(bundle, corpus, tmp_path / "store", **SMALL).resumed_shards == 4
+    assert build_store(bundle, corpus, tmp_path / "store", **SMALL).resumed_shards == 7
     assert tree(tmp_path / "store") == unbroken(bundle, corpus, tmp_path)
 
 

@@ -122,7 +122,7 @@ def test_killed_at_random_moments(bundle, tmp_path, kills):
     generator = random.Random(seed)
     for _ in range(kills):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-            for _ in range(generator.randrange(1, 13)):  # a shard has about three batches
+            for _ in range(generator.randrange(6, 19)):  # a shard has about three batches
                 assert process.stdout.readline() == b"\n", seed
             time.sleep(generator.uniform(0, 0.06))
             process.send_signal(signal.SIGKILL)

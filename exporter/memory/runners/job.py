@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from glimmer_export.exporter.memory.corpus import Corpus
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard, frozen_codec
+from glimmer_export.exporter.memory.runners.in_turns import Turn, in_turns
 from glimmer_export.exporter.memory.search_graph import searched_on
 from glimmer_export.exporter.memory.work import ShardRecord, Work
 from glimmer_export.runtime.backends import Backend, Graph
@@ -57,7 +58,7 @@ class Runner(Protocol):
 
 
 class ShardEncoder:
-    """A bundle's tokenizer and memory encoder, and the codec of `store`, loaded once.
+    """A bundle's tokenizer and memory encoder, and the codec of `store`, loaded once. Safe from several threads.
 
     Raises BundleError where the graph cannot be loaded, BackendError where the plan's backend does not work here,
     StoreError where the codec's arrays cannot be read.
@@ -80,12 +81,13 @@ class ShardEncoder:
             self._encoder = Encoder(graph, codec)
 
     def encode(
-        self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None]
+        self, store: Path, index: int, passages: Sequence[Passage], *, advance: Callable[[int], None],
+        at_encoder: AbstractContextManager[None] | None = None,
     ) -> ShardRecord:
         """Write a shard below `store`, as `encode_shard`."""
         return encode_shard(
             store, index, passages, self._plan, text=self._text, encoder=self._encoder, advance=advance,
-            sample=self._sample,
+            sample=self._sample, at_encoder=at_encoder,
         )
 
     def close(self) -> None:
@@ -111,13 +113,16 @@ class LocalRunner:
     """Encodes in this process, with as many threads as the job says, or as suit model and machine."""
 
     def run(self, job: ShardJob, missing: Sequence[int], *, advance: Callable[[int], None]) -> Finished:
-        """Encode in the corpus's order; raises what `encode_shard` and `Corpus.parts` do."""
+        """Encode in the corpus's order, some shards in turns; raises what `encode_shard` and `Corpus.parts` do."""
         encoder = self._encoder(job)
         wanted = set(missing)
-        with closing(encoder):
-            for index, passages in enumerate(job.corpus.parts()):
-                if index in wanted:
-                    yield index, encoder.encode(job.work.store, index, passages, advance=advance)
+        parts = ((index, part) for index, part in enumerate(job.corpus.parts()) if index in wanted)
+
+        def make(index: int, part: Sequence[Passage], turn: Turn) -> ShardRecord:
+            return encoder.encode(job.work.store, index, part, advance=turn.advance, at_encoder=turn.at_encoder)
+
+        with closing(encoder), closing(in_turns(parts, make, advance)) as made:
+            yield from made
 
     def _encoder(self, job: ShardJob) -> ShardEncoder:
         return ShardEncoder(job.store or job.work.store, job.plan, job.bundle, threads=job.threads)

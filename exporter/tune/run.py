@@ -261,7 +261,7 @@ class _Prepared:
         request, gpu = self.request, self.target.tensorrt is not None
         options: list[str] = []
         for path in source.paths:
-            options += ["--corpus", str(resolved(path))]
+            options += ["--corpus", str(_whole(path))]
         if source.format is not None:
             options += ["--corpus-format", source.format]
         if source.chunk_words is not None:
@@ -270,8 +270,8 @@ class _Prepared:
         codecs = [BUILT_CODEC, *(str(codec) for codec in tried if codec is not None)]
         has_memory = self.checkpoint.config.shape.traits.has_memory
         return Inputs(
-            checkpoint=resolved(request.checkpoint), corpus=tuple(options), questions=self.folder / "search.jsonl",
-            held_out=self.folder / "held-out.jsonl",
+            checkpoint=_whole(request.checkpoint), corpus=tuple(options),
+            questions=_whole(self.folder / "search.jsonl"), held_out=_whole(self.folder / "held-out.jsonl"),
             codecs=tuple(codec for codec in CODECS if codec in codecs) if has_memory else (),
             samples=request.samples, given=self._sampled, quantize_for="tensorrt" if gpu else "cpu",
             target=_named(request.target), policy=_named(request.policy), timed=request.timed,
@@ -333,9 +333,14 @@ class _Prepared:
         replace_file(self.folder / REPORT, (json.dumps(finite(report.to_json()), allow_nan=False) + "\n").encode())
 
 
+def _whole(path: Path) -> Path:
+    """From the root on, so that a printed line can be run anywhere."""
+    return resolved(path).absolute()
+
+
 def _named(name: str) -> str:
     """A configuration's own name, or the whole path of a file."""
-    return str(resolved(Path(name))) if is_there(Path(name)) else name
+    return str(_whole(Path(name))) if is_there(Path(name)) else name
 
 
 def _fits(text: TextEncoder, question: Question) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from glimmer_export.exporter.tune.journal import JOURNAL
 from glimmer_export.exporter.tune.show import write_html
 from glimmer_export.exporter.tune.trials import NEARER
 from glimmer_export.runtime.contract import MANIFEST, OutputError, file_digest
+from tests.tune.measure_remade import remade
 
 GRID = (
     "codec=int8,int4,pq16x", "index=fts5", "stage_a=lazy", "cross_attention=absorbed", "precision=int8", "method=max",
@@ -55,7 +55,10 @@ def run(request: TuneRequest) -> TuneReport:
 
 @pytest.fixture(scope="module")
 def searched(world, tmp_path_factory) -> TuneReport:
-    return run(request_for(world, tmp_path_factory.mktemp("searched") / "out"))
+    """What is read is given as a path from here: the lines are run elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(world.parent)
+        return run(request_for(Path(world.name), tmp_path_factory.mktemp("searched") / "out"))
 
 
 def folder_of(report: TuneReport) -> Path:
@@ -91,18 +94,12 @@ def test_the_chosen_bundle_passed_the_gate_on_questions_that_the_search_did_not_
 
 def test_every_point_of_the_front_is_made_again_by_its_lines_and_gives_its_figures(searched, glimmer_export, tmp_path):
     for point in searched.to_json()["front"]:
-        answers = []
-        for line in point["commands"]:
-            words = shlex.split(line)
-            assert words[0] == "glimmer-export"
-            done = glimmer_export(*words[1:], "--json")
-            answers += [json.loads(done)] if words[1] == "answer" else []
-        place = tmp_path / f"point-{point['number']}"
-        for name in ("bundle", "store"):
-            assert file_digest(place / name / MANIFEST) == point["digests"][name]
-        assert answers[0]["em"] == pytest.approx(point["em"]["value"])
+        found = remade(point, tmp_path, glimmer_export)
+        assert (found["bundle"], found["store"]) == (True, True)
+        assert found["em"][0] == pytest.approx(point["em"]["value"])
         if point["number"] == searched.chosen:
-            assert answers[1]["em"] == pytest.approx(searched.held_out[-1].em.value)
+            assert found["em"][1] == pytest.approx(searched.held_out[-1].em.value)
+        place = tmp_path / f"point-{point['number']}"
         files = [path for path in (place / "store").rglob("*") if path.is_file() and "replicas" not in path.parts]
         assert sum(path.stat().st_size for path in files if path.name != MANIFEST) == point["store_bytes"]
 
@@ -120,8 +117,9 @@ def glimmer_export(monkeypatch, capsys, tmp_path) -> Callable[..., str]:
     return run_command
 
 
-def test_a_search_that_was_stopped_goes_on_with_the_same_proposals(searched, tmp_path):
+def test_a_search_that_was_stopped_goes_on_with_the_same_proposals(searched, world, tmp_path, monkeypatch):
     """From the middle of a point's questions: what stands in the journal is not done again."""
+    monkeypatch.chdir(world.parent)
     output = tmp_path / "out"
     shutil.copytree(folder_of(searched), output)
     lines = (output / JOURNAL).read_bytes().splitlines(keepends=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -74,7 +75,10 @@ class Trials:
     reference: list[float] = field(default_factory=list)
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Add what a journal's event says; an event of another kind says nothing here. Raises KeyError, IndexError."""
+        """Add what a journal's event says; an event of another kind says nothing here.
+
+        Raises ArithmeticError, LookupError, TypeError or ValueError for what cannot be.
+        """
         kind = event["event"]
         if kind == "reference":
             self.reference = _right(event["right"])
@@ -83,7 +87,7 @@ class Trials:
         elif kind == "built":
             trial = self.all[event["number"]]
             trial.bundle_bytes, trial.store_bytes = event["bundle_bytes"], event["store_bytes"]
-            trial.timed = Timed(tuple(event["own_ms"]), tuple(event["default_ms"]))
+            trial.timed = _timed(event["own_ms"], event["default_ms"])
             trial.digests = dict(event["digests"])
         elif kind == "asked":
             self.all[event["number"]].right += _right(event["right"])
@@ -117,6 +121,12 @@ class Trials:
 def written(right: list[float]) -> str:
     """Zeros and ones as the journal has them."""
     return "".join("1" if value else "0" for value in right)
+
+
+def _timed(own: list[float], default: list[float]) -> Timed:
+    if not own or len(own) != len(default) or not all(math.isfinite(value) and value > 0 for value in (*own, *default)):
+        raise ValueError("times of blocks that are none")
+    return Timed(tuple(own), tuple(default))
 
 
 def _right(text: str) -> list[float]:

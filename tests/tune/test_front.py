@@ -134,3 +134,11 @@ def test_a_point_is_read_back_and_says_where_it_differs():
     assert (other.differs(DEFAULT), other.words(DEFAULT), DEFAULT.words(DEFAULT)) == (["k"], "k 5", "the default")
     with pytest.raises(KeyError):
         Point.from_json({"k": 5})
+
+
+@pytest.mark.parametrize(("own", "default"), [([], []), ([1.0], [1.0, 2.0]), ([0.0], [1.0]), ([1.0], [float("nan")])])
+def test_times_of_a_journal_that_cannot_be_are_refused(own, default):
+    found = trials()
+    event = {"event": "built", "number": 0, "bundle_bytes": 1, "store_bytes": 1, "digests": {}}
+    with pytest.raises(ValueError, match="times"):
+        found.apply({**event, "own_ms": own, "default_ms": default})

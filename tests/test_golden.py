@@ -87,7 +87,7 @@ def test_a_store_of_segments_is_read_as_it_was(retrieval):
 
 
 def test_a_store_of_segments_has_been_changed_in_all_its_parts():
-    """Several segments of texts, index and vectors, deleted passages, and the build's last shard, of 4, with 7 appended."""
+    """Several segments of each kind, deleted passages, and the build's last shard, of 4, with 7 appended."""
     manifest = json.loads((STORE_5 / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["schema_version"] == 5
     assert [row["num_passages"] for row in manifest["segments"]] == [20, 4, 4, 1]

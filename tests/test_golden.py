@@ -36,6 +36,8 @@ from tests.golden.whole import whole
 GOLDEN = Path(__file__).with_name("golden")
 SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9 = (whole(f"schema{number}") for number in (5, 6, 7, 8, 9))
 STORES = [*(f"store-{codec}" for codec in ("fp16", "int8", "int4", "pq8x", "pq16x")), "store-tantivy"]
+STORE_5 = GOLDEN / "store5" / "store-segments"
+STORE_ANSWERS_5 = json.loads((GOLDEN / "store5" / "answers.json").read_text(encoding="utf-8"))
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
 ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8, ANSWERS_9 = (
     json.loads((folder / "answers.json").read_text(encoding="utf-8"))
@@ -76,6 +78,37 @@ def test_a_store_goes_on_being_changed(store, tmp_path):
     assert "added" in [item.passage.id for item in answer.passages]
     expected = set(ANSWERS[store][QUESTIONS.index("w59 w58")]["ids"])
     assert len(expected - {item.passage.id for item in answer.passages}) <= 1
+
+
+@pytest.mark.parametrize("retrieval", ["bm25", "dense", "hybrid"])
+def test_a_store_of_segments_is_read_as_it_was(retrieval):
+    with Session.open(GOLDEN / "bundle", STORE_5, threads=1, retrieval=retrieval) as session:
+        assert_same_answers(session.answer_many(QUESTIONS), STORE_ANSWERS_5[retrieval])
+
+
+def test_a_store_of_segments_has_been_changed_in_all_its_parts():
+    """Several segments of each kind, deleted passages, and the build's last shard, of 4, with 7 appended."""
+    manifest = json.loads((STORE_5 / MANIFEST).read_text(encoding="utf-8"))
+    assert manifest["schema_version"] == 5
+    assert [row["num_passages"] for row in manifest["segments"]] == [20, 4, 4, 1]
+    assert [row["num_passages"] for row in manifest["shards"]] == [16, 11, 1, 1]
+    assert len(manifest["vectors"]["segments"]) > 2
+    assert manifest["tombstones"] == [3, 21, 28]
+    assert not verify_store(STORE_5).damaged
+
+
+def test_a_store_of_segments_goes_on_being_changed(tmp_path):
+    """Its vectors too, by the encoder that it keeps."""
+    directory = shutil.copytree(STORE_5, tmp_path / "store")
+    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "added", "title": "w59", "text": "w58 w58 w59"}])
+    append_passages(directory, GOLDEN / "bundle", corpus, threads=1)
+    compact_store(directory)
+    assert not verify_store(directory).damaged
+    for retrieval in ("bm25", "dense"):
+        with Session.open(GOLDEN / "bundle", directory, threads=1, retrieval=retrieval) as session:
+            found = [item.passage.id for item in session.answer("w59 w58").passages]
+        assert retrieval == "dense" or "added" in found
+        assert not {"row-1", "row-8"} & set(found)
 
 
 def test_a_store_is_converted(tmp_path):

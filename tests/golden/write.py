@@ -6,7 +6,7 @@ of bundle schema 5, store schema 3, parity schema 2, with fewer codecs and a FiD
 `schema6` is of bundle schema 6, with an FP16 bundle, whose graphs' inputs and outputs were all FP32 then; `schema7` is
 of bundle schema 7: its files do not name their format; `schema8` is of bundle schema 8, before a reranker could be
 separate; of bundle schema 9, whose decoder steps took one token, `schema9` keeps the FiD alone. Weights that an earlier
-schema's bundle has too are not kept again: `whole` puts them in place.
+schema's bundle has too are not kept again: `whole` puts them in place. `store5` is by write_store.py.
 """
 
 from __future__ import annotations

@@ -71,6 +71,12 @@ class TuneReport:
         return self.held is not None and self.held.gate.passed
 
     @property
+    def shown(self) -> list[Trial]:
+        """The front, and the chosen point behind it where it does not stand on it, as the gate failed what does."""
+        others = [] if self.chosen is None else [self.trials.all[self.chosen]]
+        return [*self.front, *(trial for trial in others if trial not in self.front)]
+
+    @property
     def held(self) -> HeldOut | None:
         """The chosen point's figures of the held-out questions."""
         return None if self.chosen is None else held_of(self.held_out, self.chosen)
@@ -152,6 +158,7 @@ class TuneReport:
             "default": self._point(self.trials.default),
             "front": [self._point(trial) for trial in self.front],
             "chosen": self.chosen, "met": self.met,
+            "chosen_point": None if self.chosen is None else self._point(self.trials.all[self.chosen]),
             "standings": [{**asdict(standing), "excess": standing.excess} for standing in self.standings],
             "held_out": [self._held(item) for item in self.held_out],
             "lessons": [

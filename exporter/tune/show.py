@@ -61,12 +61,12 @@ def _sections(report: TuneReport) -> Iterator[Section]:
             f"point-{trial.number}", f"{trial.number}: {_bytes(trial.sizes[0])}, {_bytes(trial.sizes[1])}",
             chosen=trial.number == report.chosen,
         )
-        for trial in report.front
+        for trial in report.shown
     ]
     caption = ("A point that is picked shows its switches and its command lines below; filled is what was chosen.",)
     pictures = [Picture(marks_svg(marks, "ms an answer", "exact match, %"), caption)] if marks else []
     yield Section("The front", texts=report.space.notes, tables=[_front(report)], pictures=pictures)
-    for trial in report.front:
+    for trial in report.shown:
         rows = [(name, str(trial.point[name]).lower()) for name in SWITCHES]
         yield Section(
             f"Point {trial.number}", texts=[f"Beside the default: {trial.point.words(report.space.default)}"],
@@ -98,7 +98,7 @@ def _facts(report: TuneReport) -> str:
 
 def _front(report: TuneReport) -> ReportTable:
     rows = []
-    for trial in report.front:
+    for trial in report.shown:
         marks = [*(["chosen"] if trial.number == report.chosen else []), *(["default"] if trial.number == 0 else [])]
         better = beats(trial, report.trials, report.goals)
         rows.append((

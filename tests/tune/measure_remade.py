@@ -23,6 +23,8 @@ from typing import Any
 from glimmer_export.runtime.contract import MANIFEST, file_digest
 
 PARTS = ("bundle", "store")
+FIGURES = {"answer": "em", "parity": "em_candidate"}
+"""Where a command's JSON has exact match."""
 
 
 def remade(point: Mapping[str, Any], folder: Path, glimmer_export: Callable[..., str]) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def remade(point: Mapping[str, Any], folder: Path, glimmer_export: Callable[...,
         if words[1] == "build":
             continue
         done = glimmer_export(*words[1:], "--json")
-        exact_match += [json.loads(done)["em"]] if words[1] == "answer" else []
+        if words[1] in FIGURES:
+            exact_match.append(json.loads(done)[FIGURES[words[1]]])
     place = folder / f"point-{point['number']}"
     same = {name: file_digest(place / name / MANIFEST) == point["digests"][name] for name in PARTS}
     return {"point": point["number"], **same, "em": exact_match, "found": point["em"]["value"]}

@@ -11,12 +11,15 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glimmer_export.exporter.files.links import check_apart
 from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.kept_vectors import KeptVectors, VectorsPlan, kept_folder
 from glimmer_export.exporter.memory.quantise import AUTO, EXACT, IVFPQ, choose_search, quantised_vectors
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.vector_segments import NewVectors, added_vectors
@@ -101,9 +104,11 @@ def index_store(
     `search` says how vectors are searched: `exact` looks at each, `ivfpq` at those that codes find, and `auto` is the
     one for so many; by default a store's own, else `auto`. Alone, it changes the search and no vector.
 
+    What an encoder has made is kept beside the store until all is there: the same call goes on behind it.
+
     Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store), OutputError
-    (each passage has a vector, another process changes the store, a full disk), BackendError without ONNX Runtime: the
-    store is then as it was.
+    (each passage has a vector, unfinished vectors of another call, another process changes the store, a full disk),
+    BackendError without ONNX Runtime: the store is then as it was.
     """
     started, store = time.monotonic(), Path(store)
     alone = search is not None and embeddings is None and encoder is None and ids is None
@@ -115,7 +120,9 @@ def index_store(
             fix="give one of the two",
         )
     require_kind(store, STORE, error=StoreError)
-    check_output(store, [path for path in (embeddings, ids, encoder) if path is not None])
+    inputs = [path for path in (embeddings, ids, encoder) if path is not None]
+    check_output(store, inputs)
+    check_apart(kept_folder(store), inputs)
     with changing(store) as change:
         if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
@@ -141,13 +148,12 @@ def index_store(
         lacking = [NewVectors(part, _live(part, change.tombstones), ()) for gap in gaps for part in _full(gap)]
         numbers = [number for new in lacking for number in new.numbers.tolist()]
         with change.texts() as texts:
+            kept: KeptVectors | None = None
+            chunks: Iterator[Array] = iter(())
             if embeddings is not None:
                 chunks = given_rows(Path(embeddings), None if ids is None else Path(ids), texts, numbers)
-            elif loaded is None:
-                chunks = iter(())
-            else:
-                passages = (texts.passages(part) for part in _parts(numbers, batch_size))
-                chunks = encoded_rows(loaded, passages, batch_size)
+            elif loaded is not None and entry is not None:
+                chunks, kept = _kept_rows(store, entry, loaded, texts, numbers, batch_size)
             rows = _Rows(chunks, 0 if before is None else before.dimension)
             start = before or VectorsEntry(0, entry, ())
             if wanted != own:
@@ -165,6 +171,8 @@ def index_store(
             change.manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, vectors=vectors
         )
         change.publish(manifest)
+        if kept is not None:
+            kept.remove()
     return DenseSummary(
         generation=manifest.generation, vectors=manifest.num_passages, added=len(numbers), dimension=vectors.dimension,
         encoder=vectors.encoder is not None, search=wanted,
@@ -208,9 +216,14 @@ def _live(numbers: range, tombstones: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.setdiff1d(np.arange(numbers.start, numbers.stop), dead, assume_unique=True)
 
 
-def _parts(numbers: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
-    at_once = batch_size * BATCHES_AT_ONCE
-    return (numbers[start : start + at_once] for start in range(0, len(numbers), at_once))
+def _kept_rows(
+    store: Path, entry: EncoderEntry, encoder: SentenceEncoder, texts: PassageTexts, numbers: Sequence[int],
+    batch_size: int,
+) -> tuple[Iterator[Array], KeptVectors]:
+    """Chunks (rows, dimension) float32 of `numbers` by an encoder, and what keeps them until the store has them."""
+    kept = KeptVectors(store, VectorsPlan(tuple(file.sha256 for file in entry.files()), entry.settings, batch_size))
+    encode = partial(encoded_rows, encoder, batch_size=batch_size)
+    return kept.rows(numbers, texts.passages, encode, batch_size * BATCHES_AT_ONCE), kept
 
 
 class _Rows:

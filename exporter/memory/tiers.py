@@ -13,7 +13,7 @@ __all__ = ["FACTOR", "SEGMENT_FACTOR", "is_full", "small_runs", "to_merge"]
 
 FACTOR = 8
 SEGMENT_FACTOR = 2
-"""Of segments: each costs every question some 8 us, so that fewer are worth writing texts once more."""
+"""Of segments: each costs every question some 5 to 10 us, so that fewer are worth writing texts once more."""
 
 
 def to_merge(sizes: Sequence[int], most: int, factor: int | None = None) -> list[range]:

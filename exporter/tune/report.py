@@ -134,7 +134,7 @@ class TuneReport:
         return said
 
     def _loss(self, trial: Trial) -> float:
-        return -100 * trial.less(self.trials.reference).value
+        return -100 * trial.less(self.trials.reference).value + 0.0
 
     def lines(self, trial: Trial) -> list[str]:
         """The command lines that make a point again."""

@@ -31,7 +31,7 @@ MACHINE = "two cores of an AMD EPYC with AVX512-VNNI, busy"
 NUM_QUESTIONS = 4000
 WORLDS = {"demo": "--contexts 25", "hard": "--world hard"}
 """Options of `demo-data` by a world's name."""
-CODECS = ("int8", "int4", "pq8x", "pq16x")
+CODECS = ("int8", "int4", "rq4x", "rq8x", "pq8x", "rq16x", "pq16x")
 PRECISIONS = {"int8": ("cpu", "tensorrt"), "int8-fp16": ("tensorrt",), "fp16": ("tensorrt",)}
 """The targets that each is measured for."""
 ROUNDED = "onnxruntime-cpu-fp16-rounded"
@@ -105,7 +105,10 @@ ROWS = {
     "int8 cpu, weights of 4 bits": _weight_only("int4"),
     "codec int8": _codec("int8"),
     "codec int4": _codec("int4"),
+    "codec rq4x": _codec("rq4x"),
+    "codec rq8x": _codec("rq8x"),
     "codec pq8x": _codec("pq8x"),
+    "codec rq16x": _codec("rq16x"),
     "codec pq16x": _codec("pq16x"),
     "int8-fp16 tensorrt": _bundle("int8-fp16", "tensorrt"),
     "fp32 beside torch": Row({}, "fp32 --checkpoint world/checkpoint --store store"),

@@ -19,12 +19,12 @@ from glimmer_export.exporter.memory.commit import Change, changed_corpus, changi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
+from glimmer_export.exporter.memory.merge_policy import merged_from
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
 from glimmer_export.exporter.memory.quantise import search_warnings
 from glimmer_export.exporter.memory.runners import KeptRunner, LocalRunner, Runner, ShardJob, memory_encoder
 from glimmer_export.exporter.memory.segments import changed_segments
 from glimmer_export.exporter.memory.texts import engine_warnings
-from glimmer_export.exporter.memory.tiers import to_merge
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends.registry import open_backend
@@ -268,8 +268,8 @@ def _shards(
 
     With the places of the files that are not staged, by their names in the store, and the names of those that go.
     """
-    before, start = change.manifest, change.manifest.num_numbers
-    new = [dataclasses.replace(record.shard, first=start + record.shard.first) for record in records]
+    before, end = change.manifest, change.manifest.num_numbers
+    new = [dataclasses.replace(record.shard, first=end + record.shard.first) for record in records]
     shards = [*before.shards, *new]
     places = [change.store / shard.file.path for shard in before.shards]
     places += [change.work.store / shard.file.path for shard in new]
@@ -277,10 +277,10 @@ def _shards(
     result: list[ShardEntry] = []
     files: dict[str, Path] = {}
     dropped: list[str] = []
-    runs = {run.start: run for run in to_merge([shard.num_passages for shard in shards], before.passages_per_shard)}
+    start = merged_from([shard.num_passages for shard in shards], before.passages_per_shard)
     place = 0
     while place < len(shards):
-        run = runs.get(place, range(place, place + 1))
+        run = range(place, len(shards) if place == start else place + 1)
         name = changed_shard_name(change.generation, len(result))
         if len(run) > 1:
             sources = [ShardSource.of(places[index], shards[index], dead) for index in run]

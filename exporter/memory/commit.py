@@ -33,8 +33,8 @@ from glimmer_export.exporter.files.whole_file import (
 from glimmer_export.exporter.memory.generations import free_older, older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
 from glimmer_export.exporter.memory.shard_lists import write_shard_list
+from glimmer_export.exporter.memory.merge_policy import is_full, merged_from
 from glimmer_export.exporter.memory.texts import FTS5, require_engine
-from glimmer_export.exporter.memory.tiers import is_full, to_merge
 from glimmer_export.exporter.memory.work import Work, work_directory
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
@@ -120,9 +120,9 @@ class Change:
         if len(inline) <= INLINE_TOMBSTONES:
             return before.tombstone_files, tuple(inline)
         parts, added = list(before.tombstone_files), [np.array(inline, np.int64)]
-        for run in to_merge([*(part.count for part in parts), len(inline)], MOST_NUMBERS):
-            added += [read_tombstones_file(self.store, before, part) for part in parts[run.start : len(parts)]]
-            del parts[run.start :]  # a run ends with what was added: none is full
+        start = merged_from([*(part.count for part in parts), len(inline)], MOST_NUMBERS)
+        added += [read_tombstones_file(self.store, before, part) for part in parts[start:]]
+        del parts[start:]
         merged = np.sort(np.concatenate(added))
         name = tombstones_name(self.generation)
         (self.staged / name).parent.mkdir(exist_ok=True)

@@ -15,9 +15,9 @@ import numpy as np
 
 from glimmer_export.exporter.memory.commit import Change, changing
 from glimmer_export.exporter.memory.generations import free_older, sweep
+from glimmer_export.exporter.memory.merge_policy import small_runs
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
 from glimmer_export.exporter.memory.segments import packed_segments
-from glimmer_export.exporter.memory.tiers import small_runs
 from glimmer_export.exporter.memory.vector_segments import packed_vectors
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ShardEntry, ShardListEntry, StoreManifest

@@ -11,8 +11,8 @@ from itertools import chain
 import numpy as np
 
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.merge_policy import SEGMENT_PARTS, merged_from, small_runs
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES, change_texts, read_live, write_segment
-from glimmer_export.exporter.memory.tiers import SEGMENT_FACTOR, small_runs, to_merge
 from glimmer_export.runtime.contract import SegmentEntry
 from glimmer_export.runtime.contract.store_layout import segment_name, texts_name
 from glimmer_export.runtime.store import Passage
@@ -39,10 +39,8 @@ def changed_segments(
         return before.segments
     sizes = [segment.num_numbers for segment in before.segments]
     lost_all = sizes == [0]  # as earlier versions left it: no segment but the only one may be empty
-    runs = [range(2)] if lost_all else to_merge([*sizes, num_added], SEGMENT_PASSAGES, SEGMENT_FACTOR)
-    if not runs or runs[-1].stop <= len(sizes):
-        runs.append(range(len(sizes), len(sizes) + 1))
-    return tuple(_merged(change, runs, deleted, added, num_added, advance))
+    start = 0 if lost_all else merged_from([*sizes, num_added], SEGMENT_PASSAGES, SEGMENT_PARTS)
+    return tuple(_merged(change, [range(start, len(sizes) + 1)], deleted, added, num_added, advance))
 
 
 def packed_segments(change: Change, *, advance: Callable[[int], None]) -> tuple[SegmentEntry, ...]:

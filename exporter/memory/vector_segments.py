@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.merge_policy import merged_from, small_runs
 from glimmer_export.exporter.memory.quantise import coded_segment
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
-from glimmer_export.exporter.memory.tiers import small_runs, to_merge
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import EmbeddingsError
 from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry, vectors_name
@@ -89,9 +89,8 @@ def _merged_from(segments: Sequence[VectorSegmentEntry], covered: range) -> int:
     last = next(iter(reversed(_neighbours(segments))), [])
     if not last or last[-1].end != covered.start:
         return len(segments)
-    runs = to_merge([*(segment.num_numbers for segment in last), len(covered)], SEGMENT_PASSAGES)
-    start = runs[-1].start if runs and runs[-1].stop > len(last) else len(last)
-    return len(segments) - len(last) + start
+    sizes = [*(segment.num_numbers for segment in last), len(covered)]
+    return len(segments) - len(last) + merged_from(sizes, SEGMENT_PASSAGES)
 
 
 def _neighbours(segments: Sequence[VectorSegmentEntry]) -> list[list[VectorSegmentEntry]]:

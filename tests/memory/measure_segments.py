@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.exporter.memory.merge_policy import SEGMENT_PARTS, merged_from
 from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES, TANTIVY, read_live, write_segment, write_segments
-from glimmer_export.exporter.memory.tiers import SEGMENT_FACTOR, to_merge
 from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
 from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -51,9 +51,7 @@ class Grown:
         self.generation += 1
         end = self.segments[-1].end
         sizes = [*(part.num_numbers for part in self.segments), len(passages)]
-        runs = to_merge(sizes, SEGMENT_PASSAGES, SEGMENT_FACTOR)
-        start = runs[-1].start if runs else len(self.segments)
-        assert len(runs) <= 1
+        start = merged_from(sizes, SEGMENT_PASSAGES, SEGMENT_PARTS)
         merged = self.segments[start:]
         added = [*read_live(self.folder, merged, dead), *enumerate(passages, end)]
         first = merged[0].first if merged else end

@@ -23,10 +23,10 @@ from glimmer_export.exporter.memory import (
     convert_store,
     delete_passages,
     id_from_text,
+    merge_policy,
     read_ids,
     repair_store,
     store_stats,
-    tiers,
     verify_store,
 )
 from glimmer_export.exporter.memory.corpus import Corpus
@@ -476,7 +476,7 @@ def test_a_file_of_tombstones_that_is_not_a_stores_is_refused(store, opened, num
 
 def test_many_tombstones_lie_in_files_that_are_merged(store, opened, monkeypatch):
     monkeypatch.setattr(commit, "INLINE_TOMBSTONES", 1)
-    monkeypatch.setattr(tiers, "FACTOR", 2)
+    monkeypatch.setattr(merge_policy, "PARTS", 2)
     for identifier in [0, "p1", 2, "p3", 4, "p5"]:
         delete_passages(store, [identifier])
     manifest = read_store_manifest(store)

@@ -16,10 +16,10 @@ from glimmer_export.exporter.memory import (
     convert_store,
     delete_passages,
     index_store,
+    merge_policy,
     repair_store,
     roll_back,
     shard_lists,
-    tiers,
     verify_store,
 )
 from glimmer_export.exporter.memory.runners import KeptRunner
@@ -184,7 +184,7 @@ def check_equal_to_a_build(model, engine):
 @pytest.fixture
 def _small_limits(monkeypatch):
     """So that a few steps merge, list shards and file tombstones."""
-    monkeypatch.setattr(tiers, "FACTOR", 3)
+    monkeypatch.setattr(merge_policy, "PARTS", 3)
     for module in (commit, shard_lists):
         monkeypatch.setattr(module, "INLINE_SHARDS", 4)
         monkeypatch.setattr(module, "LISTED_SHARDS", 3)

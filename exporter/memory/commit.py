@@ -32,8 +32,8 @@ from glimmer_export.exporter.files.whole_file import (
 )
 from glimmer_export.exporter.memory.generations import free_older, older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
-from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.merge_policy import is_full, merged_from
+from glimmer_export.exporter.memory.shard_lists import write_shard_list
 from glimmer_export.exporter.memory.texts import FTS5, require_engine
 from glimmer_export.exporter.memory.work import Work, work_directory
 from glimmer_export.runtime.bundle import verify_file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +46,8 @@ __all__ = [
     "verify_store",
 ]
 
+DIGESTED_AT_ONCE = 4
+"""Files whose digests are computed at one time."""
 ATTEMPTS = 100
 """A file system if no file is twice the same one must not stop a reader for ever."""
 Mark = tuple[int, int, int, int]
@@ -134,22 +137,29 @@ def verify_store(
 ) -> None:
     """Raise StoreError if a file is absent, of another size, or of another digest if it is to `verify` that.
 
-    Of a shard the digest is not looked at, and of vectors nothing: who searches by words needs none. What has the mark
-    that it has among `known` was verified before.
+    Of what is checked by the passage as it is read, shards and texts, the digest is not looked at, and of vectors
+    nothing: who searches by words needs none. What has the mark that it has among `known` was verified before.
     """
-    shard_files, vector_files = {shard.file for shard in shards}, set(manifest.vector_files())
-    for entry in marks:
+    vector_files, checked_when_read = set(manifest.vector_files()), {shard.file for shard in shards}
+    if manifest.index.engine != "fts5":  # whose index lies in the same file
+        checked_when_read.update(part.file for part in manifest.texts if part.checksums)
+    to_digest: list[FileEntry] = []
+    for entry, mark in marks.items():
         if isinstance(entry, str) or entry in vector_files:
             continue
-        mark = marks[entry]
         verified = known.get(entry) is not None and known.get(entry) == mark
-        if mark is not None and entry.bytes == mark[2] and (verified or not verify or entry in shard_files):
-            continue
-        with saying_what_mends(directory, manifest, entry.path):
-            verify_file(
-                directory, entry, error=StoreError, subject=f"store {directory}", fix="",
-                digest=verify and not verified and entry not in shard_files,
-            )
+        if verify and not verified and entry not in checked_when_read:
+            to_digest.append(entry)
+        elif mark is None or entry.bytes != mark[2]:
+            _verify(directory, manifest, entry, digest=False)
+    if to_digest:
+        with ThreadPoolExecutor(DIGESTED_AT_ONCE) as threads:
+            list(threads.map(lambda entry: _verify(directory, manifest, entry), to_digest))
+
+
+def _verify(directory: Path, manifest: StoreManifest, entry: FileEntry, *, digest: bool = True) -> None:
+    with saying_what_mends(directory, manifest, entry.path):
+        verify_file(directory, entry, error=StoreError, subject=f"store {directory}", fix="", digest=digest)
 
 
 def check_store_fits(directory: Path, manifest: StoreManifest, bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""The SQLite files of a store's segments, read from any number of threads at once."""
+"""The SQLite files of a store's texts, read from any number of threads at once, each passage checked as it is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +18,29 @@ from numpy.typing import NDArray
 from glimmer_export.runtime.arguments import described
 from glimmer_export.runtime.contract import ClosedError, PassageError, PassageNumberError, StoreError
 from glimmer_export.runtime.contract.files import file_errors
-from glimmer_export.runtime.contract.store_layout import FOLDING, SEGMENTS, SegmentEntry
+from glimmer_export.runtime.contract.store_layout import FOLDING, TextsEntry
 from glimmer_export.runtime.contract.text_schema import (
+    CHECKSUM,
+    PAGES,
     SELECT_BETWEEN,
     SELECT_BOUNDS,
     SELECT_NUMBER,
     SELECT_NUMBERS,
     SELECT_PASSAGE,
+    has_column,
     is_id,
-    names_pages,
-    without_pages,
+    lacking,
+    text_checksum,
 )
 from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.fts5 import Fts5Index
 from glimmer_export.runtime.sqlite_file import SqliteFile
 
-__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "live_end", "no_such_number"]
+__all__ = ["PASSAGE_KINDS", "Passage", "PassageTexts", "live_end", "no_such_number", "sound_passage"]
 
-TEXT, PAGE = (str,), (str, type(None))
-PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE)
-"""Of the values of a passage's id, title, text and page as they stand in the file."""
+TEXT, PAGE, CRC = (str,), (str, type(None)), (int, type(None))
+PASSAGE_KINDS = ((int, str), TEXT, TEXT, PAGE, CRC)
+"""Of the values of a passage's id, title, text, page and checksum as they stand in the file."""
 UNREADABLE = "copy the store again, or see `glimmer-export memory verify`"
 FEWEST_IDLE, MOST_IDLE = 2, 64
 """Connections that are kept of one file, and of all together: each holds a descriptor."""
@@ -62,24 +66,25 @@ class PassageTexts:
     """
 
     def __init__(
-        self, directory: Path, segments: Sequence[SegmentEntry], tombstones: NDArray[np.int64],
-        check: Callable[[], None] = lambda: None, *, folding: int = FOLDING,
+        self, directory: Path, parts: Sequence[TextsEntry], tombstones: NDArray[np.int64],
+        check: Callable[[], None] = lambda: None, *, folding: int = FOLDING, verify: bool = True,
     ) -> None:
-        """Open the files of the segments, which follow each other; `tombstones` (n,) rise: passages that are not there.
+        """Open the files, which follow each other; `tombstones` (n,) rise: passages that are not there.
 
-        `check` raises where what was opened may be the file of another store; `folding` is that of FTS5's index.
-        Raises StoreError if one is not SQLite, or does not hold the first and the last of its passages.
+        `check` raises where what was opened may be the file of another store; `folding` is that of FTS5's index;
+        `verify`: each passage is checked whenever it is read, where its file has checksums. Raises StoreError if one is
+        not SQLite, or does not hold the first and the last of its passages.
         """
         self._directory, self._tombstones, self._index = directory, tombstones, Fts5Index(folding)
-        self._ends = [segment.end for segment in segments]
+        self._ends = [part.end for part in parts]
         self._closed = Event()
         self._files: list[TextsFile] = []
-        idle = max(FEWEST_IDLE, MOST_IDLE // max(1, len(segments)))
+        idle = max(FEWEST_IDLE, MOST_IDLE // max(1, len(parts)))
         try:
-            for segment in segments:
-                self._files.append(TextsFile(directory / segment.texts.path, check, self._closed, idle=idle))
-                dead = tombstones[slice(*tombstones.searchsorted([segment.first, segment.end]))]
-                self._files[-1].check_bounds(segment, dead)
+            for part in parts:
+                self._files.append(TextsFile(directory, part, check, self._closed, idle=idle, verify=verify))
+                dead = tombstones[slice(*tombstones.searchsorted([part.first, part.end]))]
+                self._files[-1].check_bounds(dead)
         except BaseException:
             self.close()
             raise
@@ -150,25 +155,30 @@ class PassageTexts:
 
 
 class TextsFile:
-    """One segment's file.
+    """One of the files.
 
     Each reader takes a read-only connection that no other uses and gives it back, so nobody waits for anybody; so many
     are kept as were used at one time, and no more than `idle`.
     """
 
-    def __init__(self, path: Path, check: Callable[[], None], closed: Event, *, idle: int) -> None:
+    def __init__(
+        self, directory: Path, entry: TextsEntry, check: Callable[[], None], closed: Event, *, idle: int, verify: bool
+    ) -> None:
         """Open the file; nothing is opened any more, and what is given back is closed, once `closed` is set."""
-        self._path, self._check, self._closed, self._most = path, check, closed, idle
+        path = directory / entry.file.path
+        self._directory, self._entry, self._path = directory, entry, path
+        self._check, self._closed, self._most = check, closed, idle
+        self._checks = verify and entry.checksums
         self._idle: deque[SqliteFile] = deque()
         with file_errors(error=StoreError, subject=f"texts {path}", fix=UNREADABLE), path.open("rb"):
             pass  # SQLite does not say why it cannot open a file
         with self.connection() as file:
             ((self._lowest, self._highest),) = file.checked(SELECT_BOUNDS, (), [(int, type(None))] * 2)
-            self.names_pages = names_pages(file)
+            self.names_pages = has_column(file, PAGES)
 
-    def check_bounds(self, segment: SegmentEntry, dead: NDArray[np.int64]) -> None:
-        """Raise StoreError where passages of a segment are missing at its ends, or others are there."""
-        first, end = segment.first, segment.end
+    def check_bounds(self, dead: NDArray[np.int64]) -> None:
+        """Raise StoreError where passages are missing at its ends, or others are there; the `dead` ones may be."""
+        first, end = self._entry.first, self._entry.end
         last = live_end(end, dead) - 1
         lowest, highest = (end, first - 1) if self._highest is None else (self._lowest, self._highest)
         if not (first <= lowest and last <= highest < end):
@@ -184,7 +194,14 @@ class TextsFile:
         """The number of each id, None if it is not there."""
         with self.connection() as file:
             rows = (next(file.checked(SELECT_NUMBER, (value,), [(int,)]), None) for value in ids)
-            return [None if row is None else row[0] for row in rows]
+            numbers = [None if row is None else row[0] for row in rows]
+        if self._checks:  # what the index of ids says is no more than a passage's own checksum vouches for
+            found = [(value, number) for value, number in zip(ids, numbers, strict=True) if number is not None]
+            passages = self.passages([number for _, number in found])
+            for (value, _), passage in zip(found, passages, strict=True):
+                if passage.id != value:
+                    raise self._damaged(f"passage id {described(passage.id)}", expected=f"{described(value)}")
+        return numbers
 
     def between(self, least: str, below: str) -> list[tuple[int, str]]:
         """Numbers and ids of the passages whose ids are strings from `least` to `below`."""
@@ -194,13 +211,19 @@ class TextsFile:
     def passages(self, numbers: Sequence[int]) -> list[Passage]:
         """Passages by number, in their order; raises StoreError for a number that the file does not have."""
         passages = []
-        statement = SELECT_PASSAGE if self.names_pages else without_pages(SELECT_PASSAGE)
+        absent = [name for name, there in ((PAGES, self.names_pages), (CHECKSUM, self._checks)) if not there]
+        statement = lacking(SELECT_PASSAGE, absent)
         with self.connection() as file:
             for number in numbers:
                 row = next(file.checked(statement, (number,), PASSAGE_KINDS), None)
                 if row is None:
                     raise self._damaged("none", expected=f"a passage of the number {number}")
-                passages.append(Passage(*row))
+                passage = sound_passage(number, row, checks=self._checks)
+                if passage is None:
+                    raise self._damaged(
+                        "a checksum that does not fit", expected=f"passage number {number} as it was written"
+                    )
+                passages.append(passage)
         return passages
 
     def close(self) -> None:
@@ -213,7 +236,7 @@ class TextsFile:
         """A connection, until the end of the block; raises ClosedError once it was closed."""
         if self._closed.is_set():
             raise ClosedError(
-                f"store {self._path.parent}", expected="an open one", found="one that was closed", fix="open it again"
+                f"store {self._directory}", expected="an open one", found="one that was closed", fix="open it again"
             )
         try:
             file = self._idle.pop()
@@ -239,9 +262,14 @@ class TextsFile:
         return file
 
     def _damaged(self, found: str, *, expected: str) -> StoreError:
-        folder = self._path.parent.parent.parent if self._path.parent.parent.name == SEGMENTS else self._path.parent
-        fix = f"see what mends it with `glimmer-export memory verify {folder}`"
+        fix = f"see what mends it with `glimmer-export memory verify {self._directory}`"
         return StoreError(str(self._path), expected=expected, found=found, fix=fix)
+
+
+def sound_passage(number: int, row: tuple[Any, ...], *, checks: bool) -> Passage | None:
+    """The passage of a row of PASSAGE_KINDS; None where it is to have its own checksum, and has another."""
+    *fields, checksum = row
+    return None if checks and checksum != text_checksum(number, *fields) else Passage(*fields)
 
 
 def live_end(end: int, dead: NDArray[np.int64]) -> int:

@@ -97,7 +97,8 @@ class MemoryStore:
         self._codec = open_store_codec(directory, manifest)
         self._tombstones = read_tombstones(directory, manifest)
         self._texts = PassageTexts(
-            directory, manifest.segments, self._tombstones, self._check_in_place, folding=manifest.index.folding
+            directory, manifest.texts, self._tombstones, self._check_in_place, folding=manifest.index.folding,
+            verify=options.verify,
         )
         self._retriever: Retriever = self._texts
         self._vectors: DenseIndex | None = None
@@ -112,8 +113,8 @@ class MemoryStore:
     ) -> MemoryStore:
         """Open a store directory and check it against the bundle and its own manifest.
 
-        `verify` checks digests of all but the shards, and each passage's checksum when it is first read (of a shard
-        from before there were any, the digest); without it sizes, headers and counts are still checked.
+        `verify` compares what is read of a passage with its checksums when it is read, and digests of the index and of
+        all that has no checksums; without it sizes, headers and counts are still checked.
         `retrieval` is what `search` goes by: `bm25` the words, `dense` the vectors, `hybrid` both; `threads` are those
         of the sentence encoder. Raises StoreError: absent, newer, damaged or incomplete, written by another checkpoint,
         or without what the retrieval needs; MissingExtraError without its package; OptionError for an unknown one.

@@ -83,7 +83,7 @@ def _full_text(
 ) -> Retriever:
     if manifest.index.engine == "fts5":
         return texts
-    files = [file for segment in manifest.segments for file in segment.index]
+    files = [file for segment in manifest.segments for file in segment.files]
     with saying_what_mends(directory, manifest, files[0].path if files else ""):
         return TantivyIndex(directory, manifest.segments, tombstones, folding=manifest.index.folding)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glimmer_export.exporter.memory.texts import FTS5, write_segments
+from glimmer_export.exporter.memory.full_text import FTS5, write_texts_and_index
 from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
@@ -22,10 +22,10 @@ def indexed(
     folder: Path, passages: Sequence[Passage], engine: str, *, folding: int = FOLDING
 ) -> Iterator[tuple[PassageTexts, Retriever]]:
     """The passages' texts, numbered from 0, and what searches them."""
-    segments = write_segments(
+    parts, segments = write_texts_and_index(
         folder, 0, enumerate(passages), len(passages), engine, advance=lambda _: None, folding=folding
     )
-    texts = PassageTexts(folder, segments, NONE_DELETED, folding=folding)
+    texts = PassageTexts(folder, parts, NONE_DELETED, folding=folding)
     index: Retriever = texts
     if engine != FTS5:
         index = TantivyIndex(folder, segments, NONE_DELETED, folding=folding)

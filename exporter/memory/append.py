@@ -19,12 +19,12 @@ from glimmer_export.exporter.memory.commit import Change, changed_corpus, changi
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, plan_build
 from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
+from glimmer_export.exporter.memory.full_text import engine_warnings
 from glimmer_export.exporter.memory.merge_policy import merged_from
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
 from glimmer_export.exporter.memory.quantise import search_warnings
 from glimmer_export.exporter.memory.runners import KeptRunner, LocalRunner, Runner, ShardJob, memory_encoder
-from glimmer_export.exporter.memory.segments import changed_segments
-from glimmer_export.exporter.memory.texts import engine_warnings
+from glimmer_export.exporter.memory.segments import changed_index, changed_texts
 from glimmer_export.exporter.memory.work import ShardRecord, check_output
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends.registry import open_backend
@@ -234,10 +234,11 @@ def _publish(
     before = change.manifest
     start = before.num_numbers
     with progress_bar("Indexing texts", plan.num_passages + len(replaced), shown=progress) as advance:
-        segments = changed_segments(
+        texts = changed_texts(
             change, deleted=replaced, added=enumerate(corpus.passages(), start), num_added=plan.num_passages,
             advance=advance,
         )
+        segments = changed_index(change, texts, deleted=replaced, num_added=plan.num_passages, advance=advance)
     shards, files, dropped = _shards(change, records, replaced)
     lists, shards = change.listed(before.shard_lists, shards)
     tombstone_files, tombstones = change.bury(replaced)
@@ -252,6 +253,7 @@ def _publish(
         index=change.index(),
         shard_lists=lists,
         shards=shards,
+        texts=texts,
         segments=segments,
         tombstone_files=tombstone_files,
         tombstones=tombstones,

@@ -15,10 +15,10 @@ from glimmer_export.exporter.files.whole_file import write_errors
 from glimmer_export.exporter.memory.codec_fit import SampleErrors, fit_codec, fit_warnings
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, codec_entry, corpus_sample, freeze_codec, plan_build
+from glimmer_export.exporter.memory.full_text import AUTO, choose_engine, require_engine, write_texts_and_index
 from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.exporter.memory.runners import LocalRunner, Runner, ShardJob, memory_encoder, open_planned
 from glimmer_export.exporter.memory.shard_lists import built_lists
-from glimmer_export.exporter.memory.texts import AUTO, choose_engine, require_engine, write_segments
 from glimmer_export.exporter.memory.work import ShardRecord, Work, check_new, check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
@@ -192,7 +192,7 @@ def _write_rest(
 ) -> StoreManifest:
     """The texts and their index, and last the manifest."""
     with progress_bar("Indexing texts", plan.num_passages, shown=progress) as advance:
-        segments = write_segments(
+        texts, segments = write_texts_and_index(
             work.store, 0, enumerate(corpus.passages()), plan.num_passages, plan.index_engine, advance=advance
         )
     ordered = [records[index] for index in range(plan.num_shards)]
@@ -216,6 +216,7 @@ def _write_rest(
         index=IndexEntry(plan.index_engine, FOLDING, unicodedata.unidata_version),
         shard_lists=lists,
         shards=shards,
+        texts=texts,
         segments=segments,
         tombstone_files=(),
         tombstones=(),

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,17 +30,16 @@ from glimmer_export.exporter.files.whole_file import (
     sync_tree,
     write_errors,
 )
+from glimmer_export.exporter.memory.full_text import FTS5, require_engine
 from glimmer_export.exporter.memory.generations import free_older, older_generations, put_manifest, sweep
 from glimmer_export.exporter.memory.journal import DROPPED, Journal, begin_change, end_change
 from glimmer_export.exporter.memory.merge_policy import is_full, merged_from
 from glimmer_export.exporter.memory.shard_lists import write_shard_list
-from glimmer_export.exporter.memory.texts import FTS5, require_engine
 from glimmer_export.exporter.memory.work import Work, work_directory
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
 from glimmer_export.runtime.contract import (
     MANIFEST,
-    STORE_SCHEMA_VERSION,
     FileEntry,
     IndexEntry,
     OutputError,
@@ -48,6 +47,7 @@ from glimmer_export.runtime.contract import (
     ShardListEntry,
     StoreError,
     StoreManifest,
+    TextsEntry,
     TombstonesEntry,
     read_store_manifest,
 )
@@ -55,6 +55,7 @@ from glimmer_export.runtime.contract.dense_layout import adopted_vectors
 from glimmer_export.runtime.contract.store_layout import (
     INLINE_SHARDS,
     INLINE_TOMBSTONES,
+    JOURNALLED,
     LISTED_SHARDS,
     older_manifest_name,
     shard_list_name,
@@ -99,6 +100,15 @@ class Change:
                 with saying_what_mends(self.store, self.manifest, entry.path):
                     verify_file(self.store, entry, error=StoreError, subject=f"store {self.store}", fix="")
 
+    def check_texts(self, parts: Iterable[TextsEntry]) -> None:
+        """Raise StoreError where texts without checksums, which are not looked at as they are read, are damaged."""
+        self.check(*(part.file for part in parts if not part.checksums))
+
+    def place(self, file: FileEntry) -> Path:
+        """Where a file is that the store has, or that is staged."""
+        staged = self.staged / file.path
+        return staged if staged.exists() else self.store / file.path
+
     @cached_property
     def tombstones(self) -> NDArray[np.int64]:
         """Numbers of the passages that are deleted before the change, (n,), rising."""
@@ -107,7 +117,7 @@ class Change:
     @contextmanager
     def texts(self) -> Iterator[PassageTexts]:
         """The store's texts, until the end of the block; nothing is searched there."""
-        texts = PassageTexts(self.store, self.manifest.segments, self.tombstones)
+        texts = PassageTexts(self.store, self.manifest.texts, self.tombstones)
         try:
             yield texts
         finally:
@@ -181,7 +191,7 @@ class Change:
     def was_made(self, corpus_sha256: str) -> bool:
         """Whether this change is the one that was made last: a killed command may have got so far."""
         now, earlier = self.manifest.corpus_sha256, self.manifest.earlier_sha256
-        if earlier is None and self.manifest.schema_version < STORE_SCHEMA_VERSION and self.manifest.generation:
+        if earlier is None and self.manifest.schema_version < JOURNALLED and self.manifest.generation:
             with suppress(StoreError):
                 name = older_manifest_name(self.manifest.generation - 1)
                 earlier = read_store_manifest(self.store, name).corpus_sha256
@@ -209,7 +219,7 @@ class Change:
         try:
             end_change(self.store, manifest.generation)
             freed = free_older(self.store, manifest.generation, kept=kept)
-            if self.manifest.schema_version < STORE_SCHEMA_VERSION:  # of earlier changes nothing was noted
+            if self.manifest.schema_version < JOURNALLED:  # of earlier changes nothing was noted
                 return *freed[:2], freed[2] + sweep(self.store, manifest)
         except (OSError, OutputError):  # the change is made; the next one clears up
             return [], older_generations(self.store, manifest.generation), 0

@@ -17,7 +17,7 @@ from glimmer_export.exporter.memory.commit import Change, changing
 from glimmer_export.exporter.memory.generations import free_older, sweep
 from glimmer_export.exporter.memory.merge_policy import small_runs
 from glimmer_export.exporter.memory.merge_shards import ShardSource, write_merged
-from glimmer_export.exporter.memory.segments import packed_segments
+from glimmer_export.exporter.memory.segments import packed_index, packed_texts
 from glimmer_export.exporter.memory.vector_segments import packed_vectors
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import STORE_SCHEMA_VERSION, ShardEntry, ShardListEntry, StoreManifest
@@ -61,7 +61,9 @@ def compact_store(store: str | Path, *, progress: bool = False) -> CompactSummar
         with progress_bar("Copying memory", packing.num_passages, shown=progress) as advance:
             manifest = packing.manifest(advance)
         with progress_bar("Indexing texts", change.manifest.num_passages, shown=progress) as advance:
-            manifest = dataclasses.replace(manifest, segments=packed_segments(change, advance=advance))
+            texts = packed_texts(change)
+            segments = packed_index(change, texts, advance=advance)
+            manifest = dataclasses.replace(manifest, texts=texts, segments=segments)
         manifest = dataclasses.replace(manifest, vectors=packed_vectors(change))
         if manifest != change.manifest:
             manifest = dataclasses.replace(

@@ -250,7 +250,10 @@ def _write_rest(work: Work, source: Path, manifest: StoreManifest) -> None:
     """Everything but the shards and their lists, which are there, and last the manifest of what is written."""
     for part in manifest.tombstone_files:
         _link(source, work.store, part.file.path)
-    for entry in (*(file for segment in manifest.segments for file in segment.files()), *manifest.vector_files()):
+    for entry in (
+        *(part.file for part in manifest.texts), *(file for segment in manifest.segments for file in segment.files),
+        *manifest.vector_files(),
+    ):
         _link(source, work.store, entry.path)
     put_manifest(work.store, manifest)
 

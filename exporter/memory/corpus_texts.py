@@ -11,17 +11,17 @@ import numpy as np
 
 from glimmer_export.exporter.files.whole_file import write_errors
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource
-from glimmer_export.exporter.memory.texts import (
+from glimmer_export.exporter.memory.full_text import (
     AUTO,
     TANTIVY,
     choose_engine,
     require_engine,
-    write_segments,
-    write_texts,
+    write_texts_and_index,
 )
+from glimmer_export.exporter.memory.texts import write_texts
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.contract import FileEntry
-from glimmer_export.runtime.contract.store_layout import TEXTS, SegmentEntry
+from glimmer_export.runtime.contract import FileEntry, SegmentEntry, TextsEntry
+from glimmer_export.runtime.contract.store_layout import TEXTS
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
 from glimmer_export.runtime.retrieval import Hit, Retriever
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -73,8 +73,8 @@ def open_corpus(
     with ExitStack() as open_files:
         place = Path(open_files.enter_context(TemporaryDirectory(prefix="glimmer-corpus-", dir=folder)))
         with write_errors(place), progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
-            segments = _write(place, corpus, engine, advance)
-        texts = PassageTexts(place, segments, NONE_DELETED)
+            parts, segments = _write(place, corpus, engine, advance)
+        texts = PassageTexts(place, parts, NONE_DELETED)
         open_files.callback(texts.close)
         searching = TantivyIndex(place, segments, NONE_DELETED) if engine == TANTIVY else texts
         yield CorpusTexts(texts, searching if searched else None, corpus.num_passages)
@@ -82,9 +82,9 @@ def open_corpus(
 
 def _write(
     place: Path, corpus: Corpus, engine: str | None, advance: Callable[[int], None]
-) -> tuple[SegmentEntry, ...]:
+) -> tuple[tuple[TextsEntry, ...], tuple[SegmentEntry, ...]]:
     count = corpus.num_passages
     if engine is not None:
-        return write_segments(place, 0, enumerate(corpus.passages()), count, engine, advance=advance)
+        return write_texts_and_index(place, 0, enumerate(corpus.passages()), count, engine, advance=advance)
     write_texts(place / TEXTS, corpus.passages(), advance=advance, folding=None)
-    return (SegmentEntry(0, count, count, FileEntry.of(place, place / TEXTS)),)
+    return (TextsEntry(FileEntry.of(place, place / TEXTS), 0, count, count, checksums=True),), ()

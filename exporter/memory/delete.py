@@ -15,7 +15,7 @@ from glimmer_export.calibration.public_fields import passage_fields
 from glimmer_export.exporter.files.links import Inputs
 from glimmer_export.exporter.memory.commit import Change, changed_corpus, changing
 from glimmer_export.exporter.memory.find_ids import find_chunks, find_numbers
-from glimmer_export.exporter.memory.segments import changed_segments
+from glimmer_export.exporter.memory.segments import changed_index, changed_texts
 from glimmer_export.exporter.memory.work import check_output
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import (
@@ -69,7 +69,8 @@ def delete_passages(
             return DeleteSummary(before.generation, 0, before.num_passages, time.monotonic() - started, True)
         numbers = _numbers(change, wanted)
         with progress_bar("Deleting passages", len(numbers), shown=progress) as advance:
-            segments = changed_segments(change, deleted=numbers, advance=advance)
+            texts = changed_texts(change, deleted=numbers, advance=advance)
+            segments = changed_index(change, texts, deleted=numbers, advance=advance)
         tombstone_files, tombstones = change.bury(numbers)
         manifest = dataclasses.replace(
             before,
@@ -79,6 +80,7 @@ def delete_passages(
             corpus_sha256=changed_corpus(before, digest),
             earlier_sha256=before.corpus_sha256,
             index=change.index(),
+            texts=texts,
             segments=segments,
             tombstone_files=tombstone_files,
             tombstones=tombstones,

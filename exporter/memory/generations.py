@@ -50,14 +50,14 @@ __all__ = [
 OURS = re.compile(
     rf"shards/\d{{5,}}(-\d{{5,}})?\.safetensors|shard-lists/\d{{5,}}-\d{{5,}}\.json|tombstones/\d{{5,}}\.safetensors"
     rf"|{REPLICAS}/(\d{{5,}}\.manifest|[\w-]+\.(json|safetensors))|passages(\.\d{{5,}})?\.sqlite"
-    rf"|index-\d{{5,}}/.+|segments/\d{{5,}}-\d{{5,}}/.+|{DROPPED}/\d{{5,}}\.json|{JOURNAL}"
+    rf"|texts/\d{{5,}}-\d{{5,}}\.sqlite|index-\d{{5,}}/.+|segments/\d{{5,}}-\d{{5,}}/.+|{DROPPED}/\d{{5,}}\.json|{JOURNAL}"
     rf"|\.manifest\.json\.tmp|([\w-]+/)*{UNFINISHED.pattern}"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")
 GENERATION = re.compile(
     r"(?:manifests|replicas|tombstones|dropped|encoders)/(\d{5,})(?:\.\w+)?|\./(?:passages\.|index-)(\d{5,})(?:\.sqlite)?"
-    r"|(?:shards|shard-lists|segments|vectors)/(\d{5,})-\d{5,}(?:-\w+)?(?:\.\w+)?"
+    r"|(?:shards|shard-lists|texts|segments|vectors)/(\d{5,})-\d{5,}(?:-\w+)?(?:\.\w+)?"
 )
 
 
@@ -143,7 +143,8 @@ def free_older(store: Path, current: int, *, kept: int) -> tuple[list[int], list
 def next_generation(store: Path) -> int:
     """A number above that of every generation of which there is a file."""
     folders = (
-        ".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "segments", "tombstones", VECTORS, ENCODERS, DROPPED
+        ".", OLDER_MANIFESTS, REPLICAS, "shards", "shard-lists", "texts", "segments", "tombstones", VECTORS, ENCODERS,
+        DROPPED,
     )
     names = (f"{folder}/{path.name}" for folder in folders for path in (store / folder).glob("*"))
     found = (GENERATION.fullmatch(name) for name in names)

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.exporter.memory.commit import changing
-from glimmer_export.exporter.memory.texts import choose_engine, index_entry, read_live, write_segments
+from glimmer_export.exporter.memory.full_text import (
+    TANTIVY,
+    choose_engine,
+    index_entry,
+    write_segments,
+    write_texts_and_index,
+)
+from glimmer_export.exporter.memory.texts import read_live
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.contract import (
     STORE_SCHEMA_VERSION,
@@ -43,15 +50,22 @@ def renew_index(store: str | Path, *, engine: str | None = None, progress: bool 
         engine = choose_engine(engine, read_store_manifest(store).num_passages)
     with changing(store, engine=engine) as change:
         before = change.manifest
-        change.check(*(segment.texts for segment in before.segments))
+        change.check_texts(before.texts)
         index = index_entry(engine or before.index.engine)
+        passages = read_live(change.place, before.texts, change.tombstones)
         with progress_bar("Indexing texts", before.num_passages, shown=progress) as advance:
-            segments = write_segments(
-                change.staged, change.generation, read_live(change.store, before.segments, change.tombstones),
-                before.num_numbers, index.engine, advance=advance,
-            )
+            if index.engine == before.index.engine == TANTIVY:
+                texts = before.texts
+                segments = write_segments(
+                    change.staged, change.generation, passages, before.num_numbers, advance=advance
+                )
+            else:
+                texts, segments = write_texts_and_index(
+                    change.staged, change.generation, passages, before.num_numbers, index.engine, advance=advance
+                )
         manifest = dataclasses.replace(
-            before, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, segments=segments, index=index
+            before, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, texts=texts, segments=segments,
+            index=index,
         )
         change.publish(manifest)
     return RenewSummary(

@@ -19,6 +19,7 @@ from glimmer_export.exporter.memory.append import check_same_writer, encoder_of
 from glimmer_export.exporter.memory.commit import Change, changing, check_no_links, replace_manifest
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard
+from glimmer_export.exporter.memory.full_text import write_all_texts, write_segment
 from glimmer_export.exporter.memory.generations import (
     mend_copies,
     mend_manifest,
@@ -28,18 +29,17 @@ from glimmer_export.exporter.memory.generations import (
     older_generations,
 )
 from glimmer_export.exporter.memory.journal import Journal, begin_change, end_change, recall
-from glimmer_export.exporter.memory.texts import read_texts, write_segment, write_segments
+from glimmer_export.exporter.memory.texts import read_live
 from glimmer_export.exporter.memory.verify import Damage, damaged_files
 from glimmer_export.exporter.memory.work import check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
-from glimmer_export.runtime.bundle import Bundle, verify_file
+from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import (
     MANIFEST,
     STORE_SCHEMA_VERSION,
     BundleError,
     FileEntry,
     OptionError,
-    SegmentEntry,
     ShardEntry,
     ShardListEntry,
     StoreError,
@@ -126,7 +126,7 @@ def repair_store(
 
 
 def _texts_of(manifest: StoreManifest) -> set[str]:
-    return {segment.texts.path for segment in manifest.segments}
+    return {part.file.path for part in manifest.texts}
 
 
 def _check_options(
@@ -135,7 +135,7 @@ def _check_options(
     """Raise before anything is done where something cannot be."""
     manifest = change.manifest
     texts, shards = sorted(_texts_of(manifest) & damaged.keys()), [path for path in damaged if path.startswith(SHARDS)]
-    known = {*texts, *shards, *(file.path for segment in manifest.segments for file in segment.index)}
+    known = {*texts, *shards, *(file.path for segment in manifest.segments for file in segment.files)}
     for path, damage in damaged.items():
         if path not in known:
             raise StoreError(
@@ -171,39 +171,31 @@ class _Repair:
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
         with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
-            made = write_segments(
+            made = write_all_texts(
                 self.change.staged, self.change.generation, enumerate(corpus.passages()), corpus.num_passages,
                 manifest.index.engine, advance=advance, folding=manifest.index.folding,
             )
-        segments = tuple(
-            self._segment(before, after) for before, after in zip(manifest.segments, made, strict=True)
+        texts = tuple(
+            before if (file := self._settle(before.file, after.file.path)) == before.file
+            else dataclasses.replace(after, file=file)
+            for before, after in zip(manifest.texts, made, strict=True)
         )
-        return dataclasses.replace(manifest, segments=segments, index=self.change.index())
-
-    def _segment(self, before: SegmentEntry, after: SegmentEntry) -> SegmentEntry:
-        """The segment before, if its texts are the same now; its index need not be the same to be whole."""
-        texts = self._settle(before.texts, after.texts.path)
-        whole = all(_is_whole_file(self.change.store, file) for file in before.index)
-        if texts == before.texts and whole:
-            for file in after.index:
-                (self.change.staged / file.path).unlink()
-            return before
-        if texts == before.texts:
-            self.renewed.extend(file.path for file in before.index)
-        return dataclasses.replace(after, texts=texts)
+        return dataclasses.replace(manifest, texts=texts, index=self.change.index())
 
     def index(self, manifest: StoreManifest, damaged: Collection[str]) -> StoreManifest:
         """Other indexes of the same texts where one is damaged: an engine need not write the same bytes twice."""
         segments = list(manifest.segments)
         for place, segment in enumerate(segments):
-            if any(file.path in damaged for file in segment.index) and segment in self.change.manifest.segments:
-                made = write_segment(
+            if any(file.path in damaged for file in segment.files):
+                segments[place] = write_segment(
                     self.change.staged, segment_name(self.change.generation, place),
-                    read_texts(self._place(segment.texts)), first=segment.first, num_numbers=segment.num_numbers,
-                    folding=manifest.index.folding, advance=lambda _: None,
+                    read_live(
+                        self.change.place, manifest.texts, self.change.tombstones, segment.first, segment.end
+                    ),
+                    first=segment.first, num_numbers=segment.num_numbers, folding=manifest.index.folding,
+                    advance=lambda _: None,
                 )
-                self.renewed.extend(file.path for file in segment.files())
-                segments[place] = made
+                self.renewed.extend(file.path for file in segment.files)
         return dataclasses.replace(manifest, segments=tuple(segments))
 
     def shards(
@@ -252,12 +244,9 @@ class _Repair:
 
     def _passages(self, manifest: StoreManifest, entry: ShardEntry) -> list[Passage | None]:
         """What a shard's rows are of; None of a deleted passage."""
-        found: dict[int, Passage] = {}
-        for segment in manifest.segments:
-            if segment.first < entry.end and entry.first < segment.end:
-                found.update(read_texts(self._place(segment.texts), entry.first, entry.end))
-        for number in self.change.tombstones.tolist():
-            found.pop(number, None)
+        found = dict(
+            read_live(self.change.place, manifest.texts, self.change.tombstones, entry.first, entry.end)
+        )
         return [found.get(number) for number in range(entry.first, entry.end)]
 
     def _settle(self, damaged: FileEntry, name: str) -> FileEntry:
@@ -271,10 +260,6 @@ class _Repair:
         self.renewed.append(damaged.path)
         return made
 
-    def _place(self, entry: FileEntry) -> Path:
-        staged = self.change.staged / entry.path
-        return staged if staged.exists() else self.change.store / entry.path
-
 
 @dataclass(frozen=True)
 class _Encoding:
@@ -283,13 +268,6 @@ class _Encoding:
     plan: BuildPlan
     text: TextEncoder
     encoder: Encoder | None
-
-
-def _is_whole_file(store: Path, entry: FileEntry) -> bool:
-    with suppress(StoreError):
-        verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
-        return True
-    return False
 
 
 def _plan(manifest: StoreManifest, batch_tokens: int) -> BuildPlan:

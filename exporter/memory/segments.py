@@ -1,104 +1,141 @@
-"""The segments of a store's texts after a change: what was added is one, merged with the small ones before it.
+"""The texts and the index of a store after a change: what was added is a part of each, with small ones before it.
 
-FTS5 has one segment, its index in the file of texts, which a change writes whole.
+Files of texts and segments of the index merge apart: a segment costs every question something, a file of texts nothing,
+so that texts are written again less often. FTS5 has one file for both, which a change writes whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.full_text import SEGMENT_PASSAGES, write_segment
 from glimmer_export.exporter.memory.merge_policy import SEGMENT_PARTS, merged_from, small_runs
-from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES, change_texts, read_live, write_segment
-from glimmer_export.runtime.contract import SegmentEntry
-from glimmer_export.runtime.contract.store_layout import segment_name, texts_name
-from glimmer_export.runtime.store import Passage
+from glimmer_export.exporter.memory.texts import PART_PASSAGES, Numbered, change_texts, read_live, write_texts_part
+from glimmer_export.runtime.contract import SegmentEntry, TextsEntry
+from glimmer_export.runtime.contract.store_layout import segment_name, texts_name, texts_part_name
 
-__all__ = ["changed_segments", "packed_segments"]
-
-Numbered = Iterable[tuple[int, Passage]]
+__all__ = ["changed_index", "changed_texts", "packed_index", "packed_texts"]
 
 
-def changed_segments(
+def changed_texts(
     change: Change, *, deleted: Sequence[int] = (), added: Numbered = (), num_added: int = 0,
-    advance: Callable[[int], None],
-) -> tuple[SegmentEntry, ...]:
-    """Stage what a change needs, and give the segments of its manifest.
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[TextsEntry, ...]:
+    """Stage the texts that a change writes, and give the `texts` of its manifest.
 
-    `added` are numbered from the store's end on. `advance` is told how many passages were written or deleted. Raises
-    StoreError where a file that is copied is damaged, and as `write_texts`.
+    `added` are numbered from the store's end on. `advance` is told how many passages FTS5 has written or deleted.
+    Raises StoreError where a file that is copied is damaged, and as `write_texts`.
     """
-    before = change.manifest
+    before, end = change.manifest.texts, change.manifest.num_numbers
     if change.full_text():
         return (_whole(change, deleted, added, num_added, advance),)
+    if not num_added:
+        return before
+    sizes = [part.num_numbers for part in before]
+    start = 0 if sizes == [0] else merged_from([*sizes, num_added], PART_PASSAGES)
+    merged, dead = before[start:], np.union1d(change.tombstones, np.array(deleted, np.int64))
+    change.check_texts(merged)
+    first = merged[0].first if merged else end
+    new = write_texts_part(
+        change.staged, texts_part_name(change.generation, 0), chain(read_live(change.place, merged, dead), added),
+        first=first, num_numbers=end + num_added - first,
+    )
+    return (*before[:start], new)
+
+
+def changed_index(
+    change: Change, texts: Sequence[TextsEntry], *, deleted: Sequence[int] = (), num_added: int = 0,
+    advance: Callable[[int], None],
+) -> tuple[SegmentEntry, ...]:
+    """Stage what a change writes of tantivy's index of `texts`, those after the change, and give its `segments`.
+
+    `advance` is told how many passages were written, or deleted. Raises as `changed_texts`.
+    """
+    before, end = change.manifest.segments, change.manifest.num_numbers
+    if change.full_text():
+        return ()
     advance(len(deleted))
     if not num_added:
-        return before.segments
-    sizes = [segment.num_numbers for segment in before.segments]
-    lost_all = sizes == [0]  # as earlier versions left it: no segment but the only one may be empty
-    start = 0 if lost_all else merged_from([*sizes, num_added], SEGMENT_PASSAGES, SEGMENT_PARTS)
-    return tuple(_merged(change, [range(start, len(sizes) + 1)], deleted, added, num_added, advance))
+        return before
+    sizes = [segment.num_numbers for segment in before]
+    start = 0 if sizes == [0] else merged_from([*sizes, num_added], SEGMENT_PASSAGES, SEGMENT_PARTS)
+    first = before[start].first if start < len(before) else end
+    dead = np.union1d(change.tombstones, np.array(deleted, np.int64))
+    new = _indexed(change, texts, dead, 0, range(first, end + num_added), advance)
+    return (*before[:start], new)
 
 
-def packed_segments(change: Change, *, advance: Callable[[int], None]) -> tuple[SegmentEntry, ...]:
-    """Stage segments in the place of those that have lost passages since they were written, or are small.
+def packed_texts(change: Change) -> tuple[TextsEntry, ...]:
+    """Stage texts in the place of those that have lost passages since they were written, or are small.
 
-    Gives those of the manifest: the store's own where there is nothing to do.
+    Gives those of the manifest: the store's own where there is nothing to do. FTS5's have lost theirs already.
     """
-    before, tombstones = change.manifest, change.tombstones
-    dead = [int(np.diff(tombstones.searchsorted([part.first, part.end]))[0]) for part in before.segments]
-    has_lost = [
-        dead[place] > part.num_numbers - part.num_passages for place, part in enumerate(before.segments)
-    ]
-    if change.full_text():
-        return before.segments  # its rows are gone already
-    runs = small_runs([part.num_numbers for part in before.segments], SEGMENT_PASSAGES)
+    before, result, place = change.manifest.texts, list[TextsEntry](), 0
+    runs = [] if change.full_text() else _runs(before, change.tombstones, PART_PASSAGES)
+    for index, run in enumerate(runs):
+        merged = before[run.start : run.stop]
+        change.check_texts(merged)
+        new = write_texts_part(
+            change.staged, texts_part_name(change.generation, index),
+            read_live(change.place, merged, change.tombstones), first=merged[0].first,
+            num_numbers=merged[-1].end - merged[0].first,
+        )
+        result += [*before[place : run.start], new]
+        place = run.stop
+    return (*result, *before[place:])
+
+
+def packed_index(
+    change: Change, texts: Sequence[TextsEntry], *, advance: Callable[[int], None]
+) -> tuple[SegmentEntry, ...]:
+    """Stage segments of the index of `texts` in the place of those that have lost passages, or are small."""
+    before, result, place = change.manifest.segments, list[SegmentEntry](), 0
+    for index, run in enumerate(_runs(before, change.tombstones, SEGMENT_PASSAGES)):
+        numbers = range(before[run.start].first, before[run.stop - 1].end)
+        result += [*before[place : run.start], _indexed(change, texts, change.tombstones, index, numbers, advance)]
+        place = run.stop
+    return (*result, *before[place:])
+
+
+def _runs(parts: Sequence[TextsEntry | SegmentEntry], tombstones: NDArray[np.int64], most: int) -> list[range]:
+    """Places of parts that are each to be one: small neighbours, and whatever has lost passages, on its own."""
+    runs = small_runs([part.num_numbers for part in parts], most)
     covered = {place for run in runs for place in run}
-    runs += [range(place, place + 1) for place, lost in enumerate(has_lost) if lost and place not in covered]
-    if not runs:
-        return before.segments
-    return tuple(_merged(change, sorted(runs, key=lambda run: run.start), (), (), 0, advance))
+    for place, part in enumerate(parts):
+        dead = int(np.diff(tombstones.searchsorted([part.first, part.end]))[0])
+        if place not in covered and dead > part.num_numbers - part.num_passages:
+            runs.append(range(place, place + 1))
+    return sorted(runs, key=lambda run: run.start)
+
+
+def _indexed(
+    change: Change, texts: Sequence[TextsEntry], dead: NDArray[np.int64], place: int, numbers: range,
+    advance: Callable[[int], None],
+) -> SegmentEntry:
+    """One segment of the passages of these numbers, as the `place`-th of the change."""
+    change.check_texts(part for part in texts if part.first < numbers.stop and numbers.start < part.end)
+    return write_segment(
+        change.staged, segment_name(change.generation, place),
+        read_live(change.place, texts, dead, numbers.start, numbers.stop), first=numbers.start,
+        num_numbers=len(numbers), folding=change.manifest.index.folding, advance=advance,
+    )
 
 
 def _whole(
     change: Change, deleted: Sequence[int], added: Numbered, num_added: int, advance: Callable[[int], None]
-) -> SegmentEntry:
-    before, name = change.manifest, texts_name(change.generation)
-    (only,) = before.segments
-    change.check(only.texts)
+) -> TextsEntry:
+    before, name, anew = change.manifest, texts_name(change.generation), change.folded_otherwise()
+    (only,) = before.texts
+    change.check(only.file)
     change_texts(
-        change.store / only.texts.path, change.staged / name, deleted=deleted, added=added,
-        first_added=before.num_numbers, advance=advance, folding=change.folding(), anew=change.folded_otherwise(),
+        change.store / only.file.path, change.staged / name, deleted=deleted, added=added,
+        first_added=before.num_numbers, advance=advance, folding=change.folding(), anew=anew,
     )
     passages = before.num_passages + num_added - len(deleted)
-    return SegmentEntry(0, before.num_numbers + num_added, passages, change.entry(name))
-
-
-def _merged(
-    change: Change, runs: Sequence[range], deleted: Sequence[int], added: Numbered, num_added: int,
-    advance: Callable[[int], None],
-) -> Iterator[SegmentEntry]:
-    """The segments, with each run of them written as one; the place after the last stands for what is added."""
-    segments, end = change.manifest.segments, change.manifest.num_numbers
-    dead = np.union1d(change.tombstones, np.array(deleted, np.int64))
-    place = 0
-    for index, run in enumerate(runs):
-        yield from segments[place : run.start]
-        parts = segments[run.start : run.stop]
-        change.check(*(part.texts for part in parts))
-        first = parts[0].first if parts else end
-        stop = parts[-1].end if parts else end
-        passages: Numbered = read_live(change.store, parts, dead)
-        if run.stop > len(segments):
-            passages, stop = chain(passages, added), end + num_added
-        yield write_segment(
-            change.staged, segment_name(change.generation, index), passages, first=first, num_numbers=stop - first,
-            folding=change.manifest.index.folding, advance=advance,
-        )
-        place = run.stop
-    yield from segments[place:]
-
-
+    numbers = before.num_numbers + num_added
+    return TextsEntry(change.entry(name), 0, numbers, passages, checksums=anew or only.checksums)

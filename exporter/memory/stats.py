@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimmer_export.exporter.files.whole_file import held_alone
+from glimmer_export.exporter.memory.full_text import engine_warnings
 from glimmer_export.exporter.memory.generations import older_generations
 from glimmer_export.exporter.memory.journal import held_bytes
 from glimmer_export.exporter.memory.quantise import search_warnings
-from glimmer_export.exporter.memory.texts import engine_warnings
 from glimmer_export.runtime.contract import FileEntry, StoreError, read_shards
 from glimmer_export.runtime.contract.dense_layout import adopted_vectors
 from glimmer_export.runtime.contract.kinds import STORE, require_kind
@@ -27,9 +27,10 @@ class StoreStats:
     """Counts of a store, and sizes of its files in bytes.
 
     `deleted` passages have a number still, `empty_rows` of them no tokens in their shards any more; `texts_left` are in
-    the texts, though deleted. `vectors` are of passages that are there, `without_vector` of these have none, both None
-    in a store without vectors; `vectors_bytes` are with their encoder. `older` generations are kept: those in `open` by
-    who has the store open, the others until the next change. `older_bytes` are of files that these alone name.
+    the texts, though deleted. `segments` are those of tantivy's index. `vectors` are of passages that are there,
+    `without_vector` of these have none, both None in a store without vectors; `vectors_bytes` are with their encoder.
+    `older` generations are kept: those in `open` by who has the store open, the others until the next change.
+    `older_bytes` are of files that these alone name.
     """
 
     generation: int
@@ -42,6 +43,7 @@ class StoreStats:
     tokens: int
     shards: int
     shard_lists: int
+    texts_files: int
     segments: int
     shard_bytes: int
     texts_bytes: int
@@ -78,14 +80,15 @@ def store_stats(store: str | Path) -> StoreStats:
             passages=manifest.num_passages,
             deleted=manifest.num_tombstones,
             empty_rows=sum(shard.num_empty for shard in shards),
-            texts_left=sum(segment.num_passages for segment in manifest.segments) - manifest.num_passages,
+            texts_left=sum(part.num_passages for part in manifest.texts) - manifest.num_passages,
             tokens=manifest.num_tokens,
             shards=len(shards),
             shard_lists=len(manifest.shard_lists),
+            texts_files=len(manifest.texts),
             segments=len(manifest.segments),
             shard_bytes=_bytes(shard.file for shard in shards),
-            texts_bytes=_bytes(segment.texts for segment in manifest.segments),
-            index_bytes=_bytes(file for segment in manifest.segments for file in segment.index),
+            texts_bytes=_bytes(part.file for part in manifest.texts),
+            index_bytes=_bytes(file for segment in manifest.segments for file in segment.files),
             vectors=None if lacking is None else manifest.num_passages - lacking,
             without_vector=lacking,
             vector_segments=len(manifest.vectors.segments) if manifest.vectors else 0,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.full_text import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.merge_policy import merged_from, small_runs
 from glimmer_export.exporter.memory.quantise import coded_segment
-from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import EmbeddingsError
 from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry, VectorsEntry, vectors_name

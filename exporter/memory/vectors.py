@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from glimmer_export.exporter.files.links import check_apart
 from glimmer_export.exporter.memory.commit import Change, changing
+from glimmer_export.exporter.memory.full_text import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.kept_vectors import KeptVectors, VectorsPlan, kept_folder
 from glimmer_export.exporter.memory.quantise import AUTO, EXACT, IVFPQ, choose_search, quantised_vectors
-from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES
 from glimmer_export.exporter.memory.vector_segments import NewVectors, added_vectors
 from glimmer_export.exporter.memory.work import check_output
 from glimmer_export.exporter.report.progress import progress_bar
@@ -126,7 +126,7 @@ def index_store(
     with changing(store) as change:
         if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
-        change.check(*(segment.texts for segment in change.manifest.segments))
+        change.check(*(part.file for part in change.manifest.texts))
         before = change.manifest.vectors if not overwrite or alone else None
         if alone and before is None:
             raise OptionError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from glimmer_export.exporter.memory.generations import damaged_replicas, older_generations, unnamed_files
-from glimmer_export.exporter.memory.texts import stored_numbers
+from glimmer_export.exporter.memory.texts import read_texts, stored_numbers
 from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.bundle import verify_file
 from glimmer_export.runtime.codec_file import open_store_codec
@@ -20,10 +20,10 @@ from glimmer_export.runtime.contract import (
     CODEC_ARRAYS,
     MANIFEST,
     FileEntry,
-    SegmentEntry,
     ShardEntry,
     StoreError,
     StoreManifest,
+    TextsEntry,
     is_volume_part,
     read_store_manifest,
 )
@@ -106,7 +106,7 @@ def damaged_files(
 
     `advance` is told how many passages a file that was read has memory of.
     """
-    segments = {segment.texts.path: segment for segment in manifest.segments}
+    texts = {part.file.path: part for part in manifest.texts}
     tombstones = {part.file.path: part for part in manifest.tombstone_files}
     for part in manifest.shard_lists:
         if part.file.path in seen:
@@ -129,8 +129,8 @@ def damaged_files(
                 open_store_codec(store, manifest)
             elif entry.path in tombstones:
                 read_tombstones_file(store, manifest, tombstones[entry.path])
-            elif entry.path in segments:
-                _check_numbers(store, manifest, segments[entry.path])
+            elif entry.path in texts:
+                _check_numbers(store, manifest, texts[entry.path])
         except StoreError as error:
             yield Damage(entry.path, error.expected, error.found, _fix(store, manifest, entry.path))
 
@@ -172,23 +172,27 @@ def _legible_files(store: Path, manifest: StoreManifest) -> list[FileEntry]:
     return files
 
 
-def _check_numbers(store: Path, manifest: StoreManifest, segment: SegmentEntry) -> None:
-    """Raise StoreError where a segment's texts are not those of all its passages but deleted ones."""
-    numbers = stored_numbers(store / segment.texts.path)
+def _check_numbers(store: Path, manifest: StoreManifest, texts: TextsEntry) -> None:
+    """Raise StoreError where texts are not those of all their passages but deleted ones, or have other checksums."""
+    path = store / texts.file.path
+    if texts.checksums:
+        numbers = np.fromiter((number for number, _ in read_texts(path, checks=True)), np.int64)
+    else:
+        numbers = stored_numbers(path)
     try:
         deleted = read_tombstones(store, manifest)
     except StoreError:  # said of their own file
         return
     # The count first: what the manifest says is not yet known to be so many.
     least, beyond = len(numbers) and numbers[0], len(numbers) and numbers[-1]
-    if len(numbers) != segment.num_passages or not segment.first <= least <= beyond < max(segment.end, 1) or len(
+    if len(numbers) != texts.num_passages or not texts.first <= least <= beyond < max(texts.end, 1) or len(
         np.setdiff1d(
-            np.setdiff1d(np.arange(segment.first, segment.end), deleted, assume_unique=True), numbers,
+            np.setdiff1d(np.arange(texts.first, texts.end), deleted, assume_unique=True), numbers,
             assume_unique=True,
         )
     ):
         raise StoreError(
-            segment.texts.path, expected=f"{segment.num_passages} passages, all but deleted ones",
+            texts.file.path, expected=f"{texts.num_passages} passages, all but deleted ones",
             found=f"{len(numbers)} passages", fix="",
         )
 

@@ -25,7 +25,7 @@ from glimmer_export.exporter.files.publish import check_place, publish_directory
 from glimmer_export.exporter.files.whole_file import replace_file, write_errors
 from glimmer_export.exporter.memory import CorpusSource
 from glimmer_export.exporter.memory.corpus import Corpus
-from glimmer_export.exporter.memory.texts import AUTO, choose_engine, require_engine
+from glimmer_export.exporter.memory.full_text import AUTO, choose_engine, require_engine
 from glimmer_export.exporter.parity.gate import read_gate
 from glimmer_export.exporter.parity.options import no_progress
 from glimmer_export.exporter.parity.record import questions_digest

@@ -17,7 +17,7 @@ from itertools import product
 from glimmer_export.exporter.checkpoint import CheckpointConfig
 from glimmer_export.exporter.config.targets import Target
 from glimmer_export.exporter.engines.cross_attention import reckoned_form
-from glimmer_export.exporter.memory.texts import FTS5, TANTIVY
+from glimmer_export.exporter.memory.full_text import FTS5, TANTIVY
 from glimmer_export.runtime.arguments import MAX_PASSAGES, MAX_THREADS
 from glimmer_export.runtime.backends.threads import available_cores
 from glimmer_export.runtime.contract import CODECS, CROSS_ATTENTION_FORMS, OptionError, codec_layout

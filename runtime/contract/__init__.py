@@ -126,6 +126,7 @@ from glimmer_export.runtime.contract.store_layout import (
     ShardEntry,
     ShardListEntry,
     StoreManifest,
+    TextsEntry,
     TombstonesEntry,
     shard_name,
 )
@@ -262,6 +263,7 @@ __all__ = [
     "StoreManifest",
     "TakenIdError",
     "TensorEntry",
+    "TextsEntry",
     "TokenizerError",
     "TombstonesEntry",
     "TrainingError",

@@ -44,6 +44,7 @@ __all__ = [
     "CODEC_ARRAYS",
     "FOLDING",
     "INDEX_ENGINES",
+    "JOURNALLED",
     "OLDER_MANIFESTS",
     "SEGMENTS",
     "STORE_SCHEMA_VERSION",
@@ -54,6 +55,7 @@ __all__ = [
     "ShardEntry",
     "ShardListEntry",
     "StoreManifest",
+    "TextsEntry",
     "TombstonesEntry",
     "born_in",
     "changed_shard_name",
@@ -62,13 +64,16 @@ __all__ = [
     "shard_list_name",
     "shard_name",
     "texts_name",
+    "texts_part_name",
     "tombstones_name",
 ]
 
-STORE_SCHEMA_VERSION = 5
+STORE_SCHEMA_VERSION = 6
 STORE_FILE = FileKind("glimmer-store", STORE_SCHEMA_VERSION, oldest=2)
 TEXTS = "passages.sqlite"
 OLDER_MANIFESTS, SEGMENTS = "manifests", "segments"
+JOURNALLED = 5
+"""The first schema whose changes note what they drop, and what corpus was before them."""
 CODEC_ARRAYS = "codec.safetensors"
 INDEX_ENGINES = ("fts5", "tantivy")
 RETRIEVALS = ("bm25", "dense", "hybrid")
@@ -79,7 +84,7 @@ INLINE_SHARDS, LISTED_SHARDS = 16, 1024
 """Shards that a writer leaves in the manifest itself, and those that one list has, at most."""
 INLINE_TOMBSTONES = 512
 """Deleted numbers that a writer leaves in the manifest itself, at most."""
-BORN = re.compile(r"(?:shards|shard-lists|segments|vectors)/(\d{5,})-\d{5,}|[\w-]+[./-](\d{5,})[./]")
+BORN = re.compile(r"(?:shards|shard-lists|texts|segments|vectors)/(\d{5,})-\d{5,}|[\w-]+[./-](\d{5,})[./]")
 BUILT = re.compile(r"shards/\d{5,}\.safetensors")
 
 
@@ -121,29 +126,43 @@ class ShardListEntry:
 
 
 @dataclass(frozen=True)
-class SegmentEntry:
-    """Texts of the passages numbered from `first` on, and the files of their full-text index if it is tantivy's.
+class TextsEntry:
+    """A file of texts of the passages numbered from `first` on; that of FTS5 has its index too.
 
-    `num_passages` of the `num_numbers` are in the texts, and in the index: the others were deleted before these were
-    written. Some of them may have been deleted since. `documents` says how many of them each of tantivy's own segments
-    has, in the order of their names; none in an index of an earlier version, whose own list says it.
+    `num_passages` of the `num_numbers` are in it: the others were deleted before it was written. Some of them may have
+    been deleted since. `checksums`: whether it has a checksum of each, as those of versions before 6 have not.
     """
 
+    file: FileEntry
     first: int
     num_numbers: int
     num_passages: int
-    texts: FileEntry
-    index: tuple[FileEntry, ...] = ()
-    documents: tuple[int, ...] = ()
+    checksums: bool = False
 
     @property
     def end(self) -> int:
         """The number after its last."""
         return self.first + self.num_numbers
 
-    def files(self) -> list[FileEntry]:
-        """Its files."""
-        return [self.texts, *self.index]
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """The files of tantivy's index of the passages numbered from `first` on.
+
+    `num_passages` of the `num_numbers` are in it, as in TextsEntry. `documents` says how many of them each of tantivy's
+    own segments has, in the order of their names; none in an index of an earlier version, whose own list says it.
+    """
+
+    first: int
+    num_numbers: int
+    num_passages: int
+    files: tuple[FileEntry, ...]
+    documents: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """The number after its last."""
+        return self.first + self.num_numbers
 
 
 @dataclass(frozen=True)
@@ -198,10 +217,11 @@ class StoreManifest:
     the id of each. `codec_snr` was measured when the store was built or converted, beside the memory as its encoder
     gave it, and no append changes it; None: not measured.
 
-    Shards follow each other: first those of the lists in `shard_lists`, then `shards`. So do the segments, of which
-    FTS5 has one. Deleted are the numbers of the files in `tombstone_files`, and `tombstones`, which rise; none is in
-    two of them. `vectors` are those of the passages, None where the store has none: then an earlier version may have
-    written some beside the manifest (dense_layout.py).
+    Shards follow each other: first those of the lists in `shard_lists`, then `shards`. So do the files of `texts`, of
+    which FTS5 has one, and the `segments` of tantivy's index, which end where other numbers do. Deleted are the numbers
+    of the files in `tombstone_files`, and `tombstones`, which rise; none is in two of them. `vectors` are those of the
+    passages, None where the store has none: then an earlier version may have written some beside the manifest
+    (dense_layout.py).
     """
 
     format: str = field(default=STORE_FILE.format, kw_only=True)
@@ -223,6 +243,7 @@ class StoreManifest:
     index: IndexEntry
     shard_lists: tuple[ShardListEntry, ...]
     shards: tuple[ShardEntry, ...]
+    texts: tuple[TextsEntry, ...]
     segments: tuple[SegmentEntry, ...]
     tombstone_files: tuple[TombstonesEntry, ...]
     tombstones: tuple[int, ...]
@@ -251,8 +272,8 @@ class StoreManifest:
 
     @property
     def texts_sha256(self) -> str:
-        """The digest of the texts, where one segment has them all; of several, that of their digests."""
-        digests = [segment.texts.sha256 for segment in self.segments]
+        """The digest of the texts, where one file has them all; of several, that of their digests."""
+        digests = [part.file.sha256 for part in self.texts]
         return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     @property
@@ -267,7 +288,8 @@ class StoreManifest:
             *(deleted.file for deleted in self.tombstone_files),
             *(part.file for part in self.shard_lists),
             *(shard.file for shard in self.shards),
-            *chain.from_iterable(segment.files() for segment in self.segments),
+            *(part.file for part in self.texts),
+            *chain.from_iterable(segment.files for segment in self.segments),
             *self.vector_files(),
         ]
 
@@ -291,8 +313,13 @@ def shard_list_name(generation: int, place: int) -> str:
     return f"shard-lists/{generation:05d}-{place:05d}.json"
 
 
+def texts_part_name(generation: int, place: int) -> str:
+    """Path of one of the files of texts that a generation writes beside tantivy's index, below its store."""
+    return f"texts/{generation:05d}-{place:05d}.sqlite"
+
+
 def segment_name(generation: int, place: int) -> str:
-    """Folder of one of the segments that a generation writes, below its store."""
+    """Folder of one of the segments of tantivy's index that a generation writes, below its store."""
     return f"{SEGMENTS}/{generation:05d}-{place:05d}"
 
 

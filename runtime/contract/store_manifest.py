@@ -24,6 +24,7 @@ from glimmer_export.runtime.contract.store_layout import (
 from glimmer_export.runtime.contract.store_replica import Replica, newest_replica, read_replica
 from glimmer_export.runtime.contract.store_rules import check_shard_list, check_store_manifest
 from glimmer_export.runtime.contract.store_schema4 import is_of_schema_4, manifest_of_schema_4
+from glimmer_export.runtime.contract.store_schema5 import SCHEMA_5, as_schema_6
 
 __all__ = [
     "ShardList", "manifest_replica", "parse_store_manifest", "read_shard_list", "read_shards", "read_store_manifest",
@@ -74,6 +75,7 @@ def parse_store_manifest(directory: Path, content: bytes, name: str = MANIFEST) 
     if is_of_schema_4(data):
         manifest = manifest_of_schema_4(data, subject=subject, fix=FIX)
     else:
+        data = as_schema_6(data) if data.get("schema_version") == SCHEMA_5 else data
         manifest = record_of_kind(data, STORE_FILE, StoreManifest, error=StoreError, subject=subject, fix=FIX)
     check_store_manifest(manifest, subject=subject, fix=FIX)
     return manifest

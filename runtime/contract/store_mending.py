@@ -26,9 +26,9 @@ def made_again(store: Path, manifest: StoreManifest, path: str) -> str | None:
         return f"encode it again with `{repair} --bundle BUNDLE`"
     if any(path == file.path and copy_is_sound(store, file) for file in copied_files(manifest)):
         return f"restore it with `{repair}`"
-    if any(path == file.path for segment in manifest.segments for file in segment.index):
+    if any(path == file.path for segment in manifest.segments for file in segment.files):
         return f"write it again with `{repair}`"
-    if manifest.generation == 0 and any(path == segment.texts.path for segment in manifest.segments):
+    if manifest.generation == 0 and any(path == part.file.path for part in manifest.texts):
         return f"write it again with `{repair} --corpus CORPUS`, of SHA-256 {manifest.corpus_sha256}"
     return None
 

@@ -23,6 +23,7 @@ from glimmer_export.runtime.contract.store_layout import (
     ShardEntry,
     ShardListEntry,
     StoreManifest,
+    TextsEntry,
     born_in,
 )
 from glimmer_export.runtime.contract.vector_layout import faults_of_vectors
@@ -40,7 +41,7 @@ HEADER_BYTES = 1 << 16
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SHARD = re.compile(r"shards/\d{5,}(-\d{5,})?\.safetensors")
 SHARD_LIST = re.compile(r"shard-lists/\d{5,}-\d{5,}\.json")
-TEXTS = re.compile(r"passages(\.\d{5,})?\.sqlite|segments/\d{5,}-\d{5,}/texts\.sqlite")
+TEXTS = re.compile(r"passages(\.\d{5,})?\.sqlite|texts/\d{5,}-\d{5,}\.sqlite|segments/\d{5,}-\d{5,}/texts\.sqlite")
 TOMBSTONES = re.compile(r"tombstones/\d{5,}\.safetensors")
 INDEX = re.compile(r"(index-\d{5,}|segments/\d{5,}-\d{5,})/[\w-]+\.\w+")
 META = "/meta.json"
@@ -68,7 +69,7 @@ def check_store_manifest(manifest: StoreManifest, *, subject: str, fix: str) -> 
         raise StoreError(
             f"{subject}, index.folding", expected=f"at most {FOLDING}", found=str(manifest.index.folding), fix=NEWER
         )
-    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _segments, _vectors, _names, _entries):
+    for checks in (_sizes, _codec, _lists, _own_shards, _tombstones, _texts, _segments, _vectors, _names, _entries):
         _raise_first(checks(manifest), subject, fix)
 
 
@@ -191,29 +192,46 @@ def _sums(part: ShardListEntry, shards: Sequence[ShardEntry]) -> Iterator[Fault]
             yield name, f"{expected}, as the manifest says", found
 
 
+def _texts(manifest: StoreManifest) -> Iterator[Fault]:
+    yield from _parts("texts", manifest.texts, manifest.num_numbers)
+    if not manifest.texts:
+        yield "texts", "a file at least", "none"
+    if sum(part.num_passages for part in manifest.texts) < manifest.num_passages:
+        yield "texts", f"{manifest.num_passages} passages at least", manifest.num_passages
+    if manifest.index.engine == "fts5" and len(manifest.texts) > 1:
+        yield "texts", "one file, with the index", len(manifest.texts)
+    if manifest.num_truncated > manifest.num_numbers:
+        yield "num_truncated", f"at most {manifest.num_numbers}", manifest.num_truncated
+
+
 def _segments(manifest: StoreManifest) -> Iterator[Fault]:
-    numbers, first = manifest.num_numbers, 0
+    if manifest.index.engine == "fts5":
+        if manifest.segments:
+            yield "segments", "none, as the index is in the file of texts", len(manifest.segments)
+        return
+    yield from _parts("segments", manifest.segments, manifest.num_numbers)
     for index, segment in enumerate(manifest.segments):
-        where = f"segments[{index}]"
-        if segment.first != first:
-            yield f"{where}.first", f"{first}, after the one before", segment.first
-        if not (segment.num_numbers > 0 or len(manifest.segments) == 1):
-            yield f"{where}.num_numbers", "1 at least", segment.num_numbers
-        if not 0 <= segment.num_passages <= segment.num_numbers <= MAX_COUNT:
-            yield f"{where}.num_passages", f"0 to {segment.num_numbers}", segment.num_passages
-        if manifest.index.engine == "tantivy" and segment.num_passages and not segment.index:
-            yield f"{where}.index", f"files of an index of {segment.num_passages} passages", "none"
-        first = segment.end
-    if first != numbers or not manifest.segments:
-        yield "segments", f"those of the {numbers} passages of its shards", first
-    if sum(segment.num_passages for segment in manifest.segments) < manifest.num_passages:
-        yield "segments", f"{manifest.num_passages} passages at least", first
-    if manifest.index.engine == "fts5" and (len(manifest.segments) != 1 or manifest.segments[0].index):
-        yield "segments", "one, without files of an index", len(manifest.segments)
-    for index, segment in enumerate(manifest.segments):
+        if segment.num_passages and not segment.files:
+            yield f"segments[{index}].files", f"files of an index of {segment.num_passages} passages", "none"
         yield from _documents(segment, f"segments[{index}].documents")
-    if manifest.num_truncated > numbers:
-        yield "num_truncated", f"at most {numbers}", manifest.num_truncated
+    if sum(segment.num_passages for segment in manifest.segments) < manifest.num_passages:
+        yield "segments", f"{manifest.num_passages} passages at least", manifest.num_passages
+
+
+def _parts(name: str, parts: Sequence[TextsEntry | SegmentEntry], numbers: int) -> Iterator[Fault]:
+    """They follow each other, and are those of all passages; none is of no number, but for the only one."""
+    first = 0
+    for index, part in enumerate(parts):
+        where = f"{name}[{index}]"
+        if part.first != first:
+            yield f"{where}.first", f"{first}, after the one before", part.first
+        if not (part.num_numbers > 0 or len(parts) == 1):
+            yield f"{where}.num_numbers", "1 at least", part.num_numbers
+        if not 0 <= part.num_passages <= part.num_numbers <= MAX_COUNT:
+            yield f"{where}.num_passages", f"0 to {part.num_numbers}", part.num_passages
+        first = part.end
+    if first != numbers:
+        yield name, f"those of the {numbers} passages of its shards", first
 
 
 def _vectors(manifest: StoreManifest) -> Iterator[Fault]:
@@ -228,8 +246,8 @@ def _vectors(manifest: StoreManifest) -> Iterator[Fault]:
 
 def _documents(segment: SegmentEntry, where: str) -> Iterator[Fault]:
     """Those of tantivy's own segments, unless that lists them itself."""
-    parts = {file.path.partition(".")[0] for file in segment.index}
-    if not parts or any(file.path.endswith(META) for file in segment.index):
+    parts = {file.path.partition(".")[0] for file in segment.files}
+    if not parts or any(file.path.endswith(META) for file in segment.files):
         parts = set()
     if len(segment.documents) != len(parts) or not all(1 <= count <= MAX_COUNT for count in segment.documents):
         yield where, f"how many documents each of {len(parts)} parts has", segment.documents
@@ -258,11 +276,12 @@ def _names(manifest: StoreManifest) -> Iterator[Fault]:
         named.append((f"shard_lists[{index}].file", part.file, SHARD_LIST))
     for index, deleted in enumerate(manifest.tombstone_files):
         named.append((f"tombstone_files[{index}].file", deleted.file, TOMBSTONES))
+    for index, texts in enumerate(manifest.texts):
+        named.append((f"texts[{index}].file", texts.file, TEXTS))
     for index, segment in enumerate(manifest.segments):
-        named.append((f"segments[{index}].texts", segment.texts, TEXTS))
-        named += [(f"segments[{index}].index[{place}]", file, INDEX) for place, file in enumerate(segment.index)]
-        if manifest.index.engine == "tantivy" and not _is_of_one_index(segment):
-            yield f"segments[{index}].index", "the files of one folder's index", f"{len(segment.index)} files"
+        named += [(f"segments[{index}].files[{place}]", file, INDEX) for place, file in enumerate(segment.files)]
+        if not _is_of_one_index(segment):
+            yield f"segments[{index}].files", "the files of one folder's index", f"{len(segment.files)} files"
     for where, file, pattern in named:
         if pattern.fullmatch(file.path) is None or born_in(file.path) > manifest.generation:
             yield f"{where}.path", f"the name of a file of generation {manifest.generation} or before", file.path
@@ -279,9 +298,9 @@ def _names(manifest: StoreManifest) -> Iterator[Fault]:
 def _is_of_one_index(segment: SegmentEntry) -> bool:
     """Whether its files lie in one folder: with tantivy's own list if that folder is of an earlier version."""
     folders = {file.path.partition("/")[0 if file.path.startswith("index-") else 2].partition("/")[0]
-               for file in segment.index}
-    lists = sum(file.path.endswith(META) for file in segment.index)
-    return len(folders) <= 1 and lists == any(file.path.startswith("index-") for file in segment.index)
+               for file in segment.files}
+    lists = sum(file.path.endswith(META) for file in segment.files)
+    return len(folders) <= 1 and lists == any(file.path.startswith("index-") for file in segment.files)
 
 
 def _shard_names(manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Iterator[Fault]:

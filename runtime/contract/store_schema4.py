@@ -1,4 +1,4 @@
-"""A store's manifest of schemas 2 to 4, as today's: one file of texts with one index is one segment.
+"""A store's manifest of schemas 2 to 4, as today's: one file of texts, and one segment of tantivy's index.
 
 There each change wrote the texts, the index and the tombstones whole, and shards had no checksums.
 """
@@ -19,6 +19,7 @@ from glimmer_export.runtime.contract.store_layout import (
     SegmentEntry,
     ShardEntry,
     StoreManifest,
+    TextsEntry,
     TombstonesEntry,
 )
 
@@ -96,7 +97,8 @@ def manifest_of_schema_4(data: dict[str, Any], *, subject: str, fix: str) -> Sto
     ):
         if expected != found:
             raise StoreError(f"{subject}, {name}", expected=str(expected), found=str(found), fix=fix)
-    segment = SegmentEntry(0, numbers, earlier.num_passages, earlier.texts, earlier.index.files)
+    files = earlier.index.files
+    segment = SegmentEntry(0, numbers, earlier.num_passages, files)
     return StoreManifest(
         schema_version=int(data["schema_version"]),
         generation=earlier.generation,
@@ -116,7 +118,8 @@ def manifest_of_schema_4(data: dict[str, Any], *, subject: str, fix: str) -> Sto
         index=IndexEntry(earlier.index.engine, earlier.index.folding, earlier.index.unicode),
         shard_lists=(),
         shards=shards,
-        segments=(segment,),
+        texts=(TextsEntry(earlier.texts, 0, numbers, earlier.num_passages),),
+        segments=(segment,) if files or earlier.index.engine != "fts5" else (),
         tombstone_files=(TombstonesEntry(tombstones, earlier.num_tombstones),) if tombstones else (),
         tombstones=(),
         codec_snr=earlier.codec_snr,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,13 +13,13 @@ from glimmer_export.runtime.contract.errors import StoreError
 
 __all__ = [
     "ADD_PAGES",
+    "CHECKSUM",
     "COUNT_MATCHES",
     "COUNT_PASSAGES",
     "CREATE_TABLE",
     "DELETE_PASSAGE",
     "FIRST_MATCHES",
-    "INSERT_PASSAGE",
-    "INSERT_WITH_PAGE",
+    "PAGES",
     "PASSAGE_WORDS",
     "SELECT_BETWEEN",
     "SELECT_BOUNDS",
@@ -28,28 +30,31 @@ __all__ = [
     "TEXT_INDEXES",
     "TextIndex",
     "fts5_missing",
+    "has_column",
+    "insert_passage",
     "is_id",
-    "names_pages",
+    "lacking",
     "require_fts5",
-    "without_pages",
+    "text_checksum",
 ]
 
+PAGES, CHECKSUM = "wikipedia_id", "checksum"
 # A column without a type keeps what it is given: the ids 1 and "1" stay two ids.
 CREATE_TABLE = """
-CREATE TABLE passages (number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL)
+CREATE TABLE passages (
+    number INTEGER PRIMARY KEY, id NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL, checksum INTEGER NOT NULL
+)
 """
 # Only if a passage says what Wikipedia page it is of: other files are as they were before there was the column.
 ADD_PAGES = "ALTER TABLE passages ADD COLUMN wikipedia_id TEXT"
-INSERT_PASSAGE = "INSERT INTO passages (number, id, title, text) VALUES (?, ?, ?, ?)"
-INSERT_WITH_PAGE = "INSERT INTO passages (number, id, title, text, wikipedia_id) VALUES (?, ?, ?, ?, ?)"
 DELETE_PASSAGE = "DELETE FROM passages WHERE number = ?"
 COUNT_PASSAGES = "SELECT count(*) FROM passages"
 SELECT_BOUNDS = "SELECT (SELECT min(number) FROM passages), (SELECT max(number) FROM passages)"
 SELECT_NUMBERS = "SELECT number FROM passages ORDER BY number"
 SELECT_NUMBER = "SELECT number FROM passages WHERE id = ?"
-SELECT_PASSAGE = "SELECT id, title, text, wikipedia_id FROM passages WHERE number = ?"
+SELECT_PASSAGE = "SELECT id, title, text, wikipedia_id, checksum FROM passages WHERE number = ?"
 SELECT_RANGE = """
-SELECT number, id, title, text, wikipedia_id FROM passages WHERE number >= ? AND number < ? ORDER BY number
+SELECT number, id, title, text, wikipedia_id, checksum FROM passages WHERE number >= ? AND number < ? ORDER BY number
 """
 SELECT_BETWEEN = "SELECT number, id FROM passages WHERE id >= ? AND id < ?"
 
@@ -122,15 +127,28 @@ TEXT_INDEXES = {0: UNFOLDED_INDEX, 1: FOLDED_INDEX}
 """By folding."""
 
 
-def names_pages(file: ExecutesSql) -> bool:
-    """Whether the file has the column `wikipedia_id`."""
-    columns = file.execute("SELECT 1 FROM pragma_table_info('passages') WHERE name = 'wikipedia_id'")
+def has_column(file: ExecutesSql, name: str) -> bool:
+    """Whether the table of passages has a column, PAGES or CHECKSUM, that not every file has."""
+    columns = file.execute(f"SELECT 1 FROM pragma_table_info('passages') WHERE name = '{name}'")
     return any(True for _ in columns)
 
 
-def without_pages(statement: str) -> str:
-    """A statement that reads passages, for a file without the column: nothing stands in its place."""
-    return statement.replace("wikipedia_id", "NULL")
+def insert_passage(columns: Sequence[str]) -> str:
+    """The statement that writes a passage of a number, an id, a title and a text, and of such further columns."""
+    names = ["number", "id", "title", "text", *columns]
+    return f"INSERT INTO passages ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+def lacking(statement: str, columns: Iterable[str]) -> str:
+    """A statement that reads passages, for a file without these columns: nothing stands in their places."""
+    for column in columns:
+        statement = statement.replace(column, "NULL")
+    return statement
+
+
+def text_checksum(number: int, *fields: int | str | None) -> int:
+    """The CRC-32 (zlib) of a passage's number, id, title, text and page, as an array in JSON in UTF-8."""
+    return zlib.crc32(json.dumps([number, *fields], ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def is_id(value: object) -> bool:

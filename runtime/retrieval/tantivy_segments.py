@@ -53,7 +53,7 @@ def _parts(directory: Path, segment: SegmentEntry) -> list[IndexPart]:
     subject = f"index {directory}, passages from {segment.first} on"
     files: dict[str, dict[str, FileEntry]] = {}
     documents = dict[str, int]()
-    for entry in segment.index:
+    for entry in segment.files:
         path = PurePosixPath(entry.path)
         if path.name == META:
             documents = read_list(directory / entry.path)

@@ -86,8 +86,8 @@ def bundle_with_engines(folder: Path) -> None:
 
 def golden_passages() -> list[Passage]:
     """Of the golden store."""
-    segments = read_store_manifest(STORE).segments
-    with closing(PassageTexts(STORE, segments, np.zeros(0, np.int64), folding=0)) as texts:
+    parts = read_store_manifest(STORE).texts
+    with closing(PassageTexts(STORE, parts, np.zeros(0, np.int64), folding=0)) as texts:
         return texts.passages(range(NUM_PASSAGES))
 
 

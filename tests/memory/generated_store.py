@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.exporter.memory.full_text import write_texts_and_index
 from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.exporter.memory.shard_lists import built_lists
 from glimmer_export.exporter.memory.shards import ShardWriter
-from glimmer_export.exporter.memory.texts import write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.codecs import encode_fp16
 from glimmer_export.runtime.contract import (
@@ -49,7 +49,7 @@ def generated_store(
                 writer.put(row, {"memory": memory, "memory_scale": scale})
         entry = FileEntry.named(name, path / name)
         shards.append(ShardEntry(entry, size, sum(lengths), first, checksums=True))
-    segments = write_segments(
+    texts, segments = write_texts_and_index(
         path, 0, enumerate(islice(passages(), count)), count, engine, advance=lambda _: None
     )
     lists, inline = built_lists(path, 0, shards)
@@ -59,5 +59,5 @@ def generated_store(
         codec="fp16", codec_arrays=None, precision="fp32", d_model=model.d_model, passage_length=model.passage_length,
         passages_per_shard=passages_per_shard, num_passages=count, num_truncated=0, corpus_sha256="0" * 64,
         earlier_sha256=None, chunk_words=None, index=IndexEntry(engine, FOLDING, unicodedata.unidata_version),
-        shard_lists=lists, shards=inline, segments=segments, tombstone_files=(), tombstones=(),
+        shard_lists=lists, shards=inline, texts=texts, segments=segments, tombstone_files=(), tombstones=(),
     ))

@@ -97,19 +97,20 @@ def single_changes(store: Path, bundle: Bundle, count: int) -> dict[str, Any]:
 
 def a_day(store: Path, bundle: Bundle, steps: int) -> dict[str, Any]:
     """Appends of 10 in a row, and what they leave."""
-    first, runs, most, size = read_store_manifest(store).num_numbers, [], [0, 0], 0
+    first, runs, most, size = read_store_manifest(store).num_numbers, [], [0, 0, 0], 0
     for step in range(steps):
         corpus, text_bytes = corpus_of(store.parent, 2 * 10**7 + step * AT_ONCE, AT_ONCE)
         runs.append(measured(lambda: append_passages(store, bundle, corpus, runner=LeftOut())))  # noqa: B023
         manifest = read_store_manifest(store)
-        most = [max(most[0], manifest.num_shards), max(most[1], len(manifest.segments))]
+        counts = manifest.num_shards, len(manifest.segments), len(manifest.texts)
+        most = [max(earlier, now) for earlier, now in zip(most, counts, strict=True)]
         size += text_bytes
     shards = sum(run["shard_bytes"] for run in runs)
     total = sum(run["bytes"] for run in runs)
     quarter = max(1, steps // 4)
     return {
-        "steps": steps, "before": first, "most_shards": most[0], "most_segments": most[1],
-        "shards": manifest.num_shards, "segments": len(manifest.segments),
+        "steps": steps, "before": first, "most_shards": most[0], "most_segments": most[1], "most_texts": most[2],
+        "shards": manifest.num_shards, "segments": len(manifest.segments), "texts": len(manifest.texts),
         "cpu_seconds": sum(run["cpu_seconds"] for run in runs),
         "first_quarter_median_cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs[:quarter]),
         "last_quarter_median_cpu_seconds": statistics.median(run["cpu_seconds"] for run in runs[-quarter:]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glimmer_export.exporter.memory.texts import FTS5, TANTIVY, write_segments
+from glimmer_export.exporter.memory.full_text import FTS5, TANTIVY, write_texts_and_index
 from glimmer_export.runtime.passage_texts import PassageTexts
 from glimmer_export.runtime.retrieval import Retriever
 from glimmer_export.runtime.retrieval.folding import passage_words
@@ -45,11 +45,11 @@ def build(directory: Path, texts: Iterator[Passage], count: int, engine: str) ->
             yield passage
 
     reading, started = 0.0, time.process_time()
-    segments = write_segments(directory, 0, enumerate(timed(texts)), count, engine, advance=ignore)
+    parts, segments = write_texts_and_index(directory, 0, enumerate(timed(texts)), count, engine, advance=ignore)
     seconds = time.process_time() - started - reading
-    size = sum(file.bytes for segment in segments for file in segment.files())
+    size = sum(part.file.bytes for part in parts) + sum(file.bytes for part in segments for file in part.files)
     nothing = np.zeros(0, np.int64)
-    retriever: Retriever = PassageTexts(directory, segments, nothing)
+    retriever: Retriever = PassageTexts(directory, parts, nothing)
     if engine == TANTIVY:
         retriever = TantivyIndex(directory, segments, nothing)
     what = f"{engine}, {count:,} passages: texts and index written in {seconds:.0f} s of CPU, {size / 1e6:,.0f} MB"

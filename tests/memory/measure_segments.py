@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from glimmer_export.exporter.memory.full_text import SEGMENT_PASSAGES, TANTIVY, write_segment, write_texts_and_index
 from glimmer_export.exporter.memory.merge_policy import SEGMENT_PARTS, merged_from
-from glimmer_export.exporter.memory.texts import SEGMENT_PASSAGES, TANTIVY, read_live, write_segment, write_segments
-from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
+from glimmer_export.exporter.memory.texts import PART_PASSAGES, Numbered, read_live, write_texts_part
+from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry, TextsEntry
 from glimmer_export.runtime.retrieval import Hit
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
 from glimmer_export.runtime.store import Passage
@@ -27,43 +28,67 @@ from tests.memory.generated_corpus import passages as generated
 from tests.memory.generated_corpus import questions
 
 TOP_K, STEP, DEAD_OF_TEN = 20, 10, 1
+ASKED_AT = 12
 QUESTIONS = ("nq.dev", "squad.dev")
 
 
 def ignore(_: int) -> None: ...
 
 
-def size_of(segments: Sequence[SegmentEntry]) -> int:
+Parts = tuple[tuple[TextsEntry, ...], tuple[SegmentEntry, ...]]
+
+
+def size_of(parts: Parts) -> int:
     """Bytes of their files."""
-    return sum(file.bytes for segment in segments for file in segment.files())
+    texts, segments = parts
+    return sum(part.file.bytes for part in texts) + sum(file.bytes for part in segments for file in part.files)
+
+
+def live(folder: Path, texts: Sequence[TextsEntry], dead: np.ndarray, start: int, stop: int) -> Numbered:
+    """The passages of these numbers that are there."""
+    return read_live(lambda file: folder / file.path, texts, dead, start, stop)
 
 
 class Grown:
-    """A row of segments that passages are appended to, as a store's."""
+    """Texts and segments that passages are appended to, as a store's."""
 
     def __init__(self, folder: Path, first: Sequence[Passage]) -> None:
         self.folder, self.generation = folder, 0
-        self.segments = write_segments(folder, 0, enumerate(first), len(first), TANTIVY, advance=ignore)
-        self.written, self.most = 0, 1
+        self.texts, self.segments = write_texts_and_index(
+            folder, 0, enumerate(first), len(first), TANTIVY, advance=ignore
+        )
+        self.written, self.counts = 0, [1]
+
+    @property
+    def end(self) -> int:
+        """The number after the last."""
+        return self.texts[-1].end
 
     def append(self, passages: Sequence[Passage], dead: np.ndarray) -> None:
         """Write what a change of a store writes; what it does not name any more is removed."""
         self.generation += 1
-        end = self.segments[-1].end
-        sizes = [*(part.num_numbers for part in self.segments), len(passages)]
-        start = merged_from(sizes, SEGMENT_PASSAGES, SEGMENT_PARTS)
-        merged = self.segments[start:]
-        added = [*read_live(self.folder, merged, dead), *enumerate(passages, end)]
-        first = merged[0].first if merged else end
-        new = write_segment(
-            self.folder, f"segments/{self.generation:05d}-00000", added, first=first,
-            num_numbers=end + len(passages) - first, folding=FOLDING, advance=ignore,
+        end, count = self.end, len(passages)
+        start = merged_from([*(part.num_numbers for part in self.texts), count], PART_PASSAGES)
+        gone = self.texts[start:]
+        first = gone[0].first if gone else end
+        new = write_texts_part(
+            self.folder, f"texts/{self.generation:05d}-00000.sqlite",
+            [*live(self.folder, gone, dead, first, end), *enumerate(passages, end)], first=first,
+            num_numbers=end + count - first,
         )
-        for part in merged:
-            shutil.rmtree((self.folder / part.texts.path).parent)
-        self.segments = (*self.segments[:start], new)
-        self.written += size_of([new])
-        self.most = max(self.most, len(self.segments))
+        self.texts = (*self.texts[:start], new)
+        start = merged_from([*(part.num_numbers for part in self.segments), count], SEGMENT_PASSAGES, SEGMENT_PARTS)
+        merged = self.segments[start:]
+        first = merged[0].first if merged else end
+        segment = write_segment(
+            self.folder, f"segments/{self.generation:05d}-00000", live(self.folder, self.texts, dead, first, end + count),
+            first=first, num_numbers=end + count - first, folding=FOLDING, advance=ignore,
+        )
+        for path in [part.file.path for part in gone] + [file.path for part in merged for file in part.files]:
+            (self.folder / path).unlink()
+        self.segments = (*self.segments[:start], segment)
+        self.written += size_of(((new,), (segment,)))
+        self.counts.append(len(self.segments))
 
 
 def measure(data: Path) -> dict[str, object]:
@@ -77,7 +102,7 @@ def measure(data: Path) -> dict[str, object]:
         appended = appends = 0
         used = time.process_time()
         while place < len(found):
-            end = grown.segments[-1].end
+            end = grown.end
             added = found[place : place + STEP - DEAD_OF_TEN]
             gone = [
                 Passage(f"gone{end + extra}", added[0].title, found[(7 * place + extra) % len(found)].text)
@@ -89,20 +114,21 @@ def measure(data: Path) -> dict[str, object]:
             appended += sum(len(passage.title.encode()) + len(passage.text.encode()) for passage in [*gone, *added])
             place, appends = place + len(added), appends + 1
         report["appends"], report["cpu_ms_an_append"] = appends, (time.process_time() - used) / appends * 1000
-        report["segments"], report["segments_at_most"] = len(grown.segments), grown.most
+        report["segments"], report["segments_at_most"] = len(grown.segments), max(grown.counts)
         report["appended_text_bytes"], report["written_bytes"] = appended, grown.written
         tombstones = np.array(dead, np.int64)
-        passages = read_live(grown.folder, grown.segments, tombstones)
-        compact = write_segments(
-            Path(folder) / "compact", 0, passages, grown.segments[-1].end, TANTIVY, advance=ignore
+        passages = live(grown.folder, grown.texts, tombstones, 0, grown.end)
+        compact = write_texts_and_index(
+            Path(folder) / "compact", 0, passages, grown.end, TANTIVY, advance=ignore
         )
-        whole = write_segments(Path(folder) / "whole", 0, enumerate(found), len(found), TANTIVY, advance=ignore)
-        report["bytes"] = {"grown": size_of(grown.segments), "compact": size_of(compact), "whole": size_of(whole)}
+        whole = write_texts_and_index(Path(folder) / "whole", 0, enumerate(found), len(found), TANTIVY, advance=ignore)
+        grown_parts = grown.texts, grown.segments
+        report["bytes"] = {"grown": size_of(grown_parts), "compact": size_of(compact), "whole": size_of(whole)}
         nothing = np.zeros(0, np.int64)
         indexes = {
             "grown": TantivyIndex(grown.folder, grown.segments, tombstones),
-            "compact": TantivyIndex(Path(folder) / "compact", compact, tombstones),
-            "whole": TantivyIndex(Path(folder) / "whole", whole, nothing),
+            "compact": TantivyIndex(Path(folder) / "compact", compact[1], tombstones),
+            "whole": TantivyIndex(Path(folder) / "whole", whole[1], nothing),
         }
         order = {number: place for place, number in enumerate(live)}
         for name in QUESTIONS:
@@ -135,34 +161,50 @@ def asked_of(indexes, order, numbers, asked) -> dict[str, object]:
 
 
 def day(count: int, appends: int) -> dict[str, object]:
-    """A day of appends to generated passages, none deleted: size, and CPU of a question beside an index at once."""
+    """A day of appends to generated passages, none deleted: size, and CPU of a question beside an index at once.
+
+    Questions are asked ASKED_AT times in the day, evenly.
+    """
     nothing, used = np.zeros(0, np.int64), time.process_time
     found = list(generated(count + appends * STEP))
+    moments, ratios, seconds = [], list[float](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         grown = Grown(Path(folder) / "grown", found[:count])
-        started = used()
-        for place in range(count, len(found), STEP):
+        for number in range(1, appends + 1):
+            place = count + (number - 1) * STEP
+            started = used()
             grown.append(found[place : place + STEP], nothing)
-        seconds = used() - started
-        whole = write_segments(Path(folder) / "whole", 0, enumerate(found), len(found), TANTIVY, advance=ignore)
-        one = TantivyIndex(grown.folder, grown.segments, nothing)
-        other = TantivyIndex(Path(folder) / "whole", whole, nothing)
-        times = {"grown": list[float](), "whole": list[float]()}
-        asked = questions(found[:: max(1, len(found) // 200)])
+            seconds += used() - started
+            if number % (appends // ASKED_AT) == 0 or number == appends:
+                moments.append(beside_one_at_once(grown, found[: place + STEP], Path(folder) / "whole"))
+                ratios.append(moments[-1]["ratio"])
+    return {
+        "passages": count, "appends": appends, "cpu_ms_an_append": seconds / appends * 1000,
+        "segments_at_most": max(grown.counts), "segments_mean": statistics.mean(grown.counts),
+        "texts": len(grown.texts),
+        "appended_text_bytes": sum(len(p.title.encode()) + len(p.text.encode()) for p in found[count:]),
+        "written_bytes": grown.written, "moments": moments, "ratio_median": statistics.median(ratios),
+        "ratio_most": max(ratios),
+    }
+
+
+def beside_one_at_once(grown: Grown, found: Sequence[Passage], folder: Path) -> dict[str, float]:
+    """CPU of a question, the median of many by turns, in the index as it has grown and in one of the same at once."""
+    nothing = np.zeros(0, np.int64)
+    _, whole = write_texts_and_index(folder, 0, enumerate(found), len(found), TANTIVY, advance=ignore)
+    one, other = TantivyIndex(grown.folder, grown.segments, nothing), TantivyIndex(folder, whole, nothing)
+    times = {"grown": list[float](), "whole": list[float]()}
+    asked = questions(found[:: max(1, len(found) // 200)])
+    for _ in range(3):
         for question in asked:
             assert one.search(question, TOP_K) == other.search(question, TOP_K)
             for name, index in (("grown", one), ("whole", other)):
                 begun = time.thread_time()
                 index.search(question, TOP_K)
                 times[name].append((time.thread_time() - begun) * 1000)
-    return {
-        "passages": count, "appends": appends, "cpu_ms_an_append": seconds / appends * 1000,
-        "segments": len(grown.segments), "segments_at_most": grown.most,
-        "appended_text_bytes": sum(len(p.title.encode()) + len(p.text.encode()) for p in found[count:]),
-        "written_bytes": grown.written, "questions": len(asked),
-        "cpu_ms_median": {name: round(statistics.median(values), 3) for name, values in times.items()},
-        "cpu_ms_mean": {name: round(statistics.mean(values), 3) for name, values in times.items()},
-    }
+    shutil.rmtree(folder)
+    medians = {name: round(statistics.median(values), 4) for name, values in times.items()}
+    return {"segments": len(grown.segments), **medians, "ratio": round(medians["grown"] / medians["whole"], 3)}
 
 
 def main() -> None:

@@ -208,7 +208,7 @@ def test_what_nobody_holds_goes_with_the_next_change_but_for_the_generation_befo
 
 def test_what_a_store_keeps_is_said(store, bundle, opened, new):
     plain = store_stats(store)
-    assert (plain.passages, plain.deleted, plain.shards, plain.segments) == (7, 0, 3, 1)
+    assert (plain.passages, plain.deleted, plain.shards, plain.texts_files, plain.segments) == (7, 0, 3, 1, 0)
     assert (plain.older, plain.open, plain.older_bytes, plain.warnings) == ((), (), 0, ())
     assert plain.shard_bytes == sum(path.stat().st_size for path in (store / "shards").iterdir())
     with MemoryStore.open(store, opened):
@@ -418,7 +418,8 @@ def test_shards_of_a_build_that_fits_other_arrays_are_not_appended(store, tmp_pa
     convert_store(store, tmp_path / "converted", "int8")
     corpus = write_rows(tmp_path / "new.jsonl", NEW[1:])
     before = tree(tmp_path / "converted")
-    monkeypatch.setattr("glimmer_export.exporter.memory.build.write_segments", Mock(side_effect=KeyboardInterrupt))
+    stopped = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("glimmer_export.exporter.memory.build.write_texts_and_index", stopped)
     with pytest.raises(KeyboardInterrupt):
         build_store(bundle, corpus, tmp_path / "converted", codec="int8", overwrite=True, **SMALL)
     with pytest.raises(OutputError, match=r"arrays_sha256.*--restart"):

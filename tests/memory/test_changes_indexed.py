@@ -68,13 +68,13 @@ def test_a_change_adds_a_segment_and_leaves_the_others(store, bundle, opened, tm
     assert found(store, opened, "w2") == ["p0", "p2", "p4", "p5", "p6"]
     compact_store(store)
     segments = read_store_manifest(store).segments
-    assert {file.path.split("/")[1] for segment in segments for file in segment.files()} == set(folders(store))
+    assert {file.path.split("/")[1] for segment in segments for file in segment.files} == set(folders(store))
     assert [(segment.first, segment.num_numbers, segment.num_passages) for segment in segments] == [(0, 9, 6)]
 
 
 def test_a_damaged_index_is_named_and_written_again(store, opened):
     (segment,) = read_store_manifest(store).segments
-    entry = max(segment.index, key=lambda file: file.bytes)
+    entry = max(segment.files, key=lambda file: file.bytes)
     path = store / entry.path
     content = path.read_bytes()
     path.write_bytes(bytes([content[0] ^ 1]) + content[1:])

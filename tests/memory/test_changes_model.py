@@ -95,8 +95,8 @@ class Model:
     def go_back(self):
         """The last change made undone, as after damage; numbers that it gave are given again."""
         manifest = read_store_manifest(self.store)
-        path = self.store / manifest.segments[-1].texts.path
-        content, name = path.read_bytes(), manifest.segments[-1].texts.path
+        path = self.store / manifest.texts[-1].file.path
+        content, name = path.read_bytes(), manifest.texts[-1].file.path
         older = self.store / "manifests" / f"{manifest.generation - 1:05d}.json"
         if self.before is None or not older.exists() or name.encode() in older.read_bytes():
             return

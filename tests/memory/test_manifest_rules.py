@@ -60,6 +60,7 @@ LIST = {
     "file": {"path": "shard-lists/00000-00000.json", "bytes": 900, "sha256": SHA},
     "num_shards": 1, "num_passages": 4, "num_tokens": 9, "first": 0,
 }
+SEGMENT = {"first": 0, "num_numbers": 6, "num_passages": 6, "files": [], "documents": []}
 WRONG = [
     ("codec", "int2"), ("codec", None), ("codec", "fp16"), ("codec", "pq8x"), ("codec_arrays", None),
     ("codec_arrays.path", "passages.00001.sqlite"), ("codec_arrays.path", "/etc/passwd"), ("codec_arrays.bytes", 1),
@@ -72,10 +73,11 @@ WRONG = [
     ("chunk_words", 0), ("chunk_words", -1), ("tombstones", None), ("tombstones", []), ("tombstones", [-1]),
     ("tombstones", [6]), ("tombstones", [HUGE]), ("tombstones", [1, 1]), ("tombstones", [True]),
     ("tombstone_files", [{"file": {"path": "tombstones/00001.safetensors", "bytes": 90, "sha256": SHA}, "count": 1}]),
-    ("segments", []), ("segments.0.first", 1), ("segments.0.num_numbers", 5), ("segments.0.num_numbers", HUGE),
-    ("segments.0.num_passages", 7), ("segments.0.num_passages", 4), ("segments.0.texts.path", "manifest.json"),
-    ("segments.0.texts.path", "passages.00009.sqlite"), ("segments.0.texts.path", "../passages.sqlite"),
-    ("segments.0.texts.bytes", -1), ("segments.0.texts.bytes", HUGE), ("segments.0.texts.sha256", "X" * 64),
+    ("texts", []), ("texts.0.first", 1), ("texts.0.num_numbers", 5), ("texts.0.num_numbers", HUGE),
+    ("texts.0.num_passages", 7), ("texts.0.num_passages", 4), ("texts.0.file.path", "manifest.json"),
+    ("texts.0.file.path", "passages.00009.sqlite"), ("texts.0.file.path", "../passages.sqlite"),
+    ("texts.0.file.bytes", -1), ("texts.0.file.bytes", HUGE), ("texts.0.file.sha256", "X" * 64),
+    ("texts.0.checksums", None), ("segments", [SEGMENT]),
     ("shards.0.first", 1), ("shards.1.first", 0), ("shards.0.num_empty", -1), ("shards.0.num_empty", 5),
     ("shards.0.checksums", None), ("shard_lists", [LIST]), ("shard_lists", [{**LIST, "first": 4}]),
     ("shard_lists", [{**LIST, "num_shards": 0}]),
@@ -85,8 +87,7 @@ WRONG = [
     ("shards.0.num_tokens", HUGE), ("shards.0.file.bytes", 0), ("shards.0.file.bytes", HUGE),
     ("shards.0.file.path", "shards/00001.safetensors"), ("shards.0.file.path", "codec.safetensors"),
     ("shards.0.file.sha256", ""), ("shards", []), ("codec_snr.fitted_db", float("nan")),
-    ("codec_snr.fitted_db", float("inf")), ("segments.0.index", [{"path": "x", "bytes": 1, "sha256": SHA}]),
-    ("segments.0.index", [{"path": "index-00001/meta.json", "bytes": 1, "sha256": SHA}]),
+    ("codec_snr.fitted_db", float("inf")),
 ]
 
 
@@ -114,7 +115,7 @@ def test_a_field_that_no_writer_gives(store, int8, tmp_path, field, value):
 
 
 def size_of_a_file(data):
-    data["segments"][0]["texts"]["bytes"] += 1
+    data["texts"][0]["file"]["bytes"] += 1
 
 
 def size_of_a_shard(data):

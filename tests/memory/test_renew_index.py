@@ -188,7 +188,7 @@ def test_a_damaged_index_is_repaired_with_its_folding(opened, tmp_path):
     append(store, [TOKYO])
     for expected in (0, FOLDING):
         before = found(store, opened, QUESTION)
-        files = [file for segment in read_store_manifest(store).segments for file in segment.index]
+        files = [file for segment in read_store_manifest(store).segments for file in segment.files]
         path = store / max(files, key=lambda file: file.bytes).path
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from glimmer_export.exporter.memory import append_passages, build_store, texts
+from glimmer_export.exporter.memory import append_passages, build_store, full_text
 from glimmer_export.exporter.memory import build as build_module
-from glimmer_export.exporter.memory.texts import choose_engine, write_segments
+from glimmer_export.exporter.memory.full_text import choose_engine, write_segments
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import MissingExtraError, OptionError, OutputError
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -33,7 +33,7 @@ def test_the_engine_goes_by_the_number_of_passages_unless_it_is_named(choice, nu
 def test_a_store_that_has_grown_past_its_engine_says_so(bundle, corpus, tmp_path, monkeypatch):
     for engine in ("fts5", "tantivy"):
         build_store(bundle, corpus, tmp_path / engine, index=engine, **SMALL)
-    monkeypatch.setattr(texts, "MOST_FOR_FTS5", 51)
+    monkeypatch.setattr(full_text, "MOST_FOR_FTS5", 51)
     for number, warned in ((1, {"fts5": 0, "tantivy": 0}), (2, {"fts5": 1, "tantivy": 0})):
         for engine, count in warned.items():
             more = write_rows(tmp_path / "more.jsonl", [{"id": f"more{number}", "title": "t", "text": "w1"}])
@@ -54,10 +54,10 @@ def test_only_the_index_differs(bundle, corpus, tmp_path):
     segment = {name for name in tantivy if name.startswith("segments/00000-00000/")}
     differ = {name for name in fts5 if fts5[name] != tantivy.get(name)}
     assert differ == {"manifest.json", "replicas/00000.manifest", "passages.sqlite"}
-    assert set(tantivy) - set(fts5) == segment
+    assert set(tantivy) - set(fts5) == segment | {"texts/00000-00000.sqlite"}
     with MemoryStore.open(tmp_path / "tantivy", Bundle.open(bundle)) as store:
-        assert {file.path for part in store.manifest.segments for file in part.files()} == segment
-    connection = sqlite3.connect(tmp_path / "tantivy" / "segments" / "00000-00000" / "texts.sqlite")
+        assert {file.path for part in store.manifest.segments for file in part.files} == segment
+    connection = sqlite3.connect(tmp_path / "tantivy" / "texts" / "00000-00000.sqlite")
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     connection.close()
     assert tables == [("passages",)]
@@ -73,12 +73,12 @@ def test_equal_builds_give_equal_bytes(bundle, corpus, tmp_path):
 @pytest.mark.slow
 def test_equal_passages_give_an_equal_index_of_many_parts(tmp_path, monkeypatch):
     """Of fewer than eight: as many tantivy joins, in an order that it draws, and no two indexes are alike."""
-    monkeypatch.setattr(texts, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
+    monkeypatch.setattr(full_text, "WRITER_BYTES", 15_000_000)  # the least that tantivy takes
     words = [f"w{number}" for number in range(5000)]
     passages = [Passage(number, "", " ".join(words[number % 97 :: 83])) for number in range(25_000)]
     for name in ("one", "two"):
         (segment,) = write_segments(
-            tmp_path / name, 0, enumerate(passages), len(passages), "tantivy", advance=lambda _: None
+            tmp_path / name, 0, enumerate(passages), len(passages), advance=lambda _: None
         )
         assert len(segment.documents) > 2
         assert sum(segment.documents) == len(passages)
@@ -103,7 +103,7 @@ def test_an_index_that_was_stopped_is_written_anew(bundle, corpus, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(build_module, "write_segments", stopped)
+        patched.setattr(build_module, "write_texts_and_index", stopped)
         with pytest.raises(KeyboardInterrupt):
             build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
     with pytest.raises(OutputError, match=r"index_engine fts5, as asked for, found tantivy; .*--restart"):

@@ -20,7 +20,8 @@ import pytest
 from safetensors.numpy import save
 
 from glimmer_export.exporter.memory import delete_passages, renew_index
-from glimmer_export.exporter.memory.texts import read_texts, write_segment
+from glimmer_export.exporter.memory.full_text import write_segment
+from glimmer_export.exporter.memory.texts import read_texts
 from glimmer_export.runtime import Session
 from glimmer_export.runtime.contract import StoreError, TokenizerError, read_manifest, read_store_manifest
 from glimmer_export.runtime.passage_texts import PassageTexts
@@ -93,7 +94,7 @@ def test_any_byte_of_an_index(tantivy, renewed):
     if renewed:
         renew_index(tantivy)
     segments, outcomes = read_store_manifest(tantivy).segments, set()
-    for file in segments[0].index:
+    for file in segments[0].files:
         path = tantivy / file.path
         content = path.read_bytes()
         for changed in damaged(content, 24):
@@ -110,11 +111,11 @@ def test_any_byte_of_an_index(tantivy, renewed):
 
 
 def test_any_byte_of_the_texts(fts5):
-    path, segments, outcomes = fts5 / "passages.sqlite", read_store_manifest(fts5).segments, set()
+    path, parts, outcomes = fts5 / "passages.sqlite", read_store_manifest(fts5).texts, set()
     for changed in damaged(path.read_bytes(), 200, seed=1):
         path.write_bytes(changed)
         try:
-            with closing(PassageTexts(fts5, segments, NONE_DELETED, folding=0)) as texts:
+            with closing(PassageTexts(fts5, parts, NONE_DELETED, folding=0)) as texts:
                 texts.passages(texts.all_numbers())
                 for question in QUESTIONS:
                     texts.search(question, 5)
@@ -214,13 +215,14 @@ def test_a_message_that_quotes_what_is_no_text(fts5):
 @pytest.mark.parametrize("first", [41, 1 << 40, (1 << 63) - 60])
 def test_an_index_of_numbers_that_no_passage_has(tantivy, first):
     renew_index(tantivy)
-    (segment,) = read_store_manifest(tantivy).segments
+    manifest = read_store_manifest(tantivy)
+    (segment,), (texts,) = manifest.segments, manifest.texts
     other = write_segment(
         tantivy, "segments/00003-00001",
-        [(first + number, passage) for number, passage in read_texts(tantivy / segment.texts.path)],
+        [(first + number, passage) for number, passage in read_texts(tantivy / texts.file.path)],
         first=0, num_numbers=segment.num_numbers, folding=1, advance=lambda _: None,
     )
-    segments = [dataclasses.replace(other, texts=segment.texts)]
+    segments = [other]
     rewrite(tantivy / "manifest.json", segments=[dataclasses.asdict(part) for part in segments])
     hits = TantivyIndex(tantivy, segments, NONE_DELETED).search(QUESTIONS[0], 41)
     assert min(hit.number for hit in hits) >= first

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.memory.texts import TANTIVY, write_segment
+from glimmer_export.exporter.memory.full_text import TANTIVY, write_segment
 from glimmer_export.runtime.contract import MissingExtraError, OutputError, StoreError
 from glimmer_export.runtime.contract.store_layout import FOLDING, SegmentEntry
 from glimmer_export.runtime.retrieval.tantivy_bm25 import TantivyIndex
@@ -63,8 +63,8 @@ def test_numbers_are_those_given(index):
 
 def test_the_folder_holds_what_the_entry_names(index):
     folder, segment = index
-    assert {file.path: file.sha256 for file in segment.files()} == tree(folder)
-    assert all(file.path.startswith(f"{NAME}/") for file in segment.files())
+    assert {file.path: file.sha256 for file in segment.files} == tree(folder)
+    assert all(file.path.startswith(f"{NAME}/") for file in segment.files)
     assert segment.documents == (NUM_PASSAGES,) == (segment.num_passages,)
 
 

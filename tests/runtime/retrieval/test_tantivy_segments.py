@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glimmer_export.exporter.memory import texts as texts_module
-from glimmer_export.exporter.memory.texts import TANTIVY, read_live, write_segment, write_segments
+from glimmer_export.exporter.memory import full_text
+from glimmer_export.exporter.memory.full_text import TANTIVY, write_segment, write_texts_and_index
+from glimmer_export.exporter.memory.texts import read_live, write_texts_part
 from glimmer_export.runtime.contract import StoreError, read_store_manifest
 from glimmer_export.runtime.contract.store_layout import FOLDING
 from glimmer_export.runtime.passage_texts import Passage, PassageTexts
@@ -32,6 +33,17 @@ CUTS = (0, 10, 20, 21, 100, 380, COUNT)
 
 
 def ignore(_: int) -> None: ...
+
+
+def texts_of(store, bounds):
+    """Files of texts between the bounds."""
+    return [
+        write_texts_part(
+            store, f"texts/{first:05d}-{end:05d}.sqlite", [(number, PASSAGES[number]) for number in range(first, end)],
+            first=first, num_numbers=end - first,
+        )
+        for first, end in pairwise(bounds)
+    ]
 
 
 def written(store, bounds, dead=()):
@@ -106,14 +118,20 @@ def test_segments_written_anew_rank_as_a_rebuild(tmp_path, parts):
 
 def test_one_segment_for_so_many_numbers(tmp_path, monkeypatch):
     """A range whose passages are all gone has a segment of none."""
-    monkeypatch.setattr(texts_module, "SEGMENT_PASSAGES", 100)
+    monkeypatch.setattr(full_text, "SEGMENT_PASSAGES", 100)
+    monkeypatch.setattr(full_text, "PART_PASSAGES", 200)
     kept = [(number, PASSAGES[number]) for number in range(COUNT) if number % 100 < 90 and not 200 <= number < 300]
-    segments = write_segments(tmp_path, 3, iter(kept), COUNT - 5, TANTIVY, advance=ignore)
+    texts, segments = write_texts_and_index(tmp_path, 3, iter(kept), COUNT - 5, TANTIVY, advance=ignore)
     assert [(part.first, part.num_numbers, part.num_passages) for part in segments] == [
         (0, 100, 90), (100, 100, 90), (200, 100, 0), (300, 95, 90),
     ]
-    assert set(tree(tmp_path)) == {file.path for part in segments for file in part.files()}
-    assert list(read_live(tmp_path, segments, NONE_DELETED)) == kept
+    assert [(part.first, part.num_numbers, part.num_passages) for part in texts] == [(0, 200, 180), (200, 195, 90)]
+    files = {file.path for part in segments for file in part.files} | {part.file.path for part in texts}
+    assert set(tree(tmp_path)) == files
+    dead = np.setdiff1d(np.arange(COUNT - 5), [number for number, _ in kept])
+    assert list(read_live(lambda file: tmp_path / file.path, texts, dead)) == kept
+    with pytest.raises(StoreError, match="90 passages from number 200 to below 395, not 195"):
+        list(read_live(lambda file: tmp_path / file.path, texts[1:], NONE_DELETED))
     index = TantivyIndex(tmp_path, segments, NONE_DELETED)
     assert {hit.number for hit in index.search(" ".join(QUESTIONS), COUNT)} <= {number for number, _ in kept}
 
@@ -124,14 +142,15 @@ def test_equal_passages_give_equal_files(tmp_path):
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
-def test_texts_are_read_by_number_and_by_id_across_segments(parts):
+def test_texts_are_read_by_number_and_by_id_across_files(tmp_path):
     dead = np.array([10, 20, 379], np.int64)
     live = [number for number in range(COUNT) if number not in dead]
-    texts = PassageTexts(*parts, dead)
+    parts = texts_of(tmp_path, CUTS)
+    texts = PassageTexts(tmp_path, parts, dead)
     assert texts.all_numbers() == live
     assert texts.passages(live[::-7]) == [PASSAGES[number] for number in live[::-7]]
     assert texts.find([f"p{number}" for number in (399, 20, 0, 21, 10)]) == [399, None, 0, 21, None]
-    assert list(read_live(*parts, dead, 5, 25)) == [
+    assert list(read_live(lambda file: tmp_path / file.path, parts, dead, 5, 25)) == [
         (number, PASSAGES[number]) for number in range(5, 25) if number not in dead
     ]
     texts.close()

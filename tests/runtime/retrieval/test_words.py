@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glimmer_export.exporter.memory import build_store
-from glimmer_export.exporter.memory.texts import FTS5, TANTIVY
+from glimmer_export.exporter.memory.full_text import FTS5, TANTIVY
 from glimmer_export.runtime.contract import OptionError
 from glimmer_export.runtime.retrieval.words import search_words
 from glimmer_export.runtime.store import MemoryStore, Passage

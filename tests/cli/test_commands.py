@@ -184,8 +184,7 @@ def test_memory_build(cli, glimmer, tmp_path):
     assert (report["passages"], report["shards"], report["resumed_shards"]) == (9, 3, 0)
     assert report["already_complete"] is False
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    segments = [file for segment in manifest["segments"] for file in (segment["texts"], *segment["index"])]
-    files = [*(shard["file"] for shard in manifest["shards"]), *segments]
+    files = [part["file"] for part in (*manifest["shards"], *manifest["texts"])]
     assert report["bytes"] == sum((tmp_path / "store" / file["path"]).stat().st_size for file in files)
     again = cli(*arguments, "--passages-per-shard", "4", "--json").json
     assert again["already_complete"] is True

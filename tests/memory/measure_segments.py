@@ -78,11 +78,11 @@ class Grown:
         )
         self.texts = (*self.texts[:start], new)
         start = merged_from([*(part.num_numbers for part in self.segments), count], SEGMENT_PASSAGES, SEGMENT_PARTS)
-        merged = self.segments[start:]
+        merged, stop = self.segments[start:], end + count
         first = merged[0].first if merged else end
         segment = write_segment(
-            self.folder, f"segments/{self.generation:05d}-00000", live(self.folder, self.texts, dead, first, end + count),
-            first=first, num_numbers=end + count - first, folding=FOLDING, advance=ignore,
+            self.folder, f"segments/{self.generation:05d}-00000", live(self.folder, self.texts, dead, first, stop),
+            first=first, num_numbers=stop - first, folding=FOLDING, advance=ignore,
         )
         for path in [part.file.path for part in gone] + [file.path for part in merged for file in part.files]:
             (self.folder / path).unlink()

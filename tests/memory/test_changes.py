@@ -330,7 +330,7 @@ def test_an_interrupted_append_goes_on(store, bundle, opened, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("glimmer_export.exporter.memory.append.changed_segments", interrupt)
+        patched.setattr("glimmer_export.exporter.memory.append.changed_texts", interrupt)
         with pytest.raises(KeyboardInterrupt):
             add(store, bundle, corpus)
     assert (tmp_path / "store.partial" / "store").is_dir()

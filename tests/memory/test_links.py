@@ -79,14 +79,14 @@ def move_out(store: Path, name: str) -> Path:
 @pytest.mark.parametrize("change", ["append", "delete", "compact", "repair", "roll back", "index"])
 @pytest.mark.parametrize(
     "name", [
-        "shards", "manifests", "replicas", "segments", "segments/00000-00000", "vectors", "manifest.json",
-        "segments/00000-00000/texts.sqlite", "shards/00000.safetensors", "manifests/00001.json",
+        "shards", "manifests", "replicas", "texts", "segments", "segments/00000-00000", "vectors", "manifest.json",
+        "texts/00000-00000.sqlite", "shards/00000.safetensors", "manifests/00001.json",
     ],
 )
 def test_a_store_with_a_link_in_it_is_not_changed(store, changes, change, name):
     outside = move_out(store, name)
     if change == "roll back":
-        path = store / "segments" / "00000-00000" / "texts.sqlite"
+        path = store / "texts" / "00000-00000.sqlite"
         path.write_bytes(path.read_bytes()[:-1])
     before = tree(store.parent)
     with pytest.raises(StoreError, match=f"{name}: expected a file or folder of its own.*found a link to {outside}"):

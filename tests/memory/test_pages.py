@@ -105,7 +105,7 @@ def test_a_store_without_pages_gets_them_with_what_is_appended(bundle, tmp_path)
     build_store(bundle, write_jsonl(tmp_path / "corpus.jsonl", plain), store, **SMALL)
     connection = sqlite3.connect(store / "passages.sqlite")
     names = [column[1] for column in connection.execute("PRAGMA table_info(passages)")]
-    assert names == ["number", "id", "title", "text"]
+    assert names == ["number", "id", "title", "text", "checksum"]
     connection.close()
     with MemoryStore.open(store, Bundle.open(bundle)) as opened:
         assert not opened.names_pages

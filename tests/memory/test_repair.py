@@ -225,8 +225,8 @@ def test_a_manifest_of_other_texts_is_damage(store):
     """Every digest is right, and yet the numbers are not those of the shards."""
     delete_passages(store, [1])
     older = json.loads((store / "manifests" / "00000.json").read_text())
-    mine = json.loads((store / "manifest.json").read_text())["segments"][0]
-    rewrite(store / "manifest.json", segments=[{**mine, "texts": older["segments"][0]["texts"]}])
+    mine = json.loads((store / "manifest.json").read_text())["texts"][0]
+    rewrite(store / "manifest.json", texts=[{**mine, "file": older["texts"][0]["file"]}])
     report = verify_store(store)
     assert [(item.path, item.found) for item in report.damaged] == [("passages.sqlite", "10 passages")]
 

@@ -133,8 +133,8 @@ def test_the_texts_of_another_store_are_refused(bundle, store_copy, tmp_path):
     build_store(bundle.directory, write_rows(tmp_path / "c.jsonl", [{"id": 1, "text": "w1"}]), tmp_path / "small")
     small = json.loads((tmp_path / "small" / "manifest.json").read_text())
     shutil.copy(tmp_path / "small" / "passages.sqlite", store_copy)
-    mine = json.loads((store_copy / "manifest.json").read_text())["segments"][0]
-    rewrite(store_copy / "manifest.json", segments=[{**mine, "texts": small["segments"][0]["texts"]}])
+    mine = json.loads((store_copy / "manifest.json").read_text())["texts"][0]
+    rewrite(store_copy / "manifest.json", texts=[{**mine, "file": small["texts"][0]["file"]}])
     with pytest.raises(StoreError, match=f"expected numbers from 0 up to {NUM_PASSAGES - 1} at least"):
         MemoryStore.open(store_copy, bundle)
 

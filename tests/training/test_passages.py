@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glimmer_export.exporter.memory import CorpusSource, build_store, texts
+from glimmer_export.exporter.memory import CorpusSource, build_store, full_text
 from glimmer_export.exporter.training.frozen_memory import open_store
 from glimmer_export.exporter.training.passages import PassageTable, open_corpus
 from glimmer_export.runtime.bundle import Bundle
@@ -23,7 +23,7 @@ def test_a_corpus_finds_what_its_store_finds(glimmer, corpus, tmp_path, monkeypa
     store = glimmer.store
     if engine == "tantivy":
         pytest.importorskip("tantivy")
-        monkeypatch.setattr(texts, "MOST_FOR_FTS5", 1)
+        monkeypatch.setattr(full_text, "MOST_FOR_FTS5", 1)
         store = tmp_path / "store"
         build_store(glimmer.bundle, corpus, store, threads=1)
     bundle = Bundle.open(glimmer.bundle)

@@ -101,16 +101,16 @@ def test_an_index_of_another_number_of_passages_is_refused(index, fields, expect
 @pytest.mark.parametrize("damage", ["absent", "empty", "half", "changed", "unnamed"])
 def test_damaged_files_are_named(index, tmp_path, damage):
     folder, segment = index
-    for file in segment.index:
+    for file in segment.files:
         store = Path(shutil.copytree(folder, tmp_path / file.sha256))
-        path, others = store / file.path, tuple(other for other in segment.index if other != file)
+        path, others = store / file.path, tuple(other for other in segment.files if other != file)
         if damage == "absent":
             path.unlink()
         elif damage == "changed":
             path.write_bytes(b"\xff" * file.bytes)
         else:
             path.write_bytes(path.read_bytes()[: file.bytes // 2 if damage == "half" else 0])
-        entry = dataclasses.replace(segment, index=others if damage == "unnamed" else segment.index)
+        entry = dataclasses.replace(segment, files=others if damage == "unnamed" else segment.files)
         with pytest.raises(StoreError, match="copy the store again"):
             opened(store, entry).search("engine", 3)
 
@@ -128,15 +128,15 @@ def test_a_list_that_lies_beside_the_files_is_not_read(index, tmp_path):
 
 def test_no_files_find_nothing(tmp_path):
     empty = written(tmp_path, ())
-    assert (empty.index, empty.documents, empty.num_passages) == ((), (), 0)
+    assert (empty.files, empty.documents, empty.num_passages) == ((), (), 0)
     assert opened(tmp_path, empty).search("engine", 3) == []
     assert opened(tmp_path, empty, written(tmp_path, name="segments/00001-00000")).search("w3", 500) != []
 
 
 def test_writing_again_leaves_nothing_of_before(tmp_path):
     first, second = written(tmp_path), written(tmp_path, PASSAGES[:5])
-    assert set(tree(tmp_path)) == {file.path for file in second.files()}
-    assert {file.path for file in first.index}.isdisjoint(file.path for file in second.index)
+    assert set(tree(tmp_path)) == {file.path for file in second.files}
+    assert {file.path for file in first.files}.isdisjoint(file.path for file in second.files)
     assert len(opened(tmp_path, second).search("engine", 9)) == 5
 
 

@@ -161,7 +161,7 @@ def test_an_index_of_an_earlier_version_lists_its_own_parts(tmp_path):
     segments = read_store_manifest(store).segments
     (segment,) = segments
     assert TantivyIndex(store, segments, NONE_DELETED, folding=0).search("w58 w57 w33 w40", 3) != []
-    meta = next(store / file.path for file in segment.index if file.path.endswith("meta.json"))
+    meta = next(store / file.path for file in segment.files if file.path.endswith("meta.json"))
     content = meta.read_text()
     for changed, message in (
         (content.replace('"max_doc": 40', '"max_doc": 39'), "40 passages, found 39"),

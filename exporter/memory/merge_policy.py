@@ -13,7 +13,7 @@ from collections.abc import Sequence
 __all__ = ["PARTS", "SEGMENT_PARTS", "is_full", "merged_from", "small_runs"]
 
 PARTS = 16
-SEGMENT_PARTS = 8
+SEGMENT_PARTS = 5
 """Of segments: each costs every question some 5 to 10 us, so that fewer are worth writing texts twice more."""
 
 

@@ -55,16 +55,16 @@ def open_vectors(
     """The vectors of a store, as its manifest has them and opened; StoreError if there are none, or not of this store.
 
     Digests are looked at if they are to `verify`, but for files that are `known`, and the vectors themselves where a
-    search reads few of them.
+    search reads few of them, which are checked as they are read.
     """
     vectors = read_vectors(directory, manifest)
-    unread = {segment.embeddings for segment in vectors.segments if vectors.quantiser is not None}
+    unread = {file for part in vectors.segments if part.checksums for file in (part.embeddings, part.checksums)}
     for entry in vectors.files():
         verify_file(
             directory, entry, error=StoreError, subject=f"store {directory}", fix=FIX,
             digest=verify and entry not in known and entry not in unread,
         )
-    return vectors, DenseIndex(directory, vectors, tombstones)
+    return vectors, DenseIndex(directory, vectors, tombstones, verify=verify)
 
 
 def _check_reads(directory: Path, encoder: EncoderEntry) -> None:

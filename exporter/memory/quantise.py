@@ -24,7 +24,7 @@ from glimmer_export.runtime.contract.vector_layout import (
     VectorsEntry,
     vectors_name,
 )
-from glimmer_export.runtime.retrieval.dense import VectorSegment
+from glimmer_export.runtime.retrieval.dense import VectorSegment, vector_checksum
 from glimmer_export.runtime.retrieval.hits import import_extra
 from glimmer_export.runtime.retrieval.quantised import CodesFile, QuantisedLists, Quantiser
 
@@ -103,7 +103,7 @@ def search_warnings(vectors: VectorsEntry | None) -> tuple[str, ...]:
 def coded_segment(
     change: Change, vectors: VectorsEntry, segment: VectorSegmentEntry, quantiser: Quantiser, place: int
 ) -> VectorSegmentEntry:
-    """Stage the codes of one segment, the `place`-th of the change, and give it with them."""
+    """Stage codes and checksums of one segment, the `place`-th of the change, and give it with them."""
     index = quantiser.index()
     opened = _open(change, vectors, segment)
     lists, codes = np.empty(segment.num_vectors, np.int64), np.empty((segment.num_vectors, index.pq.M), np.uint8)
@@ -116,7 +116,11 @@ def coded_segment(
     offsets = np.searchsorted(lists[rows], np.arange(len(quantiser.centroids) + 1)).astype(np.int64)
     name = vectors_name(change.generation, place, "-codes.safetensors")
     _write(change, name, {"offsets": offsets, "rows": rows, "codes": codes[rows]})
-    return replace(segment, codes=change.entry(name))
+    checksums = vectors_name(change.generation, place, "-checksums.npy")
+    with (change.staged / checksums).open("wb") as stream:
+        found = (vector_checksum(vector) for vector in opened.embeddings)
+        np.save(stream, np.fromiter(found, np.uint32, segment.num_vectors), allow_pickle=False)
+    return replace(segment, codes=change.entry(name), checksums=change.entry(checksums))
 
 
 def _num_lists(total: int) -> int:

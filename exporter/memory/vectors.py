@@ -126,7 +126,7 @@ def index_store(
     with changing(store) as change:
         if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
-        change.check(*(part.file for part in change.manifest.texts))
+        change.check_texts(change.manifest.texts)
         before = change.manifest.vectors if not overwrite or alone else None
         if alone and before is None:
             raise OptionError(
@@ -157,7 +157,7 @@ def index_store(
             rows = _Rows(chunks, 0 if before is None else before.dimension)
             start = before or VectorsEntry(0, entry, ())
             if wanted != own:
-                parts = tuple(replace(segment, codes=None) for segment in start.segments)
+                parts = tuple(replace(segment, codes=None, checksums=None) for segment in start.segments)
                 start = replace(start, quantiser=None, segments=parts)
             with progress_bar("Writing vectors", len(numbers), shown=progress) as advance:
                 vectors = added_vectors(

@@ -32,7 +32,9 @@ from glimmer_export.runtime.contract.shard_layout import entry_tensors
 from glimmer_export.runtime.contract.store_layout import older_manifest_name
 from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_shard_list
 from glimmer_export.runtime.contract.store_mending import made_again
+from glimmer_export.runtime.contract.vector_layout import VectorSegmentEntry
 from glimmer_export.runtime.generation import held_manifest, read_tombstones, read_tombstones_file
+from glimmer_export.runtime.retrieval.dense import VectorSegment, vector_checksum
 from glimmer_export.runtime.shards import Shard, open_shard
 
 __all__ = ["Damage", "VerifyReport", "damaged_files", "verify_store"]
@@ -229,10 +231,15 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
     """
     fix = f"make the vectors again: `glimmer-export memory index {store} --overwrite`, with what they were made from"
     if manifest.vectors is not None:
+        checksums = {part.checksums: part for part in manifest.vectors.segments if part.checksums}
+        damaged = set[FileEntry]()
         for entry in manifest.vector_files():
             try:
                 verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="")
+                if entry in checksums and checksums[entry].embeddings not in damaged:
+                    _check_vectors(store, manifest.vectors.dimension, checksums[entry])
             except StoreError as error:
+                damaged.add(entry)
                 yield Damage(entry.path, error.expected, error.found, fix)
         return
     if not (store / DENSE).is_dir():
@@ -253,6 +260,15 @@ def _damage_of_vectors(store: Path, manifest: StoreManifest, seen: dict[str, Fil
     found = {path.as_posix() for path in below if not is_volume_part(path)}
     for path in sorted(found - {*named, f"{DENSE}/{MANIFEST}"}):
         yield Damage(path, "only the files of its manifest", "a file that it does not name", f"remove it, or {fix}")
+
+
+def _check_vectors(store: Path, dimension: int, segment: VectorSegmentEntry) -> None:
+    """Raise StoreError where a checksum was written that a reader would not find: of bytes that are as written."""
+    opened = VectorSegment.open(store, dimension, segment, np.empty(0, np.int64))
+    assert opened.checksums is not None
+    for row, (vector, checksum) in enumerate(zip(opened.embeddings, opened.checksums.tolist(), strict=True)):
+        if vector_checksum(vector) != checksum:
+            raise StoreError(str(store), expected="a checksum of each vector", found=f"another of row {row}", fix="")
 
 
 def _fix(store: Path, manifest: StoreManifest | None, path: str) -> str:

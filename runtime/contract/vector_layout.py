@@ -4,6 +4,7 @@
     STORE/vectors/00003-00000-numbers.npy     (vectors,) int64, rising: whose they are, where not every number has one
     STORE/vectors/00003-00000-codes.safetensors      of many vectors: `offsets` (lists + 1,) int64, `rows` (vectors,)
                                                      int32 by list, `codes` (vectors, parts) uint8
+    STORE/vectors/00003-00000-checksums.npy   (vectors,) uint32, of many vectors: the CRC-32 (zlib) of each
     STORE/vectors/00003-00000-quantiser.safetensors  what codes are by, float32: `rotation` (width, width),
                                                      `centroids` (lists, width), `codebooks` (parts, 256, width / parts)
     STORE/encoders/00003/                     the encoder, if they were not given: graph, its weights, tokenizer
@@ -43,7 +44,7 @@ __all__ = [
 VECTORS, ENCODERS = "vectors", "encoders"
 POOLINGS = ("mean", "cls", "graph")
 PATHS = re.compile(
-    r"vectors/\d{5,}-\d{5,}((-numbers)?\.npy|-(codes|quantiser)\.safetensors)|encoders/\d{5,}/([\w-][\w.-]*/)*[\w-][\w.-]*"
+    r"vectors/\d{5,}-\d{5,}((-numbers|-checksums)?\.npy|-(codes|quantiser)\.safetensors)|encoders/\d{5,}/([\w-][\w.-]*/)*[\w-][\w.-]*"
     r"|dense/(manifest\.json|embeddings\.npy|numbers\.npy|encoder/([\w-][\w.-]*/)*[\w-][\w.-]*)"
 )
 """Those in `dense` are of stores that were indexed before segments."""
@@ -102,7 +103,8 @@ class VectorSegmentEntry:
     """Vectors of passages numbered from `first` on, of which `num_numbers` are covered and `num_vectors` have one.
 
     The others were deleted before these were written; some may have been deleted since. `numbers` says which have one,
-    None if all have. `dtype` is that of the embeddings. `codes` are theirs by the quantiser, None where there is none.
+    None if all have. `dtype` is that of the embeddings. `codes` are theirs by the quantiser, None where there is none;
+    `checksums` are beside codes, by which few vectors are read: of each the CRC-32, None of versions before 6.
     """
 
     first: int
@@ -112,6 +114,7 @@ class VectorSegmentEntry:
     numbers: FileEntry | None = None
     dtype: str = "float32"
     codes: FileEntry | None = None
+    checksums: FileEntry | None = None
 
     @property
     def end(self) -> int:
@@ -120,7 +123,7 @@ class VectorSegmentEntry:
 
     def files(self) -> list[FileEntry]:
         """Its files."""
-        return [self.embeddings, *filter(None, (self.numbers, self.codes))]
+        return [self.embeddings, *filter(None, (self.numbers, self.codes, self.checksums))]
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,11 @@ def _faults_of_codes(
 ) -> Iterator[tuple[str, str, object]]:
     if (segment.codes is None) != (entry.quantiser is None):
         yield f"{where}.codes", "a file where there is a quantiser, else null", segment.codes and segment.codes.path
+    elif segment.checksums is not None and (
+        segment.codes is None or not 0 < segment.checksums.bytes - segment.num_vectors * 4 <= HEADER_BYTES
+    ):
+        size = segment.num_vectors * 4
+        yield f"{where}.checksums", f"{size} bytes and a header, beside codes", segment.checksums.bytes
     elif segment.codes is not None and entry.quantiser is not None:
         size = segment.num_vectors * (entry.quantiser.num_parts + 4) + 8 * (entry.quantiser.num_lists + 1)
         if not 0 < segment.codes.bytes - size <= CODES_HEADER_BYTES:

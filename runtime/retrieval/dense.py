@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from glimmer_export.runtime.retrieval.encoder import SentenceEncoder
 from glimmer_export.runtime.retrieval.hits import Hit, first_of_equals, import_extra, steady
 from glimmer_export.runtime.retrieval.quantised import CodesFile, QuantisedLists, Quantiser
 
-__all__ = ["DenseIndex", "DenseRetriever", "VectorSegment"]
+__all__ = ["DenseIndex", "DenseRetriever", "VectorSegment", "vector_checksum"]
 
 FIX = "make it again with `glimmer-export memory index`"
 HALF_AT_ONCE = 4096
@@ -33,7 +34,7 @@ class VectorSegment:
     """The vectors of one segment, mapped: (vectors, dimension), and whose they are.
 
     `numbers` (vectors,) int64 rise; None where they are `first` and those that follow. `num_live` passages of them are
-    not deleted.
+    not deleted. `checksums` (vectors,) uint32, None where there are none, are mapped like the vectors.
     """
 
     first: int
@@ -41,6 +42,7 @@ class VectorSegment:
     embeddings: Array
     numbers: Array | None
     num_live: int
+    checksums: Array | None = None
 
     @classmethod
     def open(
@@ -52,9 +54,12 @@ class VectorSegment:
         """
         rows = entry.num_vectors
         embeddings = _mapped(directory / entry.embeddings.path, np.dtype(entry.dtype), (rows, dimension))
+        checksums = None
+        if entry.checksums is not None:
+            checksums = _mapped(directory / entry.checksums.path, np.dtype(np.uint32), (rows,))
         gone = dead[slice(*dead.searchsorted([entry.first, entry.end]))]
         if entry.numbers is None:
-            return cls(entry.first, entry.end, embeddings, None, rows - len(gone))
+            return cls(entry.first, entry.end, embeddings, None, rows - len(gone), checksums)
         path = directory / entry.numbers.path
         numbers = _mapped(path, np.dtype(np.int64), (rows,))
         if fault := fault_of_rising(numbers, least=entry.first, most=entry.end - 1):
@@ -63,7 +68,7 @@ class VectorSegment:
                 found=fault, fix=FIX,
             )
         num_live = rows - int(np.isin(gone, numbers, assume_unique=True).sum())
-        return cls(entry.first, entry.end, embeddings, numbers, num_live)
+        return cls(entry.first, entry.end, embeddings, numbers, num_live, checksums)
 
     def count(self, highest: int | None) -> int:
         """How many of its rows are of passages up to the number `highest`; None for all."""
@@ -83,18 +88,26 @@ class VectorSegment:
         return numbers - self.first if self.numbers is None else self.numbers.searchsorted(numbers)
 
 
+def vector_checksum(vector: Array) -> int:
+    """The CRC-32 (zlib) of a vector (dimension,), as it lies in its file."""
+    return zlib.crc32(vector)
+
+
 class DenseIndex:
     """Vectors of passages, mapped into memory. Safe from several threads; no copy of them is made."""
 
-    def __init__(self, directory: Path, vectors: VectorsEntry, dead: NDArray[np.int64]) -> None:
+    def __init__(
+        self, directory: Path, vectors: VectorsEntry, dead: NDArray[np.int64], *, verify: bool = True
+    ) -> None:
         """Map the vectors of the store `directory`; passages of the numbers `dead` (n,), which rise, are not found.
 
-        Raises StoreError if they are not what the manifest says, MissingExtraError without faiss.
+        `verify`: a vector that is found by its code is checked, where it has a checksum. Raises StoreError if they are
+        not what the manifest says, MissingExtraError without faiss.
         """
         self._faiss: Any = import_extra("faiss", "dense")
         self.dimension = vectors.dimension
         self._subject = f"index of vectors of {directory}"
-        self._dead = dead
+        self._dead, self._verify = dead, verify
         self._segments = [VectorSegment.open(directory, self.dimension, entry, dead) for entry in vectors.segments]
         self._lists: QuantisedLists | None = None
         if vectors.quantiser is not None:
@@ -154,12 +167,24 @@ class DenseIndex:
         for segment in self._segments:
             part = numbers[slice(*numbers.searchsorted([segment.first, segment.end]))]
             if len(part):
-                scores = np.asarray(segment.embeddings[segment.rows_of(part)], np.float32) @ query
+                rows = segment.rows_of(part)
+                read = segment.embeddings[rows]
+                if self._verify and segment.checksums is not None:
+                    self._check(part, read, segment.checksums[rows])
+                scores = np.asarray(read, np.float32) @ query
                 if not np.isfinite(scores).all():
                     raise StoreError(self._subject, expected="finite vectors", found="infinity or NaN", fix=FIX)
                 found = zip(part.tolist(), scores.tolist(), strict=True)
                 hits += [Hit(number, steady(score)) for number, score in found]
         return hits
+
+    def _check(self, numbers: NDArray[np.int64], vectors: Array, checksums: Array) -> None:
+        for number, vector, checksum in zip(numbers.tolist(), vectors, checksums.tolist(), strict=True):
+            if vector_checksum(vector) != checksum:
+                raise StoreError(
+                    f"{self._subject}, passage number {number}", expected="the vector that was written",
+                    found="a checksum that does not fit", fix=FIX,
+                )
 
     def _failed(self, raised: BaseException) -> StoreError:
         return StoreError(self._subject, expected="vectors that faiss can search", found=first_line(raised), fix=FIX)
@@ -247,7 +272,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         return StoreError(f"index {path}", expected="an array that numpy wrote", found=reason, fix=FIX)
 
     check_regular(path, error=StoreError, subject=f"index {path}", fix=FIX)
-    array: Array = map_npy(path, refused)
+    array: Array = np.asarray(map_npy(path, refused))
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise StoreError(
             f"index {path}", expected=f"{dtype} {list(shape)}", found=f"{array.dtype} {list(array.shape)}", fix=FIX

@@ -25,7 +25,7 @@ from glimmer_export.exporter.memory.generations import put_manifest
 from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import EmbeddingsError, FileEntry, OptionError, StoreError, read_store_manifest
 from glimmer_export.runtime.store import MemoryStore
-from tests.bundle_factory import write_rows
+from tests.bundle_factory import tree, write_rows
 
 NUM_PASSAGES, DIMENSION = 600, 50
 """A dimension that 48 parts do not divide."""
@@ -199,6 +199,92 @@ def test_codes_that_no_writer_makes_are_refused(bundle, store, name, change):
     (store / file.path).write_bytes((store / file.path).read_bytes().ljust(file.bytes, b" ")[: file.bytes])
     with MemoryStore.open(store, Bundle.open(bundle), verify=False) as opened, pytest.raises(StoreError, match="index"):
         opened.search_dense(np.ones(DIMENSION), 3)
+
+
+def damage(path, content, place=0):
+    """One bit of the file changed, where it has these bytes."""
+    data = bytearray(path.read_bytes())
+    data[data.index(content) + place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["embeddings", "checksums"])
+def test_a_vector_that_is_not_as_it_was_written_is_found_where_it_is_scored(bundle, store, file):
+    segment = read_store_manifest(store).vectors.segments[0]
+    vectors = np.load(store / segment.embeddings.path)
+    checksums = np.load(store / segment.checksums.path)
+    content = vectors[3].tobytes() if file == "embeddings" else checksums[3].tobytes()
+    path = getattr(segment, file).path
+    damage(store / path, content)
+    query, far = vectors[3].astype(np.float32), -vectors[3].astype(np.float32)
+    with MemoryStore.open(store, Bundle.open(bundle)) as opened:
+        with pytest.raises(StoreError, match="passage number 3: expected the vector that was written"):
+            opened.search_dense(query, 3)
+        assert 3 not in [hit.number for hit in opened.search_dense(far, 3)]
+    with MemoryStore.open(store, Bundle.open(bundle), verify=False) as opened:
+        assert len(opened.search_dense(query, 3)) == 3
+    assert [item.path for item in verify_store(store).damaged] == [path]
+    index_store(store, search="exact")  # copies no vector, and drops their checksums
+    if file == "embeddings":
+        before = tree(store)
+        with pytest.raises(StoreError, match="SHA-256"):
+            index_store(store, search="ivfpq")
+        assert tree(store) == before
+
+
+@pytest.mark.parametrize("make", [
+    lambda checksums: checksums[:-1], lambda checksums: checksums.astype(np.int32), lambda checksums: checksums[None],
+    None,
+], ids=["fewer", "dtype", "shape", "absent"])
+def test_checksums_that_no_writer_makes_are_refused(bundle, store, make):
+    file = read_store_manifest(store).vectors.segments[0].checksums
+    path = store / file.path
+    if make is None:
+        path.unlink()
+    else:
+        np.save(path, make(np.load(path)))
+        path.write_bytes(path.read_bytes().ljust(file.bytes, b" ")[: file.bytes])
+    with MemoryStore.open(store, Bundle.open(bundle)) as opened, pytest.raises(StoreError, match=file.path):
+        opened.search_dense(np.ones(DIMENSION), 3)
+
+
+def test_checksums_that_are_not_of_the_vectors_are_damage(store):
+    """Every digest is right, and yet no reader would take the vector."""
+    manifest = read_store_manifest(store)
+    (segment,) = manifest.vectors.segments
+    checksums = np.load(store / segment.checksums.path)
+    checksums[7] += 1
+    np.save(store / segment.checksums.path, checksums)
+    changed = replace(segment, checksums=FileEntry.of(store, store / segment.checksums.path))
+    put_manifest(store, replace(manifest, vectors=replace(manifest.vectors, segments=(changed,))))
+    (item,) = verify_store(store).damaged
+    assert (item.path, item.found) == (segment.checksums.path, "another of row 7")
+
+
+def test_vectors_without_checksums_are_compared_whole(bundle, store):
+    """As those of schema 5."""
+    manifest = read_store_manifest(store)
+    (segment,) = manifest.vectors.segments
+    (store / segment.checksums.path).unlink()
+    changed = replace(segment, checksums=None)
+    put_manifest(store, replace(manifest, vectors=replace(manifest.vectors, segments=(changed,))))
+    queries = clustered(5, seed=1)
+    assert recall(found(store, bundle, queries), exact(clustered(NUM_PASSAGES), range(NUM_PASSAGES), queries)) >= 0.99
+    damage(store / segment.embeddings.path, np.load(store / segment.embeddings.path)[3].tobytes())
+    with pytest.raises(StoreError, match="SHA-256"):
+        found(store, bundle, queries)
+
+
+@pytest.mark.parametrize("change", [
+    {"checksums": FileEntry("vectors/00001-00000-checksums.npy", 5, "0" * 64)},
+    {"checksums": FileEntry("vectors/00001-00000-sums.npy", NUM_PASSAGES * 4 + 128, "0" * 64)}, {"codes": None},
+], ids=str)
+def test_what_no_writer_says_of_checksums_is_refused(bundle, store, change):
+    manifest = read_store_manifest(store)
+    segments = tuple(replace(part, **change) for part in manifest.vectors.segments)
+    put_manifest(store, replace(manifest, vectors=replace(manifest.vectors, segments=segments)))
+    with pytest.raises(StoreError, match="vectors"):
+        MemoryStore.open(store, Bundle.open(bundle))
 
 
 @pytest.mark.parametrize("change", [

@@ -44,7 +44,7 @@ def size_of(parts: Parts) -> int:
     return sum(part.file.bytes for part in texts) + sum(file.bytes for part in segments for file in part.files)
 
 
-def live(folder: Path, texts: Sequence[TextsEntry], dead: np.ndarray, start: int, stop: int) -> Numbered:
+def stored(folder: Path, texts: Sequence[TextsEntry], dead: np.ndarray, start: int, stop: int) -> Numbered:
     """The passages of these numbers that are there."""
     return read_live(lambda file: folder / file.path, texts, dead, start, stop)
 
@@ -73,7 +73,7 @@ class Grown:
         first = gone[0].first if gone else end
         new = write_texts_part(
             self.folder, f"texts/{self.generation:05d}-00000.sqlite",
-            [*live(self.folder, gone, dead, first, end), *enumerate(passages, end)], first=first,
+            [*stored(self.folder, gone, dead, first, end), *enumerate(passages, end)], first=first,
             num_numbers=end + count - first,
         )
         self.texts = (*self.texts[:start], new)
@@ -81,7 +81,7 @@ class Grown:
         merged, stop = self.segments[start:], end + count
         first = merged[0].first if merged else end
         segment = write_segment(
-            self.folder, f"segments/{self.generation:05d}-00000", live(self.folder, self.texts, dead, first, stop),
+            self.folder, f"segments/{self.generation:05d}-00000", stored(self.folder, self.texts, dead, first, stop),
             first=first, num_numbers=stop - first, folding=FOLDING, advance=ignore,
         )
         for path in [part.file.path for part in gone] + [file.path for part in merged for file in part.files]:
@@ -117,7 +117,7 @@ def measure(data: Path) -> dict[str, object]:
         report["segments"], report["segments_at_most"] = len(grown.segments), max(grown.counts)
         report["appended_text_bytes"], report["written_bytes"] = appended, grown.written
         tombstones = np.array(dead, np.int64)
-        passages = live(grown.folder, grown.texts, tombstones, 0, grown.end)
+        passages = stored(grown.folder, grown.texts, tombstones, 0, grown.end)
         compact = write_texts_and_index(
             Path(folder) / "compact", 0, passages, grown.end, TANTIVY, advance=ignore
         )

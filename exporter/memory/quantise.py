@@ -6,7 +6,7 @@ The codes are those of an inverted file with product quantisation (Jégou et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,12 @@ from safetensors.numpy import save
 
 from glimmer_export.exporter.files.whole_file import replace_file
 from glimmer_export.exporter.memory.commit import Change
+from glimmer_export.exporter.memory.kept_codes import KeptCodes
+from glimmer_export.exporter.report.progress import progress_bar
 from glimmer_export.runtime.backends import Array
 from glimmer_export.runtime.contract import OptionError
 from glimmer_export.runtime.contract.vector_layout import (
+    CODES_HEADER_BYTES,
     CODEWORDS,
     QuantiserEntry,
     VectorSegmentEntry,
@@ -42,14 +45,19 @@ TRAINED_ON, MAX_TRAINED_ON, PER_LIST = 100_000, 400_000, 40
 ROTATED_ON, PARTS_ON = 20_000, 30_000
 """Vectors that the rotation, and the codebooks, are fitted to at most."""
 AT_ONCE = 1 << 15
+TRAINED = ("lists", "rotation", "codewords")
 QUERIES, BEST, WANTED = 200, 20, 0.995
 """Vectors that are asked for when the number of lists to look into is chosen, and the share of the best to be found."""
 
 
-def quantised_vectors(change: Change, vectors: VectorsEntry) -> VectorsEntry:
+def quantised_vectors(
+    change: Change, vectors: VectorsEntry, kept: KeptCodes, *, progress: bool = False
+) -> VectorsEntry:
     """Train a quantiser on the vectors, whose new files are staged, and stage it and the codes of every segment.
 
-    Raises OptionError for fewer vectors than it can be trained on, MissingExtraError without faiss.
+    What was trained and coded is `kept`: a call that was stopped goes on behind it. Raises OptionError for fewer
+    vectors than it can be trained on, StoreError for damaged ones, MissingExtraError without faiss, OutputError where
+    nothing can be kept.
     """
     total = sum(segment.num_vectors for segment in vectors.segments)
     if total < CODEWORDS:
@@ -57,20 +65,29 @@ def quantised_vectors(change: Change, vectors: VectorsEntry) -> VectorsEntry:
             "--search ivfpq", expected=f"{CODEWORDS} vectors or more, to be trained on", found=str(total),
             fix=f"leave it to {AUTO}, which looks at each of up to {MOST_FOR_EXACT:,}",
         )
-    num_lists = _num_lists(total)
+    stored = [file for part in vectors.segments for file in part.files()]
+    change.check(*(file for file in stored if not (change.staged / file.path).exists()))
+    num_lists, num_parts = _num_lists(total), min(NUM_PARTS, vectors.dimension)
     opened = [_open(change, vectors, segment) for segment in vectors.segments]
     sample = _sample(opened, min(total, max(TRAINED_ON, PER_LIST * num_lists)))
-    quantiser = _trained(sample, num_lists, min(NUM_PARTS, vectors.dimension))
     name = vectors_name(change.generation, 0, "-quantiser.safetensors")
-    arrays = {"rotation": quantiser.rotation, "centroids": quantiser.centroids, "codebooks": quantiser.codebooks}
-    _write(change, name, arrays)
-    segments = tuple(
-        coded_segment(change, vectors, segment, quantiser, place) for place, segment in enumerate(vectors.segments)
+    width = -(-vectors.dimension // num_parts) * num_parts
+    limit = 4 * width * (num_lists + CODEWORDS + width) + CODES_HEADER_BYTES
+    decided_by = [segment.embeddings.sha256 for segment in vectors.segments]
+    content = kept.content(
+        ["quantiser", num_lists, num_parts, len(sample), *decided_by], limit,
+        lambda: _trained(sample, num_lists, num_parts, progress=progress),
     )
+    _stage(change, name, content)
     entry = QuantiserEntry(
-        change.entry(name), quantiser.centroids.shape[1], num_lists, len(quantiser.codebooks), num_lists,
-        NUM_CANDIDATES, len(sample), 1.0,
+        change.entry(name), width, num_lists, num_parts, num_lists, NUM_CANDIDATES, len(sample), 1.0
     )
+    quantiser = Quantiser.open(change.staged, entry)
+    with progress_bar("Coding vectors", total, unit="vectors", shown=progress) as advance:
+        segments = tuple(
+            coded_segment(change, replace(vectors, quantiser=entry), segment, quantiser, place, kept, advance)
+            for place, segment in enumerate(vectors.segments)
+        )
     lists = QuantisedLists(quantiser, entry, None)
     for segment, vectors_of in zip(segments, opened, strict=True):
         assert segment.codes is not None
@@ -101,26 +118,48 @@ def search_warnings(vectors: VectorsEntry | None) -> tuple[str, ...]:
 
 
 def coded_segment(
-    change: Change, vectors: VectorsEntry, segment: VectorSegmentEntry, quantiser: Quantiser, place: int
+    change: Change, vectors: VectorsEntry, segment: VectorSegmentEntry, quantiser: Quantiser, place: int,
+    kept: KeptCodes | None = None, advance: Callable[[int], None] = lambda _: None,
 ) -> VectorSegmentEntry:
-    """Stage codes and checksums of one segment, the `place`-th of the change, and give it with them."""
-    index = quantiser.index()
+    """Stage codes and checksums of one segment, the `place`-th of the change, and give it with them.
+
+    `quantiser` is that of the `vectors`. The codes are `kept` where there is something to keep them; `advance` is told
+    how many vectors were coded.
+    """
     opened = _open(change, vectors, segment)
-    lists, codes = np.empty(segment.num_vectors, np.int64), np.empty((segment.num_vectors, index.pq.M), np.uint8)
-    for start, chunk in _chunks(opened.embeddings):
-        turned = quantiser.turned(chunk)
-        found = index.quantizer.search(turned, 1)[1][:, 0]
-        lists[start : start + len(chunk)] = found
-        codes[start : start + len(chunk)] = index.pq.compute_codes(turned - quantiser.centroids[found])
-    rows = np.argsort(lists, kind="stable").astype(np.int32)
-    offsets = np.searchsorted(lists[rows], np.arange(len(quantiser.centroids) + 1)).astype(np.int64)
+    assert vectors.quantiser is not None
+    if kept is None:
+        content = _coded(opened, segment.num_vectors, quantiser, advance)
+    else:
+        limit = segment.num_vectors * (vectors.quantiser.num_parts + 4) + 8 * (vectors.quantiser.num_lists + 1)
+        content = kept.content(
+            ["codes", vectors.quantiser.file.sha256, segment.embeddings.sha256], limit + CODES_HEADER_BYTES,
+            lambda: _coded(opened, segment.num_vectors, quantiser, advance),
+        )
     name = vectors_name(change.generation, place, "-codes.safetensors")
-    _write(change, name, {"offsets": offsets, "rows": rows, "codes": codes[rows]})
+    _stage(change, name, content)
     checksums = vectors_name(change.generation, place, "-checksums.npy")
     with (change.staged / checksums).open("wb") as stream:
         found = (vector_checksum(vector) for vector in opened.embeddings)
         np.save(stream, np.fromiter(found, np.uint32, segment.num_vectors), allow_pickle=False)
     return replace(segment, codes=change.entry(name), checksums=change.entry(checksums))
+
+
+def _coded(
+    opened: VectorSegment, num_vectors: int, quantiser: Quantiser, advance: Callable[[int], None]
+) -> bytes:
+    """The content of a segment's file of codes."""
+    index = quantiser.index()
+    lists, codes = np.empty(num_vectors, np.int64), np.empty((num_vectors, index.pq.M), np.uint8)
+    for start, chunk in _chunks(opened.embeddings):
+        turned = quantiser.turned(chunk)
+        found = index.quantizer.search(turned, 1)[1][:, 0]
+        lists[start : start + len(chunk)] = found
+        codes[start : start + len(chunk)] = index.pq.compute_codes(turned - quantiser.centroids[found])
+        advance(len(chunk))
+    rows = np.argsort(lists, kind="stable").astype(np.int32)
+    offsets = np.searchsorted(lists[rows], np.arange(len(quantiser.centroids) + 1)).astype(np.int64)
+    return save({"offsets": offsets, "rows": rows, "codes": codes[rows]})
 
 
 def _num_lists(total: int) -> int:
@@ -129,9 +168,9 @@ def _num_lists(total: int) -> int:
     return 1 << max(0, round(np.log2(2 * total**0.5)) if most == 2 * total**0.5 else int(np.log2(most)))
 
 
-def _write(change: Change, name: str, arrays: dict[str, Array]) -> None:
+def _stage(change: Change, name: str, content: bytes) -> None:
     (change.staged / name).parent.mkdir(exist_ok=True)
-    replace_file(change.staged / name, save(arrays))
+    replace_file(change.staged / name, content)
 
 
 def _open(change: Change, vectors: VectorsEntry, segment: VectorSegmentEntry) -> VectorSegment:
@@ -157,12 +196,19 @@ def _sample(segments: Sequence[VectorSegment], count: int) -> Array:
     return np.random.default_rng(1).permutation(np.concatenate(parts))
 
 
-def _trained(sample: Array, num_lists: int, num_parts: int) -> Quantiser:
+def _trained(sample: Array, num_lists: int, num_parts: int, *, progress: bool) -> bytes:
+    """The content of a quantiser's file."""
+    with progress_bar("Training codes", len(TRAINED), unit="steps", shown=progress) as advance:
+        return _trained_in_steps(sample, num_lists, num_parts, lambda: advance(1))
+
+
+def _trained_in_steps(sample: Array, num_lists: int, num_parts: int, done: Callable[[], None]) -> bytes:
     faiss: Any = import_extra("faiss", "dense")
     width = -(-sample.shape[1] // num_parts) * num_parts
     padded = np.ascontiguousarray(np.pad(sample, ((0, 0), (0, width - sample.shape[1]))))
     coarse = faiss.Kmeans(width, num_lists, niter=8, min_points_per_centroid=1, max_points_per_centroid=1 << 20)
     coarse.train(padded)
+    done()
     nearest = faiss.IndexFlatIP(width)
     nearest.add(coarse.centroids)
     some = padded[: max(ROTATED_ON, PARTS_ON)]
@@ -173,12 +219,15 @@ def _trained(sample: Array, num_lists: int, num_parts: int) -> Quantiser:
     own.cp.min_points_per_centroid = 1
     matrix.pq = own
     matrix.train(left[:ROTATED_ON])
+    done()
     rotation = faiss.vector_to_array(matrix.A).reshape(width, width)
     codes = faiss.ProductQuantizer(width, num_parts, 8)
     codes.cp.niter, codes.cp.min_points_per_centroid = 8, 1
     codes.train(np.ascontiguousarray(left[:PARTS_ON] @ rotation.T))
+    done()
     books = faiss.vector_to_array(codes.centroids).reshape(num_parts, CODEWORDS, width // num_parts)
-    return Quantiser(rotation, np.ascontiguousarray(coarse.centroids @ rotation.T), np.ascontiguousarray(books))
+    centroids = np.ascontiguousarray(coarse.centroids @ rotation.T)
+    return save({"rotation": rotation, "centroids": centroids, "codebooks": np.ascontiguousarray(books)})
 
 
 def _with_probes(

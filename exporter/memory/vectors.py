@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from glimmer_export.exporter.files.links import check_apart
 from glimmer_export.exporter.memory.commit import Change, changing
 from glimmer_export.exporter.memory.full_text import SEGMENT_PASSAGES
+from glimmer_export.exporter.memory.kept_codes import KeptCodes, codes_folder
 from glimmer_export.exporter.memory.kept_vectors import KeptVectors, VectorsPlan, kept_folder
 from glimmer_export.exporter.memory.quantise import AUTO, EXACT, IVFPQ, choose_search, quantised_vectors
 from glimmer_export.exporter.memory.vector_segments import NewVectors, added_vectors
@@ -104,7 +105,7 @@ def index_store(
     `search` says how vectors are searched: `exact` looks at each, `ivfpq` at those that codes find, and `auto` is the
     one for so many; by default a store's own, else `auto`. Alone, it changes the search and no vector.
 
-    What an encoder has made is kept beside the store until all is there: the same call goes on behind it.
+    What an encoder has made, and codes, are kept beside the store until all is there: the same call goes on behind it.
 
     Raises EmbeddingsError, PassageError (an id that the store does not hold), StoreError (a damaged store), OutputError
     (each passage has a vector, unfinished vectors of another call, another process changes the store, a full disk),
@@ -122,7 +123,8 @@ def index_store(
     require_kind(store, STORE, error=StoreError)
     inputs = [path for path in (embeddings, ids, encoder) if path is not None]
     check_output(store, inputs)
-    check_apart(kept_folder(store), inputs)
+    for folder in (kept_folder(store), codes_folder(store)):
+        check_apart(folder, inputs)
     with changing(store) as change:
         if not change.manifest.num_passages:
             raise StoreError(f"store {store}", expected="at least one passage", found="none", fix="append some to it")
@@ -164,15 +166,16 @@ def index_store(
                     change, start, (replace(new, chunks=rows.take(len(new.numbers))) for new in lacking if
                                     len(new.numbers)), half=wanted == IVFPQ, advance=advance,
                 )
+        codes = KeptCodes(store)
         if wanted == IVFPQ and vectors.quantiser is None:
-            change.check(*(file for part in start.segments for file in part.files()))
-            vectors = quantised_vectors(change, vectors)
+            vectors = quantised_vectors(change, vectors, codes, progress=progress)
         manifest = replace(
             change.manifest, schema_version=STORE_SCHEMA_VERSION, generation=change.generation, vectors=vectors
         )
         change.publish(manifest)
         if kept is not None:
             kept.remove()
+        codes.remove()
     return DenseSummary(
         generation=manifest.generation, vectors=manifest.num_passages, added=len(numbers), dimension=vectors.dimension,
         encoder=vectors.encoder is not None, search=wanted,

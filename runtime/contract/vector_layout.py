@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from glimmer_export.runtime.contract.manifest import FileEntry
 
 __all__ = [
+    "CODES_HEADER_BYTES",
     "CODEWORDS",
     "ENCODERS",
     "POOLINGS",

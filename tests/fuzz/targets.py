@@ -116,7 +116,8 @@ TARGETS = {
         Target("store manifest", inputs.new_store, ("manifest.json", "manifests/*"), OF_A_STORE, weight=4),
         Target(
             "segmented store", inputs.segmented_store,
-            ("manifest.json", "shard-lists/*", "texts/*", "segments/*/*", "tombstones/*", "shards/*"), OF_A_STORE, weight=4,
+            ("manifest.json", "shard-lists/*", "texts/*", "segments/*/*", "tombstones/*", "shards/*"), OF_A_STORE,
+            weight=4,
         ),
         Target("store replicas", inputs.new_store, ("replicas/**/*", "manifest.json"), OF_A_STORE, weight=2),
         Target("store of schema 3", _copy(inputs.STORE_5), ("**/*",), OF_A_STORE, weight=2),

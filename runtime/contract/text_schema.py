@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
@@ -146,9 +145,11 @@ def lacking(statement: str, columns: Iterable[str]) -> str:
     return statement
 
 
-def text_checksum(number: int, *fields: int | str | None) -> int:
-    """The CRC-32 (zlib) of a passage's number, id, title, text and page, as an array in JSON in UTF-8."""
-    return zlib.crc32(json.dumps([number, *fields], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+def text_checksum(number: int, identifier: int | str, title: str, text: str, page: str | None) -> int:
+    """The CRC-32 (zlib) of a passage: its number, whether its id is an integer, lengths, and the fields in UTF-8."""
+    name, length = str(identifier), -1 if page is None else len(page)
+    head = f"{number},{type(identifier) is int:d},{len(name)},{len(title)},{len(text)},{length};"
+    return zlib.crc32(f"{head}{name}{title}{text}{page or ''}".encode("utf-8", "surrogatepass"))
 
 
 def is_id(value: object) -> bool:

@@ -145,7 +145,7 @@ def lacking(statement: str, columns: Iterable[str]) -> str:
     return statement
 
 
-def text_checksum(number: int, identifier: int | str, title: str, text: str, page: str | None) -> int:
+def text_checksum(number: int, identifier: int | str | None, title: str, text: str, page: str | None) -> int:
     """The CRC-32 (zlib) of a passage: its number, whether its id is an integer, lengths, and the fields in UTF-8."""
     name, length = str(identifier), -1 if page is None else len(page)
     head = f"{number},{type(identifier) is int:d},{len(name)},{len(title)},{len(text)},{length};"

@@ -90,7 +90,7 @@ class VectorSegment:
 
 def vector_checksum(vector: Array) -> int:
     """The CRC-32 (zlib) of a vector (dimension,), as it lies in its file."""
-    return zlib.crc32(vector)
+    return zlib.crc32(vector.data)
 
 
 class DenseIndex:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from glimmer_export.exporter.files.publish import check_place, write_errors
 from glimmer_export.exporter.memory.append_vectors import appended_vectors
 from glimmer_export.exporter.memory.build import build_shards
@@ -275,7 +273,7 @@ def _shards(
     shards = [*before.shards, *new]
     places = [change.store / shard.file.path for shard in before.shards]
     places += [change.work.store / shard.file.path for shard in new]
-    dead = np.union1d(change.tombstones, np.array(replaced, np.int64))
+    dead = change.dead_with(replaced)
     result: list[ShardEntry] = []
     files: dict[str, Path] = {}
     dropped: list[str] = []

@@ -117,6 +117,11 @@ class Change:
         """Numbers of the passages that are deleted before the change, (n,), rising."""
         return read_tombstones(self.store, self.manifest)
 
+    def dead_with(self, deleted: Collection[int]) -> NDArray[np.int64]:
+        """`tombstones` and the numbers that the change deletes, (n,), rising; nothing is sorted but these."""
+        added = np.unique(np.array([*deleted], np.int64))
+        return np.insert(self.tombstones, self.tombstones.searchsorted(added), added)
+
     @contextmanager
     def texts(self) -> Iterator[PassageTexts]:
         """The store's texts, until the end of the block; nothing is searched there."""
@@ -285,21 +290,23 @@ def changing(store: Path, *, damaged: bool = False, engine: str | None = None) -
                 for folder in (store, store / REPLICAS, store / DROPPED):
                     if folder.is_dir():
                         remove_unfinished(folder)
-                if not damaged:
-                    _check_opens(store, manifest)
                 with work.staging() as staged:
-                    yield Change(store, manifest, work, staged, swept)
+                    change = Change(store, manifest, work, staged, swept)
+                    if not damaged:
+                        _check_opens(change)
+                    yield change
             finally:
                 work.remove()
 
 
-def _check_opens(store: Path, manifest: StoreManifest) -> None:
+def _check_opens(change: Change) -> None:
     """Raise StoreError where a session would not open the store; digests, vectors and what lists name apart."""
+    store, manifest = change.store, change.manifest
     for entry in set(manifest.files()) - set(manifest.vector_files()):
         with saying_what_mends(store, manifest, entry.path):
             verify_file(store, entry, error=StoreError, subject=f"store {store}", fix="", digest=False)
     open_store_codec(store, manifest)
-    read_tombstones(store, manifest)
+    _ = change.tombstones  # read, and kept for the change
 
 
 def check_no_links(store: Path) -> None:

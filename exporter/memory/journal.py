@@ -31,7 +31,7 @@ __all__ = [
 JOURNAL, DROPPED = "change.json", "dropped"
 LIST = re.compile(r"(\d{5,})\.json")
 NAMES = re.compile(
-    r"(shards|shard-lists|tombstones|segments/\d{5,}-\d{5,}|index-\d{5,}|replicas)/[\w-]+\.\w+"
+    r"(shards|shard-lists|texts|tombstones|segments/\d{5,}-\d{5,}|index-\d{5,}|replicas)/[\w-]+\.\w+"
     r"|passages(\.\d{5,})?\.sqlite"
 )
 """Of files that a journal may name; nothing else is removed."""

@@ -38,7 +38,7 @@ def changed_texts(
         return before
     sizes = [part.num_numbers for part in before]
     start = 0 if sizes == [0] else merged_from([*sizes, num_added], PART_PASSAGES)
-    merged, dead = before[start:], np.union1d(change.tombstones, np.array(deleted, np.int64))
+    merged, dead = before[start:], change.dead_with(deleted)
     change.check_texts(merged)
     first = merged[0].first if merged else end
     new = write_texts_part(
@@ -65,8 +65,7 @@ def changed_index(
     sizes = [segment.num_numbers for segment in before]
     start = 0 if sizes == [0] else merged_from([*sizes, num_added], SEGMENT_PASSAGES, SEGMENT_PARTS)
     first = before[start].first if start < len(before) else end
-    dead = np.union1d(change.tombstones, np.array(deleted, np.int64))
-    new = _indexed(change, texts, dead, 0, range(first, end + num_added), advance)
+    new = _indexed(change, texts, change.dead_with(deleted), 0, range(first, end + num_added), advance)
     return (*before[:start], new)
 
 

@@ -48,7 +48,7 @@ def added_vectors(
     keeps the values, as is done wherever there is a quantiser. `advance` is told how many vectors were
     written. Raises StoreError where a file that is merged is damaged, and what reading the chunks raises.
     """
-    dead = np.union1d(change.tombstones, np.array(deleted, np.int64))
+    dead = change.dead_with(deleted)
     writer = _Writer(change, before, dead, advance, half=half)
     segments = list(before.segments)
     for new in added:

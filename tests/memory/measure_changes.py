@@ -1,6 +1,6 @@
 """What changes of a store cost: CPU seconds of this process, bytes that it wrote, files of the store.
 
-    python -m tests.memory.measure_changes FOLDER [--passages 20000 204800] [--day 1440] [--short] [--json FILE]
+    python -m tests.memory.measure_changes FOLDER [--passages 20000 204800] [--day 1440] [--deleted N] [--short]
 
 Stores are generated (generated_store.py), at width 8; what is appended is encoded by a tiny model, whose time is left
 out. CPU time is that of all threads of the process, bytes written those of its write calls
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--per-shard", type=int, default=4096)
     parser.add_argument("--short", action="store_true", help="texts of a sentence in the store")
     parser.add_argument("--day", type=int, default=0)
+    parser.add_argument("--deleted", type=int, default=0, help="so many are deleted before the rest is measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +168,9 @@ def main() -> None:
             passages_per_shard=options.per_shard,
         )
         found: dict[str, Any] = {"engine": options.engine, "built": reading(store, bundle)}
+        if options.deleted:
+            gone = range(count - 1, count - 1 - options.deleted, -1)
+            found["deleted"] = {"count": options.deleted, **measured(lambda: delete_passages(store, gone))}  # noqa: B023
         found |= single_changes(store, bundle, count)
         if options.day:
             found["day"] = a_day(store, bundle, options.day)

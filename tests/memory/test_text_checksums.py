@@ -150,6 +150,21 @@ def test_an_append_that_merges_checks_what_it_copies(store, bundle, tmp_path, mo
     assert tree(store) == before
 
 
+def test_what_was_merged_goes_with_the_next_change_but_one(store, bundle, opened, tmp_path, monkeypatch):
+    monkeypatch.setattr("glimmer_export.exporter.memory.merge_policy.PARTS", 1)
+    monkeypatch.setattr("glimmer_export.exporter.memory.segments.SEGMENT_PARTS", 1)
+    for place in range(3):
+        row = {"id": place, "title": "", "text": f"w{place}"}
+        append_passages(store, bundle, write_rows(tmp_path / "new.jsonl", [row]), batch_tokens=1)
+        assert verify_store(store).unnamed == ()
+    assert sorted(path.name for path in (store / "texts").iterdir()) == ["00002-00000.sqlite", "00003-00000.sqlite"]
+    assert sorted(path.name for path in (store / "segments").iterdir()) == ["00002-00000", "00003-00000"]
+    with MemoryStore.open(store, opened) as held:
+        compact_store(store)
+        compact_store(store)
+        assert [passage.id for passage in held.passages([7, 8, 9])] == [0, 1, 2]
+
+
 def test_texts_and_index_end_where_each_was_merged(store, bundle, opened, tmp_path, monkeypatch):
     monkeypatch.setattr("glimmer_export.exporter.memory.segments.SEGMENT_PARTS", 2)
     rows = [{"id": place, "title": "", "text": f"w{place} w40"} for place in range(6)]

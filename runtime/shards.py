@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from glimmer_export.runtime.passage_memory import CODES
 __all__ = ["MappedShards", "Shard", "open_shard"]
 
 ENTRIES = ("token", "passage")
+ABSENT = np.empty(0)
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
@@ -170,6 +171,43 @@ def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> in
     )
 
 
+class Table(NamedTuple):
+    """What reading a passage needs of its shard, of all shards side by side, so that few objects are touched for it.
+
+    `places` (numbers,) uint32 has, of each passage that was found sound, one more than its shard's place among them all,
+    and 0 of the others. Passage i of that shard n, counted from 1, owns the token rows offsets[i + n] to
+    offsets[i + n + 1]. `columns` are the codec's tensors, by token or not: those of shard n at n. System memory is
+    taken where entries are written, as a shard's passages are read.
+    """
+
+    places: memoryview
+    offsets: memoryview
+    columns: tuple[tuple[str, list[Array], bool], ...]
+
+    @classmethod
+    def of(cls, manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Table:
+        """An empty one."""
+        numbers, kept = shards[-1].end if shards else 0, len(shards) + 1
+        tensors = entry_tensors(shards[0], manifest.d_model, manifest.codec) if shards else ()
+        names = [(tensor.name, tensor.entry == "token") for entry in ENTRIES for tensor in tensors if tensor.entry == entry]
+        wide = any(shard.num_tokens > np.iinfo(np.uint32).max for shard in shards)
+        return cls(
+            memoryview(np.zeros(numbers, np.uint32)),
+            memoryview(np.zeros(numbers + kept, np.uint64 if wide else np.uint32)),
+            tuple((name, [ABSENT] * kept, by_token) for name, by_token in names),
+        )
+
+    def enter(self, shard: Shard, place: int, number: int, row: int) -> None:
+        """Enter a passage, and its shard if that is new; two threads may both do so, harmlessly."""
+        if self.columns[-1][1][place] is ABSENT:
+            first = number - row + place
+            values = np.asarray(self.offsets)
+            values[first : first + len(shard.offsets)] = shard.offsets
+            for (_, column, _), (_, view, _) in zip(self.columns, shard.views, strict=True):
+                column[place] = view
+        self.places[number] = place
+
+
 class MappedShards:
     """The shards of a store, by passage number. Safe from several threads; reading takes no lock."""
 
@@ -185,6 +223,7 @@ class MappedShards:
         self._shards, self._verify = shards, verify
         self._mapped: list[Shard | None] = [None] * len(shards)
         self._starts = array("q", [shard.first for shard in shards])
+        self._table = Table.of(manifest, shards)
 
     def __len__(self) -> int:
         """How many are mapped."""
@@ -213,6 +252,22 @@ class MappedShards:
                     expected="the bytes that were written", found="a checksum that does not fit", fix="",
                 )
         return shard, row
+
+    def passage(self, number: int, check_open: Callable[[], None]) -> dict[str, Array]:
+        """A passage's memory, as the shard's `passage`; raises StoreError as `sound`."""
+        table = self._table
+        places, offsets, columns = table
+        place = places[number]
+        if not place:
+            shard, row = self.sound(number, check_open)
+            place = bisect_right(self._starts, number)
+            table.enter(shard, place, number, row)
+        begin = number + place
+        rows = slice(offsets[begin], offsets[begin + 1])
+        tensors = {}
+        for name, column, by_token in columns:
+            tensors[name] = column[place][rows if by_token else number - self._starts[place - 1]]
+        return tensors
 
     def map(self, index: int) -> Shard:
         """Map a shard; two threads may both do so, harmlessly.
@@ -245,3 +300,4 @@ class MappedShards:
     def clear(self) -> None:
         """Let go of all; views handed out before stay valid."""
         self._mapped = [None] * len(self._shards)
+        self._table = Table.of(self._manifest, self._shards)

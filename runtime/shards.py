@@ -172,39 +172,54 @@ def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> in
 
 
 class Table(NamedTuple):
-    """What reading a passage needs of its shard, of all shards side by side, so that few objects are touched for it.
+    """What reading a passage needs of its shard, side by side for all shards, so that few objects are touched for it.
 
-    `places` (numbers,) uint32 has, of each passage that was found sound, one more than its shard's place among them all,
-    and 0 of the others. Passage i of that shard n, counted from 1, owns the token rows offsets[i + n] to
-    offsets[i + n + 1]. `columns` are the codec's tensors, by token or not: those of shard n at n. System memory is
-    taken where entries are written, as a shard's passages are read.
+    `places` (numbers,) uint32 has, of each passage that was found sound, the place of its shard, counted from 1; of the
+    others 0. Passage i of shard n owns the token rows offsets[i + n] to offsets[i + n + 1]. Of the codec's tensors
+    `by_token` and `by_passage` have that of shard n at n, and `scalars` the value of each passage. The system gives
+    memory where there are entries.
     """
 
     places: memoryview
     offsets: memoryview
-    columns: tuple[tuple[str, list[Array], bool], ...]
+    by_token: tuple[tuple[str, list[Array]], ...]
+    by_passage: tuple[tuple[str, list[Array]], ...]
+    scalars: tuple[tuple[str, Array], ...]
 
     @classmethod
     def of(cls, manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Table:
         """An empty one."""
         numbers, kept = shards[-1].end if shards else 0, len(shards) + 1
         tensors = entry_tensors(shards[0], manifest.d_model, manifest.codec) if shards else ()
-        names = [(tensor.name, tensor.entry == "token") for entry in ENTRIES for tensor in tensors if tensor.entry == entry]
         wide = any(shard.num_tokens > np.iinfo(np.uint32).max for shard in shards)
+        by_token, by_passage = (
+            tuple(
+                (tensor.name, [ABSENT] * kept) for tensor in tensors
+                if tensor.entry == entry and (entry == "token" or len(tensor.shape) > 1)
+            )
+            for entry in ENTRIES
+        )
+        scalars = tuple(
+            (tensor.name, np.zeros(numbers, tensor.dtype)) for tensor in tensors
+            if tensor.entry == "passage" and len(tensor.shape) == 1
+        )
         return cls(
-            memoryview(np.zeros(numbers, np.uint32)),
-            memoryview(np.zeros(numbers + kept, np.uint64 if wide else np.uint32)),
-            tuple((name, [ABSENT] * kept, by_token) for name, by_token in names),
+            np.zeros(numbers, np.uint32).data,
+            np.zeros(numbers + kept, np.uint64 if wide else np.uint32).data,
+            by_token, by_passage, scalars,
         )
 
     def enter(self, shard: Shard, place: int, number: int, row: int) -> None:
         """Enter a passage, and its shard if that is new; two threads may both do so, harmlessly."""
-        if self.columns[-1][1][place] is ABSENT:
-            first = number - row + place
-            values = np.asarray(self.offsets)
-            values[first : first + len(shard.offsets)] = shard.offsets
-            for (_, column, _), (_, view, _) in zip(self.columns, shard.views, strict=True):
-                column[place] = view
+        if self.by_token[-1][1][place] is ABSENT:
+            first, rows = number - row, len(shard.checked)
+            np.asarray(self.offsets)[first + place : first + place + rows + 1] = shard.offsets
+            for name, values in self.scalars:
+                values[first : first + rows] = shard.by_passage[name]
+            for name, column in self.by_passage:
+                column[place] = shard.by_passage[name]
+            for name, column in self.by_token:
+                column[place] = shard.by_token[name]
         self.places[number] = place
 
 
@@ -256,7 +271,7 @@ class MappedShards:
     def passage(self, number: int, check_open: Callable[[], None]) -> dict[str, Array]:
         """A passage's memory, as the shard's `passage`; raises StoreError as `sound`."""
         table = self._table
-        places, offsets, columns = table
+        places, offsets, by_token, by_passage, scalars = table
         place = places[number]
         if not place:
             shard, row = self.sound(number, check_open)
@@ -265,8 +280,12 @@ class MappedShards:
         begin = number + place
         rows = slice(offsets[begin], offsets[begin + 1])
         tensors = {}
-        for name, column, by_token in columns:
-            tensors[name] = column[place][rows if by_token else number - self._starts[place - 1]]
+        for name, column in by_token:  # not a comprehension, which calls a function of its own
+            tensors[name] = column[place][rows]
+        for name, values in scalars:
+            tensors[name] = values[number]
+        for name, column in by_passage:
+            tensors[name] = column[place][number - self._starts[place - 1]]
         return tensors
 
     def map(self, index: int) -> Shard:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from glimmer_export.runtime.passage_memory import CODES
 __all__ = ["MappedShards", "Shard", "open_shard"]
 
 ENTRIES = ("token", "passage")
+ABSENT = np.empty(0)
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 FIX = "copy the store again, or build it again with `glimmer-export memory build`"
@@ -170,6 +171,58 @@ def _begin(entry: Any, tensor: ShardTensor, data_bytes: int, subject: str) -> in
     )
 
 
+class Table(NamedTuple):
+    """What reading a passage needs of its shard, side by side for all shards, so that few objects are touched for it.
+
+    `places` (numbers,) uint32 has, of each passage that was found sound, the place of its shard, counted from 1; of the
+    others 0. Passage i of shard n owns the token rows offsets[i + n] to offsets[i + n + 1]. Of the codec's tensors
+    `by_token` and `by_passage` have that of shard n at n, and `scalars` the value of each passage. The system gives
+    memory where there are entries.
+    """
+
+    places: memoryview
+    offsets: memoryview
+    by_token: tuple[tuple[str, list[Array]], ...]
+    by_passage: tuple[tuple[str, list[Array]], ...]
+    scalars: tuple[tuple[str, Array], ...]
+
+    @classmethod
+    def of(cls, manifest: StoreManifest, shards: Sequence[ShardEntry]) -> Table:
+        """An empty one."""
+        numbers, kept = shards[-1].end if shards else 0, len(shards) + 1
+        tensors = entry_tensors(shards[0], manifest.d_model, manifest.codec) if shards else ()
+        wide = any(shard.num_tokens > np.iinfo(np.uint32).max for shard in shards)
+        by_token, by_passage = (
+            tuple(
+                (tensor.name, [ABSENT] * kept) for tensor in tensors
+                if tensor.entry == entry and (entry == "token" or len(tensor.shape) > 1)
+            )
+            for entry in ENTRIES
+        )
+        scalars = tuple(
+            (tensor.name, np.zeros(numbers, tensor.dtype)) for tensor in tensors
+            if tensor.entry == "passage" and len(tensor.shape) == 1
+        )
+        return cls(
+            np.zeros(numbers, np.uint32).data,
+            np.zeros(numbers + kept, np.uint64 if wide else np.uint32).data,
+            by_token, by_passage, scalars,
+        )
+
+    def enter(self, shard: Shard, place: int, number: int, row: int) -> None:
+        """Enter a passage, and its shard if that is new; two threads may both do so, harmlessly."""
+        if self.by_token[-1][1][place] is ABSENT:
+            first, rows = number - row, len(shard.checked)
+            np.asarray(self.offsets)[first + place : first + place + rows + 1] = shard.offsets
+            for name, values in self.scalars:
+                values[first : first + rows] = shard.by_passage[name]
+            for name, column in self.by_passage:
+                column[place] = shard.by_passage[name]
+            for name, column in self.by_token:
+                column[place] = shard.by_token[name]
+        self.places[number] = place
+
+
 class MappedShards:
     """The shards of a store, by passage number. Safe from several threads; reading takes no lock."""
 
@@ -185,6 +238,7 @@ class MappedShards:
         self._shards, self._verify = shards, verify
         self._mapped: list[Shard | None] = [None] * len(shards)
         self._starts = array("q", [shard.first for shard in shards])
+        self._table = Table.of(manifest, shards)
 
     def __len__(self) -> int:
         """How many are mapped."""
@@ -213,6 +267,26 @@ class MappedShards:
                     expected="the bytes that were written", found="a checksum that does not fit", fix="",
                 )
         return shard, row
+
+    def passage(self, number: int, check_open: Callable[[], None]) -> dict[str, Array]:
+        """A passage's memory, as the shard's `passage`; raises StoreError as `sound`."""
+        table = self._table
+        places, offsets, by_token, by_passage, scalars = table
+        place = places[number]
+        if not place:
+            shard, row = self.sound(number, check_open)
+            place = bisect_right(self._starts, number)
+            table.enter(shard, place, number, row)
+        begin = number + place
+        rows = slice(offsets[begin], offsets[begin + 1])
+        tensors = {}
+        for name, column in by_token:  # not a comprehension, which calls a function of its own
+            tensors[name] = column[place][rows]
+        for name, values in scalars:
+            tensors[name] = values[number]
+        for name, column in by_passage:
+            tensors[name] = column[place][number - self._starts[place - 1]]
+        return tensors
 
     def map(self, index: int) -> Shard:
         """Map a shard; two threads may both do so, harmlessly.
@@ -245,3 +319,4 @@ class MappedShards:
     def clear(self) -> None:
         """Let go of all; views handed out before stay valid."""
         self._mapped = [None] * len(self._shards)
+        self._table = Table.of(self._manifest, self._shards)

@@ -249,8 +249,11 @@ class MemoryStore:
         """
         self._check()
         self._check_memory()
-        shard, row = self._sound(number)
-        return PassageMemory(shard.passage(row), (self, number))
+        if type(number) is not int:
+            number = _number(number)
+        if not self._holds(number):
+            raise no_such_number(self.directory, number)
+        return PassageMemory(self._shards.passage(number, self._check), (self, number))
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Have the system read the memory of these passages, all at once and in the order of the files.

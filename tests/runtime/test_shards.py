@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from glimmer_export.runtime.contract import StoreError
+from glimmer_export.runtime.codecs import CodecLayout, CodecTensor
+from glimmer_export.runtime.contract import ClosedError, FileEntry, ShardEntry, StoreError, shard_layout
 from glimmer_export.runtime.contract.shard_layout import passage_checksum, shard_tensors
-from glimmer_export.runtime.shards import open_shard
+from glimmer_export.runtime.shards import MappedShards, open_shard
 
 PASSAGES, TOKENS, WIDTH = 3, 7, 4
 TENSORS = shard_tensors(PASSAGES, TOKENS, WIDTH, "fp16", checksums=False)
@@ -152,3 +155,84 @@ def test_rows_without_tokens_are_as_many_as_the_manifest_says(tmp_path):
     for num_empty in (0, 2):
         with pytest.raises(StoreError, match="offsets that rise"):
             open_shard(path, tensors, num_empty=num_empty)
+
+
+LAYOUT = CodecLayout(
+    "several",
+    (CodecTensor("memory", "uint8", (WIDTH,)), CodecTensor("memory_length", "float32", ())),
+    per_passage=(CodecTensor("memory_mean", "float16", (WIDTH,)), CodecTensor("memory_scale", "float32", ())),
+)
+LENGTHS = [[2, 5, 1], [4], [3, 0, 2, 6]]
+"""Tokens of each passage, by shard; the one without any was deleted."""
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """Shards of a codec with tensors of every kind, as a function that opens them, and each passage's tensors."""
+    monkeypatch.setattr(shard_layout, "codec_layout", lambda *_: LAYOUT)
+    generator, entries, passages = np.random.default_rng(0), [], []
+    for index, lengths in enumerate(LENGTHS):
+        offsets = np.cumsum([0, *lengths])
+        arrays = {"offsets": offsets, "input_ids": generator.integers(99, size=offsets[-1], dtype=np.int32)}
+        for tensor in (*LAYOUT.per_token, *LAYOUT.per_passage):
+            rows = offsets[-1] if tensor in LAYOUT.per_token else len(lengths)
+            arrays[tensor.name] = (99 * generator.random((rows, *tensor.shape))).astype(tensor.dtype)
+        arrays["checksums"] = np.zeros(len(lengths), np.uint32)
+        tensors = shard_tensors(len(lengths), int(offsets[-1]), WIDTH, "several")
+        for row, (begin, end) in enumerate(pairwise(offsets)):
+            passage = {
+                tensor.name: arrays[tensor.name][begin:end] if tensor.entry == "token" else arrays[tensor.name][row]
+                for tensor in tensors if tensor.entry
+            }
+            parts = (np.ascontiguousarray(values) for values in passage.values())
+            arrays["checksums"][row] = passage_checksum([arrays["input_ids"][begin:end], *parts])
+            passages.append(passage)
+        path = tmp_path / f"{index}.safetensors"
+        path.write_bytes(save(arrays))
+        first = entries[-1].end if entries else 0
+        entries.append(
+            ShardEntry(
+                FileEntry.of(tmp_path, path), len(lengths), int(offsets[-1]), first, lengths.count(0), checksums=True
+            )
+        )
+    manifest = SimpleNamespace(d_model=WIDTH, codec="several")
+    return lambda: MappedShards(tmp_path, manifest, entries, lambda: None, verify=True), passages
+
+
+def assert_reads(shards, passages, check_open=lambda: None):
+    for number in np.random.default_rng(1).permutation([*range(len(passages))] * 2).tolist():
+        found = shards.passage(number, check_open)
+        assert sorted(found) == sorted(passages[number])
+        for name, values in passages[number].items():
+            assert found[name].dtype == values.dtype
+            assert np.array_equal(found[name], values)
+            assert not found[name].flags.writeable or not found[name].ndim
+
+
+def test_passages_of_many_shards_are_read_as_they_were_written(several):
+    opened, passages = several
+    assert_reads(opened(), passages)
+
+
+def test_what_a_generation_has_mapped_the_next_one_reads(several, tmp_path):
+    opened, passages = several
+    earlier, later = opened(), opened()
+    assert_reads(earlier, passages)
+    later.keep(earlier, lambda _: True)
+    earlier.clear()
+    for path in tmp_path.glob("*.safetensors"):
+        path.unlink()
+    assert_reads(later, passages)
+
+
+def test_what_was_let_go_is_not_read(several):
+    opened, passages = several
+    shards = opened()
+    assert_reads(shards, passages)
+    shards.clear()
+
+    def check_open():
+        raise ClosedError("store", expected="an open one", found="one that was closed", fix="open it again")
+
+    with pytest.raises(ClosedError):
+        shards.passage(0, check_open)

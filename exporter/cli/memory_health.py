@@ -32,8 +32,9 @@ def stats(store: StoreArgument, as_json: Json = False) -> None:
         f"{found.deleted:,} deleted"
     )
     out.print(
-        f"{found.shards:,} shards, {decimal(found.shard_bytes)}, in {found.codec or 'no codec'}; {found.segments} "
-        f"segments of texts, {decimal(found.texts_bytes)}; {found.engine}, {decimal(found.index_bytes)} of its own"
+        f"{found.shards:,} shards, {decimal(found.shard_bytes)}, in {found.codec or 'no codec'}; texts, "
+        f"{decimal(found.texts_bytes)}, in files: {found.texts_files}; {found.engine}"
+        + (f", {decimal(found.index_bytes)}, in segments: {found.segments}" if found.segments else "")
     )
     if found.vectors is not None:
         out.print(

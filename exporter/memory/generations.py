@@ -30,7 +30,12 @@ from glimmer_export.runtime.contract import (
 from glimmer_export.runtime.contract.dense_layout import DENSE
 from glimmer_export.runtime.contract.files import is_there, read_file
 from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, record_to_lines
-from glimmer_export.runtime.contract.store_layout import OLDER_MANIFESTS, older_manifest_name
+from glimmer_export.runtime.contract.store_layout import (
+    INDEX_FOLDER,
+    NAMED_PATHS,
+    OLDER_MANIFESTS,
+    older_manifest_name,
+)
 from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_store_manifest
 from glimmer_export.runtime.contract.store_mending import copy_is_sound
 from glimmer_export.runtime.contract.store_replica import (
@@ -48,10 +53,8 @@ __all__ = [
 ]  # fmt: skip
 
 OURS = re.compile(
-    rf"shards/\d{{5,}}(-\d{{5,}})?\.safetensors|shard-lists/\d{{5,}}-\d{{5,}}\.json|tombstones/\d{{5,}}\.safetensors"
-    rf"|{REPLICAS}/(\d{{5,}}\.manifest|[\w-]+\.(json|safetensors))|passages(\.\d{{5,}})?\.sqlite"
-    rf"|texts/\d{{5,}}-\d{{5,}}\.sqlite|index-\d{{5,}}/.+|segments/\d{{5,}}-\d{{5,}}/.+|{DROPPED}/\d{{5,}}\.json|{JOURNAL}"
-    rf"|\.manifest\.json\.tmp|([\w-]+/)*{UNFINISHED.pattern}"
+    rf"{NAMED_PATHS}|{INDEX_FOLDER}/.+|{REPLICAS}/(\d{{5,}}\.manifest|[\w-]+\.(json|safetensors))"
+    rf"|{DROPPED}/\d{{5,}}\.json|{JOURNAL}|\.manifest\.json\.tmp|([\w-]+/)*{UNFINISHED.pattern}"
 )
 """Files that a change of the store may have left; nothing else is ever removed."""
 OLDER = re.compile(r"(\d{5,})\.json")

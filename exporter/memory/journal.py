@@ -19,8 +19,8 @@ from glimmer_export.exporter.files.whole_file import move, replace_file
 from glimmer_export.runtime.contract import StoreError, record_to_json
 from glimmer_export.runtime.contract.files import is_there
 from glimmer_export.runtime.contract.records import read_json, record_from_json
-from glimmer_export.runtime.contract.store_layout import born_in
-from glimmer_export.runtime.contract.store_replica import copy_name
+from glimmer_export.runtime.contract.store_layout import NAMED_PATHS, born_in
+from glimmer_export.runtime.contract.store_replica import REPLICAS, copy_name
 from glimmer_export.runtime.contract.vector_layout import is_vectors_path
 
 __all__ = [
@@ -30,10 +30,7 @@ __all__ = [
 
 JOURNAL, DROPPED = "change.json", "dropped"
 LIST = re.compile(r"(\d{5,})\.json")
-NAMES = re.compile(
-    r"(shards|shard-lists|texts|tombstones|segments/\d{5,}-\d{5,}|index-\d{5,}|replicas)/[\w-]+\.\w+"
-    r"|passages(\.\d{5,})?\.sqlite"
-)
+NAMES = re.compile(rf"{NAMED_PATHS}|{REPLICAS}/[\w-]+\.\w+")
 """Of files that a journal may name; nothing else is removed."""
 FIX = "see `glimmer-export memory verify`"
 

@@ -1,17 +1,18 @@
-"""The memory store on disk: shards of un-padded token states, segments of texts, and one manifest that names them.
+"""The memory store on disk: shards of un-padded token states, texts and their index, and one manifest that names them.
 
     STORE/manifest.json                   this file's StoreManifest
     STORE/codec.safetensors               the codec's arrays, fitted once; none for fp16
     STORE/shards/00000.safetensors        the codec's tensors, offsets (passages + 1,) int64, input_ids (tokens,) int32,
                                           checksums (passages,) uint32
-    STORE/passages.sqlite                 ids, titles and texts by passage number, and their full-text index if it is
-                                          FTS5's
+    STORE/passages.sqlite                 ids, titles and texts by passage number, with FTS5 and their full-text index
+    STORE/texts/00000-00000.sqlite        in its place with tantivy, without an index
+    STORE/segments/00000-00000/           with tantivy the files of its index
     STORE/replicas/                       second copies of what nothing else makes again: store_replica.py
 
 Each change of the store makes a generation; what it adds is named by it. Here the third, whose second shard this is:
 
     STORE/shards/00003-00001.safetensors  passages that it added, or that were merged from smaller shards
-    STORE/segments/00003-00000/           texts.sqlite, and the files of a full-text index of tantivy
+    STORE/texts/00003-00000.sqlite        texts that it added, or that were merged; so with segments
     STORE/passages.00003.sqlite           the texts as they are then, in place of the file before: with FTS5
     STORE/shard-lists/00003-00000.json    entries of shards, which the manifest names by their list
     STORE/tombstones/00003.safetensors    numbers (tombstones,) int64, rising: passages that were deleted
@@ -20,10 +21,10 @@ Each change of the store makes a generation; what it adds is named by it. Here t
     STORE/dropped/00003.json              files that only older generations name: store_journal.py
 
 Passages are numbered from 0 in corpus order. A number is given once and stays: what replaces a passage has a number of
-its own. A shard, and a segment, holds a range of numbers; the row of a passage that was deleted stays, until the shard
-is written anew, and then has no tokens. A file that a manifest names is never written again: a change adds files and
-puts a new manifest in the old one's place. Who has the store open holds a shared lock on the manifest that it read. A
-`fid` store has no memory in its shards.
+its own. A shard, a file of texts and a segment each hold a range of numbers; the row of a passage that was deleted
+stays, until the shard is written anew, and then has no tokens. A file that a manifest names is never written again: a
+change adds files and puts a new manifest in the old one's place. Who has the store open holds a shared lock on the
+manifest that it read. A `fid` store has no memory in its shards.
 
 A text's row has the column `wikipedia_id` beside id, title and text, the page's name in KILT, from the first passage on
 that has one: a file without the column names no page.
@@ -44,11 +45,17 @@ __all__ = [
     "CODEC_ARRAYS",
     "FOLDING",
     "INDEX_ENGINES",
+    "INDEX_FOLDER",
+    "INDEX_PATH",
     "JOURNALLED",
+    "NAMED_PATHS",
     "OLDER_MANIFESTS",
-    "SEGMENTS",
+    "SHARD_LIST_PATH",
+    "SHARD_PATH",
     "STORE_SCHEMA_VERSION",
     "TEXTS",
+    "TEXTS_PATH",
+    "TOMBSTONES_PATH",
     "CodecSnr",
     "IndexEntry",
     "SegmentEntry",
@@ -71,7 +78,7 @@ __all__ = [
 STORE_SCHEMA_VERSION = 6
 STORE_FILE = FileKind("glimmer-store", STORE_SCHEMA_VERSION, oldest=2)
 TEXTS = "passages.sqlite"
-OLDER_MANIFESTS, SEGMENTS = "manifests", "segments"
+OLDER_MANIFESTS = "manifests"
 JOURNALLED = 5
 """The first schema whose changes note what they drop, and what corpus was before them."""
 CODEC_ARRAYS = "codec.safetensors"
@@ -84,6 +91,14 @@ INLINE_SHARDS, LISTED_SHARDS = 16, 1024
 """Shards that a writer leaves in the manifest itself, and those that one list has, at most."""
 INLINE_TOMBSTONES = 512
 """Deleted numbers that a writer leaves in the manifest itself, at most."""
+SHARD_PATH = r"shards/\d{5,}(-\d{5,})?\.safetensors"
+SHARD_LIST_PATH = r"shard-lists/\d{5,}-\d{5,}\.json"
+TEXTS_PATH = r"passages(\.\d{5,})?\.sqlite|texts/\d{5,}-\d{5,}\.sqlite|segments/\d{5,}-\d{5,}/texts\.sqlite"
+INDEX_FOLDER = r"(index-\d{5,}|segments/\d{5,}-\d{5,})"
+INDEX_PATH = rf"{INDEX_FOLDER}/[\w-]+\.\w+"
+TOMBSTONES_PATH = r"tombstones/\d{5,}\.safetensors"
+NAMED_PATHS = f"{SHARD_PATH}|{SHARD_LIST_PATH}|{TEXTS_PATH}|{INDEX_PATH}|{TOMBSTONES_PATH}"
+"""Regular expressions of the paths, below a store, of files that its manifest and lists may name; vectors apart."""
 BORN = re.compile(r"(?:shards|shard-lists|texts|segments|vectors)/(\d{5,})-\d{5,}|[\w-]+[./-](\d{5,})[./]")
 BUILT = re.compile(r"shards/\d{5,}\.safetensors")
 
@@ -320,7 +335,7 @@ def texts_part_name(generation: int, place: int) -> str:
 
 def segment_name(generation: int, place: int) -> str:
     """Folder of one of the segments of tantivy's index that a generation writes, below its store."""
-    return f"{SEGMENTS}/{generation:05d}-{place:05d}"
+    return f"segments/{generation:05d}-{place:05d}"
 
 
 def texts_name(generation: int) -> str:

@@ -18,7 +18,12 @@ from glimmer_export.runtime.contract.store_layout import (
     CODEC_ARRAYS,
     FOLDING,
     INDEX_ENGINES,
+    INDEX_PATH,
     LISTED_SHARDS,
+    SHARD_LIST_PATH,
+    SHARD_PATH,
+    TEXTS_PATH,
+    TOMBSTONES_PATH,
     SegmentEntry,
     ShardEntry,
     ShardListEntry,
@@ -39,11 +44,9 @@ MAX_SIZES = {"d_model": 1 << 24, "passage_length": 1 << 16, "passages_per_shard"
 HEADER_BYTES = 1 << 16
 """What a safetensors file of ours has beside its tensors, at most."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
-SHARD = re.compile(r"shards/\d{5,}(-\d{5,})?\.safetensors")
-SHARD_LIST = re.compile(r"shard-lists/\d{5,}-\d{5,}\.json")
-TEXTS = re.compile(r"passages(\.\d{5,})?\.sqlite|texts/\d{5,}-\d{5,}\.sqlite|segments/\d{5,}-\d{5,}/texts\.sqlite")
-TOMBSTONES = re.compile(r"tombstones/\d{5,}\.safetensors")
-INDEX = re.compile(r"(index-\d{5,}|segments/\d{5,}-\d{5,})/[\w-]+\.\w+")
+SHARD, SHARD_LIST, TEXTS, TOMBSTONES, INDEX = map(
+    re.compile, (SHARD_PATH, SHARD_LIST_PATH, TEXTS_PATH, TOMBSTONES_PATH, INDEX_PATH)
+)
 META = "/meta.json"
 UNICODE = re.compile(r"\d+(\.\d+)*")
 NEWER = "install a newer glimmer-export"

@@ -95,7 +95,7 @@ def _damage(holder: Any, key: Any, random: Random) -> None:
     elif kind == 4 and not is_object:
         holder.insert(key, random.choice((old, odd_value(random))))
     elif kind == 5 and isinstance(old, (int, float)) and not isinstance(old, bool):
-        holder[key] = random.choice((old + 1, old - 1, -old, old * 1000, float(old), str(old), [old]))
+        holder[key] = random.choice((old + 1, old - 1, -old, old * 1000, float(min(old, 2**1000)), str(old), [old]))
     elif kind == 6 and isinstance(old, str):
         holder[key] = random.choice((old[:-1], old + "x", old.upper(), f"../{old}", f"./{old}", f"/{old}", old * 40))
     elif kind == 7 and isinstance(old, list) and old:

@@ -23,7 +23,7 @@ from glimmer_export.runtime.contract.library_errors import LibraryErrors, first_
 __all__ = ["SafetensorsFile", "fault_of_rising", "map_npy", "read_arrays"]
 
 NPY_RAISED = (
-    EOFError, MemoryError, OSError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError,
+    EOFError, IndexError, MemoryError, OSError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError,
     tokenize.TokenError,
 )
 """What `open_memmap` was seen to raise for damaged headers, and for sizes that no file has."""

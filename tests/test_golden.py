@@ -28,16 +28,21 @@ from glimmer_export.runtime.contract import (
     BundleError,
     read_manifest,
     read_parity_records,
+    read_store_manifest,
 )
 from tests.bundle_factory import write_rows
 from tests.exported import CORPUS, QUESTIONS
 from tests.golden.whole import whole
+from tests.golden.write_store import CODEC, decoded
 
 GOLDEN = Path(__file__).with_name("golden")
 SCHEMA_5, SCHEMA_6, SCHEMA_7, SCHEMA_8, SCHEMA_9 = (whole(f"schema{number}") for number in (5, 6, 7, 8, 9))
 STORES = [*(f"store-{codec}" for codec in ("fp16", "int8", "int4", "pq8x", "pq16x")), "store-tantivy"]
 STORE_5 = GOLDEN / "store5" / "store-segments"
-STORE_ANSWERS_5 = json.loads((GOLDEN / "store5" / "answers.json").read_text(encoding="utf-8"))
+STORE_6 = GOLDEN / "store6"
+STORE_ANSWERS_5, STORE_ANSWERS_6 = (
+    json.loads((GOLDEN / name / "answers.json").read_text(encoding="utf-8")) for name in ("store5", "store6")
+)
 ANSWERS = json.loads((GOLDEN / "answers.json").read_text(encoding="utf-8"))
 ANSWERS_5, ANSWERS_6, ANSWERS_7, ANSWERS_8, ANSWERS_9 = (
     json.loads((folder / "answers.json").read_text(encoding="utf-8"))
@@ -109,6 +114,47 @@ def test_a_store_of_segments_goes_on_being_changed(tmp_path):
             found = [item.passage.id for item in session.answer("w59 w58").passages]
         assert retrieval == "dense" or "added" in found
         assert not {"row-1", "row-8"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("store", "retrieval"),
+    [("store-segments", "bm25"), ("store-segments", "dense"), ("store-segments", "hybrid"), ("store-fts5", "bm25")],
+)
+def test_a_store_of_schema_6_is_read_as_it_was(store, retrieval):
+    with Session.open(GOLDEN / "bundle", STORE_6 / store, threads=1, retrieval=retrieval) as session:
+        assert_same_answers(session.answer_many(QUESTIONS), STORE_ANSWERS_6[store][retrieval])
+
+
+def test_the_stores_of_schema_6_have_what_they_stand_for():
+    """Texts and index that end where each was merged, checksums of both, and vectors that codes find."""
+    manifest = read_store_manifest(STORE_6 / "store-segments")
+    assert manifest.schema_version == 6
+    assert [part.first for part in manifest.texts] != [part.first for part in manifest.segments]
+    assert all(part.checksums for part in manifest.texts)
+    assert manifest.vectors.quantiser is not None
+    assert all(part.codes and part.checksums for part in manifest.vectors.segments)
+    assert manifest.tombstones == (3, 277, 284)
+    for name in ("store-segments", "store-fts5", "store-rq16x"):
+        assert not verify_store(STORE_6 / name).damaged
+
+
+def test_memory_of_residual_codes_is_decoded_as_it_was():
+    found, expected = decoded(STORE_6 / f"store-{CODEC}"), np.load(STORE_6 / "decoded.npy")
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCES["fp32"].limit(expected)
+
+
+@pytest.mark.parametrize("store", ["store-segments", "store-fts5"])
+def test_a_store_of_schema_6_goes_on_being_changed(store, tmp_path):
+    directory = shutil.copytree(STORE_6 / store, tmp_path / "store")
+    corpus = write_rows(tmp_path / "new.jsonl", [{"id": "added", "title": "w59", "text": "w58 w58 w59"}])
+    append_passages(directory, GOLDEN / "bundle", corpus, threads=1)
+    compact_store(directory)
+    assert not verify_store(directory).damaged
+    with Session.open(GOLDEN / "bundle", directory, threads=1) as session:
+        found = [item.passage.id for item in session.answer("w59 w58").passages]
+    assert "added" in found
+    assert not {"row-1", "row-8"} & set(found)
 
 
 def test_a_store_is_converted(tmp_path):

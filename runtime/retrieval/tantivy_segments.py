@@ -8,15 +8,17 @@ them side by side with a list of all: the ranking is that of one index, with the
 from __future__ import annotations
 
 import json
+import os
 import re
+import struct
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from glimmer_export.runtime.contract import FileEntry, StoreError
-from glimmer_export.runtime.contract.files import read_limited
+from glimmer_export.runtime.contract.files import file_errors, open_file, read_limited
 from glimmer_export.runtime.contract.records import MAX_JSON_BYTES, json_object
 from glimmer_export.runtime.contract.store_layout import SegmentEntry
 
@@ -25,11 +27,16 @@ __all__ = ["INDEX_FIX", "META", "PART_FILES", "IndexPart", "index_parts", "lay_o
 META = "meta.json"
 PART_FILES = frozenset({".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term"})
 """What each of tantivy's segments has; that of lengths, `.fieldnorm`, has a byte a document at least."""
-LENGTHS = ".fieldnorm"
+LENGTHS, STORED = ".fieldnorm", ".store"
 INDEX_FIX = "write it again with `glimmer-export memory repair`, or copy the store again"
 NAME = re.compile(r"[0-9a-f]{32}")
 MAX_DOCUMENTS = 2**31 - 1
 """tantivy's own bound."""
+MAX_LAYERS = 16
+"""Of the skip list of a file of stored documents, each with an eighth of the entries of the one below."""
+STORED_TAIL_BYTES, FOOTER_END = 28, struct.Struct("<II")
+STORED_TAIL = struct.Struct("<IQ16x")
+"""Version, and where the skip list begins: what stands before tantivy's footer in a file of stored documents."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,37 @@ def _parts(directory: Path, segment: SegmentEntry) -> list[IndexPart]:
         if suffixes != PART_FILES or not 1 <= count <= min(MAX_DOCUMENTS, files[name][LENGTHS].bytes):
             found = f"{', '.join(sorted(suffixes))} for {count} passages"
             raise StoreError(f"{subject}, {name}", expected="files of as many passages", found=found, fix=INDEX_FIX)
+        _check_stored(directory / files[name][STORED].path)
     return [
         IndexPart(name, count, tuple(directory / entry.path for entry in files[name].values()))
         for name, count in sorted(documents.items())
     ]
+
+
+def _check_stored(path: Path) -> None:
+    """Raise StoreError for a file of stored documents whose skip list says that it has very many layers.
+
+    tantivy takes memory for so many as it opens the file, and if there is not as much ends the process. What else is
+    wrong with the file it says by itself.
+    """
+    subject = f"index {path}"
+    with file_errors(error=StoreError, subject=subject, fix=INDEX_FIX), open_file(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        length, _ = FOOTER_END.unpack(_bytes_at(stream, size - FOOTER_END.size, FOOTER_END.size))
+        end = size - FOOTER_END.size - length
+        _, start = STORED_TAIL.unpack(_bytes_at(stream, end - STORED_TAIL_BYTES, STORED_TAIL_BYTES))
+        first = _bytes_at(stream, min(start, size), 1)[0]
+    if not first & 128 or first & 127 > MAX_LAYERS:  # of a number the last byte, here the only one, has the bit
+        raise StoreError(
+            subject, expected=f"stored documents with at most {MAX_LAYERS} layers of a skip list", found="more",
+            fix=INDEX_FIX,
+        )
+
+
+def _bytes_at(stream: BinaryIO, place: int, count: int) -> bytes:
+    """So many bytes of a file from a place on, zeros where it has none."""
+    stream.seek(max(place, 0))
+    return stream.read(count).ljust(count, b"\0") if place >= 0 else bytes(count)
 
 
 def read_list(path: Path) -> dict[str, int]:

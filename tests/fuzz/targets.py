@@ -131,6 +131,10 @@ TARGETS = {
         Target("texts", inputs.new_store, ("*.sqlite",), OF_A_STORE, weight=3),
         Target("tantivy", _copy(inputs.TANTIVY_STORE), ("index*/*",), OF_A_STORE, weight=3),
         Target("vectors", inputs.dense_store, ("vectors/*",), OF_VECTORS, weight=2),
+        Target(
+            "codes of vectors", _copy(inputs.GOLDEN / "store6" / "store-segments"), ("vectors/*",), OF_VECTORS, weight=2
+        ),
+        Target("residual codec", _copy(inputs.GOLDEN / "store6" / "store-rq16x"), ("shards/*", "codec*"), CHANGES[:5]),
         Target("store's encoder", inputs.dense_store, ("encoders/*/*",), OF_VECTORS, weight=2),
         Target(
             "sentence encoder", inputs.encoder, ("*",),

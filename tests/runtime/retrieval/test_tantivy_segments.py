@@ -156,6 +156,30 @@ def test_texts_are_read_by_number_and_by_id_across_files(tmp_path):
     texts.close()
 
 
+@pytest.mark.parametrize("layers", [b"\x00", b"\x7f\xff", b"\x01\x86\x81\x80\x80\xa8", b"\xff"])
+def test_stored_documents_of_very_many_layers_are_refused(tmp_path, layers):
+    """tantivy would end the process, for memory that there is not."""
+    (segment,) = written(tmp_path, (0, COUNT))
+    (path,) = (tmp_path / file.path for file in segment.files if file.path.endswith(".store"))
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little")
+    tail = len(content) - 8 - footer - 28
+    start = int.from_bytes(content[tail + 4 : tail + 12], "little")
+    assert content[start] == 0x81  # one layer
+    path.write_bytes(content[:start] + layers + content[start + len(layers) :])
+    with pytest.raises(StoreError, match="at most 16 layers"):
+        TantivyIndex(tmp_path, [segment], NONE_DELETED)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, b"\xff" * 40, b"\xff" * 7])
+def test_stored_documents_that_are_none_are_refused(tmp_path, content):
+    (segment,) = written(tmp_path, (0, COUNT))
+    (path,) = (tmp_path / file.path for file in segment.files if file.path.endswith(".store"))
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="index"):
+        TantivyIndex(tmp_path, [segment], NONE_DELETED)
+
+
 def test_an_index_of_an_earlier_version_lists_its_own_parts(tmp_path):
     store = Path(shutil.copytree(GOLDEN / "store-tantivy", tmp_path / "store"))
     segments = read_store_manifest(store).segments

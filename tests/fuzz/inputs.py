@@ -116,6 +116,14 @@ def new_store(folder: Path, *, passages_per_shard: int = 16, index: str = "fts5"
     _raise(folder / "made", folder)
 
 
+def residual_store(folder: Path) -> None:
+    """The golden store in a residual codec, which its bundle does not decode: what changes a store does."""
+    from glimmer_export.exporter.memory import convert_store
+
+    convert_store(STORE, folder / "made", "rq8x")
+    _raise(folder / "made", folder)
+
+
 def dense_store(folder: Path) -> None:
     """A store with vectors and the sentence encoder that made them."""
     from glimmer_export.exporter.memory import index_store

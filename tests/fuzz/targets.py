@@ -126,6 +126,7 @@ TARGETS = {
             Target(f"{codec} codec", _copy(inputs.GOLDEN / f"store-{codec}"), ("shards/*", "codec*"), OF_A_STORE)
             for codec in ("int8", "int4", "pq8x", "pq16x")
         ),
+        Target("rq8x codec", inputs.residual_store, ("shards/*", "codec*", "manifest.json"), CHANGES),
         Target("tombstones", _copy(inputs.TANTIVY_STORE), ("tombstones/*",), OF_A_STORE),
         Target("texts", inputs.new_store, ("*.sqlite",), OF_A_STORE, weight=3),
         Target("tantivy", _copy(inputs.TANTIVY_STORE), ("index*/*",), OF_A_STORE, weight=3),
@@ -133,7 +134,6 @@ TARGETS = {
         Target(
             "codes of vectors", _copy(inputs.GOLDEN / "store6" / "store-segments"), ("vectors/*",), OF_VECTORS, weight=2
         ),
-        Target("residual codec", _copy(inputs.GOLDEN / "store6" / "store-rq16x"), ("shards/*", "codec*"), CHANGES[:5]),
         Target("store's encoder", inputs.dense_store, ("encoders/*/*",), OF_VECTORS, weight=2),
         Target(
             "sentence encoder", inputs.encoder, ("*",),

@@ -253,7 +253,11 @@ class MappedShards:
         shard = self._mapped[index]
         if shard is None:
             check_open()
-            shard = self.map(index)
+            try:
+                shard = self.map(index)
+            except StoreError:
+                check_open()  # closed meanwhile, and so not found in its place
+                raise
         return shard, number - self._starts[index]
 
     def sound(self, number: int, check_open: Callable[[], None]) -> tuple[Shard, int]:

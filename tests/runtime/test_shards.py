@@ -236,3 +236,21 @@ def test_what_was_let_go_is_not_read(several):
 
     with pytest.raises(ClosedError):
         shards.passage(0, check_open)
+
+
+def test_a_shard_that_is_mapped_while_the_store_is_closed_is_said_to_be_of_a_closed_one(several, monkeypatch):
+    opened, _ = several
+    shards, asked = opened(), []
+
+    def check_in_place():
+        raise StoreError("store", expected="the store that was opened", found="another in its place", fix="")
+
+    monkeypatch.setattr(shards, "_check_in_place", check_in_place)
+
+    def check_open():
+        asked.append(None)
+        if len(asked) > 1:
+            raise ClosedError("store", expected="an open one", found="one that was closed", fix="open it again")
+
+    with pytest.raises(ClosedError):
+        shards.passage(0, check_open)

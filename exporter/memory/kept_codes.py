@@ -2,8 +2,9 @@
 
     STORE.codes.partial/KEY.part    SHA-256 in hex, a line, and the bytes of a quantiser, or of a segment's codes
 
-KEY is a digest of all that decides the bytes, so that what was kept of other vectors is never taken. Who writes there
-holds the lock of the store's changes.
+KEY is a digest of all that decides the bytes, so that what was kept of other vectors is never taken; the digest within
+is of KEY and the bytes, so that a part under another's name is not either. Who writes there holds the lock of the
+store's changes.
 """
 
 from __future__ import annotations
@@ -48,16 +49,17 @@ class KeptCodes:
         What is there is of `limit_bytes` at most, and has its digest; else it is made again. Raises OutputError where
         it cannot be kept, and what `make` raises.
         """
-        path = self._folder / f"{hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()}.part"
+        key = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
+        path = self._folder / f"{key}.part"
         try:
             stated, _, content = read_file(path, limit_bytes + DIGEST_BYTES + 1).partition(b"\n")
         except OSError:
             stated = content = b""
-        if stated != _digest(content):
+        if stated != _stated(key, content):
             content = make()
             with write_errors(self._folder):
                 self._folder.mkdir(exist_ok=True)
-                replace_file(path, _digest(content) + b"\n" + content)
+                replace_file(path, _stated(key, content) + b"\n" + content)
         return content
 
     def remove(self) -> None:
@@ -65,5 +67,5 @@ class KeptCodes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+def _stated(key: str, content: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + content).hexdigest().encode()

@@ -122,6 +122,13 @@ def test_what_is_damaged_is_made_again(made, store, counts, damage):
     finished(store, made, counts, trained=1, coded=3)
 
 
+def test_a_part_under_the_name_of_another_is_made_again(made, store, counts):
+    stopped(store, made, counts, 2)
+    one, other = (path for path in codes_folder(store).iterdir() if b"codebooks" not in path.read_bytes())
+    shutil.copyfile(one, other)
+    finished(store, made, counts, trained=0, coded=2)
+
+
 def test_what_was_kept_of_other_vectors_is_not_taken(made, store, counts, tmp_path):
     stopped(store, made, counts, 2)
     delete_passages(store, [1])

@@ -74,8 +74,9 @@ def quantised_vectors(
     width = -(-vectors.dimension // num_parts) * num_parts
     limit = 4 * width * (num_lists + CODEWORDS + width) + CODES_HEADER_BYTES
     decided_by = [segment.embeddings.sha256 for segment in vectors.segments]
+    faiss = import_extra("faiss", "dense").__version__
     content = kept.content(
-        ["quantiser", num_lists, num_parts, len(sample), *decided_by], limit,
+        ["quantiser", faiss, num_lists, num_parts, len(sample), *decided_by], limit,
         lambda: _trained(sample, num_lists, num_parts, progress=progress),
     )
     _stage(change, name, content)

@@ -2,8 +2,9 @@
 
 So many small parts may stand at the end of a row. When there is one more, the last of them become one: from the part on
 that has most behind it for its size, so that what is large is written again only once as much has come behind it. In n
-steps of one size each passage is then written some n^(1 / parts) * parts / e times, as by the binomial transform
-(Bentley and Saxe 1980); where levels of like sizes are merged by a factor, more parts stand for as many bytes.
+steps of one size each passage is then written parts / e * n^(1 / parts) times at most, or nearly, as by the binomial
+transform (Bentley and Saxe 1980): 8 times where five parts take 1,440 steps, 3.5 times where 16 do. Where parts of like
+size were merged by a factor, more of them stood for as many bytes.
 """
 
 from __future__ import annotations

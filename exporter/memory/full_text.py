@@ -53,7 +53,7 @@ MOST_FOR_FTS5 = 100_000
 WRITER_BYTES, SMALL_WRITER_BYTES = 256 << 20, 15_000_000
 """What is indexed in memory before it is written as a part: the least that tantivy takes is for SMALL segments."""
 SMALL = 4096
-SEGMENT_PASSAGES = 1 << 20
+SEGMENT_PASSAGES = 1 << 18
 """Numbers that a segment covers at most: what one deleted passage costs, when its segment is written anew."""
 NONE_LEFT: tuple[int, Numbered] = -1, ()
 

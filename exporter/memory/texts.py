@@ -54,7 +54,7 @@ SETTINGS = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
 )
-PART_PASSAGES = 1 << 20
+PART_PASSAGES = 1 << 18
 """Numbers that a file of texts covers at most, where the index is elsewhere."""
 ROW_KINDS = ((int,), *PASSAGE_KINDS)
 Numbered = Iterable[tuple[int, Passage]]

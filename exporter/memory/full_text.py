@@ -43,7 +43,7 @@ from glimmer_export.runtime.retrieval.tantivy_segments import META, PART_FILES, 
 
 __all__ = [
     "AUTO", "FTS5", "MOST_FOR_FTS5", "SEGMENT_PASSAGES", "TANTIVY", "choose_engine", "engine_warnings", "index_entry",
-    "require_engine", "write_all_texts", "write_segment", "write_segments", "write_texts_and_index",
+    "require_engine", "write_segment", "write_segments", "write_texts_and_index",
 ]  # fmt: skip
 
 FTS5, TANTIVY, AUTO = "fts5", "tantivy", "auto"
@@ -104,28 +104,16 @@ def write_texts_and_index(
     `passages` raises.
     """
     if engine == FTS5:
-        return write_all_texts(store, generation, passages, num_numbers, engine, advance=advance, folding=folding), ()
-    texts = write_all_texts(store, generation, passages, num_numbers, engine, advance=_ignore, folding=folding)
-    read = chain.from_iterable(read_texts(store / part.file.path, checks=True) for part in texts)
-    return texts, write_segments(store, generation, read, num_numbers, advance=advance, folding=folding)
-
-
-def write_all_texts(
-    store: Path, generation: int, passages: Numbered, num_numbers: int, engine: str, *,
-    advance: Callable[[int], None], folding: int = FOLDING,
-) -> tuple[TextsEntry, ...]:
-    """Write the texts of a store anew below it, with FTS5 and its index; as `write_texts_and_index`."""
-    if engine == FTS5:
         only = write_texts_part(
             store, texts_name(generation), passages, first=0, num_numbers=num_numbers, advance=advance, folding=folding
         )
-        return (only,)
-    return tuple(
-        write_texts_part(
-            store, texts_part_name(generation, place), part, first=first, num_numbers=count, advance=advance
-        )
+        return (only,), ()
+    texts = tuple(
+        write_texts_part(store, texts_part_name(generation, place), part, first=first, num_numbers=count)
         for place, (first, count, part) in enumerate(_cut(passages, num_numbers, PART_PASSAGES))
     )
+    read = chain.from_iterable(read_texts(store / part.file.path, checks=True) for part in texts)
+    return texts, write_segments(store, generation, read, num_numbers, advance=advance, folding=folding)
 
 
 def write_segments(
@@ -164,10 +152,6 @@ def write_segment(
     if not files:
         folder.rmdir()
     return SegmentEntry(first, num_numbers, sum(documents), files, documents)
-
-
-def _ignore(_: int) -> None:
-    """Texts are written in no time beside their index."""
 
 
 def _cut(passages: Numbered, num_numbers: int, most: int) -> Iterator[tuple[int, int, Numbered]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from glimmer_export.exporter.files.publish import recover
@@ -19,7 +20,7 @@ from glimmer_export.exporter.memory.append import check_same_writer, encoder_of
 from glimmer_export.exporter.memory.commit import Change, changing, check_no_links, replace_manifest
 from glimmer_export.exporter.memory.corpus import Corpus, CorpusSource, Paths
 from glimmer_export.exporter.memory.encode import BuildPlan, Encoder, encode_shard
-from glimmer_export.exporter.memory.full_text import write_all_texts, write_segment
+from glimmer_export.exporter.memory.full_text import write_segment
 from glimmer_export.exporter.memory.generations import (
     mend_copies,
     mend_manifest,
@@ -29,7 +30,7 @@ from glimmer_export.exporter.memory.generations import (
     older_generations,
 )
 from glimmer_export.exporter.memory.journal import Journal, begin_change, end_change, recall
-from glimmer_export.exporter.memory.texts import read_live
+from glimmer_export.exporter.memory.texts import read_live, write_texts_part
 from glimmer_export.exporter.memory.verify import Damage, damaged_files
 from glimmer_export.exporter.memory.work import check_output, work_directory
 from glimmer_export.exporter.report.progress import progress_bar
@@ -51,7 +52,13 @@ from glimmer_export.runtime.contract import (
     store_files,
 )
 from glimmer_export.runtime.contract.kinds import BUNDLE, STORE, require_kind
-from glimmer_export.runtime.contract.store_layout import changed_shard_name, older_manifest_name, segment_name
+from glimmer_export.runtime.contract.store_layout import (
+    changed_shard_name,
+    older_manifest_name,
+    segment_name,
+    texts_name,
+    texts_part_name,
+)
 from glimmer_export.runtime.contract.store_manifest import manifest_replica, read_shard_list
 from glimmer_export.runtime.contract.store_mending import made_again
 from glimmer_export.runtime.store import Passage
@@ -107,7 +114,7 @@ def repair_store(
         if _texts_of(manifest) & damaged.keys():
             assert given is not None
             source = dataclasses.replace(given, chunk_words=manifest.chunk_words)
-            manifest = repair.texts(manifest, source, progress=progress)
+            manifest = repair.texts(manifest, damaged, source, progress=progress)
         manifest = repair.index(manifest, damaged)
         if any(path.startswith(SHARDS) for path in damaged):
             assert bundle_directory is not None
@@ -162,7 +169,9 @@ class _Repair:
     renewed: list[str]
     encoded: list[str] = dataclasses.field(default_factory=list)
 
-    def texts(self, manifest: StoreManifest, source: CorpusSource, *, progress: bool) -> StoreManifest:
+    def texts(
+        self, manifest: StoreManifest, damaged: Collection[str], source: CorpusSource, *, progress: bool
+    ) -> StoreManifest:
         corpus = Corpus.scan(source, part_size=manifest.passages_per_shard)
         if corpus.sha256 != manifest.corpus_sha256:
             raise StoreError(
@@ -170,17 +179,23 @@ class _Repair:
                 found=f"{corpus.sha256} of {source}",
                 fix=f"give the file that the store was built from; {CHANGED}",
             )
-        with progress_bar("Indexing texts", corpus.num_passages, shown=progress) as advance:
-            made = write_all_texts(
-                self.change.staged, self.change.generation, enumerate(corpus.passages()), corpus.num_passages,
-                manifest.index.engine, advance=advance, folding=manifest.index.folding,
-            )
-        texts = tuple(
-            before if (file := self._settle(before.file, after.file.path)) == before.file
-            else dataclasses.replace(after, file=file)
-            for before, after in zip(manifest.texts, made, strict=True)
-        )
-        return dataclasses.replace(manifest, texts=texts, index=self.change.index())
+        passages, full_text = enumerate(corpus.passages()), self.change.full_text()
+        texts = []
+        with progress_bar("Writing texts", corpus.num_passages, shown=progress) as advance:
+            for place, before in enumerate(manifest.texts):  # cut as they were, which another version may have done
+                own, generation = islice(passages, before.num_numbers), self.change.generation
+                if before.file.path not in damaged:
+                    advance(sum(1 for _ in own))
+                    texts.append(before)
+                    continue
+                name = texts_name(generation) if full_text else texts_part_name(generation, place)
+                after = write_texts_part(
+                    self.change.staged, name, own, first=before.first, num_numbers=before.num_numbers, advance=advance,
+                    folding=self.change.folding(),
+                )
+                file = self._settle(before.file, name)
+                texts.append(before if file == before.file else dataclasses.replace(after, file=file))
+        return dataclasses.replace(manifest, texts=tuple(texts), index=self.change.index())
 
     def index(self, manifest: StoreManifest, damaged: Collection[str]) -> StoreManifest:
         """Other indexes of the same texts where one is damaged: an engine need not write the same bytes twice."""

@@ -12,9 +12,11 @@ SHARED = ("first", "num_numbers", "num_passages")
 
 
 def as_schema_6(data: dict[str, Any]) -> dict[str, Any]:
-    """A parsed manifest of schema 5 with the fields of schema 6, but for its number; what is none stays as it is."""
+    """A parsed manifest of schema 5 with the fields of schema 6, but for its number; what is none is left as it is."""
     segments = data.get("segments")
-    if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+    if not isinstance(segments, list) or "texts" in data:
+        return data
+    if not all(isinstance(segment, dict) and "files" not in segment for segment in segments):
         return data
     texts, indexes = [], []
     for segment in segments:

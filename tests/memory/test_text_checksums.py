@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -25,7 +26,7 @@ from glimmer_export.runtime.bundle import Bundle
 from glimmer_export.runtime.contract import StoreError, read_store_manifest
 from glimmer_export.runtime.contract.text_schema import text_checksum
 from glimmer_export.runtime.store import MemoryStore, Passage
-from tests.bundle_factory import tree, write_rows
+from tests.bundle_factory import rewrite, tree, write_rows
 from tests.encoder_factory import make_encoder
 from tests.test_golden import STORE_5
 
@@ -187,6 +188,31 @@ def test_texts_and_index_end_where_each_was_merged(store, bundle, opened, tmp_pa
     assert [len(manifest.texts), len(manifest.segments)] == [1, 1]
     with MemoryStore.open(store, opened) as grown, MemoryStore.open(tmp_path / "whole", opened) as whole:
         assert grown.search("w5 w2 w40", 20) == whole.search("w5 w2 w40", 20)
+
+
+def test_texts_are_repaired_as_they_were_cut(bundle, opened, tmp_path, monkeypatch):
+    """Another version may have cut them otherwise than this one does."""
+    corpus = write_rows(tmp_path / "corpus.jsonl", ROWS)
+    with monkeypatch.context() as patched:
+        for name in ("PART_PASSAGES", "SEGMENT_PASSAGES"):
+            patched.setattr(f"glimmer_export.exporter.memory.full_text.{name}", 3)
+        build_store(bundle, corpus, tmp_path / "store", index="tantivy", **SMALL)
+    before = tree(tmp_path / "store")
+    damaged = [f"texts/00000-{place:05d}.sqlite" for place in (0, 2)]
+    for name in damaged:
+        (tmp_path / "store" / name).write_bytes(b"")
+    assert repair_store(tmp_path / "store", corpus_path=corpus).restored == tuple(damaged)
+    assert tree(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("where", ["texts", "files"])
+def test_a_manifest_of_schema_5_has_no_field_of_schema_6(tmp_path, where):
+    store = shutil.copytree(STORE_5, tmp_path / "store")
+    data = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+    (data if where == "texts" else data["segments"][0])[where] = []
+    rewrite(store / "manifest.json", **data)
+    with pytest.raises(StoreError, match="manifest"):
+        read_store_manifest(store)
 
 
 def test_texts_of_schema_5_are_compared_whole_until_they_are_written_anew(bundle, tmp_path):

@@ -3,7 +3,7 @@
 So many small parts may stand at the end of a row. When there is one more, the last of them become one: from the part on
 that has most behind it for its size, so that what is large is written again only once as much has come behind it. In n
 steps of one size each passage is then written parts / e * n^(1 / parts) times at most, or nearly, as by the binomial
-transform (Bentley and Saxe 1980): 8 times where five parts take 1,440 steps, 3.5 times where 16 do. Where parts of like
+transform (Bentley and Saxe 1980): 10 times where four parts take 1,440 steps, 3.6 times where 16 do. Where parts of like
 size were merged by a factor, more of them stood for as many bytes.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 __all__ = ["PARTS", "SEGMENT_PARTS", "is_full", "merged_from", "small_runs"]
 
 PARTS = 16
-SEGMENT_PARTS = 5
+SEGMENT_PARTS = 4
 """Of segments: each costs every question some 5 to 10 us, so that fewer are worth writing texts twice more."""
 
 

@@ -45,7 +45,7 @@ def test_a_row_of_many_that_another_left_is_merged_to_as_few(sizes, most, parts)
 
 
 @pytest.mark.parametrize("step", [1, 7, 10, 60])
-@pytest.mark.parametrize(("parts", "times"), [(PARTS, 4), (SEGMENT_PARTS, 8)])
+@pytest.mark.parametrize(("parts", "times"), [(PARTS, 4), (5, 8), (SEGMENT_PARTS, 10)])
 def test_a_day_of_equal_steps_is_written_few_times(step, parts, times):
     sizes, most_parts, written = added([step] * 1440, 1 << 20, parts)
     assert most_parts == parts

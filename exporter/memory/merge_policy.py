@@ -3,8 +3,8 @@
 So many small parts may stand at the end of a row. When there is one more, the last of them become one: from the part on
 that has most behind it for its size, so that what is large is written again only once as much has come behind it. In n
 steps of one size each passage is then written parts / e * n^(1 / parts) times at most, or nearly, as by the binomial
-transform (Bentley and Saxe 1980): 10 times where four parts take 1,440 steps, 3.6 times where 16 do. Where parts of like
-size were merged by a factor, more of them stood for as many bytes.
+transform (Bentley and Saxe 1980): 10 times where four parts take 1,440 steps, 3.6 times where 16 do. Where parts of
+like size were merged by a factor, more of them stood for as many bytes.
 """
 
 from __future__ import annotations
